@@ -220,6 +220,14 @@ def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
     return frozenset(found | ({chain} if chain else set()))
 
 
+@lru_cache
+def _module(name: str) -> Any:
+    """A module of the standard library, imported at first use; in a hot path quicker than an import statement."""
+    import importlib
+
+    return importlib.import_module(name)
+
+
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
     """`count` threads that run `work`; fewer, or none, where the system or a closing interpreter gives no more."""
     started = []
@@ -838,9 +846,7 @@ class _Damaged(ValueError):
 
 def _crc32(data: Any, crc: int = 0) -> int:
     """The CRC-32 of bytes, carried on from that of the bytes before."""
-    import zlib
-
-    return zlib.crc32(data, crc)
+    return _module("zlib").crc32(data, crc)
 
 
 def _write_all(file: Any, chunk: Any) -> None:
@@ -1117,6 +1123,8 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     >>> _parse_compress(True), _parse_compress(0, "a.bz2"), _parse_compress(("xz", 6)), _parse_compress(False)
     (('zlib', 3), ('bz2', 3), ('xz', 6), None)
     """
+    if not compress and not filename and not isinstance(compress, (str, tuple, list)):
+        return None
     by_name = next((name for name, codec in _CODECS.items() for extension in codec.extensions
                     if filename.endswith(extension)), None)
     if isinstance(compress, str):
@@ -1140,42 +1148,43 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 
 
 class _Checks:
-    """The CRC-32 of many pieces, computed by threads beside the reading or writing of them."""
+    """The CRC-32 of many pieces; of big ones, computed by threads beside the reading or writing of them."""
 
     def __init__(self, nbytes: int) -> None:
-        from queue import SimpleQueue
-
         self.crcs: dict[int, int] = {}
         self.count = 0
-        self.jobs: SimpleQueue[Any] = SimpleQueue()
-        self.workers = _start_threads(self.work, min(3, cpu_count() - 1)) if nbytes >= _PARALLEL else []
+        self.workers: list[threading.Thread] = []
+        if nbytes >= _PARALLEL:
+            self.jobs = _module("queue").SimpleQueue()
+            self.workers = _start_threads(self.work, min(3, cpu_count() - 1))
 
     def work(self) -> None:
-        """Compute until told to stop."""
+        """What a thread does: one piece after the other until told to stop."""
         for number, piece in iter(self.jobs.get, None):
             self.crcs[number] = _crc32(piece)
 
     def add(self, piece: Any) -> None:
-        """Take one more piece; with too many waiting, work on one here, so that few are held."""
-        self.jobs.put((self.count, piece))
+        """Take one more piece; with many waiting, work on one here, so that few are held."""
+        if not self.workers:
+            self.crcs[self.count] = _crc32(piece)
+        else:
+            self.jobs.put((self.count, piece))
+            if self.jobs.qsize() > 16:
+                self.help()
         self.count += 1
-        if not self.workers or self.jobs.qsize() > 16:
-            self.help()
 
     def help(self) -> bool:
         """Compute one waiting piece here; False if there is none."""
-        from queue import Empty
-
         try:
             number, piece = self.jobs.get_nowait()
-        except Empty:
+        except _module("queue").Empty:
             return False
         self.crcs[number] = _crc32(piece)
         return True
 
     def results(self) -> list[int]:
         """All checksums, in order of the pieces."""
-        while self.help():
+        while self.workers and self.help():
             pass
         self.stop()
         return [self.crcs[number] for number in range(self.count)]
@@ -1202,20 +1211,20 @@ def _frombuffer_of(np: ModuleType) -> Any:
 
 
 def _pickler(kind: Any, table: dict[type, Any], sink: _Sink, protocol: int, take: Callable[[Any], Any]) -> Any:
-    """A pickler of class `kind` that asks `table` first."""
-    own: Any = getattr(kind, "dispatch_table", None)
-    if hasattr(own, "items"):
-        kind = type(kind.__name__, (kind,), {"dispatch_table": {**own, **table}})
-    pickler = kind(sink, protocol, buffer_callback=take if protocol >= 5 else None)
-    if not hasattr(own, "items"):
+    """A pickler, of a given class if `kind` is one, that asks `table` first."""
+    take_or_none = take if protocol >= 5 else None
+    if kind is None:
+        pickler = _module("pickle").Pickler(sink, protocol, buffer_callback=take_or_none)
         pickler.dispatch_table = {**copyreg.dispatch_table, **table}
-    return pickler
+        return pickler
+    own = getattr(kind, "dispatch_table", None)
+    own = own if hasattr(own, "items") else copyreg.dispatch_table
+    return type(kind.__name__, (kind,), {"dispatch_table": {**own, **table}})(sink, protocol, buffer_callback=take_or_none)
 
 
 def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tuple[list[Any], list[Any]]:
     """The pickle of a value, in pieces, and the buffers left out of it: arrays, and memory offered by other objects."""
-    import pickle
-
+    pickle = _module("pickle")
     protocol = 5 if protocol is None else pickle.HIGHEST_PROTOCOL if protocol < 0 else protocol
     if type(value) in _ATOMS:
         return [pickle.dumps(value, protocol)], []
@@ -1236,7 +1245,7 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
         return _frombuffer_of(np), (mark, array.dtype, array.shape, order)
 
     table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and protocol >= 5 else {}
-    _pickler(kind or pickle.Pickler, table, sink, protocol, take).dump(value)
+    _pickler(kind, table, sink, protocol, take).dump(value)
     return sink, buffers
 
 
@@ -1249,18 +1258,15 @@ def _buffer_pieces(buffer: Any) -> Iterator[Any]:
 
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
-    import struct
-
-    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), sum(map(len, pickled)),
-                       reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0))
-    sizes = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
+    struct = _module("struct")
+    crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
+    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
+    sizes = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers]) if buffers else b""
     head += _crc32(sizes, _crc32(head)).to_bytes(4, "little") + sizes
-    if len(pickled) == 1 and not buffers:
-        yield head + pickled[0]
+    yield from [b"".join([head, *pickled])] if nbytes <= _BUFFER else [head, *pickled]
+    if not buffers:
         return
-    yield head
-    yield from pickled
-    place = start + len(head) + sum(map(len, pickled))
+    place = start + len(head) + nbytes
     checks = _Checks(sum(buffer.nbytes for buffer in buffers))
     try:
         for buffer in buffers:
@@ -1440,8 +1446,6 @@ def _new_buffers(sizes: tuple[int, ...], pickled: bytes) -> Iterator[Any]:
 
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, pickled: bytes, checked: bool) -> list[Any]:
     """The buffers of a value, read from `place` on, and checked."""
-    import struct
-
     checks = _Checks(sum(sizes))
     buffers = []
     try:
@@ -1452,7 +1456,7 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, pickled: bytes,
                 checks.add(piece)
             place += -place % _ALIGNMENT + memoryview(buffer).nbytes
             buffers.append(buffer)
-        crcs = struct.unpack(f"<{checks.count}I", _read_exactly(file, 4 * checks.count, "checksums"))
+        crcs = _module("struct").unpack(f"<{checks.count}I", _read_exactly(file, 4 * checks.count, "checksums"))
         if checked and list(crcs) != checks.results():
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     finally:
@@ -1725,9 +1729,7 @@ def _mark_changed(file: Any, start: int, head: bytes, table: bytes) -> None:
 
 def _read(file: Any, loading: _Loading) -> Any:
     """The value at the current position of a file, in our format."""
-    import struct
-    from pickle import loads
-
+    struct = _module("struct")
     start = _position(file)
     head = _read_exactly(file, _HEAD_NBYTES, "head")
     magic, version, flags, phase, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
@@ -1742,7 +1744,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     if not count and loading.allowed is None:
-        return loads(pickled)
+        return _module("pickle").loads(pickled)
     buffers: list[Any] = []
     if count:
         sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
