@@ -561,6 +561,17 @@ def _in_order(colours: list[bytes], ordered: bool) -> list[bytes]:
     return colours if ordered else sorted(colours)
 
 
+def _has_no_cycle(parts: list[list[int]]) -> bool:
+    """Whether no value is, by any way, a part of itself, given the numbers of each one's parts."""
+    from graphlib import CycleError, TopologicalSorter
+
+    try:
+        TopologicalSorter(dict(enumerate(parts))).prepare()
+    except CycleError:
+        return False
+    return True
+
+
 class _Namer:
     """One call of `hash`: the settings, and the digests of the parts met so far.
 
@@ -584,8 +595,8 @@ class _Namer:
             return self.new(_dumps(self.expand(value)[0])).hexdigest()
         except _Recursive:
             return self.recursive_name(value)
-        except RecursionError as error:
-            raise _cannot_name(value, "it is nested too deeply for this interpreter's recursion limit") from error
+        except RecursionError:  # nested too deeply to be walked like this, or a long way round to itself
+            return self.recursive_name(value, perhaps=True)
 
     def form(self, obj: Any) -> tuple[Any, int]:
         """The form of a value, and the number of values in it."""
@@ -690,8 +701,8 @@ class _Namer:
         name = _import_name(obj)
         return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
 
-    def recursive_name(self, root: Any) -> str:
-        """The digest of a value that holds itself.
+    def recursive_name(self, root: Any, perhaps: bool = False) -> str:
+        """The digest of a value that holds itself; an error if it does not (`perhaps` asks to find out).
 
         Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
         its own and those of its parts, until a round tells no more parts apart: two parts with one colour then cannot
@@ -705,6 +716,8 @@ class _Namer:
                 if number.setdefault(id(part), len(todo)) == len(todo):
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
+        if perhaps and _has_no_cycle([parts for _, _, parts in shapes]):
+            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         while count < (count := len(set(colours))):
             below = [_in_order([colours[part] for part in parts], ordered) for _, ordered, parts in shapes]
