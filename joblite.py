@@ -1791,9 +1791,10 @@ def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native:
 def _read_pickle(file: Any, loading: _Loading) -> Any:
     """The value in a file that is not ours: a pickle of joblib or of pickle."""
     place = _position(file)
+    can_go_back = hasattr(file, "seekable") and file.seekable()
     try:
         try:
-            return _unpickle(file, loading, careful=isinstance(file, _Ahead))
+            return _unpickle(file, loading, careful=not can_go_back)
         except _IsJoblib:
             file.seek(place)
             return _unpickle(file, loading, careful=True)
