@@ -1093,6 +1093,8 @@ class TestSection3Files:
             os.chmod(each, os.stat(each).st_mode | 0o055) if each != Path("/tmp") else None
         code = """
             import os, sys, joblite
+            joblite.dump(0, os.devnull)  # loads modules that another user may not read
+            joblite.load(sys.argv[1])
             if os.geteuid() == 0:
                 os.setgroups([]); os.setgid(65534); os.setuid(65534)
             path = sys.argv[1]
@@ -1220,12 +1222,12 @@ class TestSection3Files:
         (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"), (b"\x80", "neither"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither"), (b"\x1f\x8bnonsense", "damaged"), (b"x\x9cnonsense", "damaged"),
         (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "damaged"), (b"\x89PYO\r\n\x1a\n", "cut short"),
-        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"), (b"cnowhere\nname\n.", "neither"),
+        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"), (b"cnowhere\nname\n.", "neither|nowhere"),
     ])
     def test_foreign_and_damaged_files_are_one_kind_of_error(self, content, reason, tmp_path):
         (tmp_path / "value").write_bytes(content)
-        for source in (tmp_path / "value", io.BytesIO(content)):
-            for trusted in (True, False):
+        for trusted in (True, False):
+            for source in (tmp_path / "value", io.BytesIO(content)):
                 with pytest.raises(ValueError, match=reason) as caught:
                     joblite.load(source, trusted=trusted)
                 assert isinstance(source, io.BytesIO) or str(source) in str(caught.value)
@@ -1356,7 +1358,7 @@ class TestSection3Files:
         for protocol in (3, 5):
             joblite.dump(VALUES[name], tmp_path / "value", protocol=protocol)
             found = joblite.load(tmp_path / "value", trusted=False, ensure_native_byte_order=False)
-            assert same(found, VALUES[name]), protocol
+            assert (found == VALUES[name]).all() if name == "big-endian" else same(found, VALUES[name]), protocol
 
     def test_plain_data_of_the_standard_library_needs_no_trust(self, tmp_path):
         value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1), decimal.Decimal("1.5"), 1j,
@@ -1368,7 +1370,7 @@ class TestSection3Files:
 
     @pytest.mark.parametrize(("value", "name"), [
         (Attack(os.system, "touch EVIL"), "posix.system|nt.system"), (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
-        (Attack(getattr, os, "system"), "builtins.getattr"), (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
+        (Attack(getattr, Attack, "__init__"), "builtins.getattr"), (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
         (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"), (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
         (np.array([Attack(os.system, "touch EVIL")], object), "system"), (np.array([(1, Attack(os.system, "x"))], "i1,O"), "system"),
         ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"), (collections.defaultdict(os.getpid), "getpid"),
@@ -1398,8 +1400,8 @@ class TestSection3Files:
         (b"cdecimal\nDecimal.from_float\n.", "from_float"), (b"cdatetime\nsys\n.", "datetime.sys"), (b"\x80\x04\x8c\x08datetime\x8c\x0bsys.modules\x93.", "sys.modules"),
         (b"cuuid\nUUID\n(N}(Vint\nI5\nutb.", "changes"),  # the state of a class: sets its attributes
         (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV|\nNNNI-1\nI-1\nI63\ntb.", None),  # flags that say the numbers are objects
-        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}(Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntRI0\nttsI8\nI1\nI0\ntb.", None),
-        (b"cnumpy\nndarray\n(I1\ntR.", ""), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"), (b"\x80\x02\x82\x01.", "extension code"),
+        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntRI0\ntsI8\nI1\nI0\ntb.", None),
+        (b"cnumpy\nndarray\n(I1\ntR.", "neither"), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"), (b"\x80\x02\x82\x01.", "extension code"),
         (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV<\nNNNI-1\nI-1\nI0\ntb0g0\n(I3\nV>\nNNNI-1\nI-1\nI0\ntb.", "in use"),
     ])
     def test_tricks_of_hand_made_pickles(self, opcodes, what, tmp_path):
