@@ -120,6 +120,7 @@ def _parse_bytes(size: int | str, what: str) -> int:
     raise ValueError(f"{what}: expected bytes as a whole number or a text such as '500K', '1M', '2G'; got {size!r}")
 
 
+@lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
     quotas = [("/sys/fs/cgroup/cpu.max", None),
@@ -2140,6 +2141,12 @@ class _Threads(_Backend):
         return _ThreadPool(n_jobs)
 
 
+@lru_cache(maxsize=16)
+def _limits_of(threads: int) -> tuple[tuple[str, str], ...]:
+    """The environment variables that hold native thread pools to so many threads."""
+    return tuple((name, str(threads)) for name in _THREAD_VARIABLES)
+
+
 class _Processes(_Backend):
     limits_threads = True
     options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads"})
@@ -2147,12 +2154,11 @@ class _Processes(_Backend):
     def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
         cores = max(1, (_cores or cpu_count()) // n_jobs)
         threads = options.get("inner_max_num_threads") or cores
-        limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
         idle = options.get("idle_worker_timeout")
         start = options.get("start_method") or ("nursery" if HAS_FORK else "spawn")
         if start not in ("nursery", "spawn"):
             raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
-        return _shared_pool(n_jobs, start, IDLE_S if idle is None else idle, cores, limits,
+        return _shared_pool(n_jobs, start, IDLE_S if idle is None else idle, cores, _limits_of(threads),
                             options.get("initializer"), tuple(options.get("initargs") or ()))
 
 
