@@ -15,9 +15,11 @@ a test that needs one which is missing is skipped and says so. Nothing here asse
 
 from __future__ import annotations
 
+import abc
 import base64
 import bz2
 import collections
+import contextlib
 import copyreg
 import dataclasses
 import datetime
@@ -32,12 +34,15 @@ import hashlib
 import importlib.util
 import io
 import lzma
+import multiprocessing
+import multiprocessing.resource_tracker
 import operator
 import os
 import pickle
 import random
 import re
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -56,6 +61,7 @@ import numpy as np
 import pytest
 
 import joblite
+from joblite import Parallel, delayed, parallel_config
 
 # ======================================================================================================================
 # 1. Tools
@@ -133,9 +139,96 @@ def leftovers():
     }
 
 
+# Functions that tasks call. Module-level ones travel by name.
+
+
+def square(x):
+    return x * x
+
+
+def fail_on(x, bad):
+    if x == bad:
+        raise ValueError(f"no {x}")
+    return x
+
+
+def die_on(x, bad, how):
+    if x == bad:
+        how()
+    return x
+
+
+def where(_=None):
+    return os.getpid()
+
+
+def wait_for_file(path):
+    wait_until(Path(path).exists, path)
+    return path
+
+
+def mark_and_hang(path):
+    """Leave a sign that this task runs, then hang (but let an interrupt through)."""
+    Path(path).write_text(str(os.getpid()))
+    threading.Event().wait(DEADLINE * 10)
+
+
+class TwoArguments(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+class KeywordOnly(Exception):
+    def __init__(self, *, code):
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class HoldsLock(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def raise_it(make):
+    raise make()
+
+
+BACKENDS = ["sequential", "threading", "loky", "spawn", "executor"]
+
+
+def backend_options(name):
+    """Arguments of a Parallel of two workers for each way to run tasks."""
+    if name == "sequential":
+        return {"n_jobs": 1}
+    if name == "spawn":
+        return {"n_jobs": 2, "backend": "loky", "start_method": "spawn"}
+    return {"n_jobs": 2, "backend": name}
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Arguments of a Parallel, for each way to run tasks in turn."""
+    if request.param == "executor":
+        from concurrent.futures import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+            yield {"n_jobs": 2, "backend": executor}
+    else:
+        yield backend_options(request.param)
+
+
+@pytest.fixture(params=["loky", "spawn"])
+def processes(request):
+    """Arguments of a Parallel, for both ways to start worker processes."""
+    return backend_options(request.param)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Fail a test that leaves a process, a thread, a temp file or a shared memory entry."""
+    if os.name == "posix":
+        multiprocessing.resource_tracker.ensure_running()  # the standard library's own, which stays to the end
     before = leftovers()
     yield
     if hasattr(joblite, "shutdown_workers"):
@@ -263,7 +356,8 @@ DIFFERENT_VALUES = {
     "nan in a set": [{decimal.Decimal("NaN"), 1}, {1, decimal.Decimal("NaN")}],
     "sets in dicts": [{"x": [{3, 1, 2}]}, {"x": [{2, 1, 3}]}],
     "nan": [float("nan"), copied(float("nan"))], "zero": [0.0], "minus zero": [-0.0], "surrogate": ["\ud800"],
-    "range": [range(3)], "slice": [slice(1, 2)], "decimal": [decimal.Decimal("1.0")], "date": [datetime.date(2020, 1, 1)],
+    "range": [range(3)], "slice": [slice(1, 2)], "decimal": [decimal.Decimal("1.0")],
+    "date": [datetime.date(2020, 1, 1)],
     "time": [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)], "path": [Path("a")], "enum": [Colour.RED],
     "other enum": [Colour.BLUE], "dataclass": [Point(1), Point(1)], "slots": [Slots(1, 2), Slots(1, 2)],
     "other slots": [Slots(2, 1)], "object": [Plain(a=1, b=2), Plain(b=2, a=1)], "other object": [Plain(a=1, b=3)],
@@ -275,14 +369,16 @@ DIFFERENT_VALUES = {
     "other ufunc": [np.subtract], "numpy function": [np.dot], "pattern": [re.compile("a")],
     "array": [ARRAY, ARRAY.copy(), copied(ARRAY), ARRAY[:, :], np.concatenate([ARRAY, ARRAY])[:4]],
     "fortran": [np.asfortranarray(ARRAY)], "shape": [ARRAY.reshape(6, 4)], "float32": [ARRAY.astype("f4")],
-    "big-endian": [ARRAY.astype(">f8")], "view": [ARRAY[:, ::2], ARRAY[:, ::2].copy()], "list of array": [ARRAY.tolist()],
+    "big-endian": [ARRAY.astype(">f8")], "view": [ARRAY[:, ::2], ARRAY[:, ::2].copy()],
+    "list of array": [ARRAY.tolist()],
     "reversed": [ARRAY[::-1], ARRAY[::-1].copy()], "0-d": [np.array(1.0)], "1-d": [np.array([1.0])],
     "scalar": [np.float64(1.0), copied(np.float64(1.0))], "scalar32": [np.float32(1.0)],
     "dates": [np.array(["2020-01-01"], "M8[D]"), copied(np.array(["2020-01-01"], "M8[D]"))],
     "deltas": [np.array([18262], "m8[D]")], "date scalar": [np.datetime64("2020-01-01")],
     "objects": [np.array(["a", {1}, None], object), copied(np.array(["a", {1}, None], object))],
     "masked": [np.ma.array([1, 2], mask=[0, 1]), copied(np.ma.array([1, 2], mask=[0, 1]))],
-    "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])], "matrix": [np.asmatrix([[1, 2]])],
+    "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])],
+    "matrix": [np.asmatrix([[1, 2]])],
     "subclass": [ARRAY.view(Tagged)], "dtype": [np.dtype("f8"), copied(np.dtype("f8"))],
     "fields": [np.dtype([("a", "f8"), ("b", "i4")]), copied(np.dtype([("a", "f8"), ("b", "i4")]))],
     "aligned fields": [np.dtype([("a", "i1"), ("b", "f8")], align=True)], "dtype of arrays": [np.dtype(("f8", 3))],
@@ -336,7 +432,8 @@ class TestSection2Hash:
             class Node: pass
             node = Node(); node.children = {Node(), Node()}
             for place, child in enumerate(sorted(node.children, key=id)): child.parent, child.place = node, place
-            values = [{"a", "b", 1, ("c",)}, frozenset("xyz"), {"k": {"a", "b"}, 2: Path("p")}, collections.Counter("abc"),
+            values = [{"a", "b", 1, ("c",)}, frozenset("xyz"), {"k": {"a", "b"}, 2: Path("p")},
+                      collections.Counter("abc"),
                       lambda x: x in {"a", "b"}, decimal.Decimal(1), Node, node, [node, {3: node}]]
             print([joblite.hash(value) for value in values])
             """
@@ -460,8 +557,9 @@ class TestSection2Hash:
             asked.append(obj)
             return "fingerprint" if obj is Point else None
 
-        plain, mixed = joblite._digest([Point(1), Point(2), copied]), joblite._digest([Point(1), Point(2), copied], name_of=name_of)
-        assert plain == joblite.hash([Point(1), Point(2), copied]) != mixed
+        value = [Point(1), Point(2), copied]
+        plain, mixed = joblite._digest(value), joblite._digest(value, name_of=name_of)
+        assert plain == joblite.hash(value) != mixed
         assert Point in asked and copied in asked
         assert joblite._digest([copied], name_of=name_of) == joblite.hash([copied])
 
@@ -510,7 +608,8 @@ class TestSection2Hash:
     def test_numpy_is_not_needed_and_not_imported(self):
         done = run_script("""
             import sys, datetime, joblite
-            print(joblite.hash([1, {"a": datetime.date(2020, 1, 1)}, {1, 2}, len, lambda: 0])[:4] != "", "numpy" in sys.modules)
+            print(joblite.hash([1, {"a": datetime.date(2020, 1, 1)}, {1, 2}, len, lambda: 0])[:4] != "",
+                  "numpy" in sys.modules)
             """)
         assert done.stdout.split() == ["True", "False"]
 
@@ -527,8 +626,10 @@ class TestSection2Hash:
         assert joblite.hash(whole) == joblite.hash(grown) == joblite.hash(rows) == joblite.hash(copied(whole))
         changed = whole.copy()
         changed.loc[1, "d"] = 5
-        names = {joblite.hash(frame) for frame in (whole, changed, whole[["b", "a", "c", "d"]], whole.rename(columns={"a": "z"}),
-                                                   whole.set_index("a"), whole.astype({"a": "f8"}), whole["a"], whole.index)}
+        names = {joblite.hash(frame) for frame in (whole, changed, whole[["b", "a", "c", "d"]],
+                                                   whole.rename(columns={"a": "z"}),
+                                                   whole.set_index("a"), whole.astype({"a": "f8"}), whole["a"],
+                                                   whole.index)}
         assert len(names) == 8
 
     @needs("pandas")
@@ -536,7 +637,8 @@ class TestSection2Hash:
         lambda pd: pd.Series([1, None], dtype="Int64"), lambda pd: pd.Series(["a", "b", "a"], dtype="category"),
         lambda pd: pd.Series(pd.to_datetime(["2020-01-01", None], utc=True)), lambda pd: pd.Series(["a", None]),
         lambda pd: pd.date_range("2020", periods=3), lambda pd: pd.MultiIndex.from_product([[1, 2], ["a", "b"]]),
-        lambda pd: pd.interval_range(0, 3), lambda pd: pd.Index(["x", "y"], name="n"), lambda pd: pd.Timestamp("2020-01-01"),
+        lambda pd: pd.interval_range(0, 3), lambda pd: pd.Index(["x", "y"], name="n"),
+        lambda pd: pd.Timestamp("2020-01-01"),
         lambda pd: pd.Series([1, 2], dtype="Sparse[int]"), lambda pd: pd.period_range("2020", periods=2, freq="M"),
     ])
     def test_pandas_values_have_one_name_each(self, make):
@@ -549,7 +651,8 @@ class TestSection2Hash:
     def test_range_index_is_named_like_its_numbers(self):
         import pandas as pd
 
-        assert joblite.hash(pd.RangeIndex(3)) == joblite.hash(pd.Index([0, 1, 2])) != joblite.hash(pd.Index([0.0, 1, 2]))
+        assert joblite.hash(pd.RangeIndex(3)) == joblite.hash(pd.Index([0, 1, 2])) != joblite.hash(pd.Index([0.0, 1,
+                                                                                                             2]))
 
     @needs("torch")
     def test_tensors_are_named_by_content(self):
@@ -628,18 +731,28 @@ class Holder:
 
 
 ARRAYS = {
-    "contiguous": ARRAY, "fortran": np.asfortranarray(ARRAY), "strided": ARRAY[:, ::2], "reversed": ARRAY[::-1], "transposed": ARRAY.T,
-    "3-d strided": np.arange(60.0).reshape(3, 4, 5)[::2, :, 1:4], "broadcast": np.broadcast_to(ARRAY[0], (3, 6)), "0-d": np.array(1.5),
-    "empty": np.zeros((0, 3)), "big-endian": ARRAY.astype(">f8"), "complex": ARRAY + 1j, "bool": ARRAY > 3, "text": np.array(["a", "bcd"]),
-    "bytes": np.array([b"a", b"bcd"]), "dates": np.array(["2020-01-01", "NaT"], "M8[ns]"), "deltas": np.array([1, 2], "m8[D]"),
-    "records": np.array([(1, 2.0), (3, 4.0)], "i1,f8"), "records of objects": np.array([(1, "a")], "i1,O"), "half": ARRAY.astype("f2"),
-    "objects": np.array([1, "a", None, [ARRAY]], object), "void": np.zeros(3, "V5"), "read-only": np.frombuffer(b"12345678", "f8"),
+    "contiguous": ARRAY, "fortran": np.asfortranarray(ARRAY), "strided": ARRAY[:, ::2], "reversed": ARRAY[::-1],
+    "transposed": ARRAY.T,
+    "3-d strided": np.arange(60.0).reshape(3, 4, 5)[::2, :, 1:4], "broadcast": np.broadcast_to(ARRAY[0], (3, 6)),
+    "0-d": np.array(1.5),
+    "empty": np.zeros((0, 3)), "big-endian": ARRAY.astype(">f8"), "complex": ARRAY + 1j, "bool": ARRAY > 3,
+    "text": np.array(["a", "bcd"]),
+    "bytes": np.array([b"a", b"bcd"]), "dates": np.array(["2020-01-01", "NaT"], "M8[ns]"),
+    "deltas": np.array([1, 2], "m8[D]"),
+    "records": np.array([(1, 2.0), (3, 4.0)], "i1,f8"), "records of objects": np.array([(1, "a")], "i1,O"),
+    "half": ARRAY.astype("f2"),
+    "objects": np.array([1, "a", None, [ARRAY]], object), "void": np.zeros(3, "V5"),
+    "read-only": np.frombuffer(b"12345678", "f8"),
 }
 VALUES = {
-    "none": None, "int": BIG, "text": "\ud800é", "list": [1, [2, (3,)]], "dict": {"a": {1, 2}}, "object": Plain(a=1, b=[2]),
-    "arrays in an object": Plain(a=ARRAY, b=[ARRAY, {"c": ARRAY[::2]}]), "function": copied, "masked": np.ma.array([1, 2], mask=[0, 1]),
-    "matrix": np.asmatrix([[1, 2]]), "subclass": ARRAY.view(Tagged), "scalar": np.float32(1), "dtype": np.dtype("i1,f8"),
-    "many arrays": [np.full(number % 7, number) for number in range(500)], "foreign buffers": Plain(a=foreign_buffers(3)), **ARRAYS,
+    "none": None, "int": BIG, "text": "\ud800é", "list": [1, [2, (3,)]], "dict": {"a": {1, 2}},
+    "object": Plain(a=1, b=[2]),
+    "arrays in an object": Plain(a=ARRAY, b=[ARRAY, {"c": ARRAY[::2]}]), "function": copied,
+    "masked": np.ma.array([1, 2], mask=[0, 1]),
+    "matrix": np.asmatrix([[1, 2]]), "subclass": ARRAY.view(Tagged), "scalar": np.float32(1),
+    "dtype": np.dtype("i1,f8"),
+    "many arrays": [np.full(number % 7, number) for number in range(500)],
+    "foreign buffers": Plain(a=foreign_buffers(3)), **ARRAYS,
 }
 SAMPLE = {"text": ["some text", 1.5, None], "array": np.arange(300.0), "more": [np.arange(7, dtype="i2"), b"bytes"]}
 METHODS = ["zlib", "gzip", "bz2", "lzma", "xz", pytest.param("lz4", marks=needs("lz4")),
@@ -648,9 +761,10 @@ TOOLS = {"gzip": ["gzip", "-dc"], "bz2": ["bzip2", "-dc"], "xz": ["xz", "-dc"], 
          "zstd": ["zstd", "-dc"], "lz4": ["lz4", "-dc"], "zlib": [sys.executable, "-c",
          "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))"]}
 
-# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside), 0.13.2 (3.7), 1.0.1 (3.8), 1.2.0 (3.9) and 1.6.0
-# (3.11), as <version>/<value>.<kind>. Each was made in a fresh environment of that version by `joblib.dump(value, path)` for
-# the values of OLD_VALUES and, for "nested" and kinds other than "pkl", `compress=(kind, 3)` (0.8.4: `compress=3`).
+# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside), 0.13.2 (3.7), 1.0.1 (3.8), 1.2.0 (3.9) and
+# 1.6.0 (3.11), as <version>/<value>.<kind>. Each was made in a fresh environment of that version, numpy 1.13 to 2.4,
+# by `joblib.dump(value, path)` for the values of OLD_VALUES and, for kinds other than "pkl", `compress=(kind, 3)`
+# (0.8.4: `compress=3`). An archive of them, packed with xz.
 OLD_VALUES = {
     "plain": {"a": [1, 2.5, "x"], "b": (None, True, b"y")},
     "c": np.arange(12.0).reshape(3, 4), "f": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
@@ -831,7 +945,7 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("compress", [0, "gzip", "bz2"])
     def test_every_kind_of_file_object(self, compress, tmp_path):
-        """In memory, on disk with and without buffer, one that only writes and reads in small bits, a pipe, a socket."""
+        """In memory, on disk with and without buffer, one that only writes and reads in small bits."""
         memory = io.BytesIO()
         assert joblite.dump(SAMPLE, memory, compress=compress) is None
         assert same(joblite.load(memory), SAMPLE)  # it stands at its end: rewound
@@ -907,15 +1021,20 @@ class TestSection3Files:
                 assert same(joblite.load(io.BytesIO(content)), value)
 
     @pytest.mark.parametrize(("compress", "name", "expected"), [
-        (0, "", None), (False, "", None), (None, "", None), (True, "", ("zlib", 3)), (7, "", ("zlib", 7)), ("gzip", "", ("gzip", 3)),
+        (0, "", None), (False, "", None), (None, "", None), (True, "", ("zlib", 3)), (7, "", ("zlib", 7)),
+        ("gzip", "", ("gzip", 3)),
         (("xz", 9), "", ("xz", 9)), (["bz2", 1], "", ("bz2", 1)), (("xz", 0), "", None), (0, "a.gz", ("gzip", 3)),
-        (True, "a.bz2", ("bz2", 3)), (5, "a.xz", ("xz", 5)), ("lzma", "a.gz", ("lzma", 3)), (("zlib", 2), "a.gz", ("zlib", 2)),
-        (0, "a.pkl", None), (0, "gz", None), (0, "a.z", ("zlib", 3)), (0, "a.zst", ("zstd", 3)), (0, "a.lz4", ("lz4", 3)),
+        (True, "a.bz2", ("bz2", 3)), (5, "a.xz", ("xz", 5)), ("lzma", "a.gz", ("lzma", 3)),
+        (("zlib", 2), "a.gz", ("zlib", 2)),
+        (0, "a.pkl", None), (0, "gz", None), (0, "a.z", ("zlib", 3)), (0, "a.zst", ("zstd", 3)),
+        (0, "a.lz4", ("lz4", 3)),
     ])
     def test_what_compress_means(self, compress, name, expected):
         assert joblite._parse_compress(compress, name) == expected
 
-    @pytest.mark.parametrize("compress", [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3"), {}])
+    @pytest.mark.parametrize("compress",
+                             [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3"),
+                              {}])
     def test_wrong_compress_is_refused_with_the_valid_values(self, compress, tmp_path):
         with pytest.raises(ValueError, match=r"compress: expected .*(0 to 9|zlib, gzip, bz2|pair).*got"):
             joblite.dump(1, tmp_path / "value", compress=compress)
@@ -954,7 +1073,8 @@ class TestSection3Files:
 
         try:
             joblite.register_compressor("mine", Wrapper())
-            for options, name in (({"compress": "mine"}, "value"), ({"compress": ("mine", 9)}, "value"), ({}, "value.mine")):
+            kinds = (({"compress": "mine"}, "value"), ({"compress": ("mine", 9)}, "value"), ({}, "value.mine"))
+            for options, name in kinds:
                 joblite.dump(SAMPLE, tmp_path / name, **options)
                 assert gzip.decompress((tmp_path / name).read_bytes()).startswith(b"\x89PYO")
                 assert same(joblite.load(tmp_path / name), SAMPLE)
@@ -977,10 +1097,13 @@ class TestSection3Files:
         value = Plain(a=ARRAY, b=[np.arange(5, dtype="i1"), {"c": np.asfortranarray(ARRAY)}, np.arange(3), ARRAY[::2]])
         joblite.dump(value, path)
         found = joblite.load(path, mmap_mode=mode)
-        for array, source in ((found.a, value.a), (found.b[0], value.b[0]), (found.b[1]["c"], value.b[1]["c"]), (found.b[3], value.b[3])):
+        pairs = [(found.a, value.a), (found.b[1]["c"], value.b[1]["c"])]
+        pairs += [(found.b[0], value.b[0]), (found.b[3], value.b[3])]
+        for array, source in pairs:
             assert type(array) is np.memmap and array.mode == ("r+" if mode == "w+" else mode)
             assert array.offset % 64 == 0 and array.ctypes.data % 16 == 0 and array.filename == str(path)
-            assert array.flags.writeable == (mode != "r") and same(np.array(array, order="A"), np.array(source, order="A"))
+            assert array.flags.writeable == (mode != "r") and same(np.array(array, order="A"),
+                                                                   np.array(source, order="A"))
             raw = path.read_bytes()[array.offset:array.offset + array.nbytes]
             assert raw == source.tobytes("A")
 
@@ -1083,7 +1206,7 @@ class TestSection3Files:
 
     @posix
     def test_a_folder_that_takes_no_new_files(self, tmp_path):
-        """A file that may be written in a folder that may not is written in place; without the right, an error names it."""
+        """A file that may be written in a folder that may not is written in place; else an error names it."""
         folder = tmp_path / "folder"
         folder.mkdir()
         joblite.dump(1, folder / "value")
@@ -1128,7 +1251,8 @@ class TestSection3Files:
         """The error of the system, the old file whole, no partial file, no thread left."""
         small = tmp_path / "small"
         small.mkdir()
-        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True).returncode:
+        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small],
+                                          capture_output=True).returncode:
             pytest.skip("cannot mount a small file system here")
         try:
             joblite.dump("old", small / "value")
@@ -1219,10 +1343,13 @@ class TestSection3Files:
         assert found >= 195
 
     @pytest.mark.parametrize(("content", "reason"), [
-        (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"), (b"\x80", "neither"),
+        (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"),
+        (b"\x80", "neither"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither"), (b"\x1f\x8bnonsense", "damaged"), (b"x\x9cnonsense", "damaged"),
-        (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "damaged"), (b"\x89PYO\r\n\x1a\n", "cut short"),
-        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"), (b"cnowhere\nname\n.", "neither|nowhere"),
+        (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "damaged"),
+        (b"\x89PYO\r\n\x1a\n", "cut short"),
+        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"),
+        (b"cnowhere\nname\n.", "neither|nowhere"),
     ])
     def test_foreign_and_damaged_files_are_one_kind_of_error(self, content, reason, tmp_path):
         (tmp_path / "value").write_bytes(content)
@@ -1283,7 +1410,7 @@ class TestSection3Files:
     # ---- files of others
 
     def test_reads_the_files_of_old_joblibs(self, old_files):
-        """More than 40 files of five versions, every compressor, arrays beside the file included; joblib is not imported."""
+        """More than 40 files of five versions, every compressor, arrays in files beside; joblib is not imported."""
         paths = [path for path in sorted(old_files.glob("*/*")) if not re.search(r"_\d\d\.npy", path.name)]
         for path in paths:
             assert same(joblite.load(path), OLD_VALUES[path.name.partition(".")[0]]), path
@@ -1306,7 +1433,8 @@ class TestSection3Files:
             assert same(joblite.load(path, trusted=False), OLD_VALUES[path.name.partition(".")[0]]), path
 
     def test_cut_old_files_are_found(self, old_files, tmp_path):
-        for source in (old_files / "1.6.0" / "nested.pkl", old_files / "1.6.0" / "nested.zlib", old_files / "0.8.4" / "nested.zlib"):
+        for source in (old_files / "1.6.0" / "nested.pkl", old_files / "1.6.0" / "nested.zlib",
+                       old_files / "0.8.4" / "nested.zlib"):
             data = source.read_bytes()
             for length in range(0, len(data) - 1, 7):
                 (tmp_path / "value").write_bytes(data[:length])
@@ -1327,13 +1455,17 @@ class TestSection3Files:
             joblib.dump(value, tmp_path / "value")
             expected = joblib.load(tmp_path / "value")
             found = joblite.load(tmp_path / "value")
-            assert found == expected if name == "foreign buffers" else same(found, expected) or type(value) is not type(expected)
+            if name == "foreign buffers":
+                assert found == expected
+            elif name != "matrix":  # with numpy 2 it is an array to joblib
+                assert same(found, expected)
 
     @needs("pandas")
     def test_pandas_values_come_back(self, tmp_path):
         import pandas as pd
 
-        frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.to_datetime(["2020", "2021"]), "d": pd.Categorical(["u", "v"])})
+        frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.to_datetime(["2020", "2021"]),
+                              "d": pd.Categorical(["u", "v"])})
         for compress in (0, 3):
             pd.testing.assert_frame_equal(round_trip(frame, tmp_path, compress=compress), frame)
         joblite.dump(pd.DataFrame(np.arange(10.0).reshape(5, 2)), tmp_path / "frame")
@@ -1353,7 +1485,8 @@ class TestSection3Files:
     # ---- trust
 
     @pytest.mark.parametrize("name", [name for name in VALUES if name not in
-                                      ("object", "arrays in an object", "function", "foreign buffers", "masked", "matrix", "subclass")])
+                                      ("object", "arrays in an object", "function", "foreign buffers", "masked",
+                                       "matrix", "subclass")])
     def test_plain_data_needs_no_trust(self, name, tmp_path):
         for protocol in (3, 5):
             joblite.dump(VALUES[name], tmp_path / "value", protocol=protocol)
@@ -1361,20 +1494,29 @@ class TestSection3Files:
             assert (found == VALUES[name]).all() if name == "big-endian" else same(found, VALUES[name]), protocol
 
     def test_plain_data_of_the_standard_library_needs_no_trust(self, tmp_path):
-        value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1), decimal.Decimal("1.5"), 1j,
+        value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1),
+                 decimal.Decimal("1.5"), 1j,
                  fractions.Fraction(1, 3), uuid.UUID(int=5), collections.OrderedDict(a=1), collections.deque([1], 3),
-                 collections.defaultdict(list, a=[1]), collections.Counter("aab"), range(3), slice(1), bytearray(b"x"), {1}, frozenset([2]),
-                 np.datetime64("2020-01-01"), np.float32(1), np.dtype("i1,f8"), np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))])]
+                 collections.defaultdict(list, a=[1]), collections.Counter("aab"), range(3), slice(1), bytearray(b"x"),
+                 {1}, frozenset([2]),
+                 np.datetime64("2020-01-01"), np.float32(1), np.dtype("i1,f8"),
+                 np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))])]
         joblite.dump(value, tmp_path / "value")
         assert same(joblite.load(tmp_path / "value", trusted=False), value)
 
     @pytest.mark.parametrize(("value", "name"), [
-        (Attack(os.system, "touch EVIL"), "posix.system|nt.system"), (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
-        (Attack(getattr, Attack, "__init__"), "builtins.getattr"), (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
-        (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"), (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
-        (np.array([Attack(os.system, "touch EVIL")], object), "system"), (np.array([(1, Attack(os.system, "x"))], "i1,O"), "system"),
-        ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"), (collections.defaultdict(os.getpid), "getpid"),
-        (Plain(a=1), "test_joblite.Plain"), (copied, "test_joblite.copied"), (np.ma.array([1]), "numpy.ma"), (Path("a"), "pathlib"),
+        (Attack(os.system, "touch EVIL"), "posix.system|nt.system"),
+        (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
+        (Attack(getattr, Attack, "__init__"), "builtins.getattr"),
+        (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
+        (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"),
+        (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
+        (np.array([Attack(os.system, "touch EVIL")], object), "system"),
+        (np.array([(1, Attack(os.system, "x"))], "i1,O"), "system"),
+        ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"),
+        (collections.defaultdict(os.getpid), "getpid"),
+        (Plain(a=1), "test_joblite.Plain"), (copied, "test_joblite.copied"), (np.ma.array([1]), "numpy.ma"),
+        (Path("a"), "pathlib"),
         (operator.attrgetter("a"), "operator.attrgetter"), (threading.Thread, "threading.Thread"),
     ])
     def test_attacks_are_refused(self, value, name, tmp_path, monkeypatch):
@@ -1397,12 +1539,17 @@ class TestSection3Files:
         assert not os.path.exists("EVIL")
 
     @pytest.mark.parametrize(("opcodes", "what"), [
-        (b"cdecimal\nDecimal.from_float\n.", "from_float"), (b"cdatetime\nsys\n.", "datetime.sys"), (b"\x80\x04\x8c\x08datetime\x8c\x0bsys.modules\x93.", "sys.modules"),
+        (b"cdecimal\nDecimal.from_float\n.", "from_float"), (b"cdatetime\nsys\n.", "datetime.sys"),
+        (b"\x80\x04\x8c\x08datetime\x8c\x0bsys.modules\x93.", "sys.modules"),
         (b"cuuid\nUUID\n(N}(Vint\nI5\nutb.", "changes"),  # the state of a class: sets its attributes
-        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV|\nNNNI-1\nI-1\nI63\ntb.", None),  # flags that say the numbers are objects
-        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntRI0\ntsI8\nI1\nI0\ntb.", None),
-        (b"cnumpy\nndarray\n(I1\ntR.", "neither"), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"), (b"\x80\x02\x82\x01.", "extension code"),
-        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV<\nNNNI-1\nI-1\nI0\ntb0g0\n(I3\nV>\nNNNI-1\nI-1\nI0\ntb.", "in use"),
+        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV|\nNNNI-1\nI-1\nI63\ntb.", None),
+         # flags that say the numbers are objects
+        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntR"
+         b"I0\ntsI8\nI1\nI0\ntb.", None),  # and of fields
+        (b"cnumpy\nndarray\n(I1\ntR.", "neither"), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"),
+        (b"\x80\x02\x82\x01.", "extension code"),
+        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV<\nNNNI-1\nI-1\nI0\ntb0g0\n(I3\nV>\nNNNI-1\nI-1\nI0\ntb.",
+         "in use"),
     ])
     def test_tricks_of_hand_made_pickles(self, opcodes, what, tmp_path):
         """Nested names, changed classes, false dtypes, the extension registry: refused, or made harmless by numpy."""
@@ -1417,7 +1564,8 @@ class TestSection3Files:
     def test_trusted_list_adds_classes_by_object_or_name(self, tmp_path):
         joblite.dump([Plain(a=1), Slots(1, 2)], tmp_path / "value")
         assert joblite.load(tmp_path / "value", trusted=[Plain, "test_joblite.Slots"])[0] == Plain(a=1)
-        with pytest.raises(joblite.UntrustedObjectError, match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]"):
+        with pytest.raises(joblite.UntrustedObjectError,
+                           match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]"):
             joblite.load(tmp_path / "value", trusted=[Plain])
         with pytest.raises(ValueError, match="trusted: expected True, False, or a list"):
             joblite.load(tmp_path / "value", trusted="test_joblite.Plain")
@@ -1433,7 +1581,8 @@ class TestSection3Files:
     @posix
     def test_a_big_array_is_never_doubled(self, tmp_path):
         """Dump, load, map and hash of 3 GB: peak memory under 1.2 times the array, strided ones and hash included."""
-        available = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
+        available = int(re.search(r"MemAvailable:\s+(\d+)",
+                                  Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
         if available < 8e6 or shutil.disk_usage(tmp_path).free < 8e9:
             pytest.skip("needs 8 GB of free memory and of disk")
         code = """
@@ -1443,7 +1592,8 @@ class TestSection3Files:
             nbytes = 3 * 10**9
             if step in ("dump", "hash", "strided"):
                 array = np.ones(nbytes // 8) if step != "strided" else np.ones(nbytes // 8).reshape(-1, 4)[:, 1:3]
-                joblite.hash(array) if step == "hash" else joblite.dump(array, path + ("2" if step == "strided" else ""))
+                joblite.hash(array) if step == "hash" else joblite.dump(array,
+                                                                        path + ("2" if step == "strided" else ""))
             else:
                 array = joblite.load(path, mmap_mode="c" if step == "map" else None)
                 assert array.shape == (nbytes // 8,) and array[-1] == 1
@@ -1452,6 +1602,975 @@ class TestSection3Files:
             """
         for step in ("dump", "load", "map", "hash", "strided"):
             assert float(run_script(code, step, tmp_path / "value").stdout) < 1.2, step
+# ---- 5. Parcels ----
+
+
+def make_counter():
+    count = 0
+
+    def step():
+        nonlocal count
+        count += 1
+        return count
+
+    def total():
+        return count
+
+    return step, total
+
+
+def travel(value):
+    """The value after a trip to another process and back, as bytes."""
+    return Parallel(n_jobs=2)([delayed(lambda x: x)(value)] * 2)[0]
+
+
+class TestSection5Parcels:
+    FUNCTIONS = {
+        "a lambda": (lambda x: x + 1, (1,), 2),
+        "a closure": ((lambda k: lambda x: x + k)(5), (1,), 6),
+        "a partial of a lambda": (functools.partial(lambda x, y: x - y, y=1), (3,), 2),
+        "defaults": (lambda x, y=7, *, z=8: (x, y, z), (1,), (1, 7, 8)),
+        "a builtin": (abs, (-1,), 1),
+        "a bound method": ([1, 2].count, (2,), 1),
+        "a class": (complex, (1, 2), 1 + 2j),
+    }
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_callables_of_every_kind_work_in_processes(self, name, processes):
+        func, args, expected = self.FUNCTIONS[name]
+        assert Parallel(**processes)([delayed(func)(*args)] * 3) == [expected] * 3
+
+    def test_recursive_and_mutually_recursive_local_functions_work(self):
+        def even(n):
+            return n == 0 or odd(n - 1)
+
+        def odd(n):
+            return n != 0 and even(n - 1)
+
+        assert Parallel(n_jobs=2)(delayed(even)(n) for n in range(4)) == [True, False, True, False]
+
+    def test_closures_share_their_variable(self):
+        step, total = make_counter()
+
+        def both(step, total):
+            step()
+            step()
+            return total()
+
+        assert Parallel(n_jobs=2)([delayed(both)(step, total)] * 2) == [2, 2]
+
+    def test_decorated_and_cached_functions_work(self):
+        def shout(func):
+            @functools.wraps(func)
+            def wrapper(*args):
+                return func(*args) + "!"
+            return wrapper
+
+        @shout
+        def name(x):
+            return str(x)
+
+        @functools.lru_cache(maxsize=2)
+        def cached(x):
+            return x * 2
+
+        assert Parallel(n_jobs=2)([delayed(name)(1), delayed(cached)(2)]) == ["1!", 4]
+
+    def test_local_classes_of_every_kind_travel(self):
+        @dataclasses.dataclass
+        class Point:
+            x: int
+            y: int = 2
+
+        @dataclasses.dataclass(frozen=True)
+        class Frozen:
+            x: int = dataclasses.field(default=3)
+
+        class Color(enum.Enum):
+            RED = 1
+
+            def shout(self):
+                return self.name + "!"
+
+        class Slots:
+            __slots__ = ("a", "b")
+
+            def __init__(self):
+                self.a = 1
+
+        class Base(abc.ABC):
+            @abc.abstractmethod
+            def size(self): ...
+
+        class Child(Base):
+            made = 0
+
+            def __init__(self):
+                super().__init__()
+                type(self).made += 1
+
+            def size(self):
+                return 5
+
+            @property
+            def double(self):
+                return 2 * self.size()
+
+            @classmethod
+            def named(cls):
+                return cls.__name__
+
+            @staticmethod
+            def one():
+                return 1
+
+            @functools.cached_property
+            def slow(self):
+                return 7
+
+        Pair = collections.namedtuple("Pair", "left right")
+
+        def use(point, frozen, color, slots, child, pair):
+            return (dataclasses.replace(point, x=9).x, dataclasses.fields(frozen)[0].default, color is Color.RED,
+                    color.shout(), slots.a, hasattr(slots, "b"), child.size(), child.double, child.named(), child.one(),
+                    child.slow, isinstance(child, Base), pair.right, Pair(1, 2)._asdict())
+
+        arguments = (Point(1), Frozen(), Color.RED, Slots(), Child(), Pair(1, 2))
+        expected = use(*arguments)
+        assert Parallel(n_jobs=2)([delayed(use)(*arguments)] * 3) == [expected] * 3
+
+    def test_instances_come_home(self):
+        """An instance sent out and back, or made over there, is an instance of the caller's own class."""
+        class Local:
+            def __init__(self, x):
+                self.x = x
+
+        class Color(enum.Enum):
+            RED = 1
+
+        back = Parallel(n_jobs=2)(delayed(lambda v: (v, Local(v.x + 1)))(Local(i)) for i in range(4))
+        assert all(type(value) is Local for pair in back for value in pair)
+        assert [(a.x, b.x) for a, b in back] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+        assert travel(Color.RED) is Color.RED
+
+    def test_functions_share_globals(self):
+        """Functions of one namespace change and see one set of globals over there too."""
+        done = run_script("""
+            from joblite import Parallel, delayed
+            count = 0
+            def step():
+                global count
+                count += 1
+                return look()
+            def look():
+                return count
+            print(Parallel(n_jobs=2)([delayed(lambda f, g: (f(), g()))(step, look)]), count)
+            """)
+        assert done.stdout == "[(1, 1)] 0\n"
+
+    def test_arrays_travel_uncopied(self):
+        np = pytest.importorskip("numpy")
+        array = np.arange(100_000.0)
+        frames = joblite._pack({"deep": [array]})
+        assert len(frames) == 2 and len(frames[0]) < 1000
+        assert np.shares_memory(np.frombuffer(frames[1]), array)
+        back = joblite._unpack([bytes(frames[0]), bytearray(frames[1])])["deep"][0]
+        assert (back == array).all() and back.flags.writeable
+        assert (travel(array) == array).all()
+
+    def test_unpicklable_argument_is_named(self, processes):
+        class Model:
+            def __init__(self):
+                self.lock = threading.Lock()
+
+        with pytest.raises(pickle.PicklingError, match=r"task 2: args\[0\]\['m'\]\.lock is a lock") as caught:
+            Parallel(**processes)(delayed(square)({"m": Model()} if i == 2 else i) for i in range(5))
+        assert "cannot be sent to another process" in str(caught.value)
+
+    def test_unpicklable_closure_is_named(self):
+        lock = threading.Lock()
+        with pytest.raises(pickle.PicklingError, match="closes over lock"):
+            Parallel(n_jobs=2)([delayed(lambda: lock)()])
+
+    def test_what_cannot_be_packed_fails_its_task_only(self, processes):
+        tasks = [delayed(square)(i) for i in range(6)]
+        tasks[3] = delayed(square)(threading.Lock())
+        results = Parallel(**processes, on_error="return", batch_size=3)(tasks)
+        assert results[:3] + results[4:] == [0, 1, 4, 16, 25]
+        assert isinstance(results[3], pickle.PicklingError)
+
+    def test_unpicklable_result_fails_its_task_only(self, processes):
+        results = Parallel(**processes, on_error="return", batch_size=6)(
+            delayed(lambda i: threading.Lock() if i == 3 else i)(i) for i in range(6))
+        assert results[:3] + results[4:] == [0, 1, 2, 4, 5]
+        assert isinstance(results[3], pickle.PicklingError) and "the result" in str(results[3])
+
+    def test_what_cannot_be_unpickled_fails_its_task_only(self, processes):
+        results = Parallel(**processes, on_error="return", batch_size=6)(
+            delayed(lambda x: 1)(Trap("worker") if i == 3 else i) for i in range(6))
+        assert results[:3] + results[4:] == [1] * 5
+        assert "trapped" in str(results[3])
+
+    def test_result_that_cannot_be_unpickled_here_fails_its_task_only(self, processes):
+        results = Parallel(**processes, on_error="return", batch_size=6)(
+            delayed(lambda i: Trap("caller") if i == 3 else i)(i) for i in range(6))
+        assert results[:3] + results[4:] == [0, 1, 2, 4, 5]
+        assert "could not be unpickled here" in str(results[3])
+
+    ERRORS = {
+        "plain": (lambda: ValueError("text", 2), ValueError, "text"),
+        "two arguments": (lambda: TwoArguments(1, 2), TwoArguments, "1 and 2"),
+        "keyword-only": (lambda: KeywordOnly(code=3), KeywordOnly, "code 3"),
+        "unpicklable attribute": (lambda: HoldsLock("locked"), HoldsLock, "locked"),
+        "unpicklable argument": (lambda: ValueError("see", threading.Lock()), (ValueError, RuntimeError), "see"),
+        "huge message": (lambda: ValueError("x" * 3_000_000), ValueError, "xxx"),
+        "os error": (lambda: FileNotFoundError(2, "No such file", "gone.txt"), FileNotFoundError, "gone.txt"),
+        "system exit": (lambda: SystemExit(4), SystemExit, "4"),
+        "local class": (lambda: type("Odd", (Exception,), {})("odd one"), Exception, "odd one"),
+    }
+
+    @pytest.mark.parametrize("name", ERRORS)
+    def test_errors_arrive_as_their_own_type(self, name, processes):
+        make, kind, text = self.ERRORS[name]
+        with pytest.raises(kind, match=text) as caught:
+            Parallel(**processes)(delayed(raise_it)(make) for _ in range(2))
+        assert "raise_it" in str(caught.value.__cause__), "the worker's traceback is the cause"
+
+    def test_error_chains_are_shown(self):
+        def chained():
+            try:
+                1 / 0
+            except ZeroDivisionError as error:
+                raise KeyError("outer") from error
+
+        with pytest.raises(KeyError) as caught:
+            Parallel(n_jobs=2)([delayed(chained)()])
+        assert "ZeroDivisionError" in str(caught.value.__cause__)
+
+    @needs("cloudpickle")
+    def test_cloudpickle_helps_with_what_is_left_out(self):
+        assert travel({1: 2}.keys()) == {1}
+
+    HOW = {"a file": [], "python -c": ["-c"], "stdin": ["-"]}
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_main_needs_no_guard(self, how, tmp_path):
+        code = textwrap.dedent("""
+            from joblite import Parallel, delayed
+            factor = 2
+            class Box:
+                def __init__(self, x): self.x = x
+            def double(box): return Box(box.x * factor)
+            results = Parallel(n_jobs=2)(delayed(double)(Box(i)) for i in range(3))
+            factor = 3
+            results += Parallel(n_jobs=2)(delayed(double)(Box(i)) for i in range(3))
+            print([box.x for box in results], all(type(box) is Box for box in results))
+            """)
+        path = tmp_path / "script.py"
+        path.write_text(code)
+        last = {"a file": [str(path)], "python -c": ["-c", code], "stdin": ["-"]}[how]
+        done = subprocess.run([sys.executable, *last], input=code if how == "stdin" else "", text=True,
+                              capture_output=True, env=script_env(), timeout=DEADLINE, cwd=tmp_path)
+        assert (done.stdout, done.stderr) == ("[0, 2, 4, 0, 3, 6] True\n", "")
+
+
+class Trap:
+    """Cannot be unpickled in one of the two kinds of process."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def __setstate__(self, state):
+        if state["where"] == ("worker" if joblite._inside else "caller"):
+            raise ValueError("trapped")
+        self.__dict__.update(state)
+
+
+# ---- 6. Pools ----
+
+CALLER = """
+    import os, sys, threading, time
+    from joblite import Parallel, delayed
+    def hang(i):
+        open(f"{sys.argv[1]}/{i}", "w").write(str(os.getpid()))
+        threading.Event().wait(600)
+    import sys
+    Parallel(n_jobs=8)(delayed(hang)(i) for i in range(8))
+    """
+
+
+@contextlib.contextmanager
+def running_caller(tmp_path, code=CALLER, tasks=8):
+    """A fresh interpreter in the midst of a run of hanging tasks, and the pids of its workers."""
+    script = tmp_path / "caller.py"
+    script.write_text(textwrap.dedent(code))
+    signs = tmp_path / "signs"
+    signs.mkdir()
+    process = subprocess.Popen([sys.executable, str(script), str(signs)], env=script_env(), stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: process.poll() is not None or len(list(signs.iterdir())) == tasks, "the start of the tasks")
+        assert process.poll() is None, process.stderr.read().decode()
+        pids = wait_until(lambda: {int(path.read_text() or 0) for path in signs.iterdir()} - {0}, "pids")
+        yield process, pids
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def all_gone(pids):
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+class TestSection6Pools:
+    DEATHS = {
+        "SIGKILL": (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
+        "segfault": (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+        "abort": (os.abort, "SIGABRT"),
+        "os._exit": (lambda: os._exit(3), "exit code 3"),
+    }
+
+    @posix
+    @pytest.mark.parametrize("name", DEATHS)
+    def test_killed_worker_fails_one_task(self, name, processes):
+        how, text = self.DEATHS[name]
+        results = Parallel(**processes, on_error="return", batch_size=10)(
+            delayed(die_on)(i, 14, how) for i in range(40))
+        assert [i for i, value in enumerate(results) if value != i] == [14]
+        assert isinstance(results[14], joblite.TerminatedWorkerError) and text in str(results[14])
+
+    @posix
+    def test_killed_worker_ends_the_run_and_the_next_one_works(self, processes):
+        with pytest.raises(joblite.TerminatedWorkerError, match="SIGKILL") as caught:
+            Parallel(**processes)(delayed(die_on)(i, 3, self.DEATHS["SIGKILL"][0]) for i in range(5))
+        assert sys.version_info < (3, 11) or "task 3" in caught.value.__notes__[0]
+        assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    @posix
+    def test_death_is_noticed_while_a_grandchild_lives(self):
+        """A task's own child that holds the worker's socket does not hide the worker's death, and goes with it."""
+        def fork_and_die():
+            if os.fork() == 0:
+                threading.Event().wait(600)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with pytest.raises(joblite.TerminatedWorkerError):
+            Parallel(n_jobs=2)([delayed(fork_and_die)()])
+
+    @posix
+    def test_idle_death_is_not_noticed(self, processes):
+        pids = set(Parallel(**processes, batch_size=1)(delayed(where)() for _ in range(8)))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        again = Parallel(**processes)(delayed(where)() for _ in range(4))
+        assert len(again) == 4 and not pids & set(again)
+
+    @posix
+    def test_killed_nursery_is_replaced(self):
+        Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
+        os.kill(joblite._starters["nursery"].pid, signal.SIGKILL)
+        assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    @posix
+    def test_killed_nursery_fails_running_tasks(self, tmp_path):
+        def kill_nursery():
+            wait_for_file(tmp_path / "sign")
+            os.kill(joblite._starters["nursery"].pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_nursery)
+        Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
+        killer.start()
+        with pytest.raises(joblite.TerminatedWorkerError, match="nursery"):
+            Parallel(n_jobs=2)([delayed(mark_and_hang)(tmp_path / "sign")])
+        killer.join()
+        assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    @posix
+    @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+    @pytest.mark.parametrize("start", ["nursery", "spawn"])
+    def test_no_process_outlives_a_killed_caller(self, sig, start, tmp_path):
+        code = CALLER.replace("n_jobs=8", f"n_jobs=8, start_method={start!r}")
+        with running_caller(tmp_path, code) as (process, pids):
+            family = pids | {process.pid}
+            parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
+            process.send_signal(sig)
+            process.wait()
+            wait_until(lambda: all_gone(family | parents - {os.getpid()} - {process.pid}), "the end of all processes")
+
+    @posix
+    def test_ctrl_c_ends_the_run(self, tmp_path):
+        with running_caller(tmp_path) as (process, pids):
+            process.send_signal(signal.SIGINT)
+            errors = process.stderr.read().decode()
+            process.wait(DEADLINE)
+            assert "KeyboardInterrupt" in errors
+            wait_until(lambda: all_gone(pids), "the end of the workers")
+
+    @posix
+    def test_interrupted_task_runs_its_finally(self, tmp_path):
+        """A task that is ended because another failed gets a KeyboardInterrupt first, so that it can tidy up."""
+        def tidy():
+            try:
+                mark_and_hang(tmp_path / "sign")
+            finally:
+                (tmp_path / "tidied").write_text("yes")
+
+        def fail():
+            wait_for_file(tmp_path / "sign")
+            raise ValueError("enough")
+
+        with pytest.raises(ValueError, match="enough"):
+            Parallel(n_jobs=2)([delayed(tidy)(), delayed(fail)()])
+        wait_until((tmp_path / "tidied").exists, "the end of the task")
+
+    @posix
+    def test_task_that_ignores_interrupts_is_killed(self, tmp_path):
+        def stubborn():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            mark_and_hang(tmp_path / "sign")
+
+        def fail():
+            wait_for_file(tmp_path / "sign")
+            raise ValueError("enough")
+
+        with pytest.raises(ValueError, match="enough"):
+            Parallel(n_jobs=2)([delayed(stubborn)(), delayed(fail)()])
+        pid = int((tmp_path / "sign").read_text())
+        wait_until(lambda: all_gone({pid}), "the end of the worker")
+
+    def test_timeout_ends_its_task_only(self, processes, tmp_path):
+        tasks = [delayed(square)(i) for i in range(6)]
+        tasks[2] = delayed(mark_and_hang)(tmp_path / "sign")
+        results = Parallel(**processes, timeout=1, on_error="return")(tasks)
+        assert results[:2] + results[3:] == [0, 1, 9, 16, 25]
+        assert isinstance(results[2], TimeoutError) and isinstance(results[2], multiprocessing.TimeoutError)
+        assert "longer than timeout=1 s" in str(results[2])
+
+    def test_timeout_in_threads_leaves_the_thread(self, tmp_path):
+        gate = threading.Event()
+        try:
+            results = Parallel(2, backend="threading", timeout=0.2, on_error="return")(
+                [delayed(gate.wait)(DEADLINE), *(delayed(square)(i) for i in range(4))])
+            assert isinstance(results[0], TimeoutError) and results[1:] == [0, 1, 4, 9]
+        finally:
+            gate.set()
+
+    def test_timeout_in_place_is_ignored_with_a_warning(self):
+        with pytest.warns(UserWarning, match="timeout is ignored"):
+            assert Parallel(n_jobs=1, timeout=0.001)([delayed(square)(2)]) == [4]
+
+    def test_workers_are_reused(self, processes):
+        first = set(Parallel(**processes, batch_size=1)(delayed(where)() for _ in range(8)))
+        again = set(Parallel(**processes, batch_size=1)(delayed(where)() for _ in range(8)))
+        assert os.getpid() not in first and first & again
+
+    def test_idle_workers_are_closed(self):
+        before = child_processes()
+        Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(where)() for _ in range(4))
+        nursery = joblite._starters["nursery"].pid
+        wait_until(lambda: child_processes() - before <= {nursery}, "the end of idle workers")
+        assert Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    def test_initializer_runs_in_each_worker(self, processes):
+        def prepare(value):
+            import builtins
+            builtins.joblite_test_value = value
+
+        def read():
+            import builtins
+            return builtins.joblite_test_value
+
+        run = Parallel(**processes, initializer=prepare, initargs=([7],))
+        assert run(delayed(read)() for _ in range(4)) == [[7]] * 4
+        assert run(delayed(read)() for _ in range(4)) == [[7]] * 4
+
+    def test_failing_initializer_raises_its_own_error(self, processes):
+        with pytest.raises(KeyError, match="no database"):
+            Parallel(**processes, initializer=raise_it, initargs=(lambda: KeyError("no database"),))(
+                delayed(square)(i) for i in range(3))
+
+    def test_manager_proxies_work_in_tasks(self):
+        with multiprocessing.Manager() as manager:
+            shared = manager.list()
+            Parallel(n_jobs=2)(delayed(shared.append)(i) for i in range(5))
+            assert sorted(shared) == [0, 1, 2, 3, 4]
+
+    @posix
+    def test_forked_child_of_the_caller_starts_its_own_pool(self):
+        Parallel(n_jobs=2)(delayed(where)() for _ in range(4))
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4] else 2
+                joblite.shutdown_workers()
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    def test_workers_follow_the_callers_world(self, processes, tmp_path, monkeypatch):
+        def look():
+            return os.getcwd(), os.environ.get("JOBLITE_TEST"), sys.path[0]
+
+        Parallel(**processes)(delayed(look)() for _ in range(4))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("JOBLITE_TEST", "set later")
+        monkeypatch.syspath_prepend(tmp_path / "modules")
+        expected = str(tmp_path), "set later", str(tmp_path / "modules")
+        assert Parallel(**processes)(delayed(look)() for _ in range(4)) == [expected] * 4
+
+    def test_deleted_current_directory_is_no_error(self, tmp_path, monkeypatch):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    def test_random_numbers_differ_between_workers(self):
+        def draw():
+            import random
+            return os.getpid(), random.random()
+
+        drawn = Parallel(n_jobs=2, batch_size=1)(delayed(draw)() for _ in range(20))
+        assert len(set(drawn)) == 20
+
+    def test_native_threads_share_the_cores(self, monkeypatch):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setenv("MKL_NUM_THREADS", "7")
+
+        def look():
+            return os.environ.get("OMP_NUM_THREADS"), os.environ.get("MKL_NUM_THREADS")
+
+        share = str(max(1, joblite.cpu_count() // 2))
+        assert Parallel(n_jobs=2)(delayed(look)() for _ in range(2)) == [(share, "7")] * 2
+        with parallel_config(backend="loky", inner_max_num_threads=3):
+            assert Parallel(n_jobs=2)(delayed(look)() for _ in range(2)) == [("3", "7")] * 2
+        assert "OMP_NUM_THREADS" not in os.environ
+
+    @pytest.mark.parametrize("backend", ["threading", "loky"])
+    def test_exit_does_not_wait_for_a_stuck_task(self, backend):
+        done = run_script(f"""
+            import threading
+            from joblite import Parallel, delayed
+            results = Parallel(2, backend={backend!r}, return_as="generator")(
+                delayed(threading.Event().wait if {backend!r} == "threading" else __import__("time").sleep)(600)
+                for i in range(4))
+            print("end")
+            """)
+        assert (done.stdout, done.stderr) == ("end\n", "")
+
+    def test_nothing_is_printed_at_exit(self):
+        done = run_script("""
+            import gc
+            from joblite import Parallel, delayed
+            class Cycle:
+                pass
+            cycle = Cycle()
+            cycle.me = cycle
+            cycle.generator = Parallel(2, return_as="generator")(delayed(abs)(i) for i in range(100))
+            next(cycle.generator)
+            del cycle
+            print(sum(Parallel(2)(delayed(abs)(i) for i in range(10))))
+            other = Parallel(2, return_as="generator", verbose=1)(delayed(abs)(i) for i in range(100))
+            next(other)
+            """, flags=["-X", "dev"])
+        assert (done.stdout, done.stderr) == ("45\n", "")
+
+    def test_works_under_another_name_and_twice(self, tmp_path):
+        package = tmp_path / "mypackage"
+        package.mkdir()
+        (package / "__init__.py").write_text("raise_if_imported_in_worker = 1\n")
+        (package / "_vendored.py").write_bytes(Path(joblite.__file__).read_bytes())
+        done = run_script("""
+            import joblite
+            from mypackage import _vendored as other
+            f = lambda x: x + 1
+            print(other.Parallel(2)(other.delayed(f)(i) for i in range(3)),
+                  joblite.Parallel(2)(joblite.delayed(f)(i) for i in range(3)))
+            """, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE}"})
+        assert done.stdout == "[1, 2, 3] [1, 2, 3]\n"
+
+
+# ---- 7. Choosing ----
+
+
+class TestSection7Choosing:
+    def test_n_jobs_arithmetic(self, monkeypatch):
+        monkeypatch.setattr(joblite, "cpu_count", lambda: 8)
+        table = {1: 1, 3: 3, 20: 20, -1: 8, -2: 7, -20: 1, 2.0: 2, None: 1}
+        assert {n: joblite.effective_n_jobs(n) for n in table} == table
+        with parallel_config(backend="threading", n_jobs=5):
+            assert joblite.effective_n_jobs(None) == 5 and joblite.effective_n_jobs(-1) == 8
+
+    @pytest.mark.parametrize("bad", [0, 0.5, "two", float("nan")])
+    def test_bad_n_jobs_is_refused(self, bad):
+        with pytest.raises(ValueError, match="n_jobs: expected a whole number other than 0"):
+            Parallel(n_jobs=bad)
+
+    def test_cpu_limit_of_the_environment_is_kept(self, monkeypatch):
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        assert joblite.cpu_count() == 1
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "many")
+        with pytest.raises(ValueError, match="LOKY_MAX_CPU_COUNT"):
+            joblite.cpu_count()
+
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+    def test_affinity_counts(self):
+        done = run_script("import os, joblite; os.sched_setaffinity(0, {0}); print(joblite.cpu_count())")
+        assert done.stdout == "1\n"
+
+    BAD = {
+        "batch_size: expected": {"batch_size": -1},
+        "prefer: expected": {"prefer": "wrong"},
+        "require: expected": {"require": "wrong"},
+        "exclude each other": {"prefer": "processes", "require": "sharedmem"},
+        "backend: expected one of": {"backend": "nonsense"},
+        "return_as: expected": {"return_as": "tuple"},
+        "on_error: expected": {"on_error": "ignore"},
+        "timeout: expected": {"timeout": -3},
+        "pre_dispatch: expected": {"pre_dispatch": "__import__('os')"},
+        "max_nbytes: expected": {"max_nbytes": "1 apple"},
+        "needs a backend of threads": {"backend": "loky", "require": "sharedmem"},
+        "expected options among": {"backend": "loky", "nonsense": 1},
+    }
+
+    @pytest.mark.parametrize("text", BAD)
+    def test_bad_values_are_refused_at_construction(self, text):
+        with pytest.raises(ValueError, match=text):
+            Parallel(**self.BAD[text])
+
+    def test_contexts_nest_and_restore(self):
+        with parallel_config(backend="threading", n_jobs=3) as outer:
+            assert (outer["n_jobs"], outer["verbose"]) == (3, 0)
+            with pytest.raises(KeyError), parallel_config(n_jobs=2):
+                assert Parallel().n_jobs == 2 and Parallel()._choice.backend.name == "threading"
+                raise KeyError
+            assert Parallel().n_jobs == 3 and Parallel(n_jobs=4).n_jobs == 4
+            seen = []
+            thread = threading.Thread(target=lambda: seen.append(Parallel().n_jobs))
+            thread.start()
+            thread.join()
+            assert seen == [1], "a context is local to its thread"
+        assert Parallel().n_jobs == 1
+
+    def test_parallel_backend_is_the_older_spelling(self):
+        with joblite.parallel_backend("threading", n_jobs=2) as (_, n_jobs):
+            assert n_jobs == 2 and Parallel().n_jobs == 2
+        with joblite.parallel_backend("threading"):
+            assert Parallel().n_jobs == joblite.cpu_count()
+
+    def test_options_need_a_backend(self):
+        with pytest.raises(ValueError, match="backend options need a backend"):
+            parallel_config(initializer=print)
+        with pytest.raises(ValueError, match="cannot limit native threads"):
+            parallel_config(backend="threading", inner_max_num_threads=2)
+
+    def test_prefer_is_a_hint_and_context_beats_it(self):
+        assert Parallel(n_jobs=2, prefer="threads")._choice.backend.name == "threading"
+        with parallel_config(backend="loky"):
+            assert Parallel(n_jobs=2, prefer="threads")._choice.backend.name == "loky"
+
+    def test_sharedmem_beats_context(self):
+        seen = []
+        with parallel_config(backend="loky", n_jobs=2):
+            Parallel(require="sharedmem")(delayed(seen.append)(i) for i in range(5))
+        assert sorted(seen) == [0, 1, 2, 3, 4]
+
+    def test_registered_backend_runs(self):
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(2) as executor:
+            joblite.register_parallel_backend("mine", lambda: executor)
+            try:
+                assert Parallel(backend="mine")(delayed(square)(i) for i in range(4)) == [0, 1, 4, 9]
+                assert Parallel(backend="mine").n_jobs == 2
+            finally:
+                del joblite._factories["mine"]
+
+    def test_nested_calls_share_one_budget(self):
+        """Inside a process an inner call uses threads, inside a thread it runs in place, unless told otherwise."""
+        def inner(kind, **options):
+            call = Parallel(n_jobs=2, **options)
+            return call._choice.backend.name, len(call(delayed(where)() for _ in range(4)))
+
+        assert Parallel(n_jobs=2)([delayed(inner)(1)] * 2) == [("threading", 4)] * 2
+        assert Parallel(n_jobs=2, backend="threading")([delayed(inner)(1)] * 2) == [("sequential", 4)] * 2
+        assert Parallel(n_jobs=2)([delayed(inner)(1, backend="loky")] * 2) == [("loky", 4)] * 2
+        share = max(1, joblite.cpu_count() // 2)
+        assert Parallel(n_jobs=2)([delayed(joblite.effective_n_jobs)(-1)] * 2) == [share] * 2
+
+    @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 has interpreters")
+    def test_interpreters_say_which_python_they_need(self):
+        with pytest.raises(ValueError, match=r"needs Python 3\.14"):
+            Parallel(2, backend="interpreters")([delayed(square)(1)])
+
+    def test_dask_says_how_to_start_a_client(self):
+        with pytest.raises(ValueError, match="needs a client"):
+            Parallel(2, backend="dask")([delayed(square)(1)])
+
+
+# ---- 8. Parallel ----
+
+
+class Watched:
+    """An iterator of tasks that knows how far it was asked."""
+
+    def __init__(self, tasks):
+        self.tasks = iter(tasks)
+        self.asked = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.asked += 1
+        return next(self.tasks)
+
+
+class TestSection8Parallel:
+    def test_delayed_records_a_call(self):
+        assert delayed(square)(1, a=2) == (square, (1,), {"a": 2})
+        assert delayed(square).__name__ == "square"
+
+    @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+    @pytest.mark.parametrize("count", [0, 1, 3, 500])
+    def test_results_are_those_of_the_plain_loop(self, backend, return_as, count):
+        results = list(Parallel(**backend, return_as=return_as)(delayed(square)(i) for i in range(count)))
+        expected = [square(i) for i in range(count)]
+        assert (sorted(results) if return_as == "generator_unordered" else results) == expected
+
+    @pytest.mark.parametrize("batch_size", [1, 7, "auto"])
+    @pytest.mark.parametrize("pre_dispatch", ["all", 1, "3 * n_jobs", "n_jobs // 2 + 1"])
+    def test_batching_changes_no_result(self, batch_size, pre_dispatch):
+        call = Parallel(2, backend="threading", batch_size=batch_size, pre_dispatch=pre_dispatch)
+        assert call(delayed(square)(i) for i in range(100)) == [square(i) for i in range(100)]
+
+    def test_keyword_arguments_and_mixed_functions_work(self, backend):
+        tasks = [delayed(square)(2), delayed(int)("11", base=2), delayed(max)(1, 5), delayed(square)(x=3)]
+        assert Parallel(**backend)(tasks) == [4, 3, 5, 9]
+
+    def test_first_error_ends_the_run_and_names_the_task(self, backend):
+        with pytest.raises(ValueError, match="no 3") as caught:
+            Parallel(**backend)(delayed(fail_on)(i, 3) for i in range(100))
+        if sys.version_info >= (3, 11):
+            assert "task 3" in caught.value.__notes__[0]
+        assert caught.value.partial_results.get(0, 0) == 0 and 3 not in caught.value.partial_results
+
+    def test_parallel_stays_usable_after_an_error(self, backend):
+        with Parallel(**backend) as parallel:
+            with pytest.raises(ValueError, match="no 3"):
+                parallel(delayed(fail_on)(i, 3) for i in range(10))
+            assert parallel(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    def test_errors_can_be_returned_or_skipped(self, backend):
+        tasks = [delayed(fail_on)(i, 3) for i in range(6)]
+        returned = Parallel(**backend, on_error="return")(tasks)
+        assert returned[:3] + returned[4:] == [0, 1, 2, 4, 5] and isinstance(returned[3], ValueError)
+        assert Parallel(**backend, on_error="skip")(tasks) == [0, 1, 2, 4, 5]
+        assert list(Parallel(**backend, on_error="skip", return_as="generator")(tasks)) == [0, 1, 2, 4, 5]
+
+    def test_error_ends_running_tasks(self, processes, tmp_path):
+        """One failing task ends a run of many long ones at once."""
+        def fail():
+            wait_for_file(tmp_path / "sign")
+            raise ValueError("enough")
+
+        with pytest.raises(ValueError, match="enough"):
+            Parallel(**processes)([delayed(mark_and_hang)(tmp_path / "sign"), delayed(fail)(),
+                                   *[delayed(mark_and_hang)(tmp_path / "late")] * 50])
+
+    def test_bad_task_is_named(self, processes):
+        with pytest.raises(TypeError, match=r"task 1: expected delayed\(function\)"):
+            Parallel(**processes)([delayed(square)(1), square])
+
+    def test_error_of_the_iterator_comes_as_itself(self, backend):
+        def tasks():
+            yield delayed(square)(1)
+            yield delayed(square)(2)
+            raise KeyError("source is gone")
+
+        with pytest.raises(KeyError, match="source is gone"):
+            Parallel(**backend)(tasks())
+        results = Parallel(**backend, return_as="generator")(tasks())
+        assert [next(results), next(results)] == [1, 4]
+        with pytest.raises(KeyError, match="source is gone"):
+            next(results)
+
+    def test_tasks_are_asked_for_in_the_callers_thread(self, backend):
+        seen = set()
+
+        def tasks():
+            for i in range(50):
+                seen.add(threading.get_ident())
+                yield delayed(square)(i)
+
+        Parallel(**backend)(tasks())
+        assert seen == {threading.get_ident()}
+
+    def test_pre_dispatch_bounds_what_is_taken(self, tmp_path):
+        """With pre_dispatch=3 and single-task batches, the fourth task is asked for only after one has finished."""
+        tasks = Watched(delayed(wait_for_file)(tmp_path / f"{i}") for i in range(6))
+        results = Parallel(2, batch_size=1, pre_dispatch=3, return_as="generator")(tasks)
+        assert tasks.asked == 3
+        (tmp_path / "0").touch()
+        next(results)
+        assert tasks.asked == 4
+        for i in range(1, 6):
+            (tmp_path / f"{i}").touch()
+        assert len(list(results)) == 5
+
+    def test_slow_reader_bounds_what_is_out(self, backend):
+        tasks = Watched(delayed(square)(i) for i in range(100_000))
+        results = Parallel(**backend, return_as="generator", batch_size=1)(tasks)
+        assert [next(results) for _ in range(10)] == [square(i) for i in range(10)]
+        asked = tasks.asked
+        Parallel(**backend)(delayed(square)(i) for i in range(10))  # what was out before it is done after it
+        assert tasks.asked == asked < 100_000
+        results.close()
+
+    def test_generator_starts_at_the_call(self, backend, tmp_path):
+        results = Parallel(**backend, return_as="generator")([delayed(Path.touch)(tmp_path / "sign")])
+        wait_for_file(tmp_path / "sign")
+        assert list(results) == [None]
+
+    def test_one_job_consumes_lazily(self):
+        tasks = Watched(delayed(square)(i) for i in range(10))
+        results = Parallel(n_jobs=1, return_as="generator")(tasks)
+        assert [next(results), next(results)] == [0, 1]
+        assert tasks.asked == 2
+
+    def test_unordered_gives_the_quick_results_first(self, processes, tmp_path):
+        def task(i):
+            return wait_for_file(tmp_path / "go") and i if i == 0 else i
+
+        results = Parallel(**processes, return_as="generator_unordered", batch_size=1)(
+            delayed(task)(i) for i in range(10))
+        assert sorted(next(results) for _ in range(9)) == list(range(1, 10))
+        (tmp_path / "go").touch()
+        assert list(results) == [0]
+
+    @pytest.mark.parametrize("how", ["close", "drop", "drop unread"])
+    def test_dropped_generator_frees_the_workers(self, how, processes, tmp_path):
+        results = Parallel(**processes, return_as="generator", batch_size=1)(
+            [delayed(square)(3), *(delayed(mark_and_hang)(tmp_path / f"{i}") for i in range(20))])
+        if how != "drop unread":
+            assert next(results) == 9
+        wait_for_file(tmp_path / "0")
+        if how == "close":
+            results.close()
+        del results
+        gc.collect()
+        assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+        assert not (tmp_path / "19").exists()
+
+    def test_two_generators_are_open_at_once(self, backend):
+        first = Parallel(**backend, return_as="generator")(delayed(square)(i) for i in range(20))
+        second = Parallel(**backend, return_as="generator")(delayed(abs)(-i) for i in range(20))
+        pairs = list(zip(first, second))
+        assert pairs == [(i * i, i) for i in range(20)]
+
+    def test_several_threads_call_at_once(self, backend):
+        failed, results = [], {}
+
+        def call(name):
+            try:
+                results[name] = Parallel(**backend)(delayed(fail_on)(i, 25 if name == 1 else -1) for i in range(50))
+            except ValueError as error:
+                failed.append((name, str(error)))
+
+        threads = [threading.Thread(target=call, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == [(1, "no 25")] and results == {name: list(range(50)) for name in (0, 2, 3)}
+
+    def test_changed_globals_are_seen_by_the_next_call(self):
+        done = run_script("""
+            from joblite import Parallel, delayed
+            def f(): return value
+            for value in (1, 2):
+                print(Parallel(2)(delayed(f)() for _ in range(2)))
+            def f(): return "redefined"
+            print(Parallel(2)(delayed(f)() for _ in range(2)))
+            """)
+        assert done.stdout == "[1, 1]\n[2, 2]\n['redefined', 'redefined']\n"
+
+    def test_uneven_tasks_are_spread(self):
+        """A batch that was cut from quick tasks and turns out slow is shared with whoever is idle."""
+        def nap(i):
+            if i >= 2000:
+                time.sleep(0.03)
+            return os.getpid()
+
+        pids = Parallel(2)(delayed(nap)(i) for i in range(2020))[2000:]
+        assert len(set(pids)) == 2, "both workers had some of the slow ones"
+
+    def test_nothing_is_printed_on_stdout(self, capfd):
+        Parallel(2, verbose=50)(delayed(square)(i) for i in range(5))
+        captured = capfd.readouterr()
+        assert captured.out == "" and "5 of" not in captured.out and "tasks done" in captured.err
+
+    def test_closed_streams_do_not_stop_the_work(self, monkeypatch):
+        monkeypatch.setattr(sys, "stderr", None)
+        monkeypatch.setattr(sys, "stdout", None)
+        assert Parallel(2, verbose=10)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    def test_print_progress_of_a_subclass_is_called(self, backend):
+        seen = []
+
+        class Shown(Parallel):
+            def print_progress(self):
+                seen.append((self.n_completed_tasks, self.n_dispatched_tasks, self.n_tasks))
+
+        Shown(**backend)([delayed(square)(i) for i in range(20)])
+        assert seen[-1] == (20, 20, 20) and [n for n, _, _ in seen] == sorted(n for n, _, _ in seen)
+
+    def test_settings_can_be_read(self):
+        call = Parallel(n_jobs=2, verbose=1, timeout=3, return_as="generator")
+        assert (call.n_jobs, call.verbose, call.timeout, call.return_generator) == (2, 1, 3, True)
+        assert repr(call) == "Parallel(n_jobs=2)"
+
+    def test_changed_array_is_seen_by_the_next_call(self):
+        np = pytest.importorskip("numpy")
+        array = np.zeros(300_000)
+        with Parallel(n_jobs=2) as parallel:
+            assert parallel([delayed(np.sum)(array)] * 2) == [0.0, 0.0]
+            array[:] = 1
+            assert parallel([delayed(np.sum)(array)] * 2) == [300_000.0] * 2
+
+    def test_refilled_array_keeps_its_values_at_submission(self):
+        np = pytest.importorskip("numpy")
+
+        def tasks():
+            array = np.zeros(300_000)
+            for i in range(10):
+                array[:] = i
+                yield delayed(np.max)(array)
+
+        assert Parallel(n_jobs=2)(tasks()) == list(range(10))
+
+    def test_multiprocessing_context_is_used(self):
+        with Parallel(2, backend="multiprocessing", context="spawn") as parallel:
+            assert parallel(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+            assert parallel(delayed(lambda x: -x)(i) for i in range(3)) == [0, -1, -2]
+        assert Parallel(2, backend="multiprocessing")(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
+    def test_thread_executor_shares_memory(self):
+        from concurrent.futures import ThreadPoolExecutor
+
+        seen = []
+        with ThreadPoolExecutor(2) as executor:
+            Parallel(backend=executor, require="sharedmem")(delayed(seen.append)(i) for i in range(5))
+        assert sorted(seen) == [0, 1, 2, 3, 4]
+
+    def test_broken_executor_is_an_error_that_names_tasks(self):
+        from concurrent.futures import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+            with pytest.raises(joblite.TerminatedWorkerError, match="task 0: the executor failed"):
+                Parallel(backend=executor, batch_size=1)([delayed(os._exit)(1)])
 
 
 # ======================================================================================================================
