@@ -993,6 +993,18 @@ class TestSection3Files:
                     found = joblite.load(file, mmap_mode=mode)
                     assert joblite.hash(found, coerce_mmap=True) == joblite.hash(value)
 
+    @pytest.mark.parametrize("mode", [None, "r"])
+    def test_a_value_that_was_moved_inside_a_file(self, mode, tmp_path):
+        """Bytes of a dump copied to any place of another file are still a value, small or big."""
+        for value in ([ARRAY, ARRAY[::2]], [np.arange(5_000_000.0), ARRAY]):
+            memory = io.BytesIO()
+            joblite.dump(value, memory)
+            with open(tmp_path / "file", "w+b") as file:
+                file.write(b"thirteen more" + memory.getvalue())
+                file.seek(13)
+                found = joblite.load(file, mmap_mode=mode)
+                assert joblite.hash(found, coerce_mmap=True) == joblite.hash(value)
+
     @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
     def test_files_that_compress_themselves(self, opener, tmp_path):
         """A GzipFile and the like are written to and read from as they are, not compressed twice."""
