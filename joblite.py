@@ -779,13 +779,13 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     submit(job) -> queue -> crew  ------------ parcel --------->  unpack, run
 #     wait() <- outcome  <--- crew  <----------- parcel ----------  pack
 #
-#     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it (reads,
-#     writes and ends its workers): the caller's, or for a generator a deputy, so that work goes on while nobody reads.
-#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when this one is gone
+#     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
+#     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on while nobody reads
+#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
-#   1. One job at a time per worker: for a crash, a timeout, a kill one task is to blame. test_killed_worker_fails_one_task
+#   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.  test_killed_worker_fails_one_task
 #   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
 #   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
 #   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
@@ -1605,7 +1605,7 @@ def _print_of(value: Any) -> int:
 _PLAIN_CALLABLES = (FunctionType, type(len), type)
 
 class _Context:
-    """What the jobs of one run share on their way to worker processes: the caller's world, and functions packed once."""
+    """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
 
     _numbers = itertools.count(1)
 
@@ -1615,7 +1615,7 @@ class _Context:
         self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
-        self.refilled = False  # whether tasks bring one object again with other content: then each must be packed at once
+        self.refilled = False  # whether tasks bring an object again with other content: then each is packed at once
         self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
@@ -2383,8 +2383,8 @@ class _Processes(_Backend):
 
 
 class _Multiprocessing(_Processes):
-    """The workers of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks the
-    whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
+    """The workers of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks
+    the whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
 
     options = _Processes.options | {"context"}
 
@@ -2804,6 +2804,9 @@ def _length(iterable: Any) -> int | None:
         return None
 
 
+def _is_task(task: Any) -> bool:
+    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
+
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
@@ -3030,12 +3033,28 @@ class _Run:
             self.finish(CANCELLED)
 
 
-def _is_task(task: Any) -> bool:
-    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
-
-
 _RETURN_AS = ("list", "generator", "generator_unordered")
 _ON_ERROR = ("raise", "return", "skip")
+
+
+_END = object()
+
+def _begun(results: Iterator[Any]) -> Iterator[Any]:
+    """The same results; the first is made now, its error kept until it is asked for."""
+    error: BaseException | None = None
+    try:
+        first = next(results, _END)
+    except Exception as raised:
+        first, error = _END, raised
+
+    def rest() -> Iterator[Any]:
+        if error:
+            raise error
+        if first is not _END:
+            yield first
+            yield from results
+
+    return rest()
 
 
 class Parallel:
@@ -3271,23 +3290,3 @@ class Parallel:
         """Whether calls give a generator."""
         return self.return_as != "list"
 
-
-_END = object()
-
-
-def _begun(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results; the first is made now, its error kept until it is asked for."""
-    error: BaseException | None = None
-    try:
-        first = next(results, _END)
-    except Exception as raised:
-        first, error = _END, raised
-
-    def rest() -> Iterator[Any]:
-        if error:
-            raise error
-        if first is not _END:
-            yield first
-            yield from results
-
-    return rest()
