@@ -581,7 +581,8 @@ def dump_to(folder: str | None) -> Callable:
         value = mixed_value()
         yield lambda found: equal_values(value, found[1](found[0]))
         for name, dump, load, path in filers(stack, folder):
-            yield name, lambda dump=dump, load=load, path=path: Timed((path, load), timed(dump, value, path, remove=path).seconds)
+            yield name, lambda dump=dump, load=load, path=path: Timed(
+                (path, load), timed(dump, value, path, remove=path).seconds)
     return steps
 
 
