@@ -1537,6 +1537,40 @@ def _memmap(whole: Any, shape: Any, dtype: Any, offset: int, order: str, like: A
     return array
 
 
+class _IsJoblib(Exception):
+    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
+
+
+class _JoblibArray:
+    """Stands in a pickle of joblib for an array whose bytes follow; takes the attributes that joblib gave it."""
+
+
+_JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
+                   ("NumpyArrayWrapper", "NDArrayWrapper", "ZNDArrayWrapper")}
+_PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
+    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "uuid": "UUID",
+}.items() for name in names.split())
+
+
+class _PlainArray:
+    """Stands for numpy.ndarray where only plain data is allowed: nothing can be made with it."""
+
+
+def _allowed_names(trusted: Any) -> frozenset[str]:
+    """The dotted names that `trusted` allows: plain data, and what the user adds."""
+    if trusted is False:
+        return _PLAIN_NAMES
+    if isinstance(trusted, (str, bytes)) or not hasattr(trusted, "__iter__"):
+        raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
+    return _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+                              for each in trusted)
+
+
 class _Loading:
     """One `load`: what was asked for, and how names in the file become objects.
 
@@ -1655,54 +1689,15 @@ def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, load
     return [_memmap(whole, (size,), "u1", offset, "C", like) for size, offset in zip(sizes, places)]
 
 
-class _IsJoblib(Exception):
-    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
-
-
-class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow; takes the attributes that joblib gave it."""
-
-
-_JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
-                   ("NumpyArrayWrapper", "NDArrayWrapper", "ZNDArrayWrapper")}
-_PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
-    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
-    "collections": "Counter OrderedDict defaultdict deque",
-    "datetime": "date datetime time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "uuid": "UUID",
-}.items() for name in names.split())
-
-
-class _PlainArray:
-    """Stands for numpy.ndarray where only plain data is allowed: nothing can be made with it."""
-
-
-def _allowed_names(trusted: Any) -> frozenset[str]:
-    """The dotted names that `trusted` allows: plain data, and what the user adds."""
-    if trusted is False:
-        return _PLAIN_NAMES
-    if isinstance(trusted, (str, bytes)) or not hasattr(trusted, "__iter__"):
-        raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
-    return _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-                              for each in trusted)
-
-
-def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
-    """The value of the pickle at the current position of a file."""
-    unpickler = _unpicklers()[careful or loading.allowed is not None](file, buffers=buffers)
-    unpickler.loading, unpickler.file = loading, file
-    return unpickler.load()
-
-
 def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
     """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
     import numpy as np
 
     dtype, shape, order = loading.settled(wrapper.dtype), wrapper.shape, wrapper.order
     if dtype.hasobject:
-        return _unpickle(file, loading, careful=True)
+        inner = type(unpickler)(file)
+        inner.loading, inner.file = loading, file
+        return inner.load()
     if getattr(wrapper, "numpy_array_alignment_bytes", None) is not None:
         _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
     if loading.mode and wrapper.allow_mmap and 0 not in shape:
@@ -1780,6 +1775,13 @@ def _unpicklers() -> tuple[Any, Any]:
     careful = type("Unpickler", (slow,), {"find_class": _find_class, "get_extension": _no_extension,
                                           "dispatch": {**slow.dispatch, pickle.BUILD[0]: _build}})
     return quick, careful
+
+
+def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
+    """The value of the pickle at the current position of a file."""
+    unpickler = _unpicklers()[careful or loading.allowed is not None](file, buffers=buffers)
+    unpickler.loading, unpickler.file = loading, file
+    return unpickler.load()
 
 
 def _mark_changed(file: Any, start: int, head: bytes, table: bytes) -> None:
