@@ -36,13 +36,14 @@ Words used in one sense only:
 from __future__ import annotations
 
 import copyreg
+import io
 import marshal
 import os
 import sys
 import threading
 import time
 import types
-from collections import OrderedDict, deque
+from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial
 
 TYPE_CHECKING = False  # what type checkers take for true; importing `typing` for it would cost as much as this whole file
@@ -273,6 +274,118 @@ def _answer(pair: tuple[Any, BaseException | None]) -> Any:
     if pair[1] is not None:
         raise pair[1]
     return pair[0]
+
+
+_O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """The name of this machine, without "-"."""
+    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return name.replace("-", "_").replace("/", "_")
+
+
+def _process_lives(pid: int) -> bool:
+    """Whether a process of this machine is alive (where asking is not possible: yes)."""
+    if IS_WINDOWS:
+        return True  # there `os.kill` would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # alive, and another user's
+    return True
+
+
+def _lock_byte(fd: int, place: int, wait: bool) -> bool:
+    """Lock one byte of a file against other processes; False when it is taken and `wait` is false."""
+    try:
+        import fcntl
+
+        fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+    except ImportError:
+        pass  # no such locks on this system
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass  # a file system without locks, or a ring of waiting processes
+    return True
+
+
+def _unlock_byte(fd: int, place: int) -> None:
+    """The opposite of `_lock_byte`."""
+    try:
+        import fcntl
+
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, place)
+    except (ImportError, OSError):
+        pass  # then it was not locked
+
+
+@lru_cache(maxsize=1)
+def _renewed_after_fork() -> Any:
+    """Objects whose `_renew()` runs in a forked child: a lock that another thread held would stay locked there."""
+    from weakref import WeakSet
+
+    known: Any = WeakSet()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: [each._renew() for each in list(known)])
+    return known
+
+
+def _unlink(path: str) -> bool:
+    """Remove a file; whether there was one."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder if it is empty and may be removed."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass  # somebody put something into it, or was faster
+
+
+def _file_state(path: Any) -> tuple[int, int, int] | None:
+    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as nobody writes it."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    """The entries of a folder; none when it is missing or is not a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _warn(text: str) -> None:
+    """A warning that points at the first line outside this file."""
+    import warnings
+
+    depth, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename == __file__:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth - 1)
+
+
+def _say(text: str) -> None:
+    """A line on stderr, if there is one."""
+    try:
+        print(f"[{__name__}] {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass  # closed or missing: a line of progress is not worth an error
 
 
 # ======================================================================================================================
@@ -772,11 +885,1972 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 # 3. Values in files
 # ======================================================================================================================
 
+# stand-ins until this section is here
+
+def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None = None, pickler: Any = None) -> None:
+    import zlib, io, pickle
+    b = io.BytesIO(); (pickler or pickle.Pickler)(b, 5).dump(value); d = b.getvalue()
+    if compress: d = zlib.compress(d, 3)
+    file.write(bytes([bool(compress)]) + zlib.crc32(d).to_bytes(4, "little") + d)
+
+
+def _read_value(file: Any, mmap_mode: str | None = None, path: str = "") -> Any:
+    import zlib, pickle
+    d = file.read()
+    if len(d) < 5 or zlib.crc32(d[5:]) != int.from_bytes(d[1:5], "little") or d[0] > 1: raise ValueError("damaged")
+    return pickle.loads(zlib.decompress(d[5:]) if d[0] else d[5:])
+
+
+def _parse_compress(compress: Any, filename: str = "") -> Any:
+    return None
 
 
 # ======================================================================================================================
 # 4. Calls in folders
 # ======================================================================================================================
+# Promise: a call that was computed once is read back; never a value that the code and arguments of now would not give.
+#
+# Picture
+#
+#   location/joblite/v1/<module.function>/<d>/<fingerprint>-<arguments>     <d>: first digit of <arguments>, 16 shards
+#       one file a call:  | magic, sizes, checksum | key | metadata | pad to 64 | the value, as `dump` writes it |
+#       its time of change is the time of its last use: what was not used for longest goes first
+#   location/joblite/v1/tmp/     files being written, renamed into place when complete
+#   location/joblite/v1/lock     8 bytes, the sum of all sizes; ranges of bytes behind them are the locks of calls
+#
+#   f(x) -> name the call -> open its file: there? read it, done
+#                                           not there? one computes, the others wait -> make room -> rename
+#
+#   fingerprint = what f is made of, and everything of the project that it names
+#       f -> code, defaults, closure; each global it names: helper -> its code ..., class -> its methods, data -> content
+#
+# Laws
+#   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
+#   2. Present means complete; whatever is damaged is computed again, with a warning.       test_a_flipped_bit_never_lies
+#   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
+#   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
+#   5. The cache may fail, the call may not: the function's value is returned.            test_a_full_disk_costs_a_warning
+#   6. The sum in `lock` is never less than the truth: it is raised before a file appears, lowered after it went.
+#                                                                                    test_killed_writers_leave_no_harm
+#   7. Locks only save work. Without them a call is computed twice, never wrongly.
+
+_NOTHING = _Unset("nothing")
+
+# --- What a function is made of ---------------------------------------------------------------------------------------
+
+_WRITE_ONLY = frozenset("append appendleft add extend extendleft update insert clear discard remove".split())
+_LOCALS_SEEN_BY_NAME = frozenset({"locals", "vars", "eval", "exec", "dir"})
+_MARSHAL_LIMIT = 1 << 16  # bytes: up to here comparing a container's whole content is faster than its digest
+
+
+def _short_name(text: str, digits: int = 20) -> str:
+    """The first hexadecimal digits of the sha256 of a text."""
+    from hashlib import sha256
+
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+def _instructions(code: CodeType) -> Iterator[tuple[str, int]]:
+    """The instructions of a code object as (name, argument), without padding."""
+    from opcode import opname
+
+    extended = 0
+    for op, arg in zip(code.co_code[::2], code.co_code[1::2]):
+        name, arg = opname[op], arg | extended
+        extended = arg << 8 if name == "EXTENDED_ARG" else 0
+        if name not in ("EXTENDED_ARG", "CACHE"):
+            yield name, arg
+
+
+def _const_text(const: Any) -> str:
+    """A constant of a code object as text that keeps its type: 1, 1.0 and True differ."""
+    if type(const) is int:
+        return hex(const)  # `repr` refuses very long integers
+    if isinstance(const, tuple):
+        return f"({','.join(map(_const_text, const))})"
+    if isinstance(const, frozenset):
+        return f"{{{','.join(sorted(map(_const_text, const)))}}}"
+    if hasattr(const, "co_code"):
+        return f"<{const.co_name}:{_code_text(const)}>"
+    return repr(const)
+
+
+@lru_cache(maxsize=4096)
+def _code_text(code: CodeType) -> str:
+    """What a code object does: without file, line, docstring and the names of local variables.
+
+    Constants stand in the place where they are used, so a docstring, which no instruction loads, leaves no trace.
+    """
+    from opcode import hasconst, opname
+
+    loads_const = {opname[op] for op in hasconst}
+    lines: list[str] = []
+    for name, arg in _instructions(code):
+        if name == "STORE_NAME" and code.co_names[arg] in ("__firstlineno__", "__static_attributes__"):
+            lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
+        else:
+            lines.append(f"{name} {_const_text(code.co_consts[arg]) if name in loads_const else arg}")
+    named = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
+    if _LOCALS_SEEN_BY_NAME & set(code.co_names):
+        named = len(code.co_varnames)
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & 0x3AC)
+    tail = [code.co_names, code.co_varnames[:named], shape, getattr(code, "co_exceptiontable", b"")]
+    return "\n".join([*lines, *map(repr, tail)])
+
+
+@lru_cache(maxsize=4096)
+def _assigned_and_imported(code: CodeType) -> tuple[frozenset[str], frozenset[tuple[int, str, str]]]:
+    """The globals that a code object (or one inside it) sets, and what it imports: (level, module, name or "")."""
+    assigned, imported = set(), set()
+    loaded: list[Any] = [0, None]
+    for name, arg in _instructions(code):
+        if name == "LOAD_CONST":
+            loaded.append(code.co_consts[arg])
+        elif name == "LOAD_SMALL_INT":
+            loaded.append(arg)
+        elif name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(code.co_names[arg])
+        elif name == "IMPORT_NAME":
+            level, names = loaded[-2:]
+            imported |= {(level, code.co_names[arg], each) for each in names or ("",)}
+    for const in code.co_consts:
+        if isinstance(const, type(code)):
+            inner = _assigned_and_imported(const)
+            assigned |= inner[0]
+            imported |= inner[1]
+    return frozenset(assigned), frozenset(imported)
+
+
+@lru_cache(maxsize=1024)
+def _is_project_file(path: str) -> bool:
+    """Whether a source file is neither of the standard library nor of an installed package."""
+    parts = set(path.replace("\\", "/").split("/"))
+    library = os.path.dirname(os.__file__) + os.sep
+    return not parts & {"site-packages", "dist-packages"} and not path.startswith(library)
+
+
+def _is_project(module_name: str) -> bool:
+    """Whether the code of a module is the user's own, which is followed."""
+    if module_name == __name__:
+        return False  # this very file, copied into the project
+    module = sys.modules.get(module_name)
+    if module is None or module_name == "__main__":
+        return True
+    path = getattr(module, "__file__", None)
+    if path is None:
+        origin = getattr(getattr(module, "__spec__", None), "origin", None)
+        return origin not in ("built-in", "frozen") and module_name not in sys.builtin_module_names
+    return _is_project_file(path)
+
+
+def _import_of_project(name: str) -> ModuleType | None:
+    """A module of the project that a function imports when it runs; None for others and for one that fails."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    try:
+        if name not in sys.modules:
+            spec = find_spec(name.partition(".")[0])
+            origin = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
+            if not origin or origin in ("built-in", "frozen") or not _is_project_file(origin):
+                return None
+        return import_module(name) if _is_project(name) else None
+    except Exception:  # an import may fail in any way; the function meets the same failure, or guards against it
+        return None
+
+
+def _dotted(obj: Any) -> str:
+    """The module and qualified name of a function, a class or an object of one."""
+    owner = obj if hasattr(obj, "__name__") else type(obj)
+    module = getattr(owner, "__module__", None) or type(owner).__module__
+    return f"{'__main__' if module == '__mp_main__' else module}.{getattr(owner, '__qualname__', owner.__name__)}"
+
+
+def _file_digest(path: Any) -> str:
+    """The digest of a file's content, or "missing"."""
+    from hashlib import sha256
+
+    content = sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+    except OSError:
+        return "missing"
+    return content.hexdigest()
+
+
+def _cell_value(cell: Any) -> Any:
+    """The content of a closure's cell, or _NOTHING while it has none."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _NOTHING
+
+
+def _plain_content(value: Any) -> bytes | None:
+    """The content of a small container of builtin values as bytes; None when there is more to it."""
+    if not isinstance(value, (tuple, list, dict, set, frozenset, bytearray)) or len(value) > 1000:
+        return None
+    try:
+        content = marshal.dumps(value, 2)  # version 2: without back references, which depend on reference counts
+    except ValueError:
+        return None
+    return content if len(content) <= _MARSHAL_LIMIT else None
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value is a tuple or frozenset of constants, which nobody can change."""
+    return isinstance(value, (tuple, frozenset)) and all(type(each) in _ATOMS for each in value)
+
+
+class _Walk:
+    """Follows functions and classes through the project, and notes what each thing met is made of.
+
+    `parts` is the outcome: label -> a digest of what bears that label. The four lists below it hold what has to be the
+    same object, or to have the same content, for the outcome to still hold.
+    """
+
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.parts: dict[str, str] = {}
+        self.slots: list[tuple[Any, str, Any]] = []  # (namespace, name, the object it held)
+        self.codes: list[tuple[Any, Any, Any, Any]] = []  # (function, its code, defaults, keyword defaults)
+        self.cells: list[tuple[Any, Any]] = []  # (cell of a closure, the object it held)
+        self.probes: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
+        self._labels: dict[int, str] = {}
+        self._todo: list[tuple[Any, str]] = []
+        self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
+        self.root = [self._file(root) if isinstance(root, os.PathLike) else self.token(root, "depends") for root in roots]
+        while self._todo:
+            thing, label = self._todo.pop()
+            self.parts[label] = _short_name(self._class_text(thing) if isinstance(thing, type) else
+                                            self._function_text(thing))
+
+    def holds(self) -> bool:
+        """Whether everything met is still as it was."""
+        for namespace, name, value in self.slots:
+            if namespace.get(name, _NOTHING) is not value:
+                return False
+        for function, code, defaults, kwdefaults in self.codes:
+            if (function.__code__ is not code or function.__defaults__ is not defaults
+                    or function.__kwdefaults__ is not kwdefaults):
+                return False
+        for cell, value in self.cells:
+            if _cell_value(cell) is not value:
+                return False
+        for question, subject, answer in self.probes:
+            if question(subject) != answer:
+                return False
+        return True
+
+    def token(self, value: Any, name: str) -> str:
+        """What stands for `value`, known as `name`, in the text of the thing that names it."""
+        if isinstance(value, (types.FunctionType, type)):
+            return self._label(value)
+        if isinstance(value, types.ModuleType):
+            return self._whole_module(value) if _is_project(value.__name__) else f"module {value.__name__}"
+        if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, (types.ModuleType, type(None))):
+            return _dotted(value)
+        if isinstance(value, (types.MethodType, types.BuiltinFunctionType)):
+            return f"{_dotted(value)} {self._each(name, getattr(value, '__func__', None), value.__self__)}"
+        if isinstance(value, (staticmethod, classmethod)):
+            return self.token(value.__func__, name)
+        if isinstance(value, property):
+            return self._each(name, value.fget, value.fset, value.fdel)
+        return self._object_token(value, name)
+
+    def _object_token(self, value: Any, name: str) -> str:
+        """The token of any other object: around a function (a partial, a cache), of this file, or data."""
+        if isinstance(value, partial):
+            return f"partial {self._each(name, value.func, value.args, value.keywords)}"
+        inside = getattr(value, "__dict__", {})
+        inner = inside.get("__wrapped__") or inside.get("func")
+        if callable(inner):  # functools.lru_cache, cached_property, a cached function: what they hold is their own matter
+            return f"{_dotted(type(value))} of {self.token(inner, name)}"
+        if type(value).__module__ == __name__ or value is os.environ:
+            return _dotted(type(value))
+        return self._data(value, name)
+
+    def _file(self, path: Any) -> str:
+        """The token of a file by its content; its name stands for it only in words."""
+        self.probes.append((_file_state, path, _file_state(path)))
+        return self._part(f"file {os.path.basename(path)}", _file_digest(path))
+
+    def _part(self, label: str, content: str) -> str:
+        """Note a part of the outcome; gives its label, a numbered one where the label has another content already."""
+        base, number = label, 1
+        while self.parts.get(label, content) != content:
+            number += 1
+            label = f"{base} ({number})"
+        self.parts[label] = content
+        return label
+
+    def _each(self, name: str, *values: Any) -> str:
+        """The tokens of several values, in order."""
+        return str([self.token(value, name) for value in values])
+
+    def _label(self, thing: Any) -> str:
+        """The label of a function or class; when it is new, its turn to be described comes later."""
+        if id(thing) not in self._labels:
+            base = label = _dotted(thing)
+            number = 1
+            while label in self.parts:
+                number += 1
+                label = f"{base} ({number})"
+            self._labels[id(thing)] = label
+            self._alive.append(thing)
+            if not isinstance(thing, type) or _is_project(thing.__module__):
+                self.parts[label] = ""
+                self._todo.append((thing, label))
+        return self._labels[id(thing)]
+
+    def _function_text(self, function: Any) -> str:
+        """A function of the project by its code; one of an installed package by its name; both by their closure."""
+        code, scope, own = function.__code__, function.__globals__, function.__qualname__
+        cells = list(zip(code.co_freevars, function.__closure__ or ()))
+        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
+        self.cells += [(cell, _cell_value(cell)) for _, cell in cells]
+        closed = [self.token(_cell_value(cell), f"{name} of {own}") for name, cell in cells]
+        if not _is_project(scope.get("__name__", "")):
+            return "\n".join([_dotted(function), *closed])
+        given = self._each(f"defaults of {own}", function.__defaults__, function.__kwdefaults__)
+        assigned, imported = _assigned_and_imported(code)
+        named = [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
+                 for chain in sorted(_names_used(code)) if chain[0] not in assigned]
+        brought = [self._import_token(scope, *each) for each in sorted(imported)]
+        return "\n".join([_code_text(code), *closed, given, *named, *brought])
+
+    def _class_text(self, cls: type) -> str:
+        """A class of the project by its bases and by its attributes, special ones only where they are functions."""
+        lines = [self._each("metaclass and bases", type(cls), *cls.__bases__)]
+        self.probes.append((len, vars(cls), len(vars(cls))))
+        for name, value in sorted(vars(cls).items()):
+            special = name.startswith("__") and name.endswith("__") and name != "__slots__"
+            if not special or callable(value) or isinstance(value, (staticmethod, classmethod, property)):
+                self.slots.append((vars(cls), name, value))
+                lines.append(f"{name}={self.token(value, f'{_dotted(cls)}.{name}')}")
+        return "\n".join(lines)
+
+    def _look_up(self, namespace: Any, name: str) -> Any:
+        """What `namespace` holds under `name`, or _NOTHING; it is looked at again at each call."""
+        value = namespace.get(name, _NOTHING)
+        self.slots.append((namespace, name, value))
+        return value
+
+    def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
+        """The token of a global name with the attributes that the code follows from it."""
+        if chain[0].startswith("__"):
+            return "special"  # __file__ and its like: where the code lies is no part of what it does
+        value, name = self._look_up(scope, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
+        for attribute in chain[1:]:
+            if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
+                return "written to"  # a log of its calls, say: the function reads nothing from it
+            foreign = isinstance(value, types.ModuleType) and not _is_project(value.__name__)
+            if foreign or callable(value) or attribute not in getattr(value, "__dict__", ()):
+                break
+            value, name = self._look_up(vars(value), attribute), f"{name}.{attribute}"
+        return self.token(value, name)
+
+    def _import_token(self, scope: dict[str, Any], level: int, name: str, attribute: str) -> str:
+        """The token of what an import statement inside a function brings."""
+        if level:
+            package = (scope.get("__package__") or "").split(".")
+            name = ".".join(filter(None, [*package[:len(package) - level + 1], name]))
+        module = _import_of_project(name)
+        if module is None:
+            return f"import {name}"
+        self._look_up(sys.modules, name)
+        if attribute in vars(module):
+            return self._global_token(vars(module), (attribute,))
+        inner = _import_of_project(f"{name}.{attribute}") if attribute else None
+        return self._whole_module(inner or module)
+
+    def _whole_module(self, module: ModuleType) -> str:
+        """Everything that a module of the project defines: code that holds the module may use any of it."""
+        label = f"module {module.__name__}"
+        if label not in self.parts:
+            self.parts[label] = ""  # a module may come round to itself
+            names = [name for name, value in sorted(vars(module).items())
+                     if not name.startswith("__") and not isinstance(value, type(sys))
+                     and (not isinstance(value, (types.FunctionType, type)) or value.__module__ == module.__name__)]
+            self.parts[label] = _short_name(str([self._global_token(vars(module), (name,)) for name in names]))
+        return label
+
+    def _data(self, value: Any, name: str) -> str:
+        """A value by its content, which is looked at again at each call: a global is an argument like any other."""
+        numpy = _loaded("numpy")
+        plain = _plain_content(value)
+        question = self.digest if plain is None else _plain_content
+        content = self.digest(value)
+        self._alive.append(value)
+        if not (content.startswith("<") or type(value) in _ATOMS or _is_fixed(value)
+                or numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable):
+            self.probes.append((question, value, content if plain is None else plain))
+        return self._part(name, content)
+
+    def digest(self, value: Any) -> str:
+        """The digest of a value, its functions by their label; only its type when it cannot be named."""
+        if type(value) in _ATOMS:
+            return _short_name(_const_text(value))
+        try:
+            return _digest(value, name_of=self._name_of)[:20]
+        except Exception:  # a lock, an open file, a connection: not data, and its class may raise anything
+            return f"<{_dotted(type(value))}>"
+
+    def _name_of(self, thing: Any) -> str | None:
+        """What a function or class inside a value adds to the value's digest."""
+        return self._label(thing) if isinstance(thing, (types.FunctionType, type)) else None
+
+
+class _Fingerprint:
+    """The fingerprint of functions, classes and values, kept as long as everything it was taken from stays the same.
+
+    A root that is a path (`os.PathLike`) stands for the content of that file.
+    """
+
+    def __init__(self, *roots: Any) -> None:
+        self._roots = roots
+        self._taken: tuple[str, _Walk] | None = None  # one assignment changes both: threads may ask at once
+
+    def text(self) -> str:
+        """The fingerprint of now; computed anew only when something differs."""
+        taken = self._taken
+        if taken is None or not taken[1].holds():
+            walk = _Walk(self._roots)
+            taken = self._taken = _short_name(repr((walk.root, sorted(walk.parts.items()))), 16), walk
+        return taken[0]
+
+    def parts(self) -> dict[str, str]:
+        """What it is taken from: label -> a digest of what bears that label."""
+        self.text()
+        return self._taken[1].parts if self._taken else {}
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint_of(thing: Any) -> _Fingerprint:
+    """The one fingerprint object of a function or class that travels as an argument."""
+    return _Fingerprint(thing)
+
+
+def _name_in_arguments(thing: Any) -> str | None:
+    """What a function or class of the project that is (part of) an argument adds to the digest."""
+    if isinstance(thing, type):
+        return _fingerprint_of(thing).text() if _is_project(thing.__module__) else None
+    return _fingerprint_of(thing).text() if isinstance(thing, types.FunctionType) else None
+
+
+# --- What a call is named ---------------------------------------------------------------------------------------------
+
+
+class _Parameters:
+    """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
+
+    def __init__(self, names: tuple[str, ...], keyword_only: tuple[str, ...] = (), defaults: dict[str, Any] | None = None,
+                 star: str = "", starstar: str = "", positional_only: int = 0) -> None:
+        self.names, self.keyword_only, self.defaults = names, keyword_only, defaults or {}
+        self.star, self.starstar = star, starstar
+        self.by_keyword = frozenset(names[positional_only:] + keyword_only)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]] | None:
+        """Every argument of a call with its label, defaults included; None when the call does not fit."""
+        if not kwargs and len(args) == len(self.names) and not self.keyword_only:
+            return list(zip(self.names, args))
+        given = dict(zip(self.names, args))
+        more = args[len(self.names):]
+        others = {}
+        for name, value in kwargs.items():
+            if name in self.by_keyword and name not in given:
+                given[name] = value
+            elif self.starstar and name not in self.by_keyword:
+                others[name] = value
+            else:
+                return None
+        given = {**self.defaults, **given}
+        if (more and not self.star) or len(given) != len(self.names) + len(self.keyword_only):
+            return None
+        found = [(name, given[name]) for name in self.names + self.keyword_only]
+        return found + _bare_arguments(more, others)
+
+    def ignores(self, label: str, ignored: Iterable[str]) -> bool:
+        """Whether an argument with this label is one of the ignored ones."""
+        stars = label[:len(label) - len(label.lstrip("*"))]
+        group = {"": "", "*": self.star, "**": self.starstar}[stars]
+        return label.lstrip("*") in ignored or (stars != "" and (stars in ignored or group in ignored))
+
+    def known(self) -> list[str]:
+        """The names that `ignore` may hold."""
+        return [*self.names, *self.keyword_only, *filter(None, [self.star, self.starstar]), "*", "**"]
+
+
+def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Arguments labelled by place and by keyword alone."""
+    return [(f"*{place}", value) for place, value in enumerate(args)] + [
+        (f"**{name if name.isidentifier() else repr(name)}", value) for name, value in sorted(kwargs.items())]
+
+
+def _signature_parameters(function: Any) -> _Parameters:
+    """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
+    import inspect
+
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return _Parameters((), (), {}, "args", "kwargs")
+    names: list[list[str]] = [[], [], [], [], []]
+    for each in found:
+        names[each.kind].append(each.name)
+    only, plain, star, named, starstar = names
+    defaults = {each.name: each.default for each in found if each.default is not each.empty}
+    return _Parameters(tuple(only + plain), tuple(named), defaults, "".join(star), "".join(starstar), len(only))
+
+
+def _parameters_of(function: Any) -> _Parameters:
+    """The parameters of a callable: those of the function that it wraps, if it says so."""
+    while hasattr(function, "__wrapped__") and not isinstance(function, type):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__signature__"):
+        return _signature_parameters(function)
+    count, only = code.co_argcount, code.co_kwonlyargcount
+    names, keyword_only = code.co_varnames[:count], code.co_varnames[count:count + only]
+    rest = list(code.co_varnames[count + only:])
+    star = rest.pop(0) if code.co_flags & 4 else ""
+    starstar = rest.pop(0) if code.co_flags & 8 else ""
+    given = function.__defaults__ or ()
+    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
+    return _Parameters(names, keyword_only, defaults, star, starstar, code.co_posonlyargcount)
+
+
+def _argument_text(value: Any) -> str:
+    """What stands for an argument in the name of a call."""
+    kind = type(value)
+    if kind is str or kind is float or kind is bool or value is None:
+        return repr(value)
+    if kind is int and -1e300 < value < 1e300:  # `repr` refuses very long integers
+        return repr(value)
+    return _digest(value, name_of=_name_in_arguments)
+
+
+def _shown(value: Any) -> str:
+    """A value as a short text for people."""
+    from reprlib import repr as short
+
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape:  # the text of a table or a big array is slow to make and says less
+        return f"{type(value).__name__}(shape={shape}, dtype={getattr(value, 'dtype', None)})"
+    try:
+        return short(value)
+    except Exception as err:  # the class of an argument may fail in any way when asked for its text
+        return f"<{type(value).__name__}: no text, {type(err).__name__}>"
+
+
+# --- One entry --------------------------------------------------------------------------------------------------------
+
+_ENTRY_MAGIC = b"JLcall1\n"
+_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of both, as 4-byte little-endian numbers
+
+
+class _Damaged(Exception):
+    """An entry that is not what was written."""
+
+
+def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
+    """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
+    from binascii import crc32
+    from pickle import dumps
+
+    name, about = key.encode(), dumps(metadata, 4)
+    sizes = len(name).to_bytes(4, "little") + len(about).to_bytes(4, "little")
+    head = _ENTRY_MAGIC + sizes + crc32(sizes + name + about).to_bytes(4, "little") + name + about
+    return head + bytes(-len(head) % 64)
+
+
+def _read_head(file: Any, key: str) -> bytes:
+    """The metadata (pickled) of an entry; leaves the file where the value begins."""
+    from binascii import crc32
+
+    head = file.read(_HEAD)
+    name_size, size = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
+    if head[:8] != _ENTRY_MAGIC or name_size > 4096 or size > 1 << 24:
+        raise _Damaged("it does not begin as an entry does")
+    text = file.read(name_size + size + -(_HEAD + name_size + size) % 64)
+    if crc32(head[8:16] + text[:name_size + size]) != int.from_bytes(head[16:20], "little"):
+        raise _Damaged("the checksum of its head is wrong")
+    if text[:name_size] != key.encode():
+        raise _Damaged("it is the entry of another call")
+    return text[name_size:name_size + size]
+
+
+# --- Where entries are kept -------------------------------------------------------------------------------------------
+
+_SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
+_MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no limit asks for the order of uses
+_SAMPLE = 4096  # entries looked at to find the least recently used: a store with less is in exact order
+_RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
+_STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
+
+
+class _Turn:
+    """One key that is being computed: who does it, and what to call when it is over."""
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        self.over: list[Callable[[], Any]] = []
+
+
+class _Turns:
+    """Who computes what, in this process; owner of the state: whoever holds `_mutex`."""
+
+    def __init__(self) -> None:
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        """Begin anew: after a fork the turns of the parent's threads are none of ours."""
+        self._mutex = threading.Lock()
+        self._running: dict[str, _Turn] = {}
+
+    def take(self, key: str, owner: object, over: Callable[[], Any]) -> str:
+        """Gives "mine"; "again" when this owner has it already; "wait" when another has, then `over` is called at its end."""
+        with self._mutex:
+            turn = self._running.get(key)
+            if turn is None:
+                self._running[key] = _Turn(owner)
+                return "mine"
+            if turn.owner == owner:
+                return "again"
+            turn.over.append(over)
+            return "wait"
+
+    def give_back(self, key: str) -> None:
+        """End a turn that was mine."""
+        with self._mutex:
+            turn = self._running.pop(key, None)
+        for over in turn.over if turn else ():
+            over()
+
+
+class _Store:
+    """What every store does. This one keeps nothing: a call finds nothing and leaves nothing."""
+
+    location: str | None = None
+
+    def __init__(self) -> None:
+        self.turns = _Turns()
+
+    def open(self, key: str, mapped: bool = False, peek: bool = False) -> Any:
+        """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
+        """Keep what `fill(file)` writes as the entry of `key`, all of it or nothing; gives the keys that had to go."""
+        return []
+
+    def delete(self, key: str) -> bool:
+        """Remove an entry; whether there was one."""
+        return False
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        """(key, bytes, time of last use in seconds) of the entries whose key begins with `prefix`."""
+        return iter(())
+
+    def clear(self, prefix: str = "") -> None:
+        """Remove the entries whose key begins with `prefix`."""
+        for key, _, _ in list(self.entries(prefix)):
+            self.delete(key)
+
+    def lock(self, key: str, wait: bool = True) -> bool:
+        """Keep other processes from computing `key`; False when another does and `wait` is false."""
+        return True
+
+    def unlock(self, key: str) -> None:
+        """The opposite of `lock`."""
+
+
+class _RamStore(_Store):
+    """Keeps entries as bytes, for as long as it lives; the order of the dict is the order of use."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__()
+        self._limit = _RAM_LIMIT if limit is None else limit
+        self._kept: dict[str, tuple[bytes, float]] = {}
+        self._total = 0
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        self._mutex = threading.Lock()  # guards what is kept and its sum
+
+    def __reduce__(self) -> Any:
+        return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
+
+    def open(self, key: str, mapped: bool = False, peek: bool = False) -> Any:
+        with self._mutex:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            if not peek:
+                self._kept[key] = self._kept.pop(key)[0], time.time()
+        return io.BytesIO(found[0])
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
+        file = io.BytesIO()
+        fill(file)
+        content, gone = file.getvalue(), []
+        self.delete(key)
+        with self._mutex:
+            if len(content) > self._limit:
+                return []
+            self._kept[key] = content, time.time()
+            self._total += len(content)
+            while self._total > self._limit:
+                oldest = next(iter(self._kept))
+                self._total -= len(self._kept.pop(oldest)[0])
+                gone.append(oldest)
+        return gone
+
+    def delete(self, key: str) -> bool:
+        with self._mutex:
+            found = self._kept.pop(key, None)
+            self._total -= len(found[0]) if found else 0
+        return found is not None
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        with self._mutex:
+            return iter([(key, len(content), used) for key, (content, used) in self._kept.items()
+                         if key.startswith(prefix)])
+
+
+class _LockFile:
+    """The file `lock` of a folder: its first 8 bytes are the sum of all sizes, ranges behind them the locks of calls.
+
+    A process holds it open once, for all its threads: closing any handle drops all the locks that the process has.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.turns = path, _Turns()
+        self.fd = -1
+        self._identity: tuple[int, int] | None = None
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        self.mutex = threading.RLock()  # one thread of this process at a time reads or changes the sum
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def _is_same(self) -> bool:
+        """Whether the open file is still the one in the folder."""
+        try:
+            state = os.stat(self.path)
+        except OSError:
+            return False
+        return self._identity == (state.st_dev, state.st_ino)
+
+    def opened(self) -> bool:
+        """Open the file that is there now; False where there is no folder, or one that cannot be written."""
+        if self._is_same():
+            return True
+        with self.mutex:
+            if self._is_same():
+                return True
+            if self.fd >= 0:
+                os.close(self.fd)
+            self.fd, self._identity = -1, None
+            try:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError:
+                return False
+            state = os.fstat(self.fd)
+            self._identity = state.st_dev, state.st_ino
+            return True
+
+    def total(self) -> int | None:
+        """The sum of all sizes; None when it is not known."""
+        if self.fd < 0:
+            return None
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        content = os.read(self.fd, 8)
+        return int.from_bytes(content, "little") if len(content) == 8 else None
+
+    def set_total(self, total: int) -> None:
+        """Write the sum of all sizes."""
+        if self.fd >= 0:
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+
+
+@lru_cache(maxsize=1)
+def _lock_files() -> Any:
+    """The lock files in use in this process, by path: all stores on one folder share one."""
+    from weakref import WeakValueDictionary
+
+    return WeakValueDictionary()
+
+
+def _lock_place(key: str) -> int:
+    """The byte of the lock file that stands for a key: behind the sum, and far from that of any other key."""
+    return 8 + int(_short_name(key, 15), 16)
+
+
+def _size_of(path: str) -> int:
+    """The size of a file; 0 when there is none."""
+    state = _file_state(path)
+    return state[1] if state else 0
+
+
+def _file_mode(path: str) -> int:
+    """The permission bits of a file or folder; 0 when there is none."""
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
+
+
+class _DiskStore(_Store):
+    """Keeps each entry in a file of `location/joblite/v1`. Another version of this format would be beside it."""
+
+    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700) -> None:
+        self.location, self._limit, self._mode = location, limit, mode
+        self._root = os.path.join(location, "joblite", "v1", "")
+        self._locks = _lock_files().setdefault(self._root, _LockFile(self._root + "lock"))
+        self.turns = self._locks.turns
+        self._newest = 0  # the latest mark of use that this store has set, in ns
+        self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
+        self._serial = 0
+        self._swept = 0  # the process that has looked for abandoned files
+        self._check_private()
+
+    def __reduce__(self) -> Any:
+        return _DiskStore, (self.location, self._limit, self._mode)
+
+    def _check_private(self) -> None:
+        """Warn of a folder into which others can write."""
+        base = self._root[:-3]
+        state = _file_mode(base)
+        if state & 0o022 & ~self._mode and not IS_WINDOWS:
+            _warn(f"{base}: other users can write to this cache, and what is read from a cache can run code; "
+                  f"take the right away with: chmod go-w {base}")
+
+    # -- reading
+
+    def open(self, key: str, mapped: bool = False, peek: bool = False) -> Any:
+        path = self._root + key
+        try:
+            fd = os.open(path, os.O_RDONLY | _O_BINARY)
+        except OSError:
+            return None  # not there; or not readable, then writing fails too and says so
+        content = b""
+        try:
+            if not mapped:
+                content = os.read(fd, _SMALL_ENTRY)
+            if not peek:
+                self._mark(fd, path)
+            if mapped or len(content) == _SMALL_ENTRY:
+                os.lseek(fd, 0, os.SEEK_SET)
+                file, fd = open(fd, "rb"), -1
+                return file
+        except OSError:
+            return None
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return io.BytesIO(content)
+
+    def _mark(self, fd: int, path: str) -> None:
+        """Note that an entry is used now, unless it is the latest noted one anyway or nobody asks for the order."""
+        now, used = time.time_ns(), os.fstat(fd).st_mtime_ns
+        if now - used > _MARK_AFTER or (self._limit is not None and used < self._newest):
+            try:
+                os.utime(path, ns=(now, now))
+                self._newest = now
+            except OSError:
+                pass  # a read-only folder, or another user's file: it keeps its older mark
+
+    # -- writing
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
+        fd, temporary = self._create()
+        try:
+            with open(fd, "wb") as file:
+                fill(file)
+                size = file.tell()
+            if self._limit is not None:
+                if size > self._limit:
+                    os.unlink(temporary)
+                    self.delete(key)
+                    return []
+                self._newest = now = time.time_ns()
+                os.utime(temporary, ns=(now, now))
+            return self._place(temporary, key, size)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+    def _create(self) -> tuple[int, str]:
+        """A new file in the folder of files being written."""
+        if self._swept != os.getpid():
+            self._swept = os.getpid()
+            self._sweep()
+        self._serial += 1
+        name = f"{_machine()}-{os.getpid()}-{id(self):x}-{self._serial}-{threading.get_ident():x}"
+        path = f"{self._root}tmp/{name}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _O_BINARY
+        try:
+            return os.open(path, flags, self._mode & 0o666), path
+        except FileNotFoundError:
+            self._make_folders()
+            return os.open(path, flags, self._mode & 0o666), path
+
+    def _make_folders(self) -> None:
+        """Make the folders that are missing, private ones, and keep them out of version control."""
+        assert self.location is not None
+        os.makedirs(self.location, self._mode, exist_ok=True)
+        base = os.path.join(self.location, "joblite")
+        for folder in (base, self._root[:-1], self._root + "tmp"):
+            self._make_folder(folder)
+        try:
+            with open(os.path.join(base, ".gitignore"), "x") as file:
+                file.write("*\n")
+        except FileExistsError:
+            pass  # from an earlier run; the user may have changed it
+
+    def _make_folder(self, path: str) -> None:
+        """Make one folder with our mode, whatever the umask; it may be there."""
+        try:
+            os.mkdir(path, self._mode)
+            if self._mode & 0o077:
+                os.chmod(path, self._mode)
+        except FileExistsError:
+            pass
+
+    def _place(self, temporary: str, key: str, size: int) -> list[str]:
+        """Rename a complete file into place, after making room for it."""
+        path = self._root + key
+        self._lock_total()
+        try:
+            total, gone = self._make_room(self._total(), size, key)
+            old = _size_of(path)
+            self._locks.set_total(total + size)
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
+                    self._make_folder(folder)
+                os.replace(temporary, path)
+            if old:
+                self._locks.set_total(total + size - old)
+            return gone
+        finally:
+            self._unlock_total()
+
+    def _lock_total(self) -> None:
+        self._locks.mutex.acquire()
+        if self._locks.opened():
+            _lock_byte(self._locks.fd, 0, True)
+
+    def _unlock_total(self) -> None:
+        if self._locks.fd >= 0:
+            _unlock_byte(self._locks.fd, 0)
+        self._locks.mutex.release()
+
+    def _total(self) -> int:
+        """The sum of all sizes; counted when the lock file does not tell. The caller holds the lock."""
+        total = self._locks.total()
+        return sum(size for _, size, _ in self._look(sys.maxsize)[0]) if total is None else total
+
+    def delete(self, key: str) -> bool:
+        self._lock_total()
+        try:
+            total, size = self._total(), _size_of(self._root + key)
+            found = _unlink(self._root + key)
+            self._locks.set_total(total - size)
+            return found
+        except OSError as err:
+            _warn(f"{self._root}: an entry could not be removed: {err}")
+            return False
+        finally:
+            self._unlock_total()
+
+    # -- the order of use
+
+    def _make_room(self, total: int, size: int, key: str) -> tuple[int, list[str]]:
+        """Remove the least recently used entries until `size` more bytes fit; gives the new sum and what went."""
+        gone: list[str] = []
+        while self._limit is not None and total + size > self._limit:
+            if not self._oldest:
+                self._oldest, whole = self._look(_SAMPLE)
+                if whole:
+                    total = sum(each for _, each, _ in self._oldest)  # sets right what killed writers left
+                    if total + size <= self._limit:
+                        break
+                if not self._oldest:
+                    break
+                self._oldest.sort(reverse=True)
+                if not whole:
+                    del self._oldest[:len(self._oldest) * 3 // 4]  # of a sample, only the oldest are old in the whole
+            used, each, name = self._oldest.pop()
+            state = _file_state(self._root + name)
+            if name != key and state and state[0] == used:  # else used since, and not the oldest any more
+                _unlink(self._root + name)
+                total -= each
+                gone.append(name)
+        return total, gone
+
+    def _look(self, enough: int) -> tuple[list[tuple[int, int, str]], bool]:
+        """(last use, size, key) of entries, shard by shard until there are `enough`; and whether these are all."""
+        shards = self._shards()
+        start = time.time_ns() // 1000 % max(1, len(shards))
+        found: list[tuple[int, int, str]] = []
+        for shard in shards[start:] + shards[:start]:
+            if len(found) >= enough:
+                return found, False
+            for entry in _scan(self._root + shard):
+                try:
+                    state = entry.stat()
+                except OSError:
+                    continue  # removed by another process just now
+                found.append((state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"))
+        return found, True
+
+    def _shards(self, prefix: str = "") -> list[str]:
+        """The folders that hold entries, relative to the root."""
+        functions = [prefix.partition("/")[0]] if "/" in prefix else [
+            each.name for each in _scan(self._root) if each.name != "tmp" and each.is_dir()]
+        return [f"{name}/{shard.name}" for name in functions for shard in _scan(self._root + name)]
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        for shard in self._shards(prefix):
+            for entry in _scan(self._root + shard):
+                try:
+                    state = entry.stat()
+                except OSError:
+                    continue  # removed by another process just now
+                key = f"{shard}/{entry.name}"
+                if key.startswith(prefix):
+                    yield key, state.st_size, state.st_mtime_ns / 1e9
+
+    def clear(self, prefix: str = "") -> None:
+        super().clear(prefix)
+        for shard in self._shards(prefix):
+            _remove_folder(self._root + shard)
+            _remove_folder(os.path.dirname(self._root + shard))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove half-written files whose writer is gone."""
+        for entry in _scan(self._root + "tmp"):
+            machine, pid = entry.name.split("-")[:2]
+            try:
+                dead = not _process_lives(int(pid)) if machine == _machine() else (
+                    time.time() - entry.stat().st_mtime > _STALE_AFTER)
+            except (OSError, ValueError):
+                continue  # finished just now, or a name that is none of ours
+            if dead:
+                _unlink(entry.path)
+
+    # -- locks of calls
+
+    def lock(self, key: str, wait: bool = True) -> bool:
+        if not self._locks.opened():
+            try:
+                self._make_folders()
+            except OSError:
+                pass  # a place where nothing can be written has no locks either: law 7
+        return not self._locks.opened() or _lock_byte(self._locks.fd, _lock_place(key), wait)
+
+    def unlock(self, key: str) -> None:
+        if self._locks.fd >= 0:
+            _unlock_byte(self._locks.fd, _lock_place(key))
+
+
+# --- Reading and naming entries ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _folder_name(name: str) -> str:
+    """The name of a function as a folder: readable, and another one for another name."""
+    safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
+    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_name(name, 8)}"
+
+
+def _key_of(folder: str, entry: str) -> str:
+    """The key of an entry: its function's folder, its shard, its name."""
+    return f"{folder}/{entry.rpartition('-')[2][:1]}/{entry}"
+
+
+def _place_of(store: _Store) -> str:
+    """Where a store keeps its entries, for messages."""
+    return os.path.join(store.location, "joblite") if store.location else "the cache in memory"
+
+
+def _checked_head(store: _Store, file: Any, key: str, quiet: bool = False) -> bytes | None:
+    """The metadata (pickled) of an open entry; None, with a warning, when it is damaged."""
+    try:
+        return _read_head(file, key)
+    except (_Damaged, OSError) as err:
+        if not quiet:
+            _warn(f"{_place_of(store)}: the entry {key} is damaged and counts as missing: {err}")
+        return None
+
+
+def _checked_value(store: _Store, file: Any, key: str, mmap_mode: str | None, quiet: bool = False) -> Any:
+    """The value of an open entry; _NOTHING, with a warning, when it cannot be read."""
+    try:
+        return _read_value(file, mmap_mode, key)
+    except Exception as err:  # a damaged pickle may raise anything, and so may one whose classes are gone
+        if not quiet:
+            _warn(f"{_place_of(store)}: the entry {key} cannot be read and counts as missing: {err}")
+        return _NOTHING
+
+
+def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
+    """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
+    from pickle import loads
+
+    file = store.open(key, peek=True)
+    if file is None:
+        return None
+    with file:
+        about = _checked_head(store, file, key, quiet=True)
+    return None if about is None else {**loads(about), "key": key}
+
+
+# --- Small questions about functions ----------------------------------------------------------------------------------
+
+_EXPLAINED = 100  # entries that `explain` reads to find the call most like the one asked about
+
+
+def _code_of_callable(function: Any) -> Any:
+    """What holds the code of a callable: the function in a partial, the class of a callable object, or itself."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if hasattr(function, "__name__") or hasattr(function, "__func__") else type(function)
+
+
+def _hidden_arguments(function: Any) -> list[tuple[str, Any]]:
+    """What a callable that is no plain function carries with it: a partial its arguments, an object its content."""
+    if isinstance(function, partial):
+        return [("partial", (function.args, function.keywords)), *_hidden_arguments(function.func)]
+    plain = isinstance(function, type) or hasattr(function, "__code__") or hasattr(function, "__func__")
+    return [] if plain or hasattr(function, "__name__") else [("object", function)]
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives something to await."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    return code is not None and bool(code.co_flags & 0x80)
+
+
+def _named_function(module: str, name: str) -> Any:
+    """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
+    found: Any = sys.modules.get(module)
+    if found is None:
+        try:
+            found = __import__(module, fromlist=["*"])
+        except ImportError:
+            return None
+    for part in name.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return getattr(found, "__func__", found) if isinstance(found, (classmethod, staticmethod)) else found
+
+
+def _bound_again(function: Any, obj: Any) -> Any:
+    """Unpickles a bound cached method."""
+    return function.__get__(obj, obj if isinstance(obj, type) else type(obj))
+
+
+# --- The cached function ----------------------------------------------------------------------------------------------
+
+
+class MemorizedResult:
+    """A result that stays in the cache until it is asked for: small, and it can be sent to other processes.
+
+    `call_and_shelve` makes them; so does pasting what their `repr` shows.
+
+    >>> result = Memory().cache(pow).call_and_shelve(2, 10)
+    >>> result.get()
+    1024
+
+    Parameters
+    ----------
+    location : str
+        The folder of the cache.
+    func, args_id : str
+        The names of the function's folder and of the entry in it.
+    mmap_mode : None, "r", "r+", "w+" or "c", default None
+        How `get` maps arrays, see `Memory`.
+
+    Raises
+    ------
+    KeyError
+        From `get`: the entry has been removed, or is damaged.
+    """
+
+    def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
+                 *, store: Any = None, kept: Any = _NOTHING) -> None:
+        self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
+        self._store: _Store = store or (_DiskStore(os.path.abspath(location)) if location else _Store())
+        self._key = _key_of(func, args_id)
+        self._kept = kept  # the value itself, where the store could not take it
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """"time" (when it was computed), "duration" (seconds), "input_args" (texts); empty when it is gone."""
+        found = _metadata_of(self._store, self._key)
+        return {name: found[name] for name in ("time", "duration", "input_args")} if found else {}
+
+    def get(self) -> Any:
+        """The value, read from the cache at each call."""
+        if self._kept is not _NOTHING:
+            return self._kept
+        value, file = _NOTHING, self._store.open(self._key, self.mmap_mode is not None)
+        if file is not None:
+            with file:
+                if _checked_head(self._store, file, self._key) is not None:
+                    value = _checked_value(self._store, file, self._key, self.mmap_mode)
+        if value is _NOTHING:
+            raise KeyError(f"{self!r} is not in the cache any more; call the function again")
+        return value
+
+    def clear(self) -> None:
+        """Remove the value from the cache; a second time does nothing."""
+        self._kept = _NOTHING
+        self._store.delete(self._key)
+
+    def __reduce__(self) -> Any:
+        kept = self._kept
+        if self.location is None and kept is _NOTHING:
+            kept = self.get()  # a cache in memory stays where it is: the value itself travels
+        return _result_again, (self.location, self.func, self.args_id, self.mmap_mode, kept is not _NOTHING,
+                               None if kept is _NOTHING else kept)
+
+    def __repr__(self) -> str:
+        return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
+
+
+def _result_again(location: str | None, func: str, args_id: str, mmap_mode: str | None, has_value: bool,
+                  value: Any) -> MemorizedResult:
+    """Unpickles a MemorizedResult."""
+    return MemorizedResult(location, func, args_id, mmap_mode, kept=value if has_value else _NOTHING)
+
+
+_BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; others: nothing
+
+CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
+CacheEntry.__doc__ = """What `entries()` tells of one kept call.
+
+`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that took
+(seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id` its name.
+"""
+
+
+class _Call:
+    """One call of a cached function: its arguments, the text of each, and the key of its entry."""
+
+    __slots__ = ("args", "kwargs", "pairs", "texts", "key", "refused")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], pairs: list[tuple[str, Any]],
+                 texts: dict[str, str], key: str) -> None:
+        self.args, self.kwargs, self.pairs, self.texts, self.key = args, kwargs, pairs, texts, key
+        self.refused: bytes | None = None  # the metadata of an entry that was found and may not be used
+
+
+class _Shelf:
+    """How and where results are kept: what a `Memory` tells its functions."""
+
+    def __init__(self, store: _Store, mmap_mode: str | None, compress: Any, pickler: str, verbose: int) -> None:
+        self.store, self.mmap_mode, self.compress, self.pickler, self.verbose = store, mmap_mode, compress, pickler, verbose
+        self.place = os.path.join(store.location, "joblite") if store.location else "the cache in memory"
+        self._told: set[str] = set()
+
+    def __reduce__(self) -> Any:
+        return _Shelf, (self.store, self.mmap_mode, self.compress, self.pickler, self.verbose)
+
+    def warn_once(self, text: str) -> None:
+        """A warning that is not repeated with every call."""
+        if text not in self._told:
+            self._told.add(text)
+            _warn(text)
+
+    def fill(self, key: str, metadata: dict[str, Any], value: Any) -> Callable[[Any], None]:
+        """The function that writes an entry into an open file."""
+        head = _entry_head(key, metadata)
+        pickler = None
+        if self.pickler == "cloudpickle":
+            import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+            pickler = cloudpickle.Pickler
+
+        def write(file: Any) -> None:
+            file.write(head)
+            _write_value(value, file, self.compress, None, pickler)
+
+        return write
+
+
+class MemorizedFunc:
+    """A function that remembers: what `Memory.cache` gives. Call it as the function itself.
+
+    >>> cached = Memory().cache(pow)
+    >>> cached(2, 10), cached.check_call_in_cache(2, 10), cached.check_call_in_cache(3, 3)
+    (1024, True, False)
+
+    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then `call`,
+    `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
+    """
+
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, func: Any, shelf: _Shelf, options: dict[str, Any]) -> None:
+        from functools import update_wrapper
+
+        self._binds = _BINDING.get(type(func), "never")
+        self.func: Callable[..., Any] = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
+        update_wrapper(self, self.func)
+        self._shelf, self._options = shelf, options
+        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
+        self._unbound: MemorizedFunc | None = None
+        self._run, self._hidden = self.func, _hidden_arguments(self.func)
+        if hasattr(self.func, "__self__") and hasattr(self.func, "__func__"):
+            self._run, self._prefix = self.func.__func__, (self.func.__self__,)
+        self.ignore: list[str] = list(options["ignore"] or ())
+        self.mmap_mode: str | None = shelf.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
+        self._verbose: int = shelf.verbose if options["verbose"] is None else options["verbose"]
+        self._awaited = _is_coroutine_function(self._run)
+        self._folder = _folder_name(_dotted(_code_of_callable(self._run)))
+        code = _code_of_callable(self._run) if options["version"] is None else ("version", options["version"])
+        self._print = _Fingerprint(code, *options["depends"])
+        self._known: tuple[str, _Parameters] = "", _Parameters(())  # the parameters with the fingerprint they go with
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Refuse what cannot work, when the function is made."""
+        code = getattr(self._run, "__code__", None)
+        if code is not None and code.co_flags & 0x220:
+            raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what it "
+                            f"yields can be taken once only; return a list of it")
+        known = self._parameters().known()
+        unknown = [name for name in self.ignore if name not in known]
+        if unknown:
+            raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), got {unknown!r}")
+        for name in ("cache_validation_callback", "key"):
+            if self._options[name] is not None and not callable(self._options[name]):
+                raise ValueError(f"{name}: expected a function or None, got {self._options[name]!r}")
+
+    # -- naming
+
+    def _parameters(self) -> _Parameters:
+        """The parameters of the function as it is now: its defaults may have been replaced."""
+        fingerprint = self._print.text()
+        if self._known[0] != fingerprint:
+            self._known = fingerprint, _parameters_of(self._run)
+        return self._known[1]
+
+    def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+        """The call with its key. Arguments that do not fit get a key too: the call itself then raises what it raises."""
+        args = self._prefix + args
+        parameters = self._parameters()
+        pairs = parameters.bind(args, kwargs) or _bare_arguments(args, kwargs)
+        if self.ignore:
+            pairs = [pair for pair in pairs if not parameters.ignores(pair[0], self.ignore)]
+        named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
+        texts = {label: self._text(label, value) for label, value in (*self._hidden, *named)}
+        digest = _short_name("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
+        return _Call(args, kwargs, pairs, texts, _key_of(self._folder, f"{self._known[0]}-{digest}"))
+
+    def _text(self, label: str, value: Any) -> str:
+        """What stands for one argument."""
+        try:
+            return _argument_text(value)
+        except Exception as err:  # naming runs the pickling code of the argument's class
+            from pickle import PicklingError
+
+            raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be named: "
+                                f"{err}; leave it out with ignore=[{label!r}], or give key=") from err
+
+    # -- finding
+
+    def _load(self, call: _Call) -> Any:
+        """The kept value, or _NOTHING. An entry refused before is not judged, nor warned of, again."""
+        store, mapped = self._shelf.store, self.mmap_mode
+        file = store.open(call.key, mapped is not None)
+        if file is None:
+            return _NOTHING
+        with file:
+            quiet = call.refused is not None
+            about = _checked_head(store, file, call.key, quiet)
+            value = _NOTHING
+            if about is not None and about != call.refused and self._accepts(about):
+                value = _checked_value(store, file, call.key, mapped, quiet)
+        if value is _NOTHING:
+            call.refused = about or b""
+        elif self._verbose > 2:
+            _say(f"{self._shown_call(call)} read from {self._shelf.place}")
+        return value
+
+    def _accepts(self, about: bytes) -> bool:
+        """Whether the caller's callback lets an entry be used."""
+        callback = self._options["cache_validation_callback"]
+        if callback is None:
+            return True
+        from pickle import loads
+
+        found = loads(about)
+        return bool(callback({name: found[name] for name in ("time", "duration", "input_args")}))
+
+    def _is_kept(self, call: _Call) -> bool:
+        """Whether there is an entry of this call that may be used."""
+        file = self._shelf.store.open(call.key, peek=True)
+        if file is None:
+            return False
+        with file:
+            about = _checked_head(self._shelf.store, file, call.key, quiet=True)
+        return about is not None and self._accepts(about)
+
+    # -- computing
+
+    def _obtain(self, call: _Call) -> Any:
+        """The value of a call that was not found: computed by one thread of one process, read by the others."""
+        turns, over = self._shelf.store.turns, threading.Event()
+        while (turn := turns.take(call.key, threading.get_ident(), over.set)) == "wait":
+            over.wait()
+            over.clear()
+            value = self._load(call)
+            if value is not _NOTHING:
+                return value
+        if turn == "again":  # the function calls itself with the same arguments: waiting would never end
+            return self._compute(call)[0]
+        try:
+            self._shelf.store.lock(call.key)
+            value = self._load(call)
+            return self._compute(call)[0] if value is _NOTHING else value
+        finally:
+            self._shelf.store.unlock(call.key)
+            turns.give_back(call.key)
+
+    def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
+        """Run the function and keep its value."""
+        shown = {label: _shown(value) for label, value in call.pairs}
+        start = time.perf_counter()
+        value = self._run(*call.args, **call.kwargs)
+        return value, self._keep(call, shown, value, time.perf_counter() - start)
+
+    def _keep(self, call: _Call, shown: dict[str, str], value: Any, duration: float) -> dict[str, Any]:
+        """Write the entry of a call; what goes wrong costs a warning, not the value."""
+        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
+        shelf = self._shelf
+        if self._verbose > 1:
+            _say(f"{self._shown_call(call)} computed in {duration:.3g} s")
+        try:
+            more = {"texts": call.texts, "parts": self._print.parts()}
+            gone = shelf.store.write(call.key, shelf.fill(call.key, {**metadata, **more}, value))
+            if gone and self._verbose > 2:
+                _say(f"{len(gone)} least recently used results removed from {shelf.place}")
+        except OSError as err:
+            shelf.warn_once(f"{shelf.place}: results cannot be kept there: {err}; the function is called each time")
+        except Exception as err:  # pickling runs the code of the value's class
+            shelf.warn_once(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: {err}")
+        return metadata
+
+    async def _obtain_awaited(self, call: _Call) -> Any:
+        """`_obtain` for a coroutine function: waiting tasks do not block the loop."""
+        import asyncio
+
+        turns, loop = self._shelf.store.turns, asyncio.get_running_loop()
+        while True:
+            over = loop.create_future()
+            turn = turns.take(call.key, asyncio.current_task(),
+                              lambda over=over: loop.call_soon_threadsafe(over.cancelled() or over.set_result, None))
+            if turn != "wait":
+                break
+            await over
+            value = self._load(call)
+            if value is not _NOTHING:
+                return value
+        if turn == "again":
+            return (await self._compute_awaited(call))[0]
+        try:
+            while not self._shelf.store.lock(call.key, wait=False):
+                await asyncio.sleep(0.01)  # another process computes; a thread that waits could not be cancelled
+            value = self._load(call)
+            return (await self._compute_awaited(call))[0] if value is _NOTHING else value
+        finally:
+            self._shelf.store.unlock(call.key)
+            turns.give_back(call.key)
+
+    async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
+        """`_compute` for a coroutine function."""
+        shown = {label: _shown(value) for label, value in call.pairs}
+        start = time.perf_counter()
+        value = await self._run(*call.args, **call.kwargs)
+        return value, self._keep(call, shown, value, time.perf_counter() - start)
+
+    async def _found(self, call: _Call) -> Any:
+        """The value of a call of a coroutine function."""
+        value = self._load(call)
+        return await self._obtain_awaited(call) if value is _NOTHING else value
+
+    # -- what callers use
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._name(args, kwargs)
+        if self._awaited:
+            return self._found(call)
+        value = self._load(call)
+        return self._obtain(call) if value is _NOTHING else value
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function whatever is kept, keep the value: gives (value, metadata).
+
+        >>> Memory().cache(pow).call(2, 10)[0]
+        1024
+
+        The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args" (label -> text).
+        """
+        call = self._name(args, kwargs)
+        return self._compute_awaited(call) if self._awaited else self._compute(call)
+
+    def call_and_shelve(self, *args: Any, **kwargs: Any) -> Any:
+        """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
+
+        >>> Memory().cache(pow).call_and_shelve(2, 10).get()
+        1024
+        """
+        call = self._name(args, kwargs)
+        if self._awaited:
+            return self._shelved(call)
+        return self._result(call, _NOTHING if self._is_kept(call) else self._obtain(call))
+
+    async def _shelved(self, call: _Call) -> MemorizedResult:
+        """`call_and_shelve` for a coroutine function."""
+        return self._result(call, _NOTHING if self._is_kept(call) else await self._obtain_awaited(call))
+
+    def _result(self, call: _Call, value: Any) -> MemorizedResult:
+        """The MemorizedResult of a call; it holds the value itself where the store did not take it."""
+        store = self._shelf.store
+        stored = value is _NOTHING or _metadata_of(store, call.key) is not None
+        return MemorizedResult(store.location, self._folder, call.key.rpartition("/")[2], self.mmap_mode, store=store,
+                               kept=_NOTHING if stored else value)
+
+    def check_call_in_cache(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
+
+        >>> Memory().cache(pow).check_call_in_cache(2, 10)
+        False
+        """
+        return self._is_kept(self._name(args, kwargs))
+
+    def forget(self, *args: Any, **kwargs: Any) -> bool:
+        """Remove the value of this call; whether there was one.
+
+        >>> Memory().cache(pow).forget(2, 10)
+        False
+        """
+        return self._shelf.store.delete(self._name(args, kwargs).key)
+
+    def clear(self, warn: bool = True) -> None:
+        """Remove everything kept for this function, of its older versions too; `warn` says so on stderr."""
+        if warn and self._verbose > 0:
+            _say(f"removing all results of {self._folder} from {self._shelf.place}")
+        self._shelf.store.clear(f"{self._folder}/")
+
+    def entries(self) -> list[CacheEntry]:
+        """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
+
+        >>> cached = Memory().cache(pow)
+        >>> _ = cached(2, 10)
+        >>> cached.entries()[0].arguments
+        'base=2, exp=10, mod=None'
+        """
+        current, store = self._print.text(), self._shelf.store
+        found = []
+        for key, size, _ in list(store.entries(f"{self._folder}/")):
+            about = _metadata_of(store, key)
+            if about is not None:
+                arguments = ", ".join([f"{label}={text}" for label, text in about["input_args"].items()])
+                name = key.rpartition("/")[2]
+                found.append(CacheEntry(arguments, about["time"], about["duration"], size, name.startswith(current), name))
+        return sorted(found, key=lambda entry: -entry.time)
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
+
+        >>> cached = Memory().cache(pow)
+        >>> cached.explain(2, 10)
+        'computes: nothing is kept for builtins.pow'
+        >>> _ = cached(2, 10)
+        >>> cached.explain(2, 11)
+        'computes: the argument exp differs: 11, kept are 10'
+        """
+        call = self._name(args, kwargs)
+        about = _metadata_of(self._shelf.store, call.key)
+        if about is not None:
+            age = f"computed {time.time() - about['time']:.0f} s ago"
+            if self._is_kept(call):
+                return f"hits: {age} in {about['duration']:.3g} s"
+            callback = self._options["cache_validation_callback"]
+            return f"computes: {'expired' if isinstance(callback, expires_after) else 'refused by the callback'}, {age}"
+        return f"computes: {self._explain_miss(call)}"
+
+    def _explain_miss(self, call: _Call) -> str:
+        """What is new about a call that is not kept, measured against the kept call that is most like it."""
+        kept = sorted(self._shelf.store.entries(f"{self._folder}/"), key=lambda entry: -entry[2])
+        digest, code = call.key.rpartition("-")[2], self._known[0]
+        same = [key for key, _, _ in kept if key.endswith(digest)]
+        like = same or [key for key, _, _ in kept if code in key] or [key for key, _, _ in kept]
+        known = [about for about in (_metadata_of(self._shelf.store, key) for key in like[:_EXPLAINED]) if about]
+        if not known:
+            return f"nothing is kept for {self._folder}"
+        nearest = min(known, key=lambda about: len(set(about["texts"].items()) ^ set(call.texts.items())))
+        words = []
+        changed = sorted(name for name, _ in set(nearest["parts"].items()) ^ set(self._print.parts().items()))
+        if changed and code not in nearest["key"]:
+            words.append(f"the function changed since: {', '.join(dict.fromkeys(changed))}")
+        given = {label: _shown(value) for label, value in (*self._hidden, *call.pairs)}
+        for label in dict.fromkeys([*call.texts, *nearest["texts"]]):
+            if call.texts.get(label) != nearest["texts"].get(label):
+                others = dict.fromkeys(about["input_args"].get(label, "not given") for about in known)
+                words.append(f"the argument {label} differs: {given.get(label, 'not given')}, "
+                             f"kept are {', '.join(list(others)[:3])}")
+        return "; ".join(words) or "its entry is damaged"
+
+    def _shown_call(self, call: _Call) -> str:
+        """The call as a line of text."""
+        return f"{self._folder}({', '.join([f'{label}={_shown(value)}' for label, value in call.pairs])})"
+
+    # -- being a function
+
+    def __get__(self, obj: Any, owner: Any = None) -> MemorizedFunc:
+        if self._binds == "class":
+            obj = type(obj) if owner is None else owner
+        if self._binds == "never" or obj is None:
+            return self
+        bound = object.__new__(MemorizedFunc)
+        bound.__dict__.update(self.__dict__)
+        bound._unbound, bound._prefix, bound._binds = self, (obj,), "never"
+        bound.__dict__["__wrapped__"] = self._run.__get__(obj)
+        return bound
+
+    def __reduce__(self) -> Any:
+        if self._unbound is not None:
+            return _bound_again, (self._unbound, self._prefix[0])
+        if _named_function(self.__module__, self.__qualname__) is self:
+            return _named_function, (self.__module__, self.__qualname__)
+        return self._reduce_by_value()
+
+    def _reduce_by_value(self) -> Any:
+        """For picklers that send functions by value."""
+        return MemorizedFunc, (self.func if self._binds != "class" else classmethod(self.func), self._shelf, self._options)
+
+    def __repr__(self) -> str:
+        return f"MemorizedFunc({self._folder}, location={self._shelf.store.location!r})"
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+class expires_after:  # the name that callers know
+    """A `cache_validation_callback` that lets a result be used for a time.
+
+    >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
+    ... def price(item): return 3
+    >>> price("tea")
+    3
+
+    Parameters
+    ----------
+    days, seconds, microseconds, milliseconds, minutes, hours, weeks : number, default 0
+        Added up, as in `datetime.timedelta`.
+    """
+
+    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
+                 minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
+        from datetime import timedelta
+
+        self.delta = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+
+    def __call__(self, metadata: dict[str, Any]) -> bool:
+        return time.time() - metadata["time"] < self.delta.total_seconds()
+
+
+class _GuestStore(_Store):
+    """A store of the user, see `register_store_backend`."""
+
+    def __init__(self, location: str | None, guest: Any) -> None:
+        super().__init__()
+        self.location, self._guest = location, guest
+
+    def __reduce__(self) -> Any:
+        return _GuestStore, (self.location, self._guest)
+
+    def open(self, key: str, mapped: bool = False, peek: bool = False) -> Any:
+        return self._guest.open(key)
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
+        self._guest.write(key, fill)
+        return []
+
+    def delete(self, key: str) -> bool:
+        return bool(self._guest.delete(key))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        return iter(self._guest.entries(prefix))
+
+
+def _local_store(location: str | None, limit: int | None, options: dict[str, Any]) -> _Store:
+    """A folder, or the memory where there is no location."""
+    if location is None:
+        return _RamStore(limit)
+    unknown = set(options) - {"mode"}
+    if unknown:
+        raise ValueError(f"backend_options: expected only 'mode' (permissions of the folder), got {sorted(unknown)}")
+    return _DiskStore(location, limit, **options)
+
+
+_STORES: dict[str, Callable[[str | None, int | None, dict[str, Any]], _Store]] = {
+    "local": _local_store,
+    "cloudpickle": _local_store,
+    "null": lambda location, limit, options: _Store(),
+}
+
+
+def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
+    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
+
+    >>> class Dictionary:
+    ...     def __init__(self, location): self.kept = {}
+    ...     def open(self, key): return io.BytesIO(self.kept[key]) if key in self.kept else None
+    ...     def write(self, key, fill): file = io.BytesIO(); fill(file); self.kept[key] = file.getvalue()
+    ...     def delete(self, key): return self.kept.pop(key, None) is not None
+    ...     def entries(self, prefix): return [(key, len(kept), 0.0) for key, kept in self.kept.items() if key.startswith(prefix)]
+    >>> register_store_backend("dictionary", Dictionary)
+    >>> cached = Memory("anywhere", backend="dictionary").cache(pow)
+    >>> cached(2, 10), cached.check_call_in_cache(2, 10)
+    (1024, True)
+
+    Parameters
+    ----------
+    name : str
+        For `Memory(backend=name)`.
+    cls : callable
+        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary file
+        with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep what it
+        writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time of last use
+        in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+
+    Raises
+    ------
+    ValueError
+        `name` is not a text.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"name: expected a text for Memory(backend=...), got {name!r}")
+    _STORES[name] = lambda location, limit, options: _GuestStore(location, cls(location, **options))
+
+
+def _has_package(name: str) -> bool:
+    """Whether a package could be imported."""
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+def _check_memory(mmap_mode: str | None, compress: Any, backend: str, known: Iterable[str]) -> None:
+    """Refuse settings that no store can have."""
+    if mmap_mode not in (None, "r", "r+", "w+", "c"):
+        raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
+    if backend not in known:
+        raise ValueError(f"backend: expected one of {', '.join(sorted(known))}, got {backend!r}; "
+                         f"register_store_backend(name, cls) adds one")
+    if backend == "cloudpickle" and not _has_package("cloudpickle"):
+        raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
+    _parse_compress(compress)
+
+
+class Memory:
+    """Remembers what functions returned: on disk, for this and all later programs, or in memory.
+
+    >>> memory = Memory()                    # in memory; Memory("folder") keeps results on disk
+    >>> @memory.cache
+    ... def square(x):
+    ...     print("computing")
+    ...     return x * x
+    >>> square(3), square(x=3)
+    computing
+    (9, 9)
+
+    A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
+    The code is followed into the functions, classes, constants and other globals of your project that it names; code of
+    the standard library and of installed packages goes by name. Change a helper: computed anew; change it back: the old
+    results are still there. What is not followed: installed packages, code written in C, files that the function
+    reads: name them in `depends`.
+
+    Parameters
+    ----------
+    location : str, path or None, default None
+        Folder of the cache, made when the first result is kept; everything is in `location/joblite`. None keeps results
+        in memory, as long as this object lives, as bytes: a caller that changes a result does not change the cache.
+    backend : str, default "local"
+        "local"; "cloudpickle" (that package pickles results, so they may hold lambdas and local classes); "null" keeps
+        nothing; or what `register_store_backend` was given.
+    mmap_mode : None, "r", "r+", "w+" or "c", default None
+        Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r" (read-only) cannot
+        change the cache; "r+" and "w+" write through to it. Not together with `compress`.
+    compress : bool, int, str or (str, int), default False
+        True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
+    verbose : int, default 1
+        Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read and each removal.
+    bytes_limit : int, str or None, default None
+        At most so much is kept ("500M", "2G" or bytes): what was not used for longest goes first. In memory: 256 MB.
+    backend_options : dict or None, default None
+        For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours alone).
+
+    Raises
+    ------
+    ValueError
+        A setting is not one of those named above.
+    ImportError
+        "cloudpickle" is not installed.
+
+    Whatever happens to the cache (damaged file, full disk, folder gone or not writable), the call returns the function's
+    value, with a warning. Threads and processes that make the same call at once compute it once.
+    """
+
+    def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local", mmap_mode: str | None = None,
+                 compress: Any = False, verbose: int = 1, bytes_limit: int | str | None = None,
+                 backend_options: dict[str, Any] | None = None) -> None:
+        _check_memory(mmap_mode, compress, backend, _STORES)
+        if mmap_mode is not None and compress:
+            _warn("mmap_mode and compress exclude each other: results are compressed, and read instead of mapped")
+            mmap_mode = None
+        self.location = None if location is None else os.path.abspath(os.fspath(location))
+        self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose
+        limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        self.store = _STORES[backend](self.location, limit, dict(backend_options or {}))
+        self._shelf = _Shelf(self.store, mmap_mode, compress, backend, verbose)
+
+    def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
+              mmap_mode: Any = False, cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (), version: Any = None) -> Any:
+        """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without arguments.
+
+        >>> memory = Memory()
+        >>> @memory.cache(ignore=["verbose"])
+        ... def double(x, verbose=False): return 2 * x
+        >>> double(2, verbose=True), double.check_call_in_cache(2)
+        (4, True)
+
+        Parameters
+        ----------
+        func : callable or None
+            A function, coroutine function, method, classmethod, staticmethod, partial, ufunc, callable object.
+        ignore : list of str, default none
+            Names of arguments that do not matter to the result.
+        verbose, mmap_mode : default those of the Memory
+            As in `Memory`.
+        cache_validation_callback : callable or None, default None
+            Asked before a result is used, with its metadata ("time", "duration", "input_args"); a false answer
+            computes anew. `expires_after(days=1)` makes one.
+        key : callable or None, default None
+            Called with the arguments of a call; what it returns stands for them.
+        depends : list, default none
+            What else the result depends on: functions and classes (by their code), paths (`pathlib.Path`: by the
+            content of the file), any other values.
+        version : any value or None, default None
+            Stands for the code of the function: change it to compute anew, and only then.
+
+        Raises
+        ------
+        TypeError
+            `func` is not callable, or a generator function.
+        ValueError
+            `ignore` names no argument; `key` or `cache_validation_callback` is not callable.
+        """
+        options = {"ignore": None if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
+                   "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
+                   "version": version}
+        if func is None:
+            return lambda function: self.cache(function, **options)
+        if isinstance(func, MemorizedFunc):
+            func = func.func
+        if not callable(getattr(func, "__func__", func)):
+            raise TypeError(f"Memory.cache: expected a function, got {func!r}")
+        return MemorizedFunc(func, self._shelf, options)
+
+    def eval(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The value of `func(*args, **kwargs)`, remembered.
+
+        >>> Memory().eval(pow, 2, 10)
+        1024
+        """
+        return self.cache(func)(*args, **kwargs)
+
+    def clear(self, warn: bool = True) -> None:
+        """Remove all results of all functions, and nothing else; `warn` says so on stderr.
+
+        >>> Memory().clear()
+        """
+        if warn and self.verbose > 0 and self.location is not None:
+            _say(f"removing all results from {self._shelf.place}")
+        self.store.clear()
+
+    def reduce_size(self, bytes_limit: int | str | None = None, items_limit: int | None = None,
+                    age_limit: Any = None) -> None:
+        """Remove what was not used for longest until all given limits are kept; without a limit, do nothing.
+
+        >>> Memory().reduce_size("1M", items_limit=100)
+
+        Parameters
+        ----------
+        bytes_limit : int, str or None, default None
+            Bytes to keep, or a text such as "3K".
+        items_limit : int or None, default None
+            Results to keep; 0 removes all.
+        age_limit : datetime.timedelta or None, default None
+            Results not used for so long are removed.
+
+        Raises
+        ------
+        ValueError
+            A limit is negative, or the age is not positive.
+        """
+        seconds = None if age_limit is None else age_limit.total_seconds()
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"age_limit: expected a positive timedelta, got {age_limit!r}")
+        if items_limit is not None and items_limit < 0:
+            raise ValueError(f"items_limit: expected 0 or more results to keep, got {items_limit!r}")
+        most = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        kept = sorted(self.store.entries(), key=lambda entry: -entry[2])
+        oldest = time.time() - seconds if seconds is not None else 0.0
+        total = 0
+        for number, (key, size, used) in enumerate(kept):
+            total += size
+            if (most is not None and total > most) or (items_limit is not None and number >= items_limit) or used < oldest:
+                self.store.delete(key)
+
+    def __reduce__(self) -> Any:
+        return _memory_again, (self.store, self.location, self.backend, self.mmap_mode, self.compress, self.verbose)
+
+    def __repr__(self) -> str:
+        return f"Memory(location={self.location!r})"
+
+
+def _memory_again(store: _Store, location: str | None, backend: str, mmap_mode: str | None, compress: Any,
+                  verbose: int) -> Memory:
+    """Unpickles a Memory."""
+    memory = Memory(None, "null", mmap_mode, compress, verbose)
+    memory.location, memory.backend, memory.store = location, backend, store
+    memory._shelf = _Shelf(store, mmap_mode, compress, backend, verbose)
+    return memory
+
+
+register_hasher(MemorizedFunc, lambda function: (function.func, function._prefix))  # where it caches is not what it is
+register_hasher(Memory, lambda memory: "Memory")
 
 
 # ======================================================================================================================
