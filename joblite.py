@@ -383,9 +383,10 @@ def _warn(text: str) -> None:
 def _say(text: str) -> None:
     """A line on stderr, if there is one."""
     try:
-        print(f"[{__name__}] {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError):
-        pass  # closed or missing: a line of progress is not worth an error
+        if sys.stderr is not None:
+            print(f"[{__name__}] {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass  # closed: a line of progress is not worth an error
 
 
 # ======================================================================================================================
@@ -885,25 +886,6 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 # 3. Values in files
 # ======================================================================================================================
 
-# stand-ins until this section is here
-
-def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None = None, pickler: Any = None) -> None:
-    import zlib, io, pickle
-    b = io.BytesIO(); (pickler or pickle.Pickler)(b, 5).dump(value); d = b.getvalue()
-    if compress: d = zlib.compress(d, 3)
-    file.write(bytes([bool(compress)]) + zlib.crc32(d).to_bytes(4, "little") + d)
-
-
-def _read_value(file: Any, mmap_mode: str | None = None, path: str = "") -> Any:
-    import zlib, pickle
-    d = file.read()
-    if len(d) < 5 or zlib.crc32(d[5:]) != int.from_bytes(d[1:5], "little") or d[0] > 1: raise ValueError("damaged")
-    return pickle.loads(zlib.decompress(d[5:]) if d[0] else d[5:])
-
-
-def _parse_compress(compress: Any, filename: str = "") -> Any:
-    return None
-
 
 # ======================================================================================================================
 # 4. Calls in folders
@@ -962,6 +944,19 @@ def _instructions(code: CodeType) -> Iterator[tuple[str, int]]:
             yield name, arg
 
 
+def _cell_name(code: CodeType, arg: int) -> str:
+    """The variable that an instruction on cells means."""
+    own = code.co_varnames if sys.version_info >= (3, 11) else ()
+    return (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)[arg]
+
+
+def _attribute_name(code: CodeType, name: str, arg: int) -> str | None:
+    """The attribute that an instruction takes, None when it takes none."""
+    if name not in ("LOAD_ATTR", "LOAD_METHOD"):
+        return None
+    return code.co_names[arg >> (name == "LOAD_ATTR" and sys.version_info >= (3, 12))]
+
+
 def _const_text(const: Any) -> str:
     """A constant of a code object as text that keeps its type: 1, 1.0 and True differ."""
     if type(const) is int:
@@ -998,27 +993,46 @@ def _code_text(code: CodeType) -> str:
     return "\n".join([*lines, *map(repr, tail)])
 
 
+class _CodeFacts:
+    """What the bytecode of a function, and of the functions inside it, says about names.
+
+    `assigned`: globals that it sets; `imported`: (level, module, name or "") of its import statements; `read`: variables
+    of its closure whose value it uses. One that it sets, or only writes to (`log.append(x)`), is a notebook, no input.
+    """
+
+    def __init__(self, code: CodeType) -> None:
+        self.assigned: set[str] = set()
+        self.imported: set[tuple[int, str, str]] = set()
+        self.read: set[str] = {"__class__"} if "super" in code.co_names else set()
+        written: set[str] = set()
+        loaded: list[Any] = [0, None]
+        steps = [*_instructions(code), ("", 0)]
+        for (name, arg), (following, attribute) in zip(steps, steps[1:]):
+            if name == "LOAD_CONST":
+                loaded.append(code.co_consts[arg])
+            elif name == "LOAD_SMALL_INT":
+                loaded.append(arg)
+            elif name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                self.assigned.add(code.co_names[arg])
+            elif name == "IMPORT_NAME":
+                self.imported |= {(loaded[-2], code.co_names[arg], each) for each in loaded[-1] or ("",)}
+            elif name == "STORE_DEREF":
+                written.add(_cell_name(code, arg))
+            elif name.endswith("DEREF") and _attribute_name(code, following, attribute) not in _WRITE_ONLY:
+                self.read.add(_cell_name(code, arg))
+        for inner in [_facts_of(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
+            self.assigned |= inner.assigned
+            self.imported |= inner.imported
+            self.read |= inner.read
+        if _LOCALS_SEEN_BY_NAME & set(code.co_names):
+            self.read |= set(code.co_freevars)
+        self.read = (self.read & set(code.co_freevars)) - written
+
+
 @lru_cache(maxsize=4096)
-def _assigned_and_imported(code: CodeType) -> tuple[frozenset[str], frozenset[tuple[int, str, str]]]:
-    """The globals that a code object (or one inside it) sets, and what it imports: (level, module, name or "")."""
-    assigned, imported = set(), set()
-    loaded: list[Any] = [0, None]
-    for name, arg in _instructions(code):
-        if name == "LOAD_CONST":
-            loaded.append(code.co_consts[arg])
-        elif name == "LOAD_SMALL_INT":
-            loaded.append(arg)
-        elif name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            assigned.add(code.co_names[arg])
-        elif name == "IMPORT_NAME":
-            level, names = loaded[-2:]
-            imported |= {(level, code.co_names[arg], each) for each in names or ("",)}
-    for const in code.co_consts:
-        if isinstance(const, type(code)):
-            inner = _assigned_and_imported(const)
-            assigned |= inner[0]
-            imported |= inner[1]
-    return frozenset(assigned), frozenset(imported)
+def _facts_of(code: CodeType) -> _CodeFacts:
+    """The facts of a code object, found once."""
+    return _CodeFacts(code)
 
 
 @lru_cache(maxsize=1024)
@@ -1207,17 +1221,17 @@ class _Walk:
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
         code, scope, own = function.__code__, function.__globals__, function.__qualname__
-        cells = list(zip(code.co_freevars, function.__closure__ or ()))
+        facts = _facts_of(code)
+        cells = [(name, cell) for name, cell in zip(code.co_freevars, function.__closure__ or ()) if name in facts.read]
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
         self.cells += [(cell, _cell_value(cell)) for _, cell in cells]
         closed = [self.token(_cell_value(cell), f"{name} of {own}") for name, cell in cells]
         if not _is_project(scope.get("__name__", "")):
             return "\n".join([_dotted(function), *closed])
         given = self._each(f"defaults of {own}", function.__defaults__, function.__kwdefaults__)
-        assigned, imported = _assigned_and_imported(code)
         named = [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
-                 for chain in sorted(_names_used(code)) if chain[0] not in assigned]
-        brought = [self._import_token(scope, *each) for each in sorted(imported)]
+                 for chain in sorted(_names_used(code)) if chain[0] not in facts.assigned]
+        brought = [self._import_token(scope, *each) for each in sorted(facts.imported)]
         return "\n".join([_code_text(code), *closed, given, *named, *brought])
 
     def _class_text(self, cls: type) -> str:
@@ -2352,7 +2366,7 @@ class MemorizedFunc:
             if gone and self._verbose > 2:
                 _say(f"{len(gone)} least recently used results removed from {shelf.place}")
         except OSError as err:
-            shelf.warn_once(f"{shelf.place}: results cannot be kept there: {err}; the function is called each time")
+            shelf.warn_once(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; the function is called each time")
         except Exception as err:  # pickling runs the code of the value's class
             shelf.warn_once(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: {err}")
         return metadata
