@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import functools
+import gc
 import glob
 import importlib
 import importlib.util
@@ -1083,7 +1084,9 @@ class TestSection4Memory:
             assert len(cached(1000)) == 1000 and cached.check_call_in_cache(1000)
             assert not list((disk / "joblite" / "v1" / "tmp").iterdir())
         finally:
-            subprocess.run(["umount", str(disk)])
+            del cached  # closes the lock file, which would keep the file system busy
+            gc.collect()
+            subprocess.run(["umount", str(disk)], check=True)
 
     def test_an_exception_of_the_function_is_not_kept(self, any_memory):
         function = counted(lambda x: 1 // x)
