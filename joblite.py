@@ -2033,9 +2033,8 @@ _MARSHAL_LIMIT = 1 << 16  # bytes: up to here comparing a container's whole cont
 
 def _short_name(text: str, digits: int = 20) -> str:
     """The first hexadecimal digits of the sha256 of a text."""
-    from hashlib import sha256
-
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    new = _HASHES.get("sha256") or _hash_maker("sha256")
+    return new(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def _instructions(code: CodeType) -> Iterator[tuple[str, int]]:
@@ -2567,41 +2566,39 @@ def _shown(value: Any) -> str:
 # --- One entry --------------------------------------------------------------------------------------------------------
 
 _ENTRY_MAGIC = b"JLcall1\n"
-_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of both, as 4-byte little-endian numbers
+_ENTRY_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of all but the magic
 
 
 def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
     """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
-    from binascii import crc32
     from pickle import dumps
 
     name, about = key.encode(), dumps(metadata, 4)
     sizes = len(name).to_bytes(4, "little") + len(about).to_bytes(4, "little")
-    head = _ENTRY_MAGIC + sizes + crc32(sizes + name + about).to_bytes(4, "little") + name + about
+    head = _ENTRY_MAGIC + sizes + _crc32(sizes + name + about).to_bytes(4, "little") + name + about
     return head + bytes(-len(head) % 64)
 
 
 def _read_head(file: Any, key: str) -> bytes:
     """The metadata (pickled) of an entry; leaves the file where the value begins."""
-    from binascii import crc32
-
-    head = file.read(_HEAD)
+    head = file.read(_ENTRY_HEAD)
     name_size, size = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
-    if head[:8] != _ENTRY_MAGIC or name_size > 4096 or size > 1 << 24:
+    if head[:8] != _ENTRY_MAGIC or size > 1 << 28:
         raise _Damaged("it does not begin as an entry does")
-    text = file.read(name_size + size + -(_HEAD + name_size + size) % 64)
-    if crc32(head[8:16] + text[:name_size + size]) != int.from_bytes(head[16:20], "little"):
+    text = file.read(name_size + size + -(_ENTRY_HEAD + name_size + size) % 64)
+    about = text[name_size:name_size + size]
+    if _crc32(about, _crc32(text[:name_size], _crc32(head[8:16]))) != int.from_bytes(head[16:20], "little"):
         raise _Damaged("the checksum of its head is wrong")
     if text[:name_size] != key.encode():
         raise _Damaged("it is the entry of another call")
-    return text[name_size:name_size + size]
+    return about
 
 
 # --- Where entries are kept -------------------------------------------------------------------------------------------
 
 _SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
 _MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no limit asks for the order of uses
-_SAMPLE = 4096  # entries looked at to find the least recently used: a store with less is in exact order
+_SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
 
@@ -2626,8 +2623,8 @@ class _Turns:
         self._mutex = threading.Lock()
         self._running: dict[str, _Turn] = {}
 
-    def take(self, key: str, owner: object, over: Callable[[], Any]) -> str:
-        """Gives "mine"; "again" when this owner has it already; "wait" when another has, then `over` is called at its end."""
+    def take(self, key: str, owner: object, waiter: Callable[[], Callable[[], Any]]) -> str:
+        """Gives "mine"; "again" when this owner has it already; "wait" when another has: at its end `waiter()()` is run."""
         with self._mutex:
             turn = self._running.get(key)
             if turn is None:
@@ -2635,7 +2632,7 @@ class _Turns:
                 return "mine"
             if turn.owner == owner:
                 return "again"
-            turn.over.append(over)
+            turn.over.append(waiter())
             return "wait"
 
     def give_back(self, key: str) -> None:
@@ -2854,19 +2851,29 @@ class _DiskStore(_Store):
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         path = self._root + key
         try:
-            file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb", _SMALL_ENTRY if mmap_mode else 0)
+            if mmap_mode:
+                return self._open_to_map(path, mmap_mode, peek)
+            fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
+        try:
+            content = os.read(fd, _SMALL_ENTRY)
+            if not peek:
+                self._mark(fd, path)
+        except OSError:
+            content = b""  # a folder, a broken disk: damaged, says the head
+        if len(content) < _SMALL_ENTRY:
+            os.close(fd)
+            return io.BytesIO(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return open(fd, "rb")
+
+    def _open_to_map(self, path: str, mmap_mode: str, peek: bool) -> Any:
+        """An entry as a file that can be mapped, which knows its name."""
+        file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")
         if not peek:
             self._mark(file.fileno(), path)
-        if mmap_mode:
-            return file
-        content = file.read(_SMALL_ENTRY)
-        if len(content) < _SMALL_ENTRY:
-            file.close()
-            return io.BytesIO(content)
-        file.seek(0)
-        return io.BufferedReader(file)
+        return file
 
     def _mark(self, fd: int, path: str) -> None:
         """Note that an entry is used now, unless it is the latest noted one anyway or nobody asks for the order."""
@@ -3010,19 +3017,22 @@ class _DiskStore(_Store):
 
     def _look(self, enough: int) -> tuple[list[tuple[int, int, str]], bool]:
         """(last use, size, key) of entries, shard by shard until there are `enough`; and whether these are all."""
-        shards = self._shards()
-        start = time.time_ns() // 1000 % max(1, len(shards))
-        found: list[tuple[int, int, str]] = []
+        shards, found, whole = self._shards(), [], True
+        chance = time.time_ns() // 1000
+        start = chance % max(1, len(shards))
         for shard in shards[start:] + shards[:start]:
             if len(found) >= enough:
                 return found, False
-            for entry in _scan(self._root + shard):
+            entries = list(_scan(self._root + shard))
+            step = 1 + len(entries) // enough
+            whole = whole and step == 1
+            for entry in entries[chance % step::step]:
                 try:
                     state = entry.stat()
                 except OSError:
                     continue  # removed by another process just now
                 found.append((state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"))
-        return found, True
+        return found, whole
 
     def _shards(self, prefix: str = "") -> list[str]:
         """The folders that hold entries, relative to the root."""
@@ -3063,12 +3073,14 @@ class _DiskStore(_Store):
     # -- locks of calls
 
     def lock(self, key: str, wait: bool = True) -> bool:
-        if not self._locks.opened():
+        there = self._locks.opened()
+        if not there:
             try:
                 self._make_folders()
             except OSError:
-                pass  # a place where nothing can be written has no locks either: law 7
-        return not self._locks.opened() or _lock_byte(self._locks.fd, _lock_place(key), wait)
+                return True  # a place where nothing can be written has no locks either: law 7
+            there = self._locks.opened()
+        return not there or _lock_byte(self._locks.fd, _lock_place(key), wait)
 
     def unlock(self, key: str) -> None:
         if self._locks.fd >= 0:
@@ -3120,7 +3132,7 @@ def _read_packed_value(file: Any, mmap_mode: str | None, path: str) -> Any:
 def _checked_value(store: _Store, file: Any, key: str, mmap_mode: str | None, quiet: bool = False) -> Any:
     """The value of an open entry; _NOTHING, with a warning, when it cannot be read."""
     try:
-        return _read_packed_value(file, mmap_mode, str(getattr(file, "name", key)))
+        return _read_packed_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
     except Exception as err:  # a damaged pickle may raise anything, and so may one whose classes are gone
         if not quiet:
             _warn(f"{_place_of(store)}: the entry {key} cannot be read and counts as missing: {err}")
@@ -3438,10 +3450,15 @@ class MemorizedFunc:
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        turns, over = self._shelf.store.turns, threading.Event()
-        while (turn := turns.take(call.key, threading.get_ident(), over.set)) == "wait":
-            over.wait()
-            over.clear()
+        turns = self._shelf.store.turns
+        over: list[threading.Event] = []
+
+        def waiter() -> Callable[[], Any]:
+            over.append(threading.Event())
+            return over[-1].set
+
+        while (turn := turns.take(call.key, threading.get_ident(), waiter)) == "wait":
+            over[-1].wait()
             value = self._load(call)
             if value is not _NOTHING:
                 return value
@@ -3484,13 +3501,15 @@ class MemorizedFunc:
         import asyncio
 
         turns, loop = self._shelf.store.turns, asyncio.get_running_loop()
-        while True:
-            over = loop.create_future()
-            turn = turns.take(call.key, asyncio.current_task(),
-                              lambda over=over: loop.call_soon_threadsafe(over.cancelled() or over.set_result, None))
-            if turn != "wait":
-                break
-            await over
+        over: list[Any] = []
+
+        def waiter() -> Callable[[], Any]:
+            event = asyncio.Event()
+            over.append(event)
+            return lambda: loop.call_soon_threadsafe(event.set)
+
+        while (turn := turns.take(call.key, asyncio.current_task(), waiter)) == "wait":
+            await over[-1].wait()
             value = self._load(call)
             if value is not _NOTHING:
                 return value
