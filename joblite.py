@@ -37,37 +37,35 @@ from __future__ import annotations
 
 import copyreg
 import io
+import itertools
 import marshal
 import os
+import struct
 import sys
 import threading
 import time
 import types
+import weakref
 from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, reduce
+from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 
 TYPE_CHECKING = False  # what type checkers take for true; importing `typing` for it would cost as much as this whole file
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from types import CodeType, ModuleType
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
+    from types import CodeType
+    from typing import Any, BinaryIO
+
+    Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CacheEntry",
-    "MemorizedFunc",
-    "MemorizedResult",
-    "Memory",
-    "UntrustedObjectError",
-    "cpu_count",
-    "dump",
-    "expires_after",
-    "hash",
-    "load",
-    "register_compressor",
-    "register_hasher",
-    "register_store_backend",
+    "CacheEntry", "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
+    "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
+    "parallel_backend", "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
+    "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
 ]
 
 # ======================================================================================================================
@@ -81,6 +79,7 @@ __all__ = [
 
 IS_WINDOWS = os.name == "nt"
 HAS_FORK = hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi")
+HAS_PROCESSES = HAS_FORK and bool(sys.executable) and not getattr(sys, "frozen", False)  # can we start an interpreter?
 
 
 class _Unset:
@@ -96,6 +95,13 @@ class _Unset:
 def _loaded(name: str) -> ModuleType | None:
     """The module `name` if the caller has imported it: only then can a value be of one of its types."""
     return sys.modules.get(name)
+
+
+def _find_package(name: str) -> bool:
+    """Whether a package could be imported."""
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
 
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -224,6 +230,14 @@ def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
         if isinstance(const, type(code)):
             found |= _names_used(const)
     return frozenset(found | ({chain} if chain else set()))
+
+
+@lru_cache
+def _module(name: str) -> Any:
+    """A module of the standard library, imported at first use; in a hot path quicker than an import statement."""
+    import importlib
+
+    return importlib.import_module(name)
 
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
@@ -661,6 +675,17 @@ def _in_order(colours: list[bytes], ordered: bool) -> list[bytes]:
     return colours if ordered else sorted(colours)
 
 
+def _has_no_cycle(parts: list[list[int]]) -> bool:
+    """Whether no value is, by any way, a part of itself, given the numbers of each one's parts."""
+    from graphlib import CycleError, TopologicalSorter
+
+    try:
+        TopologicalSorter(dict(enumerate(parts))).prepare()
+    except CycleError:
+        return False
+    return True
+
+
 class _Namer:
     """One call of `hash`: the settings, and the digests of the parts met so far.
 
@@ -684,8 +709,8 @@ class _Namer:
             return self.new(_dumps(self.expand(value)[0])).hexdigest()
         except _Recursive:
             return self.recursive_name(value)
-        except RecursionError as error:
-            raise _cannot_name(value, "it is nested too deeply for this interpreter's recursion limit") from error
+        except RecursionError:  # nested too deeply to be walked like this, or a long way round to itself
+            return self.recursive_name(value, perhaps=True)
 
     def form(self, obj: Any) -> tuple[Any, int]:
         """The form of a value, and the number of values in it."""
@@ -790,8 +815,8 @@ class _Namer:
         name = _import_name(obj)
         return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
 
-    def recursive_name(self, root: Any) -> str:
-        """The digest of a value that holds itself.
+    def recursive_name(self, root: Any, perhaps: bool = False) -> str:
+        """The digest of a value that holds itself; an error if it does not (`perhaps` asks to find out).
 
         Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
         its own and those of its parts, until a round tells no more parts apart: two parts with one colour then cannot
@@ -805,6 +830,8 @@ class _Namer:
                 if number.setdefault(id(part), len(todo)) == len(todo):
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
+        if perhaps and _has_no_cycle([parts for _, _, parts in shapes]):
+            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         while count < (count := len(set(colours))):
             below = [_in_order([colours[part] for part in parts], ordered) for _, ordered, parts in shapes]
@@ -957,9 +984,7 @@ class _Damaged(ValueError):
 
 def _crc32(data: Any, crc: int = 0) -> int:
     """The CRC-32 of bytes, carried on from that of the bytes before."""
-    import zlib
-
-    return zlib.crc32(data, crc)
+    return _module("zlib").crc32(data, crc)
 
 
 def _write_all(file: Any, chunk: Any) -> None:
@@ -1236,6 +1261,8 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     >>> _parse_compress(True), _parse_compress(0, "a.bz2"), _parse_compress(("xz", 6)), _parse_compress(False)
     (('zlib', 3), ('bz2', 3), ('xz', 6), None)
     """
+    if not compress and not filename and not isinstance(compress, (str, tuple, list)):
+        return None
     by_name = next((name for name, codec in _CODECS.items() for extension in codec.extensions
                     if filename.endswith(extension)), None)
     if isinstance(compress, str):
@@ -1259,42 +1286,43 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 
 
 class _Checks:
-    """The CRC-32 of many pieces, computed by threads beside the reading or writing of them."""
+    """The CRC-32 of many pieces; of big ones, computed by threads beside the reading or writing of them."""
 
     def __init__(self, nbytes: int) -> None:
-        from queue import SimpleQueue
-
         self.crcs: dict[int, int] = {}
         self.count = 0
-        self.jobs: SimpleQueue[Any] = SimpleQueue()
-        self.workers = _start_threads(self.work, min(3, cpu_count() - 1)) if nbytes >= _PARALLEL else []
+        self.workers: list[threading.Thread] = []
+        if nbytes >= _PARALLEL:
+            self.jobs = _module("queue").SimpleQueue()
+            self.workers = _start_threads(self.work, min(3, cpu_count() - 1))
 
     def work(self) -> None:
-        """Compute until told to stop."""
+        """What a thread does: one piece after the other until told to stop."""
         for number, piece in iter(self.jobs.get, None):
             self.crcs[number] = _crc32(piece)
 
     def add(self, piece: Any) -> None:
-        """Take one more piece; with too many waiting, work on one here, so that few are held."""
-        self.jobs.put((self.count, piece))
+        """Take one more piece; with many waiting, work on one here, so that few are held."""
+        if not self.workers:
+            self.crcs[self.count] = _crc32(piece)
+        else:
+            self.jobs.put((self.count, piece))
+            if self.jobs.qsize() > 16:
+                self.help()
         self.count += 1
-        if not self.workers or self.jobs.qsize() > 16:
-            self.help()
 
     def help(self) -> bool:
         """Compute one waiting piece here; False if there is none."""
-        from queue import Empty
-
         try:
             number, piece = self.jobs.get_nowait()
-        except Empty:
+        except _module("queue").Empty:
             return False
         self.crcs[number] = _crc32(piece)
         return True
 
     def results(self) -> list[int]:
         """All checksums, in order of the pieces."""
-        while self.help():
+        while self.workers and self.help():
             pass
         self.stop()
         return [self.crcs[number] for number in range(self.count)]
@@ -1321,20 +1349,20 @@ def _frombuffer_of(np: ModuleType) -> Any:
 
 
 def _pickler(kind: Any, table: dict[type, Any], sink: _Sink, protocol: int, take: Callable[[Any], Any]) -> Any:
-    """A pickler of class `kind` that asks `table` first."""
-    own: Any = getattr(kind, "dispatch_table", None)
-    if hasattr(own, "items"):
-        kind = type(kind.__name__, (kind,), {"dispatch_table": {**own, **table}})
-    pickler = kind(sink, protocol, buffer_callback=take if protocol >= 5 else None)
-    if not hasattr(own, "items"):
+    """A pickler, of a given class if `kind` is one, that asks `table` first."""
+    take_or_none = take if protocol >= 5 else None
+    if kind is None:
+        pickler = _module("pickle").Pickler(sink, protocol, buffer_callback=take_or_none)
         pickler.dispatch_table = {**copyreg.dispatch_table, **table}
-    return pickler
+        return pickler
+    own = getattr(kind, "dispatch_table", None)
+    own = own if hasattr(own, "items") else copyreg.dispatch_table
+    return type(kind.__name__, (kind,), {"dispatch_table": {**own, **table}})(sink, protocol, buffer_callback=take_or_none)
 
 
 def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tuple[list[Any], list[Any]]:
     """The pickle of a value, in pieces, and the buffers left out of it: arrays, and memory offered by other objects."""
-    import pickle
-
+    pickle = _module("pickle")
     protocol = 5 if protocol is None else pickle.HIGHEST_PROTOCOL if protocol < 0 else protocol
     if type(value) in _ATOMS:
         return [pickle.dumps(value, protocol)], []
@@ -1355,7 +1383,7 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
         return _frombuffer_of(np), (mark, array.dtype, array.shape, order)
 
     table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and protocol >= 5 else {}
-    _pickler(kind or pickle.Pickler, table, sink, protocol, take).dump(value)
+    _pickler(kind, table, sink, protocol, take).dump(value)
     return sink, buffers
 
 
@@ -1368,18 +1396,14 @@ def _buffer_pieces(buffer: Any) -> Iterator[Any]:
 
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
-    import struct
-
-    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), sum(map(len, pickled)),
-                       reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0))
-    sizes = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
+    crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
+    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
+    sizes = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers]) if buffers else b""
     head += _crc32(sizes, _crc32(head)).to_bytes(4, "little") + sizes
-    if len(pickled) == 1 and not buffers:
-        yield head + pickled[0]
+    yield from [b"".join([head, *pickled])] if nbytes <= _BUFFER else [head, *pickled]
+    if not buffers:
         return
-    yield head
-    yield from pickled
-    place = start + len(head) + sum(map(len, pickled))
+    place = start + len(head) + nbytes
     checks = _Checks(sum(buffer.nbytes for buffer in buffers))
     try:
         for buffer in buffers:
@@ -1559,8 +1583,6 @@ def _new_buffers(sizes: tuple[int, ...], pickled: bytes) -> Iterator[Any]:
 
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, pickled: bytes, checked: bool) -> list[Any]:
     """The buffers of a value, read from `place` on, and checked."""
-    import struct
-
     checks = _Checks(sum(sizes))
     buffers = []
     try:
@@ -1844,9 +1866,6 @@ def _mark_changed(file: Any, start: int, head: bytes, table: bytes) -> None:
 
 def _read(file: Any, loading: _Loading) -> Any:
     """The value at the current position of a file, in our format."""
-    import struct
-    from pickle import loads
-
     start = _position(file)
     head = _read_exactly(file, _HEAD_NBYTES, "head")
     magic, version, flags, phase, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
@@ -1861,7 +1880,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     if not count and loading.allowed is None:
-        return loads(pickled)
+        return _module("pickle").loads(pickled)
     buffers: list[Any] = []
     if count:
         sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
@@ -1992,6 +2011,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
             return _read_any(file, loading)
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error.__cause__
+
 
 # ======================================================================================================================
 # 4. Calls in folders
@@ -3997,18 +4017,2836 @@ register_hasher(Memory, lambda memory: "Memory")
 # ======================================================================================================================
 # 5. Parcels
 # ======================================================================================================================
+# Promise: whatever a caller can name in a task reaches another process and works there: functions and classes that the
+# other side can import go by name, all others (lambdas, closures, what __main__ defines) by value.
+#
+#     _pack(value) -> [pickle, buffer 1, buffer 2, ...] -> any wire -> _unpack(frames) -> value
+#                        '-- a function by value = its code + the globals it names + closure, defaults, attributes
+#
+# Laws
+#   1. A buffer of 16 kB or more (an array's content) is never copied into the pickle.     test_arrays_travel_uncopied
+#   2. Functions of one parcel, and of one run, that shared their globals share them again. test_functions_share_globals
+#   3. A class sent out and back is the caller's own class.                          test_instances_come_home
+#   4. What cannot be packed is an error that names the path to the guilty object.   test_unpicklable_argument_is_named
+
+try:
+    from _pickle import PickleError, Pickler, PicklingError, loads as _loads  # the module `pickle` costs more to import
+except ImportError:  # an interpreter without the accelerator
+    from pickle import PickleError, Pickler, PicklingError, loads as _loads  # type: ignore[assignment]
+
+_IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
+
+_here = threading.local()  # .spaces: while unpacking, token -> globals dict of functions that came by value
+_class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+_token_lock = threading.Lock()  # guards the two tables above
+_SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
+
+
+def _can_import(module: str | None) -> bool:
+    """Whether another process can import this module: it came from a file or the interpreter, not from running code."""
+    if not module or module == "__main__" or module not in sys.modules:
+        return False
+    found = sys.modules[module]
+    if getattr(found, "__spec__", None) is not None or module == __name__:
+        return True
+    return _can_import(module.rpartition(".")[0])  # a module that a native package made inside itself
+
+
+def _goes_by_name(obj: Any) -> bool:
+    """Whether another process finds this very function or class by its module and qualified name."""
+    if not _can_import(obj.__module__):
+        return False
+    found: Any = sys.modules[obj.__module__]
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+# A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None, state setter]), or
+# NotImplemented for "as pickle does". An object that may contain itself is made empty first and filled by the setter.
+
+
+def _import_module(name: str) -> ModuleType:
+    import importlib
+
+    return importlib.import_module(name)
+
+
+def _reduce_module(module: ModuleType) -> Any:
+    if _can_import(module.__name__) or module.__name__ == "__main__":
+        return _import_module, (module.__name__,)
+    return NotImplemented
+
+
+def _enter_space(token: str, name: str) -> dict[str, Any]:
+    """The globals dict that stands here for the one called `token` at home."""
+    spaces = _here.spaces
+    if token not in spaces:
+        main = sys.modules.get("__main__")
+        if token == _space_token(vars(main)):
+            spaces[token] = vars(main)
+        else:
+            spaces[token] = {"__name__": name, "__builtins__": __builtins__, _SPACE: token}
+    return spaces[token]
+
+
+def _module_space(name: str) -> dict[str, Any]:
+    return vars(_import_module(name))
+
+
+class _Space:
+    """Stands in a parcel for a dict of globals, so that functions which shared it share it again."""
+
+    def __init__(self, space: dict[str, Any]) -> None:
+        self.space = space
+        self.module = space.get("__name__", "__main__")
+        self.by_name = _can_import(self.module) and vars(sys.modules[self.module]) is space
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.by_name:
+            return _module_space, (self.module,)
+        return _enter_space, (_space_token(self.space), self.module)
+
+
+def _space_token(space: dict[str, Any]) -> str:
+    """A name for a dict of globals that no other process uses for another one."""
+    return space.get(_SPACE) or f"{os.getpid()}-{id(space)}"
+
+
+def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
+    """The globals that a function names, and the submodules it reaches through them."""
+    space, used, modules = func.__globals__, {}, []
+    for name, *attributes in _names_used(func.__code__):
+        if name not in space:
+            continue
+        value = used[name] = space[name]
+        if isinstance(value, ModuleType):
+            dotted = value.__name__
+            for attribute in attributes:
+                dotted += "." + attribute
+                if dotted in sys.modules:
+                    modules.append(dotted)
+    return used, modules
+
+
+def _make_cell() -> CellType:
+    return CellType()
+
+
+def _reduce_cell(cell: CellType) -> Any:
+    """A closure's variable, empty: the functions that close over it bring its content."""
+    return _make_cell, ()
+
+
+def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
+    import marshal
+
+    return FunctionType(marshal.loads(code), space, closure=cells)
+
+
+def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
+    space = func.__globals__
+    if space.get(_SPACE):
+        space.update(state["globals"])
+    else:  # back in the module it came from: only what is missing there
+        for name, value in state["globals"].items():
+            space.setdefault(name, value)
+    for cell, content in state["cells"]:
+        cell.cell_contents = content
+    for name in state["modules"]:
+        _import_module(name)
+    func.__dict__.update(state["dict"])
+    for name, value in state["attributes"].items():
+        setattr(func, name, value)
+
+
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
+
+
+def _reduce_function(func: FunctionType, space: _Space) -> Any:
+    import marshal
+
+    used, modules = ({}, []) if space.by_name else _globals_of(func)
+    attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
+    if sys.version_info < (3, 14):  # from there on annotations are computed when asked for, by a function of their own
+        attributes["__annotations__"] = func.__annotations__
+    cells = func.__closure__ or ()
+    filled = [(cell, cell.cell_contents) for cell in cells if _is_filled(cell)]
+    state = {"globals": used, "modules": modules, "cells": filled, "dict": func.__dict__, "attributes": attributes}
+    return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents
+    except ValueError:  # a variable that is not assigned yet
+        return False
+    return True
+
+
+def _class_token(cls: type) -> str:
+    """The name under which a class that goes by value is known in every process it reaches."""
+    with _token_lock:
+        token = _class_tokens.get(cls)
+        if token is None:
+            token = _class_tokens[cls] = f"{os.getpid()}-{os.urandom(8).hex()}"
+            _classes[token] = cls
+        return token
+
+
+def _known_class(token: str) -> type:
+    return _classes[token]
+
+
+def _register_class(token: str, cls: type) -> type:
+    with _token_lock:
+        _class_tokens[cls] = token
+        return _classes.setdefault(token, cls)
+
+
+def _make_class(token: str, meta: type, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
+    import types
+
+    known = _classes.get(token)
+    if known is not None:
+        return known
+    return _register_class(token, types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start)))
+
+
+def _make_enum(token: str, meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
+    known = _classes.get(token)
+    if known is not None:
+        return known
+    space = meta.__prepare__(name, bases)
+    for member, value in members.items():
+        space[member] = value
+    return _register_class(token, meta(name, bases, space))
+
+
+def _fill_class(cls: type, state: dict[str, Any]) -> None:
+    if _class_tokens.get(cls, "").startswith(f"{os.getpid()}-"):
+        return  # the class is at home here
+    for name, value in state.items():
+        setattr(cls, name, value)
+
+
+_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotate_func__", "__annotations_cache__"}
+
+
+def _reduce_class(cls: Any) -> Any:
+    """A class by value: an empty class of the same name and bases, then its attributes."""
+    token = _class_token(cls)
+    enum = _loaded("enum")
+    if enum and isinstance(cls, enum.EnumMeta):
+        members = {name: member._value_ for name, member in cls.__members__.items()}
+        state = {name: value for name, value in vars(cls).items() if name not in members
+                 and (not name.startswith("_") or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
+        made = (_make_enum, (token, type(cls), cls.__name__, cls.__bases__, members))
+    else:
+        slots = vars(cls).get("__slots__", ())
+        slots = (slots,) if isinstance(slots, str) else tuple(slots)
+        state = {name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
+                 and not (name in slots and isinstance(value, MemberDescriptorType))}
+        start = {"__module__": cls.__module__, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}
+        made = (_make_class, (token, type(cls), cls.__name__, cls.__bases__, start))
+    return (*made, state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}, None, None, _fill_class)
+
+
+def _dataclass_sentinel(name: str) -> Any:
+    import dataclasses
+
+    return getattr(dataclasses, name)
+
+
+def _reduce_sentinel(value: Any) -> Any:
+    """The unique objects that dataclasses compare by identity."""
+    return _dataclass_sentinel, (getattr(value, "name", "MISSING"),)
+
+
+def _rebuild_lru_cache(func: Any, maxsize: int | None, typed: bool) -> Any:
+    return lru_cache(maxsize, typed)(func)
+
+
+def _reduce_lru_cache(cached: Any) -> Any:
+    if _goes_by_name(cached):
+        return NotImplemented
+    settings = cached.cache_parameters()
+    return _rebuild_lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
+
+
+_REDUCERS: dict[type | str, Callable[[Any], Any]] = {
+    ModuleType: _reduce_module,
+    CellType: _reduce_cell,
+    property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
+    classmethod: lambda m: (classmethod, (m.__func__,)),
+    staticmethod: lambda m: (staticmethod, (m.__func__,)),
+    type(lru_cache(_is_filled)): _reduce_lru_cache,
+    "dataclasses._FIELD_BASE": _reduce_sentinel,
+    "dataclasses._MISSING_TYPE": _reduce_sentinel,
+    "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
+}
+_HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
+
+
+def _fill_property(prop: Any, state: dict[str, Any]) -> None:
+    prop.attrname = state["attrname"]
+
+
+class _Packer(Pickler):
+    """A pickler that sends by value what the other side cannot import."""
+
+    homeward = False  # whether it packs an answer: a class that came from there goes back as its token
+
+    def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
+        super().__init__(file, 5, buffer_callback=lambda buffer: self._keep(buffer, buffers))
+        self.spaces: dict[int, _Space] = {}
+        self.helper = helper  # cloudpickle's table of reducers, on the second try
+
+    @staticmethod
+    def _keep(buffer: Any, buffers: list[Any]) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < _IN_BAND:
+            return True
+        buffers.append(raw)
+        return False
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is FunctionType:
+            return NotImplemented if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
+        if isinstance(obj, type):
+            return self._override_class(obj)
+        reducer = _REDUCERS.get(kind)
+        if reducer is None and kind.__module__ in ("dataclasses", "functools"):
+            reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
+        if reducer is None and self.helper:
+            reducer = self.helper.get(kind)
+        return reducer(obj) if reducer else NotImplemented
+
+    def _override_class(self, cls: type) -> Any:
+        if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
+            return NotImplemented
+        if self.homeward and not _class_token(cls).startswith(f"{os.getpid()}-"):
+            return _known_class, (_class_token(cls),)
+        return _reduce_class(cls)
+
+    def _space_of(self, func: FunctionType) -> _Space:
+        space = self.spaces.get(id(func.__globals__))
+        if space is None:
+            space = self.spaces[id(func.__globals__)] = _Space(func.__globals__)
+        return space
+
+
+class _AnswerPacker(_Packer):
+    homeward = True
+
+
+def _pack_with(packer: type[_Packer], value: Any, helper: Any = None) -> list[Any]:
+    file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+    packer(file, buffers, helper).dump(value)
+    return [file.getvalue(), *buffers]
+
+
+def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
+    """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
+    leaves out is left to cloudpickle's reducers, if that package is installed."""
+    try:
+        return _pack_with(packer, value)
+    except Exception:  # noqa: BLE001 - a __reduce__ of the user may raise anything
+        try:
+            from cloudpickle import CloudPickler  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        except ImportError:
+            raise
+        return _pack_with(packer, value, CloudPickler.dispatch_table)
+
+
+def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
+    """The value of a parcel. `spaces` keeps the globals of functions that came by value from parcel to parcel."""
+    outer = getattr(_here, "spaces", None)
+    _here.spaces = {} if spaces is None else spaces
+    try:
+        return _loads(frames[0], buffers=frames[1:])
+    finally:
+        _here.spaces = outer
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds, each with the text that reaches it."""
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from (("{...}", item) for item in value)
+    elif isinstance(value, FunctionType):
+        names = zip(value.__code__.co_freevars, value.__closure__ or ())
+        yield from ((f" closes over {name}", cell.cell_contents) for name, cell in names if _is_filled(cell))
+        yield from ((f" uses global {name}", item) for name, item in _globals_of(value)[0].items())
+        yield from ((f" default {item!r}", item) for item in value.__defaults__ or ())
+    elif isinstance(value, MethodType):
+        yield ".__self__", value.__self__
+        yield ".__func__", value.__func__
+    elif not isinstance(value, ModuleType):
+        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+        for name in ("func", "args", "keywords") if type(value).__name__ == "partial" else ():
+            yield f".{name}", getattr(value, name)
+
+
+def _guilty_path(value: Any, packer: type[_Packer], path: str = "", seen: frozenset[int] = frozenset()) -> str:
+    """The path from a value that cannot be packed down to the object that is to blame, with the reason."""
+    for text, part in _parts(value) if id(value) not in seen and len(seen) < 50 else ():
+        try:
+            _pack(part, packer)
+        except Exception:  # noqa: BLE001 - whatever it raises, this part is on the path
+            return _guilty_path(part, packer, path + text, seen | {id(value)})
+    try:
+        _pack(value, packer)
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"{path} is a {type(value).__qualname__}: {error}"
+    return f"{path} (each part alone can be pickled)"
+
+
+def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
+    """As `_pack`; the error names the guilty object, seen from `what`."""
+    try:
+        return _pack(value, packer)
+    except Exception as error:
+        hint = "" if _find_package("cloudpickle") else " (the cloudpickle package, when installed, packs more types)"
+        raise PicklingError(f"{what} cannot be sent to another process: "
+                            f"{what}{_guilty_path(value, packer)}{hint}") from error
+
+
+# An error crosses as plain texts and, if it survives pickling, itself.
+
+_Described = tuple  # (type name, message, traceback text, frames of the exception or None)
+
+
+class RemoteTraceback(Exception):
+    """Shows the traceback of a task's error as it was in the worker: the cause of the error that you get."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def _revive_error(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    """An exception made without its `__init__`, whose parameters nobody knows."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+def _try_pack(value: Any) -> bool:
+    try:
+        _unpack(_pack(value, _AnswerPacker))
+    except Exception:  # noqa: BLE001 - the question is whether it can be packed at all
+        return False
+    return True
+
+
+def _pack_error(error: BaseException) -> list[Any] | None:
+    """The frames of an exception as its own type, without what cannot be pickled of it; None if that fails too."""
+    plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
+    args = tuple(arg if _try_pack(arg) else repr(arg) for arg in error.args)
+    for rebuilt in (error, _Revival(error, args, plain)):
+        try:
+            frames = _pack(rebuilt, _AnswerPacker)
+            again = _unpack(frames)
+            if type(again) is type(error) and str(again) == str(error):
+                return [bytes(frame) for frame in frames]
+        except Exception:  # noqa: BLE001 - its own pickling may fail in any way: then the next form
+            continue
+    return None
+
+
+class _Revival:
+    """Stands in a parcel for an exception that is to be made by `_revive_error`."""
+
+    def __init__(self, *recipe: Any) -> None:
+        self.recipe = recipe
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        error, args, attributes = self.recipe
+        return _revive_error, (type(error), args, attributes)
+
+
+def _describe_error(error: BaseException) -> _Described:
+    """What is sent of an error: its type's name, message, traceback, and the error itself where possible."""
+    import traceback
+
+    inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
+    text = "".join(traceback.format_exception(type(error), error, inner))
+    return (f"{type(error).__module__}.{type(error).__qualname__}", _text_of(error), text, _pack_error(error))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a __str__ of the user may raise anything
+        return repr(error.args)
+
+
+def _restore_error(described: _Described) -> BaseException:
+    """The error that a worker described, with the worker's traceback as its cause."""
+    name, message, text, frames = described
+    try:
+        error = _unpack(frames) if frames else None
+    except Exception:  # noqa: BLE001 - its class may not exist here, or refuse
+        error = None
+    if not isinstance(error, BaseException):
+        error = RuntimeError(f"{name}: {message}")
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def _name_task(error: BaseException, number: int) -> BaseException:
+    """The same error with a note that says which task raised it (before Python 3.11: in the text of its cause)."""
+    note = f"joblite: this is the error of task {number} (counted from 0)"
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    elif isinstance(error.__cause__, RemoteTraceback):
+        error.__cause__.args = (f"{note}\n{error.__cause__.args[0]}",)
+    return error
+
+
+def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
+    """Give back `obj`: parcels carry functions and classes by value without a wrapper. Kept for code that calls it.
+
+    >>> wrap_non_picklable_objects(len)
+    <built-in function len>
+    """
+    return obj
 
 
 # ======================================================================================================================
 # 6. Pools
 # ======================================================================================================================
+# Promise: a batch handed to a pool comes back as an outcome: values, errors by task, and which tasks were not started.
+# Whatever befalls a worker befalls one task.
+#
+#     |================== this process ==================|== socket ==|===== worker =====|
+#     submit(job) -> queue -> driver thread i  ---------- parcel -------->  unpack, run
+#         Future  <---------- driver thread i  <--------- parcel ---------  pack
+#                             alone reads and writes worker i
+#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when this
+#     process is gone
+#     page: 32 bytes shared with a worker: job at work, task at work, its start time, job to be interrupted
+#
+# Laws
+#   1. One job at a time per worker: a crash, a timeout or a kill has one task to blame.  test_killed_worker_fails_one_task
+#   2. A run that ends early leaves no task running in a process.                test_error_ends_running_tasks
+#   3. When this process is gone, for any reason, so is every process of ours.   test_no_process_outlives_a_killed_caller
+#   4. Nothing here keeps the interpreter from exiting.                          test_exit_does_not_wait_for_a_stuck_task
+#   5. A worker that dies idle is not noticed.                                   test_idle_death_is_not_noticed
+#
+#     data                  | who writes it                      | who may read it
+#     a worker's socket     | its driver thread                  | its driver thread
+#     a page                | worker: job, task, start; any thread that ends a job: interrupt | both sides
+#     job.worker            | the driver thread, under the worker's lock  | who ends the job, under that lock
+#     the control socket    | any thread, under the nursery's lock        | the same
+
+CHECKPOINT_S = 0.02  # a worker that has worked so long shows what is done and asks whether to go on; work lost with a
+#                      dead worker, and the unevenness at the end of a run, are of this size
+GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
+IDLE_S = 300.0  # a worker (and its thread) that has had nothing to do for so long is closed
+_START_TRIES = 3  # workers that die before they begin a job are replaced so often
+_RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
+
+_inside: str | None = None  # "process" in a worker process: what nested calls ask
+_cores: int | None = None  # in a worker process: the cores it may use for itself
+_local = threading.local()  # .inside: "thread" in a worker thread
+
+
+class TerminatedWorkerError(RuntimeError):
+    """A task's worker process ended before the task did: killed, crashed, or out of memory. The text says which task,
+    and which signal or exit code; the pool goes on with a new worker.
+
+    >>> issubclass(TerminatedWorkerError, RuntimeError)
+    True
+    """
+
+
+class Outcome:
+    """What came of a job: `values` of its first tasks, a filler where `errors` (offset -> exception) has an entry.
+    Tasks beyond `values` are to be done again, but for the one that `death` (offset, exception) names."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.errors: dict[int, BaseException] = {}
+        self.seconds = 0.0
+        self.death: tuple[int, BaseException] | None = None
+        self.alone = False  # whether the tasks to be done again must travel one by one
+
+    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
+        for offset, error in errors.items():
+            self.errors[len(self.values) + offset] = error
+        self.values += values
+        self.seconds += seconds
+
+    def fail(self, error: BaseException) -> None:
+        """The next task is the one that failed."""
+        self.errors[len(self.values)] = error
+        self.values.append(None)
+
+
+class Job:
+    """A batch on its way through a pool."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, tasks: Sequence[Task], timeout: float | None, keep_going: bool, shrinkable: bool) -> None:
+        self.number = next(self._numbers)
+        self.tasks = tasks
+        self.timeout = timeout  # seconds that its one task may run
+        self.keep_going = keep_going  # whether the tasks after a failed one are run
+        self.shrinkable = shrinkable  # whether a pool may give back what it has not started
+        self.future: Future[Outcome]
+        self.worker: Any = None  # the worker process that runs it now
+        self.started: float | None = None  # when its thread began (time.monotonic)
+        self.parcel: Any = None  # what a pool of processes sends
+
+
+def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
+    """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
+
+    `mark[1]` is set to the place of the call at work, counted from 1. `checkpoint(values, errors, seconds)` is asked
+    every CHECKPOINT_S whether to go on with fresh lists.
+    """
+    clock = time.monotonic
+    values: list[Any] = []
+    errors: dict[int, BaseException] = {}
+    begun = clock()
+    for place, (func, args, kwargs) in enumerate(calls, 1):
+        mark[1] = place
+        try:
+            values.append(func(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt end only their task
+            errors[len(values)] = error
+            values.append(None)
+            if not keep_going or isinstance(error, KeyboardInterrupt):
+                break
+        now = clock()
+        if now - begun > CHECKPOINT_S:
+            if not checkpoint(values, errors, now - begun):
+                return [], {}, 0.0
+            values, errors, begun = [], {}, clock()
+    return values, errors, clock() - begun
+
+
+# ---- the side of the worker ----
+
+_JOB, _TASK, _START, _INTERRUPT = range(4)  # places in a page
+_PAGE_NBYTES = 32
+
+
+class _Channel:
+    """Messages of several frames over one stream socket: the number of frames, their sizes, then their bytes."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.rest = b""  # what was read of the next message
+
+    def send(self, frames: Sequence[Any]) -> None:
+        views = [memoryview(frame).cast("B") for frame in frames]
+        head = struct.pack(f"<I{len(views)}Q", len(views), *map(len, views))
+        pending = [memoryview(head), *views]
+        while pending:
+            sent = self.sock.sendmsg(pending[:512])  # the system takes at most 1024 buffers a call
+            while pending and sent >= len(pending[0]):
+                sent -= len(pending.pop(0))
+            if sent:
+                pending[0] = pending[0][sent:]
+
+    def receive(self) -> list[Any]:
+        """The next message's frames. EOFError when the other side is gone."""
+        data = self.rest or self._more(65536)
+        while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
+            data += self._more(65536)
+        count = struct.unpack_from("<I", data)[0]
+        sizes = struct.unpack_from(f"<{count}Q", data, 4)
+        at, frames = 4 + 8 * count, []
+        for size in sizes:
+            if at + size <= len(data):
+                frames.append(data[at:at + size])
+            else:
+                frames.append(self._fill(bytearray(size), data[at:]))
+            at += size
+        self.rest = data[at:]
+        return frames
+
+    def _more(self, most: int) -> bytes:
+        data = self.sock.recv(most)
+        if not data:
+            raise EOFError
+        return data
+
+    def _fill(self, frame: bytearray, begun: bytes) -> bytearray:
+        frame[:len(begun)] = begun
+        view = memoryview(frame)[len(begun):]
+        while view:
+            got = self.sock.recv_into(view)
+            if not got:
+                raise EOFError
+            view = view[got:]
+        return frame
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+_ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after _PART it waits for a word
+_GO_ON, _STOP, _AGAIN = b"go on", b"stop", b"again"  # the words it gets
+
+
+class _Desk:
+    """All that a worker process keeps: its channel, its page, and the functions of the runs it serves."""
+
+    def __init__(self, sock: Any, page: Any) -> None:
+        self.channel = _Channel(sock)
+        self.page = page
+        self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
+        self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
+        self.limits: dict[str, str] = {}  # environment variables that hold native thread pools down
+
+    def serve(self) -> None:
+        """Answer messages until the other side is gone."""
+        while True:
+            try:
+                frames = self.channel.receive()
+            except (EOFError, OSError):
+                return
+            if frames[0] == _AGAIN:
+                self.send(_ANSWER, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
+                continue
+            self.retained = []
+            self.answer(frames)
+
+    def answer(self, frames: list[Any]) -> None:
+        import marshal
+
+        number, run, keep_going, forgotten, functions, world = marshal.loads(frames[0])
+        self.page[_TASK] = 0
+        self.page[_JOB] = number
+        try:
+            for gone in forgotten:
+                self.runs.pop(gone, None)
+            if world:
+                _enter_world(world, self.limits)
+            calls = self.unpack(run, functions, frames[1:])
+        except BaseException as error:  # noqa: BLE001 - unpickling runs code of the user
+            self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
+        else:
+            self.page[_START] = time.monotonic_ns()
+            values, errors, seconds = _run_calls(calls, keep_going, self.page, self.checkpoint)
+            self.page[_TASK] = 0  # from here on an interrupt comes too late
+            self.send_values(_ANSWER, values, errors, seconds)
+        self.page[_JOB] = 0
+        _flush_streams()
+
+    def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
+        table, spaces = self.runs.setdefault(run, ({}, {}))
+        at = 0
+        for key, count in functions:
+            table[key] = _unpack(frames[at:at + count], spaces)
+            at += count
+        keys, args, kwargs = _unpack(frames[at:], spaces)
+        called = itertools.repeat(table[keys]) if isinstance(keys, int) else [
+            table[key] if isinstance(key, int) else key[0] for key in keys]
+        return zip(called, args, kwargs or itertools.repeat({}))
+
+    def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+        self.send_values(_PART, values, errors, seconds)
+        _flush_streams()
+        while True:
+            word = self.channel.receive()[0]
+            if word != _AGAIN:
+                return word == _GO_ON
+            self.send(_PART, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
+
+    def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
+        described = {offset: _describe_error(error) for offset, error in errors.items()}
+        try:
+            frames = _pack(values, _AnswerPacker)
+        except Exception:  # noqa: BLE001 - a value's pickling may raise anything: then find out which
+            self.retained = values
+            self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
+        else:
+            small = sum(len(frame) for frame in frames) <= _RETAIN_NBYTES
+            self.retained = values if small else []
+            if small or len(values) == 1:
+                self.send(kind, [(False, frames)], described, seconds)
+            else:
+                self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
+
+    def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, _Described], seconds: float,
+             each: bool = False) -> None:
+        """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
+        import marshal
+
+        layout = [(bad, len(frames)) for bad, frames in packed] if each else None
+        head = marshal.dumps((kind, seconds, errors, layout))
+        self.channel.send([head, *(frame for _, frames in packed for frame in frames)])
+
+
+def _pack_value(value: Any) -> tuple[bool, list[Any]]:
+    """One result: (False, its frames), or (True, the frames of a description of why it cannot be packed)."""
+    try:
+        return False, _pack_or_explain(value, "the result", _AnswerPacker)
+    except PicklingError as error:
+        return True, _pack(_describe_error(error))
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # closed, missing, or a full pipe's reader is gone: not our matter
+            pass
+
+
+def _world() -> tuple[Any, ...]:
+    """What of this process a task may depend on: current directory, import path, environment, and multiprocessing's key."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was deleted
+        folder = ""
+    environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
+    multiprocessing = _loaded("multiprocessing.process")
+    key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
+    return folder, list(sys.path), dict(os.environ if environ is None else environ), key
+
+
+def _enter_world(world: tuple[Any, ...], limits: dict[str, str]) -> None:
+    """Take over the caller's world; `limits` are variables that hold unless the caller has set them."""
+    folder, path, environ, key = world
+    sys.path[:] = path
+    if folder:
+        try:
+            os.chdir(folder)
+        except OSError:  # deleted since: a task that needs it will say so
+            pass
+    environ = limits | {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
+    if key:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = key
+
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+                     "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def _work(sock: Any, page: Any) -> None:
+    """The life of a worker process, from its first byte to its end."""
+    global _inside
+    import signal
+
+    _inside = "process"
+    desk = _Desk(sock, page)
+
+    def interrupt(*_: Any) -> None:
+        if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    random = _loaded("random")
+    if random:  # forked siblings must not share their random numbers
+        random.seed()
+    try:
+        if _set_up(desk):
+            desk.serve()
+    except KeyboardInterrupt:
+        pass  # came as the task ended: whoever sent it wants this worker gone or idle
+    finally:
+        _flush_streams()
+        os._exit(0)
+
+
+def _set_up(desk: _Desk) -> bool:
+    """Receive and apply the pool's settings; False when the initializer failed, which is then told."""
+    global _cores
+    try:
+        frames = desk.channel.receive()
+    except (EOFError, OSError):
+        return False
+    try:
+        world, _cores, desk.limits, packed = _loads(frames[0])
+        _enter_world(world, desk.limits)
+        if packed:
+            initializer, initargs = _unpack(_split(packed))
+            initializer(*initargs)
+    except BaseException as error:  # noqa: BLE001 - whatever an initializer raises is told
+        desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
+        return False
+    return True
+
+
+# ---- the nursery, and starting without one ----
+
+_REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
+_REPLY = struct.Struct("<qq")  # worker number, wait status
+_FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
+
+_BOOT = """\
+import os, sys
+os.closerange(3, 4096) if {close} else None
+from importlib.machinery import ModuleSpec, SourceFileLoader
+loader = SourceFileLoader({name!r}, {path!r})
+module = type(sys)({name!r})
+module.__file__, module.__loader__ = {path!r}, loader
+module.__spec__ = ModuleSpec({name!r}, loader, origin={path!r})
+sys.modules[{name!r}] = module
+exec(loader.get_code({name!r}), module.__dict__)
+module.{entry}
+"""  # a child loads this very file under the name it has here, so that a package around it is not imported
+
+
+def _interpreter_command(entry: str, close: bool) -> list[str]:
+    """The command line of a fresh interpreter with this one's flags, which runs one function of this file."""
+    flags = sys.flags
+    options = ["-" + letter for letter, on in (("B", flags.dont_write_bytecode), ("s", flags.no_user_site),
+                                               ("S", flags.no_site), ("E", flags.ignore_environment)) if on]
+    options += ["-O"] * flags.optimize
+    options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry, close=close)
+    return [sys.executable, *options, "-c", code]
+
+
+def _make_page(fd: int | None = None) -> tuple[Any, int]:
+    """A page (as four numbers) and the descriptor under which another process can map it too."""
+    import mmap
+
+    if fd is None:
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("joblite-page")
+        else:
+            import tempfile
+
+            fd, path = tempfile.mkstemp(prefix="joblite-")
+            os.unlink(path)
+        os.ftruncate(fd, _PAGE_NBYTES)
+    return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
+
+
+def _die_with(pipe: int) -> None:
+    """Have the kernel kill this process group when the other end of the pipe closes, even in the midst of a task."""
+    import fcntl
+    import signal
+
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC)
+    else:  # only Linux lets us choose the signal: elsewhere a thread waits for the end
+        def wait() -> None:
+            os.read(pipe, 1)
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+class _NurseryLoop:
+    """The nursery's own side: forks, signals and buries workers until its caller is gone."""
+
+    def __init__(self) -> None:
+        import select
+        import signal
+        import socket
+
+        self.control = socket.socket(fileno=os.dup(0))
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.close(null)
+        self.poll = select.poll()
+        self.poll.register(self.control, select.POLLIN)
+        self.caller = self._watch_caller()
+        self.wake, wake = socket.socketpair()
+        wake.setblocking(False)
+        self.wake.setblocking(False)
+        self.poll.register(self.wake, select.POLLIN)
+        self.wake_end = wake
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno())
+        self.workers: dict[int, tuple[int, Any, int]] = {}  # number -> pid, a copy of its socket, its life line
+        self.fates: dict[int, int] = {}  # number -> wait status of a dead one
+
+    def _watch_caller(self) -> int:
+        """A descriptor that tells the end of the caller, even while a forked child of it holds the control socket."""
+        import select
+
+        try:
+            caller = os.pidfd_open(os.getppid())
+        except (AttributeError, OSError):  # not on this system: the control socket alone tells
+            return -1
+        self.poll.register(caller, select.POLLIN)
+        return caller
+
+    def run(self) -> None:
+        import signal
+
+        try:
+            while True:
+                ready = {fd for fd, _ in self.poll.poll()}
+                if self.caller in ready:
+                    return
+                if self.wake.fileno() in ready:
+                    self.bury()
+                if self.control.fileno() in ready and not self.obey():
+                    return
+        finally:
+            for pid, _, _ in self.workers.values():
+                _kill_group(pid, signal.SIGKILL)
+            os._exit(0)
+
+    def obey(self) -> bool:
+        """Carry out one request; False when the caller is gone."""
+        import socket
+
+        data, fds, _, _ = socket.recv_fds(self.control, _REQUEST.size, 2)
+        if len(data) < _REQUEST.size:
+            return False
+        what, number, sig = _REQUEST.unpack(data)
+        if what == _FORK:
+            self.fork(number, *fds)
+        elif what == _SIGNAL and number in self.workers:
+            _kill_group(self.workers[number][0], sig)
+        elif what == _FATE:
+            self.control.sendall(_REPLY.pack(number, self.fate(number)))
+        return True
+
+    def fork(self, number: int, fd: int, page_fd: int) -> None:
+        import socket
+
+        sock = socket.socket(fileno=fd)
+        inner, line = os.pipe()
+        pid = os.fork()
+        if pid:
+            try:
+                os.setpgid(pid, pid)  # both sides do it: whichever comes first
+            except OSError:  # already dead
+                pass
+            os.close(page_fd)
+            os.close(inner)
+            self.workers[number] = pid, sock, line
+        else:
+            self.become_worker(sock, page_fd, inner, line)
+
+    def become_worker(self, sock: Any, page_fd: int, inner: int, line: int) -> None:
+        import signal
+
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for _, other, other_line in self.workers.values():
+            other.close()
+            os.close(other_line)
+        for sock_ in (self.control, self.wake, self.wake_end):
+            sock_.close()
+        os.close(line)
+        if self.caller >= 0:
+            os.close(self.caller)
+        _die_with(inner)
+        page, _ = _make_page(page_fd)
+        os.close(page_fd)
+        _work(sock, page)
+
+    def bury(self) -> None:
+        """Learn how workers died, and let their drivers know: a grandchild may still hold the socket."""
+        try:
+            self.wake.recv(4096)
+        except OSError:
+            pass
+        for number in list(self.workers):
+            pid, status = os.waitpid(self.workers[number][0], os.WNOHANG)
+            if pid:
+                self.rest(number, status)
+
+    def rest(self, number: int, status: int) -> None:
+        import signal
+        import socket
+
+        pid, sock, line = self.workers.pop(number)
+        self.fates[number] = status
+        _kill_group(pid, signal.SIGKILL)  # what the worker started
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the driver closed its end
+            pass
+        sock.close()
+        os.close(line)
+
+    def fate(self, number: int) -> int:
+        """The wait status of a worker whose socket has closed; if it lives all the same, it is made to die."""
+        import signal
+
+        if number in self.workers:
+            pid = self.workers[number][0]
+            _kill_group(pid, signal.SIGKILL)
+            self.rest(number, os.waitpid(pid, 0)[1])
+        return self.fates.pop(number, 0)
+
+
+def _kill_group(pid: int, sig: int) -> None:
+    try:
+        os.killpg(pid, sig)
+    except (ProcessLookupError, PermissionError):  # gone, or (macOS) a zombie
+        pass
+
+
+def _nursery_main() -> None:
+    """What the nursery process runs."""
+    import gc
+
+    gc.freeze()  # forked workers share these objects' pages
+    _NurseryLoop().run()
+
+
+_sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
+
+
+class _Nursery:
+    """The caller's handle on its nursery process. Any thread may use it: the lock guards the control socket."""
+
+    def __init__(self) -> None:
+        import socket
+
+        self.lock = threading.Lock()
+        self.control, theirs = socket.socketpair()
+        _sockets.add(self.control)
+        command = _interpreter_command("_nursery_main()", True)
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
+        self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0)
+        theirs.close()
+        self.numbers = itertools.count(1)
+        self.home = os.getpid()
+
+    def start(self, sock: Any, page_fd: int) -> int:
+        """Have a worker forked that serves the other end of `sock`; gives the worker's number."""
+        import socket
+
+        with self.lock:
+            number = next(self.numbers)
+            socket.send_fds(self.control, [_REQUEST.pack(_FORK, number, 0)], [sock.fileno(), page_fd])
+        return number
+
+    def signal(self, number: int, sig: int) -> None:
+        with self.lock:
+            try:
+                self.control.sendall(_REQUEST.pack(_SIGNAL, number, sig))
+            except OSError:  # the nursery is gone, and its workers with it
+                pass
+
+    def fate(self, number: int) -> int | None:
+        """The wait status of a worker that closed its socket; None when the nursery is gone too."""
+        with self.lock:
+            try:
+                self.control.sendall(_REQUEST.pack(_FATE, number, 0))
+                reply = self.control.recv(_REPLY.size)
+            except OSError:
+                return None
+        return _REPLY.unpack(reply)[1] if reply else None
+
+    def lives(self) -> bool:
+        """Whether the nursery process runs. (A dead one is buried here.)"""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] == 0
+        except ChildProcessError:  # somebody else waited for it
+            return False
+
+    def close(self) -> None:
+        """End the nursery and all workers it forked."""
+        self.control.close()
+        if self.home != os.getpid():
+            return  # a forked copy: only lets go
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+
+
+def _fresh_worker_main(fd: int, page_fd: int, line: int) -> None:
+    """What a worker runs that was started as a fresh interpreter."""
+    import socket
+
+    if HAS_FORK:
+        os.setpgid(0, 0)
+    _die_with(line)
+    page, _ = _make_page(page_fd)
+    os.close(page_fd)
+    _work(socket.socket(fileno=fd), page)
+
+
+class _Spawner:
+    """Starts each worker as a fresh interpreter: where there is no fork, or when asked to. Same methods as _Nursery."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.workers: dict[int, tuple[Any, int]] = {}  # number -> Popen, life line
+        self.numbers = itertools.count(1)
+
+    def start(self, sock: Any, page_fd: int) -> int:
+        import subprocess
+
+        inner, line = os.pipe()
+        fds = (sock.fileno(), page_fd, inner)
+        entry = f"_fresh_worker_main({sock.fileno()}, {page_fd}, {inner})"
+        process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL)
+        os.close(inner)
+        with self.lock:
+            number = next(self.numbers)
+            self.workers[number] = process, line
+        return number
+
+    def signal(self, number: int, sig: int) -> None:
+        with self.lock:
+            known = self.workers.get(number)
+        if known and known[0].poll() is None:
+            try:
+                known[0].send_signal(sig) if sys.platform == "win32" else os.killpg(known[0].pid, sig)
+            except ProcessLookupError:  # it has not yet made its group
+                known[0].send_signal(sig)
+
+    def fate(self, number: int) -> int | None:
+        with self.lock:
+            process, line = self.workers.pop(number, (None, -1))
+        if process is None:
+            return None
+        process.kill()  # its socket has closed: if it lives all the same, it must die
+        code = process.wait()
+        os.close(line)
+        return -code if code < 0 else code << 8
+
+    def lives(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        for number in list(self.workers):
+            self.fate(number)
+
+
+# ---- the side of the caller ----
+
+
+def _death_of(status: int | None) -> str:
+    """In words, how a process ended that has this wait status."""
+    import signal
+
+    if status is None:
+        return "ended together with the nursery process, which was killed"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "unknown"
+        hint = "; if nobody sent it, the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"was killed by signal {number} ({name}){hint}"
+    return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
+
+
+_starters: dict[str, Any] = {}  # start method -> nursery or spawner
+_starters_lock = threading.Lock()  # guards the dict above
+
+
+def _starter_of(start: str) -> Any:
+    """The living nursery (or spawner) of this process."""
+    with _starters_lock:
+        starter = _starters.get(start)
+        if starter is None or not starter.lives():
+            starter = _starters[start] = _Nursery() if start == "nursery" else _Spawner()
+        return starter
+
+
+class _Worker:
+    """The caller's handle on one worker process. The driver thread owns it; `end` may come from any thread."""
+
+    def __init__(self, pool: _ProcessPool) -> None:
+        import socket
+
+        self.pool = pool
+        self.lock = threading.Lock()  # guards .job
+        self.job: Job | None = None
+        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has
+        ours, theirs = socket.socketpair()
+        _sockets.add(ours)
+        self.channel = _Channel(ours)
+        self.page, page_fd = _make_page()
+        self.starter = _starter_of(pool.start)
+        self.number = self.starter.start(theirs, page_fd)
+        theirs.close()
+        os.close(page_fd)
+        self.world = pool.first_world
+        self.channel.send(pool.settings_parcel)
+
+    def begin(self, job: Job) -> None:
+        with self.lock:
+            self.job = job
+            job.worker = self
+        self.channel.send(self.message(job))
+
+    def message(self, job: Job) -> list[Any]:
+        import marshal
+
+        context, functions, frames = job.parcel
+        known = self.known.setdefault(context, set())
+        missing = [key for key in functions if key not in known]
+        known.update(missing)
+        over = [context for context in self.known if context.over]
+        for gone in over:
+            del self.known[gone]
+        world = context.world if context.world != self.world else None
+        self.world = context.world
+        sizes = [(key, len(functions[key])) for key in missing]
+        head = marshal.dumps((job.number, context.number, job.keep_going, [gone.number for gone in over], sizes, world))
+        return [head, *(frame for key in missing for frame in functions[key]), *frames]
+
+    def has_begun(self, job: Job) -> bool:
+        return self.page[_JOB] == job.number
+
+    def seconds_left(self, job: Job) -> float:
+        """What remains of the task's time; all of it while the task has not begun."""
+        assert job.timeout is not None
+        if not self.has_begun(job) or self.page[_TASK] == 0:
+            return job.timeout
+        return job.timeout - (time.monotonic_ns() - self.page[_START]) / 1e9
+
+    def wait(self, job: Job) -> bool:
+        """Wait for the worker's next word; False when the task's time is up before."""
+        while True:
+            left = self.seconds_left(job)
+            if left <= 0:
+                return False
+            if self.says_something(left):
+                return True
+
+    def says_something(self, seconds: float) -> bool:
+        """Whether there is something to read within so many seconds (or the end of the worker to be noticed)."""
+        import select
+
+        ready = select.poll()
+        ready.register(self.channel.sock, select.POLLIN)
+        return bool(ready.poll(seconds * 1000 + 1))
+
+    def finish(self, job: Job) -> None:
+        with self.lock:
+            self.job = job.worker = None
+
+    def end(self, job: Job, sig: int) -> None:
+        """Send a signal to the worker if it still runs this job. (SIGINT reaches the task of this job only.)"""
+        with self.lock:
+            if self.job is job:
+                self.page[_INTERRUPT] = job.number
+                self.starter.signal(self.number, sig)
+
+    def close(self) -> str:
+        """End the worker, whatever it does; gives how it ended."""
+        self.channel.close()
+        return _death_of(self.starter.fate(self.number))
+
+
+class _Pool:
+    """Threads that each take jobs from one queue; what they do with a job is what a kind of pool adds in `handle`."""
+
+    def __init__(self, size: int, idle_s: float = IDLE_S) -> None:
+        from queue import SimpleQueue
+
+        self.size = size
+        self.idle_s = idle_s
+        self.queue: Any = SimpleQueue()
+        self.lock = threading.Lock()  # guards the two below
+        self.threads: set[threading.Thread] = set()
+        self.idle = 0  # threads that wait and have not been promised a job
+
+    def enter(self) -> Any:
+        """A run begins: what `prepare` and `leave` get."""
+
+    def prepare(self, job: Job, context: Any) -> None:
+        """Make ready in the caller's thread what `submit` needs."""
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        from concurrent.futures import Future
+
+        job.future = Future()
+        self.queue.put(job)
+        with self.lock:
+            if self.idle:
+                self.idle -= 1
+            elif len(self.threads) < self.size:
+                thread = threading.Thread(target=self.serve, daemon=True, name="joblite-driver")
+                self.threads.add(thread)
+                thread.start()
+        return job.future
+
+    def serve(self) -> None:
+        """The life of one thread: jobs, until idle for long or told to stop."""
+        state: list[Any] = []
+        try:
+            while (job := self.next_job()) is not None:
+                if job.future.set_running_or_notify_cancel():
+                    self.settle(job, state)
+                del job
+        finally:
+            self.close_state(state)
+            with self.lock:
+                self.threads.discard(threading.current_thread())
+
+    def settle(self, job: Job, state: list[Any]) -> None:
+        try:
+            outcome = self.handle(job, state)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+            job.future.set_exception(error)
+        else:
+            job.future.set_result(outcome)
+
+    def next_job(self) -> Job | None:
+        from queue import Empty
+
+        try:
+            return self.queue.get_nowait()
+        except Empty:
+            with self.lock:
+                self.idle += 1
+        try:
+            return self.queue.get(timeout=self.idle_s)
+        except Empty:
+            with self.lock:
+                if self.idle:
+                    self.idle -= 1
+                    return None
+            return self.queue.get()  # promised in this very moment
+
+    def is_hungry(self) -> bool:
+        """Whether a worker has nothing to do, so that a long job had better give some tasks back."""
+        return self.queue.empty() and (self.idle > 0 or len(self.threads) < self.size)
+
+    def handle(self, job: Job, state: list[Any]) -> Outcome:
+        raise NotImplementedError
+
+    def close_state(self, state: list[Any]) -> None:
+        """Close what `handle` put into its thread's `state`."""
+
+    def end(self, jobs: Iterable[Job]) -> None:
+        """Stop these jobs: those that wait at once, those at work as soon as may be."""
+        for job in jobs:
+            job.future.cancel()
+
+    def leave(self, context: Any) -> None:
+        """The run is over."""
+
+    def stop(self, wait: bool = True) -> None:
+        """Let the threads end after what is queued."""
+        self.idle_s = 0.0
+        with self.lock:
+            threads = list(self.threads)
+        for _ in threads:
+            self.queue.put(None)
+        for thread in threads if wait else ():
+            thread.join()
+
+
+class _ThreadPool(_Pool):
+    """Runs jobs in threads of this process. It lives for one run."""
+
+    def handle(self, job: Job, state: Any) -> Outcome:
+        _local.inside = "thread"
+        outcome = Outcome()
+
+        def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+            outcome.add(values, errors, seconds)
+            return not (job.shrinkable and self.is_hungry())
+
+        job.started = time.monotonic()
+        outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
+        return outcome
+
+    def abandon(self) -> None:
+        """One thread is stuck in a task that ran out of time: another may take its place."""
+        self.size += 1
+
+    def leave(self, context: Any) -> None:
+        self.stop(wait=False)
+
+
+class _Context:
+    """What the jobs of one run share on their way to worker processes: the caller's world, and functions packed once."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self) -> None:
+        self.number = next(self._numbers)
+        self.world = _world()
+        self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
+        self.over = False
+
+    def find(self, func: Any) -> tuple[int, list[Any]]:
+        known = self.packed.get(id(func))
+        if known is None:
+            known = self.packed[id(func)] = (len(self.packed), func, _pack_or_explain(func, "the function"))
+        return known[0], known[2]
+
+    def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
+        """(this, frames by function key, frames of the batch) for some tasks. Functions travel by key; other callables
+        (bound methods, partials, instances) with the batch, since their state may differ from batch to batch."""
+        funcs, args, kwargs = zip(*tasks)
+        named: dict[int, list[Any]] = {}
+        keys: Any = []
+        for func in funcs[:1] if len(set(map(id, funcs))) == 1 else funcs:
+            if type(func) in _PLAIN_CALLABLES:
+                key, frames = self.find(func)
+                named[key] = frames
+                keys.append(key)
+            else:
+                keys.append((func,))
+        if len(keys) == 1:
+            keys = keys[0] if isinstance(keys[0], int) else keys * len(tasks)
+        return self, named, _pack((keys, args, kwargs if any(kwargs) else None))
+
+    def close(self) -> None:
+        self.over = True
+        self.packed.clear()
+
+
+_PLAIN_CALLABLES = (FunctionType, type(len), type)
+
+
+class _ProcessPool(_Pool):
+    """Worker processes, each driven by one thread. It outlives runs."""
+
+    def __init__(self, size: int, start: str, idle_s: float, cores: int, limits: Any, initializer: bytes) -> None:
+        super().__init__(size, idle_s)
+        self.start = start
+        self.first_world = _world()
+        self.settings_parcel = _pack((self.first_world, cores, dict(limits), initializer))
+        _starter_of(start)  # it comes up while the caller cuts its first batches
+
+    def enter(self) -> _Context:
+        return _Context()
+
+    def prepare(self, job: Job, context: _Context) -> None:
+        job.parcel = context.pack(job.tasks)
+
+    def leave(self, context: _Context) -> None:
+        context.close()
+
+    def close_state(self, state: list[Any]) -> None:
+        while state:
+            state.pop().close()
+
+    def handle(self, job: Job, state: list[Any]) -> Outcome:
+        """Have the job done by this thread's worker. The worker may turn out to be dead: then by a new one."""
+        outcome = Outcome()
+        for _ in range(_START_TRIES):
+            if not state:
+                state.append(_Worker(self))
+            worker = state[0]
+            try:
+                worker.begin(job)
+                self.converse(worker, job, outcome)
+                worker.finish(job)
+                return outcome
+            except (EOFError, OSError):
+                worker.finish(job)
+                begun, place = worker.has_begun(job), worker.page[_TASK]
+                death = state.pop().close()
+                if begun:
+                    break
+        return self.mourn(job, outcome, place, death)
+
+    def mourn(self, job: Job, outcome: Outcome, place: int, death: str) -> Outcome:
+        """Say of a job whose worker died which of its tasks is to blame."""
+        if len(outcome.values) < len(job.tasks):
+            if place == 0 and len(job.tasks) > 1:  # it died while it unpacked the job, or packed the answer
+                outcome.alone = True
+            else:
+                outcome.death = max(place - 1, 0), TerminatedWorkerError(f"the worker process of this task {death}")
+        return outcome
+
+    def converse(self, worker: _Worker, job: Job, outcome: Outcome) -> None:
+        """Hear the worker out: parts, then the answer."""
+        while True:
+            if job.timeout is not None and not worker.wait(job):
+                return self.time_out(worker, job, outcome)
+            kind, values, errors, seconds = self.hear(worker)
+            if kind == _INIT_FAILED:
+                raise InitializerError(errors[0])
+            if kind == _BAD_PARCEL:
+                if len(job.tasks) == 1:
+                    outcome.fail(errors[0])
+                outcome.alone = True
+                return
+            outcome.add(values, errors, seconds)
+            if kind == _ANSWER:
+                return
+            stop = job.shrinkable and self.is_hungry()
+            worker.channel.send([_STOP if stop else _GO_ON])
+
+    def hear(self, worker: _Worker) -> tuple[int, list[Any], dict[int, BaseException], float]:
+        """One message of a worker: (kind, values, errors by offset, seconds)."""
+        import marshal
+
+        frames = worker.channel.receive()
+        kind, seconds, described, layout = marshal.loads(frames[0])
+        errors = {offset: _restore_error(text) for offset, text in described.items()}
+        if layout is None and len(frames) > 1:
+            try:
+                return kind, _unpack(frames[1:]), errors, seconds
+            except Exception:  # noqa: BLE001 - a value's unpickling may raise anything: ask for them one by one
+                worker.channel.send([_AGAIN])
+                frames = worker.channel.receive()
+                layout = marshal.loads(frames[0])[3]
+        values = []
+        at = 1
+        for offset, (bad, count) in enumerate(layout or ()):
+            value, error = _open_value(bad, frames[at:at + count])
+            at += count
+            values.append(value)
+            if error and offset not in errors:
+                errors[offset] = error
+        return kind, values, errors, seconds
+
+    def time_out(self, worker: _Worker, job: Job, outcome: Outcome) -> None:
+        import signal
+
+        outcome.fail(_timeout_error(f"the task ran longer than timeout={job.timeout:g} s"))
+        worker.end(job, signal.SIGINT)
+        if not worker.says_something(GRACE_S):
+            worker.end(job, signal.SIGKILL)
+        self.hear(worker)  # an answer that comes too late, or EOFError: `handle` replaces the worker
+
+    def end(self, jobs: Iterable[Job]) -> None:
+        import signal
+        from concurrent.futures import wait
+
+        running = [job for job in jobs if not job.future.cancel()]
+        for sig in (signal.SIGINT, signal.SIGKILL):
+            for job in running:
+                worker = job.worker
+                if worker is not None:
+                    worker.end(job, sig)
+            wait([job.future for job in running], timeout=GRACE_S)
+
+
+def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None]:
+    """(value, None) or (None, error) from the frames of one result."""
+    try:
+        value = _unpack(frames)
+    except Exception as error:  # noqa: BLE001 - a value's unpickling may raise anything
+        return None, RuntimeError(f"the result could not be unpickled here: {type(error).__name__}: {error}")
+    return (None, _restore_error(value)) if bad else (value, None)
+
+
+class InitializerError(Exception):
+    """Carries what a pool's initializer raised to the run that first used the pool."""
+
+
+@lru_cache(maxsize=1)
+def _timeout_type() -> type[Exception]:
+    """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
+    import multiprocessing.context
+
+    space = {"__module__": __name__, "__doc__": "A task ran longer than `timeout` allows. Also a multiprocessing one."}
+    return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
+
+
+def _timeout_error(text: str) -> Exception:
+    return _timeout_type()(text)
+
+
+# ---- any executor ----
+
+
+def _join(frames: Sequence[Any]) -> bytes:
+    """Frames as one bytes object, for wires that carry only that."""
+    sizes = [memoryview(frame).nbytes for frame in frames]
+    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
+
+
+def _split(data: bytes) -> list[Any]:
+    count = struct.unpack_from("<I", data)[0]
+    at, frames = 4 + 8 * count, []
+    for size in struct.unpack_from(f"<{count}Q", data, 4):
+        frames.append(data[at:at + size])
+        at += size
+    return frames
+
+
+def _run_parcel(data: bytes) -> bytes:
+    """What an executor of somebody else runs: a parcel of calls in, a parcel of (values, errors, seconds) out."""
+    calls, keep_going, shrinkable = _unpack(_split(data))
+    done = Outcome()
+
+    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+        done.add(values, errors, seconds)
+        return not shrinkable or done.seconds < _FAR_S
+
+    _local.inside = "process"
+    try:
+        done.add(*_run_calls(calls, keep_going, [0, 0], checkpoint))
+    finally:
+        _local.inside = None
+    errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
+    packed = [_pack_value(value) for value in done.values]
+    return _join(_pack(([(bad, _join(frames)) for bad, frames in packed], errors, done.seconds)))
+
+
+_FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
+
+
+class _ExecutorPool(_Pool):
+    """Runs jobs on an executor of somebody else, which is never closed here (unless `owned`)."""
+
+    def __init__(self, executor: Executor, size: int, owned: bool = False) -> None:
+        super().__init__(size)
+        self.executor = executor
+        self.owned = owned
+        self.by_reference = _shares_memory(executor)
+
+    def prepare(self, job: Job, context: Any) -> None:
+        if not self.by_reference:
+            job.parcel = _join(_pack((list(job.tasks), job.keep_going, job.shrinkable)))
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        from concurrent.futures import Future
+
+        if self.by_reference:
+            job.future = self.executor.submit(_ThreadPool.handle, self, job, [])  # type: ignore[arg-type]
+            return job.future
+        job.future = Future()
+        inner = self.executor.submit(_run_parcel, job.parcel)
+        job.worker = inner
+        inner.add_done_callback(lambda done: _translate(done, job.future))
+        return job.future
+
+    def end(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            if job.worker is not None:
+                job.worker.cancel()
+            job.future.cancel()
+
+    def is_hungry(self) -> bool:
+        return False
+
+    def stop(self, wait: bool = True) -> None:
+        if self.owned:
+            self.executor.shutdown(wait=wait, cancel_futures=True)
+
+
+def _shares_memory(executor: Executor) -> bool:
+    """Whether an executor's workers are threads of this interpreter."""
+    pool = _loaded("concurrent.futures.thread")
+    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and "Interpreter" not in type(executor).__name__
+
+
+def _translate(done: Any, future: Future[Outcome]) -> None:
+    """Hand the result of an executor's future on as an outcome."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        packed, described, seconds = _unpack(_split(done.result()))
+        outcome = Outcome()
+        outcome.seconds = seconds
+        outcome.errors = {offset: _restore_error(text) for offset, text in described.items()}
+        for offset, (bad, data) in enumerate(packed):
+            value, error = _open_value(bad, _split(data))
+            outcome.values.append(value)
+            if error:
+                outcome.errors.setdefault(offset, error)
+        future.set_result(outcome)
+    except BaseException as error:  # noqa: BLE001 - a broken executor, a lost result: whoever waits is told
+        future.set_exception(error)
+
+
+# ---- the shared pools ----
+
+_pools: dict[Any, _ProcessPool] = {}  # settings -> pool
+_pools_lock = threading.Lock()  # guards the dict above
+
+
+def _shared_pool(size: int, start: str, idle_s: float, cores: int, limits: tuple[tuple[str, str], ...],
+                 initializer: Any = None, initargs: Any = ()) -> _ProcessPool:
+    """The pool of worker processes with these settings: the one there is, or a new one. `cores` is what each worker may
+    use for itself, `limits` are environment variables for its native thread pools."""
+    packed = b"" if initializer is None else _join(_pack_or_explain((initializer, initargs), "(initializer, initargs)"))
+    key = (size, start, idle_s, cores, limits, packed)
+    with _pools_lock:
+        pool = _pools.get(key)
+        if pool is None:
+            _watch_exit_and_forks()
+            pool = _pools[key] = _ProcessPool(*key)
+        return pool
+
+
+@lru_cache(maxsize=1)
+def _watch_exit_and_forks() -> None:
+    """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
+    import atexit
+
+    atexit.register(shutdown_workers, False)
+    if HAS_FORK:
+        os.register_at_fork(after_in_child=_forget_workers)
+
+
+def _forget_workers() -> None:
+    """In a forked child: the workers belong to the parent."""
+    global _pools_lock, _starters_lock, _token_lock
+    _pools_lock, _starters_lock, _token_lock = threading.Lock(), threading.Lock(), threading.Lock()
+    _pools.clear()
+    _starters.clear()
+    for sock in list(_sockets):
+        sock.close()
+
+
+def shutdown_workers(wait: bool = True) -> None:
+    """End all worker processes of this process; the next call that needs some starts new ones.
+
+    >>> shutdown_workers()
+
+    Parameters
+    ----------
+    wait : bool, default True
+        Whether to let queued tasks finish first and return only when every process is gone.
+    """
+    with _pools_lock:
+        pools = list(_pools.values())
+        _pools.clear()
+    if wait:
+        for pool in pools:
+            pool.stop()
+    with _starters_lock:
+        starters = list(_starters.values())
+        _starters.clear()
+    for starter in starters:
+        starter.close()
 
 
 # ======================================================================================================================
 # 7. Choosing
 # ======================================================================================================================
+# Promise: what a call leaves open is settled here: from its own arguments, else from the `parallel_config` in force in
+# this thread, else from where the call stands (nested calls share one budget), else by default.
+#
+#     Parallel(...) arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
+#
+# Laws
+#   1. An argument that was given beats a context; a context ends where its `with` does.  test_contexts_nest_and_restore
+#   2. `require="sharedmem"` is kept whatever the context says.                           test_sharedmem_beats_context
+#   3. By default a nested call starts no process.                               test_nested_calls_share_one_budget
+
+_DEFAULTS = {"backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M", "mmap_mode": "c",
+             "prefer": None, "require": None, "inner_max_num_threads": None}
+_UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
+_U_BACKEND, _U_N_JOBS, _U_PREFER, _U_REQUIRE = (_UNSET[name] for name in ("backend", "n_jobs", "prefer", "require"))
+
+
+class _Backend:
+    """A way to run tasks: what it can do, and how to open a pool."""
+
+    shares_memory = False
+    limits_threads = False  # whether inner_max_num_threads has a meaning
+    capacity: int | None = None  # workers of an engine of its own; None: the cores of this machine
+    options: frozenset[str] = frozenset()  # names of the backend options it takes
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+        raise NotImplementedError
+
+
+class _InPlace(_Backend):
+    """No pool: the caller's thread runs the tasks."""
+
+    shares_memory = True
+    capacity = 1
+
+
+class _Threads(_Backend):
+    shares_memory = True
+
+    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+        return _ThreadPool(n_jobs)
+
+
+class _Processes(_Backend):
+    limits_threads = True
+    options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads"})
+
+    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+        cores = max(1, (_cores or cpu_count()) // n_jobs)
+        threads = options.get("inner_max_num_threads") or cores
+        limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
+        idle = options.get("idle_worker_timeout")
+        start = options.get("start_method") or ("nursery" if HAS_FORK else "spawn")
+        if start not in ("nursery", "spawn"):
+            raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
+        return _shared_pool(n_jobs, start, IDLE_S if idle is None else idle, cores, limits,
+                            options.get("initializer"), tuple(options.get("initargs") or ()))
+
+
+class _Multiprocessing(_Processes):
+    """The pool of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks the
+    whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
+
+    options = _Processes.options | {"context"}
+
+    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+        context = options.get("context")
+        if context is None:
+            return super().open(n_jobs, options)
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        if isinstance(context, str):
+            context = multiprocessing.get_context(context)
+        executor = ProcessPoolExecutor(n_jobs, context, options.get("initializer"), options.get("initargs") or ())
+        return _ExecutorPool(executor, n_jobs, owned=True)
+
+
+class _Interpreters(_Backend):
+    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+        try:
+            from concurrent.futures import InterpreterPoolExecutor  # type: ignore[attr-defined,unused-ignore]
+        except ImportError:
+            raise ValueError(f"backend='interpreters' needs Python 3.14 or later, this is {sys.version.split()[0]}; "
+                             f"use 'loky' or 'threading'") from None
+        return _ExecutorPool(InterpreterPoolExecutor(n_jobs), n_jobs, owned=True)
+
+
+class _Engine(_Backend):
+    """An executor of somebody else."""
+
+    def __init__(self, executor: Any) -> None:
+        super().__init__(type(executor).__name__)
+        self.executor = executor
+        self.shares_memory = _shares_memory(executor)
+        self.capacity = _capacity_of(executor)
+
+    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+        return _ExecutorPool(self.executor, n_jobs)
+
+
+def _capacity_of(executor: Any) -> int:
+    """How many tasks an executor runs at once, as far as it tells; else the cores of this machine."""
+    client = getattr(executor, "_client", None)
+    if hasattr(client, "nthreads"):
+        return max(1, sum(client.nthreads().values()))
+    workers = getattr(executor, "_max_workers", None)
+    return workers if isinstance(workers, int) and workers > 0 else cpu_count()
+
+
+def _dask_engine() -> _Backend:
+    """The executor of the `distributed` client in force."""
+    distributed = _loaded("distributed")
+    try:
+        client = distributed.get_client() if distributed else None
+    except ValueError:
+        client = None
+    if client is None:
+        raise ValueError("backend='dask' needs a client: start one with `from distributed import Client; "
+                         "client = Client()` (or give it the scheduler's address), then call again")
+    return _Engine(client.get_executor())
+
+
+_IN_PLACE, _THREADS = _InPlace("sequential"), _Threads("threading")
+_PROCESSES = _Processes("loky") if HAS_PROCESSES else _THREADS
+_BACKENDS: dict[str, Callable[[], _Backend]] = {
+    "sequential": lambda: _IN_PLACE,
+    "threading": lambda: _THREADS,
+    "threads": lambda: _THREADS,
+    "loky": lambda: _PROCESSES,
+    "processes": lambda: _PROCESSES,
+    "multiprocessing": lambda: _Multiprocessing("multiprocessing") if HAS_PROCESSES else _THREADS,
+    "interpreters": lambda: _Interpreters("interpreters"),
+    "dask": _dask_engine,
+}
+_factories: dict[str, Callable[..., Any]] = {}  # name -> factory of an executor, by register_parallel_backend
+_registry_default: list[str] = []  # the name that was registered with make_default
+
+
+def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
+    """Make `Parallel(backend=name)` run on the executor that `factory(**backend_options)` gives.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> register_parallel_backend("two threads", lambda: ThreadPoolExecutor(2))
+    >>> Parallel(backend="two threads")(delayed(abs)(i) for i in (-1, -2))
+    [1, 2]
+
+    Parameters
+    ----------
+    name : str
+        What users pass as `backend`. A name of joblite's own is taken over.
+    factory : callable
+        Called once per call of a `Parallel`, with the backend options; gives a `concurrent.futures.Executor`, which
+        joblite does not close.
+    make_default : bool, default False
+        Use it where no backend is named.
+    """
+    _factories[name] = factory
+    if make_default:
+        _registry_default[:] = [name]
+
+
+def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
+    """The backend that a name or an executor stands for. `options` lose what a registered factory takes."""
+    if isinstance(backend, _Backend):
+        return backend
+    if isinstance(backend, str):
+        if backend in _factories:
+            taken, names = dict(options), list(options)
+            for name in names:
+                del options[name]
+            return _Engine(_factories[backend](**taken))
+        if backend in _BACKENDS:
+            return _BACKENDS[backend]()
+    elif callable(getattr(backend, "submit", None)):
+        return _Engine(backend)
+    names = ", ".join(repr(name) for name in (*_BACKENDS, *_factories))
+    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
+
+
+class _Choice:
+    """What was settled for one `Parallel`."""
+
+    __slots__ = ("backend", "n_jobs", "options")
+
+    def __init__(self, backend: _Backend, n_jobs: int, options: dict[str, Any]) -> None:
+        self.backend = backend
+        self.n_jobs = n_jobs
+        self.options = options
+
+
+_ONE_JOB = _Choice(_IN_PLACE, 1, {})
+
+
+def _settings_in_force() -> dict[str, Any]:
+    """What the innermost `parallel_config` of this thread says, outer ones included."""
+    return getattr(_local, "settings", None) or {}
+
+
+def _place() -> str | None:
+    """Where this call stands: in a "thread" or a "process" of an outer call, or nowhere."""
+    return getattr(_local, "inside", None) or _inside
+
+
+def _default_backend(prefer: str | None, require: str | None) -> _Backend:
+    place = _place()
+    if place == "thread":
+        return _IN_PLACE
+    if place == "process" or prefer == "threads" or require == "sharedmem":
+        return _THREADS
+    if _registry_default:
+        return _find_backend(_registry_default[0], {})
+    return _PROCESSES
+
+
+def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
+    """The number of workers that `n_jobs` asks for: negative counts back from all there are.
+
+    >>> [_count_jobs(n, _THREADS) for n in (1, 3, 4.0)]
+    [1, 3, 4]
+    """
+    if n_jobs is None:
+        return backend.capacity or 1
+    try:
+        whole = int(n_jobs)
+    except (TypeError, ValueError):
+        whole = 0
+    if whole == 0 or whole != n_jobs:
+        raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but one), or None; "
+                         f"got {n_jobs!r}")
+    if backend is _IN_PLACE:
+        return 1
+    return whole if whole > 0 else max(1, (backend.capacity or _cores or cpu_count()) + 1 + whole)
+
+
+def _check_hints(prefer: Any, require: Any) -> None:
+    if prefer not in (None, "processes", "threads"):
+        raise ValueError(f"prefer: expected None, 'processes' or 'threads'; got {prefer!r}")
+    if require not in (None, "sharedmem"):
+        raise ValueError(f"require: expected None or 'sharedmem'; got {require!r}")
+    if prefer == "processes" and require == "sharedmem":
+        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes share no memory; "
+                         "leave one of them out")
+
+
+def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
+    """Settle what a `Parallel` leaves open."""
+    context = _settings_in_force()
+    explicit = backend is not _U_BACKEND and backend is not None
+    prefer = context.get("prefer") if prefer is _U_PREFER else prefer
+    require = context.get("require") if require is _U_REQUIRE else require
+    _check_hints(prefer, require)
+    if explicit:
+        found = _find_backend(backend, options)
+    elif context.get("backend") is not None:
+        found = _find_backend(context["backend"], options := {**context["options"], **options})
+    else:
+        found = _default_backend(prefer, require)
+    if require == "sharedmem" and not found.shares_memory:
+        if explicit:
+            raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
+        found, options = _THREADS, {}
+    if n_jobs is None or n_jobs is _U_N_JOBS:
+        n_jobs = context.get("n_jobs")
+    limit = context.get("inner_max_num_threads")
+    if limit is not None and found.limits_threads:
+        options = {"inner_max_num_threads": limit, **options}
+    _check_options(found, options)
+    return _Choice(found, _count_jobs(n_jobs, found), options)
+
+
+def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
+    unknown = set(options) - backend.options
+    if unknown and not isinstance(backend, _InPlace):
+        raise ValueError(f"backend {backend.name!r}: expected options among {sorted(backend.options)}, "
+                         f"got {sorted(unknown)}")
+
+
+def effective_n_jobs(n_jobs: int | None = -1) -> int:
+    """The number of workers that `Parallel(n_jobs=n_jobs)` would use here and now.
+
+    >>> effective_n_jobs(3), effective_n_jobs(None)
+    (3, 1)
+    >>> with parallel_config(backend="threading", n_jobs=2):
+    ...     effective_n_jobs(None)
+    2
+
+    Parameters
+    ----------
+    n_jobs : int or None, default -1
+        As for `Parallel`: -1 all usable cores, -2 all but one, None what the context says, else 1.
+
+    Raises
+    ------
+    ValueError
+        `n_jobs` is 0 or not a whole number.
+    """
+    return _choose(n_jobs, _U_BACKEND, _U_PREFER, _U_REQUIRE, {}).n_jobs
+
+
+class parallel_config:  # noqa: N801 - the name that callers know
+    """Settings for every `Parallel` that is made in this thread while the `with` block runs.
+
+    >>> with parallel_config(backend="threading", n_jobs=2) as settings:
+    ...     Parallel()(delayed(abs)(i) for i in (-1, -2)), settings["n_jobs"]
+    ([1, 2], 2)
+
+    Parameters
+    ----------
+    backend : str, Executor or None
+        As for `Parallel`.
+    n_jobs, verbose, temp_folder, max_nbytes, mmap_mode, prefer, require
+        What a `Parallel` uses that is not given its own; see there.
+    inner_max_num_threads : int, default None
+        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use; None: a fair share of
+        the cores.
+    **backend_options
+        Options of the backend, as for `Parallel`.
+
+    Raises
+    ------
+    ValueError
+        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it; an unknown name.
+    """
+
+    def __init__(self, backend: Any = _U_BACKEND, *, n_jobs: Any = _U_N_JOBS, verbose: Any = _UNSET["verbose"],
+                 temp_folder: Any = _UNSET["temp_folder"], max_nbytes: Any = _UNSET["max_nbytes"],
+                 mmap_mode: Any = _UNSET["mmap_mode"], prefer: Any = _U_PREFER, require: Any = _U_REQUIRE,
+                 inner_max_num_threads: Any = None, **backend_options: Any) -> None:
+        given = {"backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
+                 "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require}
+        given = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
+        _check_hints(given.get("prefer"), given.get("require"))
+        if inner_max_num_threads is not None or "backend" in given:
+            given["inner_max_num_threads"] = inner_max_num_threads
+        if given.get("backend") is None:
+            if backend_options or inner_max_num_threads is not None:
+                names = sorted([*backend_options, *(["inner_max_num_threads"] if inner_max_num_threads else [])])
+                raise ValueError(f"{', '.join(names)}: backend options need a backend; add backend='loky' or another")
+        else:
+            given["options"] = backend_options
+            found = given["backend"] = _find_backend(given["backend"], dict(backend_options))
+            if inner_max_num_threads is not None and not found.limits_threads:
+                raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
+                                 f"use 'loky' or leave it out")
+        self.outer = _settings_in_force()
+        self.settings = {**_DEFAULTS, **self.outer, **given}
+        _local.settings = self.settings
+
+    def __enter__(self) -> dict[str, Any]:
+        _local.settings = self.settings
+        return self.settings
+
+    def __exit__(self, *_: object) -> None:
+        self.unregister()
+
+    def unregister(self) -> None:
+        """Go back to the settings from before."""
+        _local.settings = self.outer
+
+
+class parallel_backend(parallel_config):  # noqa: N801 - the name that callers know
+    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless given.
+
+    >>> with parallel_backend("threading") as (backend, n_jobs):
+    ...     n_jobs
+    -1
+    """
+
+    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None, **options: Any) -> None:
+        super().__init__(backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads, **options)
+
+    def __enter__(self) -> tuple[Any, int]:  # type: ignore[override]
+        super().__enter__()
+        return self.settings["backend"], self.settings["n_jobs"]
 
 
 # ======================================================================================================================
 # 8. Parallel
 # ======================================================================================================================
+# Promise: `Parallel(...)(tasks)` gives what `[f(*args, **kwargs) for f, args, kwargs in tasks]` gives, sooner.
+#
+#     tasks --cut--> batch --submit--> pool           at most `pre_dispatch` batches are out at once
+#                                        |
+#     results <--in order / as ready-- outcome        each finished batch lets the next one be cut
+#
+#     state:  RUNNING -> DONE        all results are there
+#                   |--> FAILED      a task failed, a worker died, time ran out, the tasks' iterator raised
+#                   '--> CANCELLED   the generator was closed or dropped, Ctrl-C
+#
+# Laws
+#   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
+#   2. The caller's thread owns the tasks' iterator and the results; the only thing another thread does is to put a
+#      finished job into the run's queue.                                     test_tasks_are_asked_for_in_the_callers_thread
+#   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
+#   4. However a run ends, its jobs do too.                                   test_dropped_generator_frees_the_workers
+#
+#     data                      | who writes it        | who may read it
+#     tasks, out, redo, ready   | the caller's thread  | the caller's thread
+#     done (a queue)            | futures' callbacks   | the caller's thread
+
+_GROW = 16  # a batch is at most so many times larger than one that was seen to finish
+_MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
+_BATCH_S = 0.03  # what a batch should take: 300 times the cost of sending one ...
+_LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
+RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
+
+
+def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
+    """Record a call instead of making it: `delayed(f)(1, a=2)` is the task `(f, (1,), {"a": 2})`.
+
+    >>> delayed(pow)(2, 3)
+    (<built-in function pow>, (2, 3), {})
+
+    Parameters
+    ----------
+    function : callable
+        What the task will call.
+    """
+    def record(*args: Any, **kwargs: Any) -> Task:
+        return function, args, kwargs
+
+    try:
+        record.__name__ = function.__name__
+    except (AttributeError, TypeError):  # an instance or a partial has no name
+        pass
+    return record
+
+
+def _evaluate(node: Any, n_jobs: int) -> float:
+    """The value of an arithmetic expression in n_jobs, given as a syntax tree."""
+    import ast
+    import operator
+
+    operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
+                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv}
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return node.value
+    if isinstance(node, ast.Name) and node.id == "n_jobs":
+        return n_jobs
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate(node.operand, n_jobs)
+    if isinstance(node, ast.BinOp) and type(node.op) in operators:
+        return operators[type(node.op)](_evaluate(node.left, n_jobs), _evaluate(node.right, n_jobs))
+    raise ValueError(type(node).__name__)
+
+
+def _window(pre_dispatch: Any, n_jobs: int) -> int:
+    """How many batches may be out at once.
+
+    >>> _window("2 * n_jobs", 4), _window("n_jobs // 2 + 1", 4), _window(3, 4)
+    (8, 3, 3)
+    """
+    if pre_dispatch in ("2 * n_jobs", "2*n_jobs", "all"):
+        return 2 * n_jobs
+    try:
+        if isinstance(pre_dispatch, str):
+            import ast
+
+            return max(1, int(_evaluate(ast.parse(pre_dispatch.strip(), mode="eval").body, n_jobs)))
+        return max(1, int(pre_dispatch))
+    except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
+        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ( ); "
+                         f"got {pre_dispatch!r}") from error
+
+
+class _Counts:
+    """What a run tells about itself."""
+
+    __slots__ = ("dispatched", "completed", "total", "begun")
+
+    def __init__(self, total: int | None) -> None:
+        self.dispatched = 0
+        self.completed = 0
+        self.total = total
+        self.begun = time.monotonic()
+
+
+def _length(iterable: Any) -> int | None:
+    try:
+        return len(iterable)
+    except TypeError:
+        return None
+
+
+class _Run:
+    """One call of a `Parallel`, from the first batch to the last result."""
+
+    def __init__(self, parallel: Parallel, pool: _Pool, iterable: Iterable[Task], counts: _Counts) -> None:
+        from collections import deque
+        from queue import SimpleQueue
+
+        self.parallel = parallel
+        self.pool = pool
+        self.n_jobs = parallel._choice.n_jobs
+        self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
+        self.counts = counts
+        self.state = RUNNING
+        self.window = _window(parallel.pre_dispatch, self.n_jobs)
+        self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
+        self.done: Any = SimpleQueue()
+        self.out: dict[Job, int] = {}  # job -> the number of its first task
+        self.redo: Any = deque()  # (number of the first task, tasks, whether they travel one by one)
+        self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
+        self.next_number = 0
+        self.broken: BaseException | None = None  # what the tasks' iterator raised
+        self.exhausted = False
+        self.context = pool.enter()
+        try:
+            self.feed()
+        except BaseException:
+            self.finish(FAILED)
+            raise
+
+    # -- out: tasks to batches to jobs --
+
+    def feed(self) -> None:
+        """Keep `window` jobs out, as long as there are tasks."""
+        while len(self.out) < self.window:
+            cut = self.cut()
+            if cut is None:
+                return
+            self.launch(*cut)
+
+    def cut(self) -> tuple[int, list[Task]] | None:
+        """The next batch: (number of its first task, tasks)."""
+        if self.redo:
+            return self.cut_again()
+        if self.exhausted:
+            return None
+        tasks: list[Task] = []
+        first = self.next_number
+        try:
+            tasks.extend(itertools.islice(self.tasks, self.size_now()))
+        except Exception as error:
+            self.broken, self.exhausted = error, True
+        self.next_number += len(tasks)
+        if not tasks:
+            self.exhausted = True
+            return None
+        return first, tasks
+
+    def cut_again(self) -> tuple[int, list[Task]]:
+        first, tasks, alone = self.redo.popleft()
+        size = 1 if alone else max(1, min(self.size, -(-len(tasks) // self.n_jobs)))
+        if tasks[size:]:
+            self.redo.appendleft((first + size, tasks[size:], alone))
+        return first, tasks[:size]
+
+    def size_now(self) -> int:
+        """How many tasks the next batch gets: what was adapted, but of a known total not more than a fair share."""
+        total = self.counts.total
+        if total is None or self.parallel.batch_size != "auto":
+            return self.size
+        return max(1, min(self.size, (total - self.next_number) // (2 * self.n_jobs)))
+
+    def launch(self, first: int, tasks: list[Task]) -> None:
+        parallel = self.parallel
+        job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto")
+        try:
+            self.pool.prepare(job, self.context)
+        except Exception as error:
+            return self.refuse(first, tasks, error)
+        self.out[job] = first
+        self.counts.dispatched += len(tasks)
+        future = self.pool.submit(job)
+        done = self.done
+        future.add_done_callback(lambda _: done.put(job))
+
+    def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
+        """A batch cannot be packed: with one task its error says why; of several, find out which."""
+        if len(tasks) > 1:
+            self.redo.appendleft((first, tasks, True))
+            return
+        try:
+            if not _is_task(tasks[0]):
+                raise TypeError(f"task {first}: expected delayed(function)(...), or (function, args, kwargs); "
+                                f"got {tasks[0]!r:.200}") from None
+            for what, part in zip(("function", "args", "kwargs"), tasks[0]):
+                _pack_or_explain(part, f"task {first}: {what}")
+        except Exception as named:
+            error = named
+        self.counts.dispatched += 1
+        self.take(first, [None], {0: error})
+
+    # -- in: outcomes to results --
+
+    def collect(self) -> None:
+        """Wait for one finished job, take its results, and send what may follow."""
+        job = self.wait()
+        if job is not None:
+            self.absorb(job, self.out.pop(job))
+        self.feed()
+
+    def wait(self) -> Job | None:
+        """The next finished job; None when instead a task that cannot be killed ran out of time."""
+        from queue import Empty
+
+        timeout = self.parallel.timeout
+        if timeout is None or isinstance(self.pool, _ProcessPool):
+            return self.done.get()
+        while True:
+            now = time.monotonic()
+            for job, first in self.out.items():
+                if job.started is None and job.future.running():
+                    job.started = now
+                if job.started is not None and now > job.started + timeout:
+                    return self.give_up(job, first)
+            nearest = min((job.started or now) + timeout for job in self.out)
+            try:
+                job = self.done.get(timeout=max(0.0, nearest - now) + 0.001)
+            except Empty:
+                continue
+            if job in self.out:
+                return job
+
+    def give_up(self, job: Job, first: int) -> None:
+        """A task in a thread or an engine ran out of time: its error comes, the task itself is left."""
+        del self.out[job]
+        self.pool.end([job])
+        if isinstance(self.pool, _ThreadPool):
+            self.pool.abandon()
+        text = f"the task ran longer than timeout={self.parallel.timeout:g} s (it cannot be stopped and is left running)"
+        self.take(first, [None], {0: _timeout_error(text)})
+
+    def absorb(self, job: Job, first: int) -> None:
+        error = job.future.exception()
+        if error is not None:
+            raise self.fault(error, first, len(job.tasks))
+        outcome = job.future.result()
+        done = len(outcome.values)
+        if job.shrinkable:
+            self.adapt(done, outcome.seconds)
+        if outcome.death:
+            place, error = outcome.death
+            self.send_again(first + place + 1, job.tasks[place + 1:], False)
+            self.send_again(first + done, job.tasks[done:place], False)
+            self.take(first + place, [None], {0: error})
+        else:
+            self.send_again(first + done, job.tasks[done:], outcome.alone)
+        self.take(first, outcome.values, outcome.errors)
+
+    def fault(self, error: BaseException, first: int, count: int) -> BaseException:
+        """What the caller gets when not a task but the pool or engine failed."""
+        if isinstance(error, InitializerError):
+            return error.args[0]
+        which = f"task {first}" if count == 1 else f"tasks {first} to {first + count - 1}"
+        broken = TerminatedWorkerError(f"{which}: the executor failed: {type(error).__name__}: {error}")
+        broken.__cause__ = error
+        return broken
+
+    def send_again(self, first: int, tasks: Sequence[Task], alone: bool) -> None:
+        if tasks:
+            self.redo.appendleft((first, list(tasks), alone))
+
+    def adapt(self, count: int, seconds: float) -> None:
+        """Aim the size of the next batches at a share of the time that the run has taken so far."""
+        if not count or self.parallel.timeout is not None:
+            return
+        so_far = time.monotonic() - self.counts.begun
+        aim = min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10))
+        ideal = int(aim * count / max(seconds, 1e-9))
+        self.size = max(1, min(ideal, _GROW * count if ideal > self.size else ideal, _MOST_TASKS))
+
+    def take(self, first: int, values: list[Any], errors: dict[int, BaseException]) -> None:
+        """Keep the results of tasks that are done."""
+        if not values:
+            return
+        count = len(values)
+        on_error = self.parallel.on_error
+        if errors:
+            named = {offset: _name_task(error, first + offset) for offset, error in errors.items()}
+            if on_error == "raise":
+                self.ready[first] = count - len(errors), values[:min(errors)]
+                raise named[min(named)]
+            for offset, error in named.items():
+                values[offset] = error
+            if on_error == "skip":
+                values = [value for offset, value in enumerate(values) if offset not in errors]
+        self.ready[first] = count, values
+        self.counts.completed += count
+        self.parallel._report(self.counts)
+
+    # -- results --
+
+    def is_over(self) -> bool:
+        return not self.out and not self.redo and self.exhausted
+
+    def as_list(self) -> list[Any]:
+        try:
+            while not self.is_over():
+                if self.broken:
+                    raise self.broken
+                self.collect()
+            if self.broken:
+                raise self.broken
+        except BaseException as error:
+            self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
+            self.attach_partial(error)
+            raise
+        self.finish(DONE)
+        ready = self.ready
+        return [value for first in sorted(ready) for value in ready[first][1]]
+
+    def attach_partial(self, error: BaseException) -> None:
+        """Let the error that ends the run carry what was done: a dict task number -> result."""
+        try:
+            error.partial_results = {first + offset: value for first, (_, values) in self.ready.items()  # type: ignore
+                                     for offset, value in enumerate(values)}
+        except AttributeError:  # a class with __slots__
+            pass
+
+    def stream(self, ordered: bool) -> Iterator[Any]:
+        """The results, one by one: in the order of the tasks, or as they come."""
+        expected = 0
+        try:
+            while True:
+                if ordered:
+                    while expected in self.ready:
+                        count, values = self.ready.pop(expected)
+                        expected += count
+                        yield from values
+                else:
+                    while self.ready:
+                        yield from self.ready.pop(next(iter(self.ready)))[1]
+                if self.is_over():
+                    break
+                self.collect()
+            if self.broken:
+                raise self.broken
+        except GeneratorExit:
+            self.finish(CANCELLED)
+            raise
+        except BaseException as error:
+            self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
+            self.attach_partial(error)
+            raise
+        self.finish(DONE)
+
+    # -- the end --
+
+    def finish(self, state: str) -> None:
+        """The one place where a run ends: what is out is stopped, the pool is left."""
+        if self.state is not RUNNING:
+            return
+        self.state = state
+        try:
+            if self.out:
+                self.pool.end(list(self.out))
+        finally:
+            self.out.clear()
+            self.pool.leave(self.context)
+            self.parallel._release(self.pool)
+            self.parallel._report(self.counts, True)
+
+    def __del__(self) -> None:
+        if getattr(self, "state", None) is RUNNING and hasattr(self, "context") and not sys.is_finalizing():
+            self.finish(CANCELLED)
+
+
+def _is_task(task: Any) -> bool:
+    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
+
+
+_RETURN_AS = ("list", "generator", "generator_unordered")
+_ON_ERROR = ("raise", "return", "skip")
+
+
+class Parallel:
+    """Run many calls at once, on all cores or wherever you say.
+
+    >>> Parallel(n_jobs=2)(delayed(pow)(i, 2) for i in range(5))
+    [0, 1, 4, 9, 16]
+    >>> for result in Parallel(n_jobs=2, return_as="generator")(delayed(abs)(i) for i in (-1, -2)):
+    ...     print(result)
+    1
+    2
+
+    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results: a list, or a
+    generator. Functions and their arguments may be anything: lambdas, closures, what a script or notebook defines;
+    no `if __name__ == "__main__"` is needed. Used as a context manager it is the same.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default None
+        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1.
+    backend : str or Executor, default None
+        "loky": worker processes of this module (the default; the name is kept because all code says it).
+        "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky", or
+        with `context=` the standard ProcessPoolExecutor. "sequential": no workers. "interpreters" (Python 3.14).
+        "dask": the current distributed client. A name from `register_parallel_backend`. Any
+        `concurrent.futures.Executor`: it is used and not closed.
+    return_as : str, default "list"
+        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
+        in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
+    verbose : int, default 0
+        0 nothing, 1 warnings only, 2 progress lines on stderr, 3 and more: more lines; above 50 they go to stdout.
+    timeout : float or None, default None
+        Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
+        tasks go on. A thread cannot be ended: the error comes, the thread is left. Ignored, with a warning, where
+        tasks run in place.
+    batch_size : int or "auto", default "auto"
+        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
+    pre_dispatch : int or str, default "2 * n_jobs"
+        How many batches are taken from the iterable ahead: a number, an expression in n_jobs, or "all".
+    temp_folder, max_nbytes, mmap_mode
+        Where, from which size and how big arrays are laid into files for workers to map.
+    require : str or None, default None
+        "sharedmem": the tasks change the caller's objects, so only threads will do.
+    prefer : str or None, default None
+        "threads" or "processes": a hint that a `parallel_config` overrules.
+    progress : bool, callable or None, default None
+        True: a progress bar on stderr. A callable is called with (done, total or None); an object with `update(n)`
+        gets the number of tasks done since.
+    on_error : str, default "raise"
+        "raise": the first error ends the run. "return": the exception stands in the result's place. "skip": it is
+        left out.
+    **backend_options
+        For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
+        `inner_max_num_threads`, `start_method` ("nursery" or "spawn").
+
+    Raises
+    ------
+    ValueError
+        An argument that is not one of the above; the text says what is expected.
+    TimeoutError
+        A task ran longer than `timeout`.
+    TerminatedWorkerError
+        The worker process of a task ended before the task did. Tasks of the same batch that were done but not yet
+        delivered (at most some 20 ms of work) are run again: only after a death may a task run twice.
+    pickle.PicklingError
+        A task or result cannot be sent to another process; the text names the object.
+    Exception
+        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note names the task, and
+        `.partial_results` (task number -> result) holds what was done.
+    """
+
+    def __init__(self, n_jobs: int | None = _U_N_JOBS, backend: Any = _U_BACKEND,  # type: ignore[assignment]
+                 return_as: str = "list", verbose: int = _UNSET["verbose"],  # type: ignore[assignment]
+                 timeout: float | None = None, batch_size: int | str = "auto", pre_dispatch: int | str = "2 * n_jobs",
+                 temp_folder: str | None = _UNSET["temp_folder"],  # type: ignore[assignment]
+                 max_nbytes: int | str | None = _UNSET["max_nbytes"],  # type: ignore[assignment]
+                 require: str | None = _U_REQUIRE, *, prefer: str | None = _U_PREFER,  # type: ignore[assignment]
+                 mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,  # type: ignore[assignment]
+                 on_error: str = "raise", **backend_options: Any) -> None:
+        self.return_as = return_as
+        self.timeout = timeout
+        self.batch_size = batch_size
+        self.pre_dispatch = pre_dispatch
+        self.on_error = on_error
+        self.progress = progress
+        context = _settings_in_force()
+        self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
+        self._counts: _Counts | None = None
+        self._kept: _Pool | None = None
+        self._managed = False
+        if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise" or (
+                pre_dispatch != "2 * n_jobs") or max_nbytes is not _UNSET["max_nbytes"]:
+            self._check(max_nbytes)
+        if n_jobs == 1 and backend is _U_BACKEND and not context and not backend_options and (
+                prefer is _U_PREFER and require is _U_REQUIRE):
+            self._choice = _ONE_JOB
+        else:
+            self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
+        self.n_jobs = self._choice.n_jobs
+
+    def _check(self, max_nbytes: Any) -> None:
+        if self.return_as not in _RETURN_AS:
+            raise ValueError(f"return_as: expected one of {', '.join(map(repr, _RETURN_AS))}; got {self.return_as!r}")
+        if self.on_error not in _ON_ERROR:
+            raise ValueError(f"on_error: expected one of {', '.join(map(repr, _ON_ERROR))}; got {self.on_error!r}")
+        size = self.batch_size
+        if size != "auto" and not (isinstance(size, int) and not isinstance(size, bool) and size > 0):
+            raise ValueError(f"batch_size: expected 'auto' or a whole number above 0; got {size!r}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
+        if not isinstance(max_nbytes, _Unset) and max_nbytes is not None:
+            _parse_bytes(max_nbytes, "max_nbytes")
+        _window(self.pre_dispatch, 1)
+
+    def __repr__(self) -> str:
+        return f"Parallel(n_jobs={self.n_jobs})"
+
+    def __enter__(self) -> Parallel:
+        self._managed = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._managed = False
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.stop()
+
+    def __call__(self, iterable: Iterable[Task]) -> Any:
+        """Run the tasks: a list of results, or a generator of them (`return_as`)."""
+        if self.n_jobs == 1 and self._choice.backend.capacity in (None, 1):
+            return self._call_in_place(iterable)
+        counts = self._counts = _Counts(_length(iterable))
+        run = _Run(self, self._open_pool(), iterable, counts)
+        if self.return_as == "list":
+            return run.as_list()
+        return run.stream(self.return_as == "generator")
+
+    def _open_pool(self) -> _Pool:
+        if self._kept is not None:
+            return self._kept
+        return self._choice.backend.open(self.n_jobs, self._choice.options)
+
+    def _release(self, pool: _Pool) -> None:
+        """A run has ended: close a pool that nobody else uses, or keep it for the next call of this `with` block."""
+        if isinstance(pool, _ExecutorPool) and pool.owned:
+            if self._managed:
+                self._kept = pool
+            else:
+                pool.stop()
+
+    # -- in place --
+
+    def _call_in_place(self, iterable: Iterable[Task]) -> Any:
+        if self.timeout is not None:
+            import warnings
+
+            warnings.warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread", stacklevel=3)
+        if self.return_as != "list":
+            return _begun(self._in_place(iterable))
+        if self.on_error != "raise" or self.verbose or self.progress or (
+                type(self).print_progress is not Parallel.print_progress):
+            return list(self._in_place(iterable))
+        results: list[Any] = []
+        append, started = results.append, -1
+        try:
+            for func, args, kwargs in iterable:
+                started += 1
+                append(func(*args, **kwargs))
+        except BaseException as error:
+            if started == len(results):  # not the iterable's error
+                _name_task(error, started)
+            error.partial_results = dict(enumerate(results))  # type: ignore[attr-defined]
+            raise
+        counts = self._counts = _Counts(len(results))
+        counts.dispatched = counts.completed = len(results)
+        return results
+
+    def _in_place(self, iterable: Iterable[Task]) -> Iterator[Any]:
+        """The results one by one, each made when it is asked for."""
+        counts = self._counts = _Counts(_length(iterable))
+        for number, (func, args, kwargs) in enumerate(iterable):
+            counts.dispatched += 1
+            try:
+                value = func(*args, **kwargs)
+            except Exception as error:
+                _name_task(error, number)
+                if self.on_error == "raise":
+                    raise
+                value = error
+            counts.completed += 1
+            self._report(counts)
+            if not (self.on_error == "skip" and isinstance(value, BaseException)):
+                yield value
+        self._report(counts, True)
+
+    # -- progress --
+
+    def _report(self, counts: _Counts, last: bool = False) -> None:
+        """Tasks were done: let whoever wants to know."""
+        if self.verbose >= 2 or type(self).print_progress is not Parallel.print_progress:
+            self.print_progress()
+
+    def print_progress(self) -> None:
+        """Print one line about the newest run. Subclasses override it to show progress in their own way."""
+        counts = self._counts
+        if counts is None:
+            return
+        seconds = time.monotonic() - counts.begun
+        total = f" of {counts.total}" if counts.total is not None else ""
+        stream = sys.stdout if self.verbose > 50 else sys.stderr
+        try:
+            print(f"[{self!r}] {counts.completed}{total} tasks done in {seconds:.1f} s", file=stream)
+        except (AttributeError, OSError, ValueError):  # the stream is closed or missing: work goes on
+            pass
+
+    @property
+    def n_tasks(self) -> int | None:
+        """How many tasks the newest run has; None while that is not known."""
+        return self._counts.total if self._counts else None
+
+    @property
+    def n_dispatched_tasks(self) -> int:
+        """How many tasks of the newest run were sent out."""
+        return self._counts.dispatched if self._counts else 0
+
+    @property
+    def n_completed_tasks(self) -> int:
+        """How many tasks of the newest run are done."""
+        return self._counts.completed if self._counts else 0
+
+    @property
+    def return_generator(self) -> bool:
+        """Whether calls give a generator."""
+        return self.return_as != "list"
+
+
+_END = object()
+
+
+def _begun(results: Iterator[Any]) -> Iterator[Any]:
+    """The same results; the first is made now, its error kept until it is asked for."""
+    error: BaseException | None = None
+    try:
+        first = next(results, _END)
+    except Exception as raised:
+        first, error = _END, raised
+
+    def rest() -> Iterator[Any]:
+        if error:
+            raise error
+        if first is not _END:
+            yield first
+            yield from results
+
+    return rest()
