@@ -2024,7 +2024,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #       one file a call:  | magic, sizes, checksum | key | metadata | pad to 64 | the value, as `dump` writes it |
 #       its time of change is the time of its last use: what was not used for longest goes first
 #   location/joblite/v1/tmp/     files being written, renamed into place when complete
-#   location/joblite/v1/lock     8 bytes, the sum of all sizes; ranges of bytes behind them are the locks of calls
+#   location/joblite/v1/lock     8 bytes, the sum of all sizes; the bytes behind them are the locks of calls
 #
 #   f(x) -> name the call -> open its file: there? read it, done
 #                                           not there? one computes, the others wait -> make room -> rename
@@ -2038,17 +2038,18 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
 #   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
 #   5. The cache may fail, the call may not: the function's value is returned.            test_a_full_disk_costs_a_warning
-#   6. The sum in `lock` is never less than the truth: it is raised before a file appears, lowered after it went.
+#   6. The sum in `lock` is never less than the truth: raised before a file appears, lowered after one went.
 #                                                                                    test_killed_writers_leave_no_harm
-#   7. Locks only save work. Without them a call is computed twice, never wrongly.
+#   7. Locks only save work: without them a call is computed twice, never wrongly.       test_a_read_only_folder_costs_a_warning
 
-_NOTHING = _Unset("nothing")
+_NOTHING: Any = _Unset("nothing")
 
 # --- What a function is made of ---------------------------------------------------------------------------------------
 
-_WRITE_ONLY = frozenset("append appendleft add extend extendleft update insert clear discard remove".split())
-_LOCALS_SEEN_BY_NAME = frozenset({"locals", "vars", "eval", "exec", "dir"})
-_MARSHAL_LIMIT = 1 << 16  # bytes: up to here comparing a container's whole content is faster than its digest
+_WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
+                         "remove"})  # methods that give nothing back: what a function only writes to is no input of it
+_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
+_PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container is faster than its digest
 
 
 def _short_name(text: str, digits: int = 20) -> str:
@@ -2057,129 +2058,94 @@ def _short_name(text: str, digits: int = 20) -> str:
     return new(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
-def _instructions(code: CodeType) -> Iterator[tuple[str, int]]:
-    """The instructions of a code object as (name, argument), without padding."""
-    from opcode import opname
+def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
+    """(name, argument, what it means where that is a constant, a name or a variable of the closure) of each step."""
+    from opcode import hasconst, hasfree, opmap, opname
 
+    own = code.co_varnames if sys.version_info >= (3, 11) else ()
+    cells = (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)
+    shifts = {opmap["LOAD_ATTR"]: int(sys.version_info >= (3, 12)), opmap.get("LOAD_METHOD"): 0}
+    plain = {opmap.get(name) for name in ("STORE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME")}
     extended = 0
     for op, arg in zip(code.co_code[::2], code.co_code[1::2]):
         name, arg = opname[op], arg | extended
         extended = arg << 8 if name == "EXTENDED_ARG" else 0
-        if name not in ("EXTENDED_ARG", "CACHE"):
-            yield name, arg
+        if name in ("EXTENDED_ARG", "CACHE"):
+            continue
+        meaning = (code.co_consts[arg] if op in hasconst else cells[arg] if op in hasfree else
+                   code.co_names[arg >> shifts.get(op, 0)] if op in shifts or op in plain else None)
+        yield name, arg, arg if name == "LOAD_SMALL_INT" else meaning
 
 
-def _cell_name(code: CodeType, arg: int) -> str:
-    """The variable that an instruction on cells means."""
-    own = code.co_varnames if sys.version_info >= (3, 11) else ()
-    return (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)[arg]
+def _code_text(const: Any) -> str:
+    """What a code object does, or a constant, as text: without file, line, docstring, names of local variables.
 
-
-def _attribute_name(code: CodeType, name: str, arg: int) -> str | None:
-    """The attribute that an instruction takes, None when it takes none."""
-    if name not in ("LOAD_ATTR", "LOAD_METHOD"):
-        return None
-    return code.co_names[arg >> (name == "LOAD_ATTR" and sys.version_info >= (3, 12))]
-
-
-def _const_text(const: Any) -> str:
-    """A constant of a code object as text that keeps its type: 1, 1.0 and True differ."""
+    Constants stand where they are used, with their type: a docstring, which no instruction loads, leaves no trace.
+    """
     if type(const) is int:
         return hex(const)  # `repr` refuses very long integers
     if isinstance(const, tuple):
-        return f"({','.join(map(_const_text, const))})"
+        return f"({','.join(map(_code_text, const))})"
     if isinstance(const, frozenset):
-        return f"{{{','.join(sorted(map(_const_text, const)))}}}"
-    if hasattr(const, "co_code"):
-        return f"<{const.co_name}:{_code_text(const)}>"
-    return repr(const)
-
-
-@lru_cache(maxsize=4096)
-def _code_text(code: CodeType) -> str:
-    """What a code object does: without file, line, docstring and the names of local variables.
-
-    Constants stand in the place where they are used, so a docstring, which no instruction loads, leaves no trace.
-    """
-    from opcode import hasconst, opname
-
-    loads_const = {opname[op] for op in hasconst}
-    lines: list[str] = []
-    for name, arg in _instructions(code):
-        if name == "STORE_NAME" and code.co_names[arg] in ("__firstlineno__", "__static_attributes__"):
+        return f"{{{','.join(sorted(map(_code_text, const)))}}}"
+    if not isinstance(const, types.CodeType):
+        return repr(const)
+    lines = [const.co_name]
+    for name, arg, meaning in _instructions(const):
+        if name == "STORE_NAME" and meaning in ("__firstlineno__", "__static_attributes__"):
             lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
         else:
-            lines.append(f"{name} {_const_text(code.co_consts[arg]) if name in loads_const else arg}")
-    named = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
-    if _LOCALS_SEEN_BY_NAME & set(code.co_names):
-        named = len(code.co_varnames)
-    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & 0x3AC)
-    tail = [code.co_names, code.co_varnames[:named], shape, getattr(code, "co_exceptiontable", b"")]
-    return "\n".join([*lines, *map(repr, tail)])
-
-
-class _CodeFacts:
-    """What the bytecode of a function, and of the functions inside it, says about names.
-
-    `assigned`: globals that it sets; `imported`: (level, module, name or "") of its import statements; `read`: variables
-    of its closure whose value it uses. One that it sets, or only writes to (`log.append(x)`), is a notebook, no input.
-    """
-
-    def __init__(self, code: CodeType) -> None:
-        self.assigned: set[str] = set()
-        self.imported: set[tuple[int, str, str]] = set()
-        self.read: set[str] = {"__class__"} if "super" in code.co_names else set()
-        written: set[str] = set()
-        loaded: list[Any] = [0, None]
-        steps = [*_instructions(code), ("", 0)]
-        for (name, arg), (following, attribute) in zip(steps, steps[1:]):
-            if name == "LOAD_CONST":
-                loaded.append(code.co_consts[arg])
-            elif name == "LOAD_SMALL_INT":
-                loaded.append(arg)
-            elif name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-                self.assigned.add(code.co_names[arg])
-            elif name == "IMPORT_NAME":
-                self.imported |= {(loaded[-2], code.co_names[arg], each) for each in loaded[-1] or ("",)}
-            elif name == "STORE_DEREF":
-                written.add(_cell_name(code, arg))
-            elif name.endswith("DEREF") and _attribute_name(code, following, attribute) not in _WRITE_ONLY:
-                self.read.add(_cell_name(code, arg))
-        for inner in [_facts_of(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
-            self.assigned |= inner.assigned
-            self.imported |= inner.imported
-            self.read |= inner.read
-        if _LOCALS_SEEN_BY_NAME & set(code.co_names):
-            self.read |= set(code.co_freevars)
-        self.read = (self.read & set(code.co_freevars)) - written
+            lines.append(f"{name} {_code_text(meaning) if name.endswith('CONST') or name == 'KW_NAMES' else arg}")
+    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & 0x3AC)
+    named = sum(arguments[::2]) + bool(const.co_flags & 4) + bool(const.co_flags & 8)
+    variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
+    rest = const.co_names, variables, arguments, getattr(const, "co_exceptiontable", b"")
+    return "\n".join([*lines, *map(repr, rest)])
 
 
 @lru_cache(maxsize=4096)
-def _facts_of(code: CodeType) -> _CodeFacts:
-    """The facts of a code object, found once."""
-    return _CodeFacts(code)
+def _code_facts(code: CodeType) -> tuple[set[str], set[tuple[int, str, str]], set[str]]:
+    """What a function and those inside it do with names: (globals set, imports, variables of the closure read).
+
+    An import is (level, module, name or ""). A variable that is also set, or only written to (`log.append(x)`), does
+    not count as read: it is the function's notebook, not its input.
+    """
+    assigned, imported, written = set(), set(), set()
+    read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
+    steps = [*_instructions(code), ("", 0, None)]
+    for place, (name, _, meaning) in enumerate(steps[:-1]):
+        following = steps[place + 1]
+        if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(meaning)
+        elif name == "STORE_DEREF":
+            written.add(meaning)
+        elif name == "IMPORT_NAME":
+            level, names = steps[place - 2][2], steps[place - 1][2]
+            imported |= {(level, meaning, each) for each in names or ("",)}
+        elif name.endswith("DEREF") and not (following[0] in ("LOAD_ATTR", "LOAD_METHOD") and following[2] in _WRITE_ONLY):
+            read.add(meaning)
+    for inner in [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
+        assigned |= inner[0]
+        imported |= inner[1]
+        read |= inner[2]
+    return assigned, imported, (read & set(code.co_freevars)) - written
 
 
 @lru_cache(maxsize=1024)
 def _is_project_file(path: str) -> bool:
     """Whether a source file is neither of the standard library nor of an installed package."""
     parts = set(path.replace("\\", "/").split("/"))
-    library = os.path.dirname(os.__file__) + os.sep
-    return not parts & {"site-packages", "dist-packages"} and not path.startswith(library)
+    return not parts & {"site-packages", "dist-packages"} and not path.startswith(os.path.dirname(os.__file__) + os.sep)
 
 
 def _is_project(module_name: str) -> bool:
-    """Whether the code of a module is the user's own, which is followed."""
-    if module_name == __name__:
-        return False  # this very file, copied into the project
+    """Whether the code of a module is the user's own, which is followed; not this very file."""
     module = sys.modules.get(module_name)
-    if module is None or module_name == "__main__":
-        return True
-    path = getattr(module, "__file__", None)
-    if path is None:
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        return origin not in ("built-in", "frozen") and module_name not in sys.builtin_module_names
-    return _is_project_file(path)
+    if module is None or module_name in ("__main__", __name__):
+        return module_name != __name__
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    path = getattr(module, "__file__", None) or origin or ""
+    return path not in ("built-in", "frozen") and _is_project_file(path)
 
 
 def _import_of_project(name: str) -> ModuleType | None:
@@ -2207,9 +2173,7 @@ def _dotted(obj: Any) -> str:
 
 def _file_digest(path: Any) -> str:
     """The digest of a file's content, or "missing"."""
-    from hashlib import sha256
-
-    content = sha256()
+    content = _hash_maker("sha256")()
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
@@ -2232,112 +2196,92 @@ def _plain_content(value: Any) -> bytes | None:
     if not isinstance(value, (tuple, list, dict, set, frozenset, bytearray)) or len(value) > 1000:
         return None
     try:
-        content = marshal.dumps(value, 2)  # version 2: without back references, which depend on reference counts
+        content = _dumps(value)
     except ValueError:
         return None
-    return content if len(content) <= _MARSHAL_LIMIT else None
-
-
-def _is_fixed(value: Any) -> bool:
-    """Whether a value is a tuple or frozenset of constants, which nobody can change."""
-    return isinstance(value, (tuple, frozenset)) and all(type(each) in _ATOMS for each in value)
+    return content if len(content) <= _PLAIN_NBYTES else None
 
 
 class _Walk:
     """Follows functions and classes through the project, and notes what each thing met is made of.
 
-    `parts` is the outcome: label -> a digest of what bears that label. The four lists below it hold what has to be the
-    same object, or to have the same content, for the outcome to still hold.
+    `parts` is the outcome: label -> a digest of what bears that label. The lists below it hold what has to be the same
+    object, or to have the same content, for the outcome to still hold. A root that is a path stands for that file.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
         self.parts: dict[str, str] = {}
         self.slots: list[tuple[Any, str, Any]] = []  # (namespace, name, the object it held)
         self.codes: list[tuple[Any, Any, Any, Any]] = []  # (function, its code, defaults, keyword defaults)
-        self.cells: list[tuple[Any, Any]] = []  # (cell of a closure, the object it held)
         self.probes: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
         self._labels: dict[int, str] = {}
         self._todo: list[tuple[Any, str]] = []
         self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
-        self.root = [self._file(root) if isinstance(root, os.PathLike) else self.token(root, "depends") for root in roots]
+        found = [self._file(root) if isinstance(root, os.PathLike) else self._token(root, "depends") for root in roots]
         while self._todo:
             thing, label = self._todo.pop()
-            self.parts[label] = _short_name(self._class_text(thing) if isinstance(thing, type) else
-                                            self._function_text(thing))
+            teller = self._class_text if isinstance(thing, type) else self._function_text
+            self.parts[label] = _short_name(teller(thing))
+        self.fingerprint = _short_name(repr((found, sorted(self.parts.items()))), 16)
 
     def holds(self) -> bool:
         """Whether everything met is still as it was."""
         for namespace, name, value in self.slots:
             if namespace.get(name, _NOTHING) is not value:
                 return False
-        for function, code, defaults, kwdefaults in self.codes:
+        for function, code, defaults, keyword_defaults in self.codes:
             if (function.__code__ is not code or function.__defaults__ is not defaults
-                    or function.__kwdefaults__ is not kwdefaults):
-                return False
-        for cell, value in self.cells:
-            if _cell_value(cell) is not value:
+                    or function.__kwdefaults__ is not keyword_defaults):
                 return False
         for question, subject, answer in self.probes:
             if question(subject) != answer:
                 return False
         return True
 
-    def token(self, value: Any, name: str) -> str:
+    def _token(self, value: Any, name: str) -> str:
         """What stands for `value`, known as `name`, in the text of the thing that names it."""
         if isinstance(value, (types.FunctionType, type)):
             return self._label(value)
         if isinstance(value, types.ModuleType):
-            return self._whole_module(value) if _is_project(value.__name__) else f"module {value.__name__}"
+            return self._module_text(value) if _is_project(value.__name__) else f"module {value.__name__}"
         if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, (types.ModuleType, type(None))):
             return _dotted(value)
         if isinstance(value, (types.MethodType, types.BuiltinFunctionType)):
-            return f"{_dotted(value)} {self._each(name, getattr(value, '__func__', None), value.__self__)}"
+            return f"{_dotted(value)} {self._tokens(name, getattr(value, '__func__', None), value.__self__)}"
         if isinstance(value, (staticmethod, classmethod)):
-            return self.token(value.__func__, name)
+            return self._token(value.__func__, name)
         if isinstance(value, property):
-            return self._each(name, value.fget, value.fset, value.fdel)
+            return self._tokens(name, value.fget, value.fset, value.fdel)
+        if isinstance(value, partial):
+            return f"partial {self._tokens(name, value.func, value.args, value.keywords)}"
         return self._object_token(value, name)
 
     def _object_token(self, value: Any, name: str) -> str:
-        """The token of any other object: around a function (a partial, a cache), of this file, or data."""
-        if isinstance(value, partial):
-            return f"partial {self._each(name, value.func, value.args, value.keywords)}"
+        """The token of any other object: its content, and the function in it (lru_cache, cached_property, ours)."""
         inside = getattr(value, "__dict__", {})
         inner = inside.get("__wrapped__") or inside.get("func")
-        if callable(inner):  # functools.lru_cache, cached_property, a cached function: what they hold is their own matter
-            return f"{_dotted(type(value))} of {self.token(inner, name)}"
-        if type(value).__module__ == __name__ or value is os.environ:
-            return _dotted(type(value))
-        return self._data(value, name)
+        words = [_dotted(type(value)), self._token(inner, name) if callable(inner) else ""]
+        if type(value).__module__ != __name__ and value is not os.environ:
+            words.append(self._data(value, name))
+        return " ".join(words)
 
-    def _file(self, path: Any) -> str:
-        """The token of a file by its content; its name stands for it only in words."""
-        self.probes.append((_file_state, path, _file_state(path)))
-        return self._part(f"file {os.path.basename(path)}", _file_digest(path))
-
-    def _part(self, label: str, content: str) -> str:
-        """Note a part of the outcome; gives its label, a numbered one where the label has another content already."""
-        base, number = label, 1
-        while self.parts.get(label, content) != content:
-            number += 1
-            label = f"{base} ({number})"
-        self.parts[label] = content
-        return label
-
-    def _each(self, name: str, *values: Any) -> str:
+    def _tokens(self, name: str, *values: Any) -> str:
         """The tokens of several values, in order."""
-        return str([self.token(value, name) for value in values])
+        return str([self._token(value, name) for value in values])
+
+    def _free_label(self, label: str, content: str = "") -> str:
+        """The label, or the label with a number where it stands for something else already."""
+        number, found = 1, label
+        while self.parts.get(found, content) != content or (not content and found in self.parts):
+            number += 1
+            found = f"{label} ({number})"
+        return found
 
     def _label(self, thing: Any) -> str:
         """The label of a function or class; when it is new, its turn to be described comes later."""
         if id(thing) not in self._labels:
-            base = label = _dotted(thing)
-            number = 1
-            while label in self.parts:
-                number += 1
-                label = f"{base} ({number})"
-            self._labels[id(thing)] = label
             self._alive.append(thing)
+            label = self._labels[id(thing)] = self._free_label(_dotted(thing))
             if not isinstance(thing, type) or _is_project(thing.__module__):
                 self.parts[label] = ""
                 self._todo.append((thing, label))
@@ -2346,28 +2290,30 @@ class _Walk:
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
         code, scope, own = function.__code__, function.__globals__, function.__qualname__
-        facts = _facts_of(code)
-        cells = [(name, cell) for name, cell in zip(code.co_freevars, function.__closure__ or ()) if name in facts.read]
+        assigned, imported, read = _code_facts(code)
+        lines = [_dotted(function)]
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+            if name in read:
+                value = _cell_value(cell)
+                self.probes.append((lambda cell, value=value: _cell_value(cell) is value, cell, True))
+                lines.append(self._token(value, f"{name} of {own}"))
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
-        self.cells += [(cell, _cell_value(cell)) for _, cell in cells]
-        closed = [self.token(_cell_value(cell), f"{name} of {own}") for name, cell in cells]
         if not _is_project(scope.get("__name__", "")):
-            return "\n".join([_dotted(function), *closed])
-        given = self._each(f"defaults of {own}", function.__defaults__, function.__kwdefaults__)
-        named = [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
-                 for chain in sorted(_names_used(code)) if chain[0] not in facts.assigned]
-        brought = [self._import_token(scope, *each) for each in sorted(facts.imported)]
-        return "\n".join([_code_text(code), *closed, given, *named, *brought])
+            return "\n".join(lines)
+        lines.append(self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__))
+        lines += [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
+                  for chain in sorted(_names_used(code)) if chain[0] not in assigned]
+        lines += [self._import_token(scope, *each) for each in sorted(imported)]
+        return "\n".join([_code_text(code), *lines])
 
     def _class_text(self, cls: type) -> str:
         """A class of the project by its bases and by its attributes, special ones only where they are functions."""
-        lines = [self._each("metaclass and bases", type(cls), *cls.__bases__)]
+        lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
         self.probes.append((len, vars(cls), len(vars(cls))))
         for name, value in sorted(vars(cls).items()):
             special = name.startswith("__") and name.endswith("__") and name != "__slots__"
             if not special or callable(value) or isinstance(value, (staticmethod, classmethod, property)):
-                self.slots.append((vars(cls), name, value))
-                lines.append(f"{name}={self.token(value, f'{_dotted(cls)}.{name}')}")
+                lines.append(f"{name}={self._token(self._look_up(vars(cls), name), f'{_dotted(cls)}.{name}')}")
         return "\n".join(lines)
 
     def _look_up(self, namespace: Any, name: str) -> Any:
@@ -2383,12 +2329,12 @@ class _Walk:
         value, name = self._look_up(scope, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
         for attribute in chain[1:]:
             if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
-                return "written to"  # a log of its calls, say: the function reads nothing from it
+                return "written to"
             foreign = isinstance(value, types.ModuleType) and not _is_project(value.__name__)
             if foreign or callable(value) or attribute not in getattr(value, "__dict__", ()):
                 break
             value, name = self._look_up(vars(value), attribute), f"{name}.{attribute}"
-        return self.token(value, name)
+        return self._token(value, name)
 
     def _import_token(self, scope: dict[str, Any], level: int, name: str, attribute: str) -> str:
         """The token of what an import statement inside a function brings."""
@@ -2402,35 +2348,42 @@ class _Walk:
         if attribute in vars(module):
             return self._global_token(vars(module), (attribute,))
         inner = _import_of_project(f"{name}.{attribute}") if attribute else None
-        return self._whole_module(inner or module)
+        return self._module_text(inner or module)
 
-    def _whole_module(self, module: ModuleType) -> str:
+    def _module_text(self, module: ModuleType) -> str:
         """Everything that a module of the project defines: code that holds the module may use any of it."""
         label = f"module {module.__name__}"
         if label not in self.parts:
             self.parts[label] = ""  # a module may come round to itself
-            names = [name for name, value in sorted(vars(module).items())
-                     if not name.startswith("__") and not isinstance(value, type(sys))
-                     and (not isinstance(value, (types.FunctionType, type)) or value.__module__ == module.__name__)]
+            names = [name for name, value in sorted(vars(module).items()) if not isinstance(value, types.ModuleType)
+                     and getattr(value, "__module__", None) in (module.__name__, None, type(value).__module__)]
             self.parts[label] = _short_name(str([self._global_token(vars(module), (name,)) for name in names]))
+        return label
+
+    def _file(self, path: Any) -> str:
+        """The token of a file by its content; its name stands for it only in words."""
+        self.probes.append((_file_state, path, _file_state(path)))
+        return self._note(f"file {os.path.basename(path)}", _file_digest(path))
+
+    def _note(self, name: str, content: str) -> str:
+        """Note the content of something that has a name; gives its label."""
+        label = self._free_label(name, content)
+        self.parts[label] = content
         return label
 
     def _data(self, value: Any, name: str) -> str:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
-        numpy = _loaded("numpy")
-        plain = _plain_content(value)
-        question = self.digest if plain is None else _plain_content
-        content = self.digest(value)
+        plain, content, numpy = _plain_content(value), self._content(value), _loaded("numpy")
+        fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
+        if not (fixed or content.startswith("<") or (numpy and isinstance(value, numpy.ndarray) and not value.flags.writeable)):
+            self.probes.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
         self._alive.append(value)
-        if not (content.startswith("<") or type(value) in _ATOMS or _is_fixed(value)
-                or numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable):
-            self.probes.append((question, value, content if plain is None else plain))
-        return self._part(name, content)
+        return self._note(name, content)
 
-    def digest(self, value: Any) -> str:
+    def _content(self, value: Any) -> str:
         """The digest of a value, its functions by their label; only its type when it cannot be named."""
         if type(value) in _ATOMS:
-            return _short_name(_const_text(value))
+            return _short_name(_code_text(value))
         try:
             return _digest(value, name_of=self._name_of)[:20]
         except Exception:  # a lock, an open file, a connection: not data, and its class may raise anything
@@ -2442,27 +2395,18 @@ class _Walk:
 
 
 class _Fingerprint:
-    """The fingerprint of functions, classes and values, kept as long as everything it was taken from stays the same.
-
-    A root that is a path (`os.PathLike`) stands for the content of that file.
-    """
+    """The fingerprint of functions, classes, files and values, kept while everything it was taken from stays the same."""
 
     def __init__(self, *roots: Any) -> None:
         self._roots = roots
-        self._taken: tuple[str, _Walk] | None = None  # one assignment changes both: threads may ask at once
+        self._walk: _Walk | None = None
 
-    def text(self) -> str:
-        """The fingerprint of now; computed anew only when something differs."""
-        taken = self._taken
-        if taken is None or not taken[1].holds():
-            walk = _Walk(self._roots)
-            taken = self._taken = _short_name(repr((walk.root, sorted(walk.parts.items()))), 16), walk
-        return taken[0]
-
-    def parts(self) -> dict[str, str]:
-        """What it is taken from: label -> a digest of what bears that label."""
-        self.text()
-        return self._taken[1].parts if self._taken else {}
+    def walk(self) -> _Walk:
+        """The walk that holds now; the old one unless something differs."""
+        walk = self._walk
+        if walk is None or not walk.holds():
+            walk = self._walk = _Walk(self._roots)
+        return walk
 
 
 @lru_cache(maxsize=1024)
@@ -2473,58 +2417,51 @@ def _fingerprint_of(thing: Any) -> _Fingerprint:
 
 def _name_in_arguments(thing: Any) -> str | None:
     """What a function or class of the project that is (part of) an argument adds to the digest."""
-    if isinstance(thing, type):
-        return _fingerprint_of(thing).text() if _is_project(thing.__module__) else None
-    return _fingerprint_of(thing).text() if isinstance(thing, types.FunctionType) else None
+    if not isinstance(thing, (types.FunctionType, type)) or not _is_project(thing.__module__):
+        return None
+    return _fingerprint_of(thing).walk().fingerprint
 
 
 # --- What a call is named ---------------------------------------------------------------------------------------------
-
-
-class _Parameters:
-    """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
-
-    def __init__(self, names: tuple[str, ...], keyword_only: tuple[str, ...] = (), defaults: dict[str, Any] | None = None,
-                 star: str = "", starstar: str = "", positional_only: int = 0) -> None:
-        self.names, self.keyword_only, self.defaults = names, keyword_only, defaults or {}
-        self.star, self.starstar = star, starstar
-        self.by_keyword = frozenset(names[positional_only:] + keyword_only)
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]] | None:
-        """Every argument of a call with its label, defaults included; None when the call does not fit."""
-        if not kwargs and len(args) == len(self.names) and not self.keyword_only:
-            return list(zip(self.names, args))
-        given = dict(zip(self.names, args))
-        more = args[len(self.names):]
-        others = {}
-        for name, value in kwargs.items():
-            if name in self.by_keyword and name not in given:
-                given[name] = value
-            elif self.starstar and name not in self.by_keyword:
-                others[name] = value
-            else:
-                return None
-        given = {**self.defaults, **given}
-        if (more and not self.star) or len(given) != len(self.names) + len(self.keyword_only):
-            return None
-        found = [(name, given[name]) for name in self.names + self.keyword_only]
-        return found + _bare_arguments(more, others)
-
-    def ignores(self, label: str, ignored: Iterable[str]) -> bool:
-        """Whether an argument with this label is one of the ignored ones."""
-        stars = label[:len(label) - len(label.lstrip("*"))]
-        group = {"": "", "*": self.star, "**": self.starstar}[stars]
-        return label.lstrip("*") in ignored or (stars != "" and (stars in ignored or group in ignored))
-
-    def known(self) -> list[str]:
-        """The names that `ignore` may hold."""
-        return [*self.names, *self.keyword_only, *filter(None, [self.star, self.starstar]), "*", "**"]
 
 
 def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
     """Arguments labelled by place and by keyword alone."""
     return [(f"*{place}", value) for place, value in enumerate(args)] + [
         (f"**{name if name.isidentifier() else repr(name)}", value) for name, value in sorted(kwargs.items())]
+
+
+class _Parameters:
+    """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
+
+    def __init__(self, names: tuple[str, ...] = (), keyword_only: tuple[str, ...] = (), defaults: dict[str, Any] | None = None,
+                 star: str = "", starstar: str = "", positional_only: int = 0) -> None:
+        self.names, self.keyword_only, self.defaults = names, keyword_only, defaults or {}
+        self.star, self.starstar = star, starstar
+        self.by_keyword = frozenset(names[positional_only:] + keyword_only)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Every argument of a call with its label, defaults included; bare ones when the call does not fit."""
+        if not kwargs and len(args) == len(self.names) and not self.keyword_only:
+            return list(zip(self.names, args))
+        given, more = dict(zip(self.names, args)), args[len(self.names):]
+        others = {name: value for name, value in kwargs.items() if name not in self.by_keyword}
+        named = {name: value for name, value in kwargs.items() if name in self.by_keyword}
+        full = {**self.defaults, **given, **named}
+        if (more and not self.star or others and not self.starstar or given.keys() & named.keys()
+                or len(full) != len(self.names) + len(self.keyword_only)):
+            return _bare_arguments(args, kwargs)
+        return [(name, full[name]) for name in self.names + self.keyword_only] + _bare_arguments(more, others)
+
+    def ignores(self, label: str, ignored: Iterable[str]) -> bool:
+        """Whether an argument with this label is one of the ignored ones."""
+        name = label.lstrip("*")
+        stars = label[:len(label) - len(name)]
+        return name in ignored or stars in ignored or {"*": self.star, "**": self.starstar}.get(stars, name) in ignored
+
+    def known(self) -> list[str]:
+        """The names that `ignore` may hold."""
+        return [*self.names, *self.keyword_only, *filter(None, [self.star, self.starstar]), "*", "**"]
 
 
 def _signature_parameters(function: Any) -> _Parameters:
@@ -2534,7 +2471,7 @@ def _signature_parameters(function: Any) -> _Parameters:
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return _Parameters((), (), {}, "args", "kwargs")
+        return _Parameters(star="args", starstar="kwargs")
     names: list[list[str]] = [[], [], [], [], []]
     for each in found:
         names[each.kind].append(each.name)
@@ -2563,9 +2500,7 @@ def _parameters_of(function: Any) -> _Parameters:
 def _argument_text(value: Any) -> str:
     """What stands for an argument in the name of a call."""
     kind = type(value)
-    if kind is str or kind is float or kind is bool or value is None:
-        return repr(value)
-    if kind is int and -1e300 < value < 1e300:  # `repr` refuses very long integers
+    if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
         return repr(value)
     return _digest(value, name_of=_name_in_arguments)
 
@@ -2583,10 +2518,525 @@ def _shown(value: Any) -> str:
         return f"<{type(value).__name__}: no text, {type(err).__name__}>"
 
 
+def _show_call(name: str, shown: dict[str, str]) -> str:
+    """A call as a line of text."""
+    return f"{name}({', '.join([f'{label}={text}' for label, text in shown.items()])})"
+
+
+# --- Where entries are kept -------------------------------------------------------------------------------------------
+
+_SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
+_MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no limit asks for the order of uses
+_SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
+_RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
+_STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
+
+
+class _Turns:
+    """Who computes what in this process: key -> [owner, what to call at its end ...], changed under `_mutex` only."""
+
+    def __init__(self) -> None:
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        """Begin anew: after a fork the turns of the parent's threads are none of ours."""
+        self._mutex = threading.Lock()
+        self._running: dict[str, list[Any]] = {}
+
+    def __reduce__(self) -> Any:
+        return _Turns, ()
+
+    def take(self, key: str, owner: object, waiter: Callable[[], Callable[[], Any]]) -> str:
+        """Gives "mine"; "again" when this owner has it already; "wait" when another has: at its end `waiter()()` runs."""
+        with self._mutex:
+            if key not in self._running:
+                self._running[key] = [owner]
+                return "mine"
+            if self._running[key][0] == owner:
+                return "again"
+            self._running[key].append(waiter())
+            return "wait"
+
+    def give_back(self, key: str) -> None:
+        """End a turn that was mine."""
+        with self._mutex:
+            turn = self._running.pop(key, [None])
+        for over in turn[1:]:
+            over()
+
+
+class _Store:
+    """What every store does. This one keeps nothing: a call finds nothing and leaves nothing."""
+
+    def __init__(self, location: str | None = None) -> None:
+        self.location, self.turns = location, _Turns()
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        """Keep what `fill(file)` writes as the entry of `key`, all or nothing; gives how many entries had to go."""
+        return 0
+
+    def delete(self, key: str) -> bool:
+        """Remove an entry; whether there was one."""
+        return False
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        """(key, bytes, time of last use in seconds) of the entries whose key begins with `prefix`."""
+        return iter(())
+
+    def clear(self, prefix: str = "") -> None:
+        """Remove the entries whose key begins with `prefix`."""
+        for key, _, _ in list(self.entries(prefix)):
+            self.delete(key)
+
+    def lock(self, key: str, wait: bool = True) -> bool:
+        """Keep other processes from computing `key`; False when another does and `wait` is false."""
+        return True
+
+    def unlock(self, key: str) -> None:
+        """The opposite of `lock`."""
+
+
+class _GuestStore(_Store):
+    """A store of the user, see `register_store_backend`."""
+
+    def __init__(self, location: str | None, guest: Any) -> None:
+        super().__init__(location)
+        self._guest = guest
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        return self._guest.open(key)
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        self._guest.write(key, fill)
+        return 0
+
+    def delete(self, key: str) -> bool:
+        return bool(self._guest.delete(key))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        return iter(self._guest.entries(prefix))
+
+
+class _RamStore(_Store):
+    """Keeps entries as bytes, for as long as it lives; the order of the dict is the order of use."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__()
+        self._limit = _RAM_LIMIT if limit is None else limit
+        self._kept: dict[str, tuple[bytes, float]] = {}
+        self._total = 0
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        self._mutex = threading.Lock()  # guards what is kept and its sum
+
+    def __reduce__(self) -> Any:
+        return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        with self._mutex:
+            found = self._kept.get(key)
+            if found and not peek:
+                self._kept[key] = self._kept.pop(key)[0], time.time()
+        return io.BytesIO(found[0]) if found else None
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        fill(file := io.BytesIO())
+        content, gone = file.getvalue(), 0
+        with self._mutex:
+            self._drop(key)
+            if len(content) > self._limit:
+                return 0
+            self._kept[key] = content, time.time()
+            self._total += len(content)
+            while self._total > self._limit:
+                gone += self._drop(next(iter(self._kept)))
+        return gone
+
+    def _drop(self, key: str) -> bool:
+        """Remove an entry; the caller holds the mutex."""
+        found = self._kept.pop(key, None)
+        self._total -= len(found[0]) if found else 0
+        return found is not None
+
+    def delete(self, key: str) -> bool:
+        with self._mutex:
+            return self._drop(key)
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        with self._mutex:
+            return iter([(key, len(kept), used) for key, (kept, used) in self._kept.items() if key.startswith(prefix)])
+
+
+class _LockFile:
+    """The file `lock` of a folder: its first 8 bytes are the sum of all sizes, the bytes behind them the locks of calls.
+
+    A process holds it open once, for all its threads: closing any handle drops all the locks that the process has.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.turns, self.fd = path, _Turns(), -1
+        self._identity: tuple[int, int] | None = None
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        self.mutex = threading.RLock()  # one thread of this process at a time reads or changes the sum
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def opened(self) -> bool:
+        """Open the file that is there now; False where there is no folder, or one that cannot be written."""
+        try:
+            state = os.stat(self.path)
+            if self._identity == (state.st_dev, state.st_ino):
+                return True
+        except OSError:
+            pass  # the folder is new, or has been removed
+        with self.mutex:
+            if self.fd >= 0:
+                os.close(self.fd)
+            self.fd, self._identity = -1, None
+            try:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
+            except OSError:
+                return False
+            state = os.fstat(self.fd)
+            self._identity = state.st_dev, state.st_ino
+            return True
+
+    def __enter__(self) -> _LockFile:
+        self.mutex.acquire()
+        if self.opened():
+            _lock_byte(self.fd, 0, True)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.fd >= 0:
+            _unlock_byte(self.fd, 0)
+        self.mutex.release()
+
+    def total(self) -> int | None:
+        """The sum of all sizes; None when it is not known. To be asked inside `with`."""
+        content = b""
+        if self.fd >= 0:
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            content = os.read(self.fd, 8)
+        return int.from_bytes(content, "little") if len(content) == 8 else None
+
+    def set_total(self, total: int) -> None:
+        """Write the sum of all sizes. To be called inside `with`."""
+        if self.fd >= 0:
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+
+
+@lru_cache(maxsize=1)
+def _lock_files() -> Any:
+    """The lock files in use in this process, by path: all stores on one folder share one."""
+    return weakref.WeakValueDictionary()
+
+
+def _lock_place(key: str) -> int:
+    """The byte of the lock file that stands for a key: behind the sum, and far from that of any other key."""
+    return 8 + int(_short_name(key, 15), 16)
+
+
+def _size_of(path: str) -> int:
+    """The size of a file; 0 when there is none."""
+    return (_file_state(path) or (0, 0))[1]
+
+
+class _DiskStore(_Store):
+    """Keeps each entry in a file of `location/joblite/v1`. Another version of this format would be beside it."""
+
+    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700) -> None:
+        self.location, self._limit, self._mode = location, limit, mode
+        self._base = os.path.join(location, "joblite")
+        self._root = os.path.join(self._base, "v1", "")
+        self._locks: _LockFile = _lock_files().setdefault(self._root, _LockFile(self._root + "lock"))
+        self.turns = self._locks.turns
+        self._newest = 0  # the latest mark of use that this store has set, in ns
+        self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
+        self._serial = 0  # of files written
+        self._swept = 0  # the process that has looked for abandoned files
+        if not IS_WINDOWS and os.path.exists(self._base) and os.stat(self._base).st_mode & 0o022 & ~mode:
+            _warn(f"{self._base}: other users can write to this cache, and what is read from a cache can run code; "
+                  f"take the right away with: chmod go-w {self._base}")
+
+    def __reduce__(self) -> Any:
+        return _DiskStore, (self.location, self._limit, self._mode)
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        path = self._root + key
+        try:
+            if mmap_mode:
+                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")
+                self._mark(file.fileno(), path, peek)
+                return file
+            fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
+        except OSError:
+            return None  # not there; or not readable, then writing fails too and says so
+        try:
+            content = os.read(fd, _SMALL_ENTRY)
+            self._mark(fd, path, peek)
+        except OSError:
+            content = b""  # a folder, a broken disk: damaged, as the head will say
+        if len(content) < _SMALL_ENTRY:
+            os.close(fd)
+            return io.BytesIO(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return open(fd, "rb")
+
+    def _mark(self, fd: int, path: str, peek: bool) -> None:
+        """Note that an entry is used now, unless it is the latest noted one anyway or nobody asks for the order."""
+        now = time.time_ns()
+        used = now if peek else os.fstat(fd).st_mtime_ns
+        if now - used > _MARK_AFTER or (self._limit is not None and used < self._newest and not peek):
+            try:
+                os.utime(path, ns=(now, now))
+                self._newest = now
+            except OSError:
+                pass  # a read-only folder, or another user's file: it keeps its older mark
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        fd, temporary = self._create()
+        try:
+            with open(fd, "wb") as file:
+                fill(file)
+                size = file.tell()
+            if self._limit is not None:
+                self._newest = now = time.time_ns()
+                os.utime(temporary, ns=(now, now))
+                if size > self._limit:
+                    _unlink(temporary)
+                    self.delete(key)
+                    return 0
+            return self._place(temporary, key, size)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+    def _create(self) -> tuple[int, str]:
+        """A new file in the folder of files being written."""
+        if self._swept != os.getpid():
+            self._swept = os.getpid()
+            self._sweep()
+        self._serial += 1
+        name = f"{_machine()}-{os.getpid()}-{id(self):x}-{self._serial}-{threading.get_ident():x}"
+        path, flags = f"{self._root}tmp/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | _O_BINARY
+        try:
+            return os.open(path, flags, self._mode & 0o666), path
+        except FileNotFoundError:
+            self._make_folders()
+            return os.open(path, flags, self._mode & 0o666), path
+
+    def _make_folders(self) -> None:
+        """Make the folders that are missing, private ones, and keep them out of version control."""
+        os.makedirs(str(self.location), self._mode, exist_ok=True)
+        for folder in (self._base, self._root[:-1], self._root + "tmp"):
+            self._make_folder(folder)
+        try:
+            with open(os.path.join(self._base, ".gitignore"), "x") as file:
+                file.write("*\n")
+        except FileExistsError:
+            pass  # from an earlier run; the user may have changed it
+
+    def _make_folder(self, path: str) -> None:
+        """Make one folder with our mode, whatever the umask; it may be there."""
+        try:
+            os.mkdir(path, self._mode)
+            os.chmod(path, self._mode)
+        except FileExistsError:
+            pass
+
+    def _place(self, temporary: str, key: str, size: int) -> int:
+        """Rename a complete file into place, after making room for it."""
+        path = self._root + key
+        with self._locks:
+            total, gone = self._make_room(self._total(), size, key)
+            old = _size_of(path)
+            self._locks.set_total(total + size)
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
+                    self._make_folder(folder)
+                os.replace(temporary, path)
+            if old:
+                self._locks.set_total(total + size - old)
+        return gone
+
+    def _total(self) -> int:
+        """The sum of all sizes; counted when the lock file does not tell."""
+        total = self._locks.total()
+        return sum(size for _, size, _ in self._look(sys.maxsize)[0]) if total is None else total
+
+    def delete(self, key: str) -> bool:
+        with self._locks:
+            try:
+                total, size = self._total(), _size_of(self._root + key)
+                found = _unlink(self._root + key)
+                self._locks.set_total(total - size)
+            except OSError as err:
+                _warn(f"{self._base}: an entry could not be removed: {err}")
+                return False
+        return found
+
+    def _make_room(self, total: int, size: int, key: str) -> tuple[int, int]:
+        """Remove the least recently used entries until `size` more bytes fit; gives the new sum and how many went."""
+        gone = 0
+        while self._limit is not None and total + size > self._limit:
+            if not self._oldest:
+                self._oldest, whole = self._look(_SAMPLE)
+                if whole:
+                    total = sum(each for _, each, _ in self._oldest)  # sets right what killed writers left
+                self._oldest.sort(reverse=True)
+                if not whole:
+                    del self._oldest[:len(self._oldest) * 3 // 4]  # of a sample, only the oldest are old in the whole
+                if not self._oldest or total + size <= self._limit:
+                    break
+            used, each, name = self._oldest.pop()
+            state = _file_state(self._root + name)
+            if name != key and state and state[0] == used:  # else used since, and not the oldest any more
+                gone += _unlink(self._root + name)
+                total -= each
+        return total, gone
+
+    def _look(self, enough: int) -> tuple[list[tuple[int, int, str]], bool]:
+        """(last use, size, key) of entries, shard by shard until there are `enough`; and whether these are all."""
+        shards, whole = self._shards(), True
+        found: list[tuple[int, int, str]] = []
+        chance = time.time_ns() // 1000
+        start = chance % max(1, len(shards))
+        for shard in shards[start:] + shards[:start]:
+            if len(found) >= enough:
+                return found, False
+            entries = list(_scan(self._root + shard))
+            step = 1 + len(entries) // enough
+            whole = whole and step == 1
+            found += self._states(shard, entries[chance % step::step])
+        return found, whole
+
+    def _states(self, shard: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[int, int, str]]:
+        """(last use, size, key) of each entry of a shard that is still there."""
+        for entry in entries:
+            try:
+                state = entry.stat()
+            except OSError:
+                continue  # removed by another process just now
+            yield state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"
+
+    def _shards(self, prefix: str = "") -> list[str]:
+        """The folders that hold entries, relative to the root."""
+        functions = [prefix.partition("/")[0]] if "/" in prefix else [
+            each.name for each in _scan(self._root) if each.name != "tmp" and each.is_dir()]
+        return [f"{name}/{shard.name}" for name in functions for shard in _scan(self._root + name)]
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        for shard in self._shards(prefix):
+            for used, size, key in self._states(shard, _scan(self._root + shard)):
+                if key.startswith(prefix):
+                    yield key, size, used / 1e9
+
+    def clear(self, prefix: str = "") -> None:
+        super().clear(prefix)
+        shards = self._shards(prefix)
+        with self._locks:  # nobody moves a file into them meanwhile
+            for folder in [*shards, *{shard.partition("/")[0] for shard in shards}]:
+                _remove_folder(self._root + folder)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove half-written files whose writer is gone."""
+        for entry in _scan(self._root + "tmp"):
+            machine, pid = entry.name.split("-")[:2]
+            try:
+                if machine == _machine():
+                    dead = not _process_lives(int(pid))
+                else:
+                    dead = time.time() - entry.stat().st_mtime > _STALE_AFTER
+                if dead:
+                    _unlink(entry.path)
+            except OSError:
+                continue  # finished just now, or not ours to remove
+
+    def lock(self, key: str, wait: bool = True) -> bool:
+        if not self._locks.opened():
+            try:
+                self._make_folders()
+            except OSError:
+                return True  # where nothing can be written there are no locks either: law 7
+            self._locks.opened()
+        return self._locks.fd < 0 or _lock_byte(self._locks.fd, _lock_place(key), wait)
+
+    def unlock(self, key: str) -> None:
+        if self._locks.fd >= 0:
+            _unlock_byte(self._locks.fd, _lock_place(key))
+
+
+def _local_store(location: str | None, limit: int | None, mode: int = 0o700) -> _Store:
+    """A folder, or the memory where there is no location."""
+    return _RamStore(limit) if location is None else _DiskStore(location, limit, mode)
+
+
+_STORES: dict[str, Callable[..., _Store]] = {
+    "local": _local_store,
+    "cloudpickle": _local_store,
+    "null": lambda location, limit: _Store(),
+}
+
+
+def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
+    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
+
+    >>> class Dictionary:
+    ...     def __init__(self, location): self.kept = {}
+    ...     def open(self, key): return io.BytesIO(self.kept[key]) if key in self.kept else None
+    ...     def write(self, key, fill): file = io.BytesIO(); fill(file); self.kept[key] = file.getvalue()
+    ...     def delete(self, key): return self.kept.pop(key, None) is not None
+    ...     def entries(self, prefix): return [(key, len(kept), 0.0) for key, kept in self.kept.items()]
+    >>> register_store_backend("dictionary", Dictionary)
+    >>> cached = Memory("anywhere", backend="dictionary").cache(pow)
+    >>> cached(2, 10), cached.check_call_in_cache(2, 10)
+    (1024, True)
+
+    Parameters
+    ----------
+    name : str
+        For `Memory(backend=name)`.
+    cls : callable
+        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary file
+        with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep what it
+        writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time of last
+        use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+
+    Raises
+    ------
+    ValueError
+        `name` is not a text.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"name: expected a text for Memory(backend=...), got {name!r}")
+    _STORES[name] = lambda location, limit, **options: _GuestStore(location, cls(location, **options))
+
+
 # --- One entry --------------------------------------------------------------------------------------------------------
 
 _ENTRY_MAGIC = b"JLcall1\n"
 _ENTRY_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of all but the magic
+
+
+def _key_of(folder: str, entry: str) -> str:
+    """The key of an entry: its function's folder, its shard, its name."""
+    return f"{folder}/{entry.rpartition('-')[2][:1]}/{entry}"
 
 
 def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
@@ -2614,531 +3064,8 @@ def _read_head(file: Any, key: str) -> bytes:
     return about
 
 
-# --- Where entries are kept -------------------------------------------------------------------------------------------
-
-_SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
-_MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no limit asks for the order of uses
-_SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
-_RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
-_STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
-
-
-class _Turn:
-    """One key that is being computed: who does it, and what to call when it is over."""
-
-    def __init__(self, owner: object) -> None:
-        self.owner = owner
-        self.over: list[Callable[[], Any]] = []
-
-
-class _Turns:
-    """Who computes what, in this process; owner of the state: whoever holds `_mutex`."""
-
-    def __init__(self) -> None:
-        self._renew()
-        _renewed_after_fork().add(self)
-
-    def _renew(self) -> None:
-        """Begin anew: after a fork the turns of the parent's threads are none of ours."""
-        self._mutex = threading.Lock()
-        self._running: dict[str, _Turn] = {}
-
-    def take(self, key: str, owner: object, waiter: Callable[[], Callable[[], Any]]) -> str:
-        """Gives "mine"; "again" when this owner has it already; "wait" when another has: at its end `waiter()()` is run."""
-        with self._mutex:
-            turn = self._running.get(key)
-            if turn is None:
-                self._running[key] = _Turn(owner)
-                return "mine"
-            if turn.owner == owner:
-                return "again"
-            turn.over.append(waiter())
-            return "wait"
-
-    def give_back(self, key: str) -> None:
-        """End a turn that was mine."""
-        with self._mutex:
-            turn = self._running.pop(key, None)
-        for over in turn.over if turn else ():
-            over()
-
-
-class _Store:
-    """What every store does. This one keeps nothing: a call finds nothing and leaves nothing."""
-
-    location: str | None = None
-
-    def __init__(self) -> None:
-        self.turns = _Turns()
-
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
-
-    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
-        """Keep what `fill(file)` writes as the entry of `key`, all of it or nothing; gives the keys that had to go."""
-        return []
-
-    def delete(self, key: str) -> bool:
-        """Remove an entry; whether there was one."""
-        return False
-
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        """(key, bytes, time of last use in seconds) of the entries whose key begins with `prefix`."""
-        return iter(())
-
-    def clear(self, prefix: str = "") -> None:
-        """Remove the entries whose key begins with `prefix`."""
-        for key, _, _ in list(self.entries(prefix)):
-            self.delete(key)
-
-    def lock(self, key: str, wait: bool = True) -> bool:
-        """Keep other processes from computing `key`; False when another does and `wait` is false."""
-        return True
-
-    def unlock(self, key: str) -> None:
-        """The opposite of `lock`."""
-
-
-class _RamStore(_Store):
-    """Keeps entries as bytes, for as long as it lives; the order of the dict is the order of use."""
-
-    def __init__(self, limit: int | None = None) -> None:
-        super().__init__()
-        self._limit = _RAM_LIMIT if limit is None else limit
-        self._kept: dict[str, tuple[bytes, float]] = {}
-        self._total = 0
-        self._renew()
-        _renewed_after_fork().add(self)
-
-    def _renew(self) -> None:
-        self._mutex = threading.Lock()  # guards what is kept and its sum
-
-    def __reduce__(self) -> Any:
-        return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
-
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        with self._mutex:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            if not peek:
-                self._kept[key] = self._kept.pop(key)[0], time.time()
-        return io.BytesIO(found[0])
-
-    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
-        file = io.BytesIO()
-        fill(file)
-        content, gone = file.getvalue(), []
-        self.delete(key)
-        with self._mutex:
-            if len(content) > self._limit:
-                return []
-            self._kept[key] = content, time.time()
-            self._total += len(content)
-            while self._total > self._limit:
-                oldest = next(iter(self._kept))
-                self._total -= len(self._kept.pop(oldest)[0])
-                gone.append(oldest)
-        return gone
-
-    def delete(self, key: str) -> bool:
-        with self._mutex:
-            found = self._kept.pop(key, None)
-            self._total -= len(found[0]) if found else 0
-        return found is not None
-
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        with self._mutex:
-            return iter([(key, len(content), used) for key, (content, used) in self._kept.items()
-                         if key.startswith(prefix)])
-
-
-class _LockFile:
-    """The file `lock` of a folder: its first 8 bytes are the sum of all sizes, ranges behind them the locks of calls.
-
-    A process holds it open once, for all its threads: closing any handle drops all the locks that the process has.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path, self.turns = path, _Turns()
-        self.fd = -1
-        self._identity: tuple[int, int] | None = None
-        self._renew()
-        _renewed_after_fork().add(self)
-
-    def _renew(self) -> None:
-        self.mutex = threading.RLock()  # one thread of this process at a time reads or changes the sum
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-    def _is_same(self) -> bool:
-        """Whether the open file is still the one in the folder."""
-        try:
-            state = os.stat(self.path)
-        except OSError:
-            return False
-        return self._identity == (state.st_dev, state.st_ino)
-
-    def opened(self) -> bool:
-        """Open the file that is there now; False where there is no folder, or one that cannot be written."""
-        if self._is_same():
-            return True
-        with self.mutex:
-            if self._is_same():
-                return True
-            if self.fd >= 0:
-                os.close(self.fd)
-            self.fd, self._identity = -1, None
-            try:
-                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            except OSError:
-                return False
-            state = os.fstat(self.fd)
-            self._identity = state.st_dev, state.st_ino
-            return True
-
-    def total(self) -> int | None:
-        """The sum of all sizes; None when it is not known."""
-        if self.fd < 0:
-            return None
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        content = os.read(self.fd, 8)
-        return int.from_bytes(content, "little") if len(content) == 8 else None
-
-    def set_total(self, total: int) -> None:
-        """Write the sum of all sizes."""
-        if self.fd >= 0:
-            os.lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
-
-
-@lru_cache(maxsize=1)
-def _lock_files() -> Any:
-    """The lock files in use in this process, by path: all stores on one folder share one."""
-    from weakref import WeakValueDictionary
-
-    return WeakValueDictionary()
-
-
-def _lock_place(key: str) -> int:
-    """The byte of the lock file that stands for a key: behind the sum, and far from that of any other key."""
-    return 8 + int(_short_name(key, 15), 16)
-
-
-def _size_of(path: str) -> int:
-    """The size of a file; 0 when there is none."""
-    state = _file_state(path)
-    return state[1] if state else 0
-
-
-def _file_mode(path: str) -> int:
-    """The permission bits of a file or folder; 0 when there is none."""
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return 0
-
-
-class _DiskStore(_Store):
-    """Keeps each entry in a file of `location/joblite/v1`. Another version of this format would be beside it."""
-
-    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700) -> None:
-        self.location, self._limit, self._mode = location, limit, mode
-        self._root = os.path.join(location, "joblite", "v1", "")
-        self._locks = _lock_files().setdefault(self._root, _LockFile(self._root + "lock"))
-        self.turns = self._locks.turns
-        self._newest = 0  # the latest mark of use that this store has set, in ns
-        self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
-        self._serial = 0
-        self._swept = 0  # the process that has looked for abandoned files
-        self._check_private()
-
-    def __reduce__(self) -> Any:
-        return _DiskStore, (self.location, self._limit, self._mode)
-
-    def _check_private(self) -> None:
-        """Warn of a folder into which others can write."""
-        base = self._root[:-3]
-        state = _file_mode(base)
-        if state & 0o022 & ~self._mode and not IS_WINDOWS:
-            _warn(f"{base}: other users can write to this cache, and what is read from a cache can run code; "
-                  f"take the right away with: chmod go-w {base}")
-
-    # -- reading
-
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        path = self._root + key
-        try:
-            if mmap_mode:
-                return self._open_to_map(path, mmap_mode, peek)
-            fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
-        except OSError:
-            return None  # not there; or not readable, then writing fails too and says so
-        try:
-            content = os.read(fd, _SMALL_ENTRY)
-            if not peek:
-                self._mark(fd, path)
-        except OSError:
-            content = b""  # a folder, a broken disk: damaged, says the head
-        if len(content) < _SMALL_ENTRY:
-            os.close(fd)
-            return io.BytesIO(content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return open(fd, "rb")
-
-    def _open_to_map(self, path: str, mmap_mode: str, peek: bool) -> Any:
-        """An entry as a file that can be mapped, which knows its name."""
-        file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")
-        if not peek:
-            self._mark(file.fileno(), path)
-        return file
-
-    def _mark(self, fd: int, path: str) -> None:
-        """Note that an entry is used now, unless it is the latest noted one anyway or nobody asks for the order."""
-        now, used = time.time_ns(), os.fstat(fd).st_mtime_ns
-        if now - used > _MARK_AFTER or (self._limit is not None and used < self._newest):
-            try:
-                os.utime(path, ns=(now, now))
-                self._newest = now
-            except OSError:
-                pass  # a read-only folder, or another user's file: it keeps its older mark
-
-    # -- writing
-
-    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
-        fd, temporary = self._create()
-        try:
-            with open(fd, "wb") as file:
-                fill(file)
-                size = file.tell()
-            if self._limit is not None:
-                if size > self._limit:
-                    os.unlink(temporary)
-                    self.delete(key)
-                    return []
-                self._newest = now = time.time_ns()
-                os.utime(temporary, ns=(now, now))
-            return self._place(temporary, key, size)
-        except BaseException:
-            _unlink(temporary)
-            raise
-
-    def _create(self) -> tuple[int, str]:
-        """A new file in the folder of files being written."""
-        if self._swept != os.getpid():
-            self._swept = os.getpid()
-            self._sweep()
-        self._serial += 1
-        name = f"{_machine()}-{os.getpid()}-{id(self):x}-{self._serial}-{threading.get_ident():x}"
-        path = f"{self._root}tmp/{name}"
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _O_BINARY
-        try:
-            return os.open(path, flags, self._mode & 0o666), path
-        except FileNotFoundError:
-            self._make_folders()
-            return os.open(path, flags, self._mode & 0o666), path
-
-    def _make_folders(self) -> None:
-        """Make the folders that are missing, private ones, and keep them out of version control."""
-        assert self.location is not None
-        os.makedirs(self.location, self._mode, exist_ok=True)
-        base = os.path.join(self.location, "joblite")
-        for folder in (base, self._root[:-1], self._root + "tmp"):
-            self._make_folder(folder)
-        try:
-            with open(os.path.join(base, ".gitignore"), "x") as file:
-                file.write("*\n")
-        except FileExistsError:
-            pass  # from an earlier run; the user may have changed it
-
-    def _make_folder(self, path: str) -> None:
-        """Make one folder with our mode, whatever the umask; it may be there."""
-        try:
-            os.mkdir(path, self._mode)
-            if self._mode & 0o077:
-                os.chmod(path, self._mode)
-        except FileExistsError:
-            pass
-
-    def _place(self, temporary: str, key: str, size: int) -> list[str]:
-        """Rename a complete file into place, after making room for it."""
-        path = self._root + key
-        self._lock_total()
-        try:
-            total, gone = self._make_room(self._total(), size, key)
-            old = _size_of(path)
-            self._locks.set_total(total + size)
-            try:
-                os.replace(temporary, path)
-            except FileNotFoundError:
-                for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
-                    self._make_folder(folder)
-                os.replace(temporary, path)
-            if old:
-                self._locks.set_total(total + size - old)
-            return gone
-        finally:
-            self._unlock_total()
-
-    def _lock_total(self) -> None:
-        self._locks.mutex.acquire()
-        if self._locks.opened():
-            _lock_byte(self._locks.fd, 0, True)
-
-    def _unlock_total(self) -> None:
-        if self._locks.fd >= 0:
-            _unlock_byte(self._locks.fd, 0)
-        self._locks.mutex.release()
-
-    def _total(self) -> int:
-        """The sum of all sizes; counted when the lock file does not tell. The caller holds the lock."""
-        total = self._locks.total()
-        return sum(size for _, size, _ in self._look(sys.maxsize)[0]) if total is None else total
-
-    def delete(self, key: str) -> bool:
-        self._lock_total()
-        try:
-            total, size = self._total(), _size_of(self._root + key)
-            found = _unlink(self._root + key)
-            self._locks.set_total(total - size)
-            return found
-        except OSError as err:
-            _warn(f"{self._root}: an entry could not be removed: {err}")
-            return False
-        finally:
-            self._unlock_total()
-
-    # -- the order of use
-
-    def _make_room(self, total: int, size: int, key: str) -> tuple[int, list[str]]:
-        """Remove the least recently used entries until `size` more bytes fit; gives the new sum and what went."""
-        gone: list[str] = []
-        while self._limit is not None and total + size > self._limit:
-            if not self._oldest:
-                self._oldest, whole = self._look(_SAMPLE)
-                if whole:
-                    total = sum(each for _, each, _ in self._oldest)  # sets right what killed writers left
-                    if total + size <= self._limit:
-                        break
-                if not self._oldest:
-                    break
-                self._oldest.sort(reverse=True)
-                if not whole:
-                    del self._oldest[:len(self._oldest) * 3 // 4]  # of a sample, only the oldest are old in the whole
-            used, each, name = self._oldest.pop()
-            state = _file_state(self._root + name)
-            if name != key and state and state[0] == used:  # else used since, and not the oldest any more
-                _unlink(self._root + name)
-                total -= each
-                gone.append(name)
-        return total, gone
-
-    def _look(self, enough: int) -> tuple[list[tuple[int, int, str]], bool]:
-        """(last use, size, key) of entries, shard by shard until there are `enough`; and whether these are all."""
-        shards, found, whole = self._shards(), [], True
-        chance = time.time_ns() // 1000
-        start = chance % max(1, len(shards))
-        for shard in shards[start:] + shards[:start]:
-            if len(found) >= enough:
-                return found, False
-            entries = list(_scan(self._root + shard))
-            step = 1 + len(entries) // enough
-            whole = whole and step == 1
-            for entry in entries[chance % step::step]:
-                try:
-                    state = entry.stat()
-                except OSError:
-                    continue  # removed by another process just now
-                found.append((state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"))
-        return found, whole
-
-    def _shards(self, prefix: str = "") -> list[str]:
-        """The folders that hold entries, relative to the root."""
-        functions = [prefix.partition("/")[0]] if "/" in prefix else [
-            each.name for each in _scan(self._root) if each.name != "tmp" and each.is_dir()]
-        return [f"{name}/{shard.name}" for name in functions for shard in _scan(self._root + name)]
-
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        for shard in self._shards(prefix):
-            for entry in _scan(self._root + shard):
-                try:
-                    state = entry.stat()
-                except OSError:
-                    continue  # removed by another process just now
-                key = f"{shard}/{entry.name}"
-                if key.startswith(prefix):
-                    yield key, state.st_size, state.st_mtime_ns / 1e9
-
-    def clear(self, prefix: str = "") -> None:
-        super().clear(prefix)
-        for shard in self._shards(prefix):
-            _remove_folder(self._root + shard)
-            _remove_folder(os.path.dirname(self._root + shard))
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove half-written files whose writer is gone."""
-        for entry in _scan(self._root + "tmp"):
-            machine, pid = entry.name.split("-")[:2]
-            try:
-                dead = not _process_lives(int(pid)) if machine == _machine() else (
-                    time.time() - entry.stat().st_mtime > _STALE_AFTER)
-            except (OSError, ValueError):
-                continue  # finished just now, or a name that is none of ours
-            if dead:
-                _unlink(entry.path)
-
-    # -- locks of calls
-
-    def lock(self, key: str, wait: bool = True) -> bool:
-        there = self._locks.opened()
-        if not there:
-            try:
-                self._make_folders()
-            except OSError:
-                return True  # a place where nothing can be written has no locks either: law 7
-            there = self._locks.opened()
-        return not there or _lock_byte(self._locks.fd, _lock_place(key), wait)
-
-    def unlock(self, key: str) -> None:
-        if self._locks.fd >= 0:
-            _unlock_byte(self._locks.fd, _lock_place(key))
-
-
-# --- Reading and naming entries ---------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1024)
-def _folder_name(name: str) -> str:
-    """The name of a function as a folder: readable, and another one for another name."""
-    safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
-    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_name(name, 8)}"
-
-
-def _key_of(folder: str, entry: str) -> str:
-    """The key of an entry: its function's folder, its shard, its name."""
-    return f"{folder}/{entry.rpartition('-')[2][:1]}/{entry}"
-
-
-def _place_of(store: _Store) -> str:
-    """Where a store keeps its entries, for messages."""
-    return os.path.join(store.location, "joblite") if store.location else "the cache in memory"
-
-
-def _checked_head(store: _Store, file: Any, key: str, quiet: bool = False) -> bytes | None:
-    """The metadata (pickled) of an open entry; None, with a warning, when it is damaged."""
-    try:
-        return _read_head(file, key)
-    except (_Damaged, OSError) as err:
-        if not quiet:
-            _warn(f"{_place_of(store)}: the entry {key} is damaged and counts as missing: {err}")
-        return None
-
-
-def _read_packed_value(file: Any, mmap_mode: str | None, path: str) -> Any:
-    """The value at the current position of a file, compressed or not."""
+def _read_entry_value(file: Any, mmap_mode: str | None, path: str) -> Any:
+    """The value of an entry, compressed or not, whose head has been read."""
     start = file.read(8)
     file.seek(-len(start), os.SEEK_CUR)
     if not start.startswith(_MAGIC):
@@ -3149,16 +3076,6 @@ def _read_packed_value(file: Any, mmap_mode: str | None, path: str) -> Any:
     return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, path)
 
 
-def _checked_value(store: _Store, file: Any, key: str, mmap_mode: str | None, quiet: bool = False) -> Any:
-    """The value of an open entry; _NOTHING, with a warning, when it cannot be read."""
-    try:
-        return _read_packed_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
-    except Exception as err:  # a damaged pickle may raise anything, and so may one whose classes are gone
-        if not quiet:
-            _warn(f"{_place_of(store)}: the entry {key} cannot be read and counts as missing: {err}")
-        return _NOTHING
-
-
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
     """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
     from pickle import loads
@@ -3167,57 +3084,78 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
     if file is None:
         return None
     with file:
-        about = _checked_head(store, file, key, quiet=True)
-    return None if about is None else {**loads(about), "key": key}
-
-
-# --- Small questions about functions ----------------------------------------------------------------------------------
-
-_EXPLAINED = 100  # entries that `explain` reads to find the call most like the one asked about
-
-
-def _code_of_callable(function: Any) -> Any:
-    """What holds the code of a callable: the function in a partial, the class of a callable object, or itself."""
-    while isinstance(function, partial):
-        function = function.func
-    return function if hasattr(function, "__name__") or hasattr(function, "__func__") else type(function)
-
-
-def _hidden_arguments(function: Any) -> list[tuple[str, Any]]:
-    """What a callable that is no plain function carries with it: a partial its arguments, an object its content."""
-    if isinstance(function, partial):
-        return [("partial", (function.args, function.keywords)), *_hidden_arguments(function.func)]
-    plain = isinstance(function, type) or hasattr(function, "__code__") or hasattr(function, "__func__")
-    return [] if plain or hasattr(function, "__name__") else [("object", function)]
-
-
-def _is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives something to await."""
-    while isinstance(function, partial):
-        function = function.func
-    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
-    return code is not None and bool(code.co_flags & 0x80)
-
-
-def _named_function(module: str, name: str) -> Any:
-    """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
-    found: Any = sys.modules.get(module)
-    if found is None:
         try:
-            found = __import__(module, fromlist=["*"])
-        except ImportError:
+            return {**loads(_read_head(file, key)), "key": key}
+        except (_Damaged, OSError):
             return None
-    for part in name.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
-    return getattr(found, "__func__", found) if isinstance(found, (classmethod, staticmethod)) else found
 
 
-def _bound_again(function: Any, obj: Any) -> Any:
-    """Unpickles a bound cached method."""
-    return function.__get__(obj, obj if isinstance(obj, type) else type(obj))
+def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
+                accepts: Callable[[bytes], bool] | None = None) -> Any:
+    """The value of an entry; _NOTHING when there is none, when it is not accepted or, with a warning, when it is damaged.
+
+    `refused` remembers what was found wanting: it is not judged, nor warned of, a second time.
+    """
+    file = store.open(key, mmap_mode)
+    if file is None:
+        return _NOTHING
+    with file:
+        try:
+            about = _read_head(file, key)
+        except (_Damaged, OSError) as err:
+            return _count_as_missing(store, key, refused, err)
+        if accepts is not None and (about in refused or not accepts(about)):
+            refused.append(about)
+            return _NOTHING
+        try:
+            return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
+        except Exception as err:  # a damaged pickle may raise anything, and so may one whose classes are gone
+            return _count_as_missing(store, key, refused, err)
+
+
+def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
+    """Warn, once a call, of an entry that cannot be read."""
+    if not refused:
+        refused.append(b"")
+        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
+    return _NOTHING
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
+
+_EXPLAINED = 100  # entries that `explain` reads to find the call most like the one asked about
+_BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; else nothing
+
+CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
+CacheEntry.__doc__ = """What `entries()` tells of one kept call.
+
+`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that took
+(seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id` its name.
+"""
+
+
+class expires_after:
+    """A `cache_validation_callback` that lets a result be used for a time.
+
+    >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
+    ... def price(item): return 3
+    >>> price("tea")
+    3
+
+    Parameters
+    ----------
+    days, seconds, microseconds, milliseconds, minutes, hours, weeks : number, default 0
+        Added up, as in `datetime.timedelta`.
+    """
+
+    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
+                 minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
+        from datetime import timedelta
+
+        self.delta = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+
+    def __call__(self, metadata: dict[str, Any]) -> bool:
+        return time.time() - metadata["time"] < self.delta.total_seconds()
 
 
 class MemorizedResult:
@@ -3259,13 +3197,7 @@ class MemorizedResult:
 
     def get(self) -> Any:
         """The value, read from the cache at each call."""
-        if self._kept is not _NOTHING:
-            return self._kept
-        value, file = _NOTHING, self._store.open(self._key, self.mmap_mode)
-        if file is not None:
-            with file:
-                if _checked_head(self._store, file, self._key) is not None:
-                    value = _checked_value(self._store, file, self._key, self.mmap_mode)
+        value = self._kept if self._kept is not _NOTHING else _load_entry(self._store, self._key, self.mmap_mode, [])
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value
@@ -3276,74 +3208,97 @@ class MemorizedResult:
         self._store.delete(self._key)
 
     def __reduce__(self) -> Any:
-        kept = self._kept
-        if self.location is None and kept is _NOTHING:
-            kept = self.get()  # a cache in memory stays where it is: the value itself travels
-        return _result_again, (self.location, self.func, self.args_id, self.mmap_mode, kept is not _NOTHING,
-                               None if kept is _NOTHING else kept)
+        travels = self.location is None or self._kept is not _NOTHING  # a cache in memory stays where it is
+        return MemorizedResult, (self.location, self.func, self.args_id, self.mmap_mode), (
+            {"_kept": self.get()} if travels else {})
 
     def __repr__(self) -> str:
         return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
 
 
-def _result_again(location: str | None, func: str, args_id: str, mmap_mode: str | None, has_value: bool,
-                  value: Any) -> MemorizedResult:
-    """Unpickles a MemorizedResult."""
-    return MemorizedResult(location, func, args_id, mmap_mode, kept=value if has_value else _NOTHING)
+@lru_cache(maxsize=1024)
+def _folder_name(name: str) -> str:
+    """The name of a function as a folder: readable, and another one for another name."""
+    safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
+    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_name(name, 8)}"
 
 
-_BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; others: nothing
+def _code_of_callable(function: Any) -> Any:
+    """What holds the code of a callable: the function in a partial, the class of a callable object, or itself."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if hasattr(function, "__name__") or hasattr(function, "__func__") else type(function)
 
-CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
-CacheEntry.__doc__ = """What `entries()` tells of one kept call.
 
-`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that took
-(seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id` its name.
-"""
+def _hidden_arguments(function: Any) -> list[tuple[str, Any]]:
+    """What a callable that is no plain function carries with it: a partial its arguments, an object its content."""
+    if isinstance(function, partial):
+        return [("partial", (function.args, function.keywords)), *_hidden_arguments(function.func)]
+    return [] if hasattr(function, "__name__") or hasattr(function, "__func__") else [("object", function)]
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives something to await."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    return code is not None and bool(code.co_flags & 0x80)
+
+
+def _named_function(module: str, name: str) -> Any:
+    """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
+    try:
+        found: Any = sys.modules.get(module) or __import__(module, fromlist=["*"])
+    except ImportError:
+        return None
+    for part in name.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
+
+
+def _bound_again(function: Any, obj: Any) -> Any:
+    """Unpickles a bound cached method."""
+    return function.__get__(obj, obj if isinstance(obj, type) else type(obj))
 
 
 class _Call:
     """One call of a cached function: its arguments, the text of each, and the key of its entry."""
 
-    __slots__ = ("args", "kwargs", "pairs", "texts", "key", "refused")
+    __slots__ = ("args", "key", "kwargs", "pairs", "refused", "texts")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], pairs: list[tuple[str, Any]],
                  texts: dict[str, str], key: str) -> None:
         self.args, self.kwargs, self.pairs, self.texts, self.key = args, kwargs, pairs, texts, key
-        self.refused: bytes | None = None  # the metadata of an entry that was found and may not be used
+        self.refused: list[bytes] = []  # the metadata of entries that were found and may not be used
 
 
 class _Shelf:
     """How and where results are kept: what a `Memory` tells its functions."""
 
-    def __init__(self, store: _Store, mmap_mode: str | None, compress: Any, pickler: str, verbose: int) -> None:
-        self.store, self.mmap_mode, self.compress, self.pickler, self.verbose = store, mmap_mode, compress, pickler, verbose
+    def __init__(self, store: _Store, mmap_mode: str | None, compress: Any, backend: str, verbose: int) -> None:
+        self.store, self.mmap_mode, self.compress, self.backend, self.verbose = store, mmap_mode, compress, backend, verbose
         self.place = os.path.join(store.location, "joblite") if store.location else "the cache in memory"
-        self._told: set[str] = set()
+        self.told: set[str] = set()  # warnings that are not repeated with every call
 
-    def __reduce__(self) -> Any:
-        return _Shelf, (self.store, self.mmap_mode, self.compress, self.pickler, self.verbose)
-
-    def warn_once(self, text: str) -> None:
-        """A warning that is not repeated with every call."""
-        if text not in self._told:
-            self._told.add(text)
-            _warn(text)
-
-    def fill(self, key: str, metadata: dict[str, Any], value: Any) -> Callable[[Any], None]:
-        """The function that writes an entry into an open file."""
-        head = _entry_head(key, metadata)
-        pickler = None
-        if self.pickler == "cloudpickle":
+    def keep(self, key: str, metadata: dict[str, Any], value: Any) -> int:
+        """Write an entry; gives how many others had to go."""
+        head, pickler = _entry_head(key, metadata), None
+        if self.backend == "cloudpickle":
             import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
             pickler = cloudpickle.Pickler
 
-        def write(file: Any) -> None:
+        def fill(file: Any) -> None:
             file.write(head)
             _write_value(value, file, self.compress, None, pickler)
 
-        return write
+        return self.store.write(key, fill)
+
+    def warn(self, text: str) -> None:
+        """A warning, the first time."""
+        if text not in self.told:
+            self.told.add(text)
+            _warn(text)
 
 
 class MemorizedFunc:
@@ -3353,8 +3308,8 @@ class MemorizedFunc:
     >>> cached(2, 10), cached.check_call_in_cache(2, 10), cached.check_call_in_cache(3, 3)
     (1024, True, False)
 
-    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then `call`,
-    `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
+    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then `call`
+    and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
 
     __name__: str
@@ -3363,23 +3318,24 @@ class MemorizedFunc:
     def __init__(self, func: Any, shelf: _Shelf, options: dict[str, Any]) -> None:
         from functools import update_wrapper
 
-        self._binds = _BINDING.get(type(func), "never")
+        self._binds = _BINDING.get(type(func), "nothing")
         self.func: Callable[..., Any] = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
         update_wrapper(self, self.func)
         self._shelf, self._options = shelf, options
-        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
-        self._unbound: MemorizedFunc | None = None
         self._run, self._hidden = self.func, _hidden_arguments(self.func)
-        if hasattr(self.func, "__self__") and hasattr(self.func, "__func__"):
+        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
+        if isinstance(self.func, types.MethodType):
             self._run, self._prefix = self.func.__func__, (self.func.__self__,)
+        self._unbound: MemorizedFunc | None = None
         self.ignore: list[str] = list(options["ignore"] or ())
         self.mmap_mode: str | None = shelf.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
         self._verbose: int = shelf.verbose if options["verbose"] is None else options["verbose"]
         self._awaited = _is_coroutine_function(self._run)
-        self._folder = _folder_name(_dotted(_code_of_callable(self._run)))
-        code = _code_of_callable(self._run) if options["version"] is None else ("version", options["version"])
-        self._print = _Fingerprint(code, *options["depends"])
-        self._known: tuple[str, _Parameters] = "", _Parameters(())  # the parameters with the fingerprint they go with
+        code = _code_of_callable(self._run)
+        self._folder = _folder_name(_dotted(code))
+        version = options["version"]
+        self._print = _Fingerprint(code if version is None else ("version", version), *options["depends"])
+        self._known: tuple[str, _Parameters] = "", _Parameters()  # the parameters with the fingerprint they go with
         self._check_options()
 
     def _check_options(self) -> None:
@@ -3387,8 +3343,8 @@ class MemorizedFunc:
         code = getattr(self._run, "__code__", None)
         if code is not None and code.co_flags & 0x220:
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what it "
-                            f"yields can be taken once only; return a list of it")
-        known = self._parameters().known()
+                            "yields can be taken once only; return a list of it")
+        known = _parameters_of(self._run).known()
         unknown = [name for name in self.ignore if name not in known]
         if unknown:
             raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), got {unknown!r}")
@@ -3396,26 +3352,22 @@ class MemorizedFunc:
             if self._options[name] is not None and not callable(self._options[name]):
                 raise ValueError(f"{name}: expected a function or None, got {self._options[name]!r}")
 
-    # -- naming
-
-    def _parameters(self) -> _Parameters:
-        """The parameters of the function as it is now: its defaults may have been replaced."""
-        fingerprint = self._print.text()
-        if self._known[0] != fingerprint:
-            self._known = fingerprint, _parameters_of(self._run)
-        return self._known[1]
+    # -- naming and finding
 
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         """The call with its key. Arguments that do not fit get a key too: the call itself then raises what it raises."""
         args = self._prefix + args
-        parameters = self._parameters()
-        pairs = parameters.bind(args, kwargs) or _bare_arguments(args, kwargs)
+        code = self._print.walk().fingerprint
+        if self._known[0] != code:
+            self._known = code, _parameters_of(self._run)  # defaults may have been replaced
+        parameters = self._known[1]
+        pairs = parameters.bind(args, kwargs)
         if self.ignore:
             pairs = [pair for pair in pairs if not parameters.ignores(pair[0], self.ignore)]
         named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
         texts = {label: self._text(label, value) for label, value in (*self._hidden, *named)}
         digest = _short_name("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
-        return _Call(args, kwargs, pairs, texts, _key_of(self._folder, f"{self._known[0]}-{digest}"))
+        return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}")
 
     def _text(self, label: str, value: Any) -> str:
         """What stands for one argument."""
@@ -3427,57 +3379,44 @@ class MemorizedFunc:
             raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be named: "
                                 f"{err}; leave it out with ignore=[{label!r}], or give key=") from err
 
-    # -- finding
-
-    def _load(self, call: _Call) -> Any:
-        """The kept value, or _NOTHING. An entry refused before is not judged, nor warned of, again."""
-        store = self._shelf.store
-        file = store.open(call.key, self.mmap_mode)
-        if file is None:
-            return _NOTHING
-        with file:
-            quiet = call.refused is not None
-            about = _checked_head(store, file, call.key, quiet)
-            value = _NOTHING
-            if about is not None and about != call.refused and self._accepts(about):
-                value = _checked_value(store, file, call.key, self.mmap_mode, quiet)
-        if value is _NOTHING:
-            call.refused = about or b""
-        elif self._verbose > 2:
-            _say(f"{self._shown_call(call)} read from {self._shelf.place}")
-        return value
-
     def _accepts(self, about: bytes) -> bool:
         """Whether the caller's callback lets an entry be used."""
-        callback = self._options["cache_validation_callback"]
-        if callback is None:
-            return True
         from pickle import loads
 
         found = loads(about)
-        return bool(callback({name: found[name] for name in ("time", "duration", "input_args")}))
+        return bool(self._options["cache_validation_callback"](
+            {name: found[name] for name in ("time", "duration", "input_args")}))
+
+    def _load(self, call: _Call) -> Any:
+        """The kept value, or _NOTHING."""
+        accepts = self._accepts if self._options["cache_validation_callback"] else None
+        value = _load_entry(self._shelf.store, call.key, self.mmap_mode, call.refused, accepts)
+        if self._verbose > 2 and value is not _NOTHING:
+            _say(f"{_show_call(self._folder, self._shown(call))} read from {self._shelf.place}")
+        return value
 
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
-        file = self._shelf.store.open(call.key, peek=True)
-        if file is None:
-            return False
-        with file:
-            about = _checked_head(self._shelf.store, file, call.key, quiet=True)
-        return about is not None and self._accepts(about)
+        about, callback = _metadata_of(self._shelf.store, call.key), self._options["cache_validation_callback"]
+        return about is not None and (callback is None or bool(
+            callback({name: about[name] for name in ("time", "duration", "input_args")})))
+
+    def _shown(self, call: _Call) -> dict[str, str]:
+        """The arguments as texts for people."""
+        return {label: _shown(value) for label, value in call.pairs}
 
     # -- computing
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        turns = self._shelf.store.turns
+        store = self._shelf.store
         over: list[threading.Event] = []
 
         def waiter() -> Callable[[], Any]:
             over.append(threading.Event())
             return over[-1].set
 
-        while (turn := turns.take(call.key, threading.get_ident(), waiter)) == "wait":
+        while (turn := store.turns.take(call.key, threading.get_ident(), waiter)) == "wait":
             over[-1].wait()
             value = self._load(call)
             if value is not _NOTHING:
@@ -3485,50 +3424,25 @@ class MemorizedFunc:
         if turn == "again":  # the function calls itself with the same arguments: waiting would never end
             return self._compute(call)[0]
         try:
-            self._shelf.store.lock(call.key)
+            store.lock(call.key)
             value = self._load(call)
             return self._compute(call)[0] if value is _NOTHING else value
         finally:
-            self._shelf.store.unlock(call.key)
-            turns.give_back(call.key)
-
-    def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
-        """Run the function and keep its value."""
-        shown = {label: _shown(value) for label, value in call.pairs}
-        start = time.perf_counter()
-        value = self._run(*call.args, **call.kwargs)
-        return value, self._keep(call, shown, value, time.perf_counter() - start)
-
-    def _keep(self, call: _Call, shown: dict[str, str], value: Any, duration: float) -> dict[str, Any]:
-        """Write the entry of a call; what goes wrong costs a warning, not the value."""
-        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
-        shelf = self._shelf
-        if self._verbose > 1:
-            _say(f"{self._shown_call(call)} computed in {duration:.3g} s")
-        try:
-            more = {"texts": call.texts, "parts": self._print.parts()}
-            gone = shelf.store.write(call.key, shelf.fill(call.key, {**metadata, **more}, value))
-            if gone and self._verbose > 2:
-                _say(f"{len(gone)} least recently used results removed from {shelf.place}")
-        except OSError as err:
-            shelf.warn_once(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; the function is called each time")
-        except Exception as err:  # pickling runs the code of the value's class
-            shelf.warn_once(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: {err}")
-        return metadata
+            store.unlock(call.key)
+            store.turns.give_back(call.key)
 
     async def _obtain_awaited(self, call: _Call) -> Any:
-        """`_obtain` for a coroutine function: waiting tasks do not block the loop."""
+        """`_obtain` for a coroutine function: tasks that wait do not block the loop."""
         import asyncio
 
-        turns, loop = self._shelf.store.turns, asyncio.get_running_loop()
-        over: list[Any] = []
+        store, loop = self._shelf.store, asyncio.get_running_loop()
+        over: list[asyncio.Event] = []
 
         def waiter() -> Callable[[], Any]:
-            event = asyncio.Event()
-            over.append(event)
+            over.append(event := asyncio.Event())
             return lambda: loop.call_soon_threadsafe(event.set)
 
-        while (turn := turns.take(call.key, asyncio.current_task(), waiter)) == "wait":
+        while (turn := store.turns.take(call.key, asyncio.current_task(), waiter)) == "wait":
             await over[-1].wait()
             value = self._load(call)
             if value is not _NOTHING:
@@ -3536,20 +3450,42 @@ class MemorizedFunc:
         if turn == "again":
             return (await self._compute_awaited(call))[0]
         try:
-            while not self._shelf.store.lock(call.key, wait=False):
-                await asyncio.sleep(0.01)  # another process computes; a thread that waits could not be cancelled
+            while not store.lock(call.key, wait=False):
+                await asyncio.sleep(0.01)  # another process computes; a thread that waits for it could not be cancelled
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
-            self._shelf.store.unlock(call.key)
-            turns.give_back(call.key)
+            store.unlock(call.key)
+            store.turns.give_back(call.key)
+
+    def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
+        """Run the function and keep its value."""
+        shown, start = self._shown(call), time.perf_counter()
+        value = self._run(*call.args, **call.kwargs)
+        return value, self._keep(call, shown, value, time.perf_counter() - start)
 
     async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """`_compute` for a coroutine function."""
-        shown = {label: _shown(value) for label, value in call.pairs}
-        start = time.perf_counter()
+        shown, start = self._shown(call), time.perf_counter()
         value = await self._run(*call.args, **call.kwargs)
         return value, self._keep(call, shown, value, time.perf_counter() - start)
+
+    def _keep(self, call: _Call, shown: dict[str, str], value: Any, duration: float) -> dict[str, Any]:
+        """Write the entry of a call; what goes wrong costs a warning, not the value."""
+        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
+        shelf = self._shelf
+        if self._verbose > 1:
+            _say(f"{_show_call(self._folder, shown)} computed in {duration:.3g} s")
+        try:
+            more = {"texts": call.texts, "parts": self._print.walk().parts}
+            gone = shelf.keep(call.key, {**metadata, **more}, value)
+            if gone and self._verbose > 2:
+                _say(f"{gone} least recently used results removed from {shelf.place}")
+        except OSError as err:
+            shelf.warn(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; they are computed each time")
+        except Exception as err:  # pickling runs the code of the value's class
+            shelf.warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: {err}")
+        return metadata
 
     async def _found(self, call: _Call) -> Any:
         """The value of a call of a coroutine function."""
@@ -3628,13 +3564,11 @@ class MemorizedFunc:
         >>> cached.entries()[0].arguments
         'base=2, exp=10, mod=None'
         """
-        current, store = self._print.text(), self._shelf.store
-        found = []
-        for key, size, _ in list(store.entries(f"{self._folder}/")):
-            about = _metadata_of(store, key)
+        current, found = self._print.walk().fingerprint, []
+        for key, size, _ in list(self._shelf.store.entries(f"{self._folder}/")):
+            about = _metadata_of(self._shelf.store, key)
             if about is not None:
-                arguments = ", ".join([f"{label}={text}" for label, text in about["input_args"].items()])
-                name = key.rpartition("/")[2]
+                arguments, name = _show_call("", about["input_args"])[1:-1], key.rpartition("/")[2]
                 found.append(CacheEntry(arguments, about["time"], about["duration"], size, name.startswith(current), name))
         return sorted(found, key=lambda entry: -entry.time)
 
@@ -3650,28 +3584,25 @@ class MemorizedFunc:
         """
         call = self._name(args, kwargs)
         about = _metadata_of(self._shelf.store, call.key)
-        if about is not None:
-            age = f"computed {time.time() - about['time']:.0f} s ago"
-            if self._is_kept(call):
-                return f"hits: {age} in {about['duration']:.3g} s"
-            callback = self._options["cache_validation_callback"]
-            return f"computes: {'expired' if isinstance(callback, expires_after) else 'refused by the callback'}, {age}"
-        return f"computes: {self._explain_miss(call)}"
+        if about is None:
+            return f"computes: {self._explain_miss(call)}"
+        age = f"computed {time.time() - about['time']:.0f} s ago"
+        if self._is_kept(call):
+            return f"hits: {age} in {about['duration']:.3g} s"
+        expired = isinstance(self._options["cache_validation_callback"], expires_after)
+        return f"computes: {'expired' if expired else 'refused by the callback'}, {age}"
 
     def _explain_miss(self, call: _Call) -> str:
         """What is new about a call that is not kept, measured against the kept call that is most like it."""
-        kept = sorted(self._shelf.store.entries(f"{self._folder}/"), key=lambda entry: -entry[2])
+        kept = [key for key, _, _ in sorted(self._shelf.store.entries(f"{self._folder}/"), key=lambda entry: -entry[2])]
         digest, code = call.key.rpartition("-")[2], self._known[0]
-        same = [key for key, _, _ in kept if key.endswith(digest)]
-        like = same or [key for key, _, _ in kept if code in key] or [key for key, _, _ in kept]
+        like = ([key for key in kept if key.endswith(digest)] or [key for key in kept if f"/{code}-" in key] or kept)
         known = [about for about in (_metadata_of(self._shelf.store, key) for key in like[:_EXPLAINED]) if about]
         if not known:
             return f"nothing is kept for {self._folder}"
-        nearest = min(known, key=lambda about: len(set(about["texts"].items()) ^ set(call.texts.items())))
-        words = []
-        changed = sorted(name for name, _ in set(nearest["parts"].items()) ^ set(self._print.parts().items()))
-        if changed and code not in nearest["key"]:
-            words.append(f"the function changed since: {', '.join(dict.fromkeys(changed))}")
+        nearest = min(known, key=lambda about: len(about["texts"].items() ^ call.texts.items()))
+        changed = sorted({name for name, _ in nearest["parts"].items() ^ self._print.walk().parts.items()})
+        words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         given = {label: _shown(value) for label, value in (*self._hidden, *call.pairs)}
         for label in dict.fromkeys([*call.texts, *nearest["texts"]]):
             if call.texts.get(label) != nearest["texts"].get(label):
@@ -3680,21 +3611,16 @@ class MemorizedFunc:
                              f"kept are {', '.join(list(others)[:3])}")
         return "; ".join(words) or "its entry is damaged"
 
-    def _shown_call(self, call: _Call) -> str:
-        """The call as a line of text."""
-        return f"{self._folder}({', '.join([f'{label}={_shown(value)}' for label, value in call.pairs])})"
-
     # -- being a function
 
     def __get__(self, obj: Any, owner: Any = None) -> MemorizedFunc:
         if self._binds == "class":
             obj = type(obj) if owner is None else owner
-        if self._binds == "never" or obj is None:
+        if self._binds == "nothing" or obj is None:
             return self
         bound = object.__new__(MemorizedFunc)
-        bound.__dict__.update(self.__dict__)
-        bound._unbound, bound._prefix, bound._binds = self, (obj,), "never"
-        bound.__dict__["__wrapped__"] = self._run.__get__(obj)
+        bound.__dict__.update(self.__dict__, _unbound=self, _prefix=(obj,), _binds="nothing",
+                              __wrapped__=self._run.__get__(obj))
         return bound
 
     def __reduce__(self) -> Any:
@@ -3713,125 +3639,6 @@ class MemorizedFunc:
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------------
-
-
-class expires_after:  # the name that callers know
-    """A `cache_validation_callback` that lets a result be used for a time.
-
-    >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
-    ... def price(item): return 3
-    >>> price("tea")
-    3
-
-    Parameters
-    ----------
-    days, seconds, microseconds, milliseconds, minutes, hours, weeks : number, default 0
-        Added up, as in `datetime.timedelta`.
-    """
-
-    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
-                 minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
-        from datetime import timedelta
-
-        self.delta = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
-
-    def __call__(self, metadata: dict[str, Any]) -> bool:
-        return time.time() - metadata["time"] < self.delta.total_seconds()
-
-
-class _GuestStore(_Store):
-    """A store of the user, see `register_store_backend`."""
-
-    def __init__(self, location: str | None, guest: Any) -> None:
-        super().__init__()
-        self.location, self._guest = location, guest
-
-    def __reduce__(self) -> Any:
-        return _GuestStore, (self.location, self._guest)
-
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        return self._guest.open(key)
-
-    def write(self, key: str, fill: Callable[[Any], None]) -> list[str]:
-        self._guest.write(key, fill)
-        return []
-
-    def delete(self, key: str) -> bool:
-        return bool(self._guest.delete(key))
-
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        return iter(self._guest.entries(prefix))
-
-
-def _local_store(location: str | None, limit: int | None, options: dict[str, Any]) -> _Store:
-    """A folder, or the memory where there is no location."""
-    if location is None:
-        return _RamStore(limit)
-    unknown = set(options) - {"mode"}
-    if unknown:
-        raise ValueError(f"backend_options: expected only 'mode' (permissions of the folder), got {sorted(unknown)}")
-    return _DiskStore(location, limit, **options)
-
-
-_STORES: dict[str, Callable[[str | None, int | None, dict[str, Any]], _Store]] = {
-    "local": _local_store,
-    "cloudpickle": _local_store,
-    "null": lambda location, limit, options: _Store(),
-}
-
-
-def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
-    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
-
-    >>> class Dictionary:
-    ...     def __init__(self, location): self.kept = {}
-    ...     def open(self, key): return io.BytesIO(self.kept[key]) if key in self.kept else None
-    ...     def write(self, key, fill): file = io.BytesIO(); fill(file); self.kept[key] = file.getvalue()
-    ...     def delete(self, key): return self.kept.pop(key, None) is not None
-    ...     def entries(self, prefix): return [(key, len(kept), 0.0) for key, kept in self.kept.items() if key.startswith(prefix)]
-    >>> register_store_backend("dictionary", Dictionary)
-    >>> cached = Memory("anywhere", backend="dictionary").cache(pow)
-    >>> cached(2, 10), cached.check_call_in_cache(2, 10)
-    (1024, True)
-
-    Parameters
-    ----------
-    name : str
-        For `Memory(backend=name)`.
-    cls : callable
-        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary file
-        with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep what it
-        writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time of last use
-        in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
-
-    Raises
-    ------
-    ValueError
-        `name` is not a text.
-    """
-    if not isinstance(name, str):
-        raise ValueError(f"name: expected a text for Memory(backend=...), got {name!r}")
-    _STORES[name] = lambda location, limit, options: _GuestStore(location, cls(location, **options))
-
-
-def _has_package(name: str) -> bool:
-    """Whether a package could be imported."""
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
-
-
-def _check_memory(mmap_mode: str | None, compress: Any, backend: str, known: Iterable[str]) -> None:
-    """Refuse settings that no store can have."""
-    if mmap_mode not in (None, "r", "r+", "w+", "c"):
-        raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
-    if backend not in known:
-        raise ValueError(f"backend: expected one of {', '.join(sorted(known))}, got {backend!r}; "
-                         f"register_store_backend(name, cls) adds one")
-    if backend == "cloudpickle" and not _has_package("cloudpickle"):
-        raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
-    _parse_compress(compress)
-
 
 class Memory:
     """Remembers what functions returned: on disk, for this and all later programs, or in memory.
@@ -3885,14 +3692,24 @@ class Memory:
     def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local", mmap_mode: str | None = None,
                  compress: Any = False, verbose: int = 1, bytes_limit: int | str | None = None,
                  backend_options: dict[str, Any] | None = None) -> None:
-        _check_memory(mmap_mode, compress, backend, _STORES)
-        if mmap_mode is not None and compress:
+        if mmap_mode not in (None, "r", "r+", "w+", "c"):
+            raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
+        if backend not in _STORES:
+            raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
+                             "register_store_backend(name, cls) adds one")
+        if backend == "cloudpickle" and not _find_package("cloudpickle"):
+            raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
+        if _parse_compress(compress) and mmap_mode is not None:
             _warn("mmap_mode and compress exclude each other: results are compressed, and read instead of mapped")
             mmap_mode = None
         self.location = None if location is None else os.path.abspath(os.fspath(location))
         self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose
         limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
-        self.store = _STORES[backend](self.location, limit, dict(backend_options or {}))
+        try:
+            self.store = _STORES[backend](self.location, limit, **(backend_options or {}))
+        except TypeError as err:
+            raise ValueError(f"backend_options: expected options of the backend {backend!r} (for 'local': 'mode'), "
+                             f"got {backend_options!r}: {err}") from err
         self._shelf = _Shelf(self.store, mmap_mode, compress, backend, verbose)
 
     def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
@@ -3994,20 +3811,8 @@ class Memory:
             if (most is not None and total > most) or (items_limit is not None and number >= items_limit) or used < oldest:
                 self.store.delete(key)
 
-    def __reduce__(self) -> Any:
-        return _memory_again, (self.store, self.location, self.backend, self.mmap_mode, self.compress, self.verbose)
-
     def __repr__(self) -> str:
         return f"Memory(location={self.location!r})"
-
-
-def _memory_again(store: _Store, location: str | None, backend: str, mmap_mode: str | None, compress: Any,
-                  verbose: int) -> Memory:
-    """Unpickles a Memory."""
-    memory = Memory(None, "null", mmap_mode, compress, verbose)
-    memory.location, memory.backend, memory.store = location, backend, store
-    memory._shelf = _Shelf(store, mmap_mode, compress, backend, verbose)
-    return memory
 
 
 register_hasher(MemorizedFunc, lambda function: (function.func, function._prefix))  # where it caches is not what it is

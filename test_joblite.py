@@ -1243,7 +1243,7 @@ class TestSection4Memory:
     def test_bad_settings_are_refused_with_the_choices(self, tmp_path):
         cases = [({"mmap_mode": "x"}, "mmap_mode: expected None, 'r'"), ({"backend": "s3"}, "backend: expected one of.*local"),
                  ({"bytes_limit": "lots"}, "bytes_limit: expected bytes"), ({"compress": "rar"}, "."),
-                 ({"backend_options": {"speed": 1}}, "backend_options: expected only 'mode'")]
+                 ({"backend_options": {"speed": 1}}, "backend_options: expected options of the backend 'local'.*'mode'")]
         for options, text in cases:
             with pytest.raises(ValueError, match=text):
                 joblite.Memory(tmp_path, **options)
