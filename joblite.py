@@ -1155,6 +1155,11 @@ class _Inflated(io.RawIOBase):
         target[:len(data)] = data
         return len(data)
 
+    def finish(self) -> None:
+        """Read to the end of the stream, where it has its own checksum."""
+        while not self.unpacker.eof:
+            self.read(_PIECE)
+
     def inflate(self, nbytes: int) -> bytes:
         """At least one and at most `nbytes` bytes of the content; none at its end."""
         while True:
@@ -1198,10 +1203,22 @@ class _Ahead:
         self.file, self.ahead = file, ahead
 
     def read(self, nbytes: int) -> bytes:
+        """The next bytes: as many as asked for, unless the file ends."""
         data, self.ahead = self.ahead[:nbytes], self.ahead[nbytes:]
-        return data + (self.file.read(nbytes - len(data)) or b"") if len(data) < nbytes else data
+        while len(data) < nbytes and (more := self.file.read(nbytes - len(data))):
+            data += more
+        return data
+
+    def readinto(self, target: Any) -> int:
+        """Fill memory, directly where the file can."""
+        if not self.ahead and hasattr(self.file, "readinto"):
+            return self.file.readinto(target)
+        data = self.read(min(len(target), _PIECE))
+        target[:len(data)] = data
+        return len(data)
 
     def readline(self) -> bytes:
+        """The next line, as pickles of protocol 0 need it."""
         line = b""
         while not line.endswith(b"\n") and (byte := self.read(1)):
             line += byte
@@ -1632,9 +1649,9 @@ class _Loading:
             return _JOBLIB_CLASSES[name]
         if self.allowed is None or f"{module}.{name}" in self.allowed:
             return find_class(module, name)
-        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray,
+        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray, "encode": self.new_bytes,
                     "_reconstruct": self.new_array, "scalar": self.new_scalar}.get(name)
-        if stand_in and module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
+        if stand_in and module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"):
             return stand_in
         raise UntrustedObjectError(f"{self.path}: it holds {module}.{name}, which is not plain data; if you trust what "
                                    f"it does when it is loaded, add it: trusted=[\"{module}.{name}\"]")
@@ -1652,6 +1669,8 @@ class _Loading:
         """An array in this machine's byte order, if that is wanted."""
         if not self.native or array.dtype.isnative:
             return array
+        if array.dtype.names is not None:  # fields may differ in order
+            return array.astype(array.dtype.newbyteorder("="))
         return array.byteswap(inplace=array.flags.writeable).view(array.dtype.newbyteorder("="))
 
     def settled(self, dtype: Any) -> Any:
@@ -1686,6 +1705,10 @@ class _Loading:
             spec = f"{dtype.kind}8[{count}{unit.decode() if isinstance(unit, bytes) else unit}]"
         safe = np.dtype(spec)
         dtype.__setstate__((safe.newbyteorder(order) if order in ("<", ">") else safe).__reduce__()[2])
+
+    def new_bytes(self, text: str, encoding: str) -> bytes:
+        """Bytes as the pickle protocols before 3 have them: a text in Latin-1."""
+        return text.encode("latin1")
 
     def new_array(self, *_: Any) -> Any:
         """An empty array to be filled by its state."""
@@ -1820,7 +1843,12 @@ def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
 
 def _find_class(self: Any, module: str, name: str) -> Any:
     """The find_class of our unpicklers."""
-    return self.loading.find(module, name, super(type(self), self).find_class, hasattr(self, "dispatch"))
+    careful = hasattr(self, "dispatch")
+    if careful and self.proto < 3:  # names of Python 2
+        from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return self.loading.find(module, name, super(type(self), self).find_class, careful)
 
 
 def _no_extension(self: Any, code: int) -> Any:
@@ -1905,9 +1933,10 @@ def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native:
 def _read_pickle(file: Any, loading: _Loading) -> Any:
     """The value in a file that is not ours: a pickle of joblib or of pickle."""
     place = _position(file)
+    can_go_back = hasattr(file, "seekable") and file.seekable()
     try:
         try:
-            return _unpickle(file, loading, careful=isinstance(file, _Ahead))
+            return _unpickle(file, loading, careful=not can_go_back)
         except _IsJoblib:
             file.seek(place)
             return _unpickle(file, loading, careful=True)
@@ -1934,7 +1963,7 @@ def _peek(file: Any) -> tuple[Any, bytes]:
         file.seek(place)
         return file, head
     except (OSError, AttributeError):  # it cannot go back
-        head = file.read(8)
+        head = _Ahead(file, b"").read(8)
         return _Ahead(file, head), head
 
 
@@ -1954,7 +1983,11 @@ def _read_any(file: Any, loading: _Loading) -> Any:
         loading.mode, loading.native = None, True
     if openers:
         file, head = _peek(openers[0](file))
-    return (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
+    value = (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
+    packed = getattr(getattr(file, "file", file), "raw", None)
+    if isinstance(packed, _Inflated):
+        packed.finish()
+    return value
 
 
 def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: Any = "auto", *,

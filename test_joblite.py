@@ -16,31 +16,45 @@ a test that needs one which is missing is skipped and says so. Nothing here asse
 from __future__ import annotations
 
 import asyncio
+import base64
+import bz2
 import collections
+import copyreg
 import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
 import functools
 import gc
 import glob
+import gzip
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import io
+import lzma
 import math
+import operator
 import os
 import pickle
+import random
 import re
 import shutil
+import socket
+import stat
+import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import textwrap
 import threading
 import time
+import uuid
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -550,6 +564,899 @@ class TestSection2Hash:
         assert joblite.hash(tensor) == joblite.hash(tensor.clone()) == joblite.hash(tensor.T.clone().T.contiguous())
         assert len({joblite.hash(each) for each in (tensor, tensor.double(), tensor.reshape(3, 2), tensor + 1)}) == 4
         assert joblite.hash(tensor.bfloat16()) == joblite.hash(tensor.bfloat16())
+
+
+def same(first, second):
+    """Whether two values are equal in type, dtype, layout and content."""
+    return joblite.hash(first) == joblite.hash(second)
+
+
+def round_trip(value, folder, **options):
+    """The value that comes back from a file."""
+    path = os.path.join(folder, "value")
+    joblite.dump(value, path, **options)
+    return joblite.load(path)
+
+
+class Picky:
+    """Fails to pickle after the bytes before it."""
+
+    def __reduce__(self):
+        raise ZeroDivisionError("this object fails")
+
+
+class Writer:
+    """A file object with nothing but `write`, which takes a few bytes at a time."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += bytes(data[:1000])
+        return min(len(data), 1000)
+
+
+class Trickle:
+    """A file object with nothing but `read`, which gives a few bytes at a time."""
+
+    def __init__(self, data):
+        self.file = io.BytesIO(data)
+
+    def read(self, nbytes):
+        return self.file.read(min(nbytes, 7))
+
+
+class Attack:
+    """A pickle that calls `function(*args)` when it is loaded."""
+
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def foreign_buffers(n):
+    """Objects that offer memory out of band."""
+    return [Holder(bytes([number]) * 100) for number in range(n)]
+
+
+class Holder:
+    def __init__(self, data):
+        self.data = bytes(data)
+
+    def __reduce_ex__(self, protocol):
+        return Holder, (pickle.PickleBuffer(self.data) if protocol >= 5 else self.data,)
+
+    def __eq__(self, other):
+        return self.data == other.data
+
+
+ARRAYS = {
+    "contiguous": ARRAY, "fortran": np.asfortranarray(ARRAY), "strided": ARRAY[:, ::2], "reversed": ARRAY[::-1], "transposed": ARRAY.T,
+    "3-d strided": np.arange(60.0).reshape(3, 4, 5)[::2, :, 1:4], "broadcast": np.broadcast_to(ARRAY[0], (3, 6)), "0-d": np.array(1.5),
+    "empty": np.zeros((0, 3)), "big-endian": ARRAY.astype(">f8"), "complex": ARRAY + 1j, "bool": ARRAY > 3, "text": np.array(["a", "bcd"]),
+    "bytes": np.array([b"a", b"bcd"]), "dates": np.array(["2020-01-01", "NaT"], "M8[ns]"), "deltas": np.array([1, 2], "m8[D]"),
+    "records": np.array([(1, 2.0), (3, 4.0)], "i1,f8"), "records of objects": np.array([(1, "a")], "i1,O"), "half": ARRAY.astype("f2"),
+    "objects": np.array([1, "a", None, [ARRAY]], object), "void": np.zeros(3, "V5"), "read-only": np.frombuffer(b"12345678", "f8"),
+}
+VALUES = {
+    "none": None, "int": BIG, "text": "\ud800é", "list": [1, [2, (3,)]], "dict": {"a": {1, 2}}, "object": Plain(a=1, b=[2]),
+    "arrays in an object": Plain(a=ARRAY, b=[ARRAY, {"c": ARRAY[::2]}]), "function": copied, "masked": np.ma.array([1, 2], mask=[0, 1]),
+    "matrix": np.asmatrix([[1, 2]]), "subclass": ARRAY.view(Tagged), "scalar": np.float32(1), "dtype": np.dtype("i1,f8"),
+    "many arrays": [np.full(number % 7, number) for number in range(500)], "foreign buffers": Plain(a=foreign_buffers(3)), **ARRAYS,
+}
+SAMPLE = {"text": ["some text", 1.5, None], "array": np.arange(300.0), "more": [np.arange(7, dtype="i2"), b"bytes"]}
+METHODS = ["zlib", "gzip", "bz2", "lzma", "xz", pytest.param("lz4", marks=needs("lz4")),
+           pytest.param("zstd", marks=needs("compression" if sys.version_info >= (3, 14) else "zstandard"))]
+TOOLS = {"gzip": ["gzip", "-dc"], "bz2": ["bzip2", "-dc"], "xz": ["xz", "-dc"], "lzma": ["xz", "--format=lzma", "-dc"],
+         "zstd": ["zstd", "-dc"], "lz4": ["lz4", "-dc"], "zlib": [sys.executable, "-c",
+         "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))"]}
+
+# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside), 0.13.2 (3.7), 1.0.1 (3.8), 1.2.0 (3.9) and 1.6.0
+# (3.11), as <version>/<value>.<kind>. Each was made in a fresh environment of that version by `joblib.dump(value, path)` for
+# the values of OLD_VALUES and, for "nested" and kinds other than "pkl", `compress=(kind, 3)` (0.8.4: `compress=3`).
+OLD_VALUES = {
+    "plain": {"a": [1, 2.5, "x"], "b": (None, True, b"y")},
+    "c": np.arange(12.0).reshape(3, 4), "f": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+    "strided": np.arange(12.0).reshape(3, 4)[:, ::2], "objects": np.array([1, "a", None, [2]], dtype=object),
+    "nested": {"x": np.arange(4.0), "y": [np.arange(5, dtype="i1"), {"z": np.array(["2020-01-01"], "M8[D]")},
+                                          np.arange(12, dtype="f4").reshape(3, 4)],
+               "r": np.array([(1, 2.0)], dtype="i2,f8"), "e": np.zeros((0, 3)), "o": np.array(1.5)},
+}
+OLD_FILES = """
+/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4T//JBBdABgLgofPJD8UIA4Ve1y6g4ZWLp4FiJ2JRUwAHlZRQgYtRLIAcxm3tUCXZKKDnOOFENJrNfFrqWb7bL
+x7sdG0TFehPUNZX9KcThng8dtZL+f3JpTjxdSjjvp32MJjEcUBoCxFNyB5zzlXimMR5N8JM2wYK479FM1/YClKHnkxox4I6613G19b42eeHs4goMjbPaWH
+zcd3o2l5RW5PPxieUyAPz2gARMNmZayVjz7iPu6F8KrXUvCAdoYSLZaD3k/9KwBBvEzPUKod1dHZYAoHN4fQ/upvX4shoKfjWIe9aX/3WcIZZeOdsXiqVd
+YC3GdXkrQLPuJJXTqzuP2KtIM/610hQbchvJIdLcaMQFzr/dbqVfRXDXXMqGXcYcoL+/JqpXJbhUfYo1DrdUXXWqKrsGUPfqOXUylCYi976nQTCUJrv8F9
+IRXbO2yJWKk1mtSh/Moc0KkYddBt0V5BsdarG0I5RSr6uQx2RxnAH7FK4qBHa+PT2LMtpTQypcAOPi3eZimMtmyFKGYxW5RtMstS0zupJ8FQgKEYjaJHXv
+XOzJi9B+5kWpv7Mn9xncx1yOaDImiDiqqn+C+fm0PCuoMRQAB+NAKYrww1L6/1N/m8ZjH6Dt0IDpMvQc2BnnqrXvoQMIpW8BlNBFUnXF5i30ZH0nVjWrFJ
+iLz8Lh9v+zvSYpmy71QeXEnrO72yCU9d27PgUTkmOT79zSDg44gwrrVF0Bc8Z1fzKFzpNSu5uK1++k31Bic7Oq0KGps9OGvri5RXT1LonMQu87bngwbXOd
+5NhNWLzGnygz0Ii6ufbBwDDBFA/VEne4Qt4uhKutaM0Y66ZyhMRbEHx250c2UZdAXFOvc2ASkUmnPUq3TLQs5YL2ejnR1quIIyBvudfmSlTy79yWJKGGF7
+983e0prltamIJvzM9N+uEZ2i96OmEbEMUcCdTZs8cw0+X+eyE5isZY9sp+ujtkSx1S4m6hEFW2FXvl5GYUzF8z0aVdyZdC9xky96oWjNrzhLCOC8DMp+UG
+Q+R656HMhP39OJJqkZZ9iKUfklooxb40hSLI4Zk8xjIwfjWhXlwo7bMbBzJbJUmNAycM+bqmSwazGfyrVPKkIzmXs1b0ERZllCbvtn0SFCJw6D1EBj/pYb
+uRvq3XWaWp7yEkiYS1zKd40QrobWoJX/mkZQaKV0lV393L2E+08FVFculUnGUny8TXC/7KH84MSfm/jwiz/UvHU87HIrtMD0CLuq3Q/GjnRLzNrOhBEp/4
+5Fo6EnWRd4YRhipFMrrqGD5SAqJLdq8HIoPyHlssvUe/bQqnFvmS1Dup0PrjRgjnOQSph+mcMCZFZfthlaXQxsfcfxmKFgz08YuPJmkxy0l8qf/JMPieIR
+7QeOd5bP8r7DQgt1l9rECO9I4nZS9PMWLPcJRaFjepJ9L9m8Z/9XBnSN4L4NyUJb7SrEbC/N535lL90xGRkLX4IiX5Q3fypvF6mZJmcMAIJUSQ2zZNBmNI
+DonLAxZ92zrG0E4sJ0mHSkUkpMDaV3rL6/iBsePpnIqo4hthbQzAwuIvZv5ccs4+I4Z1z67zDfr2pI6rgOCOPChwy2MCXnFJFqiY86XArj1AEkgciQeJ4F
+j+S6TYdb9TQyZp2sUWtgdAedQOKbshGbwVR/ChBBstVZxmQOWHC/eshZs+LtoqcMx6cLY2u8h3qKFzRbBKnJw/GQ89idbiNTXfxfnMp/tfawNSU2THlew2
+5gPgcpWqsnUm9F6Aep/wSBMtIB3/E2TgzQVW0CXddO+WJqWggeunkab3vxsOzlq+VgPxz1q5id08Px2ftoTsEVS+Nx6bRMrNTve2eKiXCvNF84izHyRgzs
+uA0A5W3/QiCFuxun43V3hYGcvry5O7dfzyEq9D8QoMvQf3wggCHYsNq9N7NZqVS70iH2mW6JX2PAEpWGZ/S9oeObe8lEHKQ9UAeEa3znJwkE0ryt0YITji
+dOQ9vf/2oxMqHDLhEamnynC0Jo4Zz2SE4+xdoMYTOQKr5LD4VHXrK4dXce5IQ2sfqMJa0jYc5m772x0o/QckfuwRlHK1sm46724yek1ScSohv+XCqpKNQY
+8nbZdHnhmk1oMVqPMuTBqoBPYUPb6UC+1aHrCoRF8tIn+7zc2PK6bs6frKXP4ANt0fRVkNf+qbo36R6OvaDnEyJ8sKdsDPopDOD5mpwBGSSUZIvcJTbGCa
+SsortvuatxTwjeJPrThC6xZqLeMX1b+eNoXwHDhLakm4CSTCfxfKHhsb9MSofWs6YJnEsZgUnLVXcQBHMU10PYcI2jjTZviE8/3xOB0cEce+CBWw+7Kpyj
+tBT/SPYCum4vayoYf3SvrPgj0nTmMiK10hgA4HTGvKR7WTYDa8OeKZWYsfciaGWsSar4DowMqbg0FbBxnmfAMOgq8kMKRL1+m4i5pobnHumTv7z0YBd93+
+TxwKcupCCWV1x5mr6J+PYH5JD+3MLilIUWjOCse5xPH4X2bU+vlRL6MIbQw/lJo0OW7O+1n6TD41f1nPn7F0i1sxHd683LMQCyWz9ludxD0xDToN8KTlzO
+DNVpkNrz4mz9uqtSgeVtlJIyl5uzapuiARrSTPn56vMTADzXSXtnm61ZTIZ16DzTy1CTPlAsjdgB5a8oxHsJxwNtEuSTfO1fCAOGf+azS98p9QZdkUx7ma
+BhUvmkSpLXED3EvOKaxyx0eb/eXRjl7tBzjX9ZNjpPXmUhtANWdayDnjSIZjMl6LskGvI7gGOVHAsESn0k35tlTXcF3puXQ1hnJMVpcaKraALus+ktMm9b
+s2CuEz9tIz1C38fiEvODQU3krE9T2gvdXiIEs3EJSBFNYihLDI7ZwN+S80tBCYHnIPcFUpCwT13EY8LAkL5UorHa9e4hI0isPeTCUJFwaQruz9aL0gUfT5
+NBm3Y873mWq7CjM1cW2UXnM9EsejC3nrbqpXt+Bc63D+KLOCBAauFW26HjbD3CkheqOMiEipf1vLX9MtSHqJuM72wJTOtCkXPP1aF8WRtvlxcHp0e5zI6j
+o3PwhHMjtL7s52H8bjl8PUzdeUJWMwWw1lBjNfge3X7iiAPgevVNkpDe9Z0bTHGkgTWAASbU6SFOsEATcMLwOfYs+a8/sHi7cL5dvraqaF9hzejG4IavrD
+fuEEaZL09e0e7hxzbapwHZ1jAwoT025dvj0YMVFzdiuvZSfAKtimz7RABVELcbVu4PS4jihX0Wb5ShNlYa5SYBgbWtdpYJO2JtC81EP8SyF4NAC0Q3lKjY
+oQD6fKWW1fghBC8QEG+7R9tMBigt9AfGSOoLNYB/iAyHZyaSrRbQTnzkKyDjdX1r+lILGo3W1oW6GvT159U5PuHnlxbrjTVyD3Fa9lH6MyUHOojM9311gJ
+PCLKMZ2lcLeoH6CzeYayJwsx5ym2z7T6gTOKLtrHUMpuRwP51UE5Ds4vFS/3a2+zGWeAIm3b9cwkhuB1ligGIMyz05rlnImSkMbFat9t43kNw0G0a9kta+
+0l5gUFAcMtYnaTbjmNfehECMq3cVtP60RGRoTyZXr1tmYE0f+KQUL7dy7CwjnTAoaB7cVStYg+hLqsVm5ab4MnWZoQf1odYfUPLe9GyPjCTzNVxSx4JOn3
+lEePkqTFayKcv1k0GZTGq2SdVBb8joqI/jhm5k1vI0Wd6f36dzCeYo4dJf2qGX8kcXC5ivD7WHSDS2K9bRsG+mDl9F0V43VAh9WFMTlx708jzT+Flmhn21
+n2REI9VftuEbWQgoEJjvFgUAnq0tOcw1xiRO2dWTsHXBsWKZYLakTE5f+ax+lHw6hQGW+b7IJUL+qBKdDMKjqecwnsatAiZCADTW0nVHWROSAcD3We2gsv
+nc7Y+coEUR6ilDcC9SwI96v99R+KTbfk+6i3oafRJzW0HOdoxrkl9l088dO9M7BKTo/s1JutTfnARdH3Mu/CeFwYWCLtkXwHbiXiPOjyUlXtK6qHLz3yWe
+l8YuUHhdlV6LH+Ov8F8OjyXfIGCxvR6wyvHtueCK1tre7H2BirhXO1FdHUSrZq6LimRyrfIAfc6+4Tq3YC3wrahts+07E1dHbWZk/YrULTVds8FLCksb9U
+reM4o29/pyWcFYnHu1gXkzIhaicWo2fMbgSLLlwlv4ldvDdy30TGSCjeN6Ga74DdGr+XHM9Ebuao2NxT8jdF7byuG76YgfQVUu7EDmTmhnJ9VKcNvZOhpv
+TAqPVFY5Ikf3N5MFYA7cTcVAO6t/x0/dWH6X0HK0EA4IjNxtZyGowMZ28zLn4S4Gy6rcW+kJBOetQtC9TuCRalU6pHWmatNifHMcqZ0aAp1o3opz0prTJv
+/kb+/WTW7COS0OBkUzVoN5PbqsCsctGEQcml0L2bHfifsAnIO8n0pqXDDdPml3YtDx8BEmrU7NAT8UONSa4ARTFcWKnogVNDc8QKELHqFKj35n0uzaxC3t
+DdgsosWwWfY9i2HzpZDFMzGJRhbljRfEoP0PVWJ/euIt82i4DmrMXKXn/7puX3BDLDQIZ9dLp2Kpf24oqKbKSmwT92l7mlkUPUINnSB5l7hDK949GwGsko
+UloZKcSm95+ip8dh0JvxpTfEHNUHI9GUwKPNSqxWFLx16bwrmaNgDmNa5VmQzAb2D6XQAbGleYXVE8m/605I2IOZiottKnB0H9k76gpHOntj+fOhM4UBUd
+XzBxMuUrv3hX3/G/SSTh8BFoRgwRzPy331QrvaLj3FMrVNPmmlwBIRa3fO+EHvqCPCB7KWFSCc1Mon/as2D70Yp+haX7JctJ3UFt0vZMHT9GtNR1vybwRu
++XJuNQLYNC4qwCE+Xnd6z4P4uYmpX2WpaU5AvEcoWE6F35H+gtpJ5Vt/jZqQYrhjVy6nRE0i0DKXEWhGeVLnHZoD8SIehoJ+sD6oICYJ1/lR+3qRH6ebpS
+Tz9g4hZZGDLEqSexgLkjE8gGUAozoQwit93jIkPFHZf7MHdvmXvTWgitMPQeL47p4Rt13oy5prj0ij7grnqhT04/l8yb19LuKPupDYHiOfz6RQVux4Mifr
+e6MrWjXnLEhEFQtM6r/qmNsto8RAFEKOerNECRIJVTEtQGhzMyyKDU9lBRWaQcsKGrOBGacvMAcfkP7cGWVpQ9FY9fc2HQjgWdC3wV8DRWHB1YRdxGbPii
+qsVsm+Rv0khUSjh7nV04zV7QUVIm63uL0t9yz159HJUuVJfuXWBJbkSrGS4fXhPQLpe1k9oLpgqSyEUJsJQXgcIh5x4DNJUdbUnsGUBBEMMu/db0h7UWLj
+0C0s3aBIkjQtQNwukaJfDO1OLNpMZGeUaPnJAnX0gsqYebN5LsjZ0jMn2kB09k27et2rQNJ3XH5vGGm0NJ5aw2zk77cysITUcgovJbcHxUr+Ypcq+zEeNS
+J1EeR0wNFjPwNfYkygrp5pXhm1Xa7I2EQBtVHdKECJg4kKcePYcPYoT/9VXxRBiEOCeQib99fanSrmXW7ns4nRz1qdGeKT8yI3vRNR7f2L4f/Khib4yY8+
+vI3QPxHnVpUwGtNNkkBK2bn8DERT0dCXqMhsbjWQmcXfhuZeAjl1e1Ex2vJnax4JmMEV6Ndgv0/GJFmd67EcNkVdSg02VasFHwqzu/AGhfmAQ1i04aEAlH
+l1jB7Q+xRN93QOM2jibeNDxoBebwYbo4ikCUX774fCkAe7PKAujhq7Te7Glr6ub+5O4DUqcFX7MBXpKtU7TaZVnwi64T2xCXHIU3AaeRgl3npOaOdVrf5O
+BInfcm0GGZMVkfAy8yGkP9/dNdcB/dnhYZvgkDz12Hw7wSGZUjnOogwJ6E82xllFZ0lfmz8zLcpJXfwg1koEChpeJo/noRFQs1HktzFHSsnOtwaDmeoeSW
+fpBbbP66AiPKKUB0OoZ5jkbn3dzAsE34vjnbsEkJFjjdh6QsEYWd5qkwNzk3v/2gOHGlESjhTRfzvXOQXgfY628Lmrr9RAOhgBst2pOEcwzAi5q/UkLRSn
+Lu4RmX5KIM1fflnKs+e6kJfplfQxZEEBwTG54RPRuL7jRdBCKdGCfWOJkiozag34GNwf3vCYkjE3QrkzGqu2lz/4cfz2q4S+3ujvcUWnM+7l6VyWL1IxwZ
+WUsM0jn90FH7oK3wCVUYxJb+vFyLy4JkHkmGMx0DtXEP7uEfqvwdDrTHtGZyRJCymEhh45uO27y1cg4+DWk6PGfxvKh4zPaO6v68DlGj6OsmQR6rUJ0oAD
++vYQCVgOkGIC1A8iNP4xBH6NsCD2lPNImeg5d8JixZLmTC1gMRfC1hTMtaI0HFmbN5xQLGDJCDMWa9pCMDaQaPCN1QValam2PXUHdqQGRPIFCgxE30L34J
+OWdSVG07JAh5BX97mGHO5/M8/azTiTuCj4+O6r0jqTtJKdavj3viKzSWMjwITRcpeygyp5ATqcOsS7I73aj/NbvZcqkEiQJ8Utsa31c4CpdED8jNYRP1AF
+8VL1Nc3SPc+DCJQA+qhdF/QQ31xBcBwRyoUJ7Xae6fboaCri6Es5P/EMBsCdwY/f12VTH6Pp62o4pk0QoTFOa1UaWehXUyWweuncpqy1lgPl0UJnwzWVGm
+YLAFGtLVvGcaKxtBmgKxMog2n2mtjsWcUQVQfasJycuag4dHmQpZuoH+tNRkZij2LQ/MnUMLnD/radcPSEdkZE0ULPNAzXOfy6TrYxjqoK0GnE7w21iPRI
+nfcdVf6RScdRxBjpkz+A5sLb4UBTTanH97xxxBElpVZHkKPUKySrZOmK5jC+G1FV6zbGX5/UYatNkTXHDlz5WyOh8X+Samb+dUO46e+toLlIA0fwfF8YGu
+RPeHmUym6PL2GIaGdzgH7S0xmDQ3oRagxMp4fyvTc+t+C7Xl2koQomm1odTCTxlCNAzizllJjWZr1CnvFdBY3FY6z69DcxCWfagoIirwHjxa6d9D46547L
+YSFMA2vZ1h05ruaFtqStDacfCD8SxE2AOgEqfAVPzKj0RazatMKmBkgPJFZH+OnLNvKgeYqu1fBWHNxZHnKIxgIh4lXV6Jw/jTrN+F01GT57PZC/X+Ayyh
+rSbBmucMuhfi71HQo1Ta7kh/1SRtM/jQvZnw+aeGIKi7I6/k0IVTaZo+WoyBungCWdQYB+o9LYd3ijnBnzgy8Q0jc3IlPQnB8+nFG+1dV5ovRhosvEku5h
+KB1tTtCWD9bmizkyD3H2H7uUu6Opyao+TH2+ydY1ebTJUppDzIY/QP1PPEagMEb1N55PQmw7qzdlaLm1CwkacnRHLlWeFh+dQ5uFcSPNDLpozPUQoWa/Zr
+quot4pKfLs9hbFUOnLZg7RaWtn+EiBDHMpFowjpvF2kEtxyDyypb/2/21EfqSLYLRyD7W/h5YLafbxkoNfoiuXlBAyjFsteobudoDXmVqyexPYcTEWt+AX
+qsPRELNhZ5JNfKsvDe7K92Aaari3/HJrfo6UH5HiHNIRkew5i/CpFVJNbNbltst5EROQRCta8V46iN29RP7KwxQuYuiXah0k3UXtgqeYS606K3az+kVFcA
+JSla9HYjsUaRF54Rm+W5d0o6ItTs6uLfJQIMEeNHcx/wL2OtrJmxaJMwTiSuV1WQCvnWES9ip49rCbS4dkjN2i21WKlYkRNmqD3Ne7xYxS4XYI/PO/ru6S
+Gvep1bTw6WqGeK0iDxA+vWbnn6zeUsukogpRxAcEQyo8T7FU2CnhTVXk169bY68ssOZvx9MjlkrZcsRV+C2Izpq8SzB+8Ds1f5xSTfQlO43mq5vyJfyIQb
+c//xAJcw9f9nr2pY2F8UFOUaa3u8HFiDt1t5G/RrFj8ge8yn9BZOewcLbK+jIwRqI7DBDL/LGDjlpvFtDZvNRlD+BrNP3oEkzL3KWgR8+bRJ2u+MXmEGj+
+V1f8bKvUuu/R1C/5u/Sj5wO39LiKf8upvb7sui3rkrxoSphgW6yK4qqoBvO8xQPW8D2dve5FVqfkzmpb9ts/Soh5u3n2L86jTyN8hUhV9+5qm7l8ik7SQd
+7cLOu3Fm0DCoZUzPSQlFObaV10d8ujMQnL/mwIAbG8Eg5sGCyieprVKKgrX0BmoWkZDNwcAc3/9NG1TV2HUcldjLAQbmeXtIFEDnCoNyebMj1/RbLF+Cry
+nQTQFlF/wQz2+/x5qLdbP3pffUtynscnbCyUBTAfoyz6SVws98m9aDO6QyJ/eVrezdwzyg+mRefEQL1r+1JA7AK8CAjqxSujluaJxI6UsCfmg61iUDD86u
+SFbDvVoS6MNE9Wu8XzRDIwuGSTwQaH5CI+rbUCrDvAxwjASAaDe/4SaO/mSg2hmZMB/qnPKN+jYNAuTYnu79a8TXdf/0FdwGLXUym6ICf2S6jli3Q38r+v
+kOZKipooxVIu/HOOgVcKCrV96au8kOrgAh/PDIz87w6tGYX1SfSEvK4VyKr63ehhZPK+hW8rP0vDXsMNrww2QBRXCFeJPzYf2oV0BLKv38pwNsq9O2ZeCb
+wk0XNC1QVmAp1Thxyrj7pixH+cp3P4PoByaMl3Aij1BuWlWDn/UNwTtGiMblyfPnX4rEG8PYkzhdWGzV1lxwj+sVgN8yqKjYrnIbekAxK0zt9Fng7r2PIi
+1p+T21VHhScM5t1kRcAmWG2ly8YDNQjFUj3629s3Ejs+z7wwe1btQy+I6TgRtG1uiRjS8V9UVOS214yYQM6ryke5yED1gX5TlmoOBPDf3iMypX+C6l7FZX
+opAFGuSAHnO8/dZgK9lBr72mrv+sllvp40zNo5+0zcariye2/lba1zCwaaSL82vHt/xCA36kIghIVSVtv+WsZUv7VRkNsb7AeO/RXSKcgiETpmn89Yrns+
+cYlx7NHeed8AkbKsXPK0Y2EO4ZLRRQQ8RIN2uhnxYO5/I7xzz3WWNWFDvJuSoO+pZxQxXfcu2s6OJuDgP64V4uNQVtCyRbn6ipoSlJtJmmgQ9UUnYFd1SG
+mKHG1ZGP4RMq/Q+pC8w1i3xNHjQzt+81OhmFn9CW5vV6K2oZV1PX+wnQwYxTKNlEhpLQ+a3dHTzwPHKpaHuFCuzA7F8W0YxsMauknYrOhTHE1bNBuXo4qu
+MFbEyIfDg+DEqltyaR7bZ7oqWiQHhHW37IfJwC48ZmxYnTCjANdfSonChl2Np9Khd9Kd/NqBkHU4upoK+dzmM7t9Qvzfaag7ic5XLD71zY5gFo0RZXBeYY
+XIxODG7MLSTH2N46rYYIzrD48rno0NALhyFYh87H7V4ijqvd5hIu3to3WwX3JBsbsZ8ZRibDKzSblRCPhaQL1v+L3WKZ++grr5TnDTX5zkfgIOgcouh3TA
+IgfeMXC3XqOzAjizRnoa6LXY2czt/EXT8m34uaOzLtYnp9zpYJ+PBAr+eeVwZvpEI9SffqSHGbK4X+CmKqYtC2e5btnA0fj1CqQSzJHxhsVqH4mzEz2AGr
+uY5qUmxUHLBS5hPV2G5ZOBT6wnUZpMkkPPlWqNYUDIZFQ5RoZCFPDe/oe2DzKdlQ9Ri4MrtgXvvBbrAszpxhIxTFoBhTnAP95O/RFRgDYoWDS3bdMaCTDO
+k4qZLQ8WYCSyv6Bq2w1Z6R85diS0pGa6f2Zx0yqxvnOn/6p0+e1PTPJ7/nURrjoufM4bkLK254V2NKtHnsmN2yZf014UY6/DQ98jWsrkFAQeAFZItKMcMf
+tuvh6CBBo0dsCXksF8hOv17DS4UeJEOnVfq6UnqdABnUvi/iAzyVullxZkduHml2K57UMYZ5i3Rj/ye49SXGA6unSxYs/DXisLF06xiEzEqafknMGh70to
+Wr+T6yg08edtEwXoDvwQiWlc349VRIE3P8MKqhPekq3sKOmaZaLh0KODcgv2vxXkM1VK7O2hsIlHWX+E9py+IJNwfNGGeZGW/XmnWbu+PIDb2Fr6yIbeHt
+r4oYTkNOlBJvb1UIMHg1ARwLUlCQ7MZKpbLdMngst+zMtTV/4y81Zqqr9JdXLCqkNilew5/5fwUFSFXsR2nnl++A7IVkpaQsZRJ+/HjaHh4HRWty2dfLLS
+Cnt8J9cnISGYoWLNe3DmNyOIdYuIKy1XkMACFh4yN7fRIgmxxsNhweQG79NtZDPp2eU79k6DvYV4Y4x7eFsDa68xeXYtFjQo7BZYTGEYdL9NHAR8oiad6Z
+oiz6MKDgwR7OqX0G/0xXqU9fTAVhVKWc00tjo1UM5KrykIi5XpPrcKk2y6jTsN8fOHp8NXPuwl9BEzfaUMLhFvsSAs2Vh0AYgPOZbfBx+Kw3er9ZRDS3xY
+WtQXqIXjyRwIESUqNLhhkdEu/Td15tP0nz6y2ShFSGQqr4231s/TvfXvDBKK7iUb5wYoWJUfLPM1iZqCbNCnQN76pVBI+RR8JqXWbTzlYhkV2vcL0I1f9l
+lh1QwIhwRMbRJXov/pE1c9RjRiW2b3h9HFxpfiUzABaTJREkNrLM9O7AMA1GZFZu/lQjrYWa95Z3gXe5BkStk4KRMq5O0/TUXbHEoQsEy+nus8Cswqo6/3
+SrpM+fJ+s0TXC5P1cI3kBrvlEKMCfKu37JAPD7x/spbEFXLYRDQYivH0TXDXa3d71UJZGWAckvzSO3buWWJp1xraNk+L0OlHIclY1nxnh9gVRbMXf9tcAI
+TrNyi8Y6AYmSr6oTAMwWXTytlpeLczk/RLYep2OkJP1/bgNcHBpt8SAn8QL4+5lhj2qyycUQiXiB/VKuezdqKHQDyv5hk6TM80NprsZo5sOny7TNW33kpJ
+fVUIhX8FYvZcfnc9h+RILBNH8yl/bXX5t8Akqngktdd5QArGRYMPyrb7x9prmQBci/Ad/b3XNkcC3QLBQ8ZHmUz5eEfbAaEQE+aqgRtJZNlCKVi0DeW2zD
+k9qzr15zMEtEcNIMvhRTSv4RLw6hRPGAm1iUylhqOj8aN/J8cOAIfZePgdp9lnnlN79lR7llsl8O3kIK9QOBb30Pz6v65o8FYifDv7/Fv+yEt0HasPGt64
+YmnrVsUWeJGfh2WyfyNJLdhzvRK2d6FMubKx6Tn1gLucXVeuPXUCZ1dtQqmvSLeScWGZssiadBbFkTRQyc/AuOYol0PGlmcs1hYN4QGN+bWTe0lhqLDirB
+FZMzSWi9s6KPgA9Q/ybRgDbiwZ80dB6SuIh9c4un2YYTnaXuk2v6xLObEVWl4fiic+EV1XJFDcg/i1/Rv89+iSAz9lvtG/btLhaK3FeOb0un3ToXGGGcf2
+oPIv5Jv1iW24uhrH/JHAFUFylmEvCfT94NjqGCLhj9/SyBt+FaOhbEH/LPm88jPOQrmRH8Kq4sZdwDZvEPiwDLdY3B8Z87YF01FmrqdsclVl3GaFesCcCh
+9GIIGHkpaylgevxI8aTYgt+6JNuE5CesvcHPcV5MTZtM5Y7y/KPAQ85PSrtjeGUVTlWxFxa+XX7LZ0Mih8md668rHcDWTT6u6GQqWn9XSm9IXopXlCJxUw
+mTClDokppEzofsD8vRNKC6KSqDin7Ugt+MbmGujYt3jZu9f6gTEvuit0n/aGvMiF09M6lVXq4D1+LMejhNUISNzZgJZlMjy5RYoxMRAsgxZ3c659vgwi0Y
+00GgNqDLyZKPXeX7Gzbiur25X2vkCCPJAGQkNWc6Lzy8s8Eim+s2NN2hgrjsr+m5890Vxw4sanJlgg6rEYIeGoPxGbzMwBgNbBhAIqS86niLHVoyYAvLdo
+jfz/F5O2gFNhyvd94AQYyscqJcUt8SIfgq2hc+fy+SLIUCfGf62r8sBN80tb2l1VeKb1K2xp4NywnNRZ4UmzLMRFHGt5uo8RLdDF8JloIX6bO83aPq3VJ7
+TD2xADGyz+Wl/RgNOvKz82ey5TRJtj+3xzEfEgjcip3QLP6FGytiXRhOCWgEGte2NA2Dywuyfa+JJBUG5dPBfDo4tPl6KluTNDg4dLBpCwskNU16fWy9cK
+sZzWUEvVHuKoNW/SEr1tRB5mKJ0h0SWDJB/cN3gtVX+5fOgrve1dqOoClO0PLFleW6RozaeMXNHeJgH1P+eiuJZI4B2rvo6En96lCTF7DLc7i4JpJFdTWb
+kuq81eM0GoVMXYg8XOix++61vgecqvqP+xqntgZGnF9EvHwx87LZliILv4aaq2YTQPuILcBeg42bIMJG8sWFpdz6v6emfejobIUy330pkM3w8dTcV/l4ps
+Gg/LwZji6pTnstdOp4YoKlhWDMocLZqfiqOBwBbDBM4J+RJba0hIeHBTKIkJYEKhP4VDS10BlzUdmTXskRUP5jWj1RVz5Z0z8Bha6a/5tNSZross34H4Qb
+s1doAupKMUlPKCyV2FCNBJvsuUg/bTaVivrDXj9QAg29v5e6wLd3KyN/4vqlezMNQDYtG36FfVLHkAAAbo4ubp7U5YQAAaxIgIAFAD5PE7SxxGf7AgAAAA
+AEWVo=
+"""
+
+
+@pytest.fixture(scope="session")
+def old_files(tmp_path_factory):
+    """A folder with files of old versions of joblib."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(OLD_FILES)), mode="r:xz") as archive:
+        archive.extractall(folder, **({"filter": "data"} if sys.version_info >= (3, 12) else {}))
+    return folder
+
+
+def bit_flipped(data, rng):
+    """A copy with one bit changed, anywhere."""
+    place = rng.randrange(len(data) * 8)
+    changed = bytearray(data)
+    changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
+
+
+class TestSection3Files:
+    @pytest.mark.parametrize("compress", [0, True])
+    @pytest.mark.parametrize("name", VALUES)
+    def test_every_value_comes_back(self, name, compress, tmp_path):
+        """Equal in type, dtype, layout and content; in the byte order of this machine; and able to be changed."""
+        value = VALUES[name]
+        found = round_trip(value, tmp_path, compress=compress)
+        if name == "foreign buffers":
+            assert found == value
+        elif name == "big-endian":
+            assert found.dtype.isnative and (found == value).all()
+        else:
+            assert same(found, value)
+        if type(found) is np.ndarray:
+            assert found.flags.writeable
+
+    @pytest.mark.parametrize("protocol", [0, 2, 4, 5, -1])
+    def test_every_protocol(self, protocol, tmp_path):
+        assert same(round_trip(SAMPLE, tmp_path, protocol=protocol), SAMPLE)
+
+    def test_what_is_shared_stays_shared(self, tmp_path):
+        """One object in two places, or in a cycle, is one object again."""
+        shared = Plain(array=ARRAY.copy())
+        value = [shared, shared, shared.array]
+        value.append(value)
+        found = round_trip(value, tmp_path)
+        assert found[0] is found[1] and found[0].array is found[2] and found[3] is found
+
+    def test_arrays_over_several_pieces_come_back(self, tmp_path):
+        """Big arrays of every layout, on threads."""
+        array = np.arange(3_000_001.0)
+        records = np.zeros(700_001, "i1,f8,u2")
+        records["f1"] = np.arange(700_001)
+        value = [array, array[::3], array[:3_000_000].reshape(3, -1).T[::7], records, records[::2]]
+        assert same(round_trip(value, tmp_path), value)
+
+    @pytest.mark.parametrize("make", [lambda path: path, lambda path: Path(path), lambda path: os.fsencode(path)],
+                             ids=["str", "Path", "bytes"])
+    def test_every_kind_of_path(self, make, tmp_path):
+        path = make(str(tmp_path / "näme \n.x"))
+        assert joblite.dump(SAMPLE, path) == [os.fsdecode(path)]
+        assert same(joblite.load(path), SAMPLE)
+
+    @pytest.mark.parametrize("compress", [0, "gzip", "bz2"])
+    def test_every_kind_of_file_object(self, compress, tmp_path):
+        """In memory, on disk with and without buffer, one that only writes and reads in small bits, a pipe, a socket."""
+        memory = io.BytesIO()
+        assert joblite.dump(SAMPLE, memory, compress=compress) is None
+        assert same(joblite.load(memory), SAMPLE)  # it stands at its end: rewound
+        for buffering in (0, -1):
+            with open(tmp_path / "file", "wb", buffering) as file:
+                joblite.dump(SAMPLE, file, compress=compress)
+            with open(tmp_path / "file", "rb", buffering) as file:
+                assert same(joblite.load(file), SAMPLE)
+        writer = Writer()
+        joblite.dump(SAMPLE, writer, compress=compress)
+        assert same(joblite.load(Trickle(writer.data)), SAMPLE)
+        with tempfile.TemporaryFile() as file:
+            joblite.dump(SAMPLE, file, compress=compress)
+            assert same(joblite.load(file), SAMPLE)
+
+    @pytest.mark.parametrize("compress", [0, "xz"])
+    def test_pipes_and_sockets(self, compress):
+        """What can neither seek nor tell; several values follow each other."""
+        ends = socket.socketpair()
+        with ends[0], ends[1], ends[0].makefile("wb") as out, ends[1].makefile("rb") as source:
+            values = [SAMPLE] if compress else [SAMPLE, 1, [ARRAY] * 2]
+
+            def send():
+                for value in values:
+                    joblite.dump(value, out, compress=compress)
+                out.flush()
+                ends[0].shutdown(socket.SHUT_WR)
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            for value in values:
+                assert same(joblite.load(source), value)
+            sender.join()
+
+    def test_several_values_in_one_file(self, tmp_path):
+        """Each `load` takes one, wherever it starts; mapped too."""
+        values = [1, SAMPLE, "two", [ARRAY, ARRAY[::2]], 3]
+        with open(tmp_path / "file", "w+b") as file:
+            file.write(b"five!")
+            for value in values:
+                joblite.dump(value, file)
+            for mode in (None, "r"):
+                file.seek(5)
+                for value in values:
+                    found = joblite.load(file, mmap_mode=mode)
+                    assert joblite.hash(found, coerce_mmap=True) == joblite.hash(value)
+
+    @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
+    def test_files_that_compress_themselves(self, opener, tmp_path):
+        """A GzipFile and the like are written to and read from as they are, not compressed twice."""
+        with opener(tmp_path / "file", "wb") as file:
+            joblite.dump(SAMPLE, file)
+        with opener(tmp_path / "file", "rb") as file:
+            assert same(joblite.load(file), SAMPLE)
+        assert same(joblite.load(tmp_path / "file"), SAMPLE)
+
+    # ---- compression
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_and_its_tool(self, method, tmp_path):
+        """By name and level and by extension; the usual tool opens the file, and what it gives is a dump itself."""
+        extension = joblite._CODECS[method].extensions[0]
+        by_name, by_extension = tmp_path / "by_name", tmp_path / f"value{extension}"
+        value = {"a": np.arange(700_000) % 1000, "b": SAMPLE}
+        joblite.dump(value, by_name, compress=(method, 1))
+        joblite.dump(value, by_extension)
+        for path in (by_name, by_extension):
+            data = path.read_bytes()
+            assert data.startswith(joblite._CODECS[method].prefix) and len(data) < 3_000_000
+            assert same(joblite.load(path), value)
+            if shutil.which(TOOLS[method][0]):
+                content = subprocess.run(TOOLS[method], input=data, stdout=subprocess.PIPE, check=True).stdout
+                assert same(joblite.load(io.BytesIO(content)), value)
+
+    @pytest.mark.parametrize(("compress", "name", "expected"), [
+        (0, "", None), (False, "", None), (None, "", None), (True, "", ("zlib", 3)), (7, "", ("zlib", 7)), ("gzip", "", ("gzip", 3)),
+        (("xz", 9), "", ("xz", 9)), (["bz2", 1], "", ("bz2", 1)), (("xz", 0), "", None), (0, "a.gz", ("gzip", 3)),
+        (True, "a.bz2", ("bz2", 3)), (5, "a.xz", ("xz", 5)), ("lzma", "a.gz", ("lzma", 3)), (("zlib", 2), "a.gz", ("zlib", 2)),
+        (0, "a.pkl", None), (0, "gz", None), (0, "a.z", ("zlib", 3)), (0, "a.zst", ("zstd", 3)), (0, "a.lz4", ("lz4", 3)),
+    ])
+    def test_what_compress_means(self, compress, name, expected):
+        assert joblite._parse_compress(compress, name) == expected
+
+    @pytest.mark.parametrize("compress", [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3"), {}])
+    def test_wrong_compress_is_refused_with_the_valid_values(self, compress, tmp_path):
+        with pytest.raises(ValueError, match=r"compress: expected .*(0 to 9|zlib, gzip, bz2|pair).*got"):
+            joblite.dump(1, tmp_path / "value", compress=compress)
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("filename", [{}, 3, None, io.StringIO(), [1]])
+    def test_wrong_file_is_refused(self, filename):
+        for call in (lambda: joblite.dump("foo", filename), lambda: joblite.load(filename)):
+            with pytest.raises(ValueError, match="filename: expected a path or a binary file object open for"):
+                call()
+
+    def test_missing_codec_names_the_package(self, tmp_path):
+        code = """
+            import sys; sys.modules["lz4"] = sys.modules["zstandard"] = sys.modules["lz4.frame"] = None
+            import joblite
+            for data in (b"\\x04\\x22\\x4d\\x18" + bytes(9), b"\\x28\\xb5\\x2f\\xfd" + bytes(9)):
+                open("f", "wb").write(data)
+                for call in (lambda: joblite.load("f"), lambda: joblite.dump(1, "g.lz4")):
+                    try: call()
+                    except ImportError as error: print(error)
+            """
+        lines = run_script(code, cwd=tmp_path).stdout.splitlines()
+        assert any("pip install lz4" in line for line in lines)
+        assert sys.version_info >= (3, 14) or any("pip install zstandard" in line for line in lines)
+        assert not (tmp_path / "g.lz4").exists()
+
+    def test_register_compressor(self, tmp_path):
+        class Wrapper:
+            prefix, extension = b"\x1f\x8b\x08", ".mine"
+
+            def compressor_file(self, file, compresslevel=None):
+                return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=compresslevel)
+
+            def decompressor_file(self, file):
+                return gzip.GzipFile(fileobj=file, mode="rb")
+
+        try:
+            joblite.register_compressor("mine", Wrapper())
+            for options, name in (({"compress": "mine"}, "value"), ({"compress": ("mine", 9)}, "value"), ({}, "value.mine")):
+                joblite.dump(SAMPLE, tmp_path / name, **options)
+                assert gzip.decompress((tmp_path / name).read_bytes()).startswith(b"\x89PYO")
+                assert same(joblite.load(tmp_path / name), SAMPLE)
+            with pytest.raises(ValueError, match="'mine' is taken; force=True"):
+                joblite.register_compressor("mine", Wrapper())
+            joblite.register_compressor("mine", Wrapper(), force=True)
+        finally:
+            joblite._CODECS.pop("mine", None)
+        with pytest.raises(ValueError, match="expected a text, got 3"):
+            joblite.register_compressor(3, Wrapper())
+        with pytest.raises(ValueError, match="has no prefix, extension, compressor_file, decompressor_file"):
+            joblite.register_compressor("other", object())
+
+    # ---- mapping and byte order
+
+    @pytest.mark.parametrize("mode", ["r", "r+", "w+", "c"])
+    def test_arrays_are_mapped_where_they_lie(self, mode, tmp_path):
+        """In attributes, lists and dicts; each a numpy.memmap with its true offset, aligned; shared ones shared."""
+        path = tmp_path / "value"
+        value = Plain(a=ARRAY, b=[np.arange(5, dtype="i1"), {"c": np.asfortranarray(ARRAY)}, np.arange(3), ARRAY[::2]])
+        joblite.dump(value, path)
+        found = joblite.load(path, mmap_mode=mode)
+        for array, source in ((found.a, value.a), (found.b[0], value.b[0]), (found.b[1]["c"], value.b[1]["c"]), (found.b[3], value.b[3])):
+            assert type(array) is np.memmap and array.mode == ("r+" if mode == "w+" else mode)
+            assert array.offset % 64 == 0 and array.ctypes.data % 16 == 0 and array.filename == str(path)
+            assert array.flags.writeable == (mode != "r") and same(np.array(array, order="A"), np.array(source, order="A"))
+            raw = path.read_bytes()[array.offset:array.offset + array.nbytes]
+            assert raw == source.tobytes("A")
+
+    @pytest.mark.parametrize(("mode", "kept"), [("r+", True), ("w+", True), ("c", False)])
+    def test_what_is_written_to_a_map(self, mode, kept, tmp_path):
+        """With r+ and w+ it is in the file, which still loads; with c it is not."""
+        path = tmp_path / "value"
+        joblite.dump([1, ARRAY.copy()], path)
+        for _ in range(2):
+            array = joblite.load(path, mmap_mode=mode)[1]
+            array[0, 0] = 77
+            del array
+        assert (joblite.load(path)[1][0, 0] == 77) == kept
+
+    def test_maps_of_empty_and_odd_arrays(self, tmp_path):
+        value = [np.zeros((0, 3)), np.array(1.5), np.array([{}], object), np.array(["2020"], "M8[D]"), 1]
+        joblite.dump(value, tmp_path / "value")
+        found = joblite.load(tmp_path / "value", mmap_mode="r")
+        assert same([np.array(each) for each in found[:4]], value[:4]) and found[1].offset % 64 == 0
+
+    def test_replacing_a_file_leaves_its_maps_alone(self, tmp_path):
+        joblite.dump(ARRAY, tmp_path / "value")
+        array = joblite.load(tmp_path / "value", mmap_mode="r")
+        joblite.dump(ARRAY + 1, tmp_path / "value")
+        assert (array == ARRAY).all() and (joblite.load(tmp_path / "value") == ARRAY + 1).all()
+
+    def test_maps_of_open_files(self, tmp_path):
+        joblite.dump(ARRAY, tmp_path / "value")
+        for buffering in (0, -1):
+            with open(tmp_path / "value", "rb", buffering) as file:
+                assert type(joblite.load(file, mmap_mode="c")) is np.memmap
+
+    def test_a_file_that_cannot_be_mapped_is_read_with_one_warning(self, tmp_path):
+        packed = tmp_path / "packed.gz"
+        joblite.dump(SAMPLE, packed)
+        memory = io.BytesIO()
+        joblite.dump(SAMPLE, memory)
+        for source, name in ((packed, "packed.gz"), (memory, "BytesIO"), (gzip.open(packed), "packed.gz")):
+            with pytest.warns(UserWarning, match=f"mmap_mode='r' is ignored for .*{name}") as caught:
+                found = joblite.load(source, mmap_mode="r")
+            assert same(found, SAMPLE) and len(caught) == 1 and caught[0].filename == __file__
+            if hasattr(source, "close"):
+                source.close()
+
+    def test_byte_order(self, tmp_path):
+        """This machine's by default, the file's if asked for or mapped; both wishes at once are refused at once."""
+        value = [ARRAY.astype(">f8"), np.array([(1, 2)], ">i2,<f8")]
+        joblite.dump(value, tmp_path / "value")
+        assert [array.dtype.isnative for array in joblite.load(tmp_path / "value")] == [True, True]
+        assert joblite.load(tmp_path / "value", ensure_native_byte_order=False)[0].dtype == ">f8"
+        assert joblite.load(tmp_path / "value", mmap_mode="r")[0].dtype == ">f8"
+        for array, source in zip(joblite.load(tmp_path / "value"), value):
+            assert array.tolist() == source.tolist()
+        with pytest.raises(ValueError, match="ensure_native_byte_order"):
+            joblite.load(tmp_path / "missing", mmap_mode="r", ensure_native_byte_order=True)
+        with pytest.raises(ValueError, match="mmap_mode: expected None, 'r'"):
+            joblite.load(tmp_path / "missing", mmap_mode="rw")
+
+    def test_a_dumped_map_loads_as_an_array(self, tmp_path):
+        mapped = np.memmap(tmp_path / "map", "f8", "w+", shape=(3,))
+        assert type(round_trip([mapped, mapped], tmp_path)[0]) is np.ndarray
+
+    # ---- writing safely
+
+    @posix
+    def test_mode_and_umask(self, tmp_path):
+        """A new file has what the umask allows, a replaced one keeps its mode."""
+        before = os.umask(0o027)
+        try:
+            joblite.dump(1, tmp_path / "new")
+            os.chmod(tmp_path / "new", 0o604)
+            assert stat.S_IMODE(os.stat(joblite.dump(2, tmp_path / "newer")[0]).st_mode) == 0o640
+            assert stat.S_IMODE(os.stat(joblite.dump(2, tmp_path / "new")[0]).st_mode) == 0o604
+        finally:
+            os.umask(before)
+
+    @posix
+    def test_links_are_followed(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        joblite.dump(1, tmp_path / "folder" / "target")
+        (tmp_path / "link").symlink_to(Path("folder") / "target")
+        (tmp_path / "second").symlink_to("link")
+        (tmp_path / "dangling").symlink_to("later")
+        joblite.dump(2, tmp_path / "second")
+        joblite.dump(3, tmp_path / "dangling")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "second").is_symlink()
+        assert joblite.load(tmp_path / "folder" / "target") == 2 and joblite.load(tmp_path / "later") == 3
+
+    @posix
+    def test_devices_and_pipes_are_written_to_not_replaced(self, tmp_path):
+        joblite.dump([1] * 100, "/dev/null")
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+        os.mkfifo(tmp_path / "pipe")
+        found = []
+        reader = threading.Thread(target=lambda: found.append(joblite.load(tmp_path / "pipe")))
+        reader.start()
+        joblite.dump(SAMPLE, tmp_path / "pipe")
+        reader.join(DEADLINE)
+        assert same(found, [SAMPLE]) and stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+    @posix
+    def test_a_folder_that_takes_no_new_files(self, tmp_path):
+        """A file that may be written in a folder that may not is written in place; without the right, an error names it."""
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        joblite.dump(1, folder / "value")
+        os.chmod(folder / "value", 0o666)
+        os.chmod(folder, 0o555)
+        for each in (tmp_path, *list(tmp_path.parents)[:3]):
+            os.chmod(each, os.stat(each).st_mode | 0o055) if each != Path("/tmp") else None
+        code = """
+            import os, sys, joblite
+            joblite.dump(0, os.devnull)  # loads modules that another user may not read
+            joblite.load(sys.argv[1])
+            if os.geteuid() == 0:
+                os.setgroups([]); os.setgid(65534); os.setuid(65534)
+            path = sys.argv[1]
+            joblite.dump("in place", path)
+            print(joblite.load(path), os.listdir(os.path.dirname(path)))
+            try: joblite.dump(1, path + "2")
+            except OSError as error: print(type(error).__name__, error.filename)
+            """
+        try:
+            done = run_script(code, folder / "value", cwd="/")
+        finally:
+            os.chmod(folder, 0o755)
+        assert done.stdout.splitlines()[0] == "in place ['value']"
+        assert done.stdout.splitlines()[1].startswith("PermissionError") and str(folder) in done.stdout.splitlines()[1]
+
+    @pytest.mark.parametrize("compress", [0, "gzip"])
+    def test_failed_dump_keeps_the_old_file(self, compress, tmp_path):
+        """An object that cannot be pickled, however late: the old file stays, nothing is left beside it."""
+        joblite.dump("old", tmp_path / "value")
+        with pytest.raises(ZeroDivisionError, match="this object fails"):
+            joblite.dump([np.zeros(100_000), Picky()], tmp_path / "value", compress=compress)
+        assert joblite.load(tmp_path / "value") == "old" and os.listdir(tmp_path) == ["value"]
+        with pytest.raises(IsADirectoryError):
+            joblite.dump(1, tmp_path)
+        with pytest.raises(FileNotFoundError):
+            joblite.dump(1, tmp_path / "missing" / "value")
+
+    @posix
+    @pytest.mark.parametrize("compress", [0, "zlib"])
+    def test_full_disk(self, compress, tmp_path):
+        """The error of the system, the old file whole, no partial file, no thread left."""
+        small = tmp_path / "small"
+        small.mkdir()
+        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True).returncode:
+            pytest.skip("cannot mount a small file system here")
+        try:
+            joblite.dump("old", small / "value")
+            with pytest.raises(OSError, match="No space left"):
+                joblite.dump(np.random.default_rng(0).random(4_000_000), small / "value", compress=compress)
+            assert joblite.load(small / "value") == "old" and os.listdir(small) == ["value"]
+        finally:
+            subprocess.run(["umount", small], check=True)
+
+    @posix
+    @pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM"])
+    def test_interrupted_dump_keeps_the_old_file(self, ending, tmp_path):
+        """A signal while a big array is written: the old file is whole, and there is no partial one."""
+        code = """
+            import os, signal, sys, threading
+            import numpy as np, joblite
+            def stop(*_): raise SystemExit(3)
+            signal.signal(signal.SIGTERM, stop)
+            class Late:
+                def __reduce__(self):
+                    for name in os.listdir("."):
+                        if name != "value":
+                            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+                    return int, ()
+            class Buffers:  # taken apart while the file beside is open
+                def __reduce_ex__(self, protocol):
+                    return list, ([np.zeros(1_000_000), Late()],)
+            joblite.dump(Buffers(), "value")
+            """
+        joblite.dump("old", tmp_path / "value")
+        done = run_script(code, ending, cwd=tmp_path, check=False)
+        assert done.returncode and (ending != "SIGTERM" or done.returncode == 3)
+        assert joblite.load(tmp_path / "value") == "old" and os.listdir(tmp_path) == ["value"]
+
+    def test_reader_and_writer_at_once(self, tmp_path):
+        """A file that is replaced again and again is always one whole value."""
+        path = tmp_path / "value"
+        joblite.dump(np.zeros(50_000), path)
+        stop = threading.Event()
+
+        def write():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                joblite.dump(np.full(50_000 + number % 3, number), path)
+
+        writers = [threading.Thread(target=write) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        try:
+            for _ in range(200):
+                assert len(set(joblite.load(path).tolist())) == 1
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        assert os.listdir(tmp_path) == ["value"]
+
+    # ---- damage
+
+    @pytest.mark.parametrize("kind", ["plain", *METHODS])
+    def test_every_cut_is_found(self, kind, tmp_path):
+        """A small file cut at any length is a ValueError that names it; so it is for mapping."""
+        path = tmp_path / "value"
+        joblite.dump(SAMPLE, path, compress=0 if kind == "plain" else kind)
+        data = path.read_bytes()
+        for length in range(len(data)):
+            path.write_bytes(data[:length])
+            for mode in ((None, "r") if kind == "plain" else (None,)):
+                with pytest.raises(ValueError, match="value: "):
+                    joblite.load(path, mmap_mode=mode)
+
+    @pytest.mark.parametrize("kind", ["plain", "zlib", "gzip", "bz2", "xz", "lzma"])
+    def test_every_flipped_bit_is_found(self, kind, tmp_path):
+        """200 random bits of a larger file, one at a time: the error, or a value that is right all the same."""
+        path = tmp_path / "value"
+        value = {"a": np.random.default_rng(1).random(20_000), "b": [SAMPLE, ["x" * number for number in range(200)]]}
+        joblite.dump(value, path, compress=0 if kind == "plain" else kind)
+        data, rng, name = path.read_bytes(), random.Random(7), joblite.hash(value)
+        found = 0
+        for _ in range(200):
+            path.write_bytes(bit_flipped(data, rng))
+            try:
+                assert joblite.hash(joblite.load(path)) == name
+            except ValueError as error:
+                assert str(path) in str(error)
+                found += 1
+        assert found >= 195
+
+    @pytest.mark.parametrize(("content", "reason"), [
+        (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"), (b"\x80", "neither"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither"), (b"\x1f\x8bnonsense", "damaged"), (b"x\x9cnonsense", "damaged"),
+        (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "damaged"), (b"\x89PYO\r\n\x1a\n", "cut short"),
+        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"), (b"cnowhere\nname\n.", "neither|nowhere"),
+    ])
+    def test_foreign_and_damaged_files_are_one_kind_of_error(self, content, reason, tmp_path):
+        (tmp_path / "value").write_bytes(content)
+        for trusted in (True, False):
+            for source in (tmp_path / "value", io.BytesIO(content)):
+                with pytest.raises(ValueError, match=reason) as caught:
+                    joblite.load(source, trusted=trusted)
+                assert isinstance(source, io.BytesIO) or str(source) in str(caught.value)
+        with pytest.raises(FileNotFoundError):
+            joblite.load(tmp_path / "missing")
+
+    def test_the_format_is_as_written_down(self, tmp_path):
+        """A reader made from the description alone finds the pickle, the buffers and the checksums."""
+        value = [np.arange(10.0), {"b": np.asfortranarray(ARRAY)}, "text"]
+        data = Path(joblite.dump(value, tmp_path / "value")[0]).read_bytes()
+        magic, version, flags, start, zero, count, size, crc, head_crc = struct.unpack("<8s4BIQII", data[:32])
+        sizes = struct.unpack(f"<{count}Q", data[32:32 + 8 * count])
+        place = 32 + 8 * count + size
+        pickled = data[place - size:place]
+        assert (magic, version, flags, start, zero, count) == (b"\x89PYO\r\n\x1a\n", 1, 0, 0, 0, 2)
+        assert crc == zlib.crc32(pickled) and head_crc == zlib.crc32(data[:28] + data[32:32 + 8 * count])
+        buffers = []
+        for size in sizes:
+            place = -(-place // 64) * 64
+            buffers.append(data[place:place + size])
+            place += size
+        assert data[place:] == b"".join(struct.pack("<I", zlib.crc32(buffer)) for buffer in buffers)
+        assert b"joblite" not in pickled and same(pickle.loads(pickled, buffers=map(bytearray, buffers)), value)
+
+    def test_a_copy_under_another_name_reads_the_files(self, tmp_path):
+        """No name of this module is in a file."""
+        joblite.dump([ARRAY, {"a": 1}], tmp_path / "value")
+        package = tmp_path / "package" / "vendored"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        shutil.copy(joblite.__file__, package / "other_name.py")
+        code = """
+            import sys; sys.path.insert(0, sys.argv[1]); sys.modules["joblite"] = None
+            from vendored import other_name
+            print(other_name.load(sys.argv[2])[0].sum(), other_name.hash([1, 2]))
+            """
+        done = run_script(code, tmp_path / "package", tmp_path / "value")
+        assert done.stdout.split() == [str(ARRAY.sum()), joblite.hash([1, 2])]
+
+    def test_numpy_is_imported_only_for_arrays(self, tmp_path):
+        joblite.dump([1, {"a": datetime.date(2020, 1, 1)}], tmp_path / "plain")
+        joblite.dump(ARRAY, tmp_path / "array")
+        code = """
+            import sys, joblite
+            for name in ("plain", "array"):
+                value = joblite.load(sys.argv[1] + "/" + name)
+                joblite.dump(value, sys.argv[1] + "/copy", compress=True)
+                joblite.load(sys.argv[1] + "/copy")
+                print("numpy" in sys.modules)
+            """
+        assert run_script(code, tmp_path).stdout.split() == ["False", "True"]
+
+    # ---- files of others
+
+    def test_reads_the_files_of_old_joblibs(self, old_files):
+        """More than 40 files of five versions, every compressor, arrays beside the file included; joblib is not imported."""
+        paths = [path for path in sorted(old_files.glob("*/*")) if not re.search(r"_\d\d\.npy", path.name)]
+        for path in paths:
+            assert same(joblite.load(path), OLD_VALUES[path.name.partition(".")[0]]), path
+        assert len(paths) >= 40 and len({path.parent for path in paths}) == 5
+        assert len({path.suffix for path in paths}) == 6
+
+    def test_maps_the_files_of_old_joblibs(self, old_files):
+        for path in sorted(old_files.glob("*/[cf].pkl")):
+            array = joblite.load(path, mmap_mode="r")
+            assert type(array) is np.memmap and same(np.array(array, order="A"), OLD_VALUES[path.stem]), path
+
+    def test_old_files_through_file_objects(self, old_files):
+        for path in sorted(old_files.glob("1.*/nested.*")):
+            assert same(joblite.load(Trickle(path.read_bytes())), OLD_VALUES["nested"]), path
+            assert same(joblite.load(io.BytesIO(path.read_bytes())), OLD_VALUES["nested"]), path
+
+    def test_old_files_need_no_trust(self, old_files):
+        """Plain data and arrays in files of joblib pass `trusted=False`."""
+        for path in [*old_files.glob("1.*/*"), *old_files.glob("0.13.2/*"), *old_files.glob("0.8.4/[cfnps]*.pkl")]:
+            assert same(joblite.load(path, trusted=False), OLD_VALUES[path.name.partition(".")[0]]), path
+
+    def test_cut_old_files_are_found(self, old_files, tmp_path):
+        for source in (old_files / "1.6.0" / "nested.pkl", old_files / "1.6.0" / "nested.zlib", old_files / "0.8.4" / "nested.zlib"):
+            data = source.read_bytes()
+            for length in range(0, len(data) - 1, 7):
+                (tmp_path / "value").write_bytes(data[:length])
+                with pytest.raises(ValueError, match="value: "):
+                    joblite.load(tmp_path / "value")
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_reads_plain_pickles(self, protocol, tmp_path):
+        (tmp_path / "value").write_bytes(pickle.dumps(SAMPLE, protocol))
+        assert same(joblite.load(tmp_path / "value"), SAMPLE)
+        assert same(joblite.load(Trickle((tmp_path / "value").read_bytes())), SAMPLE)
+
+    @needs("joblib")
+    def test_reads_what_the_installed_joblib_writes(self, tmp_path):
+        import joblib
+
+        for name, value in {**VALUES, **OLD_VALUES}.items():
+            joblib.dump(value, tmp_path / "value")
+            expected = joblib.load(tmp_path / "value")
+            found = joblite.load(tmp_path / "value")
+            assert found == expected if name == "foreign buffers" else same(found, expected) or type(value) is not type(expected)
+
+    @needs("pandas")
+    def test_pandas_values_come_back(self, tmp_path):
+        import pandas as pd
+
+        frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.to_datetime(["2020", "2021"]), "d": pd.Categorical(["u", "v"])})
+        for compress in (0, 3):
+            pd.testing.assert_frame_equal(round_trip(frame, tmp_path, compress=compress), frame)
+        joblite.dump(pd.DataFrame(np.arange(10.0).reshape(5, 2)), tmp_path / "frame")
+        assert joblite.load(tmp_path / "frame", mmap_mode="r").sum().tolist() == [20.0, 25.0]
+
+    @needs("cloudpickle")
+    def test_another_pickler(self):
+        """The engine takes a class of picklers; arrays still go beside."""
+        import cloudpickle
+
+        file = io.BytesIO()
+        joblite._write_value([adder(2), SAMPLE], file, pickler=cloudpickle.Pickler)
+        file.seek(0)
+        function, sample = joblite._read_value(file)
+        assert function(3) == 5 and same(sample, SAMPLE)
+
+    # ---- trust
+
+    @pytest.mark.parametrize("name", [name for name in VALUES if name not in
+                                      ("object", "arrays in an object", "function", "foreign buffers", "masked", "matrix", "subclass")])
+    def test_plain_data_needs_no_trust(self, name, tmp_path):
+        for protocol in (3, 5):
+            joblite.dump(VALUES[name], tmp_path / "value", protocol=protocol)
+            found = joblite.load(tmp_path / "value", trusted=False, ensure_native_byte_order=False)
+            assert (found == VALUES[name]).all() if name == "big-endian" else same(found, VALUES[name]), protocol
+
+    def test_plain_data_of_the_standard_library_needs_no_trust(self, tmp_path):
+        value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1), decimal.Decimal("1.5"), 1j,
+                 fractions.Fraction(1, 3), uuid.UUID(int=5), collections.OrderedDict(a=1), collections.deque([1], 3),
+                 collections.defaultdict(list, a=[1]), collections.Counter("aab"), range(3), slice(1), bytearray(b"x"), {1}, frozenset([2]),
+                 np.datetime64("2020-01-01"), np.float32(1), np.dtype("i1,f8"), np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))])]
+        joblite.dump(value, tmp_path / "value")
+        assert same(joblite.load(tmp_path / "value", trusted=False), value)
+
+    @pytest.mark.parametrize(("value", "name"), [
+        (Attack(os.system, "touch EVIL"), "posix.system|nt.system"), (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
+        (Attack(getattr, Attack, "__init__"), "builtins.getattr"), (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
+        (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"), (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
+        (np.array([Attack(os.system, "touch EVIL")], object), "system"), (np.array([(1, Attack(os.system, "x"))], "i1,O"), "system"),
+        ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"), (collections.defaultdict(os.getpid), "getpid"),
+        (Plain(a=1), "test_joblite.Plain"), (copied, "test_joblite.copied"), (np.ma.array([1]), "numpy.ma"), (Path("a"), "pathlib"),
+        (operator.attrgetter("a"), "operator.attrgetter"), (threading.Thread, "threading.Thread"),
+    ])
+    def test_attacks_are_refused(self, value, name, tmp_path, monkeypatch):
+        """In a dump, a compressed one, a plain pickle, a file of joblib: the name is in the error, and nothing ran."""
+        monkeypatch.chdir(tmp_path)
+        joblite.dump(value, "dump")
+        joblite.dump(value, "dump.gz")
+        Path("pickle").write_bytes(pickle.dumps(value, 2))
+        sources = ["dump", "dump.gz", "pickle"]
+        if importlib.util.find_spec("joblib"):
+            import joblib
+
+            joblib.dump(value, "joblib")
+            sources.append("joblib")
+        for source in sources:
+            for trusted in (False, ["decimal.Context"]):
+                with pytest.raises(joblite.UntrustedObjectError, match=name) as caught:
+                    joblite.load(source, trusted=trusted)
+                assert isinstance(caught.value, ValueError) and source in str(caught.value)
+        assert not os.path.exists("EVIL")
+
+    @pytest.mark.parametrize(("opcodes", "what"), [
+        (b"cdecimal\nDecimal.from_float\n.", "from_float"), (b"cdatetime\nsys\n.", "datetime.sys"), (b"\x80\x04\x8c\x08datetime\x8c\x0bsys.modules\x93.", "sys.modules"),
+        (b"cuuid\nUUID\n(N}(Vint\nI5\nutb.", "changes"),  # the state of a class: sets its attributes
+        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV|\nNNNI-1\nI-1\nI63\ntb.", None),  # flags that say the numbers are objects
+        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntRI0\ntsI8\nI1\nI0\ntb.", None),
+        (b"cnumpy\nndarray\n(I1\ntR.", "neither"), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"), (b"\x80\x02\x82\x01.", "extension code"),
+        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV<\nNNNI-1\nI-1\nI0\ntb0g0\n(I3\nV>\nNNNI-1\nI-1\nI0\ntb.", "in use"),
+    ])
+    def test_tricks_of_hand_made_pickles(self, opcodes, what, tmp_path):
+        """Nested names, changed classes, false dtypes, the extension registry: refused, or made harmless by numpy."""
+        (tmp_path / "value").write_bytes(opcodes)
+        if what is None:
+            dtype = joblite.load(tmp_path / "value", trusted=False)
+            assert dtype.flags == np.dtype(dtype.descr if dtype.names else dtype.str).flags
+            return
+        with pytest.raises(ValueError, match=what):
+            joblite.load(tmp_path / "value", trusted=False)
+
+    def test_trusted_list_adds_classes_by_object_or_name(self, tmp_path):
+        joblite.dump([Plain(a=1), Slots(1, 2)], tmp_path / "value")
+        assert joblite.load(tmp_path / "value", trusted=[Plain, "test_joblite.Slots"])[0] == Plain(a=1)
+        with pytest.raises(joblite.UntrustedObjectError, match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]"):
+            joblite.load(tmp_path / "value", trusted=[Plain])
+        with pytest.raises(ValueError, match="trusted: expected True, False, or a list"):
+            joblite.load(tmp_path / "value", trusted="test_joblite.Plain")
+
+    def test_a_subclass_of_a_trusted_class_is_not_trusted(self, tmp_path):
+        joblite.dump(Point(1), tmp_path / "value")
+        with pytest.raises(joblite.UntrustedObjectError):
+            joblite.load(tmp_path / "value", trusted=[Plain, object])
+
+    # ---- memory
+
+    @slow
+    @posix
+    def test_a_big_array_is_never_doubled(self, tmp_path):
+        """Dump, load, map and hash of 3 GB: peak memory under 1.2 times the array, strided ones and hash included."""
+        available = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
+        if available < 8e6 or shutil.disk_usage(tmp_path).free < 8e9:
+            pytest.skip("needs 8 GB of free memory and of disk")
+        code = """
+            import os, resource, sys
+            import numpy as np, joblite
+            step, path = sys.argv[1:]
+            nbytes = 3 * 10**9
+            if step in ("dump", "hash", "strided"):
+                array = np.ones(nbytes // 8) if step != "strided" else np.ones(nbytes // 8).reshape(-1, 4)[:, 1:3]
+                joblite.hash(array) if step == "hash" else joblite.dump(array, path + ("2" if step == "strided" else ""))
+            else:
+                array = joblite.load(path, mmap_mode="c" if step == "map" else None)
+                assert array.shape == (nbytes // 8,) and array[-1] == 1
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            print(peak / nbytes)
+            """
+        for step in ("dump", "load", "map", "hash", "strided"):
+            assert float(run_script(code, step, tmp_path / "value").stdout) < 1.2, step
 
 
 def square_text(n):
