@@ -48,7 +48,7 @@ import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, reduce
-from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
 TYPE_CHECKING = False  # what type checkers take for true; importing `typing` for it would cost as much as this whole file
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _parse_bytes(size: int | str, what: str) -> int:
     raise ValueError(f"{what}: expected bytes as a whole number or a text such as '500K', '1M', '2G'; got {size!r}")
 
 
+@lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
     quotas = [("/sys/fs/cgroup/cpu.max", None),
@@ -4116,6 +4117,7 @@ def _reduce_lru_cache(cached: Any) -> Any:
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     ModuleType: _reduce_module,
     CellType: _reduce_cell,
+    MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
@@ -4124,7 +4126,13 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
 }
+_HIDDEN_TYPES = {kind.__qualname__: kind for kind in (  # what they are called in builtins, where nobody finds them
+    CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType, type(len))}
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
+
+
+def _hidden_type(name: str) -> type:
+    return _HIDDEN_TYPES[name]
 
 
 def _fill_property(prop: Any, state: dict[str, Any]) -> None:
@@ -4163,6 +4171,8 @@ class _Packer(Pickler):
         return reducer(obj) if reducer else NotImplemented
 
     def _override_class(self, cls: type) -> Any:
+        if cls.__module__ == "builtins" and cls.__qualname__ in _HIDDEN_TYPES:
+            return _hidden_type, (cls.__qualname__,)
         if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
             return NotImplemented
         if self.homeward and not _class_token(cls).startswith(f"{os.getpid()}-"):
@@ -4644,7 +4654,8 @@ def _flush_streams() -> None:
 
 
 def _world() -> tuple[Any, ...]:
-    """What of this process a task may depend on: current directory, import path, environment, and multiprocessing's key."""
+    """What of this process a task may depend on: current directory, import path, command line, environment, and the key
+    of multiprocessing's managers."""
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted
@@ -4652,13 +4663,12 @@ def _world() -> tuple[Any, ...]:
     environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
     multiprocessing = _loaded("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    return folder, list(sys.path), dict(os.environ if environ is None else environ), key
+    return folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key
 
 
 def _enter_world(world: tuple[Any, ...], limits: dict[str, str]) -> None:
     """Take over the caller's world; `limits` are variables that hold unless the caller has set them."""
-    folder, path, environ, key = world
-    sys.path[:] = path
+    folder, sys.path[:], sys.argv[:], environ, key = world
     if folder:
         try:
             os.chdir(folder)
@@ -5319,6 +5329,9 @@ class _Context:
         self.number = next(self._numbers)
         self.world = _world()
         self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
+        self.last_args: Sequence[Any] = ()
+        self.last_prints: list[int] = []
+        self.refilled = False  # whether tasks bring one object again with other content: then each must be packed at once
         self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
@@ -5331,6 +5344,8 @@ class _Context:
         """(this, frames by function key, frames of the batch) for some tasks. Functions travel by key; other callables
         (bound methods, partials, instances) with the batch, since their state may differ from batch to batch."""
         funcs, args, kwargs = zip(*tasks)
+        if len(tasks) == 1:
+            self.watch(args[0])
         named: dict[int, list[Any]] = {}
         keys: Any = []
         for func in funcs[:1] if len(set(map(id, funcs))) == 1 else funcs:
@@ -5342,11 +5357,38 @@ class _Context:
                 keys.append((func,))
         if len(keys) == 1:
             keys = keys[0] if isinstance(keys[0], int) else keys * len(tasks)
-        return self, named, _pack((keys, args, kwargs if any(kwargs) else None))
+        frames = _pack((keys, args, kwargs if any(kwargs) else None))
+        return self, named, [frames[0], *map(bytes, frames[1:])]  # copies: the caller may refill its arrays
+
+    def watch(self, args: Sequence[Any]) -> None:
+        """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
+        same = [a is b and not isinstance(a, _FIXED_TYPES) for a, b in zip(args, self.last_args)]
+        prints = [_print_of(arg) if shared else 0 for arg, shared in zip(args, same)]
+        if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
+            self.refilled = True
+        self.last_args, self.last_prints = args, prints
 
     def close(self) -> None:
         self.over = True
         self.packed.clear()
+        self.last_args = ()
+
+
+_FIXED_TYPES = (int, float, str, bytes, type(None), type, FunctionType)
+_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
+
+
+def _print_of(value: Any) -> int:
+    """A number that changes with the content of a value (of big buffers, samples are looked at)."""
+    import zlib
+
+    frames = _pack(value)
+    number = zlib.crc32(frames[0]) or 1
+    for view in map(memoryview, frames[1:]):
+        step = max(64, len(view) // _SAMPLES)
+        for at in range(0, len(view), step):
+            number = zlib.crc32(view[at:at + 64], number)
+    return number
 
 
 _PLAIN_CALLABLES = (FunctionType, type(len), type)
@@ -5710,6 +5752,12 @@ class _Threads(_Backend):
         return _ThreadPool(n_jobs)
 
 
+@lru_cache(maxsize=16)
+def _limits_of(threads: int) -> tuple[tuple[str, str], ...]:
+    """The environment variables that hold native thread pools to so many threads."""
+    return tuple((name, str(threads)) for name in _THREAD_VARIABLES)
+
+
 class _Processes(_Backend):
     limits_threads = True
     options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads"})
@@ -5717,12 +5765,11 @@ class _Processes(_Backend):
     def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
         cores = max(1, (_cores or cpu_count()) // n_jobs)
         threads = options.get("inner_max_num_threads") or cores
-        limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
         idle = options.get("idle_worker_timeout")
         start = options.get("start_method") or ("nursery" if HAS_FORK else "spawn")
         if start not in ("nursery", "spawn"):
             raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
-        return _shared_pool(n_jobs, start, IDLE_S if idle is None else idle, cores, limits,
+        return _shared_pool(n_jobs, start, IDLE_S if idle is None else idle, cores, _limits_of(threads),
                             options.get("initializer"), tuple(options.get("initargs") or ()))
 
 
@@ -6219,6 +6266,8 @@ class _Run:
     def size_now(self) -> int:
         """How many tasks the next batch gets: what was adapted, but of a known total not more than a fair share."""
         total = self.counts.total
+        if self.context is not None and self.context.refilled:
+            return 1
         if total is None or self.parallel.batch_size != "auto":
             return self.size
         return max(1, min(self.size, (total - self.next_number) // (2 * self.n_jobs)))
@@ -6410,8 +6459,8 @@ class _Run:
 
     def finish(self, state: str) -> None:
         """The one place where a run ends: what is out is stopped, the pool is left."""
-        if self.state is not RUNNING:
-            return
+        if self.state is not RUNNING or sys.is_finalizing():
+            return  # at the end of the interpreter, processes and threads go by themselves
         self.state = state
         try:
             if self.out:
@@ -6423,7 +6472,7 @@ class _Run:
             self.parallel._report(self.counts, True)
 
     def __del__(self) -> None:
-        if getattr(self, "state", None) is RUNNING and hasattr(self, "context") and not sys.is_finalizing():
+        if getattr(self, "state", None) is RUNNING and hasattr(self, "context"):
             self.finish(CANCELLED)
 
 
@@ -6562,7 +6611,7 @@ class Parallel:
 
     def __call__(self, iterable: Iterable[Task]) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
-        if self.n_jobs == 1 and self._choice.backend.capacity in (None, 1):
+        if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(_length(iterable))
         run = _Run(self, self._open_pool(), iterable, counts)

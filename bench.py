@@ -1,0 +1,499 @@
+#!/usr/bin/env python3
+"""What parallel brings on this machine, and how joblite stands beside its peers.
+
+    python bench.py                   the main job and every scenario (some minutes)
+    python bench.py --quick           all of it, smaller, in less than half a minute
+    python bench.py --only "warm"     the scenarios whose name holds a word
+    python bench.py --json FILE       the figures as JSON as well
+
+The main job cuts a sum over 100,000,000 numbers into pieces and does them in a plain loop, in threads and in processes.
+Then come the scenarios: a row for each contestant that is installed (joblib, loky, mpire, diskcache ... are optional).
+
+    median, p10..p90   of the rounds; contestants take turns, so a slow moment of the machine hits all alike
+    vs joblib          median over joblib's median: below 1 is faster than joblib
+    vs best            median over that of the best other library (a floor, printed as "= ...", is no library)
+    right              whether the answer was checked and is right; a wrong one makes the exit code 1, slowness never does
+    noisy              the middle 80 % of the rounds spread over more than the median itself: read it with care
+
+What the numbers cannot tell: your tasks are not these. Ratios hold better than times, and on a busy machine neither does.
+"""
+# /// script
+# requires-python = ">=3.10"
+# dependencies = []  # optional contestants: joblib, loky, mpire, diskcache, numpy, ...
+# ///
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import joblite
+from joblite import Parallel, delayed
+
+HERE = Path(__file__).resolve().parent
+CORES = min(joblite.cpu_count(), 8)  # workers of each contestant
+QUICK = False  # set by --quick
+
+# A scenario is a generator function: it yields the expected answer (or a function that checks one), then for each
+# contestant (name, function without arguments). What must be closed in the end it enters into the stack it is given.
+SCENARIOS: dict[str, Callable[[contextlib.ExitStack], Iterator]] = {}
+_FLOOR = "= "  # a contestant so named is a physical floor, not a library
+
+
+def scenario(name: str, rounds: int = 15) -> Callable:
+    """Add a scenario to the table under this name."""
+    def add(func: Callable) -> Callable:
+        func.rounds = rounds  # type: ignore[attr-defined]
+        SCENARIOS[name] = func
+        return func
+    return add
+
+
+def optional(name: str):
+    """An optional package, or None."""
+    try:
+        return importlib.import_module(name) if importlib.util.find_spec(name.partition(".")[0]) else None
+    except ImportError:
+        return None
+
+
+# ---- measuring ----
+
+
+def measure(contestants: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round for each contestant, taking turns. One burn-in round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for turn in range(rounds + 1):
+            for name, func in contestants.items():
+                begun = time.perf_counter()
+                result = func()
+                took = time.perf_counter() - begun
+                if turn:  # a contestant that timed itself (in a process of its own) gives its own seconds
+                    seconds[name].append(result.seconds if isinstance(result, Timed) else took)
+                del result
+            gc.collect()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    return seconds
+
+
+class Timed:
+    """An answer with the seconds that the contestant itself measured."""
+
+    def __init__(self, answer: object, seconds: float) -> None:
+        self.answer = answer
+        self.seconds = seconds
+
+
+def same(answer: object, expected: object) -> bool:
+    """Whether an answer is right; `expected` may be a function that says so."""
+    answer = answer.answer if isinstance(answer, Timed) else answer
+    if callable(expected):
+        return bool(expected(answer))
+    return answer == expected
+
+
+def run_scenario(name: str) -> list[dict]:
+    """Check and measure all contestants of a scenario; gives its rows."""
+    with contextlib.ExitStack() as stack:
+        return rows_of(name, SCENARIOS[name](stack))
+
+
+def rows_of(name: str, steps: Iterator) -> list[dict]:
+    expected = next(steps)
+    contestants, right = {}, {}
+    for contestant, func in steps:
+        try:
+            right[contestant] = same(func(), expected)
+        except Exception as error:
+            print(f"  {contestant}: {type(error).__name__}: {error}", file=sys.stderr)
+            right[contestant] = False
+        else:
+            contestants[contestant] = func
+    rounds = max(3, SCENARIOS[name].rounds // (3 if QUICK else 1))  # type: ignore[attr-defined]
+    seconds = measure(contestants, rounds)
+    rows = [row_of(name, contestant, taken, right[contestant]) for contestant, taken in seconds.items()]
+    rows += [{"scenario": name, "contestant": lost, "right": False} for lost in right if lost not in contestants]
+    compare(rows)
+    return rows
+
+
+def row_of(name: str, contestant: str, taken: list[float], right: bool) -> dict:
+    median = statistics.median(taken)
+    tenth = statistics.quantiles(taken, n=10) if len(taken) > 1 else [median] * 9
+    return {"scenario": name, "contestant": contestant, "median": median, "p10": tenth[0], "p90": tenth[-1],
+            "noisy": tenth[-1] - tenth[0] > median, "right": right}
+
+
+def compare(rows: list[dict]) -> None:
+    """Add to each row how it stands to joblib and to the best library that is not joblite."""
+    medians = {row["contestant"]: row["median"] for row in rows if "median" in row}
+    joblib = next((value for name, value in medians.items() if name.startswith("joblib")), None)
+    others = [value for name, value in medians.items() if not name.startswith(("joblite", "plain", _FLOOR))]
+    for row in rows:
+        if "median" in row:
+            row["vs_joblib"] = row["median"] / joblib if joblib else None
+            row["vs_best"] = row["median"] / min(others) if others else None
+
+
+# ---- printing ----
+
+
+def human(seconds: float) -> str:
+    """A time with a fitting unit."""
+    for unit, scale in (("s", 1), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def machine_line() -> str:
+    """What the figures were measured on."""
+    versions = [f"{name} {importlib.import_module(name).__version__}"
+                for name in ("numpy", "joblib", "loky", "mpire", "diskcache") if optional(name)
+                and hasattr(importlib.import_module(name), "__version__")]
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+        versions.append(f"commit {commit.stdout.strip()}" if commit.returncode == 0 else "")
+    except OSError:  # no git here
+        pass
+    return (f"{platform.machine()}, {joblite.cpu_count()} cores usable, {platform.system()} {platform.release()}, "
+            f"Python {platform.python_version()}, joblite {joblite.__version__}, {', '.join(filter(None, versions))}")
+
+
+def print_row(row: dict) -> None:
+    """One line of the table."""
+    if "median" not in row:
+        print(f"{row['scenario']:28} {row['contestant']:26} failed")
+        return
+    spread = f"{human(row['p10'])} .. {human(row['p90'])}"
+    ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("vs_joblib", "vs_best")]
+    print(f"{row['scenario']:28} {row['contestant']:26} {human(row['median']):>9}  {spread:>20}  {ratios[0]:>9}  "
+          f"{ratios[1]:>7}  {'yes' if row['right'] else 'WRONG'}{'  noisy' if row['noisy'] else ''}", flush=True)
+
+
+def bar(share: float, width: int = 40) -> str:
+    """A bar drawn in text; a share of 1 fills it."""
+    return "#" * max(1, round(min(share, 1.0) * width))
+
+
+# ---- the main job: the tutorial's own example ----
+
+
+def single_count(start: int, end: int) -> int:
+    r = 0
+    for i in range(start, end):
+        r += i
+    return r
+
+
+def main_job(quick: bool) -> list[dict]:
+    """single_count(1, 100,000,000) in 8 pieces: in a plain loop, in threads, in processes."""
+    iterations = 10_000_000 if quick else 100_000_000
+    step = iterations // 8
+    pieces = [(start, min(start + step, iterations)) for start in range(1, iterations, step)]  # the last one is clipped
+    expected = (iterations - 1) * iterations // 2
+    ways: dict[str, Callable[[], list]] = {
+        "plain loop": lambda: [single_count(*piece) for piece in pieces],
+        f"joblite, {CORES} threads":
+            lambda: Parallel(CORES, backend="threading")(delayed(single_count)(*piece) for piece in pieces),
+        f"joblite, {CORES} processes": lambda: Parallel(CORES)(delayed(single_count)(*piece) for piece in pieces),
+    }
+    print(f"The sum of 1 .. {iterations - 1:,} in {len(pieces)} pieces, on {CORES} workers (the start of them included):")
+    rows: list[dict] = []
+    for name, func in ways.items():
+        begun = time.perf_counter()
+        total = sum(func())
+        seconds = time.perf_counter() - begun
+        serial = rows[0]["median"] if rows else seconds
+        rows.append({"scenario": "main job", "contestant": name, "median": seconds, "right": total == expected})
+        print(f"  {name:24} {seconds:7.2f} s   {serial / seconds:5.2f} x   {bar(seconds / serial):40}  "
+              f"{'right' if total == expected else 'WRONG'}", flush=True)
+    print("Threads share one interpreter lock: they help where tasks wait or compute in native code, not here.\n")
+    return rows
+
+
+# ---- tools of the scenarios ----
+
+
+def noop(x):
+    return x
+
+
+def spin(seconds):
+    """Compute for so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return seconds
+
+
+def call_task(task):
+    """What the standard library's pools run when they are given the same triples."""
+    func, args, kwargs = task
+    return func(*args, **kwargs)
+
+
+def fork_pool():
+    """A multiprocessing.Pool of the start method that is fastest here."""
+    import multiprocessing
+
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    return multiprocessing.get_context(method).Pool(CORES)
+
+
+def process_executor():
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    return ProcessPoolExecutor(CORES, multiprocessing.get_context(method))
+
+
+def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
+    """Run a script in a fresh interpreter; the answer is what it prints. The wall time includes its start and end."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))}
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+    path = Path(folder, "script.py")
+    path.write_text(code)
+
+    def call() -> Timed:
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, str(path)], env=environ, capture_output=True, text=True, check=True)
+        return Timed(done.stdout.strip(), time.perf_counter() - begun)
+
+    return call
+
+
+def parallel_contestants(stack: contextlib.ExitStack, tasks: Callable[[], Iterator], chunk: int) -> Iterator:
+    """The same tasks, as triples, for every library that maps over processes. Their workers are up."""
+    yield "joblite", lambda: Parallel(CORES)(tasks())
+    pool = stack.enter_context(fork_pool())
+    yield f"Pool.imap, chunk {chunk}", lambda: list(pool.imap(call_task, tasks(), chunksize=chunk))
+    yield "Pool.map", lambda: pool.map(call_task, tasks())
+    executor = stack.enter_context(process_executor())
+    yield f"ProcessPool, chunk {chunk}", lambda: list(executor.map(call_task, tasks(), chunksize=chunk))
+    joblib, loky, mpire = optional("joblib"), optional("loky"), optional("mpire")
+    if joblib:
+        yield "joblib", lambda: joblib.Parallel(CORES)(tasks())
+    if loky:
+        reusable = loky.get_reusable_executor(CORES)
+        stack.callback(reusable.shutdown)
+        yield f"loky, chunk {chunk}", lambda: list(reusable.map(call_task, tasks(), chunksize=chunk))
+    if mpire:
+        workers = stack.enter_context(mpire.WorkerPool(CORES, keep_alive=True))
+        yield "mpire", lambda: workers.map(mpire_task, list(tasks()))
+
+
+def mpire_task(func, args, kwargs):
+    """As `call_task`, for mpire, which unpacks tuples itself."""
+    return func(*args, **kwargs)
+
+
+# ---- scenarios: Parallel ----
+
+
+@scenario("import", rounds=11)
+def import_time(stack):
+    yield lambda answer: True
+    yield "= bare python", run_fresh(stack, "")
+    yield "joblite", run_fresh(stack, "import joblite")
+    yield "concurrent.futures", run_fresh(stack, "from concurrent.futures import ProcessPoolExecutor")
+    for name in filter(optional, ("joblib", "mpire", "loky")):
+        yield name, run_fresh(stack, f"import {name}")
+
+
+@scenario("first call, whole script", rounds=11)
+def first_call(stack):
+    yield "[0, 1]"
+    body = "def f(x): return x\n"
+    yield "joblite", run_fresh(stack, "from joblite import Parallel, delayed\n" + body
+                               + "print(Parallel(2)(delayed(f)(i) for i in range(2)))")
+    for method in ("fork", "forkserver", "spawn"):
+        yield f"ProcessPool, {method}", run_fresh(stack, f"""
+from concurrent.futures import ProcessPoolExecutor
+import multiprocessing
+{body}
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, multiprocessing.get_context({method!r})) as pool:
+        print(list(pool.map(f, range(2))))
+""")
+    if optional("joblib"):
+        yield "joblib", run_fresh(stack, "from joblib import Parallel, delayed\n" + body
+                                  + "print(Parallel(2)(delayed(f)(i) for i in range(2)))")
+
+
+@scenario("warm call, 2 tasks", rounds=100)
+def warm_call(stack):
+    yield [0, 1]
+    yield from parallel_contestants(stack, lambda: (delayed(noop)(i) for i in range(2)), 1)
+
+
+@scenario("20,000 no-op tasks", rounds=15)
+def many_tasks(stack):
+    yield list(range(20_000))
+    yield from parallel_contestants(stack, lambda: (delayed(noop)(i) for i in range(20_000)), 500)
+
+
+@scenario("20,000 tasks of 20 us", rounds=7)
+def small_tasks(stack):
+    yield [2e-5] * 20_000
+    yield f"= ideal on {CORES}", lambda: spin(20_000 * 2e-5 / CORES) and [2e-5] * 20_000
+    yield from parallel_contestants(stack, lambda: (delayed(spin)(2e-5) for _ in range(20_000)), 500)
+
+
+@scenario("heavy tail", rounds=5)
+def heavy_tail(stack):
+    """Most tasks are quick, some take long: the total is what counts."""
+    naps = [0.0005 * (1 + 40 * (i % 37 == 0)) for i in range(1000)]
+    yield naps
+    yield f"= ideal on {CORES}", lambda: spin(sum(naps) / CORES) and naps
+    yield from parallel_contestants(stack, lambda: (delayed(spin)(nap) for nap in naps), 10)
+
+
+@scenario("tiny, then heavy", rounds=5)
+def tiny_then_heavy(stack):
+    naps = [1e-6] * 2000 + [0.03] * 20
+    yield naps
+    yield f"= ideal on {CORES}", lambda: spin(sum(naps) / CORES) and naps
+    yield from parallel_contestants(stack, lambda: (delayed(spin)(nap) for nap in naps), 10)
+
+
+@scenario("threads, 20,000 no-op", rounds=7)
+def thread_tasks(stack):
+    from multiprocessing.pool import ThreadPool
+
+    def tasks():
+        return (delayed(noop)(i) for i in range(20_000))
+
+    yield list(range(20_000))
+    yield "joblite", lambda: Parallel(CORES, backend="threading")(tasks())
+    pool = stack.enter_context(ThreadPool(CORES))
+    yield "ThreadPool.map", lambda: pool.map(call_task, tasks())
+    joblib = optional("joblib")
+    if joblib:
+        yield "joblib", lambda: joblib.Parallel(CORES, backend="threading")(tasks())
+
+
+@scenario("n_jobs=1, 20,000 no-op", rounds=15)
+def one_job(stack):
+    def tasks():
+        return (delayed(noop)(i) for i in range(20_000))
+
+    yield list(range(20_000))
+    yield "plain loop over triples", lambda: [f(*a, **k) for f, a, k in tasks()]
+    yield "joblite", lambda: Parallel(n_jobs=1)(tasks())
+    joblib = optional("joblib")
+    if joblib:
+        yield "joblib", lambda: joblib.Parallel(n_jobs=1)(tasks())
+
+
+@scenario("n_jobs=1, one call", rounds=100)
+def one_call(stack):
+    yield [0]
+    task = delayed(noop)(0)
+    yield "joblite", lambda: Parallel(n_jobs=1)([task])
+    joblib = optional("joblib")
+    if joblib:
+        yield "joblib", lambda: joblib.Parallel(n_jobs=1)([task])
+
+
+@scenario("stream of 100,000", rounds=3)
+def stream(stack):
+    count = 20_000 if QUICK else 100_000
+
+    def total(generator):
+        return sum(generator)
+
+    yield sum(range(count))
+    yield "joblite", lambda: total(Parallel(CORES, return_as="generator")(delayed(noop)(i) for i in range(count)))
+    pool = stack.enter_context(fork_pool())
+    yield "Pool.imap, chunk 500", lambda: total(pool.imap(noop, range(count), chunksize=500))
+    joblib = optional("joblib")
+    if joblib:
+        yield "joblib", lambda: total(
+            joblib.Parallel(CORES, return_as="generator")(delayed(noop)(i) for i in range(count)))
+
+
+_GROWTH = """
+import resource, sys
+from {module} import Parallel, delayed
+def size(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+results = Parallel(2, return_as="generator")(delayed(bytes)(1000) for _ in range({count}))
+for index, _ in enumerate(results):
+    if index == {count} // 10: early = size()
+print(max(0, size() - early) // 2**20)
+"""
+
+
+@scenario("growth of the caller, stream", rounds=1)
+def growth(stack):
+    """MB by which the caller grows between a tenth and the end of a stream of 1 kB results (shown as seconds)."""
+    count = 20_000 if QUICK else 100_000
+    yield lambda answer: True
+
+    def grown(module):
+        call = run_fresh(stack, _GROWTH.format(module=module, count=count))
+        return lambda: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
+
+    if sys.platform == "linux":
+        yield "joblite", grown("joblite")
+        if optional("joblib"):
+            yield "joblib", grown("joblib")
+
+
+# ---- the command ----
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer rounds")
+    parser.add_argument("--only", metavar="NAME", help="only scenarios whose name holds this ('main' is the main job)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what was asked for; 1 when an answer was wrong."""
+    global QUICK
+    options = parse_arguments()
+    QUICK = options.quick
+    print(machine_line(), "\n")
+    rows = [] if options.only and options.only not in "main job" else main_job(options.quick)
+    names = [name for name in SCENARIOS if not options.only or options.only in name]
+    if names:
+        print(f"{'scenario':28} {'contestant':26} {'median':>9}  {'p10 .. p90':>20}  {'vs joblib':>9}  "
+              f"{'vs best':>7}  right")
+    for name in names:
+        for row in run_scenario(name):
+            print_row(row)
+            rows.append(row)
+        print()
+    if options.json:
+        Path(options.json).write_text(json.dumps({"machine": machine_line(), "rows": rows}, indent=1))
+    wrong = [row for row in rows if not row["right"]]
+    for row in wrong:
+        print(f"wrong answer: {row['scenario']}, {row['contestant']}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
