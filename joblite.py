@@ -1909,7 +1909,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     if not count and loading.allowed is None:
-        return _module("pickle").loads(pickled)
+        return _module("_pickle").loads(pickled)
     buffers: list[Any] = []
     if count:
         sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
@@ -2076,6 +2076,13 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #                                                                                    test_killed_writers_leave_no_harm
 #   7. Locks only save work: without them a call is computed twice, never wrongly.       test_a_read_only_folder_costs_a_warning
 
+try:
+    from _pickle import dumps as _pickle_dumps  # the module `pickle` costs 5 ms more to import
+    from _pickle import loads as _pickle_loads
+except ImportError:  # an interpreter without the accelerator
+    from pickle import dumps as _pickle_dumps
+    from pickle import loads as _pickle_loads
+
 _NOTHING: Any = _Unset("nothing")
 
 # --- What a function is made of ---------------------------------------------------------------------------------------
@@ -2087,9 +2094,8 @@ _PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container
 
 
 def _short_name(text: str, digits: int = 20) -> str:
-    """The first hexadecimal digits of the sha256 of a text."""
-    new = _HASHES.get("sha256") or _hash_maker("sha256")
-    return new(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    """The first hexadecimal digits of the blake2b of a text."""
+    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]  # hashlib loads OpenSSL
 
 
 def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
@@ -2194,7 +2200,7 @@ def _import_of_project(name: str) -> ModuleType | None:
             if not origin or origin in ("built-in", "frozen") or not _is_project_file(origin):
                 return None
         return import_module(name) if _is_project(name) else None
-    except Exception:  # an import may fail in any way; the function meets the same failure, or guards against it
+    except Exception:  # noqa: BLE001 - an import may fail in any way; the function meets the same failure, or guards against it
         return None
 
 
@@ -2223,6 +2229,11 @@ def _cell_value(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:
         return _NOTHING
+
+
+def _still_in_cell(pair: tuple[Any, Any]) -> bool:
+    """Whether a cell still holds a value."""
+    return _cell_value(pair[0]) is pair[1]
 
 
 def _plain_content(value: Any) -> bytes | None:
@@ -2329,7 +2340,7 @@ class _Walk:
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             if name in read:
                 value = _cell_value(cell)
-                self.probes.append((lambda cell, value=value: _cell_value(cell) is value, cell, True))
+                self.probes.append((_still_in_cell, (cell, value), True))
                 lines.append(self._token(value, f"{name} of {own}"))
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
         if not _is_project(scope.get("__name__", "")):
@@ -2420,7 +2431,7 @@ class _Walk:
             return _short_name(_code_text(value))
         try:
             return _digest(value, name_of=self._name_of)[:20]
-        except Exception:  # a lock, an open file, a connection: not data, and its class may raise anything
+        except Exception:  # noqa: BLE001 - a lock, an open file, a connection: not data, and its class may raise anything
             return f"<{_dotted(type(value))}>"
 
     def _name_of(self, thing: Any) -> str | None:
@@ -2548,7 +2559,7 @@ def _shown(value: Any) -> str:
         return f"{type(value).__name__}(shape={shape}, dtype={getattr(value, 'dtype', None)})"
     try:
         return short(value)
-    except Exception as err:  # the class of an argument may fail in any way when asked for its text
+    except Exception as err:  # noqa: BLE001 - the class of an argument may fail in any way when asked for its text
         return f"<{type(value).__name__}: no text, {type(err).__name__}>"
 
 
@@ -2746,13 +2757,12 @@ class _LockFile:
             self._identity = state.st_dev, state.st_ino
             return True
 
-    def __enter__(self) -> _LockFile:
+    def __enter__(self) -> None:
         self.mutex.acquire()
         if self.opened():
             _lock_byte(self.fd, 0, True)
-        return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.fd >= 0:
             _unlock_byte(self.fd, 0)
         self.mutex.release()
@@ -2812,7 +2822,7 @@ class _DiskStore(_Store):
         path = self._root + key
         try:
             if mmap_mode:
-                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")
+                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")  # noqa: SIM115 - the caller closes it
                 self._mark(file.fileno(), path, peek)
                 return file
             fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
@@ -2843,7 +2853,7 @@ class _DiskStore(_Store):
     def write(self, key: str, fill: Callable[[Any], None]) -> int:
         fd, temporary = self._create()
         try:
-            with open(fd, "wb") as file:
+            with open(fd, "wb", 8192) as file:  # a size that is given saves a look at what kind of file it is
                 fill(file)
                 size = file.tell()
             if self._limit is not None:
@@ -3054,11 +3064,11 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
 
     Raises
     ------
-    ValueError
+    TypeError
         `name` is not a text.
     """
     if not isinstance(name, str):
-        raise ValueError(f"name: expected a text for Memory(backend=...), got {name!r}")
+        raise TypeError(f"name: expected a text for Memory(backend=...), got {name!r}")
     _STORES[name] = lambda location, limit, **options: _GuestStore(location, cls(location, **options))
 
 
@@ -3075,9 +3085,7 @@ def _key_of(folder: str, entry: str) -> str:
 
 def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
     """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
-    from pickle import dumps
-
-    name, about = key.encode(), dumps(metadata, 4)
+    name, about = key.encode(), _pickle_dumps(metadata, 4)
     sizes = len(name).to_bytes(4, "little") + len(about).to_bytes(4, "little")
     head = _ENTRY_MAGIC + sizes + _crc32(sizes + name + about).to_bytes(4, "little") + name + about
     return head + bytes(-len(head) % 64)
@@ -3112,14 +3120,12 @@ def _read_entry_value(file: Any, mmap_mode: str | None, path: str) -> Any:
 
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
     """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
-    from pickle import loads
-
     file = store.open(key, peek=True)
     if file is None:
         return None
     with file:
         try:
-            return {**loads(_read_head(file, key)), "key": key}
+            return {**_pickle_loads(_read_head(file, key)), "key": key}
         except (_Damaged, OSError):
             return None
 
@@ -3143,7 +3149,7 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
             return _NOTHING
         try:
             return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
-        except Exception as err:  # a damaged pickle may raise anything, and so may one whose classes are gone
+        except Exception as err:  # noqa: BLE001 - a damaged pickle may raise anything, and so may one whose classes are gone
             return _count_as_missing(store, key, refused, err)
 
 
@@ -3275,7 +3281,7 @@ def _is_coroutine_function(function: Any) -> bool:
     """Whether calling it gives something to await."""
     while isinstance(function, partial):
         function = function.func
-    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     return code is not None and bool(code.co_flags & 0x80)
 
 
@@ -3415,9 +3421,7 @@ class MemorizedFunc:
 
     def _accepts(self, about: bytes) -> bool:
         """Whether the caller's callback lets an entry be used."""
-        from pickle import loads
-
-        found = loads(about)
+        found = _pickle_loads(about)
         return bool(self._options["cache_validation_callback"](
             {name: found[name] for name in ("time", "duration", "input_args")}))
 
@@ -3517,7 +3521,7 @@ class MemorizedFunc:
                 _say(f"{gone} least recently used results removed from {shelf.place}")
         except OSError as err:
             shelf.warn(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; they are computed each time")
-        except Exception as err:  # pickling runs the code of the value's class
+        except Exception as err:  # noqa: BLE001 - pickling runs the code of the value's class
             shelf.warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: {err}")
         return metadata
 

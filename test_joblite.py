@@ -2658,7 +2658,7 @@ class TestSection4Memory:
         assert cached(4) == cached(4) == 2.0 and len(kept) == 1 and cached.entries()
         memory.clear(warn=False)
         assert kept == {}
-        with pytest.raises(ValueError, match="name: expected a text"):
+        with pytest.raises(TypeError, match="name: expected a text"):
             joblite.register_store_backend(3, Guest)
 
 
