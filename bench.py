@@ -622,8 +622,8 @@ def memory_growth(stack):
         yield f"joblite, {count:,}", misses(cached, False)
         yield f"joblite, {count:,}, longest", misses(cached, True)
         if diskcache and count <= 10_000:
-            cache = stack.enter_context(diskcache.Cache(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")),
-                                                        size_limit=2**30))
+            other = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            cache = stack.enter_context(diskcache.Cache(other, size_limit=2**30))
             remember = cache.memoize()(noop)
             for _ in range(count):
                 remember(next(numbers))

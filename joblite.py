@@ -2064,17 +2064,18 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #                                           not there? one computes, the others wait -> make room -> rename
 #
 #   fingerprint = what f is made of, and everything of the project that it names
-#       f -> code, defaults, closure; each global it names: helper -> its code ..., class -> its methods, data -> content
+#       f -> code, defaults, closure; each global it names: helper -> its code .., class -> its methods, data -> content
 #
 # Laws
 #   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
-#   2. Present means complete; whatever is damaged is computed again, with a warning.       test_a_flipped_bit_never_lies
+#   2. Present means complete; whatever is damaged is computed again, with a warning.      test_a_flipped_bit_never_lies
 #   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
 #   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
-#   5. The cache may fail, the call may not: the function's value is returned.            test_a_full_disk_costs_a_warning
+#   5. The cache may fail, the call may not: the function's value is returned.          test_a_full_disk_costs_a_warning
 #   6. The sum in `lock` is never less than the truth: raised before a file appears, lowered after one went.
 #                                                                                    test_killed_writers_leave_no_harm
-#   7. Locks only save work: without them a call is computed twice, never wrongly.       test_a_read_only_folder_costs_a_warning
+#   7. Locks only save work: without them a call is computed twice, never wrongly.
+#                                                                              test_a_read_only_folder_costs_a_warning
 
 try:
     from _pickle import dumps as _pickle_dumps  # the module `pickle` costs 5 ms more to import
@@ -2094,8 +2095,8 @@ _PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container
 
 
 def _short_name(text: str, digits: int = 20) -> str:
-    """The first hexadecimal digits of the blake2b of a text."""
-    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]  # hashlib loads OpenSSL
+    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
+    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
@@ -2154,7 +2155,7 @@ def _code_facts(code: CodeType) -> tuple[set[str], set[tuple[int, str, str]], se
     read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
     steps = [*_instructions(code), ("", 0, None)]
     for place, (name, _, meaning) in enumerate(steps[:-1]):
-        following = steps[place + 1]
+        following, _, attribute = steps[place + 1]
         if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             assigned.add(meaning)
         elif name == "STORE_DEREF":
@@ -2162,7 +2163,7 @@ def _code_facts(code: CodeType) -> tuple[set[str], set[tuple[int, str, str]], se
         elif name == "IMPORT_NAME":
             level, names = steps[place - 2][2], steps[place - 1][2]
             imported |= {(level, meaning, each) for each in names or ("",)}
-        elif name.endswith("DEREF") and not (following[0] in ("LOAD_ATTR", "LOAD_METHOD") and following[2] in _WRITE_ONLY):
+        elif name.endswith("DEREF") and (following not in ("LOAD_ATTR", "LOAD_METHOD") or attribute not in _WRITE_ONLY):
             read.add(meaning)
     for inner in [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
         assigned |= inner[0]
@@ -2200,7 +2201,7 @@ def _import_of_project(name: str) -> ModuleType | None:
             if not origin or origin in ("built-in", "frozen") or not _is_project_file(origin):
                 return None
         return import_module(name) if _is_project(name) else None
-    except Exception:  # noqa: BLE001 - an import may fail in any way; the function meets the same failure, or guards against it
+    except Exception:  # noqa: BLE001 - an import may fail in any way; the function meets the same failure
         return None
 
 
@@ -2420,7 +2421,8 @@ class _Walk:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
         plain, content, numpy = _plain_content(value), self._content(value), _loaded("numpy")
         fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
-        if not (fixed or content.startswith("<") or (numpy and isinstance(value, numpy.ndarray) and not value.flags.writeable)):
+        fixed = fixed or (numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable)
+        if not fixed and not content.startswith("<"):
             self.probes.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
         self._alive.append(value)
         return self._note(name, content)
@@ -2431,7 +2433,7 @@ class _Walk:
             return _short_name(_code_text(value))
         try:
             return _digest(value, name_of=self._name_of)[:20]
-        except Exception:  # noqa: BLE001 - a lock, an open file, a connection: not data, and its class may raise anything
+        except Exception:  # noqa: BLE001 - a lock, an open file, a connection: no data; its class may raise anything
             return f"<{_dotted(type(value))}>"
 
     def _name_of(self, thing: Any) -> str | None:
@@ -2440,7 +2442,7 @@ class _Walk:
 
 
 class _Fingerprint:
-    """The fingerprint of functions, classes, files and values, kept while everything it was taken from stays the same."""
+    """The fingerprint of functions, classes, files and values, kept while all that it was taken from stays the same."""
 
     def __init__(self, *roots: Any) -> None:
         self._roots = roots
@@ -2479,8 +2481,9 @@ def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple
 class _Parameters:
     """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
 
-    def __init__(self, names: tuple[str, ...] = (), keyword_only: tuple[str, ...] = (), defaults: dict[str, Any] | None = None,
-                 star: str = "", starstar: str = "", positional_only: int = 0) -> None:
+    def __init__(self, names: tuple[str, ...] = (), keyword_only: tuple[str, ...] = (),
+                 defaults: dict[str, Any] | None = None, star: str = "", starstar: str = "",
+                 positional_only: int = 0) -> None:
         self.names, self.keyword_only, self.defaults = names, keyword_only, defaults or {}
         self.star, self.starstar = star, starstar
         self.by_keyword = frozenset(names[positional_only:] + keyword_only)
@@ -2547,7 +2550,7 @@ def _argument_text(value: Any) -> str:
     kind = type(value)
     if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
         return repr(value)
-    return _digest(value, name_of=_name_in_arguments)
+    return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # a mapped result of another call is an array
 
 
 def _shown(value: Any) -> str:
@@ -2593,7 +2596,7 @@ class _Turns:
         return _Turns, ()
 
     def take(self, key: str, owner: object, waiter: Callable[[], Callable[[], Any]]) -> str:
-        """Gives "mine"; "again" when this owner has it already; "wait" when another has: at its end `waiter()()` runs."""
+        """Gives "mine"; "again" when this owner has it already; "wait" when another has, and runs `waiter()()` then."""
         with self._mutex:
             if key not in self._running:
                 self._running[key] = [owner]
@@ -2719,7 +2722,7 @@ class _RamStore(_Store):
 
 
 class _LockFile:
-    """The file `lock` of a folder: its first 8 bytes are the sum of all sizes, the bytes behind them the locks of calls.
+    """The file `lock` of a folder: 8 bytes with the sum of all sizes; the bytes behind them are the locks of calls.
 
     A process holds it open once, for all its threads: closing any handle drops all the locks that the process has.
     """
@@ -3057,10 +3060,10 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
     name : str
         For `Memory(backend=name)`.
     cls : callable
-        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary file
-        with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep what it
-        writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time of last
-        use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
+        file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep
+        what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time
+        of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
 
     Raises
     ------
@@ -3132,7 +3135,7 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
 
 def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
                 accepts: Callable[[bytes], bool] | None = None) -> Any:
-    """The value of an entry; _NOTHING when there is none, when it is not accepted or, with a warning, when it is damaged.
+    """The value of an entry; _NOTHING when there is none, when it is not accepted and, with a warning, when damaged.
 
     `refused` remembers what was found wanting: it is not judged, nor warned of, a second time.
     """
@@ -3149,7 +3152,7 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
             return _NOTHING
         try:
             return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
-        except Exception as err:  # noqa: BLE001 - a damaged pickle may raise anything, and so may one whose classes are gone
+        except Exception as err:  # noqa: BLE001 - a damaged pickle, or one whose classes are gone, may raise anything
             return _count_as_missing(store, key, refused, err)
 
 
@@ -3169,8 +3172,9 @@ _BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class
 CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
 CacheEntry.__doc__ = """What `entries()` tells of one kept call.
 
-`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that took
-(seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id` its name.
+`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that
+took (seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id`
+its name.
 """
 
 
@@ -3316,7 +3320,8 @@ class _Shelf:
     """How and where results are kept: what a `Memory` tells its functions."""
 
     def __init__(self, store: _Store, mmap_mode: str | None, compress: Any, backend: str, verbose: int) -> None:
-        self.store, self.mmap_mode, self.compress, self.backend, self.verbose = store, mmap_mode, compress, backend, verbose
+        self.store, self.mmap_mode, self.compress = store, mmap_mode, compress
+        self.backend, self.verbose = backend, verbose
         self.place = os.path.join(store.location, "joblite") if store.location else "the cache in memory"
         self.told: set[str] = set()  # warnings that are not repeated with every call
 
@@ -3348,8 +3353,8 @@ class MemorizedFunc:
     >>> cached(2, 10), cached.check_call_in_cache(2, 10), cached.check_call_in_cache(3, 3)
     (1024, True, False)
 
-    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then `call`
-    and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
+    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then
+    `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
 
     __name__: str
@@ -3371,23 +3376,28 @@ class MemorizedFunc:
         self.mmap_mode: str | None = shelf.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
         self._verbose: int = shelf.verbose if options["verbose"] is None else options["verbose"]
         self._awaited = _is_coroutine_function(self._run)
-        code = _code_of_callable(self._run)
-        self._folder = _folder_name(_dotted(code))
-        version = options["version"]
-        self._print = _Fingerprint(code if version is None else ("version", version), *options["depends"])
-        self._known: tuple[str, _Parameters] = "", _Parameters()  # the parameters with the fingerprint they go with
+        self._folder = _folder_name(_dotted(_code_of_callable(self._run)))
+        self._begin()
         self._check_options()
+
+    def _begin(self) -> None:
+        """Set what does not travel with a pickle."""
+        version = self._options["version"]
+        code = _code_of_callable(self._run) if version is None else ("version", version)
+        self._print = _Fingerprint(code, *self._options["depends"])
+        self._known: tuple[str, _Parameters] = "", _Parameters()  # the parameters with the fingerprint they go with
 
     def _check_options(self) -> None:
         """Refuse what cannot work, when the function is made."""
         code = getattr(self._run, "__code__", None)
         if code is not None and code.co_flags & 0x220:
-            raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what it "
-                            "yields can be taken once only; return a list of it")
+            raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
+                            "it yields can be taken once only; return a list of it")
         known = _parameters_of(self._run).known()
         unknown = [name for name in self.ignore if name not in known]
         if unknown:
-            raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), got {unknown!r}")
+            raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), "
+                             f"got {unknown!r}")
         for name in ("cache_validation_callback", "key"):
             if self._options[name] is not None and not callable(self._options[name]):
                 raise ValueError(f"{name}: expected a function or None, got {self._options[name]!r}")
@@ -3395,7 +3405,7 @@ class MemorizedFunc:
     # -- naming and finding
 
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
-        """The call with its key. Arguments that do not fit get a key too: the call itself then raises what it raises."""
+        """The call with its key. Arguments that do not fit get one too: the call itself then raises what it raises."""
         args = self._prefix + args
         code = self._print.walk().fingerprint
         if self._known[0] != code:
@@ -3416,8 +3426,8 @@ class MemorizedFunc:
         except Exception as err:  # naming runs the pickling code of the argument's class
             from pickle import PicklingError
 
-            raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be named: "
-                                f"{err}; leave it out with ignore=[{label!r}], or give key=") from err
+            raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
+                                f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
 
     def _accepts(self, about: bytes) -> bool:
         """Whether the caller's callback lets an entry be used."""
@@ -3520,9 +3530,10 @@ class MemorizedFunc:
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {shelf.place}")
         except OSError as err:
-            shelf.warn(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; they are computed each time")
+            shelf.warn(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; each call computes")
         except Exception as err:  # noqa: BLE001 - pickling runs the code of the value's class
-            shelf.warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: {err}")
+            shelf.warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: "
+                       f"{err}")
         return metadata
 
     async def _found(self, call: _Call) -> Any:
@@ -3607,7 +3618,8 @@ class MemorizedFunc:
             about = _metadata_of(self._shelf.store, key)
             if about is not None:
                 arguments, name = _show_call("", about["input_args"])[1:-1], key.rpartition("/")[2]
-                found.append(CacheEntry(arguments, about["time"], about["duration"], size, name.startswith(current), name))
+                is_current = name.startswith(current)
+                found.append(CacheEntry(arguments, about["time"], about["duration"], size, is_current, name))
         return sorted(found, key=lambda entry: -entry.time)
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
@@ -3669,8 +3681,13 @@ class MemorizedFunc:
         return self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:
-        """For picklers that send functions by value."""
-        return MemorizedFunc, (self.func if self._binds != "class" else classmethod(self.func), self._shelf, self._options)
+        """For picklers that send functions by value; the function's globals may hold this very object."""
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_print", "_known")}
+        return object.__new__, (MemorizedFunc,), state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     def __repr__(self) -> str:
         return f"MemorizedFunc({self._folder}, location={self._shelf.store.location!r})"
@@ -3723,13 +3740,13 @@ class Memory:
     ImportError
         "cloudpickle" is not installed.
 
-    Whatever happens to the cache (damaged file, full disk, folder gone or not writable), the call returns the function's
+    Whatever happens to the cache (damaged file, full disk, folder gone or read-only), the call returns the function's
     value, with a warning. Threads and processes that make the same call at once compute it once.
     """
 
-    def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local", mmap_mode: str | None = None,
-                 compress: Any = False, verbose: int = 1, bytes_limit: int | str | None = None,
-                 backend_options: dict[str, Any] | None = None) -> None:
+    def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
+                 mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
+                 bytes_limit: int | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
         if mmap_mode not in (None, "r", "r+", "w+", "c"):
             raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
         if backend not in _STORES:
@@ -3846,7 +3863,8 @@ class Memory:
         total = 0
         for number, (key, size, used) in enumerate(kept):
             total += size
-            if (most is not None and total > most) or (items_limit is not None and number >= items_limit) or used < oldest:
+            too_many = items_limit is not None and number >= items_limit
+            if too_many or used < oldest or (most is not None and total > most):
                 self.store.delete(key)
 
     def __repr__(self) -> str:
@@ -4168,6 +4186,8 @@ class _Packer(Pickler):
         if isinstance(obj, type):
             return self._override_class(obj)
         reducer = _REDUCERS.get(kind)
+        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function, and says how
+            return obj._reduce_by_value()
         if reducer is None and kind.__module__ in ("dataclasses", "functools"):
             reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:

@@ -1861,7 +1861,8 @@ class TestSection4Memory:
             return memory.cache(space["f"])
 
         assert cached_version("", "")(0) == (1, 2, 3, 4)
-        for old, new in [("return 1", "return 10"), ("yield 2", "yield 20"), ("3, 1", "30, 1"), ("return 4", "return 40")]:
+        edits = [("return 1", "return 10"), ("yield 2", "yield 20"), ("3, 1", "30, 1"), ("return 4", "return 40")]
+        for old, new in edits:
             changed = cached_version(old, new)
             assert not changed.check_call_in_cache(0), old
             assert changed(0) == changed.func(0)
@@ -2114,6 +2115,30 @@ class TestSection4Memory:
             """
         assert run_script(code, tmp_path / "c").stdout == "2 3\n"
 
+    def test_cached_functions_of_main_work_inside_parallel_and_hit_at_home(self, tmp_path):
+        """Sent by value to processes, recursive through their own cached name, they keep what the caller finds."""
+        code = """
+            import sys, joblite
+            from joblite import Parallel, delayed
+            memory = joblite.Memory(sys.argv[1], verbose=0)
+            OFFSET = 1
+            def helper(x): return x + OFFSET
+            @memory.cache
+            def f(x): return helper(x) if x < 2 else f(x - 1) + f(x - 2)
+            print(Parallel(2)(delayed(f)(i) for i in range(6)), [f.check_call_in_cache(i) for i in range(7)])
+            """
+        assert run_script(code, tmp_path).stdout == f"[1, 2, 3, 5, 8, 13] {[True] * 6 + [False]}\n"
+
+    @needs("numpy")
+    def test_a_mapped_result_is_the_same_argument_as_its_array(self, tmp_path):
+        import numpy as np
+
+        memory = joblite.Memory(tmp_path, verbose=0, mmap_mode="r")
+        make, total = memory.cache(lambda n: np.arange(n)), memory.cache(lambda array: array.sum())
+        make(1000)
+        total(make(1000))
+        assert total.check_call_in_cache(np.arange(1000))
+
     # ---- questions and small services
 
     def test_questions_change_nothing(self, memory, recwarn):
@@ -2180,7 +2205,12 @@ class TestSection4Memory:
     def test_a_validation_callback_decides(self, any_memory):
         """It gets the metadata; any false answer recomputes; what is not callable is refused."""
         seen, answers, function = [], [True, None, True], counted()
-        cached = any_memory.cache(function, cache_validation_callback=lambda about: seen.append(about) or answers.pop(0))
+
+        def accepts(about):
+            seen.append(about)
+            return answers.pop(0)
+
+        cached = any_memory.cache(function, cache_validation_callback=accepts)
         assert [cached(1) for _ in range(4)] == [1] * 4
         assert len(function.calls) == 2
         assert all({"time", "duration", "input_args"} <= set(about) for about in seen)
@@ -2221,7 +2251,8 @@ class TestSection4Memory:
             os.umask(old)
         base = Path(memory.location, "joblite")
         assert (base / ".gitignore").read_text() == "*\n"
-        modes = {path: path.stat().st_mode & 0o777 for path in [base.parent, *base.rglob("*")] if path.name != ".gitignore"}
+        ours = [path for path in [base.parent, *base.rglob("*")] if path.name != ".gitignore"]
+        modes = {path: path.stat().st_mode & 0o777 for path in ours}
         assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
         assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
         assert (tmp_path / "shared" / "joblite" / "v1").stat().st_mode & 0o777 == 0o770
@@ -2241,9 +2272,10 @@ class TestSection4Memory:
         assert two.cache(math.sqrt).check_call_in_cache(4)
 
     def test_bad_settings_are_refused_with_the_choices(self, tmp_path):
-        cases = [({"mmap_mode": "x"}, "mmap_mode: expected None, 'r'"), ({"backend": "s3"}, "backend: expected one of.*local"),
+        cases = [({"mmap_mode": "x"}, "mmap_mode: expected None, 'r'"),
+                 ({"backend": "s3"}, "backend: expected one of.*local"),
                  ({"bytes_limit": "lots"}, "bytes_limit: expected bytes"), ({"compress": "rar"}, "."),
-                 ({"backend_options": {"speed": 1}}, "backend_options: expected options of the backend 'local'.*'mode'")]
+                 ({"backend_options": {"speed": 1}}, "backend_options: expected options of the backend.*'mode'")]
         for options, text in cases:
             with pytest.raises(ValueError, match=text):
                 joblite.Memory(tmp_path, **options)
@@ -2526,6 +2558,32 @@ class TestSection4Memory:
             """
         log = tmp_path / "log"
         assert run_script(code, tmp_path / "cache", log).stdout == f"{[0] * 8}\n"
+        assert log.read_text() == "called\n"
+
+    @posix
+    def test_coroutines_of_several_processes_compute_a_missing_call_once(self, tmp_path):
+        code = """
+            import asyncio, os, sys, joblite
+            async def f(x):
+                with open(sys.argv[2], "a") as file: file.write("called\\n")
+                await asyncio.sleep(0.3)
+                return x
+            f = joblite.Memory(sys.argv[1], verbose=0).cache(f, version=1)
+            async def main(): return await asyncio.gather(f(7), f(7), f(7))
+            pids = []
+            ready, go = os.pipe()
+            for n in range(4):
+                pid = os.fork()
+                if pid == 0:
+                    os.close(go)
+                    os.read(ready, 1)
+                    os._exit(asyncio.run(main()) != [7, 7, 7])
+                pids.append(pid)
+            os.close(go)
+            print([os.waitpid(pid, 0)[1] for pid in pids])
+            """
+        log = tmp_path / "log"
+        assert run_script(code, tmp_path / "cache", log).stdout == f"{[0] * 4}\n"
         assert log.read_text() == "called\n"
 
     @posix
