@@ -1904,6 +1904,37 @@ class TestSection4Memory:
         done = [run_script(code, cache, *run).stdout for run in runs]
         assert done == ["False 2\n", "True 2\n", "True 2\n", "False 3\n"]
 
+    def test_a_pipeline_computes_only_what_a_changed_helper_touches(self, tmp_path):
+        """Three cached steps; a helper of the second changes and changes back."""
+        code = """
+            import sys
+            from joblite import Memory
+            memory = Memory(sys.argv[1], verbose=0)
+            def weight(word): return len(word)
+            @memory.cache
+            def words(text):
+                print("words", end=" ")
+                return text.split()
+            @memory.cache
+            def weigh(items):
+                print("weigh", end=" ")
+                return [weight(item) for item in items]
+            @memory.cache
+            def total(numbers):
+                print("total", end=" ")
+                return sum(numbers)
+            def pipeline(): return total(weigh(words("to be or not")))
+            print(pipeline())
+            print(pipeline())
+            def weight(word): return len(word) ** 2
+            print(weigh.explain(["to", "be", "or", "not"]))
+            print(pipeline())
+            def weight(word): return len(word)
+            print(pipeline())
+            """
+        assert run_script(code, tmp_path).stdout.splitlines() == [
+            "words weigh total 9", "9", "computes: the function changed since: __main__.weight", "weigh total 21", "9"]
+
     # ---- the arguments
 
     def test_spellings_of_one_call_are_one_entry(self, any_memory):
