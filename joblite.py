@@ -28,7 +28,8 @@ Words used in one sense only:
     batch     tasks that travel together
     run       one call of a `Parallel`
     worker    a process (or thread) that runs batches
-    pool      the workers that share one setting
+    crew      the workers that one run has
+    shelf     where idle workers wait for the next run
     nursery   the clean child process that forks the workers
     parcel    an object packed for another process: a pickle and the raw buffers it leaves out
 """
@@ -39,6 +40,7 @@ import copyreg
 import io
 import itertools
 import marshal
+import operator
 import os
 import struct
 import sys
@@ -53,7 +55,7 @@ from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType
 TYPE_CHECKING = False  # what type checkers take for true; importing `typing` for it would cost as much as this whole file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
     from types import CodeType
     from typing import Any, BinaryIO
 
@@ -231,6 +233,16 @@ def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
         if isinstance(const, type(code)):
             found |= _names_used(const)
     return frozenset(found | ({chain} if chain else set()))
+
+
+@lru_cache(maxsize=4096)
+def _sets_globals(code: CodeType) -> bool:
+    """Whether a code object, or code inside it, assigns or deletes global names."""
+    from opcode import opmap
+
+    if {opmap["STORE_GLOBAL"], opmap["DELETE_GLOBAL"]} & set(code.co_code[::2]):
+        return True
+    return any(_sets_globals(const) for const in code.co_consts if isinstance(const, type(code)))
 
 
 @lru_cache
@@ -3891,9 +3903,9 @@ register_hasher(Memory, lambda memory: "Memory")
 #   4. What cannot be packed is an error that names the path to the guilty object.   test_unpicklable_argument_is_named
 
 try:
-    from _pickle import PickleError, Pickler, PicklingError, loads as _loads  # the module `pickle` costs more to import
+    from _pickle import Pickler, PicklingError, loads as _loads  # the module `pickle` costs more to import
 except ImportError:  # an interpreter without the accelerator
-    from pickle import PickleError, Pickler, PicklingError, loads as _loads  # type: ignore[assignment]
+    from pickle import Pickler, PicklingError, loads as _loads  # type: ignore[assignment]
 
 _IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
 
@@ -4182,6 +4194,8 @@ class _Packer(Pickler):
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
+            if obj.__module__ == __name__:
+                return NotImplemented
             return NotImplemented if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
         if isinstance(obj, type):
             return self._override_class(obj)
@@ -4394,16 +4408,18 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # ======================================================================================================================
 # 6. Pools
 # ======================================================================================================================
-# Promise: a batch handed to a pool comes back as an outcome: values, errors by task, and which tasks were not started.
-# Whatever befalls a worker befalls one task.
+# Promise: a job (a batch on its way) that is handed to a crew comes back with its outcome: values, errors by task, and
+# which tasks were not started. Whatever befalls a worker befalls one task.
 #
-#     |================== this process ==================|== socket ==|===== worker =====|
-#     submit(job) -> queue -> driver thread i  ---------- parcel -------->  unpack, run
-#         Future  <---------- driver thread i  <--------- parcel ---------  pack
-#                             alone reads and writes worker i
+#     |============= this process =============|== socket ==|===== worker =====|
+#     submit(job) -> queue -> crew  ------------ parcel --------->  unpack, run
+#     wait() <- outcome  <--- crew  <----------- parcel ----------  pack
+#                             the one thread that drives a crew reads, writes and ends its workers:
+#                             the caller's own, or for a generator a deputy, so that work goes on while the reader is away
+#     crew: the workers one run has, leased from a shelf of idle ones and put back at its end
 #     nursery: one clean child process; forks workers on request, sees how they die, takes them along when this
 #     process is gone
-#     page: 32 bytes shared with a worker: job at work, task at work, its start time, job to be interrupted
+#     page: 40 bytes shared with a worker: job at work, task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
 #   1. One job at a time per worker: a crash, a timeout or a kill has one task to blame.  test_killed_worker_fails_one_task
@@ -4412,16 +4428,16 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   4. Nothing here keeps the interpreter from exiting.                          test_exit_does_not_wait_for_a_stuck_task
 #   5. A worker that dies idle is not noticed.                                   test_idle_death_is_not_noticed
 #
-#     data                  | who writes it                      | who may read it
-#     a worker's socket     | its driver thread                  | its driver thread
-#     a page                | worker: job, task, start; any thread that ends a job: interrupt | both sides
-#     job.worker            | the driver thread, under the worker's lock  | who ends the job, under that lock
-#     the control socket    | any thread, under the nursery's lock        | the same
+#     data                     | who writes it                                 | who may read it
+#     a crew, its workers      | the thread that drives it                     | the same
+#     a page                   | worker: job, task, start; crew: the other two | both sides
+#     the shelf, the starters  | any thread, under their locks                 | the same
+#     the control socket       | any thread, under the nursery's lock          | the same
 
-CHECKPOINT_S = 0.02  # a worker that has worked so long shows what is done and asks whether to go on; work lost with a
-#                      dead worker, and the unevenness at the end of a run, are of this size
+CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work lost with a dead worker, and the
+#                      unevenness at the end of a run, are of this size
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
-IDLE_S = 300.0  # a worker (and its thread) that has had nothing to do for so long is closed
+IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so does a nursery without workers
 _START_TRIES = 3  # workers that die before they begin a job are replaced so often
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
@@ -4432,7 +4448,7 @@ _local = threading.local()  # .inside: "thread" in a worker thread
 
 class TerminatedWorkerError(RuntimeError):
     """A task's worker process ended before the task did: killed, crashed, or out of memory. The text says which task,
-    and which signal or exit code; the pool goes on with a new worker.
+    and which signal or exit code; the run goes on with a new worker.
 
     >>> issubclass(TerminatedWorkerError, RuntimeError)
     True
@@ -4463,7 +4479,7 @@ class Outcome:
 
 
 class Job:
-    """A batch on its way through a pool."""
+    """A batch on its way through a crew."""
 
     _numbers = itertools.count(1)
 
@@ -4472,11 +4488,12 @@ class Job:
         self.tasks = tasks
         self.timeout = timeout  # seconds that its one task may run
         self.keep_going = keep_going  # whether the tasks after a failed one are run
-        self.shrinkable = shrinkable  # whether a pool may give back what it has not started
-        self.future: Future[Outcome]
-        self.worker: Any = None  # the worker process that runs it now
-        self.started: float | None = None  # when its thread began (time.monotonic)
-        self.parcel: Any = None  # what a pool of processes sends
+        self.shrinkable = shrinkable  # whether tasks that are not started may be given back
+        self.parcel: Any = None  # what is sent to a process
+        self.outcome = Outcome()
+        self.fault: BaseException | None = None  # what kept a crew from doing the job at all
+        self.tries = 0
+        self.expired = False
 
 
 def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
@@ -4508,8 +4525,11 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 
 # ---- the side of the worker ----
 
-_JOB, _TASK, _START, _INTERRUPT = range(4)  # places in a page
-_PAGE_NBYTES = 32
+_JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
+_PAGE_NBYTES = 40
+
+
+_AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
 
 
 class _Channel:
@@ -4520,9 +4540,12 @@ class _Channel:
         self.rest = b""  # what was read of the next message
 
     def send(self, frames: Sequence[Any]) -> None:
-        views = [memoryview(frame).cast("B") for frame in frames]
-        head = struct.pack(f"<I{len(views)}Q", len(views), *map(len, views))
-        pending = [memoryview(head), *views]
+        sizes = [memoryview(frame).nbytes for frame in frames]
+        head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
+        if sum(sizes) < _AT_ONCE:
+            self.sock.sendall(b"".join([head, *frames]))
+            return
+        pending = [memoryview(head), *(memoryview(frame).cast("B") for frame in frames)]
         while pending:
             sent = self.sock.sendmsg(pending[:512])  # the system takes at most 1024 buffers a call
             while pending and sent >= len(pending[0]):
@@ -4532,9 +4555,9 @@ class _Channel:
 
     def receive(self) -> list[Any]:
         """The next message's frames. EOFError when the other side is gone."""
-        data = self.rest or self._more(65536)
+        data = self.rest or self._more(_AT_ONCE)
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
-            data += self._more(65536)
+            data += self._more(_AT_ONCE)
         count = struct.unpack_from("<I", data)[0]
         sizes = struct.unpack_from(f"<{count}Q", data, 4)
         at, frames = 4 + 8 * count, []
@@ -4546,6 +4569,16 @@ class _Channel:
             at += size
         self.rest = data[at:]
         return frames
+
+    def has_data(self) -> bool:
+        """Whether there is something to read now (or the end of the other side to be noticed)."""
+        import socket
+
+        try:
+            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
 
     def _more(self, most: int) -> bytes:
         data = self.sock.recv(most)
@@ -4567,8 +4600,9 @@ class _Channel:
         self.sock.close()
 
 
-_ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after _PART it waits for a word
-_GO_ON, _STOP, _AGAIN = b"go on", b"stop", b"again"  # the words it gets
+_ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
+_AGAIN = b"again"  # what is said to a worker whose answer could not be unpickled
+_PLAIN_TYPES = frozenset((int, float, bool, str, bytes, complex, type(None)))  # values that can always be unpickled
 
 
 class _Desk:
@@ -4578,11 +4612,17 @@ class _Desk:
         self.channel = _Channel(sock)
         self.page = page
         self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
+        self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.limits: dict[str, str] = {}  # environment variables that hold native thread pools down
+        self.idle_s = IDLE_S
 
     def serve(self) -> None:
-        """Answer messages until the other side is gone."""
+        """Answer messages until the other side is gone, or has been silent for long."""
+        import socket
+
+        self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(self.idle_s), int(
+            self.idle_s % 1 * 1e6)))
         while True:
             try:
                 frames = self.channel.receive()
@@ -4620,21 +4660,20 @@ class _Desk:
         table, spaces = self.runs.setdefault(run, ({}, {}))
         at = 0
         for key, count in functions:
-            table[key] = _unpack(frames[at:at + count], spaces)
+            (table if key > 0 else self.lasting)[key] = _unpack(frames[at:at + count], spaces)
             at += count
         keys, args, kwargs = _unpack(frames[at:], spaces)
-        called = itertools.repeat(table[keys]) if isinstance(keys, int) else [
-            table[key] if isinstance(key, int) else key[0] for key in keys]
+        called = itertools.repeat(self.function(table, keys)) if isinstance(keys, int) else [
+            self.function(table, key) if isinstance(key, int) else key[0] for key in keys]
         return zip(called, args, kwargs or itertools.repeat({}))
+
+    def function(self, table: dict[int, Any], key: int) -> Any:
+        return (table if key > 0 else self.lasting)[key]
 
     def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         self.send_values(_PART, values, errors, seconds)
         _flush_streams()
-        while True:
-            word = self.channel.receive()[0]
-            if word != _AGAIN:
-                return word == _GO_ON
-            self.send(_PART, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
+        return self.page[_SHED] != self.page[_JOB]
 
     def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         described = {offset: _describe_error(error) for offset, error in errors.items()}
@@ -4644,9 +4683,9 @@ class _Desk:
             self.retained = values
             self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
         else:
-            small = sum(len(frame) for frame in frames) <= _RETAIN_NBYTES
+            small = kind == _ANSWER and sum(map(len, frames)) <= _RETAIN_NBYTES
             self.retained = values if small else []
-            if small or len(values) == 1:
+            if small or len(values) == 1 or _PLAIN_TYPES.issuperset(map(type, values)):
                 self.send(kind, [(False, frames)], described, seconds)
             else:
                 self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
@@ -4739,14 +4778,14 @@ def _work(sock: Any, page: Any) -> None:
 
 
 def _set_up(desk: _Desk) -> bool:
-    """Receive and apply the pool's settings; False when the initializer failed, which is then told."""
+    """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
     global _cores
     try:
         frames = desk.channel.receive()
     except (EOFError, OSError):
         return False
     try:
-        world, _cores, desk.limits, packed = _loads(frames[0])
+        world, desk.idle_s, _cores, desk.limits, packed = _loads(frames[0])
         _enter_world(world, desk.limits)
         if packed:
             initializer, initargs = _unpack(_split(packed))
@@ -4863,8 +4902,8 @@ class _NurseryLoop:
 
         try:
             while True:
-                ready = {fd for fd, _ in self.poll.poll()}
-                if self.caller in ready:
+                ready = {fd for fd, _ in self.poll.poll(None if self.workers else IDLE_S * 1000)}
+                if self.caller in ready or not ready:
                     return
                 if self.wake.fileno() in ready:
                     self.bury()
@@ -5134,31 +5173,35 @@ def _starter_of(start: str) -> Any:
         return starter
 
 
-class _Worker:
-    """The caller's handle on one worker process. The driver thread owns it; `end` may come from any thread."""
+# What all workers of one kind share: "nursery" or "spawn"; seconds they stay idle; cores that each may use for itself;
+# environment variables (name, value) for native thread pools; packed (initializer, arguments), or b"".
+_WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
 
-    def __init__(self, pool: _ProcessPool) -> None:
+
+class _Worker:
+    """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
+
+    def __init__(self, kind: _WorkerKind) -> None:
         import socket
 
-        self.pool = pool
-        self.lock = threading.Lock()  # guards .job
         self.job: Job | None = None
-        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has
+        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
+        self.lasting: set[int] = set()  # keys of those it has for good
         ours, theirs = socket.socketpair()
         _sockets.add(ours)
+        self.fd = ours.fileno()
         self.channel = _Channel(ours)
         self.page, page_fd = _make_page()
-        self.starter = _starter_of(pool.start)
+        self.starter = _starter_of(kind.start)
         self.number = self.starter.start(theirs, page_fd)
         theirs.close()
         os.close(page_fd)
-        self.world = pool.first_world
-        self.channel.send(pool.settings_parcel)
+        self.world = _world()
+        self.channel.send(_pack((self.world, kind.idle_s, kind.cores, dict(kind.limits), kind.initializer)))
 
     def begin(self, job: Job) -> None:
-        with self.lock:
-            self.job = job
-            job.worker = self
+        self.job = job
+        job.tries += 1
         self.channel.send(self.message(job))
 
     def message(self, job: Job) -> list[Any]:
@@ -5166,8 +5209,9 @@ class _Worker:
 
         context, functions, frames = job.parcel
         known = self.known.setdefault(context, set())
-        missing = [key for key in functions if key not in known]
+        missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
         known.update(missing)
+        self.lasting.update(missing)
         over = [context for context in self.known if context.over]
         for gone in over:
             del self.known[gone]
@@ -5181,39 +5225,42 @@ class _Worker:
         return self.page[_JOB] == job.number
 
     def seconds_left(self, job: Job) -> float:
-        """What remains of the task's time; all of it while the task has not begun."""
+        """What remains of the task's time (all of it while the task has not begun), and of its grace after that."""
         assert job.timeout is not None
         if not self.has_begun(job) or self.page[_TASK] == 0:
             return job.timeout
-        return job.timeout - (time.monotonic_ns() - self.page[_START]) / 1e9
+        ran = (time.monotonic_ns() - self.page[_START]) / 1e9
+        return job.timeout + (GRACE_S if job.expired else 0.0) - ran
 
-    def wait(self, job: Job) -> bool:
-        """Wait for the worker's next word; False when the task's time is up before."""
-        while True:
-            left = self.seconds_left(job)
-            if left <= 0:
-                return False
-            if self.says_something(left):
-                return True
+    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
+        """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
+        import marshal
 
-    def says_something(self, seconds: float) -> bool:
-        """Whether there is something to read within so many seconds (or the end of the worker to be noticed)."""
-        import select
+        frames = self.channel.receive()
+        kind, seconds, described, layout = marshal.loads(frames[0])
+        errors = {offset: _restore_error(text) for offset, text in described.items()}
+        if layout is None and len(frames) > 1:
+            try:
+                return kind, _unpack(frames[1:]), errors, seconds
+            except Exception:  # noqa: BLE001 - a value's unpickling may raise anything: ask for them one by one
+                self.channel.send([_AGAIN])
+                frames = self.channel.receive()
+                layout = marshal.loads(frames[0])[3]
+        values = []
+        at = 1
+        for offset, (bad, count) in enumerate(layout or ()):
+            value, error = _open_value(bad, frames[at:at + count])
+            at += count
+            values.append(value)
+            if error and offset not in errors:
+                errors[offset] = error
+        return kind, values, errors, seconds
 
-        ready = select.poll()
-        ready.register(self.channel.sock, select.POLLIN)
-        return bool(ready.poll(seconds * 1000 + 1))
-
-    def finish(self, job: Job) -> None:
-        with self.lock:
-            self.job = job.worker = None
-
-    def end(self, job: Job, sig: int) -> None:
-        """Send a signal to the worker if it still runs this job. (SIGINT reaches the task of this job only.)"""
-        with self.lock:
-            if self.job is job:
-                self.page[_INTERRUPT] = job.number
-                self.starter.signal(self.number, sig)
+    def signal(self, sig: int) -> None:
+        """Send a signal to the worker's process group. (SIGINT reaches the task of its present job only.)"""
+        if self.job:
+            self.page[_INTERRUPT] = self.job.number
+        self.starter.signal(self.number, sig)
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
@@ -5221,127 +5268,102 @@ class _Worker:
         return _death_of(self.starter.fate(self.number))
 
 
-class _Pool:
-    """Threads that each take jobs from one queue; what they do with a job is what a kind of pool adds in `handle`."""
-
-    def __init__(self, size: int, idle_s: float = IDLE_S) -> None:
-        from queue import SimpleQueue
-
-        self.size = size
-        self.idle_s = idle_s
-        self.queue: Any = SimpleQueue()
-        self.lock = threading.Lock()  # guards the two below
-        self.threads: set[threading.Thread] = set()
-        self.idle = 0  # threads that wait and have not been promised a job
-
-    def enter(self) -> Any:
-        """A run begins: what `prepare` and `leave` get."""
-
-    def prepare(self, job: Job, context: Any) -> None:
-        """Make ready in the caller's thread what `submit` needs."""
-
-    def submit(self, job: Job) -> Future[Outcome]:
-        from concurrent.futures import Future
-
-        job.future = Future()
-        self.queue.put(job)
-        with self.lock:
-            if self.idle:
-                self.idle -= 1
-            elif len(self.threads) < self.size:
-                thread = threading.Thread(target=self.serve, daemon=True, name="joblite-driver")
-                self.threads.add(thread)
-                thread.start()
-        return job.future
-
-    def serve(self) -> None:
-        """The life of one thread: jobs, until idle for long or told to stop."""
-        state: list[Any] = []
-        try:
-            while (job := self.next_job()) is not None:
-                if job.future.set_running_or_notify_cancel():
-                    self.settle(job, state)
-                del job
-        finally:
-            self.close_state(state)
-            with self.lock:
-                self.threads.discard(threading.current_thread())
-
-    def settle(self, job: Job, state: list[Any]) -> None:
-        try:
-            outcome = self.handle(job, state)
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
-            job.future.set_exception(error)
-        else:
-            job.future.set_result(outcome)
-
-    def next_job(self) -> Job | None:
-        from queue import Empty
-
-        try:
-            return self.queue.get_nowait()
-        except Empty:
-            with self.lock:
-                self.idle += 1
-        try:
-            return self.queue.get(timeout=self.idle_s)
-        except Empty:
-            with self.lock:
-                if self.idle:
-                    self.idle -= 1
-                    return None
-            return self.queue.get()  # promised in this very moment
-
-    def is_hungry(self) -> bool:
-        """Whether a worker has nothing to do, so that a long job had better give some tasks back."""
-        return self.queue.empty() and (self.idle > 0 or len(self.threads) < self.size)
-
-    def handle(self, job: Job, state: list[Any]) -> Outcome:
-        raise NotImplementedError
-
-    def close_state(self, state: list[Any]) -> None:
-        """Close what `handle` put into its thread's `state`."""
-
-    def end(self, jobs: Iterable[Job]) -> None:
-        """Stop these jobs: those that wait at once, those at work as soon as may be."""
-        for job in jobs:
-            job.future.cancel()
-
-    def leave(self, context: Any) -> None:
-        """The run is over."""
-
-    def stop(self, wait: bool = True) -> None:
-        """Let the threads end after what is queued."""
-        self.idle_s = 0.0
-        with self.lock:
-            threads = list(self.threads)
-        for _ in threads:
-            self.queue.put(None)
-        for thread in threads if wait else ():
-            thread.join()
+def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None]:
+    """(value, None) or (None, error) from the frames of one result."""
+    try:
+        value = _unpack(frames)
+    except Exception as error:  # noqa: BLE001 - a value's unpickling may raise anything
+        return None, RuntimeError(f"the result could not be unpickled here: {type(error).__name__}: {error}")
+    return (None, _restore_error(value)) if bad else (value, None)
 
 
-class _ThreadPool(_Pool):
-    """Runs jobs in threads of this process. It lives for one run."""
+# ---- the shelf of idle workers ----
 
-    def handle(self, job: Job, state: Any) -> Outcome:
-        _local.inside = "thread"
-        outcome = Outcome()
 
-        def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
-            outcome.add(values, errors, seconds)
-            return not (job.shrinkable and self.is_hungry())
+_shelf: dict[_WorkerKind, list[_Worker]] = {}
+_shelf_lock = threading.Lock()  # guards the dict above and its lists
 
-        job.started = time.monotonic()
-        outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
-        return outcome
 
-    def abandon(self) -> None:
-        """One thread is stuck in a task that ran out of time: another may take its place."""
-        self.size += 1
+def _lease(kind: _WorkerKind) -> _Worker:
+    """A worker of this kind: an idle one that lives, or a new one."""
+    while True:
+        with _shelf_lock:
+            idle = _shelf.get(kind)
+            worker = idle.pop() if idle else None
+        if worker is None:
+            _watch_exit_and_forks()
+            return _Worker(kind)
+        if not worker.channel.has_data():  # an idle worker has nothing to say but that it is dead
+            return worker
+        worker.close()
 
-    def leave(self, context: Any) -> None:
-        self.stop(wait=False)
+
+def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
+    worker.job = None
+    with _shelf_lock:
+        _shelf.setdefault(kind, []).append(worker)
+
+
+@lru_cache(maxsize=1)
+def _watch_exit_and_forks() -> None:
+    """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
+    import atexit
+
+    atexit.register(shutdown_workers)
+    if HAS_FORK:
+        os.register_at_fork(after_in_child=_forget_workers)
+
+
+def _forget_workers() -> None:
+    """In a forked child: the workers belong to the parent."""
+    global _shelf_lock, _starters_lock, _token_lock
+    _shelf_lock, _starters_lock, _token_lock = threading.Lock(), threading.Lock(), threading.Lock()
+    _shelf.clear()
+    _starters.clear()
+    for sock in list(_sockets):
+        sock.close()
+
+
+def shutdown_workers() -> None:
+    """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
+    in one of them fails with TerminatedWorkerError.
+
+    >>> shutdown_workers()
+    """
+    with _shelf_lock:
+        workers = [worker for idle in _shelf.values() for worker in idle]
+        _shelf.clear()
+    for worker in workers:
+        worker.channel.close()
+    with _starters_lock:
+        starters = list(_starters.values())
+        _starters.clear()
+    for starter in starters:
+        starter.close()
+
+
+_lasting: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # function -> what made it, key, frames
+_lasting_keys = itertools.count(1)
+_FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
+
+
+def _lasting_key(func: Any) -> int:
+    """A key under which workers may keep a function from run to run, because nothing that it names can change without
+    our notice; 0 for other functions, which are packed anew for each run."""
+    if type(func) is not FunctionType or func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__:
+        return 0
+    if _sets_globals(func.__code__):
+        return 0
+    space = func.__globals__
+    made_of = [func.__code__, *(space.get(names[0]) for names in _names_used(func.__code__))]
+    known = _lasting.get(func)
+    if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
+        return known[1]
+    if not all(isinstance(value, _FIXED_TYPES) for value in made_of[1:]):
+        return 0
+    key = -next(_lasting_keys)
+    _lasting[func] = made_of, key, _pack_or_explain(func, "the function")
+    return key
 
 
 class _Context:
@@ -5359,9 +5381,12 @@ class _Context:
         self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
+        """(key, frames) of a function. A negative key is good for all runs."""
         known = self.packed.get(id(func))
         if known is None:
-            known = self.packed[id(func)] = (len(self.packed), func, _pack_or_explain(func, "the function"))
+            key = _lasting_key(func)
+            frames = _lasting[func][2] if key else _pack_or_explain(func, "the function")
+            known = self.packed[id(func)] = (key or len(self.packed) + 1, func, frames)
         return known[0], known[2]
 
     def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
@@ -5386,7 +5411,7 @@ class _Context:
 
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
-        same = [a is b and not isinstance(a, _FIXED_TYPES) for a, b in zip(args, self.last_args)]
+        same = [a is b and not isinstance(a, (*_FIXED_TYPES, FunctionType, type)) for a, b in zip(args, self.last_args)]
         prints = [_print_of(arg) if shared else 0 for arg, shared in zip(args, same)]
         if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
             self.refilled = True
@@ -5398,7 +5423,6 @@ class _Context:
         self.last_args = ()
 
 
-_FIXED_TYPES = (int, float, str, bytes, type(None), type, FunctionType)
 _SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
 
 
@@ -5418,136 +5442,6 @@ def _print_of(value: Any) -> int:
 _PLAIN_CALLABLES = (FunctionType, type(len), type)
 
 
-class _ProcessPool(_Pool):
-    """Worker processes, each driven by one thread. It outlives runs."""
-
-    def __init__(self, size: int, start: str, idle_s: float, cores: int, limits: Any, initializer: bytes) -> None:
-        super().__init__(size, idle_s)
-        self.start = start
-        self.first_world = _world()
-        self.settings_parcel = _pack((self.first_world, cores, dict(limits), initializer))
-        _starter_of(start)  # it comes up while the caller cuts its first batches
-
-    def enter(self) -> _Context:
-        return _Context()
-
-    def prepare(self, job: Job, context: _Context) -> None:
-        job.parcel = context.pack(job.tasks)
-
-    def leave(self, context: _Context) -> None:
-        context.close()
-
-    def close_state(self, state: list[Any]) -> None:
-        while state:
-            state.pop().close()
-
-    def handle(self, job: Job, state: list[Any]) -> Outcome:
-        """Have the job done by this thread's worker. The worker may turn out to be dead: then by a new one."""
-        outcome = Outcome()
-        for _ in range(_START_TRIES):
-            if not state:
-                state.append(_Worker(self))
-            worker = state[0]
-            try:
-                worker.begin(job)
-                self.converse(worker, job, outcome)
-                worker.finish(job)
-                return outcome
-            except (EOFError, OSError):
-                worker.finish(job)
-                begun, place = worker.has_begun(job), worker.page[_TASK]
-                death = state.pop().close()
-                if begun:
-                    break
-        return self.mourn(job, outcome, place, death)
-
-    def mourn(self, job: Job, outcome: Outcome, place: int, death: str) -> Outcome:
-        """Say of a job whose worker died which of its tasks is to blame."""
-        if len(outcome.values) < len(job.tasks):
-            if place == 0 and len(job.tasks) > 1:  # it died while it unpacked the job, or packed the answer
-                outcome.alone = True
-            else:
-                outcome.death = max(place - 1, 0), TerminatedWorkerError(f"the worker process of this task {death}")
-        return outcome
-
-    def converse(self, worker: _Worker, job: Job, outcome: Outcome) -> None:
-        """Hear the worker out: parts, then the answer."""
-        while True:
-            if job.timeout is not None and not worker.wait(job):
-                return self.time_out(worker, job, outcome)
-            kind, values, errors, seconds = self.hear(worker)
-            if kind == _INIT_FAILED:
-                raise InitializerError(errors[0])
-            if kind == _BAD_PARCEL:
-                if len(job.tasks) == 1:
-                    outcome.fail(errors[0])
-                outcome.alone = True
-                return
-            outcome.add(values, errors, seconds)
-            if kind == _ANSWER:
-                return
-            stop = job.shrinkable and self.is_hungry()
-            worker.channel.send([_STOP if stop else _GO_ON])
-
-    def hear(self, worker: _Worker) -> tuple[int, list[Any], dict[int, BaseException], float]:
-        """One message of a worker: (kind, values, errors by offset, seconds)."""
-        import marshal
-
-        frames = worker.channel.receive()
-        kind, seconds, described, layout = marshal.loads(frames[0])
-        errors = {offset: _restore_error(text) for offset, text in described.items()}
-        if layout is None and len(frames) > 1:
-            try:
-                return kind, _unpack(frames[1:]), errors, seconds
-            except Exception:  # noqa: BLE001 - a value's unpickling may raise anything: ask for them one by one
-                worker.channel.send([_AGAIN])
-                frames = worker.channel.receive()
-                layout = marshal.loads(frames[0])[3]
-        values = []
-        at = 1
-        for offset, (bad, count) in enumerate(layout or ()):
-            value, error = _open_value(bad, frames[at:at + count])
-            at += count
-            values.append(value)
-            if error and offset not in errors:
-                errors[offset] = error
-        return kind, values, errors, seconds
-
-    def time_out(self, worker: _Worker, job: Job, outcome: Outcome) -> None:
-        import signal
-
-        outcome.fail(_timeout_error(f"the task ran longer than timeout={job.timeout:g} s"))
-        worker.end(job, signal.SIGINT)
-        if not worker.says_something(GRACE_S):
-            worker.end(job, signal.SIGKILL)
-        self.hear(worker)  # an answer that comes too late, or EOFError: `handle` replaces the worker
-
-    def end(self, jobs: Iterable[Job]) -> None:
-        import signal
-        from concurrent.futures import wait
-
-        running = [job for job in jobs if not job.future.cancel()]
-        for sig in (signal.SIGINT, signal.SIGKILL):
-            for job in running:
-                worker = job.worker
-                if worker is not None:
-                    worker.end(job, sig)
-            wait([job.future for job in running], timeout=GRACE_S)
-
-
-def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None]:
-    """(value, None) or (None, error) from the frames of one result."""
-    try:
-        value = _unpack(frames)
-    except Exception as error:  # noqa: BLE001 - a value's unpickling may raise anything
-        return None, RuntimeError(f"the result could not be unpickled here: {type(error).__name__}: {error}")
-    return (None, _restore_error(value)) if bad else (value, None)
-
-
-class InitializerError(Exception):
-    """Carries what a pool's initializer raised to the run that first used the pool."""
-
-
 @lru_cache(maxsize=1)
 def _timeout_type() -> type[Exception]:
     """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
@@ -5559,6 +5453,404 @@ def _timeout_type() -> type[Exception]:
 
 def _timeout_error(text: str) -> Exception:
     return _timeout_type()(text)
+
+
+# ---- crews ----
+
+
+class _Crew:
+    """What a run hands its jobs to. One thread drives it: the one that calls these methods."""
+
+    refilled = False  # whether tasks must be packed as soon as they are taken: see _Context.watch
+
+    def prepare(self, job: Job) -> None:
+        """Pack what `submit` needs; whatever cannot be packed raises."""
+
+    def submit(self, job: Job) -> None:
+        """Take a job. It waits here until a worker is free."""
+        raise NotImplementedError
+
+    def wait(self, hungry: bool) -> list[Job]:
+        """Wait for jobs to end, and give them, their outcome filled in. `hungry`: no further job is to be had, so that
+        long ones had better give back what they have not started."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """The run is over: stop what is queued or at work, let the workers go."""
+
+
+class _ProcessCrew(_Crew):
+    """Worker processes, leased from the shelf as they are needed."""
+
+    def __init__(self, size: int, kind: _WorkerKind) -> None:
+        import select
+
+        self.size = size
+        self.kind = kind
+        self.context = _Context()
+        self.queue: deque[Job] = deque()
+        self.free: list[_Worker] = []
+        self.busy: dict[int, _Worker] = {}  # descriptor of its socket -> worker
+        self.finished: list[Job] = []
+        self.ready = select.poll()
+        self.hang_up = select.POLLIN
+        self.home = os.getpid()
+
+    @property
+    def refilled(self) -> bool:  # type: ignore[override]
+        return self.context.refilled
+
+    def prepare(self, job: Job) -> None:
+        job.parcel = self.context.pack(job.tasks)
+
+    def submit(self, job: Job) -> None:
+        if self.free:
+            self.hand(self.free.pop(), job)
+        elif len(self.busy) < self.size:
+            self.hand(_lease(self.kind), job)
+        else:
+            self.queue.append(job)
+
+    def hand(self, worker: _Worker, job: Job) -> None:
+        """Give a free worker a job."""
+        self.busy[worker.fd] = worker
+        self.ready.register(worker.fd, self.hang_up)
+        try:
+            worker.begin(job)
+        except OSError:  # it died idle
+            self.replace(worker, job)
+
+    def wait(self, hungry: bool) -> list[Job]:
+        while not self.finished:
+            self.step(hungry)
+        finished, self.finished = self.finished, []
+        return finished
+
+    def step(self, hungry: bool) -> None:
+        """Wait for some descriptor to become ready, and listen to it."""
+        if hungry and not self.queue and len(self.busy) < self.size:
+            for worker in self.busy.values():
+                if worker.job and worker.job.shrinkable:
+                    worker.page[_SHED] = worker.job.number
+        for fd, _ in self.ready.poll(self.patience()):
+            if fd not in self.busy:
+                os.read(fd, 4096)  # the bell of a deputy
+                continue
+            worker = self.busy[fd]
+            self.listen(worker)
+            while worker.channel.rest:  # a part, and what followed it, were read at once
+                self.listen(worker)
+
+    def patience(self) -> float | None:
+        """Milliseconds until the first running task's time is up; on the way, tasks whose time is up are ended."""
+        import signal
+
+        least = None
+        for worker in self.busy.values():
+            job = worker.job
+            if job is None or job.timeout is None:
+                continue
+            left = worker.seconds_left(job)
+            if left <= 0:
+                worker.signal(signal.SIGKILL if job.expired else signal.SIGINT)
+                job.expired, left = True, GRACE_S
+            least = left if least is None else min(least, left)
+        return None if least is None else least * 1000 + 1
+
+    def listen(self, worker: _Worker) -> None:
+        """Hear what a worker says of its job."""
+        job = worker.job
+        assert job is not None
+        try:
+            kind, values, errors, seconds = worker.hear()
+        except (EOFError, OSError):
+            return self.replace(worker, job)
+        if kind == _INIT_FAILED:
+            job.fault = errors[0]
+            self.drop(worker)
+            self.finished.append(job)
+            return
+        if kind == _BAD_PARCEL:
+            if len(job.tasks) == 1:
+                job.outcome.fail(errors[0])
+            job.outcome.alone = True
+        elif job.expired:
+            job.outcome.fail(self.late(job))
+        else:
+            job.outcome.add(values, errors, seconds)
+        if kind != _PART:
+            self.finish(worker, job)
+
+    @staticmethod
+    def late(job: Job) -> Exception:
+        return _timeout_error(f"the task ran longer than timeout={job.timeout:g} s")
+
+    def finish(self, worker: _Worker, job: Job) -> None:
+        """The worker is done with its job: the next one, please."""
+        self.finished.append(job)
+        worker.job = None
+        del self.busy[worker.fd]
+        self.ready.unregister(worker.fd)
+        if self.queue:
+            self.hand(worker, self.queue.popleft())
+        else:
+            self.free.append(worker)
+
+    def drop(self, worker: _Worker) -> str:
+        """Part from a worker that is dead, or shall be; gives how it ended."""
+        del self.busy[worker.fd]
+        self.ready.unregister(worker.fd)
+        return worker.close()
+
+    def replace(self, worker: _Worker, job: Job) -> None:
+        """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
+        begun, place = worker.has_begun(job), worker.page[_TASK]
+        death = self.drop(worker)
+        if not begun and job.tries < _START_TRIES:
+            self.hand(_lease(self.kind), job)
+            return
+        outcome = job.outcome
+        if job.expired:
+            outcome.fail(self.late(job))
+        elif place == 0 and len(job.tasks) > 1:  # it died while it unpacked the job, or packed the answer
+            outcome.alone = True
+        else:
+            outcome.death = max(place - 1, 0), TerminatedWorkerError(f"the worker process of this task {death}")
+        self.finished.append(job)
+        if self.queue:
+            self.submit(self.queue.popleft())
+
+    def close(self) -> None:
+        if self.home != os.getpid():
+            return  # a forked copy: the workers belong to the parent
+        self.queue.clear()
+        try:
+            if self.busy:
+                self.interrupt()
+        finally:
+            for worker in list(self.busy.values()):
+                self.drop(worker)
+            self.context.close()
+            for worker in self.free:
+                _put_back(self.kind, worker)
+            self.free.clear()
+
+    def interrupt(self) -> None:
+        """KeyboardInterrupt in each running task; who is not done with it after its grace is left in `busy`."""
+        import signal
+
+        for worker in self.busy.values():
+            worker.signal(signal.SIGINT)
+        end = time.monotonic() + GRACE_S
+        while self.busy and time.monotonic() < end:
+            for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
+                worker, job = self.busy[fd], self.busy[fd].job
+                try:
+                    over = worker.hear()[0] != _PART or worker.channel.rest and worker.hear()[0] != _PART
+                except (EOFError, OSError):
+                    self.drop(worker)
+                    continue
+                if over and job:
+                    self.finish(worker, job)
+
+
+class _Deputy(_Crew):
+    """Drives a crew in a thread of its own, so that workers are served while the reader of a generator is elsewhere."""
+
+    def __init__(self, crew: _ProcessCrew) -> None:
+        from queue import SimpleQueue
+
+        self.crew = crew
+        self.inbox: Any = SimpleQueue()  # jobs for the crew; None: the run is over
+        self.done: Any = SimpleQueue()
+        self.hungry = False
+        self.bell, self.rope = os.pipe()
+        crew.ready.register(self.bell, crew.hang_up)
+        self.thread = threading.Thread(target=self.drive, daemon=True, name="joblite-deputy")
+        self.thread.start()
+
+    @property
+    def refilled(self) -> bool:  # type: ignore[override]
+        return self.crew.refilled
+
+    def prepare(self, job: Job) -> None:
+        self.crew.prepare(job)
+
+    def submit(self, job: Job) -> None:
+        self.inbox.put(job)
+        os.write(self.rope, b"!")
+
+    def wait(self, hungry: bool) -> list[Job]:
+        if hungry and not self.hungry:
+            self.hungry = True
+            os.write(self.rope, b"!")
+        return [self.done.get()]
+
+    def close(self) -> None:
+        if self.crew.home == os.getpid():
+            self.inbox.put(None)
+            os.write(self.rope, b"!")
+            self.thread.join()
+        os.close(self.bell)
+        os.close(self.rope)
+
+    def drive(self) -> None:
+        try:
+            while self.take_jobs():
+                self.crew.step(self.hungry)
+                for job in self.crew.finished:
+                    self.done.put(job)
+                self.crew.finished.clear()
+        finally:
+            self.crew.ready.unregister(self.bell)
+            self.crew.close()
+
+    def take_jobs(self) -> bool:
+        """Hand on what has come in; False when the run is over."""
+        while not self.inbox.empty():
+            job = self.inbox.get()
+            if job is None:
+                return False
+            try:
+                self.crew.submit(job)
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the job is told
+                job.fault = error
+                self.done.put(job)
+        return True
+
+
+class _FutureCrew(_Crew):
+    """Anything that gives futures: threads of our own, or an executor of somebody else."""
+
+    def __init__(self) -> None:
+        from queue import SimpleQueue
+
+        self.done: Any = SimpleQueue()
+        self.out: dict[Job, Any] = {}  # job -> its future
+        self.starts: dict[Job, float] = {}  # job -> when it was first seen running
+        self.size = 1
+        self.hungry = False
+
+    def sheds(self) -> bool:
+        """Whether a long job had better give tasks back: asked by its worker thread."""
+        return self.hungry and len(self.out) < self.size
+
+    def start(self, job: Job) -> Any:
+        """Give the job to a worker; gives a future."""
+        raise NotImplementedError
+
+    def open(self, job: Job, result: Any) -> None:
+        """Fill in the outcome from the future's result."""
+
+    def submit(self, job: Job) -> None:
+        future = self.out[job] = self.start(job)
+        done = self.done
+        future.add_done_callback(lambda _: done.put(job))
+
+    def wait(self, hungry: bool) -> list[Job]:
+        from queue import Empty
+
+        self.hungry = hungry
+        while True:
+            try:
+                job = self.done.get(timeout=self.patience())
+            except Empty:
+                late = self.late()
+                if late:
+                    return late
+                continue
+            if job in self.out:
+                self.settle(job, self.out.pop(job))
+                return [job]
+
+    def settle(self, job: Job, future: Any) -> None:
+        try:
+            self.open(job, future.result())
+        except BaseException as error:  # noqa: BLE001 - a broken executor, a lost result: whoever waits is told
+            job.fault = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}")
+            job.fault.__cause__ = error
+
+    def patience(self) -> float | None:
+        """Seconds until the first running task's time may be up."""
+        now = time.monotonic()
+        left = [self.starts.get(job, now) + job.timeout - now for job in self.out if job.timeout is not None]
+        for job, future in self.out.items():
+            if job.timeout is not None and future.running():
+                self.starts.setdefault(job, now)
+        return max(0.0, min(left)) + 0.001 if left else None
+
+    def late(self) -> list[Job]:
+        """Jobs whose time is up. What runs cannot be stopped: it is left to itself."""
+        now = time.monotonic()
+        late = [job for job, start in self.starts.items() if job in self.out and now > start + (job.timeout or 0.0)]
+        for job in late:
+            self.out.pop(job).cancel()
+            self.abandon()
+            job.outcome = Outcome()  # what its thread fills in later is nobody's
+            job.outcome.fail(_timeout_error(f"the task ran longer than timeout={job.timeout:g} s (it cannot be stopped "
+                                            f"here, and is left running)"))
+        return late
+
+    def abandon(self) -> None:
+        """A worker is stuck in a task that ran out of time."""
+
+    def close(self) -> None:
+        for future in self.out.values():
+            future.cancel()
+
+
+class _ThreadCrew(_FutureCrew):
+    """Daemon threads of this process, made for one run: exit never waits for them."""
+
+    def __init__(self, size: int) -> None:
+        from queue import SimpleQueue
+
+        super().__init__()
+        self.size = size
+        self.threads = 0
+        self.queue: Any = SimpleQueue()
+
+    def start(self, job: Job) -> Any:
+        from concurrent.futures import Future
+
+        future: Any = Future()
+        self.queue.put((job, future))
+        if self.threads < min(self.size, len(self.out) + 1):
+            self.threads += 1
+            threading.Thread(target=self.serve, daemon=True, name="joblite-worker").start()
+        return future
+
+    def serve(self) -> None:
+        """The life of one thread."""
+        _local.inside = "thread"
+        while (item := self.queue.get()) is not None:
+            job, future = item
+            if future.set_running_or_notify_cancel():
+                future.set_result(_run_job(job, self.sheds))
+            del item, job, future
+
+    def open(self, job: Job, result: Any) -> None:
+        job.outcome = result
+
+    def abandon(self) -> None:
+        self.size += 1  # another thread may take its place
+
+    def close(self) -> None:
+        super().close()
+        for _ in range(self.threads):
+            self.queue.put(None)
+
+
+def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """Run a job in this thread. Where `sheds()` becomes true, tasks not started are given back."""
+    outcome = Outcome()
+
+    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+        outcome.add(values, errors, seconds)
+        return not (job.shrinkable and sheds())
+
+    outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
+    return outcome
 
 
 # ---- any executor ----
@@ -5601,131 +5893,51 @@ def _run_parcel(data: bytes) -> bytes:
 _FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
 
 
-class _ExecutorPool(_Pool):
-    """Runs jobs on an executor of somebody else, which is never closed here (unless `owned`)."""
+class _ExecutorCrew(_FutureCrew):
+    """An executor of somebody else, which is never closed here unless it is `owned`."""
 
     def __init__(self, executor: Executor, size: int, owned: bool = False) -> None:
-        super().__init__(size)
+        super().__init__()
+        self.size = size
         self.executor = executor
         self.owned = owned
         self.by_reference = _shares_memory(executor)
 
-    def prepare(self, job: Job, context: Any) -> None:
+    def prepare(self, job: Job) -> None:
         if not self.by_reference:
             job.parcel = _join(_pack((list(job.tasks), job.keep_going, job.shrinkable)))
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        from concurrent.futures import Future
-
+    def start(self, job: Job) -> Any:
         if self.by_reference:
-            job.future = self.executor.submit(_ThreadPool.handle, self, job, [])  # type: ignore[arg-type]
-            return job.future
-        job.future = Future()
-        inner = self.executor.submit(_run_parcel, job.parcel)
-        job.worker = inner
-        inner.add_done_callback(lambda done: _translate(done, job.future))
-        return job.future
+            return self.executor.submit(_run_in_thread, job, self)
+        return self.executor.submit(_run_parcel, job.parcel)
 
-    def end(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            if job.worker is not None:
-                job.worker.cancel()
-            job.future.cancel()
+    def open(self, job: Job, result: Any) -> None:
+        if self.by_reference:
+            job.outcome = result
+            return
+        packed, described, seconds = _unpack(_split(result))
+        errors = {offset: _restore_error(text) for offset, text in described.items()}
+        opened = [_open_value(bad, _split(data)) for bad, data in packed]
+        for offset, (_, error) in enumerate(opened):
+            if error:
+                errors.setdefault(offset, error)
+        job.outcome.add([value for value, _ in opened], errors, seconds)
 
-    def is_hungry(self) -> bool:
-        return False
 
-    def stop(self, wait: bool = True) -> None:
-        if self.owned:
-            self.executor.shutdown(wait=wait, cancel_futures=True)
+def _run_in_thread(job: Job, crew: _FutureCrew) -> Outcome:
+    """What a thread executor of somebody else runs."""
+    _local.inside = "thread"
+    try:
+        return _run_job(job, crew.sheds)
+    finally:
+        _local.inside = None
 
 
 def _shares_memory(executor: Executor) -> bool:
     """Whether an executor's workers are threads of this interpreter."""
     pool = _loaded("concurrent.futures.thread")
     return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and "Interpreter" not in type(executor).__name__
-
-
-def _translate(done: Any, future: Future[Outcome]) -> None:
-    """Hand the result of an executor's future on as an outcome."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        packed, described, seconds = _unpack(_split(done.result()))
-        outcome = Outcome()
-        outcome.seconds = seconds
-        outcome.errors = {offset: _restore_error(text) for offset, text in described.items()}
-        for offset, (bad, data) in enumerate(packed):
-            value, error = _open_value(bad, _split(data))
-            outcome.values.append(value)
-            if error:
-                outcome.errors.setdefault(offset, error)
-        future.set_result(outcome)
-    except BaseException as error:  # noqa: BLE001 - a broken executor, a lost result: whoever waits is told
-        future.set_exception(error)
-
-
-# ---- the shared pools ----
-
-_pools: dict[Any, _ProcessPool] = {}  # settings -> pool
-_pools_lock = threading.Lock()  # guards the dict above
-
-
-def _shared_pool(size: int, start: str, idle_s: float, cores: int, limits: tuple[tuple[str, str], ...],
-                 initializer: Any = None, initargs: Any = ()) -> _ProcessPool:
-    """The pool of worker processes with these settings: the one there is, or a new one. `cores` is what each worker may
-    use for itself, `limits` are environment variables for its native thread pools."""
-    packed = b"" if initializer is None else _join(_pack_or_explain((initializer, initargs), "(initializer, initargs)"))
-    key = (size, start, idle_s, cores, limits, packed)
-    with _pools_lock:
-        pool = _pools.get(key)
-        if pool is None:
-            _watch_exit_and_forks()
-            pool = _pools[key] = _ProcessPool(*key)
-        return pool
-
-
-@lru_cache(maxsize=1)
-def _watch_exit_and_forks() -> None:
-    """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
-    import atexit
-
-    atexit.register(shutdown_workers, False)
-    if HAS_FORK:
-        os.register_at_fork(after_in_child=_forget_workers)
-
-
-def _forget_workers() -> None:
-    """In a forked child: the workers belong to the parent."""
-    global _pools_lock, _starters_lock, _token_lock
-    _pools_lock, _starters_lock, _token_lock = threading.Lock(), threading.Lock(), threading.Lock()
-    _pools.clear()
-    _starters.clear()
-    for sock in list(_sockets):
-        sock.close()
-
-
-def shutdown_workers(wait: bool = True) -> None:
-    """End all worker processes of this process; the next call that needs some starts new ones.
-
-    >>> shutdown_workers()
-
-    Parameters
-    ----------
-    wait : bool, default True
-        Whether to let queued tasks finish first and return only when every process is gone.
-    """
-    with _pools_lock:
-        pools = list(_pools.values())
-        _pools.clear()
-    if wait:
-        for pool in pools:
-            pool.stop()
-    with _starters_lock:
-        starters = list(_starters.values())
-        _starters.clear()
-    for starter in starters:
-        starter.close()
 
 
 # ======================================================================================================================
@@ -5748,7 +5960,7 @@ _U_BACKEND, _U_N_JOBS, _U_PREFER, _U_REQUIRE = (_UNSET[name] for name in ("backe
 
 
 class _Backend:
-    """A way to run tasks: what it can do, and how to open a pool."""
+    """A way to run tasks: what it can do, and how to open a crew."""
 
     shares_memory = False
     limits_threads = False  # whether inner_max_num_threads has a meaning
@@ -5758,12 +5970,13 @@ class _Backend:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        """A crew for one run; with `deputy` one that works while the caller does something else."""
         raise NotImplementedError
 
 
 class _InPlace(_Backend):
-    """No pool: the caller's thread runs the tasks."""
+    """No crew: the caller's thread runs the tasks."""
 
     shares_memory = True
     capacity = 1
@@ -5772,8 +5985,8 @@ class _InPlace(_Backend):
 class _Threads(_Backend):
     shares_memory = True
 
-    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
-        return _ThreadPool(n_jobs)
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        return _ThreadCrew(n_jobs)
 
 
 @lru_cache(maxsize=16)
@@ -5786,44 +5999,49 @@ class _Processes(_Backend):
     limits_threads = True
     options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads"})
 
-    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         cores = max(1, (_cores or cpu_count()) // n_jobs)
         threads = options.get("inner_max_num_threads") or cores
         idle = options.get("idle_worker_timeout")
         start = options.get("start_method") or ("nursery" if HAS_FORK else "spawn")
         if start not in ("nursery", "spawn"):
             raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
-        return _shared_pool(n_jobs, start, IDLE_S if idle is None else idle, cores, _limits_of(threads),
-                            options.get("initializer"), tuple(options.get("initargs") or ()))
+        packed = b""
+        if options.get("initializer") is not None:
+            settings = options["initializer"], tuple(options.get("initargs") or ())
+            packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
+        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, _limits_of(threads), packed)
+        crew = _ProcessCrew(n_jobs, kind)
+        return _Deputy(crew) if deputy else crew
 
 
 class _Multiprocessing(_Processes):
-    """The pool of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks the
+    """The workers of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks the
     whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
 
     options = _Processes.options | {"context"}
 
-    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         context = options.get("context")
         if context is None:
-            return super().open(n_jobs, options)
+            return super().open(n_jobs, options, deputy)
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
         if isinstance(context, str):
             context = multiprocessing.get_context(context)
         executor = ProcessPoolExecutor(n_jobs, context, options.get("initializer"), options.get("initargs") or ())
-        return _ExecutorPool(executor, n_jobs, owned=True)
+        return _ExecutorCrew(executor, n_jobs, owned=True)
 
 
 class _Interpreters(_Backend):
-    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         try:
             from concurrent.futures import InterpreterPoolExecutor  # type: ignore[attr-defined,unused-ignore]
         except ImportError:
             raise ValueError(f"backend='interpreters' needs Python 3.14 or later, this is {sys.version.split()[0]}; "
                              f"use 'loky' or 'threading'") from None
-        return _ExecutorPool(InterpreterPoolExecutor(n_jobs), n_jobs, owned=True)
+        return _ExecutorCrew(InterpreterPoolExecutor(n_jobs), n_jobs, owned=True)
 
 
 class _Engine(_Backend):
@@ -5835,8 +6053,8 @@ class _Engine(_Backend):
         self.shares_memory = _shares_memory(executor)
         self.capacity = _capacity_of(executor)
 
-    def open(self, n_jobs: int, options: dict[str, Any]) -> _Pool:
-        return _ExecutorPool(self.executor, n_jobs)
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        return _ExecutorCrew(self.executor, n_jobs)
 
 
 def _capacity_of(executor: Any) -> int:
@@ -6120,7 +6338,7 @@ class parallel_backend(parallel_config):  # noqa: N801 - the name that callers k
 # ======================================================================================================================
 # Promise: `Parallel(...)(tasks)` gives what `[f(*args, **kwargs) for f, args, kwargs in tasks]` gives, sooner.
 #
-#     tasks --cut--> batch --submit--> pool           at most `pre_dispatch` batches are out at once
+#     tasks --cut--> batch --submit--> crew           at most `pre_dispatch` batches are out at once
 #                                        |
 #     results <--in order / as ready-- outcome        each finished batch lets the next one be cut
 #
@@ -6130,14 +6348,12 @@ class parallel_backend(parallel_config):  # noqa: N801 - the name that callers k
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
-#   2. The caller's thread owns the tasks' iterator and the results; the only thing another thread does is to put a
-#      finished job into the run's queue.                                     test_tasks_are_asked_for_in_the_callers_thread
+#   2. The caller's thread owns the tasks' iterator and the results.         test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
 #   4. However a run ends, its jobs do too.                                   test_dropped_generator_frees_the_workers
 #
 #     data                      | who writes it        | who may read it
-#     tasks, out, redo, ready   | the caller's thread  | the caller's thread
-#     done (a queue)            | futures' callbacks   | the caller's thread
+#     all of a run              | the caller's thread  | the caller's thread
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
@@ -6170,7 +6386,6 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
 def _evaluate(node: Any, n_jobs: int) -> float:
     """The value of an arithmetic expression in n_jobs, given as a syntax tree."""
     import ast
-    import operator
 
     operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
                  ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv}
@@ -6226,26 +6441,21 @@ def _length(iterable: Any) -> int | None:
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel, pool: _Pool, iterable: Iterable[Task], counts: _Counts) -> None:
-        from collections import deque
-        from queue import SimpleQueue
-
+    def __init__(self, parallel: Parallel, crew: _Crew, iterable: Iterable[Task], counts: _Counts) -> None:
         self.parallel = parallel
-        self.pool = pool
+        self.crew = crew
         self.n_jobs = parallel._choice.n_jobs
         self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
         self.counts = counts
         self.state = RUNNING
         self.window = _window(parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
-        self.done: Any = SimpleQueue()
         self.out: dict[Job, int] = {}  # job -> the number of its first task
-        self.redo: Any = deque()  # (number of the first task, tasks, whether they travel one by one)
+        self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (number of the first task, tasks, whether they travel one by one)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False
-        self.context = pool.enter()
         try:
             self.feed()
         except BaseException:
@@ -6290,7 +6500,7 @@ class _Run:
     def size_now(self) -> int:
         """How many tasks the next batch gets: what was adapted, but of a known total not more than a fair share."""
         total = self.counts.total
-        if self.context is not None and self.context.refilled:
+        if self.crew.refilled:
             return 1
         if total is None or self.parallel.batch_size != "auto":
             return self.size
@@ -6300,14 +6510,12 @@ class _Run:
         parallel = self.parallel
         job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto")
         try:
-            self.pool.prepare(job, self.context)
+            self.crew.prepare(job)
         except Exception as error:
             return self.refuse(first, tasks, error)
         self.out[job] = first
         self.counts.dispatched += len(tasks)
-        future = self.pool.submit(job)
-        done = self.done
-        future.add_done_callback(lambda _: done.put(job))
+        self.crew.submit(job)
 
     def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
         """A batch cannot be packed: with one task its error says why; of several, find out which."""
@@ -6328,48 +6536,15 @@ class _Run:
     # -- in: outcomes to results --
 
     def collect(self) -> None:
-        """Wait for one finished job, take its results, and send what may follow."""
-        job = self.wait()
-        if job is not None:
+        """Wait for finished jobs, take their results, and send what may follow."""
+        for job in self.crew.wait(self.exhausted and not self.redo):
             self.absorb(job, self.out.pop(job))
         self.feed()
 
-    def wait(self) -> Job | None:
-        """The next finished job; None when instead a task that cannot be killed ran out of time."""
-        from queue import Empty
-
-        timeout = self.parallel.timeout
-        if timeout is None or isinstance(self.pool, _ProcessPool):
-            return self.done.get()
-        while True:
-            now = time.monotonic()
-            for job, first in self.out.items():
-                if job.started is None and job.future.running():
-                    job.started = now
-                if job.started is not None and now > job.started + timeout:
-                    return self.give_up(job, first)
-            nearest = min((job.started or now) + timeout for job in self.out)
-            try:
-                job = self.done.get(timeout=max(0.0, nearest - now) + 0.001)
-            except Empty:
-                continue
-            if job in self.out:
-                return job
-
-    def give_up(self, job: Job, first: int) -> None:
-        """A task in a thread or an engine ran out of time: its error comes, the task itself is left."""
-        del self.out[job]
-        self.pool.end([job])
-        if isinstance(self.pool, _ThreadPool):
-            self.pool.abandon()
-        text = f"the task ran longer than timeout={self.parallel.timeout:g} s (it cannot be stopped and is left running)"
-        self.take(first, [None], {0: _timeout_error(text)})
-
     def absorb(self, job: Job, first: int) -> None:
-        error = job.future.exception()
-        if error is not None:
-            raise self.fault(error, first, len(job.tasks))
-        outcome = job.future.result()
+        if job.fault is not None:
+            raise _name_task(job.fault, first)
+        outcome = job.outcome
         done = len(outcome.values)
         if job.shrinkable:
             self.adapt(done, outcome.seconds)
@@ -6381,15 +6556,6 @@ class _Run:
         else:
             self.send_again(first + done, job.tasks[done:], outcome.alone)
         self.take(first, outcome.values, outcome.errors)
-
-    def fault(self, error: BaseException, first: int, count: int) -> BaseException:
-        """What the caller gets when not a task but the pool or engine failed."""
-        if isinstance(error, InitializerError):
-            return error.args[0]
-        which = f"task {first}" if count == 1 else f"tasks {first} to {first + count - 1}"
-        broken = TerminatedWorkerError(f"{which}: the executor failed: {type(error).__name__}: {error}")
-        broken.__cause__ = error
-        return broken
 
     def send_again(self, first: int, tasks: Sequence[Task], alone: bool) -> None:
         if tasks:
@@ -6482,21 +6648,19 @@ class _Run:
     # -- the end --
 
     def finish(self, state: str) -> None:
-        """The one place where a run ends: what is out is stopped, the pool is left."""
+        """The one place where a run ends: what is out is stopped, the crew let go."""
         if self.state is not RUNNING or sys.is_finalizing():
             return  # at the end of the interpreter, processes and threads go by themselves
         self.state = state
         try:
-            if self.out:
-                self.pool.end(list(self.out))
+            self.crew.close()
         finally:
             self.out.clear()
-            self.pool.leave(self.context)
-            self.parallel._release(self.pool)
+            self.parallel._release(self.crew)
             self.parallel._report(self.counts, True)
 
     def __del__(self) -> None:
-        if getattr(self, "state", None) is RUNNING and hasattr(self, "context"):
+        if getattr(self, "state", None) is RUNNING and hasattr(self, "exhausted"):
             self.finish(CANCELLED)
 
 
@@ -6594,7 +6758,7 @@ class Parallel:
         context = _settings_in_force()
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
         self._counts: _Counts | None = None
-        self._kept: _Pool | None = None
+        self._kept: _ExecutorCrew | None = None
         self._managed = False
         if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise" or (
                 pre_dispatch != "2 * n_jobs") or max_nbytes is not _UNSET["max_nbytes"]:
@@ -6631,30 +6795,30 @@ class Parallel:
         self._managed = False
         kept, self._kept = self._kept, None
         if kept is not None:
-            kept.stop()
+            kept.executor.shutdown()
 
     def __call__(self, iterable: Iterable[Task]) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(_length(iterable))
-        run = _Run(self, self._open_pool(), iterable, counts)
+        run = _Run(self, self._open_crew(), iterable, counts)
         if self.return_as == "list":
             return run.as_list()
         return run.stream(self.return_as == "generator")
 
-    def _open_pool(self) -> _Pool:
+    def _open_crew(self) -> _Crew:
         if self._kept is not None:
-            return self._kept
-        return self._choice.backend.open(self.n_jobs, self._choice.options)
+            return _ExecutorCrew(self._kept.executor, self.n_jobs, owned=True)
+        return self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
 
-    def _release(self, pool: _Pool) -> None:
-        """A run has ended: close a pool that nobody else uses, or keep it for the next call of this `with` block."""
-        if isinstance(pool, _ExecutorPool) and pool.owned:
+    def _release(self, crew: _Crew) -> None:
+        """A run has ended: close an executor that nobody else uses, or keep it for the next call of this `with`."""
+        if isinstance(crew, _ExecutorCrew) and crew.owned:
             if self._managed:
-                self._kept = pool
+                self._kept = crew
             else:
-                pool.stop()
+                crew.executor.shutdown(cancel_futures=True)
 
     # -- in place --
 

@@ -3646,6 +3646,20 @@ class TestSection8Parallel:
             """)
         assert done.stdout == "[1, 1]\n[2, 2]\n['redefined', 'redefined']\n"
 
+    def test_globals_that_tasks_change_start_anew_with_each_call(self):
+        done = run_script("""
+            from joblite import Parallel, delayed
+            count, seen = 0, []
+            def step():
+                global count
+                count += 1
+                seen.append(count)
+                return len(seen)
+            for _ in range(2):
+                print(max(Parallel(2, batch_size=4)(delayed(step)() for _ in range(4))), count, seen)
+            """)
+        assert done.stdout == "4 0 []\n4 0 []\n"
+
     def test_uneven_tasks_are_spread(self):
         """A batch that was cut from quick tasks and turns out slow is shared with whoever is idle."""
         def nap(i):
@@ -3718,7 +3732,7 @@ class TestSection8Parallel:
         from concurrent.futures import ProcessPoolExecutor
 
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-            with pytest.raises(joblite.TerminatedWorkerError, match="task 0: the executor failed"):
+            with pytest.raises(joblite.TerminatedWorkerError, match="the executor failed: BrokenProcessPool"):
                 Parallel(backend=executor, batch_size=1)([delayed(os._exit)(1)])
 
 
