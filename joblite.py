@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CacheEntry", "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
+    "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
     "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
     "parallel_backend", "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
     "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
