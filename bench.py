@@ -461,6 +461,251 @@ def growth(stack):
             yield "joblib", grown("joblib")
 
 
+# ---- scenarios: hash ----
+
+
+def numpy_scenario(name: str, rounds: int) -> Callable:
+    """A scenario, if numpy is installed."""
+    return scenario(name, rounds) if importlib.util.find_spec("numpy") else lambda func: func
+
+
+def namers(value) -> Iterator:
+    """Every library that names values by content."""
+    yield "joblite", lambda: joblite.hash(value)
+    joblib, dask = optional("joblib"), optional("dask.base")
+    if joblib:
+        yield "joblib", lambda: joblib.hash(value)
+    if dask:
+        yield "dask.tokenize", lambda: dask.tokenize(value)
+
+
+@scenario("hash, small tuple x 1000", rounds=15)
+def hash_small(stack):
+    value = (1, "a", 2.5)
+    yield lambda answer: True
+    for name, func in namers(value):
+        yield name, lambda func=func: [func() for _ in range(1000)][0]
+
+
+@scenario("hash, dict of 100,000", rounds=5)
+def hash_dict(stack):
+    yield lambda name: isinstance(name, str)
+    yield from namers({f"key {number}": number for number in range(100_000)})
+
+
+@scenario("hash, nested list of 100,000", rounds=5)
+def hash_nested(stack):
+    yield lambda name: isinstance(name, str)
+    yield from namers([[list(range(start, start + 10)) for start in range(row, row + 100, 10)]
+                       for row in range(0, 100_000, 100)])
+
+
+@numpy_scenario("hash, 256 MB array", rounds=5)
+def hash_array(stack):
+    import hashlib
+    from concurrent.futures import ThreadPoolExecutor
+
+    np = importlib.import_module("numpy")
+    array = np.random.default_rng(0).random((4 if QUICK else 32) << 20)
+    pool = stack.enter_context(ThreadPoolExecutor(CORES))
+    parts = [memoryview(part).cast("B") for part in np.array_split(array, CORES * 8)]
+    yield lambda name: isinstance(name, str)
+    yield f"= sha256, {CORES} threads", lambda: str(list(pool.map(lambda part: hashlib.sha256(part).digest(), parts)))
+    yield from namers(array)
+
+
+@numpy_scenario("hash, 50 MB frame", rounds=5)
+def hash_frame(stack):
+    np, pd = importlib.import_module("numpy"), optional("pandas")
+    yield lambda name: isinstance(name, str)
+    if pd:
+        yield from namers(pd.DataFrame(np.random.default_rng(0).random(((65 if QUICK else 650) * 1000, 10))))
+
+
+# ---- scenarios: files ----
+
+
+def mixed_value() -> dict:
+    """Arrays of 400 MB in all and 100,000 small objects."""
+    np = importlib.import_module("numpy")
+    random = np.random.default_rng(0)
+    return {"arrays": [random.random((1 if QUICK else 10) * 625_000) for _ in range(8)],
+            "objects": [{"number": number, "text": str(number)} for number in range(50_000)]}
+
+
+def equal_values(first: dict, second: dict) -> bool:
+    """Whether two such values are equal."""
+    same_arrays = all((one == other).all() for one, other in zip(first["arrays"], second["arrays"], strict=True))
+    return same_arrays and first["objects"] == second["objects"]
+
+
+def pickle_dump(value: object, path: str) -> None:
+    import pickle
+
+    with open(path, "wb") as file:
+        pickle.dump(value, file, 5)
+
+
+def pickle_load(path: str) -> object:
+    import pickle
+
+    with open(path, "rb") as file:
+        return pickle.load(file)
+
+
+def filers(stack: contextlib.ExitStack, folder: str | None = None) -> Iterator:
+    """(name, dump, load, a path of its own) of every library that keeps any value in a file."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=folder))
+    yield "joblite", joblite.dump, joblite.load, os.path.join(folder, "joblite")
+    yield "pickle 5", pickle_dump, pickle_load, os.path.join(folder, "pickle")
+    joblib = optional("joblib")
+    if joblib:
+        yield "joblib", joblib.dump, joblib.load, os.path.join(folder, "joblib")
+
+
+def timed(func: Callable, *args: object) -> Timed:
+    """A call with its time, after touching as much memory as it will: on virtual machines, pages that were given back
+    to the host are slow to get again, and the order of the contestants would decide."""
+    touched = bytearray((1 if QUICK else 10) * 90_000_000)
+    touched[::4096] = b"x" * len(touched[::4096])
+    del touched
+    begun = time.perf_counter()
+    answer = func(*args)
+    return Timed(answer, time.perf_counter() - begun)
+
+
+def dump_to(folder: str | None) -> Callable:
+    def steps(stack):
+        value = mixed_value()
+        yield lambda found: equal_values(value, found[1](found[0]))
+        for name, dump, load, path in filers(stack, folder):
+            yield name, lambda dump=dump, load=load, path=path: Timed((path, load), timed(dump, value, path).seconds)
+    return steps
+
+
+def load_from(folder: str | None) -> Callable:
+    def steps(stack):
+        value = mixed_value()
+        yield lambda found: equal_values(value, found)
+        for name, dump, load, path in filers(stack, folder):
+            dump(value, path)
+            yield name, lambda load=load, path=path: timed(load, path)
+    return steps
+
+
+for place, where in (("disk", None), ("shm", "/dev/shm")):
+    if where is None or os.path.isdir(where):
+        numpy_scenario(f"dump 400 MB + 100,000, {place}", rounds=5)(dump_to(where))
+        numpy_scenario(f"load 400 MB + 100,000, {place}", rounds=5)(load_from(where))
+
+
+@numpy_scenario("mapped load, 8 arrays", rounds=15)
+def mapped_load(stack):
+    arrays = {"arrays": mixed_value()["arrays"], "objects": []}
+    np = importlib.import_module("numpy")
+    yield lambda found: equal_values(arrays, found)
+    for name, dump, load, path in filers(stack):
+        if name != "pickle 5":
+            dump(arrays, path)
+            yield name, lambda load=load, path=path: load(path, mmap_mode="r")
+    prefix = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), "arrays")
+    for number, array in enumerate(arrays["arrays"]):
+        np.save(f"{prefix}{number}.npy", array)
+    yield "numpy, 8 files", lambda: {"arrays": [np.load(f"{prefix}{number}.npy", mmap_mode="r") for number in range(8)],
+                                     "objects": []}
+
+
+@numpy_scenario("dump, arrays alone", rounds=5)
+def dump_arrays(stack):
+    np, safetensors = importlib.import_module("numpy"), optional("safetensors.numpy")
+    arrays = {str(number): array for number, array in enumerate(mixed_value()["arrays"])}
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+
+    def all_there(found):
+        return all((found[name] == array).all() for name, array in arrays.items())
+
+    def done(check, func, *args):
+        return Timed(check, timed(func, *args).seconds)
+
+    yield lambda load: all_there(load())
+    for name, dump, load, path in filers(stack):
+        yield name, lambda dump=dump, load=load, path=path: done(lambda: load(path), dump, arrays, path)
+    path = os.path.join(folder, "arrays.npz")
+    yield "numpy.savez", lambda: done(lambda: np.load(path), lambda: np.savez(path, **arrays))
+    if safetensors:
+        other = os.path.join(folder, "arrays.safetensors")
+        yield "safetensors", lambda: done(lambda: safetensors.load_file(other), safetensors.save_file, arrays, other)
+
+
+@numpy_scenario("load, arrays alone", rounds=5)
+def load_arrays(stack):
+    np, safetensors = importlib.import_module("numpy"), optional("safetensors.numpy")
+    arrays = {str(number): array for number, array in enumerate(mixed_value()["arrays"])}
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+    yield lambda found: all((found[name] == array).all() for name, array in arrays.items())
+    for name, dump, load, path in filers(stack):
+        dump(arrays, path)
+        yield name, lambda load=load, path=path: timed(load, path)
+    path = os.path.join(folder, "arrays.npz")
+    np.savez(path, **arrays)
+    yield "numpy.load", lambda: timed(lambda: dict(np.load(path)))
+    if safetensors:
+        other = os.path.join(folder, "arrays.safetensors")
+        safetensors.save_file(arrays, other)
+        yield "safetensors", lambda: timed(safetensors.load_file, other)
+
+
+def compressible():
+    """96 MB of numbers that compress somewhat."""
+    np = importlib.import_module("numpy")
+    random = np.random.default_rng(0)
+    count = (1 if QUICK else 10) * 600_000
+    return [np.cumsum(random.integers(0, 9, count)), random.random(count)]
+
+
+def compressed_filers(stack: contextlib.ExitStack) -> Iterator:
+    """Those of `filers` that compress, joblite first."""
+    return ((name, dump, load, path) for name, dump, load, path in filers(stack) if name != "pickle 5")
+
+
+@numpy_scenario("dump, zlib 3, 96 MB", rounds=3)
+def dump_compressed(stack):
+    arrays = compressible()
+    paths = []
+
+    def right(path):
+        paths.append(path)
+        smaller = path == paths[0] or os.path.getsize(paths[0]) <= os.path.getsize(path)
+        return smaller and all((one == other).all() for one, other in zip(joblite.load(path), arrays, strict=True))
+
+    yield right
+    for name, dump, _, path in compressed_filers(stack):
+        yield name, lambda dump=dump, path=path: (dump(arrays, path, compress=True), path)[1]
+
+
+@numpy_scenario("load, zlib 3, 96 MB", rounds=3)
+def load_compressed(stack):
+    arrays = compressible()
+    yield lambda found: all((one == other).all() for one, other in zip(found, arrays, strict=True))
+    for name, dump, load, path in compressed_filers(stack):
+        dump(arrays, path, compress=True)
+        yield name, lambda load=load, path=path: load(path)
+
+
+@scenario("dump and load, small x 100", rounds=15)
+def small_files(stack):
+    value = {"a": [1, 2.5], "b": "text"}
+    yield value
+    for name, dump, load, path in filers(stack):
+        def both(dump=dump, load=load, path=path):
+            for _ in range(100):
+                dump(value, path)
+                found = load(path)
+            return found
+
+        yield name, both
+
+
 # ---- scenarios: Memory ----
 
 

@@ -1328,15 +1328,21 @@ class _Checks:
 
     def work(self) -> None:
         """What a thread does: one piece after the other until told to stop."""
-        for number, piece in iter(self.jobs.get, None):
-            self.crcs[number] = _crc32(piece)
+        for job in iter(self.jobs.get, None):
+            self.compute(*job)
 
-    def add(self, piece: Any) -> None:
+    def compute(self, number: int, piece: Any, disk: Any) -> None:
+        """The checksum of a piece; with disk = (descriptor, offset) it is read from there first."""
+        if disk:
+            os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the checksum tells
+        self.crcs[number] = _crc32(piece)
+
+    def add(self, piece: Any, disk: Any = None) -> None:
         """Take one more piece; with many waiting, work on one here, so that few are held."""
         if not self.workers:
-            self.crcs[self.count] = _crc32(piece)
+            self.compute(self.count, piece, disk)
         else:
-            self.jobs.put((self.count, piece))
+            self.jobs.put((self.count, piece, disk))
             if self.jobs.qsize() > 16:
                 self.help()
         self.count += 1
@@ -1344,10 +1350,9 @@ class _Checks:
     def help(self) -> bool:
         """Compute one waiting piece here; False if there is none."""
         try:
-            number, piece = self.jobs.get_nowait()
+            self.compute(*self.jobs.get_nowait())
         except _module("queue").Empty:
             return False
-        self.crcs[number] = _crc32(piece)
         return True
 
     def results(self) -> list[int]:
@@ -1602,29 +1607,48 @@ def _read_into(file: Any, target: memoryview) -> None:
         target = target[count:]
 
 
-def _new_buffers(sizes: tuple[int, ...], pickled: bytes) -> Iterator[Any]:
-    """Fresh memory for each size: from numpy where there will be arrays, since it asks for large pages."""
-    if b"numpy" in pickled:
-        import numpy as np
-
-        return (np.empty(size, "u1") for size in sizes)
-    return map(bytearray, sizes)
+def _is_on_disk(file: Any) -> bool:
+    """Whether a file object is a plain file of the system, so that it can be mapped."""
+    return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
 
 
-def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, pickled: bytes, checked: bool) -> list[Any]:
-    """The buffers of a value, read from `place` on, and checked."""
+def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[int]:
+    """Where each buffer lies in a file on disk, then where the checks do, which are all there.
+
+    `place` is where the pickle ends in the file that was written, and `shift` how much further on it is in this one.
+    """
+    places = []
+    for size in sizes:
+        place += -place % _ALIGNMENT
+        places.append(place + shift)
+        place += size
+    place += shift
+    end, nbytes = place + 4 * sum(-(-size // _PIECE) for size in sizes), os.fstat(file.fileno()).st_size
+    if nbytes < end:
+        raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
+    return [*places, place]
+
+
+def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
+    """The buffers of a value, read and checked; from a file on disk, by several threads."""
     checks = _Checks(sum(sizes))
+    places = _places(file, sizes, place, shift) if checks.workers and _is_on_disk(file) and hasattr(os, "preadv") else []
     buffers = []
     try:
-        for buffer in _new_buffers(sizes, pickled):
-            _read_exactly(file, -place % _ALIGNMENT, "padding")
-            for piece in _buffer_pieces(memoryview(buffer)):
-                _read_into(file, piece)
-                checks.add(piece)
-            place += -place % _ALIGNMENT + memoryview(buffer).nbytes
-            buffers.append(buffer)
+        for number, size in enumerate(sizes):
+            buffers.append(bytearray(size))
+            if not places:
+                _read_exactly(file, -place % _ALIGNMENT, "padding")
+                place += -place % _ALIGNMENT + size
+            for start in range(0, size, _PIECE):
+                piece = memoryview(buffers[-1])[start:start + _PIECE]
+                if not places:
+                    _read_into(file, piece)
+                checks.add(piece, (file.fileno(), places[number] + start) if places else None)
+        if places:
+            file.seek(places[-1])
         crcs = struct.unpack(f"<{checks.count}I", _read_exactly(file, 4 * checks.count, "checksums"))
-        if checked and list(crcs) != checks.results():
+        if list(crcs) != checks.results() and checked:
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     finally:
         checks.stop()
@@ -1746,27 +1770,16 @@ class _Loading:
             self.settled(state[2])
 
 
-def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, loading: _Loading) -> list[Any]:
+def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, loading: _Loading) -> list[Any]:
     """The buffers of a value, mapped where they lie in the file; then the file stands after the value."""
     from mmap import ACCESS_COPY, ACCESS_READ, ACCESS_WRITE, mmap
 
-    offsets = []
-    for size in sizes:
-        offsets.append(place + -place % _ALIGNMENT)
-        place = offsets[-1] + size
-    end = place + 4 * sum(-(-size // _PIECE) for size in sizes)
-    if os.fstat(file.fileno()).st_size < end:
-        raise _Damaged(f"it is cut short: it has {os.fstat(file.fileno()).st_size} of {end} bytes")
+    *places, end = _places(file, sizes, place, shift)
     access = {"r": ACCESS_READ, "r+": ACCESS_WRITE}.get(loading.mode or "", ACCESS_COPY)
-    whole = mmap(file.fileno(), place, access=access)
-    file.seek(end)
+    whole = mmap(file.fileno(), end, access=access)
+    file.seek(end + 4 * sum(-(-size // _PIECE) for size in sizes))
     like = loading.mode, os.path.abspath(loading.path)
-    return [_memmap(whole, (size,), "u1", offset, "C", like) for size, offset in zip(sizes, offsets)]
-
-
-def _is_on_disk(file: Any) -> bool:
-    """Whether a file object is a plain file of the system, so that it can be mapped."""
-    return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
+    return [_memmap(whole, (size,), "u1", offset, "C", like) for size, offset in zip(sizes, places)]
 
 
 class _IsJoblib(Exception):
@@ -1926,11 +1939,11 @@ def _read(file: Any, loading: _Loading) -> Any:
     if count:
         sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
         if loading.mode:
-            buffers = _map_buffers(file, sizes, start + after, loading)
+            buffers = _map_buffers(file, sizes, phase + after, start - phase, loading)
             if loading.mode == "r+" and not flags & _CHANGED:
                 _mark_changed(file, start, head, table)
         else:
-            buffers = _read_buffers(file, sizes, phase + after, pickled, not flags & _CHANGED)
+            buffers = _read_buffers(file, sizes, phase + after, start - phase, not flags & _CHANGED)
     return _unpickle(io.BytesIO(pickled), loading, iter(buffers))
 
 

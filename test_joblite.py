@@ -361,7 +361,8 @@ DIFFERENT_VALUES = {
     "nan in a set": [{decimal.Decimal("NaN"), 1}, {1, decimal.Decimal("NaN")}],
     "sets in dicts": [{"x": [{3, 1, 2}]}, {"x": [{2, 1, 3}]}],
     "nan": [float("nan"), copied(float("nan"))], "zero": [0.0], "minus zero": [-0.0], "surrogate": ["\ud800"],
-    "range": [range(3)], "slice": [slice(1, 2)], "decimal": [decimal.Decimal("1.0")], "date": [datetime.date(2020, 1, 1)],
+    "range": [range(3)], "slice": [slice(1, 2)], "decimal": [decimal.Decimal("1.0")],
+    "date": [datetime.date(2020, 1, 1)],
     "time": [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)], "path": [Path("a")], "enum": [Colour.RED],
     "other enum": [Colour.BLUE], "dataclass": [Point(1), Point(1)], "slots": [Slots(1, 2), Slots(1, 2)],
     "other slots": [Slots(2, 1)], "object": [Plain(a=1, b=2), Plain(b=2, a=1)], "other object": [Plain(a=1, b=3)],
@@ -373,14 +374,16 @@ DIFFERENT_VALUES = {
     "other ufunc": [np.subtract], "numpy function": [np.dot], "pattern": [re.compile("a")],
     "array": [ARRAY, ARRAY.copy(), copied(ARRAY), ARRAY[:, :], np.concatenate([ARRAY, ARRAY])[:4]],
     "fortran": [np.asfortranarray(ARRAY)], "shape": [ARRAY.reshape(6, 4)], "float32": [ARRAY.astype("f4")],
-    "big-endian": [ARRAY.astype(">f8")], "view": [ARRAY[:, ::2], ARRAY[:, ::2].copy()], "list of array": [ARRAY.tolist()],
+    "big-endian": [ARRAY.astype(">f8")], "view": [ARRAY[:, ::2], ARRAY[:, ::2].copy()],
+    "list of array": [ARRAY.tolist()],
     "reversed": [ARRAY[::-1], ARRAY[::-1].copy()], "0-d": [np.array(1.0)], "1-d": [np.array([1.0])],
     "scalar": [np.float64(1.0), copied(np.float64(1.0))], "scalar32": [np.float32(1.0)],
     "dates": [np.array(["2020-01-01"], "M8[D]"), copied(np.array(["2020-01-01"], "M8[D]"))],
     "deltas": [np.array([18262], "m8[D]")], "date scalar": [np.datetime64("2020-01-01")],
     "objects": [np.array(["a", {1}, None], object), copied(np.array(["a", {1}, None], object))],
     "masked": [np.ma.array([1, 2], mask=[0, 1]), copied(np.ma.array([1, 2], mask=[0, 1]))],
-    "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])], "matrix": [np.asmatrix([[1, 2]])],
+    "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])],
+    "matrix": [np.asmatrix([[1, 2]])],
     "subclass": [ARRAY.view(Tagged)], "dtype": [np.dtype("f8"), copied(np.dtype("f8"))],
     "fields": [np.dtype([("a", "f8"), ("b", "i4")]), copied(np.dtype([("a", "f8"), ("b", "i4")]))],
     "aligned fields": [np.dtype([("a", "i1"), ("b", "f8")], align=True)], "dtype of arrays": [np.dtype(("f8", 3))],
@@ -434,7 +437,8 @@ class TestSection2Hash:
             class Node: pass
             node = Node(); node.children = {Node(), Node()}
             for place, child in enumerate(sorted(node.children, key=id)): child.parent, child.place = node, place
-            values = [{"a", "b", 1, ("c",)}, frozenset("xyz"), {"k": {"a", "b"}, 2: Path("p")}, collections.Counter("abc"),
+            values = [{"a", "b", 1, ("c",)}, frozenset("xyz"), {"k": {"a", "b"}, 2: Path("p")},
+                      collections.Counter("abc"),
                       lambda x: x in {"a", "b"}, decimal.Decimal(1), Node, node, [node, {3: node}]]
             print([joblite.hash(value) for value in values])
             """
@@ -558,8 +562,9 @@ class TestSection2Hash:
             asked.append(obj)
             return "fingerprint" if obj is Point else None
 
-        plain, mixed = joblite._digest([Point(1), Point(2), copied]), joblite._digest([Point(1), Point(2), copied], name_of=name_of)
-        assert plain == joblite.hash([Point(1), Point(2), copied]) != mixed
+        value = [Point(1), Point(2), copied]
+        plain, mixed = joblite._digest(value), joblite._digest(value, name_of=name_of)
+        assert plain == joblite.hash(value) != mixed
         assert Point in asked and copied in asked
         assert joblite._digest([copied], name_of=name_of) == joblite.hash([copied])
 
@@ -608,7 +613,8 @@ class TestSection2Hash:
     def test_numpy_is_not_needed_and_not_imported(self):
         done = run_script("""
             import sys, datetime, joblite
-            print(joblite.hash([1, {"a": datetime.date(2020, 1, 1)}, {1, 2}, len, lambda: 0])[:4] != "", "numpy" in sys.modules)
+            print(joblite.hash([1, {"a": datetime.date(2020, 1, 1)}, {1, 2}, len, lambda: 0])[:4] != "",
+                  "numpy" in sys.modules)
             """)
         assert done.stdout.split() == ["True", "False"]
 
@@ -625,8 +631,10 @@ class TestSection2Hash:
         assert joblite.hash(whole) == joblite.hash(grown) == joblite.hash(rows) == joblite.hash(copied(whole))
         changed = whole.copy()
         changed.loc[1, "d"] = 5
-        names = {joblite.hash(frame) for frame in (whole, changed, whole[["b", "a", "c", "d"]], whole.rename(columns={"a": "z"}),
-                                                   whole.set_index("a"), whole.astype({"a": "f8"}), whole["a"], whole.index)}
+        names = {joblite.hash(frame) for frame in (whole, changed, whole[["b", "a", "c", "d"]],
+                                                   whole.rename(columns={"a": "z"}),
+                                                   whole.set_index("a"), whole.astype({"a": "f8"}), whole["a"],
+                                                   whole.index)}
         assert len(names) == 8
 
     @needs("pandas")
@@ -634,7 +642,8 @@ class TestSection2Hash:
         lambda pd: pd.Series([1, None], dtype="Int64"), lambda pd: pd.Series(["a", "b", "a"], dtype="category"),
         lambda pd: pd.Series(pd.to_datetime(["2020-01-01", None], utc=True)), lambda pd: pd.Series(["a", None]),
         lambda pd: pd.date_range("2020", periods=3), lambda pd: pd.MultiIndex.from_product([[1, 2], ["a", "b"]]),
-        lambda pd: pd.interval_range(0, 3), lambda pd: pd.Index(["x", "y"], name="n"), lambda pd: pd.Timestamp("2020-01-01"),
+        lambda pd: pd.interval_range(0, 3), lambda pd: pd.Index(["x", "y"], name="n"),
+        lambda pd: pd.Timestamp("2020-01-01"),
         lambda pd: pd.Series([1, 2], dtype="Sparse[int]"), lambda pd: pd.period_range("2020", periods=2, freq="M"),
     ])
     def test_pandas_values_have_one_name_each(self, make):
@@ -647,7 +656,8 @@ class TestSection2Hash:
     def test_range_index_is_named_like_its_numbers(self):
         import pandas as pd
 
-        assert joblite.hash(pd.RangeIndex(3)) == joblite.hash(pd.Index([0, 1, 2])) != joblite.hash(pd.Index([0.0, 1, 2]))
+        assert joblite.hash(pd.RangeIndex(3)) == joblite.hash(pd.Index([0, 1, 2])) != joblite.hash(pd.Index([0.0, 1,
+                                                                                                             2]))
 
     @needs("torch")
     def test_tensors_are_named_by_content(self):
@@ -726,18 +736,28 @@ class Holder:
 
 
 ARRAYS = {
-    "contiguous": ARRAY, "fortran": np.asfortranarray(ARRAY), "strided": ARRAY[:, ::2], "reversed": ARRAY[::-1], "transposed": ARRAY.T,
-    "3-d strided": np.arange(60.0).reshape(3, 4, 5)[::2, :, 1:4], "broadcast": np.broadcast_to(ARRAY[0], (3, 6)), "0-d": np.array(1.5),
-    "empty": np.zeros((0, 3)), "big-endian": ARRAY.astype(">f8"), "complex": ARRAY + 1j, "bool": ARRAY > 3, "text": np.array(["a", "bcd"]),
-    "bytes": np.array([b"a", b"bcd"]), "dates": np.array(["2020-01-01", "NaT"], "M8[ns]"), "deltas": np.array([1, 2], "m8[D]"),
-    "records": np.array([(1, 2.0), (3, 4.0)], "i1,f8"), "records of objects": np.array([(1, "a")], "i1,O"), "half": ARRAY.astype("f2"),
-    "objects": np.array([1, "a", None, [ARRAY]], object), "void": np.zeros(3, "V5"), "read-only": np.frombuffer(b"12345678", "f8"),
+    "contiguous": ARRAY, "fortran": np.asfortranarray(ARRAY), "strided": ARRAY[:, ::2], "reversed": ARRAY[::-1],
+    "transposed": ARRAY.T,
+    "3-d strided": np.arange(60.0).reshape(3, 4, 5)[::2, :, 1:4], "broadcast": np.broadcast_to(ARRAY[0], (3, 6)),
+    "0-d": np.array(1.5),
+    "empty": np.zeros((0, 3)), "big-endian": ARRAY.astype(">f8"), "complex": ARRAY + 1j, "bool": ARRAY > 3,
+    "text": np.array(["a", "bcd"]),
+    "bytes": np.array([b"a", b"bcd"]), "dates": np.array(["2020-01-01", "NaT"], "M8[ns]"),
+    "deltas": np.array([1, 2], "m8[D]"),
+    "records": np.array([(1, 2.0), (3, 4.0)], "i1,f8"), "records of objects": np.array([(1, "a")], "i1,O"),
+    "half": ARRAY.astype("f2"),
+    "objects": np.array([1, "a", None, [ARRAY]], object), "void": np.zeros(3, "V5"),
+    "read-only": np.frombuffer(b"12345678", "f8"),
 }
 VALUES = {
-    "none": None, "int": BIG, "text": "\ud800é", "list": [1, [2, (3,)]], "dict": {"a": {1, 2}}, "object": Plain(a=1, b=[2]),
-    "arrays in an object": Plain(a=ARRAY, b=[ARRAY, {"c": ARRAY[::2]}]), "function": copied, "masked": np.ma.array([1, 2], mask=[0, 1]),
-    "matrix": np.asmatrix([[1, 2]]), "subclass": ARRAY.view(Tagged), "scalar": np.float32(1), "dtype": np.dtype("i1,f8"),
-    "many arrays": [np.full(number % 7, number) for number in range(500)], "foreign buffers": Plain(a=foreign_buffers(3)), **ARRAYS,
+    "none": None, "int": BIG, "text": "\ud800é", "list": [1, [2, (3,)]], "dict": {"a": {1, 2}},
+    "object": Plain(a=1, b=[2]),
+    "arrays in an object": Plain(a=ARRAY, b=[ARRAY, {"c": ARRAY[::2]}]), "function": copied,
+    "masked": np.ma.array([1, 2], mask=[0, 1]),
+    "matrix": np.asmatrix([[1, 2]]), "subclass": ARRAY.view(Tagged), "scalar": np.float32(1),
+    "dtype": np.dtype("i1,f8"),
+    "many arrays": [np.full(number % 7, number) for number in range(500)],
+    "foreign buffers": Plain(a=foreign_buffers(3)), **ARRAYS,
 }
 SAMPLE = {"text": ["some text", 1.5, None], "array": np.arange(300.0), "more": [np.arange(7, dtype="i2"), b"bytes"]}
 METHODS = ["zlib", "gzip", "bz2", "lzma", "xz", pytest.param("lz4", marks=needs("lz4")),
@@ -746,9 +766,10 @@ TOOLS = {"gzip": ["gzip", "-dc"], "bz2": ["bzip2", "-dc"], "xz": ["xz", "-dc"], 
          "zstd": ["zstd", "-dc"], "lz4": ["lz4", "-dc"], "zlib": [sys.executable, "-c",
          "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))"]}
 
-# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside), 0.13.2 (3.7), 1.0.1 (3.8), 1.2.0 (3.9) and 1.6.0
-# (3.11), as <version>/<value>.<kind>. Each was made in a fresh environment of that version by `joblib.dump(value, path)` for
-# the values of OLD_VALUES and, for "nested" and kinds other than "pkl", `compress=(kind, 3)` (0.8.4: `compress=3`).
+# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside), 0.13.2 (3.7), 1.0.1 (3.8), 1.2.0 (3.9) and
+# 1.6.0 (3.11), as <version>/<value>.<kind>. Each was made in a fresh environment of that version, numpy 1.13 to 2.4,
+# by `joblib.dump(value, path)` for the values of OLD_VALUES and, for kinds other than "pkl", `compress=(kind, 3)`
+# (0.8.4: `compress=3`). An archive of them, packed with xz.
 OLD_VALUES = {
     "plain": {"a": [1, 2.5, "x"], "b": (None, True, b"y")},
     "c": np.arange(12.0).reshape(3, 4), "f": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
@@ -929,7 +950,7 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("compress", [0, "gzip", "bz2"])
     def test_every_kind_of_file_object(self, compress, tmp_path):
-        """In memory, on disk with and without buffer, one that only writes and reads in small bits, a pipe, a socket."""
+        """In memory, on disk with and without buffer, one that only writes and reads in small bits."""
         memory = io.BytesIO()
         assert joblite.dump(SAMPLE, memory, compress=compress) is None
         assert same(joblite.load(memory), SAMPLE)  # it stands at its end: rewound
@@ -977,6 +998,18 @@ class TestSection3Files:
                     found = joblite.load(file, mmap_mode=mode)
                     assert joblite.hash(found, coerce_mmap=True) == joblite.hash(value)
 
+    @pytest.mark.parametrize("mode", [None, "r"])
+    def test_a_value_that_was_moved_inside_a_file(self, mode, tmp_path):
+        """Bytes of a dump copied to any place of another file are still a value, small or big."""
+        for value in ([ARRAY, ARRAY[::2]], [np.arange(5_000_000.0), ARRAY]):
+            memory = io.BytesIO()
+            joblite.dump(value, memory)
+            with open(tmp_path / "file", "w+b") as file:
+                file.write(b"thirteen more" + memory.getvalue())
+                file.seek(13)
+                found = joblite.load(file, mmap_mode=mode)
+                assert joblite.hash(found, coerce_mmap=True) == joblite.hash(value)
+
     @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
     def test_files_that_compress_themselves(self, opener, tmp_path):
         """A GzipFile and the like are written to and read from as they are, not compressed twice."""
@@ -1005,15 +1038,20 @@ class TestSection3Files:
                 assert same(joblite.load(io.BytesIO(content)), value)
 
     @pytest.mark.parametrize(("compress", "name", "expected"), [
-        (0, "", None), (False, "", None), (None, "", None), (True, "", ("zlib", 3)), (7, "", ("zlib", 7)), ("gzip", "", ("gzip", 3)),
+        (0, "", None), (False, "", None), (None, "", None), (True, "", ("zlib", 3)), (7, "", ("zlib", 7)),
+        ("gzip", "", ("gzip", 3)),
         (("xz", 9), "", ("xz", 9)), (["bz2", 1], "", ("bz2", 1)), (("xz", 0), "", None), (0, "a.gz", ("gzip", 3)),
-        (True, "a.bz2", ("bz2", 3)), (5, "a.xz", ("xz", 5)), ("lzma", "a.gz", ("lzma", 3)), (("zlib", 2), "a.gz", ("zlib", 2)),
-        (0, "a.pkl", None), (0, "gz", None), (0, "a.z", ("zlib", 3)), (0, "a.zst", ("zstd", 3)), (0, "a.lz4", ("lz4", 3)),
+        (True, "a.bz2", ("bz2", 3)), (5, "a.xz", ("xz", 5)), ("lzma", "a.gz", ("lzma", 3)),
+        (("zlib", 2), "a.gz", ("zlib", 2)),
+        (0, "a.pkl", None), (0, "gz", None), (0, "a.z", ("zlib", 3)), (0, "a.zst", ("zstd", 3)),
+        (0, "a.lz4", ("lz4", 3)),
     ])
     def test_what_compress_means(self, compress, name, expected):
         assert joblite._parse_compress(compress, name) == expected
 
-    @pytest.mark.parametrize("compress", [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3"), {}])
+    @pytest.mark.parametrize("compress",
+                             [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3"),
+                              {}])
     def test_wrong_compress_is_refused_with_the_valid_values(self, compress, tmp_path):
         with pytest.raises(ValueError, match=r"compress: expected .*(0 to 9|zlib, gzip, bz2|pair).*got"):
             joblite.dump(1, tmp_path / "value", compress=compress)
@@ -1052,7 +1090,8 @@ class TestSection3Files:
 
         try:
             joblite.register_compressor("mine", Wrapper())
-            for options, name in (({"compress": "mine"}, "value"), ({"compress": ("mine", 9)}, "value"), ({}, "value.mine")):
+            kinds = (({"compress": "mine"}, "value"), ({"compress": ("mine", 9)}, "value"), ({}, "value.mine"))
+            for options, name in kinds:
                 joblite.dump(SAMPLE, tmp_path / name, **options)
                 assert gzip.decompress((tmp_path / name).read_bytes()).startswith(b"\x89PYO")
                 assert same(joblite.load(tmp_path / name), SAMPLE)
@@ -1075,10 +1114,13 @@ class TestSection3Files:
         value = Plain(a=ARRAY, b=[np.arange(5, dtype="i1"), {"c": np.asfortranarray(ARRAY)}, np.arange(3), ARRAY[::2]])
         joblite.dump(value, path)
         found = joblite.load(path, mmap_mode=mode)
-        for array, source in ((found.a, value.a), (found.b[0], value.b[0]), (found.b[1]["c"], value.b[1]["c"]), (found.b[3], value.b[3])):
+        pairs = [(found.a, value.a), (found.b[1]["c"], value.b[1]["c"])]
+        pairs += [(found.b[0], value.b[0]), (found.b[3], value.b[3])]
+        for array, source in pairs:
             assert type(array) is np.memmap and array.mode == ("r+" if mode == "w+" else mode)
             assert array.offset % 64 == 0 and array.ctypes.data % 16 == 0 and array.filename == str(path)
-            assert array.flags.writeable == (mode != "r") and same(np.array(array, order="A"), np.array(source, order="A"))
+            assert array.flags.writeable == (mode != "r") and same(np.array(array, order="A"),
+                                                                   np.array(source, order="A"))
             raw = path.read_bytes()[array.offset:array.offset + array.nbytes]
             assert raw == source.tobytes("A")
 
@@ -1181,7 +1223,7 @@ class TestSection3Files:
 
     @posix
     def test_a_folder_that_takes_no_new_files(self, tmp_path):
-        """A file that may be written in a folder that may not is written in place; without the right, an error names it."""
+        """A file that may be written in a folder that may not is written in place; else an error names it."""
         folder = tmp_path / "folder"
         folder.mkdir()
         joblite.dump(1, folder / "value")
@@ -1226,7 +1268,8 @@ class TestSection3Files:
         """The error of the system, the old file whole, no partial file, no thread left."""
         small = tmp_path / "small"
         small.mkdir()
-        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True).returncode:
+        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small],
+                                          capture_output=True).returncode:
             pytest.skip("cannot mount a small file system here")
         try:
             joblite.dump("old", small / "value")
@@ -1317,10 +1360,13 @@ class TestSection3Files:
         assert found >= 195
 
     @pytest.mark.parametrize(("content", "reason"), [
-        (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"), (b"\x80", "neither"),
+        (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"),
+        (b"\x80", "neither"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither"), (b"\x1f\x8bnonsense", "damaged"), (b"x\x9cnonsense", "damaged"),
-        (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "damaged"), (b"\x89PYO\r\n\x1a\n", "cut short"),
-        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"), (b"cnowhere\nname\n.", "neither|nowhere"),
+        (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "damaged"),
+        (b"\x89PYO\r\n\x1a\n", "cut short"),
+        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"),
+        (b"cnowhere\nname\n.", "neither|nowhere"),
     ])
     def test_foreign_and_damaged_files_are_one_kind_of_error(self, content, reason, tmp_path):
         (tmp_path / "value").write_bytes(content)
@@ -1381,7 +1427,7 @@ class TestSection3Files:
     # ---- files of others
 
     def test_reads_the_files_of_old_joblibs(self, old_files):
-        """More than 40 files of five versions, every compressor, arrays beside the file included; joblib is not imported."""
+        """More than 40 files of five versions, every compressor, arrays in files beside; joblib is not imported."""
         paths = [path for path in sorted(old_files.glob("*/*")) if not re.search(r"_\d\d\.npy", path.name)]
         for path in paths:
             assert same(joblite.load(path), OLD_VALUES[path.name.partition(".")[0]]), path
@@ -1404,7 +1450,8 @@ class TestSection3Files:
             assert same(joblite.load(path, trusted=False), OLD_VALUES[path.name.partition(".")[0]]), path
 
     def test_cut_old_files_are_found(self, old_files, tmp_path):
-        for source in (old_files / "1.6.0" / "nested.pkl", old_files / "1.6.0" / "nested.zlib", old_files / "0.8.4" / "nested.zlib"):
+        for source in (old_files / "1.6.0" / "nested.pkl", old_files / "1.6.0" / "nested.zlib",
+                       old_files / "0.8.4" / "nested.zlib"):
             data = source.read_bytes()
             for length in range(0, len(data) - 1, 7):
                 (tmp_path / "value").write_bytes(data[:length])
@@ -1425,13 +1472,17 @@ class TestSection3Files:
             joblib.dump(value, tmp_path / "value")
             expected = joblib.load(tmp_path / "value")
             found = joblite.load(tmp_path / "value")
-            assert found == expected if name == "foreign buffers" else same(found, expected) or type(value) is not type(expected)
+            if name == "foreign buffers":
+                assert found == expected
+            elif name != "matrix":  # with numpy 2 it is an array to joblib
+                assert same(found, expected)
 
     @needs("pandas")
     def test_pandas_values_come_back(self, tmp_path):
         import pandas as pd
 
-        frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.to_datetime(["2020", "2021"]), "d": pd.Categorical(["u", "v"])})
+        frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.to_datetime(["2020", "2021"]),
+                              "d": pd.Categorical(["u", "v"])})
         for compress in (0, 3):
             pd.testing.assert_frame_equal(round_trip(frame, tmp_path, compress=compress), frame)
         joblite.dump(pd.DataFrame(np.arange(10.0).reshape(5, 2)), tmp_path / "frame")
@@ -1451,7 +1502,8 @@ class TestSection3Files:
     # ---- trust
 
     @pytest.mark.parametrize("name", [name for name in VALUES if name not in
-                                      ("object", "arrays in an object", "function", "foreign buffers", "masked", "matrix", "subclass")])
+                                      ("object", "arrays in an object", "function", "foreign buffers", "masked",
+                                       "matrix", "subclass")])
     def test_plain_data_needs_no_trust(self, name, tmp_path):
         for protocol in (3, 5):
             joblite.dump(VALUES[name], tmp_path / "value", protocol=protocol)
@@ -1459,20 +1511,29 @@ class TestSection3Files:
             assert (found == VALUES[name]).all() if name == "big-endian" else same(found, VALUES[name]), protocol
 
     def test_plain_data_of_the_standard_library_needs_no_trust(self, tmp_path):
-        value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1), decimal.Decimal("1.5"), 1j,
+        value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1),
+                 decimal.Decimal("1.5"), 1j,
                  fractions.Fraction(1, 3), uuid.UUID(int=5), collections.OrderedDict(a=1), collections.deque([1], 3),
-                 collections.defaultdict(list, a=[1]), collections.Counter("aab"), range(3), slice(1), bytearray(b"x"), {1}, frozenset([2]),
-                 np.datetime64("2020-01-01"), np.float32(1), np.dtype("i1,f8"), np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))])]
+                 collections.defaultdict(list, a=[1]), collections.Counter("aab"), range(3), slice(1), bytearray(b"x"),
+                 {1}, frozenset([2]),
+                 np.datetime64("2020-01-01"), np.float32(1), np.dtype("i1,f8"),
+                 np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))])]
         joblite.dump(value, tmp_path / "value")
         assert same(joblite.load(tmp_path / "value", trusted=False), value)
 
     @pytest.mark.parametrize(("value", "name"), [
-        (Attack(os.system, "touch EVIL"), "posix.system|nt.system"), (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
-        (Attack(getattr, Attack, "__init__"), "builtins.getattr"), (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
-        (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"), (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
-        (np.array([Attack(os.system, "touch EVIL")], object), "system"), (np.array([(1, Attack(os.system, "x"))], "i1,O"), "system"),
-        ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"), (collections.defaultdict(os.getpid), "getpid"),
-        (Plain(a=1), "test_joblite.Plain"), (copied, "test_joblite.copied"), (np.ma.array([1]), "numpy.ma"), (Path("a"), "pathlib"),
+        (Attack(os.system, "touch EVIL"), "posix.system|nt.system"),
+        (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
+        (Attack(getattr, Attack, "__init__"), "builtins.getattr"),
+        (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
+        (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"),
+        (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
+        (np.array([Attack(os.system, "touch EVIL")], object), "system"),
+        (np.array([(1, Attack(os.system, "x"))], "i1,O"), "system"),
+        ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"),
+        (collections.defaultdict(os.getpid), "getpid"),
+        (Plain(a=1), "test_joblite.Plain"), (copied, "test_joblite.copied"), (np.ma.array([1]), "numpy.ma"),
+        (Path("a"), "pathlib"),
         (operator.attrgetter("a"), "operator.attrgetter"), (threading.Thread, "threading.Thread"),
     ])
     def test_attacks_are_refused(self, value, name, tmp_path, monkeypatch):
@@ -1495,12 +1556,17 @@ class TestSection3Files:
         assert not os.path.exists("EVIL")
 
     @pytest.mark.parametrize(("opcodes", "what"), [
-        (b"cdecimal\nDecimal.from_float\n.", "from_float"), (b"cdatetime\nsys\n.", "datetime.sys"), (b"\x80\x04\x8c\x08datetime\x8c\x0bsys.modules\x93.", "sys.modules"),
+        (b"cdecimal\nDecimal.from_float\n.", "from_float"), (b"cdatetime\nsys\n.", "datetime.sys"),
+        (b"\x80\x04\x8c\x08datetime\x8c\x0bsys.modules\x93.", "sys.modules"),
         (b"cuuid\nUUID\n(N}(Vint\nI5\nutb.", "changes"),  # the state of a class: sets its attributes
-        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV|\nNNNI-1\nI-1\nI63\ntb.", None),  # flags that say the numbers are objects
-        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntRI0\ntsI8\nI1\nI0\ntb.", None),
-        (b"cnumpy\nndarray\n(I1\ntR.", "neither"), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"), (b"\x80\x02\x82\x01.", "extension code"),
-        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV<\nNNNI-1\nI-1\nI0\ntb0g0\n(I3\nV>\nNNNI-1\nI-1\nI0\ntb.", "in use"),
+        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV|\nNNNI-1\nI-1\nI63\ntb.", None),
+         # flags that say the numbers are objects
+        (b"cnumpy\ndtype\n(VV8\nI0\nI1\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntR"
+         b"I0\ntsI8\nI1\nI0\ntb.", None),  # and of fields
+        (b"cnumpy\nndarray\n(I1\ntR.", "neither"), (b"cnumpy\ndtype\n(cnumpy\ndtype\nI0\nI1\ntR.", "makes a dtype"),
+        (b"\x80\x02\x82\x01.", "extension code"),
+        (b"cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp0\n(I3\nV<\nNNNI-1\nI-1\nI0\ntb0g0\n(I3\nV>\nNNNI-1\nI-1\nI0\ntb.",
+         "in use"),
     ])
     def test_tricks_of_hand_made_pickles(self, opcodes, what, tmp_path):
         """Nested names, changed classes, false dtypes, the extension registry: refused, or made harmless by numpy."""
@@ -1515,7 +1581,8 @@ class TestSection3Files:
     def test_trusted_list_adds_classes_by_object_or_name(self, tmp_path):
         joblite.dump([Plain(a=1), Slots(1, 2)], tmp_path / "value")
         assert joblite.load(tmp_path / "value", trusted=[Plain, "test_joblite.Slots"])[0] == Plain(a=1)
-        with pytest.raises(joblite.UntrustedObjectError, match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]"):
+        with pytest.raises(joblite.UntrustedObjectError,
+                           match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]"):
             joblite.load(tmp_path / "value", trusted=[Plain])
         with pytest.raises(ValueError, match="trusted: expected True, False, or a list"):
             joblite.load(tmp_path / "value", trusted="test_joblite.Plain")
@@ -1531,7 +1598,8 @@ class TestSection3Files:
     @posix
     def test_a_big_array_is_never_doubled(self, tmp_path):
         """Dump, load, map and hash of 3 GB: peak memory under 1.2 times the array, strided ones and hash included."""
-        available = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
+        available = int(re.search(r"MemAvailable:\s+(\d+)",
+                                  Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
         if available < 8e6 or shutil.disk_usage(tmp_path).free < 8e9:
             pytest.skip("needs 8 GB of free memory and of disk")
         code = """
@@ -1541,7 +1609,8 @@ class TestSection3Files:
             nbytes = 3 * 10**9
             if step in ("dump", "hash", "strided"):
                 array = np.ones(nbytes // 8) if step != "strided" else np.ones(nbytes // 8).reshape(-1, 4)[:, 1:3]
-                joblite.hash(array) if step == "hash" else joblite.dump(array, path + ("2" if step == "strided" else ""))
+                joblite.hash(array) if step == "hash" else joblite.dump(array,
+                                                                        path + ("2" if step == "strided" else ""))
             else:
                 array = joblite.load(path, mmap_mode="c" if step == "map" else None)
                 assert array.shape == (nbytes // 8,) and array[-1] == 1
