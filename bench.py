@@ -12,10 +12,10 @@ Then come the scenarios: a row for each contestant that is installed (joblib, lo
     median, p10..p90   of the rounds; contestants take turns, so a slow moment of the machine hits all alike
     vs joblib          median over joblib's median: below 1 is faster than joblib
     vs best            median over that of the best other library (a floor, printed as "= ...", is no library)
-    right              whether the answer was checked and is right; a wrong one makes the exit code 1, slowness never does
+    right              whether the answer is right; a wrong one makes the exit code 1, slowness never does
     noisy              the middle 80 % of the rounds spread over more than the median itself: read it with care
 
-What the numbers cannot tell: your tasks are not these. Ratios hold better than times, and on a busy machine neither does.
+What the numbers cannot tell: your tasks are not these. Ratios hold better than times; on a busy machine neither does.
 """
 # /// script
 # requires-python = ">=3.10"
@@ -218,7 +218,7 @@ def main_job(quick: bool) -> list[dict]:
             lambda: Parallel(CORES, backend="threading")(delayed(single_count)(*piece) for piece in pieces),
         f"joblite, {CORES} processes": lambda: Parallel(CORES)(delayed(single_count)(*piece) for piece in pieces),
     }
-    print(f"The sum of 1 .. {iterations - 1:,} in {len(pieces)} pieces, on {CORES} workers (the start of them included):")
+    print(f"The sum of 1 .. {iterations - 1:,} in {len(pieces)} pieces, on {CORES} workers (their start included):")
     rows: list[dict] = []
     for name, func in ways.items():
         begun = time.perf_counter()

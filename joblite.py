@@ -52,7 +52,7 @@ from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, reduce
 from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
-TYPE_CHECKING = False  # what type checkers take for true; importing `typing` for it would cost as much as this whole file
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
@@ -1390,9 +1390,9 @@ def _pickler(kind: Any, table: dict[type, Any], sink: _Sink, protocol: int, take
         pickler = _module("pickle").Pickler(sink, protocol, buffer_callback=take_or_none)
         pickler.dispatch_table = {**copyreg.dispatch_table, **table}
         return pickler
-    own = getattr(kind, "dispatch_table", None)
-    own = own if hasattr(own, "items") else copyreg.dispatch_table
-    return type(kind.__name__, (kind,), {"dispatch_table": {**own, **table}})(sink, protocol, buffer_callback=take_or_none)
+    own: Any = getattr(kind, "dispatch_table", None)
+    merged = {**(own if hasattr(own, "items") else copyreg.dispatch_table), **table}
+    return type(kind.__name__, (kind,), {"dispatch_table": merged})(sink, protocol, buffer_callback=take_or_none)
 
 
 def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tuple[list[Any], list[Any]]:
@@ -1632,7 +1632,8 @@ def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[i
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
     checks = _Checks(sum(sizes))
-    places = _places(file, sizes, place, shift) if checks.workers and _is_on_disk(file) and hasattr(os, "preadv") else []
+    by_threads = checks.workers and _is_on_disk(file) and hasattr(os, "preadv")
+    places = _places(file, sizes, place, shift) if by_threads else []
     buffers = []
     try:
         for number, size in enumerate(sizes):
@@ -3967,6 +3968,11 @@ def _reduce_module(module: ModuleType) -> Any:
     return NotImplemented
 
 
+def _space_token(space: dict[str, Any]) -> str:
+    """A name for a dict of globals that no other process uses for another one."""
+    return space.get(_SPACE) or f"{os.getpid()}-{id(space)}"
+
+
 def _enter_space(token: str, name: str) -> dict[str, Any]:
     """The globals dict that stands here for the one called `token` at home."""
     spaces = _here.spaces
@@ -3997,11 +4003,6 @@ class _Space:
         return _enter_space, (_space_token(self.space), self.module)
 
 
-def _space_token(space: dict[str, Any]) -> str:
-    """A name for a dict of globals that no other process uses for another one."""
-    return space.get(_SPACE) or f"{os.getpid()}-{id(space)}"
-
-
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
     """The globals that a function names, and the submodules it reaches through them."""
     space, used, modules = func.__globals__, {}, []
@@ -4028,8 +4029,6 @@ def _reduce_cell(cell: CellType) -> Any:
 
 
 def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
-    import marshal
-
     return FunctionType(marshal.loads(code), space, closure=cells)
 
 
@@ -4052,9 +4051,14 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
 
 
-def _reduce_function(func: FunctionType, space: _Space) -> Any:
-    import marshal
+def _is_filled(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # a variable that is not assigned yet
+        return False
 
+
+def _reduce_function(func: FunctionType, space: _Space) -> Any:
     used, modules = ({}, []) if space.by_name else _globals_of(func)
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
     if sys.version_info < (3, 14):  # from there on annotations are computed when asked for, by a function of their own
@@ -4063,14 +4067,6 @@ def _reduce_function(func: FunctionType, space: _Space) -> Any:
     filled = [(cell, cell.cell_contents) for cell in cells if _is_filled(cell)]
     state = {"globals": used, "modules": modules, "cells": filled, "dict": func.__dict__, "attributes": attributes}
     return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
-
-
-def _is_filled(cell: CellType) -> bool:
-    try:
-        cell.cell_contents
-    except ValueError:  # a variable that is not assigned yet
-        return False
-    return True
 
 
 def _class_token(cls: type) -> str:
@@ -4130,7 +4126,7 @@ def _reduce_class(cls: Any) -> Any:
         members = {name: member._value_ for name, member in cls.__members__.items()}
         state = {name: value for name, value in vars(cls).items() if name not in members
                  and (not name.startswith("_") or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
-        made = (_make_enum, (token, type(cls), cls.__name__, cls.__bases__, members))
+        made: Any = (_make_enum, (token, type(cls), cls.__name__, cls.__bases__, members))
     else:
         slots = vars(cls).get("__slots__", ())
         slots = (slots,) if isinstance(slots, str) else tuple(slots)
@@ -4163,6 +4159,15 @@ def _reduce_lru_cache(cached: Any) -> Any:
     return _rebuild_lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
 
 
+_HIDDEN_TYPES = {kind.__qualname__: kind for kind in (  # what they are called in builtins, where nobody finds them
+    CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType, type(len))}
+
+def _hidden_type(name: str) -> type:
+    return _HIDDEN_TYPES[name]
+
+def _fill_property(prop: Any, state: dict[str, Any]) -> None:
+    prop.attrname = state["attrname"]
+
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     ModuleType: _reduce_module,
     CellType: _reduce_cell,
@@ -4175,17 +4180,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
 }
-_HIDDEN_TYPES = {kind.__qualname__: kind for kind in (  # what they are called in builtins, where nobody finds them
-    CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType, type(len))}
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
-
-
-def _hidden_type(name: str) -> type:
-    return _HIDDEN_TYPES[name]
-
-
-def _fill_property(prop: Any, state: dict[str, Any]) -> None:
-    prop.attrname = state["attrname"]
 
 
 class _Packer(Pickler):
@@ -4254,7 +4249,7 @@ def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
     leaves out is left to cloudpickle's reducers, if that package is installed."""
     try:
         return _pack_with(packer, value)
-    except Exception:  # noqa: BLE001 - a __reduce__ of the user may raise anything
+    except Exception:  # a __reduce__ of the user may raise anything
         try:
             from cloudpickle import CloudPickler  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ImportError:
@@ -4299,11 +4294,11 @@ def _guilty_path(value: Any, packer: type[_Packer], path: str = "", seen: frozen
     for text, part in _parts(value) if id(value) not in seen and len(seen) < 50 else ():
         try:
             _pack(part, packer)
-        except Exception:  # noqa: BLE001 - whatever it raises, this part is on the path
+        except Exception:  # whatever it raises, this part is on the path
             return _guilty_path(part, packer, path + text, seen | {id(value)})
     try:
         _pack(value, packer)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # as above
         return f"{path} is a {type(value).__qualname__}: {error}"
     return f"{path} (each part alone can be pickled)"
 
@@ -4341,24 +4336,9 @@ def _revive_error(cls: type[BaseException], args: tuple[Any, ...], attributes: d
 def _try_pack(value: Any) -> bool:
     try:
         _unpack(_pack(value, _AnswerPacker))
-    except Exception:  # noqa: BLE001 - the question is whether it can be packed at all
+    except Exception:  # the question is whether it can be packed at all
         return False
     return True
-
-
-def _pack_error(error: BaseException) -> list[Any] | None:
-    """The frames of an exception as its own type, without what cannot be pickled of it; None if that fails too."""
-    plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
-    args = tuple(arg if _try_pack(arg) else repr(arg) for arg in error.args)
-    for rebuilt in (error, _Revival(error, args, plain)):
-        try:
-            frames = _pack(rebuilt, _AnswerPacker)
-            again = _unpack(frames)
-            if type(again) is type(error) and str(again) == str(error):
-                return [bytes(frame) for frame in frames]
-        except Exception:  # noqa: BLE001 - its own pickling may fail in any way: then the next form
-            continue
-    return None
 
 
 class _Revival:
@@ -4372,6 +4352,28 @@ class _Revival:
         return _revive_error, (type(error), args, attributes)
 
 
+def _pack_error(error: BaseException) -> list[Any] | None:
+    """The frames of an exception as its own type, without what cannot be pickled of it; None if that fails too."""
+    plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
+    args = tuple(arg if _try_pack(arg) else repr(arg) for arg in error.args)
+    for rebuilt in (error, _Revival(error, args, plain)):
+        try:
+            frames = _pack(rebuilt, _AnswerPacker)
+            again = _unpack(frames)
+            if type(again) is type(error) and str(again) == str(error):
+                return [bytes(frame) for frame in frames]
+        except Exception:  # its own pickling may fail in any way: then the next form
+            continue
+    return None
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a __str__ of the user may raise anything
+        return repr(error.args)
+
+
 def _describe_error(error: BaseException) -> _Described:
     """What is sent of an error: its type's name, message, traceback, and the error itself where possible."""
     import traceback
@@ -4381,19 +4383,12 @@ def _describe_error(error: BaseException) -> _Described:
     return (f"{type(error).__module__}.{type(error).__qualname__}", _text_of(error), text, _pack_error(error))
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a __str__ of the user may raise anything
-        return repr(error.args)
-
-
 def _restore_error(described: _Described) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
     name, message, text, frames = described
     try:
         error = _unpack(frames) if frames else None
-    except Exception:  # noqa: BLE001 - its class may not exist here, or refuse
+    except Exception:  # its class may not exist here, or refuse
         error = None
     if not isinstance(error, BaseException):
         error = RuntimeError(f"{name}: {message}")
@@ -4429,19 +4424,18 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     |============= this process =============|== socket ==|===== worker =====|
 #     submit(job) -> queue -> crew  ------------ parcel --------->  unpack, run
 #     wait() <- outcome  <--- crew  <----------- parcel ----------  pack
-#                             the one thread that drives a crew reads, writes and ends its workers:
-#                             the caller's own, or for a generator a deputy, so that work goes on while the reader is away
-#     crew: the workers one run has, leased from a shelf of idle ones and put back at its end
-#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when this
-#     process is gone
-#     page: 40 bytes shared with a worker: job at work, task at work, its start; job to interrupt, job to give tasks back
+#
+#     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
+#     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
+#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
+#     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
-#   1. One job at a time per worker: a crash, a timeout or a kill has one task to blame.  test_killed_worker_fails_one_task
-#   2. A run that ends early leaves no task running in a process.                test_error_ends_running_tasks
-#   3. When this process is gone, for any reason, so is every process of ours.   test_no_process_outlives_a_killed_caller
-#   4. Nothing here keeps the interpreter from exiting.                          test_exit_does_not_wait_for_a_stuck_task
-#   5. A worker that dies idle is not noticed.                                   test_idle_death_is_not_noticed
+#   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.  test_killed_worker_fails_one_task
+#   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
+#   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
+#   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
+#   5. A worker that dies idle is not noticed.                               test_idle_death_is_not_noticed
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
@@ -4525,7 +4519,7 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
         mark[1] = place
         try:
             values.append(func(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - also SystemExit and KeyboardInterrupt end only their task
+        except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
             errors[len(values)] = error
             values.append(None)
             if not keep_going or isinstance(error, KeyboardInterrupt):
@@ -4545,6 +4539,21 @@ _PAGE_NBYTES = 40
 
 
 _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
+
+
+def _join(frames: Sequence[Any]) -> bytes:
+    """Frames as one bytes object, for wires that carry only that."""
+    sizes = [memoryview(frame).nbytes for frame in frames]
+    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
+
+
+def _split(data: bytes) -> list[Any]:
+    count = struct.unpack_from("<I", data)[0]
+    at, frames = 4 + 8 * count, []
+    for size in struct.unpack_from(f"<{count}Q", data, 4):
+        frames.append(data[at:at + size])
+        at += size
+    return frames
 
 
 class _Channel:
@@ -4575,7 +4584,8 @@ class _Channel:
             data += self._more(_AT_ONCE)
         count = struct.unpack_from("<I", data)[0]
         sizes = struct.unpack_from(f"<{count}Q", data, 4)
-        at, frames = 4 + 8 * count, []
+        at = 4 + 8 * count
+        frames: list[Any] = []
         for size in sizes:
             if at + size <= len(data):
                 frames.append(data[at:at + size])
@@ -4620,6 +4630,53 @@ _AGAIN = b"again"  # what is said to a worker whose answer could not be unpickle
 _PLAIN_TYPES = frozenset((int, float, bool, str, bytes, complex, type(None)))  # values that can always be unpickled
 
 
+def _pack_value(value: Any) -> tuple[bool, list[Any]]:
+    """One result: (False, its frames), or (True, the frames of a description of why it cannot be packed)."""
+    try:
+        return False, _pack_or_explain(value, "the result", _AnswerPacker)
+    except PicklingError as error:
+        return True, _pack(_describe_error(error))
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # closed, missing, or nobody reads: not our matter
+            pass
+
+
+def _world() -> tuple[Any, ...]:
+    """What of this process a task may depend on: current directory, import path, command line, environment, and the
+    key of multiprocessing's managers."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was deleted
+        folder = ""
+    environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
+    multiprocessing = _loaded("multiprocessing.process")
+    key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
+    return folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key
+
+
+def _enter_world(world: tuple[Any, ...], limits: dict[str, str]) -> None:
+    """Take over the caller's world; `limits` are variables that hold unless the caller has set them."""
+    folder, sys.path[:], sys.argv[:], environ, key = world
+    if folder:
+        try:
+            os.chdir(folder)
+        except OSError:  # deleted since: a task that needs it will say so
+            pass
+    environ = limits | {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
+    if key:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = key
+
+
 class _Desk:
     """All that a worker process keeps: its channel, its page, and the functions of the runs it serves."""
 
@@ -4650,8 +4707,6 @@ class _Desk:
             self.answer(frames)
 
     def answer(self, frames: list[Any]) -> None:
-        import marshal
-
         number, run, keep_going, forgotten, functions, world = marshal.loads(frames[0])
         self.page[_TASK] = 0
         self.page[_JOB] = number
@@ -4661,7 +4716,7 @@ class _Desk:
             if world:
                 _enter_world(world, self.limits)
             calls = self.unpack(run, functions, frames[1:])
-        except BaseException as error:  # noqa: BLE001 - unpickling runs code of the user
+        except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
             self.page[_START] = time.monotonic_ns()
@@ -4694,7 +4749,7 @@ class _Desk:
         described = {offset: _describe_error(error) for offset, error in errors.items()}
         try:
             frames = _pack(values, _AnswerPacker)
-        except Exception:  # noqa: BLE001 - a value's pickling may raise anything: then find out which
+        except Exception:  # a value's pickling may raise anything: then find out which
             self.retained = values
             self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
         else:
@@ -4708,62 +4763,32 @@ class _Desk:
     def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, _Described], seconds: float,
              each: bool = False) -> None:
         """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
-        import marshal
-
         layout = [(bad, len(frames)) for bad, frames in packed] if each else None
         head = marshal.dumps((kind, seconds, errors, layout))
         self.channel.send([head, *(frame for _, frames in packed for frame in frames)])
 
 
-def _pack_value(value: Any) -> tuple[bool, list[Any]]:
-    """One result: (False, its frames), or (True, the frames of a description of why it cannot be packed)."""
-    try:
-        return False, _pack_or_explain(value, "the result", _AnswerPacker)
-    except PicklingError as error:
-        return True, _pack(_describe_error(error))
-
-
-def _flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):  # closed, missing, or a full pipe's reader is gone: not our matter
-            pass
-
-
-def _world() -> tuple[Any, ...]:
-    """What of this process a task may depend on: current directory, import path, command line, environment, and the key
-    of multiprocessing's managers."""
-    try:
-        folder = os.getcwd()
-    except OSError:  # it was deleted
-        folder = ""
-    environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
-    multiprocessing = _loaded("multiprocessing.process")
-    key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    return folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key
-
-
-def _enter_world(world: tuple[Any, ...], limits: dict[str, str]) -> None:
-    """Take over the caller's world; `limits` are variables that hold unless the caller has set them."""
-    folder, sys.path[:], sys.argv[:], environ, key = world
-    if folder:
-        try:
-            os.chdir(folder)
-        except OSError:  # deleted since: a task that needs it will say so
-            pass
-    environ = limits | {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
-    for name in set(os.environ) - set(environ):
-        del os.environ[name]
-    os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
-    if key:
-        import multiprocessing.process
-
-        multiprocessing.process.current_process().authkey = key
-
-
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                      "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def _set_up(desk: _Desk) -> bool:
+    """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
+    global _cores
+    try:
+        frames = desk.channel.receive()
+    except (EOFError, OSError):
+        return False
+    try:
+        world, desk.idle_s, _cores, desk.limits, packed = _loads(frames[0])
+        _enter_world(world, desk.limits)
+        if packed:
+            initializer, initargs = _unpack(_split(packed))
+            initializer(*initargs)
+    except BaseException as error:  # whatever an initializer raises is told
+        desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
+        return False
+    return True
 
 
 def _work(sock: Any, page: Any) -> None:
@@ -4792,25 +4817,6 @@ def _work(sock: Any, page: Any) -> None:
         os._exit(0)
 
 
-def _set_up(desk: _Desk) -> bool:
-    """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
-    global _cores
-    try:
-        frames = desk.channel.receive()
-    except (EOFError, OSError):
-        return False
-    try:
-        world, desk.idle_s, _cores, desk.limits, packed = _loads(frames[0])
-        _enter_world(world, desk.limits)
-        if packed:
-            initializer, initargs = _unpack(_split(packed))
-            initializer(*initargs)
-    except BaseException as error:  # noqa: BLE001 - whatever an initializer raises is told
-        desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
-        return False
-    return True
-
-
 # ---- the nursery, and starting without one ----
 
 _REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
@@ -4820,6 +4826,10 @@ _FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
 _BOOT = """\
 import os, sys
 os.closerange(3, 4096) if {close} else None
+try:
+    os.getcwd()
+except OSError:  # deleted: imports may fail there
+    os.chdir("/")
 from importlib.machinery import ModuleSpec, SourceFileLoader
 loader = SourceFileLoader({name!r}, {path!r})
 module = type(sys)({name!r})
@@ -4873,6 +4883,13 @@ def _die_with(pipe: int) -> None:
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
         threading.Thread(target=wait, daemon=True).start()
+
+
+def _kill_group(pid: int, sig: int) -> None:
+    try:
+        os.killpg(pid, sig)
+    except (ProcessLookupError, PermissionError):  # gone, or (macOS) a zombie
+        pass
 
 
 class _NurseryLoop:
@@ -5015,13 +5032,6 @@ class _NurseryLoop:
             _kill_group(pid, signal.SIGKILL)
             self.rest(number, os.waitpid(pid, 0)[1])
         return self.fates.pop(number, 0)
-
-
-def _kill_group(pid: int, sig: int) -> None:
-    try:
-        os.killpg(pid, sig)
-    except (ProcessLookupError, PermissionError):  # gone, or (macOS) a zombie
-        pass
 
 
 def _nursery_main() -> None:
@@ -5193,174 +5203,11 @@ def _starter_of(start: str) -> Any:
 _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
 
 
-class _Worker:
-    """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
-
-    def __init__(self, kind: _WorkerKind) -> None:
-        import socket
-
-        self.job: Job | None = None
-        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
-        self.lasting: set[int] = set()  # keys of those it has for good
-        ours, theirs = socket.socketpair()
-        _sockets.add(ours)
-        self.fd = ours.fileno()
-        self.channel = _Channel(ours)
-        self.page, page_fd = _make_page()
-        self.starter = _starter_of(kind.start)
-        self.number = self.starter.start(theirs, page_fd)
-        theirs.close()
-        os.close(page_fd)
-        self.world = _world()
-        self.channel.send(_pack((self.world, kind.idle_s, kind.cores, dict(kind.limits), kind.initializer)))
-
-    def begin(self, job: Job) -> None:
-        self.job = job
-        job.tries += 1
-        self.channel.send(self.message(job))
-
-    def message(self, job: Job) -> list[Any]:
-        import marshal
-
-        context, functions, frames = job.parcel
-        known = self.known.setdefault(context, set())
-        missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
-        known.update(missing)
-        self.lasting.update(missing)
-        over = [context for context in self.known if context.over]
-        for gone in over:
-            del self.known[gone]
-        world = context.world if context.world != self.world else None
-        self.world = context.world
-        sizes = [(key, len(functions[key])) for key in missing]
-        head = marshal.dumps((job.number, context.number, job.keep_going, [gone.number for gone in over], sizes, world))
-        return [head, *(frame for key in missing for frame in functions[key]), *frames]
-
-    def has_begun(self, job: Job) -> bool:
-        return self.page[_JOB] == job.number
-
-    def seconds_left(self, job: Job) -> float:
-        """What remains of the task's time (all of it while the task has not begun), and of its grace after that."""
-        assert job.timeout is not None
-        if not self.has_begun(job) or self.page[_TASK] == 0:
-            return job.timeout
-        ran = (time.monotonic_ns() - self.page[_START]) / 1e9
-        return job.timeout + (GRACE_S if job.expired else 0.0) - ran
-
-    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
-        """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
-        import marshal
-
-        frames = self.channel.receive()
-        kind, seconds, described, layout = marshal.loads(frames[0])
-        errors = {offset: _restore_error(text) for offset, text in described.items()}
-        if layout is None and len(frames) > 1:
-            try:
-                return kind, _unpack(frames[1:]), errors, seconds
-            except Exception:  # noqa: BLE001 - a value's unpickling may raise anything: ask for them one by one
-                self.channel.send([_AGAIN])
-                frames = self.channel.receive()
-                layout = marshal.loads(frames[0])[3]
-        values = []
-        at = 1
-        for offset, (bad, count) in enumerate(layout or ()):
-            value, error = _open_value(bad, frames[at:at + count])
-            at += count
-            values.append(value)
-            if error and offset not in errors:
-                errors[offset] = error
-        return kind, values, errors, seconds
-
-    def signal(self, sig: int) -> None:
-        """Send a signal to the worker's process group. (SIGINT reaches the task of its present job only.)"""
-        if self.job:
-            self.page[_INTERRUPT] = self.job.number
-        self.starter.signal(self.number, sig)
-
-    def close(self) -> str:
-        """End the worker, whatever it does; gives how it ended."""
-        self.channel.close()
-        return _death_of(self.starter.fate(self.number))
-
-
-def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None]:
-    """(value, None) or (None, error) from the frames of one result."""
-    try:
-        value = _unpack(frames)
-    except Exception as error:  # noqa: BLE001 - a value's unpickling may raise anything
-        return None, RuntimeError(f"the result could not be unpickled here: {type(error).__name__}: {error}")
-    return (None, _restore_error(value)) if bad else (value, None)
-
-
-# ---- the shelf of idle workers ----
-
-
-_shelf: dict[_WorkerKind, list[_Worker]] = {}
-_shelf_lock = threading.Lock()  # guards the dict above and its lists
-
-
-def _lease(kind: _WorkerKind) -> _Worker:
-    """A worker of this kind: an idle one that lives, or a new one."""
-    while True:
-        with _shelf_lock:
-            idle = _shelf.get(kind)
-            worker = idle.pop() if idle else None
-        if worker is None:
-            _watch_exit_and_forks()
-            return _Worker(kind)
-        if not worker.channel.has_data():  # an idle worker has nothing to say but that it is dead
-            return worker
-        worker.close()
-
-
-def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
-    worker.job = None
-    with _shelf_lock:
-        _shelf.setdefault(kind, []).append(worker)
-
-
-@lru_cache(maxsize=1)
-def _watch_exit_and_forks() -> None:
-    """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
-    import atexit
-
-    atexit.register(shutdown_workers)
-    if HAS_FORK:
-        os.register_at_fork(after_in_child=_forget_workers)
-
-
-def _forget_workers() -> None:
-    """In a forked child: the workers belong to the parent."""
-    global _shelf_lock, _starters_lock, _token_lock
-    _shelf_lock, _starters_lock, _token_lock = threading.Lock(), threading.Lock(), threading.Lock()
-    _shelf.clear()
-    _starters.clear()
-    for sock in list(_sockets):
-        sock.close()
-
-
-def shutdown_workers() -> None:
-    """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
-    in one of them fails with TerminatedWorkerError.
-
-    >>> shutdown_workers()
-    """
-    with _shelf_lock:
-        workers = [worker for idle in _shelf.values() for worker in idle]
-        _shelf.clear()
-    for worker in workers:
-        worker.channel.close()
-    with _starters_lock:
-        starters = list(_starters.values())
-        _starters.clear()
-    for starter in starters:
-        starter.close()
-
-
 _lasting: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # function -> what made it, key, frames
-_lasting_keys = itertools.count(1)
-_FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
 
+_lasting_keys = itertools.count(1)
+
+_FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
 
 def _lasting_key(func: Any) -> int:
     """A key under which workers may keep a function from run to run, because nothing that it names can change without
@@ -5381,8 +5228,26 @@ def _lasting_key(func: Any) -> int:
     return key
 
 
+_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
+
+def _print_of(value: Any) -> int:
+    """A number that changes with the content of a value (of big buffers, samples are looked at)."""
+    import zlib
+
+    frames = _pack(value)
+    number = zlib.crc32(frames[0]) or 1
+    for frame in frames[1:]:
+        view = memoryview(frame)
+        step = max(64, len(view) // _SAMPLES)
+        for at in range(0, len(view), step):
+            number = zlib.crc32(view[at:at + 64], number)
+    return number
+
+
+_PLAIN_CALLABLES = (FunctionType, type(len), type)
+
 class _Context:
-    """What the jobs of one run share on their way to worker processes: the caller's world, and functions packed once."""
+    """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
 
     _numbers = itertools.count(1)
 
@@ -5392,7 +5257,7 @@ class _Context:
         self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
-        self.refilled = False  # whether tasks bring one object again with other content: then each must be packed at once
+        self.refilled = False  # whether tasks bring an object again with other content: then each is packed at once
         self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
@@ -5438,23 +5303,164 @@ class _Context:
         self.last_args = ()
 
 
-_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
+def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None]:
+    """(value, None) or (None, error) from the frames of one result."""
+    try:
+        value = _unpack(frames)
+    except Exception as error:  # a value's unpickling may raise anything
+        return None, RuntimeError(f"the result could not be unpickled here: {type(error).__name__}: {error}")
+    return (None, _restore_error(value)) if bad else (value, None)
 
 
-def _print_of(value: Any) -> int:
-    """A number that changes with the content of a value (of big buffers, samples are looked at)."""
-    import zlib
+class _Worker:
+    """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
-    frames = _pack(value)
-    number = zlib.crc32(frames[0]) or 1
-    for view in map(memoryview, frames[1:]):
-        step = max(64, len(view) // _SAMPLES)
-        for at in range(0, len(view), step):
-            number = zlib.crc32(view[at:at + 64], number)
-    return number
+    def __init__(self, kind: _WorkerKind) -> None:
+        import socket
+
+        self.job: Job | None = None
+        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
+        self.lasting: set[int] = set()  # keys of those it has for good
+        ours, theirs = socket.socketpair()
+        _sockets.add(ours)
+        self.fd = ours.fileno()
+        self.channel = _Channel(ours)
+        self.page, page_fd = _make_page()
+        self.starter = _starter_of(kind.start)
+        self.number = self.starter.start(theirs, page_fd)
+        theirs.close()
+        os.close(page_fd)
+        self.world = _world()
+        self.channel.send(_pack((self.world, kind.idle_s, kind.cores, dict(kind.limits), kind.initializer)))
+
+    def begin(self, job: Job) -> None:
+        self.job = job
+        job.tries += 1
+        self.channel.send(self.message(job))
+
+    def message(self, job: Job) -> list[Any]:
+        context, functions, frames = job.parcel
+        known = self.known.setdefault(context, set())
+        missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
+        known.update(missing)
+        self.lasting.update(missing)
+        over = [context for context in self.known if context.over]
+        for gone in over:
+            del self.known[gone]
+        world = context.world if context.world != self.world else None
+        self.world = context.world
+        sizes = [(key, len(functions[key])) for key in missing]
+        head = marshal.dumps((job.number, context.number, job.keep_going, [gone.number for gone in over], sizes, world))
+        return [head, *(frame for key in missing for frame in functions[key]), *frames]
+
+    def has_begun(self, job: Job) -> bool:
+        return self.page[_JOB] == job.number
+
+    def seconds_left(self, job: Job) -> float:
+        """What remains of the task's time (all of it while the task has not begun), and of its grace after that."""
+        assert job.timeout is not None
+        if not self.has_begun(job) or self.page[_TASK] == 0:
+            return job.timeout
+        ran = (time.monotonic_ns() - self.page[_START]) / 1e9
+        return job.timeout + (GRACE_S if job.expired else 0.0) - ran
+
+    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
+        """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
+        frames = self.channel.receive()
+        kind, seconds, described, layout = marshal.loads(frames[0])
+        errors = {offset: _restore_error(text) for offset, text in described.items()}
+        if layout is None and len(frames) > 1:
+            try:
+                return kind, _unpack(frames[1:]), errors, seconds
+            except Exception:  # a value's unpickling may raise anything: ask for them one by one
+                self.channel.send([_AGAIN])
+                frames = self.channel.receive()
+                layout = marshal.loads(frames[0])[3]
+        values = []
+        at = 1
+        for offset, (bad, count) in enumerate(layout or ()):
+            value, error = _open_value(bad, frames[at:at + count])
+            at += count
+            values.append(value)
+            if error and offset not in errors:
+                errors[offset] = error
+        return kind, values, errors, seconds
+
+    def signal(self, sig: int) -> None:
+        """Send a signal to the worker's process group. (SIGINT reaches the task of its present job only.)"""
+        if self.job:
+            self.page[_INTERRUPT] = self.job.number
+        self.starter.signal(self.number, sig)
+
+    def close(self) -> str:
+        """End the worker, whatever it does; gives how it ended."""
+        self.channel.close()
+        return _death_of(self.starter.fate(self.number))
 
 
-_PLAIN_CALLABLES = (FunctionType, type(len), type)
+# ---- the shelf of idle workers ----
+
+
+_shelf: dict[_WorkerKind, list[_Worker]] = {}
+_shelf_lock = threading.Lock()  # guards the dict above and its lists
+
+
+def shutdown_workers() -> None:
+    """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
+    in one of them fails with TerminatedWorkerError.
+
+    >>> shutdown_workers()
+    """
+    with _shelf_lock:
+        workers = [worker for idle in _shelf.values() for worker in idle]
+        _shelf.clear()
+    for worker in workers:
+        worker.channel.close()
+    with _starters_lock:
+        starters = list(_starters.values())
+        _starters.clear()
+    for starter in starters:
+        starter.close()
+
+
+def _forget_workers() -> None:
+    """In a forked child: the workers belong to the parent."""
+    global _shelf_lock, _starters_lock, _token_lock
+    _shelf_lock, _starters_lock, _token_lock = threading.Lock(), threading.Lock(), threading.Lock()
+    _shelf.clear()
+    _starters.clear()
+    for sock in list(_sockets):
+        sock.close()
+
+
+@lru_cache(maxsize=1)
+def _watch_exit_and_forks() -> None:
+    """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
+    import atexit
+
+    atexit.register(shutdown_workers)
+    if HAS_FORK:
+        os.register_at_fork(after_in_child=_forget_workers)
+
+
+def _lease(kind: _WorkerKind) -> _Worker:
+    """A worker of this kind: an idle one that lives, or a new one."""
+    while True:
+        with _shelf_lock:
+            idle = _shelf.get(kind)
+            worker = idle.pop() if idle else None
+        if worker is None:
+            _watch_exit_and_forks()
+            return _Worker(kind)
+        if not worker.channel.has_data():  # an idle worker has nothing to say but that it is dead
+            return worker
+        worker.close()
+
+
+def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
+    worker.job = None
+    with _shelf_lock:
+        _shelf.setdefault(kind, []).append(worker)
 
 
 @lru_cache(maxsize=1)
@@ -5728,7 +5734,7 @@ class _Deputy(_Crew):
                 return False
             try:
                 self.crew.submit(job)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the job is told
+            except BaseException as error:  # whoever waits for the job is told
                 job.fault = error
                 self.done.put(job)
         return True
@@ -5781,7 +5787,7 @@ class _FutureCrew(_Crew):
     def settle(self, job: Job, future: Any) -> None:
         try:
             self.open(job, future.result())
-        except BaseException as error:  # noqa: BLE001 - a broken executor, a lost result: whoever waits is told
+        except BaseException as error:  # a broken executor, a lost result: whoever waits is told
             job.fault = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}")
             job.fault.__cause__ = error
 
@@ -5812,6 +5818,18 @@ class _FutureCrew(_Crew):
     def close(self) -> None:
         for future in self.out.values():
             future.cancel()
+
+
+def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """Run a job in this thread. Where `sheds()` becomes true, tasks not started are given back."""
+    outcome = Outcome()
+
+    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+        outcome.add(values, errors, seconds)
+        return not (job.shrinkable and sheds())
+
+    outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
+    return outcome
 
 
 class _ThreadCrew(_FutureCrew):
@@ -5856,35 +5874,10 @@ class _ThreadCrew(_FutureCrew):
             self.queue.put(None)
 
 
-def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """Run a job in this thread. Where `sheds()` becomes true, tasks not started are given back."""
-    outcome = Outcome()
-
-    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
-        outcome.add(values, errors, seconds)
-        return not (job.shrinkable and sheds())
-
-    outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
-    return outcome
-
-
 # ---- any executor ----
 
 
-def _join(frames: Sequence[Any]) -> bytes:
-    """Frames as one bytes object, for wires that carry only that."""
-    sizes = [memoryview(frame).nbytes for frame in frames]
-    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
-
-
-def _split(data: bytes) -> list[Any]:
-    count = struct.unpack_from("<I", data)[0]
-    at, frames = 4 + 8 * count, []
-    for size in struct.unpack_from(f"<{count}Q", data, 4):
-        frames.append(data[at:at + size])
-        at += size
-    return frames
-
+_FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
 
 def _run_parcel(data: bytes) -> bytes:
     """What an executor of somebody else runs: a parcel of calls in, a parcel of (values, errors, seconds) out."""
@@ -5905,7 +5898,19 @@ def _run_parcel(data: bytes) -> bytes:
     return _join(_pack(([(bad, _join(frames)) for bad, frames in packed], errors, done.seconds)))
 
 
-_FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
+def _shares_memory(executor: Executor) -> bool:
+    """Whether an executor's workers are threads of this interpreter."""
+    pool: Any = _loaded("concurrent.futures.thread")
+    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and "Interpreter" not in type(executor).__name__
+
+
+def _run_in_thread(job: Job, crew: _FutureCrew) -> Outcome:
+    """What a thread executor of somebody else runs."""
+    _local.inside = "thread"
+    try:
+        return _run_job(job, crew.sheds)
+    finally:
+        _local.inside = None
 
 
 class _ExecutorCrew(_FutureCrew):
@@ -5938,21 +5943,6 @@ class _ExecutorCrew(_FutureCrew):
             if error:
                 errors.setdefault(offset, error)
         job.outcome.add([value for value, _ in opened], errors, seconds)
-
-
-def _run_in_thread(job: Job, crew: _FutureCrew) -> Outcome:
-    """What a thread executor of somebody else runs."""
-    _local.inside = "thread"
-    try:
-        return _run_job(job, crew.sheds)
-    finally:
-        _local.inside = None
-
-
-def _shares_memory(executor: Executor) -> bool:
-    """Whether an executor's workers are threads of this interpreter."""
-    pool = _loaded("concurrent.futures.thread")
-    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and "Interpreter" not in type(executor).__name__
 
 
 # ======================================================================================================================
@@ -6031,8 +6021,8 @@ class _Processes(_Backend):
 
 
 class _Multiprocessing(_Processes):
-    """The workers of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks the
-    whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
+    """The workers of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks
+    the whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
 
     options = _Processes.options | {"context"}
 
@@ -6059,6 +6049,15 @@ class _Interpreters(_Backend):
         return _ExecutorCrew(InterpreterPoolExecutor(n_jobs), n_jobs, owned=True)
 
 
+def _capacity_of(executor: Any) -> int:
+    """How many tasks an executor runs at once, as far as it tells; else the cores of this machine."""
+    client: Any = getattr(executor, "_client", None)
+    if hasattr(client, "nthreads"):
+        return max(1, sum(client.nthreads().values()))
+    workers = getattr(executor, "_max_workers", None)
+    return workers if isinstance(workers, int) and workers > 0 else cpu_count()
+
+
 class _Engine(_Backend):
     """An executor of somebody else."""
 
@@ -6070,15 +6069,6 @@ class _Engine(_Backend):
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         return _ExecutorCrew(self.executor, n_jobs)
-
-
-def _capacity_of(executor: Any) -> int:
-    """How many tasks an executor runs at once, as far as it tells; else the cores of this machine."""
-    client = getattr(executor, "_client", None)
-    if hasattr(client, "nthreads"):
-        return max(1, sum(client.nthreads().values()))
-    workers = getattr(executor, "_max_workers", None)
-    return workers if isinstance(workers, int) and workers > 0 else cpu_count()
 
 
 def _dask_engine() -> _Backend:
@@ -6139,9 +6129,8 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         return backend
     if isinstance(backend, str):
         if backend in _factories:
-            taken, names = dict(options), list(options)
-            for name in names:
-                del options[name]
+            taken = dict(options)
+            options.clear()
             return _Engine(_factories[backend](**taken))
         if backend in _BACKENDS:
             return _BACKENDS[backend]()
@@ -6216,6 +6205,13 @@ def _check_hints(prefer: Any, require: Any) -> None:
                          "leave one of them out")
 
 
+def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
+    unknown = set(options) - backend.options
+    if unknown and not isinstance(backend, _InPlace):
+        raise ValueError(f"backend {backend.name!r}: expected options among {sorted(backend.options)}, "
+                         f"got {sorted(unknown)}")
+
+
 def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
     context = _settings_in_force()
@@ -6242,13 +6238,6 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
     return _Choice(found, _count_jobs(n_jobs, found), options)
 
 
-def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    unknown = set(options) - backend.options
-    if unknown and not isinstance(backend, _InPlace):
-        raise ValueError(f"backend {backend.name!r}: expected options among {sorted(backend.options)}, "
-                         f"got {sorted(unknown)}")
-
-
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
     """The number of workers that `Parallel(n_jobs=n_jobs)` would use here and now.
 
@@ -6271,7 +6260,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     return _choose(n_jobs, _U_BACKEND, _U_PREFER, _U_REQUIRE, {}).n_jobs
 
 
-class parallel_config:  # noqa: N801 - the name that callers know
+class parallel_config:
     """Settings for every `Parallel` that is made in this thread while the `with` block runs.
 
     >>> with parallel_config(backend="threading", n_jobs=2) as settings:
@@ -6332,7 +6321,7 @@ class parallel_config:  # noqa: N801 - the name that callers know
         _local.settings = self.outer
 
 
-class parallel_backend(parallel_config):  # noqa: N801 - the name that callers know
+class parallel_backend(parallel_config):
     """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless given.
 
     >>> with parallel_backend("threading") as (backend, n_jobs):
@@ -6398,7 +6387,7 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     return record
 
 
-def _evaluate(node: Any, n_jobs: int) -> float:
+def _evaluate(node: Any, n_jobs: int) -> Any:
     """The value of an arithmetic expression in n_jobs, given as a syntax tree."""
     import ast
 
@@ -6452,6 +6441,9 @@ def _length(iterable: Any) -> int | None:
     except TypeError:
         return None
 
+
+def _is_task(task: Any) -> bool:
+    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
 
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
@@ -6679,12 +6671,28 @@ class _Run:
             self.finish(CANCELLED)
 
 
-def _is_task(task: Any) -> bool:
-    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
-
-
 _RETURN_AS = ("list", "generator", "generator_unordered")
 _ON_ERROR = ("raise", "return", "skip")
+
+
+_END = object()
+
+def _begun(results: Iterator[Any]) -> Iterator[Any]:
+    """The same results; the first is made now, its error kept until it is asked for."""
+    error: BaseException | None = None
+    try:
+        first = next(results, _END)
+    except Exception as raised:
+        first, error = _END, raised
+
+    def rest() -> Iterator[Any]:
+        if error:
+            raise error
+        if first is not _END:
+            yield first
+            yield from results
+
+    return rest()
 
 
 class Parallel:
@@ -6920,23 +6928,3 @@ class Parallel:
         """Whether calls give a generator."""
         return self.return_as != "list"
 
-
-_END = object()
-
-
-def _begun(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results; the first is made now, its error kept until it is asked for."""
-    error: BaseException | None = None
-    try:
-        first = next(results, _END)
-    except Exception as raised:
-        first, error = _END, raised
-
-    def rest() -> Iterator[Any]:
-        if error:
-            raise error
-        if first is not _END:
-            yield first
-            yield from results
-
-    return rest()
