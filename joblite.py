@@ -2581,6 +2581,8 @@ def _argument_text(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value as a short text for people."""
+    if type(value) in (int, float, bool) and -1e15 < value < 1e15:
+        return repr(value)
     from reprlib import repr as short
 
     shape = getattr(value, "shape", ())
@@ -3159,6 +3161,14 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
             return None
 
 
+def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
+    """Warn, once a call, of an entry that cannot be read."""
+    if not refused:
+        refused.append(b"")
+        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
+    return _NOTHING
+
+
 def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
                 accepts: Callable[[bytes], bool] | None = None) -> Any:
     """The value of an entry; _NOTHING when there is none, when it is not accepted and, with a warning, when damaged.
@@ -3180,14 +3190,6 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
             return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
         except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
             return _count_as_missing(store, key, refused, err)
-
-
-def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
-    """Warn, once a call, of an entry that cannot be read."""
-    if not refused:
-        refused.append(b"")
-        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
-    return _NOTHING
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
