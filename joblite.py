@@ -1100,18 +1100,14 @@ def _gzip_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
                          lambda check, size: (size % 2**32 << 32 | check).to_bytes(8, "little"))
 
 
-def _bz2_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Streams of one block each, one after the other."""
-    import bz2
+def _optional(name: str, package: str) -> Any:
+    """An optional module, or an ImportError that says what to install."""
+    import importlib
 
-    return _spread(lambda block: bz2.compress(block, level), blocks)
-
-
-def _xz_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Streams one after the other."""
-    import lzma
-
-    return _spread(lambda block: lzma.compress(block, preset=level), blocks)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this compression needs a package that is not installed: pip install {package}") from error
 
 
 def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
@@ -1124,29 +1120,13 @@ def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _optional(name: str, package: str) -> Any:
-    """An optional module, or an ImportError that says what to install."""
-    import importlib
+def _in_blocks(module: str, package: str, level_name: str) -> Callable[..., Iterator[bytes]]:
+    """The `pieces` of a format whose files may be one stream after the other: each block is one, made by a thread."""
+    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+        packer = _optional(module, package)
+        return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
 
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"this compression needs a package that is not installed: pip install {package}") from error
-
-
-def _lz4_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Frames one after the other."""
-    frame = _optional("lz4.frame", "lz4")
-    return _spread(lambda block: frame.compress(block, compression_level=level), blocks)
-
-
-def _zstd_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Frames one after the other."""
-    if sys.version_info >= (3, 14):
-        zstd = _optional("compression.zstd", "a Python with zstd")
-        return _spread(lambda block: zstd.compress(block, level), blocks)
-    zstandard = _optional("zstandard", "zstandard")
-    return _spread(lambda block: zstandard.ZstdCompressor(level=level).compress(block), blocks)
+    return pieces
 
 
 class _Inflated(io.RawIOBase):
@@ -1201,6 +1181,9 @@ def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
     return open_inflated
 
 
+_ZSTD = ("compression.zstd", "a Python with zstd") if sys.version_info >= (3, 14) else ("zstandard", "zstandard")
+
+
 def _open_zstd(file: Any) -> Any:
     """The content of a zstd file."""
     if sys.version_info >= (3, 14):
@@ -1247,11 +1230,14 @@ def _open_zfile(file: Any) -> Any:
 _CODECS: dict[str, _Codec] = {
     "zlib": _Codec(b"\x78", ".z", 1 << 20, _zlib_pieces, _inflater("zlib", "decompressobj", 15)),
     "gzip": _Codec(b"\x1f\x8b", ".gz", 1 << 20, _gzip_pieces, _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", ".bz2", 900_000, _bz2_pieces, _inflater("bz2", "BZ2Decompressor")),
+    "bz2": _Codec(b"BZ", ".bz2", 900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel"),
+                  _inflater("bz2", "BZ2Decompressor")),
     "lzma": _Codec(b"\x5d\0", ".lzma", _PIECE, _lzma_pieces, _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", ".xz", 2 * _PIECE, _xz_pieces, _inflater("lzma", "LZMADecompressor")),
-    "lz4": _Codec(b"\x04\x22\x4d\x18", ".lz4", _PIECE, _lz4_pieces, _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", ".zst", _PIECE, _zstd_pieces, _open_zstd),
+    "xz": _Codec(b"\xfd7zXZ", ".xz", 2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset"),
+                 _inflater("lzma", "LZMADecompressor")),
+    "lz4": _Codec(b"\x04\x22\x4d\x18", ".lz4", _PIECE, _in_blocks("lz4.frame", "lz4", "compression_level"),
+                  _inflater("lz4.frame", "LZ4FrameDecompressor")),
+    "zstd": _Codec(b"\x28\xb5\x2f\xfd", ".zst", _PIECE, _in_blocks(*_ZSTD, "level"), _open_zstd),
 }
 
 
