@@ -29,6 +29,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -708,6 +709,176 @@ def small_files(stack):
             return found
 
         yield name, both
+
+
+# ---- scenarios: Memory ----
+
+
+def remembered(stack: contextlib.ExitStack, func: Callable, **options) -> Iterator:
+    """(name, cached function) of each library that remembers results in a folder of its own."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+    yield "joblite", joblite.Memory(f"{folder}/joblite", verbose=0, **options).cache(func)
+    joblib, diskcache = optional("joblib"), optional("diskcache")
+    if joblib:
+        yield "joblib", joblib.Memory(f"{folder}/joblib", verbose=0, **options).cache(func)
+    if diskcache and not options:
+        cache = stack.enter_context(diskcache.Cache(f"{folder}/diskcache", size_limit=2**33))
+        yield "diskcache", cache.memoize(name=func.__name__)(func)
+
+
+def write_and_rename(folder: str, numbers: Iterator[int], nbytes: int, count: int) -> list[int]:
+    """The floor of a miss: make `count` files of so many bytes, each renamed into place."""
+    content = bytes(nbytes)
+    for number in (next(numbers) for _ in range(count)):
+        fd = os.open(f"{folder}/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        os.write(fd, content)
+        os.close(fd)
+        os.rename(f"{folder}/new", f"{folder}/{number}")
+    return [count]
+
+
+def read_file(path: str, nbytes: int) -> None:
+    """The floor of a hit: open, read, close."""
+    fd = os.open(path, os.O_RDONLY)
+    os.read(fd, nbytes)
+    os.close(fd)
+
+
+@scenario("Memory: 100 hits, int", rounds=30)
+def memory_hits(stack):
+    yield list(range(100))
+    for name, cached in remembered(stack, noop):
+        yield name, lambda cached=cached: [cached(i) for i in range(100)]
+    limited = joblite.Memory(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), verbose=0,
+                             bytes_limit="100M").cache(noop)
+    yield "joblite, limit active", lambda: [limited(i) for i in range(100)]
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(bytes(400))
+    stack.callback(os.unlink, file.name)
+    yield "= open, read, close", lambda: [read_file(file.name, 2**16) or i for i in range(100)]
+
+
+@scenario("Memory: 100 misses, int", rounds=30)
+def memory_misses(stack):
+    yield lambda answer: len(answer) in (1, 100)
+    for name, cached in remembered(stack, noop):
+        numbers = itertools.count()
+        yield name, lambda cached=cached, numbers=numbers: [cached(next(numbers)) for _ in range(100)]
+    folder, numbers = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), itertools.count()
+    yield "= create, write, rename", lambda: write_and_rename(folder, numbers, 400, 100)
+
+
+_FIRST_HIT = """
+import sys, time
+{setup}
+def noop(x): return x
+cached = {make}
+begun = time.perf_counter()
+answer = cached(3)
+print(answer, time.perf_counter() - begun)
+"""
+
+
+@scenario("Memory: first hit of a process", rounds=7)
+def memory_first_hit(stack):
+    """The first call after everything has been imported and made."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+
+    def first(setup, make):
+        call = run_fresh(stack, _FIRST_HIT.format(setup=setup, make=make))
+
+        def timed():
+            answer, seconds = call().answer.split()
+            return Timed(answer, float(seconds))
+
+        timed()  # keeps the value for the ones that follow
+        return timed
+
+    yield "3"
+    yield "joblite", first("import joblite", f"joblite.Memory({folder + '/a'!r}, verbose=0).cache(noop)")
+    if optional("joblib"):
+        yield "joblib", first("import joblib", f"joblib.Memory({folder + '/b'!r}, verbose=0).cache(noop)")
+    if optional("diskcache"):
+        yield "diskcache", first("import diskcache", f"diskcache.Cache({folder + '/c'!r}).memoize()(noop)")
+
+
+def doubled(array):
+    return array * 2
+
+
+def array_scenario(stack: contextlib.ExitStack, misses: bool, **options) -> Iterator:
+    """Hits or misses of a function of an 8 MB array that gives one."""
+    numpy = optional("numpy")
+    yield lambda answer: answer[1000] == 2 * (answer[1000] // 2)
+    if numpy is None:
+        return
+    for name, cached in remembered(stack, doubled, **options):
+        array = numpy.arange(1e6) % 1000
+
+        def call(cached=cached, array=array):
+            array[0] += misses
+            return cached(array)
+
+        yield name, call
+
+
+@scenario("Memory: hit of 8 MB", rounds=15)
+def memory_array_hit(stack):
+    yield from array_scenario(stack, misses=False)
+
+
+@scenario("Memory: miss of 8 MB", rounds=15)
+def memory_array_miss(stack):
+    yield from array_scenario(stack, misses=True)
+
+
+@scenario("Memory: hit of 8 MB, packed", rounds=7)
+def memory_packed_hit(stack):
+    yield from array_scenario(stack, misses=False, compress=True)
+
+
+@scenario("Memory: miss of 8 MB, packed", rounds=5)
+def memory_packed_miss(stack):
+    yield from array_scenario(stack, misses=True, compress=True)
+
+
+def kept_bytes(folder: str) -> int:
+    """The size of all files under a folder."""
+    return sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names)
+
+
+@scenario("Memory: growth, limit active", rounds=20)
+def memory_growth(stack):
+    """100 misses, and the slowest of them, with so many entries kept and the oldest going: flat, says the design."""
+    yield lambda answer: answer == 100
+    diskcache, numbers = optional("diskcache"), itertools.count()
+
+    def misses(cached, longest):
+        def call():
+            worst, begun = 0.0, time.perf_counter()
+            for _ in range(100):
+                before = time.perf_counter()
+                cached(next(numbers))
+                worst = max(worst, time.perf_counter() - before)
+            return Timed(100, worst if longest else time.perf_counter() - begun)
+        return call
+
+    for count in (0, 1000) if QUICK else (0, 1000, 10_000, 100_000):
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        filled = joblite.Memory(folder, verbose=0).cache(noop)
+        for _ in range(max(count, 20)):
+            filled(next(numbers))
+        cached = joblite.Memory(folder, verbose=0, bytes_limit=kept_bytes(f"{folder}/joblite")).cache(noop)
+        yield f"joblite, {count:,}", misses(cached, False)
+        yield f"joblite, {count:,}, longest", misses(cached, True)
+        if diskcache and count <= 10_000:
+            other = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            cache = stack.enter_context(diskcache.Cache(other, size_limit=2**30))
+            remember = cache.memoize()(noop)
+            for _ in range(count):
+                remember(next(numbers))
+            cache.reset("size_limit", cache.volume())
+            yield f"diskcache, {count:,}", misses(remember, False)
 
 
 # ---- the command ----

@@ -64,9 +64,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Parallel", "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs",
-    "hash", "load", "parallel_backend", "parallel_config", "register_compressor", "register_hasher",
-    "register_parallel_backend", "shutdown_workers", "wrap_non_picklable_objects",
+    "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
+    "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
+    "parallel_backend", "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
+    "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
 ]
 
 # ======================================================================================================================
@@ -314,6 +315,119 @@ def _spread(function: Callable[[Any], Any], items: Iterable[Any], threads: int |
             jobs.put(None)
         for worker in workers:
             worker.join()
+
+
+_O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """The name of this machine, without "-"."""
+    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return name.replace("-", "_").replace("/", "_")
+
+
+def _process_lives(pid: int) -> bool:
+    """Whether a process of this machine is alive (where asking is not possible: yes)."""
+    if IS_WINDOWS:
+        return True  # there `os.kill` would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # alive, and another user's
+    return True
+
+
+def _lock_byte(fd: int, place: int, wait: bool) -> bool:
+    """Lock one byte of a file against other processes; False when it is taken and `wait` is false."""
+    try:
+        import fcntl
+
+        fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+    except ImportError:
+        pass  # no such locks on this system
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass  # a file system without locks, or a ring of waiting processes
+    return True
+
+
+def _unlock_byte(fd: int, place: int) -> None:
+    """The opposite of `_lock_byte`."""
+    try:
+        import fcntl
+
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, place)
+    except (ImportError, OSError):
+        pass  # then it was not locked
+
+
+@lru_cache(maxsize=1)
+def _renewed_after_fork() -> Any:
+    """Objects whose `_renew()` runs in a forked child: a lock that another thread held would stay locked there."""
+    from weakref import WeakSet
+
+    known: Any = WeakSet()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: [each._renew() for each in list(known)])
+    return known
+
+
+def _unlink(path: str) -> bool:
+    """Remove a file; whether there was one."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder if it is empty and may be removed."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass  # somebody put something into it, or was faster
+
+
+def _file_state(path: Any) -> tuple[int, int, int] | None:
+    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as nobody writes it."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    """The entries of a folder; none when it is missing or is not a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _warn(text: str) -> None:
+    """A warning that points at the first line outside this file."""
+    import warnings
+
+    depth, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename == __file__:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, UserWarning, stacklevel=depth - 1)
+
+
+def _say(text: str) -> None:
+    """A line on stderr, if there is one."""
+    try:
+        if sys.stderr is not None:
+            print(f"[{__name__}] {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass  # closed: a line of progress is not worth an error
 
 
 # ======================================================================================================================
@@ -1809,7 +1923,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     if not count and loading.allowed is None:
-        return _module("pickle").loads(pickled)
+        return _module("_pickle").loads(pickled)
     buffers: list[Any] = []
     if count:
         sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
@@ -1950,6 +2064,1831 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 # ======================================================================================================================
 # 4. Calls in folders
 # ======================================================================================================================
+# Promise: a call that was computed once is read back; never a value that the code and arguments of now would not give.
+#
+# Picture
+#
+#   location/joblite/v1/<module.function>/<d>/<fingerprint>-<arguments>     <d>: first digit of <arguments>, 16 shards
+#       one file a call:  | magic, sizes, checksum | key | metadata | pad to 64 | the value, as `dump` writes it |
+#       its time of change is the time of its last use: what was not used for longest goes first
+#   location/joblite/v1/tmp/     files being written, renamed into place when complete
+#   location/joblite/v1/lock     8 bytes, the sum of all sizes; the bytes behind them are the locks of calls
+#
+#   f(x) -> name the call -> open its file: there? read it, done
+#                                           not there? one computes, the others wait -> make room -> rename
+#
+#   fingerprint = what f is made of, and everything of the project that it names
+#       f -> code, defaults, closure; each global it names: helper -> its code .., class -> its methods, data -> content
+#
+# Laws
+#   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
+#   2. Present means complete; whatever is damaged is computed again, with a warning.      test_a_flipped_bit_never_lies
+#   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
+#   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
+#   5. The cache may fail, the call may not: the function's value is returned.          test_a_full_disk_costs_a_warning
+#   6. The sum in `lock` is never less than the truth: raised before a file appears, lowered after one went.
+#                                                                                    test_killed_writers_leave_no_harm
+#   7. Locks only save work: without them a call is computed twice, never wrongly.
+#                                                                              test_a_read_only_folder_costs_a_warning
+
+try:
+    from _pickle import dumps as _pickle_dumps  # the module `pickle` costs 5 ms more to import
+    from _pickle import loads as _pickle_loads
+except ImportError:  # an interpreter without the accelerator
+    from pickle import dumps as _pickle_dumps
+    from pickle import loads as _pickle_loads
+
+_NOTHING: Any = _Unset("nothing")
+
+# --- What a function is made of ---------------------------------------------------------------------------------------
+
+_WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
+                         "remove"})  # methods that give nothing back: what a function only writes to is no input of it
+_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
+_PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container is faster than its digest
+
+
+def _short_name(text: str, digits: int = 20) -> str:
+    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
+    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
+    """(name, argument, what it means where that is a constant, a name or a variable of the closure) of each step."""
+    from opcode import hasconst, hasfree, opmap, opname
+
+    own = code.co_varnames if sys.version_info >= (3, 11) else ()
+    cells = (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)
+    shifts = {opmap["LOAD_ATTR"]: int(sys.version_info >= (3, 12)), opmap.get("LOAD_METHOD"): 0}
+    plain = {opmap.get(name) for name in ("STORE_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME")}
+    extended = 0
+    for op, arg in zip(code.co_code[::2], code.co_code[1::2]):
+        name, arg = opname[op], arg | extended
+        extended = arg << 8 if name == "EXTENDED_ARG" else 0
+        if name in ("EXTENDED_ARG", "CACHE"):
+            continue
+        meaning = (code.co_consts[arg] if op in hasconst else cells[arg] if op in hasfree else
+                   code.co_names[arg >> shifts.get(op, 0)] if op in shifts or op in plain else None)
+        yield name, arg, arg if name == "LOAD_SMALL_INT" else meaning
+
+
+def _code_text(const: Any) -> str:
+    """What a code object does, or a constant, as text: without file, line, docstring, names of local variables.
+
+    Constants stand where they are used, with their type: a docstring, which no instruction loads, leaves no trace.
+    """
+    if type(const) is int:
+        return hex(const)  # `repr` refuses very long integers
+    if isinstance(const, tuple):
+        return f"({','.join(map(_code_text, const))})"
+    if isinstance(const, frozenset):
+        return f"{{{','.join(sorted(map(_code_text, const)))}}}"
+    if not isinstance(const, types.CodeType):
+        return repr(const)
+    lines = [const.co_name]
+    for name, arg, meaning in _instructions(const):
+        if name == "STORE_NAME" and meaning in ("__firstlineno__", "__static_attributes__"):
+            lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
+        else:
+            lines.append(f"{name} {_code_text(meaning) if name.endswith('CONST') or name == 'KW_NAMES' else arg}")
+    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & 0x3AC)
+    named = sum(arguments[::2]) + bool(const.co_flags & 4) + bool(const.co_flags & 8)
+    variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
+    rest = const.co_names, variables, arguments, getattr(const, "co_exceptiontable", b"")
+    return "\n".join([*lines, *map(repr, rest)])
+
+
+@lru_cache(maxsize=4096)
+def _code_facts(code: CodeType) -> tuple[set[str], set[tuple[int, str, str]], set[str]]:
+    """What a function and those inside it do with names: (globals set, imports, variables of the closure read).
+
+    An import is (level, module, name or ""). A variable that is also set, or only written to (`log.append(x)`), does
+    not count as read: it is the function's notebook, not its input.
+    """
+    assigned, imported, written = set(), set(), set()
+    read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
+    steps = [*_instructions(code), ("", 0, None)]
+    for place, (name, _, meaning) in enumerate(steps[:-1]):
+        following, _, attribute = steps[place + 1]
+        if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(meaning)
+        elif name == "STORE_DEREF":
+            written.add(meaning)
+        elif name == "IMPORT_NAME":
+            level, names = steps[place - 2][2], steps[place - 1][2]
+            imported |= {(level, meaning, each) for each in names or ("",)}
+        elif name.endswith("DEREF") and (following not in ("LOAD_ATTR", "LOAD_METHOD") or attribute not in _WRITE_ONLY):
+            read.add(meaning)
+    for inner in [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
+        assigned |= inner[0]
+        imported |= inner[1]
+        read |= inner[2]
+    return assigned, imported, (read & set(code.co_freevars)) - written
+
+
+@lru_cache(maxsize=1024)
+def _is_project_file(path: str) -> bool:
+    """Whether a source file is neither of the standard library nor of an installed package."""
+    parts = set(path.replace("\\", "/").split("/"))
+    return not parts & {"site-packages", "dist-packages"} and not path.startswith(os.path.dirname(os.__file__) + os.sep)
+
+
+def _is_project(module_name: str) -> bool:
+    """Whether the code of a module is the user's own, which is followed; not this very file."""
+    module = sys.modules.get(module_name)
+    if module is None or module_name in ("__main__", __name__):
+        return module_name != __name__
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    path = getattr(module, "__file__", None) or origin or ""
+    return path not in ("built-in", "frozen") and _is_project_file(path)
+
+
+def _import_of_project(name: str) -> ModuleType | None:
+    """A module of the project that a function imports when it runs; None for others and for one that fails."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    try:
+        if name not in sys.modules:
+            spec = find_spec(name.partition(".")[0])
+            origin = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
+            if not origin or origin in ("built-in", "frozen") or not _is_project_file(origin):
+                return None
+        return import_module(name) if _is_project(name) else None
+    except Exception:  # an import may fail in any way; the function meets the same failure
+        return None
+
+
+def _dotted(obj: Any) -> str:
+    """The module and qualified name of a function, a class or an object of one."""
+    owner = obj if hasattr(obj, "__name__") else type(obj)
+    module = getattr(owner, "__module__", None) or type(owner).__module__
+    return f"{'__main__' if module == '__mp_main__' else module}.{getattr(owner, '__qualname__', owner.__name__)}"
+
+
+def _file_digest(path: Any) -> str:
+    """The digest of a file's content, or "missing"."""
+    content = _hash_maker("sha256")()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+    except OSError:
+        return "missing"
+    return content.hexdigest()
+
+
+def _cell_value(cell: Any) -> Any:
+    """The content of a closure's cell, or _NOTHING while it has none."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _NOTHING
+
+
+def _still_in_cell(pair: tuple[Any, Any]) -> bool:
+    """Whether a cell still holds a value."""
+    return _cell_value(pair[0]) is pair[1]
+
+
+def _plain_content(value: Any) -> bytes | None:
+    """The content of a small container of builtin values as bytes; None when there is more to it."""
+    if not isinstance(value, (tuple, list, dict, set, frozenset, bytearray)) or len(value) > 1000:
+        return None
+    try:
+        content = _dumps(value)
+    except ValueError:
+        return None
+    return content if len(content) <= _PLAIN_NBYTES else None
+
+
+class _Walk:
+    """Follows functions and classes through the project, and notes what each thing met is made of.
+
+    `parts` is the outcome: label -> a digest of what bears that label. The lists below it hold what has to be the same
+    object, or to have the same content, for the outcome to still hold. A root that is a path stands for that file.
+    """
+
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.parts: dict[str, str] = {}
+        self.slots: list[tuple[Any, str, Any]] = []  # (namespace, name, the object it held)
+        self.codes: list[tuple[Any, Any, Any, Any]] = []  # (function, its code, defaults, keyword defaults)
+        self.probes: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
+        self._labels: dict[int, str] = {}
+        self._todo: list[tuple[Any, str]] = []
+        self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
+        found = [self._file(root) if isinstance(root, os.PathLike) else self._token(root, "depends") for root in roots]
+        while self._todo:
+            thing, label = self._todo.pop()
+            teller = self._class_text if isinstance(thing, type) else self._function_text
+            self.parts[label] = _short_name(teller(thing))
+        self.fingerprint = _short_name(repr((found, sorted(self.parts.items()))), 16)
+
+    def holds(self) -> bool:
+        """Whether everything met is still as it was."""
+        for namespace, name, value in self.slots:
+            if namespace.get(name, _NOTHING) is not value:
+                return False
+        for function, code, defaults, keyword_defaults in self.codes:
+            if (function.__code__ is not code or function.__defaults__ is not defaults
+                    or function.__kwdefaults__ is not keyword_defaults):
+                return False
+        for question, subject, answer in self.probes:
+            if question(subject) != answer:
+                return False
+        return True
+
+    def _token(self, value: Any, name: str) -> str:
+        """What stands for `value`, known as `name`, in the text of the thing that names it."""
+        if isinstance(value, (types.FunctionType, type)):
+            return self._label(value)
+        if isinstance(value, types.ModuleType):
+            return self._module_text(value) if _is_project(value.__name__) else f"module {value.__name__}"
+        if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, (types.ModuleType, type(None))):
+            return _dotted(value)
+        if isinstance(value, (types.MethodType, types.BuiltinFunctionType)):
+            return f"{_dotted(value)} {self._tokens(name, getattr(value, '__func__', None), value.__self__)}"
+        if isinstance(value, (staticmethod, classmethod)):
+            return self._token(value.__func__, name)
+        if isinstance(value, property):
+            return self._tokens(name, value.fget, value.fset, value.fdel)
+        if isinstance(value, partial):
+            return f"partial {self._tokens(name, value.func, value.args, value.keywords)}"
+        return self._object_token(value, name)
+
+    def _object_token(self, value: Any, name: str) -> str:
+        """The token of any other object: its content, and the function in it (lru_cache, cached_property, ours)."""
+        inside = getattr(value, "__dict__", {})
+        inner = inside.get("__wrapped__") or inside.get("func")
+        words = [_dotted(type(value)), self._token(inner, name) if callable(inner) else ""]
+        if type(value).__module__ != __name__ and value is not os.environ:
+            words.append(self._data(value, name))
+        return " ".join(words)
+
+    def _tokens(self, name: str, *values: Any) -> str:
+        """The tokens of several values, in order."""
+        return str([self._token(value, name) for value in values])
+
+    def _free_label(self, label: str, content: str = "") -> str:
+        """The label, or the label with a number where it stands for something else already."""
+        number, found = 1, label
+        while self.parts.get(found, content) != content or (not content and found in self.parts):
+            number += 1
+            found = f"{label} ({number})"
+        return found
+
+    def _label(self, thing: Any) -> str:
+        """The label of a function or class; when it is new, its turn to be described comes later."""
+        if id(thing) not in self._labels:
+            self._alive.append(thing)
+            label = self._labels[id(thing)] = self._free_label(_dotted(thing))
+            if not isinstance(thing, type) or _is_project(thing.__module__):
+                self.parts[label] = ""
+                self._todo.append((thing, label))
+        return self._labels[id(thing)]
+
+    def _function_text(self, function: Any) -> str:
+        """A function of the project by its code; one of an installed package by its name; both by their closure."""
+        code, scope, own = function.__code__, function.__globals__, function.__qualname__
+        assigned, imported, read = _code_facts(code)
+        lines = [_dotted(function)]
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+            if name in read:
+                value = _cell_value(cell)
+                self.probes.append((_still_in_cell, (cell, value), True))
+                lines.append(self._token(value, f"{name} of {own}"))
+        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
+        if not _is_project(scope.get("__name__", "")):
+            return "\n".join(lines)
+        lines.append(self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__))
+        lines += [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
+                  for chain in sorted(_names_used(code)) if chain[0] not in assigned]
+        lines += [self._import_token(scope, *each) for each in sorted(imported)]
+        return "\n".join([_code_text(code), *lines])
+
+    def _class_text(self, cls: type) -> str:
+        """A class of the project by its bases and by its attributes, special ones only where they are functions."""
+        lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
+        self.probes.append((len, vars(cls), len(vars(cls))))
+        for name, value in sorted(vars(cls).items()):
+            special = name.startswith("__") and name.endswith("__") and name != "__slots__"
+            if not special or callable(value) or isinstance(value, (staticmethod, classmethod, property)):
+                lines.append(f"{name}={self._token(self._look_up(vars(cls), name), f'{_dotted(cls)}.{name}')}")
+        return "\n".join(lines)
+
+    def _look_up(self, namespace: Any, name: str) -> Any:
+        """What `namespace` holds under `name`, or _NOTHING; it is looked at again at each call."""
+        value = namespace.get(name, _NOTHING)
+        self.slots.append((namespace, name, value))
+        return value
+
+    def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
+        """The token of a global name with the attributes that the code follows from it."""
+        if chain[0].startswith("__"):
+            return "special"  # __file__ and its like: where the code lies is no part of what it does
+        value, name = self._look_up(scope, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
+        for attribute in chain[1:]:
+            if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
+                return "written to"
+            foreign = isinstance(value, types.ModuleType) and not _is_project(value.__name__)
+            if foreign or callable(value) or attribute not in getattr(value, "__dict__", ()):
+                break
+            value, name = self._look_up(vars(value), attribute), f"{name}.{attribute}"
+        return self._token(value, name)
+
+    def _import_token(self, scope: dict[str, Any], level: int, name: str, attribute: str) -> str:
+        """The token of what an import statement inside a function brings."""
+        if level:
+            package = (scope.get("__package__") or "").split(".")
+            name = ".".join(filter(None, [*package[:len(package) - level + 1], name]))
+        module = _import_of_project(name)
+        if module is None:
+            return f"import {name}"
+        self._look_up(sys.modules, name)
+        if attribute in vars(module):
+            return self._global_token(vars(module), (attribute,))
+        inner = _import_of_project(f"{name}.{attribute}") if attribute else None
+        return self._module_text(inner or module)
+
+    def _module_text(self, module: ModuleType) -> str:
+        """Everything that a module of the project defines: code that holds the module may use any of it."""
+        label = f"module {module.__name__}"
+        if label not in self.parts:
+            self.parts[label] = ""  # a module may come round to itself
+            names = [name for name, value in sorted(vars(module).items()) if not isinstance(value, types.ModuleType)
+                     and getattr(value, "__module__", None) in (module.__name__, None, type(value).__module__)]
+            self.parts[label] = _short_name(str([self._global_token(vars(module), (name,)) for name in names]))
+        return label
+
+    def _file(self, path: Any) -> str:
+        """The token of a file by its content; its name stands for it only in words."""
+        self.probes.append((_file_state, path, _file_state(path)))
+        return self._note(f"file {os.path.basename(path)}", _file_digest(path))
+
+    def _note(self, name: str, content: str) -> str:
+        """Note the content of something that has a name; gives its label."""
+        label = self._free_label(name, content)
+        self.parts[label] = content
+        return label
+
+    def _data(self, value: Any, name: str) -> str:
+        """A value by its content, which is looked at again at each call: a global is an argument like any other."""
+        plain, content, numpy = _plain_content(value), self._content(value), _loaded("numpy")
+        fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
+        fixed = fixed or (numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable)
+        if not fixed and not content.startswith("<"):
+            self.probes.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
+        self._alive.append(value)
+        return self._note(name, content)
+
+    def _content(self, value: Any) -> str:
+        """The digest of a value, its functions by their label; only its type when it cannot be named."""
+        if type(value) in _ATOMS:
+            return _short_name(_code_text(value))
+        try:
+            return _digest(value, name_of=self._name_of)[:20]
+        except Exception:  # a lock, an open file, a connection: no data; its class may raise anything
+            return f"<{_dotted(type(value))}>"
+
+    def _name_of(self, thing: Any) -> str | None:
+        """What a function or class inside a value adds to the value's digest."""
+        return self._label(thing) if isinstance(thing, (types.FunctionType, type)) else None
+
+
+class _Fingerprint:
+    """The fingerprint of functions, classes, files and values, kept while all that it was taken from stays the same."""
+
+    def __init__(self, *roots: Any) -> None:
+        self._roots = roots
+        self._walk: _Walk | None = None
+
+    def walk(self) -> _Walk:
+        """The walk that holds now; the old one unless something differs."""
+        walk = self._walk
+        if walk is None or not walk.holds():
+            walk = self._walk = _Walk(self._roots)
+        return walk
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint_of(thing: Any) -> _Fingerprint:
+    """The one fingerprint object of a function or class that travels as an argument."""
+    return _Fingerprint(thing)
+
+
+def _name_in_arguments(thing: Any) -> str | None:
+    """What a function or class of the project that is (part of) an argument adds to the digest."""
+    if not isinstance(thing, (types.FunctionType, type)) or not _is_project(thing.__module__):
+        return None
+    return _fingerprint_of(thing).walk().fingerprint
+
+
+# --- What a call is named ---------------------------------------------------------------------------------------------
+
+
+def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Arguments labelled by place and by keyword alone."""
+    return [(f"*{place}", value) for place, value in enumerate(args)] + [
+        (f"**{name if name.isidentifier() else repr(name)}", value) for name, value in sorted(kwargs.items())]
+
+
+class _Parameters:
+    """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
+
+    def __init__(self, names: tuple[str, ...] = (), keyword_only: tuple[str, ...] = (),
+                 defaults: dict[str, Any] | None = None, star: str = "", starstar: str = "",
+                 positional_only: int = 0) -> None:
+        self.names, self.keyword_only, self.defaults = names, keyword_only, defaults or {}
+        self.star, self.starstar = star, starstar
+        self.by_keyword = frozenset(names[positional_only:] + keyword_only)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Every argument of a call with its label, defaults included; bare ones when the call does not fit."""
+        if not kwargs and len(args) == len(self.names) and not self.keyword_only:
+            return list(zip(self.names, args))
+        given, more = dict(zip(self.names, args)), args[len(self.names):]
+        others = {name: value for name, value in kwargs.items() if name not in self.by_keyword}
+        named = {name: value for name, value in kwargs.items() if name in self.by_keyword}
+        full = {**self.defaults, **given, **named}
+        if (more and not self.star or others and not self.starstar or given.keys() & named.keys()
+                or len(full) != len(self.names) + len(self.keyword_only)):
+            return _bare_arguments(args, kwargs)
+        return [(name, full[name]) for name in self.names + self.keyword_only] + _bare_arguments(more, others)
+
+    def ignores(self, label: str, ignored: Iterable[str]) -> bool:
+        """Whether an argument with this label is one of the ignored ones."""
+        name = label.lstrip("*")
+        stars = label[:len(label) - len(name)]
+        return name in ignored or stars in ignored or {"*": self.star, "**": self.starstar}.get(stars, name) in ignored
+
+    def known(self) -> list[str]:
+        """The names that `ignore` may hold."""
+        return [*self.names, *self.keyword_only, *filter(None, [self.star, self.starstar]), "*", "**"]
+
+
+def _signature_parameters(function: Any) -> _Parameters:
+    """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
+    import inspect
+
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return _Parameters(star="args", starstar="kwargs")
+    names: list[list[str]] = [[], [], [], [], []]
+    for each in found:
+        names[each.kind].append(each.name)
+    only, plain, star, named, starstar = names
+    defaults = {each.name: each.default for each in found if each.default is not each.empty}
+    return _Parameters(tuple(only + plain), tuple(named), defaults, "".join(star), "".join(starstar), len(only))
+
+
+def _parameters_of(function: Any) -> _Parameters:
+    """The parameters of a callable: those of the function that it wraps, if it says so."""
+    while hasattr(function, "__wrapped__") and not isinstance(function, type):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__signature__"):
+        return _signature_parameters(function)
+    count, only = code.co_argcount, code.co_kwonlyargcount
+    names, keyword_only = code.co_varnames[:count], code.co_varnames[count:count + only]
+    rest = list(code.co_varnames[count + only:])
+    star = rest.pop(0) if code.co_flags & 4 else ""
+    starstar = rest.pop(0) if code.co_flags & 8 else ""
+    given = function.__defaults__ or ()
+    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
+    return _Parameters(names, keyword_only, defaults, star, starstar, code.co_posonlyargcount)
+
+
+def _argument_text(value: Any) -> str:
+    """What stands for an argument in the name of a call."""
+    kind = type(value)
+    if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
+        return repr(value)
+    return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # a mapped result of another call is an array
+
+
+def _shown(value: Any) -> str:
+    """A value as a short text for people."""
+    if type(value) in (int, float, bool) and -1e15 < value < 1e15:
+        return repr(value)
+    from reprlib import repr as short
+
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape:  # the text of a table or a big array is slow to make and says less
+        return f"{type(value).__name__}(shape={shape}, dtype={getattr(value, 'dtype', None)})"
+    try:
+        return short(value)
+    except Exception as err:  # the class of an argument may fail in any way when asked for its text
+        return f"<{type(value).__name__}: no text, {type(err).__name__}>"
+
+
+def _show_call(name: str, shown: dict[str, str]) -> str:
+    """A call as a line of text."""
+    return f"{name}({', '.join([f'{label}={text}' for label, text in shown.items()])})"
+
+
+# --- Where entries are kept -------------------------------------------------------------------------------------------
+
+_SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
+_MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no limit asks for the order of uses
+_SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
+_RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
+_STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
+
+
+class _Turns:
+    """Who computes what in this process: key -> [owner, what to call at its end ...], changed under `_mutex` only."""
+
+    def __init__(self) -> None:
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        """Begin anew: after a fork the turns of the parent's threads are none of ours."""
+        self._mutex = threading.Lock()
+        self._running: dict[str, list[Any]] = {}
+
+    def __reduce__(self) -> Any:
+        return _Turns, ()
+
+    def take(self, key: str, owner: object, waiter: Callable[[], Callable[[], Any]]) -> str:
+        """Gives "mine"; "again" when this owner has it already; "wait" when another has, and runs `waiter()()` then."""
+        with self._mutex:
+            if key not in self._running:
+                self._running[key] = [owner]
+                return "mine"
+            if self._running[key][0] == owner:
+                return "again"
+            self._running[key].append(waiter())
+            return "wait"
+
+    def give_back(self, key: str) -> None:
+        """End a turn that was mine."""
+        with self._mutex:
+            turn = self._running.pop(key, [None])
+        for over in turn[1:]:
+            over()
+
+
+class _Store:
+    """What every store does. This one keeps nothing: a call finds nothing and leaves nothing."""
+
+    def __init__(self, location: str | None = None) -> None:
+        self.location, self.turns = location, _Turns()
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        """Keep what `fill(file)` writes as the entry of `key`, all or nothing; gives how many entries had to go."""
+        return 0
+
+    def delete(self, key: str) -> bool:
+        """Remove an entry; whether there was one."""
+        return False
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        """(key, bytes, time of last use in seconds) of the entries whose key begins with `prefix`."""
+        return iter(())
+
+    def clear(self, prefix: str = "") -> None:
+        """Remove the entries whose key begins with `prefix`."""
+        for key, _, _ in list(self.entries(prefix)):
+            self.delete(key)
+
+    def lock(self, key: str, wait: bool = True) -> bool:
+        """Keep other processes from computing `key`; False when another does and `wait` is false."""
+        return True
+
+    def unlock(self, key: str) -> None:
+        """The opposite of `lock`."""
+
+
+class _GuestStore(_Store):
+    """A store of the user, see `register_store_backend`."""
+
+    def __init__(self, location: str | None, guest: Any) -> None:
+        super().__init__(location)
+        self._guest = guest
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        return self._guest.open(key)
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        self._guest.write(key, fill)
+        return 0
+
+    def delete(self, key: str) -> bool:
+        return bool(self._guest.delete(key))
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        return iter(self._guest.entries(prefix))
+
+
+class _RamStore(_Store):
+    """Keeps entries as bytes, for as long as it lives; the order of the dict is the order of use."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__()
+        self._limit = _RAM_LIMIT if limit is None else limit
+        self._kept: dict[str, tuple[bytes, float]] = {}
+        self._total = 0
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        self._mutex = threading.Lock()  # guards what is kept and its sum
+
+    def __reduce__(self) -> Any:
+        return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        with self._mutex:
+            found = self._kept.get(key)
+            if found and not peek:
+                self._kept[key] = self._kept.pop(key)[0], time.time()
+        return io.BytesIO(found[0]) if found else None
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        fill(file := io.BytesIO())
+        content, gone = file.getvalue(), 0
+        with self._mutex:
+            self._drop(key)
+            if len(content) > self._limit:
+                return 0
+            self._kept[key] = content, time.time()
+            self._total += len(content)
+            while self._total > self._limit:
+                gone += self._drop(next(iter(self._kept)))
+        return gone
+
+    def _drop(self, key: str) -> bool:
+        """Remove an entry; the caller holds the mutex."""
+        found = self._kept.pop(key, None)
+        self._total -= len(found[0]) if found else 0
+        return found is not None
+
+    def delete(self, key: str) -> bool:
+        with self._mutex:
+            return self._drop(key)
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        with self._mutex:
+            return iter([(key, len(kept), used) for key, (kept, used) in self._kept.items() if key.startswith(prefix)])
+
+
+class _LockFile:
+    """The file `lock` of a folder: 8 bytes with the sum of all sizes; the bytes behind them are the locks of calls.
+
+    A process holds it open once, for all its threads: closing any handle drops all the locks that the process has.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.turns, self.fd = path, _Turns(), -1
+        self._identity: tuple[int, int] | None = None
+        self._renew()
+        _renewed_after_fork().add(self)
+
+    def _renew(self) -> None:
+        self.mutex = threading.RLock()  # one thread of this process at a time reads or changes the sum
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def opened(self) -> bool:
+        """Open the file that is there now; False where there is no folder, or one that cannot be written."""
+        try:
+            state = os.stat(self.path)
+            if self._identity == (state.st_dev, state.st_ino):
+                return True
+        except OSError:
+            pass  # the folder is new, or has been removed
+        with self.mutex:
+            if self.fd >= 0:
+                os.close(self.fd)
+            self.fd, self._identity = -1, None
+            try:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
+            except OSError:
+                return False
+            state = os.fstat(self.fd)
+            self._identity = state.st_dev, state.st_ino
+            return True
+
+    def __enter__(self) -> None:
+        self.mutex.acquire()
+        if self.opened():
+            _lock_byte(self.fd, 0, True)
+
+    def __exit__(self, *error: object) -> None:
+        if self.fd >= 0:
+            _unlock_byte(self.fd, 0)
+        self.mutex.release()
+
+    def total(self) -> int | None:
+        """The sum of all sizes; None when it is not known. To be asked inside `with`."""
+        content = b""
+        if self.fd >= 0:
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            content = os.read(self.fd, 8)
+        return int.from_bytes(content, "little") if len(content) == 8 else None
+
+    def set_total(self, total: int) -> None:
+        """Write the sum of all sizes. To be called inside `with`."""
+        if self.fd >= 0:
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+
+
+@lru_cache(maxsize=1)
+def _lock_files() -> Any:
+    """The lock files in use in this process, by path: all stores on one folder share one."""
+    return weakref.WeakValueDictionary()
+
+
+def _lock_place(key: str) -> int:
+    """The byte of the lock file that stands for a key: behind the sum, and far from that of any other key."""
+    return 8 + int(_short_name(key, 15), 16)
+
+
+def _size_of(path: str) -> int:
+    """The size of a file; 0 when there is none."""
+    return (_file_state(path) or (0, 0))[1]
+
+
+class _DiskStore(_Store):
+    """Keeps each entry in a file of `location/joblite/v1`. Another version of this format would be beside it."""
+
+    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700) -> None:
+        self.location, self._limit, self._mode = location, limit, mode
+        self._base = os.path.join(location, "joblite")
+        self._root = os.path.join(self._base, "v1", "")
+        self._locks: _LockFile = _lock_files().setdefault(self._root, _LockFile(self._root + "lock"))
+        self.turns = self._locks.turns
+        self._newest = 0  # the latest mark of use that this store has set, in ns
+        self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
+        self._serial = 0  # of files written
+        self._swept = 0  # the process that has looked for abandoned files
+        if not IS_WINDOWS and os.path.exists(self._base) and os.stat(self._base).st_mode & 0o022 & ~mode:
+            _warn(f"{self._base}: other users can write to this cache, and what is read from a cache can run code; "
+                  f"take the right away with: chmod go-w {self._base}")
+
+    def __reduce__(self) -> Any:
+        return _DiskStore, (self.location, self._limit, self._mode)
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        path = self._root + key
+        try:
+            if mmap_mode:
+                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")  # noqa: SIM115 - the caller closes it
+                self._mark(file.fileno(), path, peek)
+                return file
+            fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
+        except OSError:
+            return None  # not there; or not readable, then writing fails too and says so
+        try:
+            content = os.read(fd, _SMALL_ENTRY)
+            self._mark(fd, path, peek)
+        except OSError:
+            content = b""  # a folder, a broken disk: damaged, as the head will say
+        if len(content) < _SMALL_ENTRY:
+            os.close(fd)
+            return io.BytesIO(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return open(fd, "rb")
+
+    def _mark(self, fd: int, path: str, peek: bool) -> None:
+        """Note that an entry is used now, unless it is the latest noted one anyway or nobody asks for the order."""
+        now = time.time_ns()
+        used = now if peek else os.fstat(fd).st_mtime_ns
+        if now - used > _MARK_AFTER or (self._limit is not None and used < self._newest and not peek):
+            try:
+                os.utime(path, ns=(now, now))
+                self._newest = now
+            except OSError:
+                pass  # a read-only folder, or another user's file: it keeps its older mark
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> int:
+        fd, temporary = self._create()
+        try:
+            with open(fd, "wb", 8192) as file:  # a size that is given saves a look at what kind of file it is
+                fill(file)
+                size = file.tell()
+            if self._limit is not None:
+                self._newest = now = time.time_ns()
+                os.utime(temporary, ns=(now, now))
+                if size > self._limit:
+                    _unlink(temporary)
+                    self.delete(key)
+                    return 0
+            return self._place(temporary, key, size)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+    def _create(self) -> tuple[int, str]:
+        """A new file in the folder of files being written."""
+        if self._swept != os.getpid():
+            self._swept = os.getpid()
+            self._sweep()
+        self._serial += 1
+        name = f"{_machine()}-{os.getpid()}-{id(self):x}-{self._serial}-{threading.get_ident():x}"
+        path, flags = f"{self._root}tmp/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | _O_BINARY
+        try:
+            return os.open(path, flags, self._mode & 0o666), path
+        except FileNotFoundError:
+            self._make_folders()
+            return os.open(path, flags, self._mode & 0o666), path
+
+    def _make_folders(self) -> None:
+        """Make the folders that are missing, private ones, and keep them out of version control."""
+        os.makedirs(str(self.location), self._mode, exist_ok=True)
+        for folder in (self._base, self._root[:-1], self._root + "tmp"):
+            self._make_folder(folder)
+        try:
+            with open(os.path.join(self._base, ".gitignore"), "x") as file:
+                file.write("*\n")
+        except FileExistsError:
+            pass  # from an earlier run; the user may have changed it
+
+    def _make_folder(self, path: str) -> None:
+        """Make one folder with our mode, whatever the umask; it may be there."""
+        try:
+            os.mkdir(path, self._mode)
+            os.chmod(path, self._mode)
+        except FileExistsError:
+            pass
+
+    def _place(self, temporary: str, key: str, size: int) -> int:
+        """Rename a complete file into place, after making room for it."""
+        path = self._root + key
+        with self._locks:
+            total, gone = self._make_room(self._total(), size, key)
+            old = _size_of(path)
+            self._locks.set_total(total + size)
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                for folder in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path)):
+                    self._make_folder(folder)
+                os.replace(temporary, path)
+            if old:
+                self._locks.set_total(total + size - old)
+        return gone
+
+    def _total(self) -> int:
+        """The sum of all sizes; counted when the lock file does not tell."""
+        total = self._locks.total()
+        return sum(size for _, size, _ in self._look(sys.maxsize)[0]) if total is None else total
+
+    def delete(self, key: str) -> bool:
+        with self._locks:
+            try:
+                total, size = self._total(), _size_of(self._root + key)
+                found = _unlink(self._root + key)
+                self._locks.set_total(total - size)
+            except OSError as err:
+                _warn(f"{self._base}: an entry could not be removed: {err}")
+                return False
+        return found
+
+    def _make_room(self, total: int, size: int, key: str) -> tuple[int, int]:
+        """Remove the least recently used entries until `size` more bytes fit; gives the new sum and how many went."""
+        gone = 0
+        while self._limit is not None and total + size > self._limit:
+            if not self._oldest:
+                self._oldest, whole = self._look(_SAMPLE)
+                if whole:
+                    total = sum(each for _, each, _ in self._oldest)  # sets right what killed writers left
+                self._oldest.sort(reverse=True)
+                if not whole:
+                    del self._oldest[:len(self._oldest) * 3 // 4]  # of a sample, only the oldest are old in the whole
+                if not self._oldest or total + size <= self._limit:
+                    break
+            used, each, name = self._oldest.pop()
+            state = _file_state(self._root + name)
+            if name != key and state and state[0] == used:  # else used since, and not the oldest any more
+                gone += _unlink(self._root + name)
+                total -= each
+        return total, gone
+
+    def _look(self, enough: int) -> tuple[list[tuple[int, int, str]], bool]:
+        """(last use, size, key) of entries, shard by shard until there are `enough`; and whether these are all."""
+        shards, whole = self._shards(), True
+        found: list[tuple[int, int, str]] = []
+        chance = time.time_ns() // 1000
+        start = chance % max(1, len(shards))
+        for shard in shards[start:] + shards[:start]:
+            if len(found) >= enough:
+                return found, False
+            entries = list(_scan(self._root + shard))
+            step = 1 + len(entries) // enough
+            whole = whole and step == 1
+            found += self._states(shard, entries[chance % step::step])
+        return found, whole
+
+    def _states(self, shard: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[int, int, str]]:
+        """(last use, size, key) of each entry of a shard that is still there."""
+        for entry in entries:
+            try:
+                state = entry.stat()
+            except OSError:
+                continue  # removed by another process just now
+            yield state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"
+
+    def _shards(self, prefix: str = "") -> list[str]:
+        """The folders that hold entries, relative to the root."""
+        functions = [prefix.partition("/")[0]] if "/" in prefix else [
+            each.name for each in _scan(self._root) if each.name != "tmp" and each.is_dir()]
+        return [f"{name}/{shard.name}" for name in functions for shard in _scan(self._root + name)]
+
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+        for shard in self._shards(prefix):
+            for used, size, key in self._states(shard, _scan(self._root + shard)):
+                if key.startswith(prefix):
+                    yield key, size, used / 1e9
+
+    def clear(self, prefix: str = "") -> None:
+        super().clear(prefix)
+        shards = self._shards(prefix)
+        with self._locks:  # nobody moves a file into them meanwhile
+            for folder in [*shards, *{shard.partition("/")[0] for shard in shards}]:
+                _remove_folder(self._root + folder)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove half-written files whose writer is gone."""
+        for entry in _scan(self._root + "tmp"):
+            machine, pid = entry.name.split("-")[:2]
+            try:
+                if machine == _machine():
+                    dead = not _process_lives(int(pid))
+                else:
+                    dead = time.time() - entry.stat().st_mtime > _STALE_AFTER
+                if dead:
+                    _unlink(entry.path)
+            except OSError:
+                continue  # finished just now, or not ours to remove
+
+    def lock(self, key: str, wait: bool = True) -> bool:
+        if not self._locks.opened():
+            try:
+                self._make_folders()
+            except OSError:
+                return True  # where nothing can be written there are no locks either: law 7
+            self._locks.opened()
+        return self._locks.fd < 0 or _lock_byte(self._locks.fd, _lock_place(key), wait)
+
+    def unlock(self, key: str) -> None:
+        if self._locks.fd >= 0:
+            _unlock_byte(self._locks.fd, _lock_place(key))
+
+
+def _local_store(location: str | None, limit: int | None, mode: int = 0o700) -> _Store:
+    """A folder, or the memory where there is no location."""
+    return _RamStore(limit) if location is None else _DiskStore(location, limit, mode)
+
+
+_STORES: dict[str, Callable[..., _Store]] = {
+    "local": _local_store,
+    "cloudpickle": _local_store,
+    "null": lambda location, limit: _Store(),
+}
+
+
+def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
+    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
+
+    >>> class Dictionary:
+    ...     def __init__(self, location): self.kept = {}
+    ...     def open(self, key): return io.BytesIO(self.kept[key]) if key in self.kept else None
+    ...     def write(self, key, fill): file = io.BytesIO(); fill(file); self.kept[key] = file.getvalue()
+    ...     def delete(self, key): return self.kept.pop(key, None) is not None
+    ...     def entries(self, prefix): return [(key, len(kept), 0.0) for key, kept in self.kept.items()]
+    >>> register_store_backend("dictionary", Dictionary)
+    >>> cached = Memory("anywhere", backend="dictionary").cache(pow)
+    >>> cached(2, 10), cached.check_call_in_cache(2, 10)
+    (1024, True)
+
+    Parameters
+    ----------
+    name : str
+        For `Memory(backend=name)`.
+    cls : callable
+        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
+        file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep
+        what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time
+        of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+
+    Raises
+    ------
+    TypeError
+        `name` is not a text.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a text for Memory(backend=...), got {name!r}")
+    _STORES[name] = lambda location, limit, **options: _GuestStore(location, cls(location, **options))
+
+
+# --- One entry --------------------------------------------------------------------------------------------------------
+
+_ENTRY_MAGIC = b"JLcall1\n"
+_ENTRY_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of all but the magic
+
+
+def _key_of(folder: str, entry: str) -> str:
+    """The key of an entry: its function's folder, its shard, its name."""
+    return f"{folder}/{entry.rpartition('-')[2][:1]}/{entry}"
+
+
+def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
+    """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
+    name, about = key.encode(), _pickle_dumps(metadata, 4)
+    sizes = len(name).to_bytes(4, "little") + len(about).to_bytes(4, "little")
+    head = _ENTRY_MAGIC + sizes + _crc32(sizes + name + about).to_bytes(4, "little") + name + about
+    return head + bytes(-len(head) % 64)
+
+
+def _read_head(file: Any, key: str) -> bytes:
+    """The metadata (pickled) of an entry; leaves the file where the value begins."""
+    head = file.read(_ENTRY_HEAD)
+    name_size, size = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
+    if head[:8] != _ENTRY_MAGIC or size > 1 << 28:
+        raise _Damaged("it does not begin as an entry does")
+    text = file.read(name_size + size + -(_ENTRY_HEAD + name_size + size) % 64)
+    about = text[name_size:name_size + size]
+    if _crc32(about, _crc32(text[:name_size], _crc32(head[8:16]))) != int.from_bytes(head[16:20], "little"):
+        raise _Damaged("the checksum of its head is wrong")
+    if text[:name_size] != key.encode():
+        raise _Damaged("it is the entry of another call")
+    return about
+
+
+def _read_entry_value(file: Any, mmap_mode: str | None, path: str) -> Any:
+    """The value of an entry, compressed or not, whose head has been read."""
+    start = file.read(8)
+    file.seek(-len(start), os.SEEK_CUR)
+    if not start.startswith(_MAGIC):
+        openers = [codec.open for codec in _CODECS.values() if codec.prefix and start.startswith(codec.prefix)]
+        if not openers:
+            raise _Damaged("its value does not begin as one")
+        file, mmap_mode = openers[0](file), None
+    return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, path)
+
+
+def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
+    """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
+    file = store.open(key, peek=True)
+    if file is None:
+        return None
+    with file:
+        try:
+            return {**_pickle_loads(_read_head(file, key)), "key": key}
+        except (_Damaged, OSError):
+            return None
+
+
+def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
+    """Warn, once a call, of an entry that cannot be read."""
+    if not refused:
+        refused.append(b"")
+        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
+    return _NOTHING
+
+
+def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
+                accepts: Callable[[bytes], bool] | None = None) -> Any:
+    """The value of an entry; _NOTHING when there is none, when it is not accepted and, with a warning, when damaged.
+
+    `refused` remembers what was found wanting: it is not judged, nor warned of, a second time.
+    """
+    file = store.open(key, mmap_mode)
+    if file is None:
+        return _NOTHING
+    with file:
+        try:
+            about = _read_head(file, key)
+        except (_Damaged, OSError) as err:
+            return _count_as_missing(store, key, refused, err)
+        if accepts is not None and (about in refused or not accepts(about)):
+            refused.append(about)
+            return _NOTHING
+        try:
+            return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
+        except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
+            return _count_as_missing(store, key, refused, err)
+
+
+# --- The cached function ----------------------------------------------------------------------------------------------
+
+_EXPLAINED = 100  # entries that `explain` reads to find the call most like the one asked about
+_BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; else nothing
+
+CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
+CacheEntry.__doc__ = """What `entries()` tells of one kept call.
+
+`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that
+took (seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id`
+its name.
+"""
+
+
+class expires_after:
+    """A `cache_validation_callback` that lets a result be used for a time.
+
+    >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
+    ... def price(item): return 3
+    >>> price("tea")
+    3
+
+    Parameters
+    ----------
+    days, seconds, microseconds, milliseconds, minutes, hours, weeks : number, default 0
+        Added up, as in `datetime.timedelta`.
+    """
+
+    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
+                 minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
+        from datetime import timedelta
+
+        self.delta = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+
+    def __call__(self, metadata: dict[str, Any]) -> bool:
+        return time.time() - metadata["time"] < self.delta.total_seconds()
+
+
+class MemorizedResult:
+    """A result that stays in the cache until it is asked for: small, and it can be sent to other processes.
+
+    `call_and_shelve` makes them; so does pasting what their `repr` shows.
+
+    >>> result = Memory().cache(pow).call_and_shelve(2, 10)
+    >>> result.get()
+    1024
+
+    Parameters
+    ----------
+    location : str
+        The folder of the cache.
+    func, args_id : str
+        The names of the function's folder and of the entry in it.
+    mmap_mode : None, "r", "r+", "w+" or "c", default None
+        How `get` maps arrays, see `Memory`.
+
+    Raises
+    ------
+    KeyError
+        From `get`: the entry has been removed, or is damaged.
+    """
+
+    def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
+                 *, store: Any = None, kept: Any = _NOTHING) -> None:
+        self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
+        self._store: _Store = store or (_DiskStore(os.path.abspath(location)) if location else _Store())
+        self._key = _key_of(func, args_id)
+        self._kept = kept  # the value itself, where the store could not take it
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """"time" (when it was computed), "duration" (seconds), "input_args" (texts); empty when it is gone."""
+        found = _metadata_of(self._store, self._key)
+        return {name: found[name] for name in ("time", "duration", "input_args")} if found else {}
+
+    def get(self) -> Any:
+        """The value, read from the cache at each call."""
+        value = self._kept if self._kept is not _NOTHING else _load_entry(self._store, self._key, self.mmap_mode, [])
+        if value is _NOTHING:
+            raise KeyError(f"{self!r} is not in the cache any more; call the function again")
+        return value
+
+    def clear(self) -> None:
+        """Remove the value from the cache; a second time does nothing."""
+        self._kept = _NOTHING
+        self._store.delete(self._key)
+
+    def __reduce__(self) -> Any:
+        travels = self.location is None or self._kept is not _NOTHING  # a cache in memory stays where it is
+        return MemorizedResult, (self.location, self.func, self.args_id, self.mmap_mode), (
+            {"_kept": self.get()} if travels else {})
+
+    def __repr__(self) -> str:
+        return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
+
+
+@lru_cache(maxsize=1024)
+def _folder_name(name: str) -> str:
+    """The name of a function as a folder: readable, and another one for another name."""
+    safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
+    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_name(name, 8)}"
+
+
+def _code_of_callable(function: Any) -> Any:
+    """What holds the code of a callable: the function in a partial, the class of a callable object, or itself."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if hasattr(function, "__name__") or hasattr(function, "__func__") else type(function)
+
+
+def _hidden_arguments(function: Any) -> list[tuple[str, Any]]:
+    """What a callable that is no plain function carries with it: a partial its arguments, an object its content."""
+    if isinstance(function, partial):
+        return [("partial", (function.args, function.keywords)), *_hidden_arguments(function.func)]
+    return [] if hasattr(function, "__name__") or hasattr(function, "__func__") else [("object", function)]
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives something to await."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return code is not None and bool(code.co_flags & 0x80)
+
+
+def _named_function(module: str, name: str) -> Any:
+    """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
+    try:
+        found: Any = sys.modules.get(module) or __import__(module, fromlist=["*"])
+    except ImportError:
+        return None
+    for part in name.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
+
+
+def _bound_again(function: Any, obj: Any) -> Any:
+    """Unpickles a bound cached method."""
+    return function.__get__(obj, obj if isinstance(obj, type) else type(obj))
+
+
+class _Call:
+    """One call of a cached function: its arguments, the text of each, and the key of its entry."""
+
+    __slots__ = ("args", "key", "kwargs", "pairs", "refused", "texts")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], pairs: list[tuple[str, Any]],
+                 texts: dict[str, str], key: str) -> None:
+        self.args, self.kwargs, self.pairs, self.texts, self.key = args, kwargs, pairs, texts, key
+        self.refused: list[bytes] = []  # the metadata of entries that were found and may not be used
+
+
+class _Shelf:
+    """How and where results are kept: what a `Memory` tells its functions."""
+
+    def __init__(self, store: _Store, mmap_mode: str | None, compress: Any, backend: str, verbose: int) -> None:
+        self.store, self.mmap_mode, self.compress = store, mmap_mode, compress
+        self.backend, self.verbose = backend, verbose
+        self.place = os.path.join(store.location, "joblite") if store.location else "the cache in memory"
+        self.told: set[str] = set()  # warnings that are not repeated with every call
+
+    def keep(self, key: str, metadata: dict[str, Any], value: Any) -> int:
+        """Write an entry; gives how many others had to go."""
+        head, pickler = _entry_head(key, metadata), None
+        if self.backend == "cloudpickle":
+            import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+            pickler = cloudpickle.Pickler
+
+        def fill(file: Any) -> None:
+            file.write(head)
+            _write_value(value, file, self.compress, None, pickler)
+
+        return self.store.write(key, fill)
+
+    def warn(self, text: str) -> None:
+        """A warning, the first time."""
+        if text not in self.told:
+            self.told.add(text)
+            _warn(text)
+
+
+class MemorizedFunc:
+    """A function that remembers: what `Memory.cache` gives. Call it as the function itself.
+
+    >>> cached = Memory().cache(pow)
+    >>> cached(2, 10), cached.check_call_in_cache(2, 10), cached.check_call_in_cache(3, 3)
+    (1024, True, False)
+
+    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then
+    `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
+    """
+
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, func: Any, shelf: _Shelf, options: dict[str, Any]) -> None:
+        from functools import update_wrapper
+
+        self._binds = _BINDING.get(type(func), "nothing")
+        self.func: Callable[..., Any] = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
+        update_wrapper(self, self.func)
+        self._shelf, self._options = shelf, options
+        self._run, self._hidden = self.func, _hidden_arguments(self.func)
+        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
+        if isinstance(self.func, types.MethodType):
+            self._run, self._prefix = self.func.__func__, (self.func.__self__,)
+        self._unbound: MemorizedFunc | None = None
+        self.ignore: list[str] = list(options["ignore"] or ())
+        self.mmap_mode: str | None = shelf.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
+        self._verbose: int = shelf.verbose if options["verbose"] is None else options["verbose"]
+        self._awaited = _is_coroutine_function(self._run)
+        self._folder = _folder_name(_dotted(_code_of_callable(self._run)))
+        self._begin()
+        self._check_options()
+
+    def _begin(self) -> None:
+        """Set what does not travel with a pickle."""
+        version = self._options["version"]
+        code = _code_of_callable(self._run) if version is None else ("version", version)
+        self._print = _Fingerprint(code, *self._options["depends"])
+        self._known: tuple[str, _Parameters] = "", _Parameters()  # the parameters with the fingerprint they go with
+
+    def _check_options(self) -> None:
+        """Refuse what cannot work, when the function is made."""
+        code = getattr(self._run, "__code__", None)
+        if code is not None and code.co_flags & 0x220:
+            raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
+                            "it yields can be taken once only; return a list of it")
+        known = _parameters_of(self._run).known()
+        unknown = [name for name in self.ignore if name not in known]
+        if unknown:
+            raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), "
+                             f"got {unknown!r}")
+        for name in ("cache_validation_callback", "key"):
+            if self._options[name] is not None and not callable(self._options[name]):
+                raise ValueError(f"{name}: expected a function or None, got {self._options[name]!r}")
+
+    # -- naming and finding
+
+    def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+        """The call with its key. Arguments that do not fit get one too: the call itself then raises what it raises."""
+        args = self._prefix + args
+        code = self._print.walk().fingerprint
+        if self._known[0] != code:
+            self._known = code, _parameters_of(self._run)  # defaults may have been replaced
+        parameters = self._known[1]
+        pairs = parameters.bind(args, kwargs)
+        if self.ignore:
+            pairs = [pair for pair in pairs if not parameters.ignores(pair[0], self.ignore)]
+        named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
+        texts = {label: self._text(label, value) for label, value in (*self._hidden, *named)}
+        digest = _short_name("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
+        return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}")
+
+    def _text(self, label: str, value: Any) -> str:
+        """What stands for one argument."""
+        try:
+            return _argument_text(value)
+        except Exception as err:  # naming runs the pickling code of the argument's class
+            from pickle import PicklingError
+
+            raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
+                                f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
+
+    def _accepts(self, about: bytes) -> bool:
+        """Whether the caller's callback lets an entry be used."""
+        found = _pickle_loads(about)
+        return bool(self._options["cache_validation_callback"](
+            {name: found[name] for name in ("time", "duration", "input_args")}))
+
+    def _load(self, call: _Call) -> Any:
+        """The kept value, or _NOTHING."""
+        accepts = self._accepts if self._options["cache_validation_callback"] else None
+        value = _load_entry(self._shelf.store, call.key, self.mmap_mode, call.refused, accepts)
+        if self._verbose > 2 and value is not _NOTHING:
+            _say(f"{_show_call(self._folder, self._shown(call))} read from {self._shelf.place}")
+        return value
+
+    def _is_kept(self, call: _Call) -> bool:
+        """Whether there is an entry of this call that may be used."""
+        about, callback = _metadata_of(self._shelf.store, call.key), self._options["cache_validation_callback"]
+        return about is not None and (callback is None or bool(
+            callback({name: about[name] for name in ("time", "duration", "input_args")})))
+
+    def _shown(self, call: _Call) -> dict[str, str]:
+        """The arguments as texts for people."""
+        return {label: _shown(value) for label, value in call.pairs}
+
+    # -- computing
+
+    def _obtain(self, call: _Call) -> Any:
+        """The value of a call that was not found: computed by one thread of one process, read by the others."""
+        store = self._shelf.store
+        over: list[threading.Event] = []
+
+        def waiter() -> Callable[[], Any]:
+            over.append(threading.Event())
+            return over[-1].set
+
+        while (turn := store.turns.take(call.key, threading.get_ident(), waiter)) == "wait":
+            over[-1].wait()
+            value = self._load(call)
+            if value is not _NOTHING:
+                return value
+        if turn == "again":  # the function calls itself with the same arguments: waiting would never end
+            return self._compute(call)[0]
+        try:
+            store.lock(call.key)
+            value = self._load(call)
+            return self._compute(call)[0] if value is _NOTHING else value
+        finally:
+            store.unlock(call.key)
+            store.turns.give_back(call.key)
+
+    async def _obtain_awaited(self, call: _Call) -> Any:
+        """`_obtain` for a coroutine function: tasks that wait do not block the loop."""
+        import asyncio
+
+        store, loop = self._shelf.store, asyncio.get_running_loop()
+        over: list[asyncio.Event] = []
+
+        def waiter() -> Callable[[], Any]:
+            over.append(event := asyncio.Event())
+            return lambda: loop.call_soon_threadsafe(event.set)
+
+        while (turn := store.turns.take(call.key, asyncio.current_task(), waiter)) == "wait":
+            await over[-1].wait()
+            value = self._load(call)
+            if value is not _NOTHING:
+                return value
+        if turn == "again":
+            return (await self._compute_awaited(call))[0]
+        try:
+            while not store.lock(call.key, wait=False):
+                await asyncio.sleep(0.01)  # another process computes; a thread that waits for it could not be cancelled
+            value = self._load(call)
+            return (await self._compute_awaited(call))[0] if value is _NOTHING else value
+        finally:
+            store.unlock(call.key)
+            store.turns.give_back(call.key)
+
+    def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
+        """Run the function and keep its value."""
+        shown, start = self._shown(call), time.perf_counter()
+        value = self._run(*call.args, **call.kwargs)
+        return value, self._keep(call, shown, value, time.perf_counter() - start)
+
+    async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
+        """`_compute` for a coroutine function."""
+        shown, start = self._shown(call), time.perf_counter()
+        value = await self._run(*call.args, **call.kwargs)
+        return value, self._keep(call, shown, value, time.perf_counter() - start)
+
+    def _keep(self, call: _Call, shown: dict[str, str], value: Any, duration: float) -> dict[str, Any]:
+        """Write the entry of a call; what goes wrong costs a warning, not the value."""
+        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
+        shelf = self._shelf
+        if self._verbose > 1:
+            _say(f"{_show_call(self._folder, shown)} computed in {duration:.3g} s")
+        try:
+            more = {"texts": call.texts, "parts": self._print.walk().parts}
+            gone = shelf.keep(call.key, {**metadata, **more}, value)
+            if gone and self._verbose > 2:
+                _say(f"{gone} least recently used results removed from {shelf.place}")
+        except OSError as err:
+            shelf.warn(f"{shelf.place}: results cannot be kept there: {err.strerror or err}; each call computes")
+        except Exception as err:  # pickling runs the code of the value's class
+            shelf.warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {shelf.place}: "
+                       f"{err}")
+        return metadata
+
+    async def _found(self, call: _Call) -> Any:
+        """The value of a call of a coroutine function."""
+        value = self._load(call)
+        return await self._obtain_awaited(call) if value is _NOTHING else value
+
+    # -- what callers use
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._name(args, kwargs)
+        if self._awaited:
+            return self._found(call)
+        value = self._load(call)
+        return self._obtain(call) if value is _NOTHING else value
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function whatever is kept, keep the value: gives (value, metadata).
+
+        >>> Memory().cache(pow).call(2, 10)[0]
+        1024
+
+        The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args" (label -> text).
+        """
+        call = self._name(args, kwargs)
+        return self._compute_awaited(call) if self._awaited else self._compute(call)
+
+    def call_and_shelve(self, *args: Any, **kwargs: Any) -> Any:
+        """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
+
+        >>> Memory().cache(pow).call_and_shelve(2, 10).get()
+        1024
+        """
+        call = self._name(args, kwargs)
+        if self._awaited:
+            return self._shelved(call)
+        return self._result(call, _NOTHING if self._is_kept(call) else self._obtain(call))
+
+    async def _shelved(self, call: _Call) -> MemorizedResult:
+        """`call_and_shelve` for a coroutine function."""
+        return self._result(call, _NOTHING if self._is_kept(call) else await self._obtain_awaited(call))
+
+    def _result(self, call: _Call, value: Any) -> MemorizedResult:
+        """The MemorizedResult of a call; it holds the value itself where the store did not take it."""
+        store = self._shelf.store
+        stored = value is _NOTHING or _metadata_of(store, call.key) is not None
+        return MemorizedResult(store.location, self._folder, call.key.rpartition("/")[2], self.mmap_mode, store=store,
+                               kept=_NOTHING if stored else value)
+
+    def check_call_in_cache(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
+
+        >>> Memory().cache(pow).check_call_in_cache(2, 10)
+        False
+        """
+        return self._is_kept(self._name(args, kwargs))
+
+    def forget(self, *args: Any, **kwargs: Any) -> bool:
+        """Remove the value of this call; whether there was one.
+
+        >>> Memory().cache(pow).forget(2, 10)
+        False
+        """
+        return self._shelf.store.delete(self._name(args, kwargs).key)
+
+    def clear(self, warn: bool = True) -> None:
+        """Remove everything kept for this function, of its older versions too; `warn` says so on stderr."""
+        if warn and self._verbose > 0:
+            _say(f"removing all results of {self._folder} from {self._shelf.place}")
+        self._shelf.store.clear(f"{self._folder}/")
+
+    def entries(self) -> list[CacheEntry]:
+        """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
+
+        >>> cached = Memory().cache(pow)
+        >>> _ = cached(2, 10)
+        >>> cached.entries()[0].arguments
+        'base=2, exp=10, mod=None'
+        """
+        current, found = self._print.walk().fingerprint, []
+        for key, size, _ in list(self._shelf.store.entries(f"{self._folder}/")):
+            about = _metadata_of(self._shelf.store, key)
+            if about is not None:
+                arguments, name = _show_call("", about["input_args"])[1:-1], key.rpartition("/")[2]
+                is_current = name.startswith(current)
+                found.append(CacheEntry(arguments, about["time"], about["duration"], size, is_current, name))
+        return sorted(found, key=lambda entry: -entry.time)
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
+
+        >>> cached = Memory().cache(pow)
+        >>> cached.explain(2, 10)
+        'computes: nothing is kept for builtins.pow'
+        >>> _ = cached(2, 10)
+        >>> cached.explain(2, 11)
+        'computes: the argument exp differs: 11, kept are 10'
+        """
+        call = self._name(args, kwargs)
+        about = _metadata_of(self._shelf.store, call.key)
+        if about is None:
+            return f"computes: {self._explain_miss(call)}"
+        age = f"computed {time.time() - about['time']:.0f} s ago"
+        if self._is_kept(call):
+            return f"hits: {age} in {about['duration']:.3g} s"
+        expired = isinstance(self._options["cache_validation_callback"], expires_after)
+        return f"computes: {'expired' if expired else 'refused by the callback'}, {age}"
+
+    def _explain_miss(self, call: _Call) -> str:
+        """What is new about a call that is not kept, measured against the kept call that is most like it."""
+        kept = [key for key, _, _ in sorted(self._shelf.store.entries(f"{self._folder}/"), key=lambda entry: -entry[2])]
+        digest, code = call.key.rpartition("-")[2], self._known[0]
+        like = ([key for key in kept if key.endswith(digest)] or [key for key in kept if f"/{code}-" in key] or kept)
+        known = [about for about in (_metadata_of(self._shelf.store, key) for key in like[:_EXPLAINED]) if about]
+        if not known:
+            return f"nothing is kept for {self._folder}"
+        nearest = min(known, key=lambda about: len(about["texts"].items() ^ call.texts.items()))
+        changed = sorted({name for name, _ in nearest["parts"].items() ^ self._print.walk().parts.items()})
+        words = [f"the function changed since: {', '.join(changed)}"] if changed else []
+        given = {label: _shown(value) for label, value in (*self._hidden, *call.pairs)}
+        for label in dict.fromkeys([*call.texts, *nearest["texts"]]):
+            if call.texts.get(label) != nearest["texts"].get(label):
+                others = dict.fromkeys(about["input_args"].get(label, "not given") for about in known)
+                words.append(f"the argument {label} differs: {given.get(label, 'not given')}, "
+                             f"kept are {', '.join(list(others)[:3])}")
+        return "; ".join(words) or "its entry is damaged"
+
+    # -- being a function
+
+    def __get__(self, obj: Any, owner: Any = None) -> MemorizedFunc:
+        if self._binds == "class":
+            obj = type(obj) if owner is None else owner
+        if self._binds == "nothing" or obj is None:
+            return self
+        bound = object.__new__(MemorizedFunc)
+        bound.__dict__.update(self.__dict__, _unbound=self, _prefix=(obj,), _binds="nothing",
+                              __wrapped__=self._run.__get__(obj))
+        return bound
+
+    def __reduce__(self) -> Any:
+        if self._unbound is not None:
+            return _bound_again, (self._unbound, self._prefix[0])
+        if _named_function(self.__module__, self.__qualname__) is self:
+            return _named_function, (self.__module__, self.__qualname__)
+        return self._reduce_by_value()
+
+    def _reduce_by_value(self) -> Any:
+        """For picklers that send functions by value; the function's globals may hold this very object."""
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_print", "_known")}
+        return object.__new__, (MemorizedFunc,), state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"MemorizedFunc({self._folder}, location={self._shelf.store.location!r})"
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+class Memory:
+    """Remembers what functions returned: on disk, for this and all later programs, or in memory.
+
+    >>> memory = Memory()                    # in memory; Memory("folder") keeps results on disk
+    >>> @memory.cache
+    ... def square(x):
+    ...     print("computing")
+    ...     return x * x
+    >>> square(3), square(x=3)
+    computing
+    (9, 9)
+
+    A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
+    The code is followed into the functions, classes, constants and other globals of your project that it names; code of
+    the standard library and of installed packages goes by name. Change a helper: computed anew; change it back: the old
+    results are still there. What is not followed: installed packages, code written in C, files that the function
+    reads: name them in `depends`.
+
+    Parameters
+    ----------
+    location : str, path or None, default None
+        Folder of the cache, made when the first result is kept; everything is in `location/joblite`. None keeps results
+        in memory, as long as this object lives, as bytes: a caller that changes a result does not change the cache.
+    backend : str, default "local"
+        "local"; "cloudpickle" (that package pickles results, so they may hold lambdas and local classes); "null" keeps
+        nothing; or what `register_store_backend` was given.
+    mmap_mode : None, "r", "r+", "w+" or "c", default None
+        Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r" (read-only) cannot
+        change the cache; "r+" and "w+" write through to it. Not together with `compress`.
+    compress : bool, int, str or (str, int), default False
+        True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
+    verbose : int, default 1
+        Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read and each removal.
+    bytes_limit : int, str or None, default None
+        At most so much is kept ("500M", "2G" or bytes): what was not used for longest goes first. In memory: 256 MB.
+    backend_options : dict or None, default None
+        For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours alone).
+
+    Raises
+    ------
+    ValueError
+        A setting is not one of those named above.
+    ImportError
+        "cloudpickle" is not installed.
+
+    Whatever happens to the cache (damaged file, full disk, folder gone or read-only), the call returns the function's
+    value, with a warning. Threads and processes that make the same call at once compute it once.
+    """
+
+    def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
+                 mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
+                 bytes_limit: int | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
+        if mmap_mode not in (None, "r", "r+", "w+", "c"):
+            raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
+        if backend not in _STORES:
+            raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
+                             "register_store_backend(name, cls) adds one")
+        if backend == "cloudpickle" and not _find_package("cloudpickle"):
+            raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
+        if _parse_compress(compress) and mmap_mode is not None:
+            _warn("mmap_mode and compress exclude each other: results are compressed, and read instead of mapped")
+            mmap_mode = None
+        self.location = None if location is None else os.path.abspath(os.fspath(location))
+        self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose
+        limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        try:
+            self.store = _STORES[backend](self.location, limit, **(backend_options or {}))
+        except TypeError as err:
+            raise ValueError(f"backend_options: expected options of the backend {backend!r} (for 'local': 'mode'), "
+                             f"got {backend_options!r}: {err}") from err
+        self._shelf = _Shelf(self.store, mmap_mode, compress, backend, verbose)
+
+    def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
+              mmap_mode: Any = False, cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (), version: Any = None) -> Any:
+        """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without arguments.
+
+        >>> memory = Memory()
+        >>> @memory.cache(ignore=["verbose"])
+        ... def double(x, verbose=False): return 2 * x
+        >>> double(2, verbose=True), double.check_call_in_cache(2)
+        (4, True)
+
+        Parameters
+        ----------
+        func : callable or None
+            A function, coroutine function, method, classmethod, staticmethod, partial, ufunc, callable object.
+        ignore : list of str, default none
+            Names of arguments that do not matter to the result.
+        verbose, mmap_mode : default those of the Memory
+            As in `Memory`.
+        cache_validation_callback : callable or None, default None
+            Asked before a result is used, with its metadata ("time", "duration", "input_args"); a false answer
+            computes anew. `expires_after(days=1)` makes one.
+        key : callable or None, default None
+            Called with the arguments of a call; what it returns stands for them.
+        depends : list, default none
+            What else the result depends on: functions and classes (by their code), paths (`pathlib.Path`: by the
+            content of the file), any other values.
+        version : any value or None, default None
+            Stands for the code of the function: change it to compute anew, and only then.
+
+        Raises
+        ------
+        TypeError
+            `func` is not callable, or a generator function.
+        ValueError
+            `ignore` names no argument; `key` or `cache_validation_callback` is not callable.
+        """
+        options = {"ignore": None if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
+                   "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
+                   "version": version}
+        if func is None:
+            return lambda function: self.cache(function, **options)
+        if isinstance(func, MemorizedFunc):
+            func = func.func
+        if not callable(getattr(func, "__func__", func)):
+            raise TypeError(f"Memory.cache: expected a function, got {func!r}")
+        return MemorizedFunc(func, self._shelf, options)
+
+    def eval(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The value of `func(*args, **kwargs)`, remembered.
+
+        >>> Memory().eval(pow, 2, 10)
+        1024
+        """
+        return self.cache(func)(*args, **kwargs)
+
+    def clear(self, warn: bool = True) -> None:
+        """Remove all results of all functions, and nothing else; `warn` says so on stderr.
+
+        >>> Memory().clear()
+        """
+        if warn and self.verbose > 0 and self.location is not None:
+            _say(f"removing all results from {self._shelf.place}")
+        self.store.clear()
+
+    def reduce_size(self, bytes_limit: int | str | None = None, items_limit: int | None = None,
+                    age_limit: Any = None) -> None:
+        """Remove what was not used for longest until all given limits are kept; without a limit, do nothing.
+
+        >>> Memory().reduce_size("1M", items_limit=100)
+
+        Parameters
+        ----------
+        bytes_limit : int, str or None, default None
+            Bytes to keep, or a text such as "3K".
+        items_limit : int or None, default None
+            Results to keep; 0 removes all.
+        age_limit : datetime.timedelta or None, default None
+            Results not used for so long are removed.
+
+        Raises
+        ------
+        ValueError
+            A limit is negative, or the age is not positive.
+        """
+        seconds = None if age_limit is None else age_limit.total_seconds()
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"age_limit: expected a positive timedelta, got {age_limit!r}")
+        if items_limit is not None and items_limit < 0:
+            raise ValueError(f"items_limit: expected 0 or more results to keep, got {items_limit!r}")
+        most = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        kept = sorted(self.store.entries(), key=lambda entry: -entry[2])
+        oldest = time.time() - seconds if seconds is not None else 0.0
+        total = 0
+        for number, (key, size, used) in enumerate(kept):
+            total += size
+            too_many = items_limit is not None and number >= items_limit
+            if too_many or used < oldest or (most is not None and total > most):
+                self.store.delete(key)
+
+    def __repr__(self) -> str:
+        return f"Memory(location={self.location!r})"
+
+
+register_hasher(MemorizedFunc, lambda function: (function.func, function._prefix))  # where it caches is not what it is
+register_hasher(Memory, lambda memory: "Memory")
 
 
 # ======================================================================================================================
@@ -2259,6 +4198,8 @@ class _Packer(Pickler):
         if isinstance(obj, type):
             return self._override_class(obj)
         reducer = _REDUCERS.get(kind)
+        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function, and says how
+            return obj._reduce_by_value()
         if reducer is None and kind.__module__ in ("dataclasses", "functools"):
             reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:
@@ -4399,7 +6340,7 @@ class parallel_backend(parallel_config):
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
-#   2. The caller's thread owns the tasks' iterator and the results.         test_tasks_are_asked_for_in_the_callers_thread
+#   2. The caller's thread owns the tasks' iterator and the results.    test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
 #   4. However a run ends, its jobs do too.                                   test_dropped_generator_frees_the_workers
 #
@@ -4505,7 +6446,7 @@ class _Run:
         self.window = _window(parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
         self.out: dict[Job, int] = {}  # job -> the number of its first task
-        self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (number of the first task, tasks, whether they travel one by one)
+        self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
         self.broken: BaseException | None = None  # what the tasks' iterator raised
