@@ -199,7 +199,7 @@ def raise_it(make):
     raise make()
 
 
-BACKENDS = ["sequential", "threading", "loky", "spawn", "executor"]
+BACKENDS = ["sequential", "threading", "loky"] + ([] if QUICK else ["spawn", "executor"])
 
 
 def backend_options(name):
@@ -223,7 +223,7 @@ def backend(request):
         yield backend_options(request.param)
 
 
-@pytest.fixture(params=["loky", "spawn"])
+@pytest.fixture(params=["loky"] if QUICK else ["loky", "spawn"])
 def processes(request):
     """Arguments of a Parallel, for both ways to start worker processes."""
     return backend_options(request.param)
