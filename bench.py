@@ -272,6 +272,7 @@ def process_executor():
 def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
     """Run a script in a fresh interpreter; the answer is what it prints. The wall time includes its start and end."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a library is compiled once, not at every start
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
     path = Path(folder, "script.py")
     path.write_text(code)

@@ -4506,18 +4506,23 @@ class Job:
         self.expired = False
 
 
+_JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
+_PAGE_NBYTES = 40
+_BLANK_PAGE = [1, 0, 0, 0, 0]  # for a job that no other process looks at
+
+
 def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
     """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
 
-    `mark[1]` is set to the place of the call at work, counted from 1. `checkpoint(values, errors, seconds)` is asked
-    every CHECKPOINT_S whether to go on with fresh lists.
+    `mark` is a page: the place of the call at work is noted there. `checkpoint(values, errors, seconds)` is asked every
+    CHECKPOINT_S, and when the page asks to give tasks back, whether to go on with fresh lists.
     """
-    clock = time.monotonic
+    clock, number = time.monotonic, mark[_JOB]
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     begun = clock()
     for place, (func, args, kwargs) in enumerate(calls, 1):
-        mark[1] = place
+        mark[_TASK] = place
         try:
             values.append(func(*args, **kwargs))
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
@@ -4526,7 +4531,7 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
             if not keep_going or isinstance(error, KeyboardInterrupt):
                 break
         now = clock()
-        if now - begun > CHECKPOINT_S:
+        if now - begun > CHECKPOINT_S or mark[_SHED] == number:
             if not checkpoint(values, errors, now - begun):
                 return [], {}, 0.0
             values, errors, begun = [], {}, clock()
@@ -4535,8 +4540,6 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 
 # ---- the side of the worker ----
 
-_JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
-_PAGE_NBYTES = 40
 
 
 _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
@@ -5829,7 +5832,7 @@ def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
         outcome.add(values, errors, seconds)
         return not (job.shrinkable and sheds())
 
-    outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
+    outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
     return outcome
 
 
@@ -5891,7 +5894,7 @@ def _run_parcel(data: bytes) -> bytes:
 
     _local.inside = "process"
     try:
-        done.add(*_run_calls(calls, keep_going, [0, 0], checkpoint))
+        done.add(*_run_calls(calls, keep_going, _BLANK_PAGE.copy(), checkpoint))
     finally:
         _local.inside = None
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
