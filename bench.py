@@ -272,6 +272,7 @@ def process_executor():
 def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
     """Run a script in a fresh interpreter; the answer is what it prints. The wall time includes its start and end."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a library is compiled once, not at every start
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
     path = Path(folder, "script.py")
     path.write_text(code)
@@ -563,9 +564,12 @@ def filers(stack: contextlib.ExitStack, folder: str | None = None) -> Iterator:
         yield "joblib", joblib.dump, joblib.load, os.path.join(folder, "joblib")
 
 
-def timed(func: Callable, *args: object) -> Timed:
+def timed(func: Callable, *args: object, remove: str = "") -> Timed:
     """A call with its time, after touching as much memory as it will: on virtual machines, pages that were given back
-    to the host are slow to get again, and the order of the contestants would decide."""
+    to the host are slow to get again, and the order of the contestants would decide. A file to be written is removed
+    first: joblite keeps the old one until the new one is whole, others free its pages before they need as many."""
+    with contextlib.suppress(OSError):
+        os.unlink(remove)
     touched = bytearray((1 if QUICK else 10) * 90_000_000)
     touched[::4096] = b"x" * len(touched[::4096])
     del touched
@@ -579,7 +583,8 @@ def dump_to(folder: str | None) -> Callable:
         value = mixed_value()
         yield lambda found: equal_values(value, found[1](found[0]))
         for name, dump, load, path in filers(stack, folder):
-            yield name, lambda dump=dump, load=load, path=path: Timed((path, load), timed(dump, value, path).seconds)
+            yield name, lambda dump=dump, load=load, path=path: Timed(
+                (path, load), timed(dump, value, path, remove=path).seconds)
     return steps
 
 
@@ -624,17 +629,18 @@ def dump_arrays(stack):
     def all_there(found):
         return all((found[name] == array).all() for name, array in arrays.items())
 
-    def done(check, func, *args):
-        return Timed(check, timed(func, *args).seconds)
+    def done(check, path, func, *args):
+        return Timed(check, timed(func, *args, remove=path).seconds)
 
     yield lambda load: all_there(load())
     for name, dump, load, path in filers(stack):
-        yield name, lambda dump=dump, load=load, path=path: done(lambda: load(path), dump, arrays, path)
+        yield name, lambda dump=dump, load=load, path=path: done(lambda: load(path), path, dump, arrays, path)
     path = os.path.join(folder, "arrays.npz")
-    yield "numpy.savez", lambda: done(lambda: np.load(path), lambda: np.savez(path, **arrays))
+    yield "numpy.savez", lambda: done(lambda: np.load(path), path, lambda: np.savez(path, **arrays))
     if safetensors:
         other = os.path.join(folder, "arrays.safetensors")
-        yield "safetensors", lambda: done(lambda: safetensors.load_file(other), safetensors.save_file, arrays, other)
+        yield "safetensors", lambda: done(lambda: safetensors.load_file(other), other,
+                                            safetensors.save_file, arrays, other)
 
 
 @numpy_scenario("load, arrays alone", rounds=5)

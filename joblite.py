@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CacheEntry", "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
+    "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
     "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
     "parallel_backend", "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
     "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
@@ -985,7 +985,11 @@ _WINDOW = 1 << 15  # how far back deflate looks
 
 
 class UntrustedObjectError(ValueError):
-    """A file holds an object that `load(trusted=...)` does not allow."""
+    """A file holds an object that `load(trusted=...)` does not allow.
+
+    >>> issubclass(UntrustedObjectError, ValueError)
+    True
+    """
 
 
 # ---- Compressing -----------------------------------------------------------------------------------------------------
@@ -1100,18 +1104,14 @@ def _gzip_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
                          lambda check, size: (size % 2**32 << 32 | check).to_bytes(8, "little"))
 
 
-def _bz2_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Streams of one block each, one after the other."""
-    import bz2
+def _optional(name: str, package: str) -> Any:
+    """An optional module, or an ImportError that says what to install."""
+    import importlib
 
-    return _spread(lambda block: bz2.compress(block, level), blocks)
-
-
-def _xz_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Streams one after the other."""
-    import lzma
-
-    return _spread(lambda block: lzma.compress(block, preset=level), blocks)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this compression needs a package that is not installed: pip install {package}") from error
 
 
 def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
@@ -1124,29 +1124,13 @@ def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _optional(name: str, package: str) -> Any:
-    """An optional module, or an ImportError that says what to install."""
-    import importlib
+def _in_blocks(module: str, package: str, level_name: str) -> Callable[..., Iterator[bytes]]:
+    """The `pieces` of a format whose files may be one stream after the other: each block is one, made by a thread."""
+    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+        packer = _optional(module, package)
+        return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
 
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"this compression needs a package that is not installed: pip install {package}") from error
-
-
-def _lz4_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Frames one after the other."""
-    frame = _optional("lz4.frame", "lz4")
-    return _spread(lambda block: frame.compress(block, compression_level=level), blocks)
-
-
-def _zstd_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """Frames one after the other."""
-    if sys.version_info >= (3, 14):
-        zstd = _optional("compression.zstd", "a Python with zstd")
-        return _spread(lambda block: zstd.compress(block, level), blocks)
-    zstandard = _optional("zstandard", "zstandard")
-    return _spread(lambda block: zstandard.ZstdCompressor(level=level).compress(block), blocks)
+    return pieces
 
 
 class _Inflated(io.RawIOBase):
@@ -1201,6 +1185,9 @@ def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
     return open_inflated
 
 
+_ZSTD = ("compression.zstd", "a Python with zstd") if sys.version_info >= (3, 14) else ("zstandard", "zstandard")
+
+
 def _open_zstd(file: Any) -> Any:
     """The content of a zstd file."""
     if sys.version_info >= (3, 14):
@@ -1247,16 +1234,28 @@ def _open_zfile(file: Any) -> Any:
 _CODECS: dict[str, _Codec] = {
     "zlib": _Codec(b"\x78", ".z", 1 << 20, _zlib_pieces, _inflater("zlib", "decompressobj", 15)),
     "gzip": _Codec(b"\x1f\x8b", ".gz", 1 << 20, _gzip_pieces, _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", ".bz2", 900_000, _bz2_pieces, _inflater("bz2", "BZ2Decompressor")),
+    "bz2": _Codec(b"BZ", ".bz2", 900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel"),
+                  _inflater("bz2", "BZ2Decompressor")),
     "lzma": _Codec(b"\x5d\0", ".lzma", _PIECE, _lzma_pieces, _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", ".xz", 2 * _PIECE, _xz_pieces, _inflater("lzma", "LZMADecompressor")),
-    "lz4": _Codec(b"\x04\x22\x4d\x18", ".lz4", _PIECE, _lz4_pieces, _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", ".zst", _PIECE, _zstd_pieces, _open_zstd),
+    "xz": _Codec(b"\xfd7zXZ", ".xz", 2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset"),
+                 _inflater("lzma", "LZMADecompressor")),
+    "lz4": _Codec(b"\x04\x22\x4d\x18", ".lz4", _PIECE, _in_blocks("lz4.frame", "lz4", "compression_level"),
+                  _inflater("lz4.frame", "LZ4FrameDecompressor")),
+    "zstd": _Codec(b"\x28\xb5\x2f\xfd", ".zst", _PIECE, _in_blocks(*_ZSTD, "level"), _open_zstd),
 }
 
 
 def register_compressor(compressor_name: str, compressor: Any, force: bool = False) -> None:
     """Add a file format to those that `dump(compress=...)` and `load` know.
+
+    >>> import bz2
+    >>> class Packed:
+    ...     prefix, extension = b"BZh9", ".bz9"
+    ...     def compressor_file(self, file, compresslevel=None): return bz2.BZ2File(file, "w", compresslevel=9)
+    ...     def decompressor_file(self, file): return bz2.BZ2File(file)
+    >>> register_compressor("best bz2", Packed(), force=True)
+    >>> load(dump([1, 2], "numbers.bz9", compress="best bz2")[0])
+    [1, 2]
 
     Parameters
     ----------
@@ -1665,6 +1664,40 @@ def _memmap(whole: Any, shape: Any, dtype: Any, offset: int, order: str, like: A
     return array
 
 
+class _IsJoblib(Exception):
+    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
+
+
+class _JoblibArray:
+    """Stands in a pickle of joblib for an array whose bytes follow; takes the attributes that joblib gave it."""
+
+
+_JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
+                   ("NumpyArrayWrapper", "NDArrayWrapper", "ZNDArrayWrapper")}
+_PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
+    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "uuid": "UUID",
+}.items() for name in names.split())
+
+
+class _PlainArray:
+    """Stands for numpy.ndarray where only plain data is allowed: nothing can be made with it."""
+
+
+def _allowed_names(trusted: Any) -> frozenset[str]:
+    """The dotted names that `trusted` allows: plain data, and what the user adds."""
+    if trusted is False:
+        return _PLAIN_NAMES
+    if isinstance(trusted, (str, bytes)) or not hasattr(trusted, "__iter__"):
+        raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
+    return _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+                              for each in trusted)
+
+
 class _Loading:
     """One `load`: what was asked for, and how names in the file become objects.
 
@@ -1783,54 +1816,15 @@ def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, load
     return [_memmap(whole, (size,), "u1", offset, "C", like) for size, offset in zip(sizes, places)]
 
 
-class _IsJoblib(Exception):
-    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
-
-
-class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow; takes the attributes that joblib gave it."""
-
-
-_JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
-                   ("NumpyArrayWrapper", "NDArrayWrapper", "ZNDArrayWrapper")}
-_PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
-    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
-    "collections": "Counter OrderedDict defaultdict deque",
-    "datetime": "date datetime time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "uuid": "UUID",
-}.items() for name in names.split())
-
-
-class _PlainArray:
-    """Stands for numpy.ndarray where only plain data is allowed: nothing can be made with it."""
-
-
-def _allowed_names(trusted: Any) -> frozenset[str]:
-    """The dotted names that `trusted` allows: plain data, and what the user adds."""
-    if trusted is False:
-        return _PLAIN_NAMES
-    if isinstance(trusted, (str, bytes)) or not hasattr(trusted, "__iter__"):
-        raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
-    return _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-                              for each in trusted)
-
-
-def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
-    """The value of the pickle at the current position of a file."""
-    unpickler = _unpicklers()[careful or loading.allowed is not None](file, buffers=buffers)
-    unpickler.loading, unpickler.file = loading, file
-    return unpickler.load()
-
-
 def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
     """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
     import numpy as np
 
     dtype, shape, order = loading.settled(wrapper.dtype), wrapper.shape, wrapper.order
     if dtype.hasobject:
-        return _unpickle(file, loading, careful=True)
+        inner = type(unpickler)(file)
+        inner.loading, inner.file = loading, file
+        return inner.load()
     if getattr(wrapper, "numpy_array_alignment_bytes", None) is not None:
         _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
     if loading.mode and wrapper.allow_mmap and 0 not in shape:
@@ -1908,6 +1902,13 @@ def _unpicklers() -> tuple[Any, Any]:
     careful = type("Unpickler", (slow,), {"find_class": _find_class, "get_extension": _no_extension,
                                           "dispatch": {**slow.dispatch, pickle.BUILD[0]: _build}})
     return quick, careful
+
+
+def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
+    """The value of the pickle at the current position of a file."""
+    unpickler = _unpicklers()[careful or loading.allowed is not None](file, buffers=buffers)
+    unpickler.loading, unpickler.file = loading, file
+    return unpickler.load()
 
 
 def _mark_changed(file: Any, start: int, head: bytes, table: bytes) -> None:
@@ -2581,6 +2582,8 @@ def _argument_text(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value as a short text for people."""
+    if type(value) in (int, float, bool) and -1e15 < value < 1e15:
+        return repr(value)
     from reprlib import repr as short
 
     shape = getattr(value, "shape", ())
@@ -3159,6 +3162,14 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
             return None
 
 
+def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
+    """Warn, once a call, of an entry that cannot be read."""
+    if not refused:
+        refused.append(b"")
+        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
+    return _NOTHING
+
+
 def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
                 accepts: Callable[[bytes], bool] | None = None) -> Any:
     """The value of an entry; _NOTHING when there is none, when it is not accepted and, with a warning, when damaged.
@@ -3180,14 +3191,6 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
             return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
         except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
             return _count_as_missing(store, key, refused, err)
-
-
-def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
-    """Warn, once a call, of an entry that cannot be read."""
-    if not refused:
-        refused.append(b"")
-        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
-    return _NOTHING
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
@@ -4503,18 +4506,23 @@ class Job:
         self.expired = False
 
 
+_JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
+_PAGE_NBYTES = 40
+_BLANK_PAGE = [1, 0, 0, 0, 0]  # for a job that no other process looks at
+
+
 def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
     """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
 
-    `mark[1]` is set to the place of the call at work, counted from 1. `checkpoint(values, errors, seconds)` is asked
-    every CHECKPOINT_S whether to go on with fresh lists.
+    `mark` is a page: the place of the call at work is noted there. `checkpoint(values, errors, seconds)` is asked every
+    CHECKPOINT_S, and when the page asks to give tasks back, whether to go on with fresh lists.
     """
-    clock = time.monotonic
+    clock, number = time.monotonic, mark[_JOB]
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     begun = clock()
     for place, (func, args, kwargs) in enumerate(calls, 1):
-        mark[1] = place
+        mark[_TASK] = place
         try:
             values.append(func(*args, **kwargs))
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
@@ -4523,7 +4531,7 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
             if not keep_going or isinstance(error, KeyboardInterrupt):
                 break
         now = clock()
-        if now - begun > CHECKPOINT_S:
+        if now - begun > CHECKPOINT_S or mark[_SHED] == number:
             if not checkpoint(values, errors, now - begun):
                 return [], {}, 0.0
             values, errors, begun = [], {}, clock()
@@ -4532,8 +4540,6 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 
 # ---- the side of the worker ----
 
-_JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
-_PAGE_NBYTES = 40
 
 
 _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
@@ -5826,7 +5832,7 @@ def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
         outcome.add(values, errors, seconds)
         return not (job.shrinkable and sheds())
 
-    outcome.add(*_run_calls(job.tasks, job.keep_going, [0, 0], checkpoint))
+    outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
     return outcome
 
 
@@ -5888,7 +5894,7 @@ def _run_parcel(data: bytes) -> bytes:
 
     _local.inside = "process"
     try:
-        done.add(*_run_calls(calls, keep_going, [0, 0], checkpoint))
+        done.add(*_run_calls(calls, keep_going, _BLANK_PAGE.copy(), checkpoint))
     finally:
         _local.inside = None
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}

@@ -200,7 +200,7 @@ def raise_it(make):
     raise make()
 
 
-BACKENDS = ["sequential", "threading", "loky", "spawn", "executor"]
+BACKENDS = ["sequential", "threading", "loky"] + ([] if QUICK else ["spawn", "executor"])
 
 
 def backend_options(name):
@@ -224,7 +224,7 @@ def backend(request):
         yield backend_options(request.param)
 
 
-@pytest.fixture(params=["loky", "spawn"])
+@pytest.fixture(params=["loky"] if QUICK else ["loky", "spawn"])
 def processes(request):
     """Arguments of a Parallel, for both ways to start worker processes."""
     return backend_options(request.param)
@@ -3809,6 +3809,55 @@ class TestSection8Parallel:
 # ======================================================================================================================
 # 11. The text
 # ======================================================================================================================
+
+
+def readme_blocks():
+    """The README's examples: (code, the output it shows)."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+
+
+class TestTheText:
+    def test_docstring_examples_run(self, tmp_path, monkeypatch):
+        import doctest
+
+        monkeypatch.chdir(tmp_path)
+        results = doctest.testmod(joblite, optionflags=doctest.ELLIPSIS)
+        assert results.failed == 0 and results.attempted > 30
+
+    @pytest.mark.parametrize("index", range(len(readme_blocks())))
+    def test_readme_examples_print_what_they_show(self, index, tmp_path):
+        code, shown = readme_blocks()[index]
+        assert run_script(code, cwd=tmp_path).stdout == shown
+
+    def test_readme_shows_each_example_with_its_output(self):
+        text = (HERE / "README.md").read_text(encoding="utf-8")
+        assert text.count("```python") == len(readme_blocks()) > 5
+
+    def test_readme_lists_the_public_names(self):
+        text = (HERE / "README.md").read_text(encoding="utf-8")
+        listed = re.search(r"## Public names\n(.*?)\n## ", text, re.DOTALL).group(1)
+        assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(joblite.__all__)
+
+    def test_public_names_exist_and_are_documented(self):
+        undocumented = [name for name in joblite.__all__ if ">>>" not in (getattr(joblite, name).__doc__ or "")]
+        assert undocumented == []
+
+    def test_only_the_standard_library_is_imported(self):
+        tree = ast.parse(Path(joblite.__file__).read_text(encoding="utf-8"))
+        roots = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                roots.add(node.module.partition(".")[0])
+        optional = {"cloudpickle", "lz4", "zstandard", "tqdm", "distributed", "numpy"}  # where asked for or at hand
+        assert roots - set(sys.stdlib_module_names) <= optional
+
+    def test_each_law_names_a_test_that_exists(self):
+        module, tests = (Path(path).read_text(encoding="utf-8") for path in (joblite.__file__, __file__))
+        named = set(re.findall(r"^# .*?(test_\w+)", module, re.MULTILINE))
+        assert len(named) > 10 and not {name for name in named if f"def {name}(" not in tests}
 
 
 LESSON = HERE / "tutorial.ipynb"
