@@ -16,6 +16,7 @@ a test that needs one which is missing is skipped and says so. Nothing here asse
 from __future__ import annotations
 
 import abc
+import ast
 import asyncio
 import base64
 import bz2
@@ -3843,8 +3844,6 @@ class TestTheText:
         assert undocumented == []
 
     def test_only_the_standard_library_is_imported(self):
-        import ast
-
         tree = ast.parse(Path(joblite.__file__).read_text(encoding="utf-8"))
         roots = set()
         for node in ast.walk(tree):
@@ -3859,3 +3858,144 @@ class TestTheText:
         module, tests = (Path(path).read_text(encoding="utf-8") for path in (joblite.__file__, __file__))
         named = set(re.findall(r"^# .*?(test_\w+)", module, re.MULTILINE))
         assert len(named) > 10 and not {name for name in named if f"def {name}(" not in tests}
+
+
+LESSON = HERE / "tutorial.ipynb"
+
+LESSON_HEADINGS = [
+    "一、概述", "二、缓存功能", "1. `Memory` 类", "2. 缓存的使用", "3. 清除缓存", "三、高效序列化", "四、并行计算",
+    "1. `Parallel` 类", "2. `delayed`", "3. 执行并行计算", "五、出错的时候", "六、里面是怎样的", "七、练习、问题、词汇",
+]
+
+LESSON_PARAMETERS = {
+    "Memory": ["location", "backend", "mmap_mode", "compress", "verbose", "bytes_limit", "backend_options"],
+    "Parallel": ["n_jobs", "backend", "return_as", "verbose", "timeout", "batch_size", "pre_dispatch", "temp_folder",
+                 "max_nbytes", "require"],
+    "clear": ["warn"],
+    "dump": ["value", "filename"],
+    "load": ["filename"],
+}
+
+LESSON_WORDS = {
+    "任务": "task", "批": "batch", "进程": "process", "线程": "thread", "工作进程": "worker", "序列化": "serialization",
+    "缓存命中": "cache hit", "内存映射": "memory map", "写时复制": "copy-on-write",
+}
+
+
+def lesson_cells(kind):
+    """The cells of one kind in the lesson, id -> source."""
+    nbformat = pytest.importorskip("nbformat")
+    return {cell.id: cell.source for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == kind}
+
+
+def lesson_answers():
+    """The folded answers to the exercises, cell id -> code."""
+    found = {}
+    for name, source in lesson_cells("markdown").items():
+        for code in re.findall(r"<details>.*?```python\n(.*?)```.*?</details>", source, re.DOTALL):
+            found[name] = code
+    return found
+
+
+def lesson_names(source):
+    """The attributes of joblib (that is, joblite) that code names, and (callable, keyword) of the calls it makes."""
+    names, keywords = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "joblib":
+            names.add(node.attr)
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", None))
+            keywords |= {(called, keyword.arg) for keyword in node.keywords}
+    return names, keywords
+
+
+class TestTheLesson:
+    def test_lesson_is_a_valid_notebook(self):
+        """It fits the format; each cell has an id that says what it is about."""
+        nbformat = pytest.importorskip("nbformat")
+        notebook = nbformat.read(LESSON, as_version=4)
+        nbformat.validate(notebook)
+        names = [cell.id for cell in notebook.cells]
+        assert len(set(names)) == len(names)
+        assert all(re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", name) for name in names)
+
+    def test_lesson_is_in_two_languages(self):
+        """Each text cell has Chinese and English prose, about as much of both; each heading has both."""
+        for name, source in lesson_cells("markdown").items():
+            prose = re.sub(r"```.*?```|`[^`]*`|<[^>]*>|\(#[^)]*\)", "", source, flags=re.DOTALL)
+            chinese, english = re.findall(r"[\u4e00-\u9fff]", prose), re.findall(r"[A-Za-z]+", prose)
+            assert len(chinese) >= 10 and len(english) >= 10, name
+            assert 0.7 < len(chinese) / len(english) < 4, f"{name}: {len(chinese)} signs, {len(english)} words"
+            for heading in re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", source, flags=re.DOTALL), re.MULTILINE):
+                assert " / " in heading or "`" in heading, heading
+
+    def test_lesson_keeps_the_chapters(self):
+        """The four chapters of the source under their numbers, then three of our own; links lead to each."""
+        text = "\n".join(lesson_cells("markdown").values())
+        headings = [line.split(" ", 1)[1].split(" / ")[0] for line in text.splitlines()
+                    if re.match(r"#{2,3} [^\W\d_]、|#{2,3} [0-9]\.", line)]
+        assert headings == LESSON_HEADINGS
+        anchors = re.findall(r'<a id="([^"]+)"></a>', text)
+        assert len(anchors) == len(set(anchors)) and set(re.findall(r"\]\(#([^)]+)\)", text)) <= set(anchors)
+        assert len(anchors) == len(LESSON_HEADINGS) + 1  # and the start
+
+    def test_lesson_defines_its_words(self):
+        rows = re.findall(r"^\| (\S+) \| (.+?) \| .+ \| .+ \|$", lesson_cells("markdown")["word-list"], re.MULTILINE)
+        assert LESSON_WORDS.items() <= dict(rows).items() and len(rows) >= 30
+
+    def test_lesson_names_only_what_exists(self):
+        code = [*lesson_cells("code").values(), *lesson_answers().values()]
+        names = set().union(*(lesson_names(source)[0] for source in code))
+        assert {"Memory", "Parallel", "delayed", "dump", "load", "hash"} <= names
+        assert not [name for name in names if name not in joblite.__all__ and not hasattr(joblite, name)]
+        assert names - set(joblite.__all__) <= {"__file__"}
+
+    def test_lesson_shows_every_parameter(self):
+        """Each parameter of the source's signatures is given by name in some code cell."""
+        keywords = set().union(*(lesson_names(source)[1] for source in lesson_cells("code").values()))
+        wanted = {(function, name) for function, names in LESSON_PARAMETERS.items() for name in names}
+        assert wanted <= keywords
+
+    def test_lesson_cells_are_short(self):
+        for name, source in lesson_cells("code").items():
+            lines = source.splitlines()
+            assert len(lines) <= 11 and all(len(line) <= 100 for line in lines), name
+
+    def test_lesson_has_outputs_without_paths(self):
+        """What is stored was run top to bottom, without an error, and tells nothing of the machine."""
+        nbformat = pytest.importorskip("nbformat")
+        cells = [cell for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+        outputs = [output for cell in cells for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"]
+        text = "\n".join(str(output) for output in outputs)
+        assert not re.findall(r"/(?:tmp|home|root|usr|work|Users|var|private|opt)/\S*|[A-Z]:\\\S*|ipykernel_\d+", text)
+        assert "image/svg+xml" in text and "0x" not in text
+
+    def test_lesson_answers_run(self, tmp_path):
+        """The folded answers do what they say."""
+        answers = lesson_answers()
+        assert list(answers) == [f"exercise-{i}" for i in range(1, 7)]
+        for code in answers.values():
+            run_script(code, cwd=tmp_path)
+
+    @slow
+    @needs("nbclient", "ipykernel")
+    def test_lesson_runs(self, tmp_path):
+        """In a real kernel, from a folder with nothing but joblite.py and the notebook; it leaves nothing behind."""
+        place, home = tmp_path / "lesson", tmp_path / "home"
+        place.mkdir()
+        for source in (HERE / "joblite.py", LESSON):
+            shutil.copy(source, place)
+        settings = {name: str(home) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
+        command = [sys.executable, "-c", textwrap.dedent("""
+            import nbformat
+            from nbclient import NotebookClient
+            notebook = nbformat.read("tutorial.ipynb", as_version=4)
+            NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+            """)]
+        done = subprocess.run(command, cwd=place, env={**os.environ, **settings, "PYTHONPATH": ""}, timeout=600,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        left = {path.name for path in place.iterdir()} - {"__pycache__", ".ipynb_checkpoints"}
+        assert left == {"joblite.py", "tutorial.ipynb"}
