@@ -2854,7 +2854,7 @@ class _DiskStore(_Store):
         path = self._root + key
         try:
             if mmap_mode:
-                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")  # noqa: SIM115 - the caller closes it
+                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")  # the caller closes it
                 self._mark(file.fileno(), path, peek)
                 return file
             fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
@@ -4211,7 +4211,7 @@ class _Packer(Pickler):
         if isinstance(obj, type):
             return self._override_class(obj)
         reducer = _REDUCERS.get(kind)
-        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function, and says how
+        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
             return obj._reduce_by_value()
         if reducer is None and kind.__module__ in ("dataclasses", "functools"):
             reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
@@ -6598,7 +6598,7 @@ class _Run:
                 values = [value for offset, value in enumerate(values) if offset not in errors]
         self.ready[first] = count, values
         self.counts.completed += count
-        self.parallel._report(self.counts)
+        self.parallel._report()
 
     # -- results --
 
@@ -6668,7 +6668,6 @@ class _Run:
         finally:
             self.out.clear()
             self.parallel._release(self.crew)
-            self.parallel._report(self.counts, True)
 
     def __del__(self) -> None:
         if getattr(self, "state", None) is RUNNING and hasattr(self, "exhausted"):
@@ -6887,14 +6886,13 @@ class Parallel:
                     raise
                 value = error
             counts.completed += 1
-            self._report(counts)
+            self._report()
             if not (self.on_error == "skip" and isinstance(value, BaseException)):
                 yield value
-        self._report(counts, True)
 
     # -- progress --
 
-    def _report(self, counts: _Counts, last: bool = False) -> None:
+    def _report(self) -> None:
         """Tasks were done: let whoever wants to know."""
         if self.verbose >= 2 or type(self).print_progress is not Parallel.print_progress:
             self.print_progress()

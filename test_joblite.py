@@ -2539,7 +2539,7 @@ class TestSection4Memory:
             "swapped": lambda path, other: path.write_bytes(other.read_bytes()),
             "longer": lambda path, other: path.write_bytes(b"x" + path.read_bytes()),
         }
-        for number, (name, damage) in enumerate(damages.items()):
+        for name, damage in damages.items():
             cached(f"{name} 1"), cached(f"{name} 2")
             damage(*[Path(memory.location, "joblite", "v1", cached._name((f"{name} {n}",), {}).key) for n in (1, 2)])
             calls = len(function.calls)
