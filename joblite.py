@@ -4541,7 +4541,6 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 # ---- the side of the worker ----
 
 
-
 _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
 
 
@@ -5098,13 +5097,13 @@ class _Nursery:
         except ChildProcessError:  # somebody else waited for it
             return False
 
-    def close(self) -> None:
+    def close(self, wait: bool) -> None:
         """End the nursery and all workers it forked."""
         self.control.close()
         if self.home != os.getpid():
             return  # a forked copy: only lets go
         try:
-            os.waitpid(self.pid, 0)
+            os.waitpid(self.pid, 0 if wait else os.WNOHANG)
         except ChildProcessError:
             pass
 
@@ -5164,7 +5163,7 @@ class _Spawner:
     def lives(self) -> bool:
         return True
 
-    def close(self) -> None:
+    def close(self, wait: bool) -> None:
         for number in list(self.workers):
             self.fate(number)
 
@@ -5409,11 +5408,16 @@ _shelf: dict[_WorkerKind, list[_Worker]] = {}
 _shelf_lock = threading.Lock()  # guards the dict above and its lists
 
 
-def shutdown_workers() -> None:
+def shutdown_workers(wait: bool = True) -> None:
     """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
     in one of them fails with TerminatedWorkerError.
 
     >>> shutdown_workers()
+
+    Parameters
+    ----------
+    wait : bool, default True
+        Return only when the processes are gone.
     """
     with _shelf_lock:
         workers = [worker for idle in _shelf.values() for worker in idle]
@@ -5424,7 +5428,7 @@ def shutdown_workers() -> None:
         starters = list(_starters.values())
         _starters.clear()
     for starter in starters:
-        starter.close()
+        starter.close(wait)
 
 
 def _forget_workers() -> None:
@@ -6032,15 +6036,30 @@ class _Multiprocessing(_Processes):
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         context = options.get("context")
-        if context is None:
+        if context is None and HAS_PROCESSES:
             return super().open(n_jobs, options, deputy)
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        if isinstance(context, str):
+        if context is None or isinstance(context, str):
             context = multiprocessing.get_context(context)
         executor = ProcessPoolExecutor(n_jobs, context, options.get("initializer"), options.get("initargs") or ())
         return _ExecutorCrew(executor, n_jobs, owned=True)
+
+
+@lru_cache(maxsize=1)
+def _say_no_processes() -> None:
+    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
+
+
+class _NoProcesses(_Threads):
+    """Where no process can be started: threads, which is said once."""
+
+    options = _Processes.options
+
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        _say_no_processes()
+        return super().open(n_jobs, options, deputy)
 
 
 class _Interpreters(_Backend):
@@ -6089,14 +6108,17 @@ def _dask_engine() -> _Backend:
 
 
 _IN_PLACE, _THREADS = _InPlace("sequential"), _Threads("threading")
-_PROCESSES = _Processes("loky") if HAS_PROCESSES else _THREADS
+if HAS_PROCESSES:
+    _PROCESSES: _Backend = _Processes("loky")
+else:
+    _PROCESSES = _Multiprocessing("loky") if IS_WINDOWS and sys.executable else _NoProcesses("loky")
 _BACKENDS: dict[str, Callable[[], _Backend]] = {
     "sequential": lambda: _IN_PLACE,
     "threading": lambda: _THREADS,
     "threads": lambda: _THREADS,
     "loky": lambda: _PROCESSES,
     "processes": lambda: _PROCESSES,
-    "multiprocessing": lambda: _Multiprocessing("multiprocessing") if HAS_PROCESSES else _THREADS,
+    "multiprocessing": lambda: _Multiprocessing("multiprocessing") if sys.executable else _PROCESSES,
     "interpreters": lambda: _Interpreters("interpreters"),
     "dask": _dask_engine,
 }
@@ -6430,9 +6452,10 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
 class _Counts:
     """What a run tells about itself."""
 
-    __slots__ = ("dispatched", "completed", "total", "begun")
+    __slots__ = ("dispatched", "completed", "total", "begun", "show")
 
     def __init__(self, total: int | None) -> None:
+        self.show: Callable[[int], None] | None = None  # who else wants to know the number of tasks done
         self.dispatched = 0
         self.completed = 0
         self.total = total
@@ -6674,6 +6697,60 @@ class _Run:
             self.finish(CANCELLED)
 
 
+def _write_progress(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):  # closed or missing: work goes on
+        pass
+
+
+def _plain_bar(total: int | None) -> Callable[[int], None]:
+    """A line on stderr that is written over: count, rate, time left."""
+    begun = time.monotonic()
+
+    def show(done: int) -> None:
+        seconds = time.monotonic() - begun
+        rate = done / max(seconds, 1e-9)
+        rest = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
+        _write_progress(f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
+
+    return show
+
+
+def _since_last(update: Callable[[int], Any]) -> Callable[[int], None]:
+    """Turn a function of "so many more" into one of "so many in all"."""
+    told = [0]
+
+    def show(done: int) -> None:
+        update(done - told[0])
+        told[0] = done
+
+    return show
+
+
+def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable[[int], None] | None:
+    """What to call with the number of tasks that are done; None for nothing."""
+    if progress is None or progress is False:
+        return None
+    if progress is not True:
+        return _since_last(progress.update) if hasattr(progress, "update") else lambda done: progress(done, total)
+    if _place() or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
+        return None
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        return _plain_bar(total)
+    bar = tqdm(total=total)
+
+    def show(done: int) -> None:
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
 _RETURN_AS = ("list", "generator", "generator_unordered")
 _ON_ERROR = ("raise", "return", "skip")
 
@@ -6736,14 +6813,16 @@ class Parallel:
     pre_dispatch : int or str, default "2 * n_jobs"
         How many batches are taken from the iterable ahead: a number, an expression in n_jobs, or "all".
     temp_folder, max_nbytes, mmap_mode
-        Where, from which size and how big arrays are laid into files for workers to map.
+        Checked and accepted, without effect so far: arrays of any size travel through the worker's socket, uncopied on
+        the way into it, and each task gets a writable copy of its own.
     require : str or None, default None
         "sharedmem": the tasks change the caller's objects, so only threads will do.
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a progress bar on stderr. A callable is called with (done, total or None); an object with `update(n)`
-        gets the number of tasks done since.
+        True: a bar on stderr, by tqdm where it is installed, if stderr is a terminal or `verbose` is 2 or more, and not
+        inside another call. A callable is called with (done, total or None); an object with `update(n)` gets the number
+        of tasks done since. Tasks count when they are finished.
     on_error : str, default "raise"
         "raise": the first error ends the run. "return": the exception stands in the result's place. "skip": it is
         left out.
@@ -6827,7 +6906,7 @@ class Parallel:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
             return self._call_in_place(iterable)
-        counts = self._counts = _Counts(_length(iterable))
+        counts = self._begin_counting(iterable)
         run = _Run(self, self._open_crew(), iterable, counts)
         if self.return_as == "list":
             return run.as_list()
@@ -6875,7 +6954,7 @@ class Parallel:
 
     def _in_place(self, iterable: Iterable[Task]) -> Iterator[Any]:
         """The results one by one, each made when it is asked for."""
-        counts = self._counts = _Counts(_length(iterable))
+        counts = self._begin_counting(iterable)
         for number, (func, args, kwargs) in enumerate(iterable):
             counts.dispatched += 1
             try:
@@ -6892,10 +6971,18 @@ class Parallel:
 
     # -- progress --
 
+    def _begin_counting(self, iterable: Iterable[Task]) -> _Counts:
+        counts = self._counts = _Counts(_length(iterable))
+        counts.show = _progress_shower(self.progress, counts.total, self.verbose)
+        return counts
+
     def _report(self) -> None:
         """Tasks were done: let whoever wants to know."""
         if self.verbose >= 2 or type(self).print_progress is not Parallel.print_progress:
             self.print_progress()
+        counts = self._counts
+        if counts is not None and counts.show is not None:
+            counts.show(counts.completed)
 
     def print_progress(self) -> None:
         """Print one line about the newest run. Subclasses override it to show progress in their own way."""

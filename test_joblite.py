@@ -3519,6 +3519,16 @@ class TestSection7Choosing:
         share = max(1, joblite.cpu_count() // 2)
         assert Parallel(n_jobs=2)([delayed(joblite.effective_n_jobs)(-1)] * 2) == [share] * 2
 
+    def test_without_processes_threads_do_and_it_is_said_once(self):
+        done = run_script("""
+            import sys
+            sys.executable = ""
+            from joblite import Parallel, delayed
+            for _ in range(2):
+                print(Parallel(2)(delayed(abs)(-i) for i in range(3)))
+            """)
+        assert done.stdout == "[0, 1, 2]\n[0, 1, 2]\n" and done.stderr.count("processes cannot be started here") == 1
+
     @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 has interpreters")
     def test_interpreters_say_which_python_they_need(self):
         with pytest.raises(ValueError, match=r"needs Python 3\.14"):
@@ -3759,6 +3769,30 @@ class TestSection8Parallel:
 
         Shown(**backend)([delayed(square)(i) for i in range(20)])
         assert seen[-1] == (20, 20, 20) and [n for n, _, _ in seen] == sorted(n for n, _, _ in seen)
+
+    def test_progress_counts_finished_tasks(self, backend):
+        seen, sum_of = [], []
+
+        class Bar:
+            def update(self, n):
+                sum_of.append(n)
+
+        Parallel(**backend, progress=lambda done, total: seen.append((done, total)))(
+            [delayed(square)(i) for i in range(30)])
+        assert seen[-1] == (30, 30) and seen == sorted(seen)
+        list(Parallel(**backend, progress=Bar(), return_as="generator")(delayed(square)(i) for i in range(30)))
+        assert sum(sum_of) == 30
+
+    @pytest.mark.parametrize("bar", ["tqdm", "plain"])
+    def test_progress_bar_is_on_stderr(self, bar, capfd, monkeypatch):
+        if bar == "tqdm":
+            monkeypatch.setattr(pytest.importorskip("tqdm").tqdm, "monitor_interval", 0)  # no thread of its own
+        else:
+            monkeypatch.setitem(sys.modules, "tqdm", None)
+        assert Parallel(2, progress=True, verbose=2)([delayed(square)(i) for i in range(5)]) == [0, 1, 4, 9, 16]
+        Parallel(2, progress=True)([delayed(square)(i) for i in range(5)])  # no terminal: nothing
+        captured = capfd.readouterr()
+        assert captured.out == "" and ("5/5" if bar == "tqdm" else "5 of 5") in captured.err
 
     def test_settings_can_be_read(self):
         call = Parallel(n_jobs=2, verbose=1, timeout=3, return_as="generator")
