@@ -26,6 +26,7 @@ Words used in one sense only:
 
     task      one call to make: (function, args, kwargs), what `delayed(f)(x)` gives
     batch     tasks that travel together
+    job       a batch on its way through a crew; its outcome is what came of it
     run       one call of a `Parallel`
     worker    a process (or thread) that runs batches
     crew      the workers that one run has
@@ -5522,7 +5523,7 @@ class _ProcessCrew(_Crew):
         self.busy: dict[int, _Worker] = {}  # descriptor of its socket -> worker
         self.finished: list[Job] = []
         self.ready = select.poll()
-        self.hang_up = select.POLLIN
+        self.readable = select.POLLIN
         self.home = os.getpid()
 
     @property
@@ -5543,7 +5544,7 @@ class _ProcessCrew(_Crew):
     def hand(self, worker: _Worker, job: Job) -> None:
         """Give a free worker a job."""
         self.busy[worker.fd] = worker
-        self.ready.register(worker.fd, self.hang_up)
+        self.ready.register(worker.fd, self.readable)
         try:
             worker.begin(job)
         except OSError:  # it died idle
@@ -5694,7 +5695,7 @@ class _Deputy(_Crew):
         self.done: Any = SimpleQueue()
         self.hungry = False
         self.bell, self.rope = os.pipe()
-        crew.ready.register(self.bell, crew.hang_up)
+        crew.ready.register(self.bell, crew.readable)
         self.thread = threading.Thread(target=self.drive, daemon=True, name="joblite-deputy")
         self.thread.start()
 
@@ -6387,7 +6388,7 @@ class parallel_backend(parallel_config):
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
-_BATCH_S = 0.03  # what a batch should take: 300 times the cost of sending one ...
+_BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
 
