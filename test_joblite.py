@@ -247,6 +247,13 @@ def nothing_left_behind():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A shell that starts the suite in the background makes it ignore SIGINT, and so would every script of a test."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def versions(record_testsuite_property):
     """Print the versions that matter, once."""
     import platform
