@@ -289,7 +289,8 @@ def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
 
     def call() -> Timed:
         begun = time.perf_counter()
-        done = subprocess.run([sys.executable, str(path)], env=environ, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, str(path)], env=environ, capture_output=True, text=True, check=True,
+                              start_new_session=True)
         return Timed(done.stdout.strip(), time.perf_counter() - begun)
 
     return call
@@ -403,6 +404,100 @@ def thread_tasks(stack):
     joblib = optional("joblib")
     if joblib:
         yield "joblib", lambda: joblib.Parallel(CORES, backend="threading")(tasks())
+
+
+def pick(array, i):
+    """What a task does that reads one page of a big array."""
+    return float(array[i])
+
+
+def filled(i):
+    """A result of 8 MB."""
+    import numpy
+
+    return numpy.full(2**20, i, float)
+
+
+def big_array():
+    numpy = importlib.import_module("numpy")
+    return numpy.arange((5 if QUICK else 25) * 10**6, dtype=float)
+
+
+@scenario("200 MB array, 32 tasks", rounds=5)
+def shared_array(stack):
+    array = big_array() if optional("numpy") else None
+    yield [float(i) for i in range(32)]
+    if array is None:
+        return
+    yield "= one copy", lambda: array.copy() is not None and [float(i) for i in range(32)]
+    for name, func in parallel_contestants(stack, lambda: (delayed(pick)(array, i) for i in range(32)), 1):
+        if name.startswith(("jobli", "Pool.imap", "mpire")):  # the others send it 32 times too
+            yield name, func
+
+
+@scenario("32 results of 8 MB", rounds=7)
+def big_results(stack):
+    yield lambda answer: [array[-1] for array in answer] == list(range(32))
+    if optional("numpy"):
+        yield from parallel_contestants(stack, lambda: (delayed(filled)(i) for i in range(32)), 1)
+
+
+_PEAK = """
+import os, threading, time
+import numpy
+from {module} import Parallel, delayed
+from bench import filled, pick
+
+def in_use():
+    \"""Bytes of private memory of all processes of this session, and of shared memory files.\"""
+    disk = os.statvfs("/dev/shm")
+    total = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(pid)) == os.getsid(0):
+                for line in open(f"/proc/{{pid}}/smaps_rollup"):
+                    total += 1024 * int(line.split()[1]) if line.startswith("Pss_Anon") else 0
+        except OSError:
+            pass  # it has ended
+    return total
+
+if __name__ == "__main__":
+    array = numpy.arange({count}, dtype=float)
+    Parallel(2)(delayed(abs)(i) for i in range(4))
+    begun, most, over = in_use(), 0, threading.Event()
+
+    def watch():
+        global most
+        while not over.wait(0.01):
+            most = max(most, in_use() - begun)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    results = Parallel(2)({tasks})
+    most = max(most, in_use() - begun)
+    over.set()
+    thread.join()
+    print(most // 10**6)
+"""
+
+
+def peak_scenario(stack, tasks):
+    """MB that all processes together take at most during a call, beyond what they had (shown as seconds)."""
+    yield lambda answer: answer.isdigit()
+    if sys.platform == "linux" and optional("numpy"):
+        for name in filter(optional, ("joblite", "joblib")):
+            call = run_fresh(stack, _PEAK.format(module=name, tasks=tasks, count=len(big_array())))
+            yield name, lambda call=call: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
+
+
+@scenario("peak MB: 200 MB array", rounds=3)
+def shared_array_peak(stack):
+    yield from peak_scenario(stack, "delayed(pick)(array, i) for i in range(32)")
+
+
+@scenario("peak MB: 32 results of 8 MB", rounds=3)
+def big_results_peak(stack):
+    yield from peak_scenario(stack, "delayed(filled)(i) for i in range(32)")
 
 
 @scenario("n_jobs=1, 20,000 no-op", rounds=15)

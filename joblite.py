@@ -4255,7 +4255,8 @@ class _Packer(Pickler):
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
 
     def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
-        super().__init__(file, 5, buffer_callback=lambda buffer: self._keep(buffer, buffers))
+        keep = self._keep  # not `self` in the callback: a cycle would hold all that was packed
+        super().__init__(file, 5, buffer_callback=lambda buffer: keep(buffer, buffers))
         self.spaces: dict[int, _Space] = {}
         self.helper = helper  # cloudpickle's table of reducers, on the second try
 

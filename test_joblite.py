@@ -60,6 +60,7 @@ import threading
 import time
 import uuid
 import warnings
+import weakref
 import zlib
 from pathlib import Path
 
@@ -3003,6 +3004,17 @@ class TestSection5Parcels:
         back = joblite._unpack([bytes(frames[0]), bytearray(frames[1])])["deep"][0]
         assert (back == array).all() and back.flags.writeable
         assert (travel(array) == array).all()
+
+    def test_packing_keeps_nothing_alive(self):
+        value = Point(1, 2)
+        gone = weakref.ref(value)
+        gc.disable()
+        try:
+            joblite._pack([value])
+            del value
+            assert gone() is None
+        finally:
+            gc.enable()
 
     def test_unpicklable_argument_is_named(self, processes):
         class Model:
