@@ -3913,7 +3913,7 @@ register_hasher(Memory, lambda memory: "Memory")
 # other side can import go by name, all others (lambdas, closures, what __main__ defines) by value.
 #
 #     _pack(value) -> [pickle, buffer 1, buffer 2, ...] -> any wire -> _unpack(frames) -> value
-#                        |         '-- of max_nbytes or more, to a process here: laid in a segment, which is mapped there
+#                        |         '-- of max_nbytes or more, to a process here: in a segment, which is mapped there
 #                        '-- a function by value = its code + the globals it names + closure, defaults, attributes
 #
 #     segment: an unlinked file in shared memory, else in a temp folder, known by descriptors only: it cannot be leaked
@@ -3933,6 +3933,7 @@ except ImportError:  # an interpreter without the accelerator
 
 _IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
 
+_inside: str | None = None  # "process" in a worker process: what nested calls ask
 _here = threading.local()  # .spaces: while unpacking, token -> globals dict of functions that came by value
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
@@ -4191,20 +4192,23 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
-def _reduce_array(array: Any, nearby: bool) -> Any:
-    """A big array on a file goes by reference to a process nearby; one with gaps between its items as its packed copy,
-    whose buffer can stay out of the pickle."""
-    numpy: Any = sys.modules["numpy"]
-    if array.nbytes < _IN_BAND or array.dtype.hasobject:
-        return NotImplemented
-    owner = array
-    while nearby and isinstance(owner, numpy.ndarray):
-        if isinstance(owner, numpy.memmap) and not isinstance(owner.base, numpy.ndarray):
-            return _reduce_memmap(array, owner)
-        owner = owner.base
-    if type(array) is numpy.ndarray and not array.flags.forc:
-        return numpy.ascontiguousarray(array).__reduce_ex__(5)
-    return NotImplemented
+_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
+
+
+def _sampled(nbytes: int) -> range:
+    """Where the samples of a buffer lie."""
+    return range(0, nbytes, max(64, nbytes // _SAMPLES))
+
+
+def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
+    """Whether a file holds these bytes from `start` on, as far as samples tell."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return os.fstat(file.fileno()).st_size >= start + len(memory) and all(
+                os.pread(file.fileno(), 64, start + at)[:len(memory) - at] == memory[at:at + 64]
+                for at in _sampled(len(memory)))
+    except OSError:  # deleted, or not for us: then it goes by value
+        return False
 
 
 def _reduce_memmap(array: Any, owner: Any) -> Any:
@@ -4229,23 +4233,20 @@ def _reduce_memmap(array: Any, owner: Any) -> Any:
     return numpy.ndarray, (array.shape, array.dtype, raw, before, array.strides)
 
 
-_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
-
-
-def _sampled(nbytes: int) -> range:
-    """Where the samples of a buffer lie."""
-    return range(0, nbytes, max(64, nbytes // _SAMPLES))
-
-
-def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
-    """Whether a file holds these bytes from `start` on, as far as samples tell."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return os.fstat(file.fileno()).st_size >= start + len(memory) and all(
-                os.pread(file.fileno(), 64, start + at)[:len(memory) - at] == memory[at:at + 64]
-                for at in _sampled(len(memory)))
-    except OSError:  # deleted, or not for us: then it goes by value
-        return False
+def _reduce_array(array: Any, nearby: bool) -> Any:
+    """A big array on a file goes by reference to a process nearby; one with gaps between its items as its packed copy,
+    whose buffer can stay out of the pickle."""
+    numpy: Any = sys.modules["numpy"]
+    if array.nbytes < _IN_BAND or array.dtype.hasobject:
+        return NotImplemented
+    owner = array
+    while nearby and isinstance(owner, numpy.ndarray):
+        if isinstance(owner, numpy.memmap) and owner._mmap is not None and not isinstance(owner.base, numpy.ndarray):
+            return _reduce_memmap(array, owner)
+        owner = owner.base
+    if type(array) is numpy.ndarray and not array.flags.forc:
+        return numpy.ascontiguousarray(array).__reduce_ex__(5)
+    return NotImplemented
 
 
 class _Packer(Pickler):
@@ -4340,8 +4341,8 @@ def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
         _here.spaces = outer
 
 
-# How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode `mode`
-# at the task; `folder` is where the user wants segments, or None.
+# How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
+# `mode` at the task; `folder` is where the user wants segments, or None.
 _Mapping = namedtuple("_Mapping", "nbytes mode folder")
 _NO_MAPPING = _Mapping(None, "c", None)
 _ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap_mode -> mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
@@ -4360,6 +4361,15 @@ class _Segment:
         close(self.fd)
 
 
+def _sample(view: memoryview, number: int = 1) -> int:
+    """A number that changes with the content of a buffer, as far as samples tell."""
+    import zlib
+
+    for at in _sampled(len(view)):
+        number = zlib.crc32(view[at:at + 64], number)
+    return number
+
+
 class _Piece:
     """A buffer in a segment: stands for it as a frame. While a piece lives, so does the buffer it was taken from."""
 
@@ -4371,15 +4381,6 @@ class _Piece:
         self.view = view
         self.access = access
         self.samples = _sample(view)
-
-
-def _sample(view: memoryview, number: int = 1) -> int:
-    """A number that changes with the content of a buffer, as far as samples tell."""
-    import zlib
-
-    for at in _sampled(len(view)):
-        number = zlib.crc32(view[at:at + 64], number)
-    return number
 
 
 def _address(view: memoryview) -> int:
@@ -4649,7 +4650,6 @@ IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so d
 _START_TRIES = 3  # workers that die before they begin a job are replaced so often
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
-_inside: str | None = None  # "process" in a worker process: what nested calls ask
 _cores: int | None = None  # in a worker process: the cores it may use for itself
 _local = threading.local()  # .inside: "thread" in a worker thread
 
@@ -4830,15 +4830,14 @@ class _Channel:
 
     def _redeem(self, frames: list[Any], sizes: Sequence[int]) -> None:
         """Put mapped memory in the place of tickets."""
-        maps: list[Any] = []
-        for number, size in enumerate(sizes):
-            if size & _IS_TICKET:
-                place, access, offset, nbytes = _TICKET.unpack(frames[number])
-                if place == len(maps):
-                    if not self.fds:
-                        raise RuntimeError("a big array could not be received: too many open files in this process")
-                    maps.append(_map(self.fds.popleft(), access))
-                frames[number] = memoryview(maps[place])[offset:offset + nbytes]
+        tickets = {number: _TICKET.unpack(frames[number]) for number, size in enumerate(sizes) if size & _IS_TICKET}
+        count = 1 + max(place for place, _, _, _ in tickets.values())
+        if len(self.fds) < count:
+            raise RuntimeError("a big array could not be received: too many open files in this process")
+        access = next(iter(tickets.values()))[1]
+        maps = [_map(self.fds.popleft(), access) for _ in range(count)]
+        for number, (place, _, offset, nbytes) in tickets.items():
+            frames[number] = memoryview(maps[place])[offset:offset + nbytes]
 
     def has_data(self) -> bool:
         """Whether there is something to read now (or the end of the other side to be noticed)."""
