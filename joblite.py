@@ -649,9 +649,19 @@ def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
 
 
 def _tensor_parts(namer: Any, tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor."""
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(sys.modules["torch"].uint8).numpy()
+    """A torch tensor; one that is not a plain block of numbers (sparse, quantized, meta) by what pickle would take."""
+    torch = sys.modules["torch"]
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        return _object_parts(namer, tensor)
+    whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy()  # bytes: numpy has not all of its dtypes
     return ("tensor", type(tensor), str(tensor.dtype), tuple(tensor.shape), tensor.requires_grad, raw)
+
+
+def _storage_parts(namer: Any, storage: Any) -> tuple[Any, ...]:
+    """The memory of torch tensors: its pickle holds addresses."""
+    torch = sys.modules["torch"]
+    return ("storage", torch.tensor([], dtype=torch.uint8, device=storage.device).set_(storage))
 
 
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says how, then other values.
@@ -681,6 +691,8 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("pandas", "Series", _series_parts),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
+    ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
+    ("torch", "UntypedStorage", _storage_parts),
 ]
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 

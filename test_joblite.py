@@ -676,6 +676,22 @@ class TestSection2Hash:
         assert joblite.hash(tensor) == joblite.hash(tensor.clone()) == joblite.hash(tensor.T.clone().T.contiguous())
         assert len({joblite.hash(each) for each in (tensor, tensor.double(), tensor.reshape(3, 2), tensor + 1)}) == 4
         assert joblite.hash(tensor.bfloat16()) == joblite.hash(tensor.bfloat16())
+        assert joblite.hash(torch.tensor([1 + 2j]).conj()) == joblite.hash(torch.tensor([1 - 2j]))
+        assert joblite.hash(torch.tensor([1 + 2j]).conj().imag) == joblite.hash(torch.tensor([-2.0]))
+
+    @needs("torch")
+    @pytest.mark.parametrize("make", [
+        lambda torch, step: (torch.eye(3) * step).to_sparse(),
+        lambda torch, step: torch.quantize_per_tensor(torch.ones(3) * step, 0.1 * step, 0, torch.qint8),
+        lambda torch, step: torch.empty(3 * step, device="meta"),
+        lambda torch, step: torch.nn.Parameter(torch.ones(2) * step),
+        lambda torch, step: (torch.ones(2) * step).untyped_storage(),
+        lambda torch, step: torch.manual_seed(step) and torch.nn.Linear(2, 2),
+    ])
+    def test_special_tensors_are_named_by_content(self, make):
+        import torch
+
+        assert joblite.hash(make(torch, 1)) == joblite.hash(make(torch, 1)) != joblite.hash(make(torch, 2))
 
 
 def same(first, second):
