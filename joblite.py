@@ -960,7 +960,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #            28   4  CRC-32 of the 28 bytes before and the n sizes after
 #     sizes   8 each
 #     pickle  protocol 5 (or as asked); buffers out of band, in order; names nothing of this library
-#     checks  4 each: CRC-32 of every 4 MiB of each buffer, the last piece of a buffer being shorter
+#     checks  4 each: of every 4 MiB of each buffer, the last piece of a buffer being shorter, as `_check` says
 #
 # Compressed, the same bytes are the content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
@@ -1003,6 +1003,28 @@ class _Damaged(ValueError):
 def _crc32(data: Any, crc: int = 0) -> int:
     """The CRC-32 of bytes, carried on from that of the bytes before."""
     return _module("zlib").crc32(data, crc)
+
+
+def _check(piece: memoryview) -> int:
+    """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
+
+    The bytes are n rows of 4 KiB, each 512 words of 64 bits, and a rest. Summed up, modulo 2**64, are the 512 columns,
+    and the words of each of the n - 1 rows that begin 4 bytes later: what is a high bit in one of the two, which the
+    modulus could drop, is a low one in the other. The CRC-32 is that of these sums, the last row and the rest.
+    """
+    rows = len(piece) >> 12
+    if rows < 16:
+        return _crc32(piece)
+    last, np = (rows - 1) << 12, _loaded("numpy")
+    if np:
+        columns = np.frombuffer(piece, "<u8", rows << 9).reshape(rows, 512).sum(0).astype("<u8")
+        lines = np.frombuffer(piece, "<u8", last >> 3, 4).reshape(-1, 512).sum(1).astype("<u8")
+    else:
+        words, later = struct.unpack_from(f"<{rows << 9}Q", piece), struct.unpack_from(f"<{last >> 3}Q", piece, 4)
+        sums = [sum(words[place::512]) for place in range(512)]
+        sums += [sum(later[place:place + 512]) for place in range(0, last >> 3, 512)]
+        columns, lines = struct.pack(f"<{len(sums)}Q", *[each % 2**64 for each in sums]), b""
+    return _crc32(piece[last:], _crc32(lines, _crc32(columns)))
 
 
 def _write_all(file: Any, chunk: Any) -> None:
@@ -1316,7 +1338,7 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 
 
 class _Checks:
-    """The CRC-32 of many pieces; of big ones, computed by threads beside the reading or writing of them."""
+    """The checks of many pieces; of big ones, computed by threads beside the reading or writing of them."""
 
     def __init__(self, nbytes: int) -> None:
         self.crcs: dict[int, int] = {}
@@ -1335,7 +1357,7 @@ class _Checks:
         """The checksum of a piece; with disk = (descriptor, offset) it is read from there first."""
         if disk:
             os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the checksum tells
-        self.crcs[number] = _crc32(piece)
+        self.crcs[number] = _check(piece)
 
     def add(self, piece: Any, disk: Any = None) -> None:
         """Take one more piece; with many waiting, work on one here, so that few are held."""

@@ -1397,6 +1397,45 @@ class TestSection3Files:
         assert data[place:] == b"".join(struct.pack("<I", zlib.crc32(buffer)) for buffer in buffers)
         assert b"joblite" not in pickled and same(pickle.loads(pickled, buffers=map(bytearray, buffers)), value)
 
+    @needs("numpy")
+    def test_the_check_of_a_big_buffer_is_as_written_down(self, tmp_path):
+        """The sums of columns and of rows 4 bytes later, with and without numpy; wherever the words come from."""
+        code = """
+            import struct, sys, zlib, joblite
+            piece = open(sys.argv[1], "rb").read()
+            rows = len(piece) // 4096
+            words = [struct.unpack("<512Q", piece[row * 4096:][:4096]) for row in range(rows)]
+            later = [struct.unpack("<512Q", piece[row * 4096 + 4:][:4096]) for row in range(rows - 1)]
+            sums = [*map(sum, zip(*words)), *map(sum, later)]
+            sums = struct.pack(f"<{len(sums)}Q", *[each % 2**64 for each in sums])
+            same = zlib.crc32(sums + piece[(rows - 1) * 4096:]) == joblite._check(memoryview(piece))
+            print(same, "numpy" in sys.modules)
+            """
+        (tmp_path / "piece").write_bytes(np.random.default_rng(3).bytes(70_003))
+        assert run_script(code, tmp_path / "piece").stdout == "True False\n"
+        assert run_script("import numpy\n" + textwrap.dedent(code), tmp_path / "piece").stdout == "True True\n"
+
+    @needs("numpy")
+    def test_damage_of_whole_rows_and_words_is_found(self, tmp_path):
+        """Zeroed and exchanged pages and words, also of an array that holds one round number everywhere."""
+        damages = {
+            "a zeroed page": lambda words: words[512:1024].fill(0),
+            "four zeroed pages": lambda words: words[512:2560].fill(0),
+            "every other word zeroed": lambda words: words[::2].fill(0),
+            "two words exchanged": lambda words: words.put([5, 700], words[[700, 5]]),
+            "two pages exchanged": lambda words: words.put(range(1024), [*words[512:1024], *words[:512]]),
+            "moved by a word": lambda words: words.put(range(1, 9000), words[:8999]),
+        }
+        for array in (np.full(10_000, 2.0), np.arange(10_000.0)):
+            whole = Path(joblite.dump(array, tmp_path / "value")[0]).read_bytes()
+            start = whole.index(array.tobytes())
+            for name, damage in damages.items():
+                words = array.copy()
+                damage(words)
+                (tmp_path / "value").write_bytes(whole[:start] + words.tobytes() + whole[start + array.nbytes:])
+                with contextlib.nullcontext() if (words == array).all() else pytest.raises(ValueError, match="damaged"):
+                    assert (joblite.load(tmp_path / "value") == array).all(), name
+
     def test_a_copy_under_another_name_reads_the_files(self, tmp_path):
         """No name of this module is in a file."""
         joblite.dump([ARRAY, {"a": 1}], tmp_path / "value")
