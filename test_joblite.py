@@ -2161,6 +2161,17 @@ class TestSection4Memory:
             assert cached.check_call_in_cache(*args)
         assert any_memory.cache(np.multiply)(3, 4) == 12
 
+    def test_what_a_callable_carries_is_told_from_its_arguments(self, any_memory):
+        """Objects of different content, and partials, whose parameters have the names `object` and `partial`."""
+        class Adder:
+            def __init__(self, n): self.n = n
+            def __call__(self, object): return object + self.n
+
+        def add(n, partial): return n + partial
+
+        functions = [Adder(1), Adder(2), functools.partial(add, 3), functools.partial(add, 4)]
+        assert [any_memory.cache(function)(10) for function in functions] == [11, 12, 13, 14]
+
     def test_generators_are_refused(self, any_memory):
         def numbers(): yield 1
 
