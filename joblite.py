@@ -2280,13 +2280,14 @@ def _plain_content(value: Any) -> bytes | None:
 class _Walk:
     """Follows functions and classes through the project, and notes what each thing met is made of.
 
-    `parts` is the outcome: label -> a digest of what bears that label. `same` and `equal` hold what has to be the same
+    `parts` is the outcome: label -> a digest of what bears that label. The lists below it hold what has to be the same
     object, or to have the same content, for the outcome to still hold. A root that is a path stands for that file.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
         self.parts: dict[str, str] = {}
         self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, the object met there)
+        self.codes: list[tuple[Any, Any, Any, Any]] = []  # (function, its code, defaults, keyword defaults)
         self.equal: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
         self._labels: dict[int, str] = {}
         self._todo: list[tuple[Any, str]] = []
@@ -2303,7 +2304,14 @@ class _Walk:
         for look, place, value in self.same:
             if look(place, _NOTHING) is not value:
                 return False
-        return all([question(subject) == answer for question, subject, answer in self.equal])
+        for function, code, defaults, keyword_defaults in self.codes:
+            if (function.__code__ is not code or function.__defaults__ is not defaults
+                    or function.__kwdefaults__ is not keyword_defaults):
+                return False
+        for question, subject, answer in self.equal:
+            if question(subject) != answer:
+                return False
+        return True
 
     def _token(self, value: Any, name: str) -> str:
         """What stands for `value`, known as `name`, in the text of the thing that names it."""
@@ -2354,8 +2362,7 @@ class _Walk:
             if name in read:
                 self.same.append((_cell_value, cell, value := _cell_value(cell, _NOTHING)))
                 lines.append(self._token(value, f"{name} of {own}"))
-        for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
-            self.same.append((partial(getattr, function), attribute, getattr(function, attribute)))
+        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
         if not _is_project(scope.get("__name__", "")):
             return "\n".join(lines)
         lines.append(self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__))
@@ -2722,37 +2729,33 @@ class _LockFile:
         _renewed_after_fork().add(self)
 
     def _renew(self) -> None:
-        self.mutex = threading.RLock()  # one thread of this process at a time reads or changes the sum
+        self.mutex = threading.RLock()  # one thread of this process at a time opens the file, or has the sum
 
-    def close(self) -> None:
-        """Have no file open."""
+    def __del__(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
-        self.fd, self._identity = -1, None
 
-    __del__ = close
-
-    def opened(self) -> bool:
-        """Open the file that is there now; False where there is no folder, or one that cannot be written."""
-        try:
-            state = os.stat(self.path)
-            if self._identity == (state.st_dev, state.st_ino):
-                return True
-        except OSError:
-            pass  # the folder is new, or has been removed
+    def opened(self) -> int:
+        """The descriptor of the file that is there now; -1 where there is no folder, or one that cannot be written."""
         with self.mutex:
-            self.close()
             try:
-                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
+                state = os.stat(self.path)
+                if self._identity == (state.st_dev, state.st_ino):
+                    return self.fd
             except OSError:
-                return False
-            state = os.fstat(self.fd)
-            self._identity = state.st_dev, state.st_ino
-            return True
+                pass  # the folder is new, or has been removed
+            self.__del__()
+            try:
+                self.fd, self._identity = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600), None
+                state = os.fstat(self.fd)
+                self._identity = state.st_dev, state.st_ino
+            except OSError:
+                self.fd, self._identity = -1, None
+            return self.fd
 
     def __enter__(self) -> None:
         self.mutex.acquire()
-        if self.opened():
+        if self.opened() >= 0:
             _lock_byte(self.fd, 0, True)
 
     def __exit__(self, *error: object) -> None:
@@ -2762,10 +2765,7 @@ class _LockFile:
 
     def total(self) -> int | None:
         """The sum of all sizes; None when it is not known."""
-        if self.fd < 0:
-            return None
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        content = os.read(self.fd, 8)
+        content = os.read(self.fd, 8) if self.fd >= 0 and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
         return int.from_bytes(content, "little") if len(content) == 8 else None
 
     def set_total(self, total: int) -> None:
@@ -2997,13 +2997,13 @@ class _DiskStore(_Store):
                 continue  # finished just now, or not ours to remove
 
     def lock(self, key: str, wait: bool = True) -> bool:
-        if not self._locks.opened():
+        if (fd := self._locks.opened()) < 0:
             try:
                 self._make_folders()
             except OSError:
                 return True  # where nothing can be written there are no locks either: law 7
-            self._locks.opened()
-        return self._locks.fd < 0 or _lock_byte(self._locks.fd, _lock_place(key), wait)
+            fd = self._locks.opened()
+        return fd < 0 or _lock_byte(fd, _lock_place(key), wait)
 
     def unlock(self, key: str) -> None:
         if self._locks.fd >= 0:
@@ -3363,7 +3363,7 @@ class MemorizedFunc:
         named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
         texts = {label: self._text(label, value) for label, value in (*self._carried, *named)}
         digest = _short_name("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
-        return _Call(args, kwargs, pairs, texts, _key_of(self._folder, f"{code}-{digest}"), [])
+        return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}", [])
 
     def _text(self, label: str, value: Any) -> str:
         """What stands for one argument."""
@@ -3391,11 +3391,11 @@ class MemorizedFunc:
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        store, over = self._store, threading.Event()
+        store, over = self._store, threading.Lock()
         turn = store.whole_key(call.key)
-        while not _turns().take(turn, threading.get_ident(), over.set):
-            over.wait()
-            over.clear()
+        over.acquire()
+        while not _turns().take(turn, threading.get_ident(), over.release):
+            over.acquire()  # until the other's turn ends
             if (value := self._load(call)) is not _NOTHING:
                 return value
         try:
