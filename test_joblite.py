@@ -2686,15 +2686,19 @@ class TestSection4Memory:
         assert values == [[1]] * 8 and len(function.calls) == 1
 
     @posix
-    def test_processes_compute_a_missing_call_once(self, tmp_path):
-        """Eight processes on a fresh folder that start together."""
-        code = """
-            import os, sys, time, joblite
-            def f(x):
+    @pytest.mark.parametrize("function, work", [
+        ("def f(x): return log() or time.sleep(0.3) or x", "f(7)"),
+        ("async def f(x): return log() or await asyncio.sleep(0.3) or x", "asyncio.run(three())[2]"),
+    ], ids=["function", "coroutine"])
+    def test_processes_compute_a_missing_call_once(self, function, work, tmp_path):
+        """Eight processes on a fresh folder that start together; of coroutines, three in each."""
+        code = f"""
+            import asyncio, os, sys, time, joblite
+            def log():
                 with open(sys.argv[2], "a") as file: file.write("called\\n")
-                time.sleep(0.3)
-                return x
+            {function}
             f = joblite.Memory(sys.argv[1], verbose=0).cache(f, version=1)
+            async def three(): return await asyncio.gather(f(7), f(7), f(7))
             pids = []
             ready, go = os.pipe()
             for n in range(8):
@@ -2702,40 +2706,13 @@ class TestSection4Memory:
                 if pid == 0:
                     os.close(go)
                     os.read(ready, 1)
-                    os._exit(f(7) != 7)
+                    os._exit({work} != 7)
                 pids.append(pid)
             os.close(go)
             print([os.waitpid(pid, 0)[1] for pid in pids])
             """
-        log = tmp_path / "log"
-        assert run_script(code, tmp_path / "cache", log).stdout == f"{[0] * 8}\n"
-        assert log.read_text() == "called\n"
-
-    @posix
-    def test_coroutines_of_several_processes_compute_a_missing_call_once(self, tmp_path):
-        code = """
-            import asyncio, os, sys, joblite
-            async def f(x):
-                with open(sys.argv[2], "a") as file: file.write("called\\n")
-                await asyncio.sleep(0.3)
-                return x
-            f = joblite.Memory(sys.argv[1], verbose=0).cache(f, version=1)
-            async def main(): return await asyncio.gather(f(7), f(7), f(7))
-            pids = []
-            ready, go = os.pipe()
-            for n in range(4):
-                pid = os.fork()
-                if pid == 0:
-                    os.close(go)
-                    os.read(ready, 1)
-                    os._exit(asyncio.run(main()) != [7, 7, 7])
-                pids.append(pid)
-            os.close(go)
-            print([os.waitpid(pid, 0)[1] for pid in pids])
-            """
-        log = tmp_path / "log"
-        assert run_script(code, tmp_path / "cache", log).stdout == f"{[0] * 4}\n"
-        assert log.read_text() == "called\n"
+        assert run_script(code, tmp_path / "cache", tmp_path / "log").stdout == f"{[0] * 8}\n"
+        assert (tmp_path / "log").read_text() == "called\n"
 
     @posix
     def test_the_death_of_an_owner_frees_the_others(self, tmp_path):
