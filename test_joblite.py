@@ -1421,6 +1421,45 @@ class TestSection3Files:
         assert data[place:] == b"".join(struct.pack("<I", zlib.crc32(buffer)) for buffer in buffers)
         assert b"joblite" not in pickled and same(pickle.loads(pickled, buffers=map(bytearray, buffers)), value)
 
+    @needs("numpy")
+    def test_the_check_of_a_big_buffer_is_as_written_down(self, tmp_path):
+        """The sums of columns and of rows 4 bytes later, with and without numpy; wherever the words come from."""
+        code = """
+            import struct, sys, zlib, joblite
+            piece = open(sys.argv[1], "rb").read()
+            rows = len(piece) // 4096
+            words = [struct.unpack("<512Q", piece[row * 4096:][:4096]) for row in range(rows)]
+            later = [struct.unpack("<512Q", piece[row * 4096 + 4:][:4096]) for row in range(rows - 1)]
+            sums = [*map(sum, zip(*words)), *map(sum, later)]
+            sums = struct.pack(f"<{len(sums)}Q", *[each % 2**64 for each in sums])
+            same = zlib.crc32(sums + piece[(rows - 1) * 4096:]) == joblite._check(memoryview(piece))
+            print(same, "numpy" in sys.modules)
+            """
+        (tmp_path / "piece").write_bytes(np.random.default_rng(3).bytes(70_003))
+        assert run_script(code, tmp_path / "piece").stdout == "True False\n"
+        assert run_script("import numpy\n" + textwrap.dedent(code), tmp_path / "piece").stdout == "True True\n"
+
+    @needs("numpy")
+    def test_damage_of_whole_rows_and_words_is_found(self, tmp_path):
+        """Zeroed and exchanged pages and words, also of an array that holds one round number everywhere."""
+        damages = {
+            "a zeroed page": lambda words: words[512:1024].fill(0),
+            "four zeroed pages": lambda words: words[512:2560].fill(0),
+            "every other word zeroed": lambda words: words[::2].fill(0),
+            "two words exchanged": lambda words: words.put([5, 700], words[[700, 5]]),
+            "two pages exchanged": lambda words: words.put(range(1024), [*words[512:1024], *words[:512]]),
+            "moved by a word": lambda words: words.put(range(1, 9000), words[:8999]),
+        }
+        for array in (np.full(10_000, 2.0), np.arange(10_000.0)):
+            whole = Path(joblite.dump(array, tmp_path / "value")[0]).read_bytes()
+            start = whole.index(array.tobytes())
+            for name, damage in damages.items():
+                words = array.copy()
+                damage(words)
+                (tmp_path / "value").write_bytes(whole[:start] + words.tobytes() + whole[start + array.nbytes:])
+                with contextlib.nullcontext() if (words == array).all() else pytest.raises(ValueError, match="damaged"):
+                    assert (joblite.load(tmp_path / "value") == array).all(), name
+
     def test_a_copy_under_another_name_reads_the_files(self, tmp_path):
         """No name of this module is in a file."""
         joblite.dump([ARRAY, {"a": 1}], tmp_path / "value")
@@ -2146,6 +2185,17 @@ class TestSection4Memory:
             assert cached.check_call_in_cache(*args)
         assert any_memory.cache(np.multiply)(3, 4) == 12
 
+    def test_what_a_callable_carries_is_told_from_its_arguments(self, any_memory):
+        """Objects of different content, and partials, whose parameters have the names `object` and `partial`."""
+        class Adder:
+            def __init__(self, n): self.n = n
+            def __call__(self, object): return object + self.n
+
+        def add(n, partial): return n + partial
+
+        functions = [Adder(1), Adder(2), functools.partial(add, 3), functools.partial(add, 4)]
+        assert [any_memory.cache(function)(10) for function in functions] == [11, 12, 13, 14]
+
     def test_generators_are_refused(self, any_memory):
         def numbers(): yield 1
 
@@ -2660,15 +2710,19 @@ class TestSection4Memory:
         assert values == [[1]] * 8 and len(function.calls) == 1
 
     @posix
-    def test_processes_compute_a_missing_call_once(self, tmp_path):
-        """Eight processes on a fresh folder that start together."""
-        code = """
-            import os, sys, time, joblite
-            def f(x):
+    @pytest.mark.parametrize("function, work", [
+        ("def f(x): return log() or time.sleep(0.3) or x", "f(7)"),
+        ("async def f(x): return log() or await asyncio.sleep(0.3) or x", "asyncio.run(three())[2]"),
+    ], ids=["function", "coroutine"])
+    def test_processes_compute_a_missing_call_once(self, function, work, tmp_path):
+        """Eight processes on a fresh folder that start together; of coroutines, three in each."""
+        code = f"""
+            import asyncio, os, sys, time, joblite
+            def log():
                 with open(sys.argv[2], "a") as file: file.write("called\\n")
-                time.sleep(0.3)
-                return x
+            {function}
             f = joblite.Memory(sys.argv[1], verbose=0).cache(f, version=1)
+            async def three(): return await asyncio.gather(f(7), f(7), f(7))
             pids = []
             ready, go = os.pipe()
             for n in range(8):
@@ -2676,40 +2730,13 @@ class TestSection4Memory:
                 if pid == 0:
                     os.close(go)
                     os.read(ready, 1)
-                    os._exit(f(7) != 7)
+                    os._exit({work} != 7)
                 pids.append(pid)
             os.close(go)
             print([os.waitpid(pid, 0)[1] for pid in pids])
             """
-        log = tmp_path / "log"
-        assert run_script(code, tmp_path / "cache", log).stdout == f"{[0] * 8}\n"
-        assert log.read_text() == "called\n"
-
-    @posix
-    def test_coroutines_of_several_processes_compute_a_missing_call_once(self, tmp_path):
-        code = """
-            import asyncio, os, sys, joblite
-            async def f(x):
-                with open(sys.argv[2], "a") as file: file.write("called\\n")
-                await asyncio.sleep(0.3)
-                return x
-            f = joblite.Memory(sys.argv[1], verbose=0).cache(f, version=1)
-            async def main(): return await asyncio.gather(f(7), f(7), f(7))
-            pids = []
-            ready, go = os.pipe()
-            for n in range(4):
-                pid = os.fork()
-                if pid == 0:
-                    os.close(go)
-                    os.read(ready, 1)
-                    os._exit(asyncio.run(main()) != [7, 7, 7])
-                pids.append(pid)
-            os.close(go)
-            print([os.waitpid(pid, 0)[1] for pid in pids])
-            """
-        log = tmp_path / "log"
-        assert run_script(code, tmp_path / "cache", log).stdout == f"{[0] * 4}\n"
-        assert log.read_text() == "called\n"
+        assert run_script(code, tmp_path / "cache", tmp_path / "log").stdout == f"{[0] * 8}\n"
+        assert (tmp_path / "log").read_text() == "called\n"
 
     @posix
     def test_the_death_of_an_owner_frees_the_others(self, tmp_path):
