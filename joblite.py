@@ -4617,6 +4617,12 @@ class Job:
         self.tries = 0
         self.expired = False
 
+    def blame(self, error: BaseException) -> None:
+        """It came to nothing: so did its only task; of several, each is to travel alone, to find out which."""
+        if len(self.tasks) == 1:
+            self.outcome.fail(error)
+        self.outcome.alone = True
+
 
 _JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
 _PAGE_NBYTES = 40
@@ -5666,6 +5672,9 @@ class _Crew:
     """What a run hands its jobs to. One thread drives it: the one that calls these methods."""
 
     refilled = False  # whether tasks must be packed as soon as they are taken: see _Context.watch
+    round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
+    most_tasks = 4096  # in one batch: beyond it nothing is gained, and the first results come later
+    more = 0  # jobs that may be out beyond the run's window, because the engine takes them
 
     def map_big(self, mapping: _Mapping) -> None:
         """How big buffers are to travel: of use where processes of this machine work."""
@@ -5936,6 +5945,11 @@ class _Deputy(_Crew):
         return True
 
 
+def _late_and_left(timeout: float | None) -> Exception:
+    return _timeout_error(f"the task ran longer than timeout={timeout:g} s (it cannot be stopped here, and is left "
+                          f"running)")
+
+
 class _FutureCrew(_Crew):
     """Anything that gives futures: threads of our own, or an executor of somebody else."""
 
@@ -5978,14 +5992,22 @@ class _FutureCrew(_Crew):
                 continue
             if job in self.out:
                 self.settle(job, self.out.pop(job))
-                return [job]
+                if job not in self.out:  # else it was sent again
+                    return [job]
 
     def settle(self, job: Job, future: Any) -> None:
+        from concurrent.futures import BrokenExecutor, CancelledError
+
         try:
             self.open(job, future.result())
-        except BaseException as error:  # a broken executor, a lost result: whoever waits is told
-            job.fault = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}")
-            job.fault.__cause__ = error
+        except Exception as error:  # a broken executor, a worker that it reports as lost: whoever waits is told
+            batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
+            lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
+            lost.__cause__ = error
+            if isinstance(error, (BrokenExecutor, CancelledError)):
+                job.fault = lost  # nothing more is to be had of it
+            else:
+                job.blame(lost)
 
     def patience(self) -> float | None:
         """Seconds until the first running task's time may be up."""
@@ -6004,8 +6026,7 @@ class _FutureCrew(_Crew):
             self.out.pop(job).cancel()
             self.abandon()
             job.outcome = Outcome()  # what its thread fills in later is nobody's
-            job.outcome.fail(_timeout_error(f"the task ran longer than timeout={job.timeout:g} s (it cannot be stopped "
-                                            f"here, and is left running)"))
+            job.outcome.fail(_late_and_left(job.timeout))
         return late
 
     def abandon(self) -> None:
@@ -6074,71 +6095,194 @@ class _ThreadCrew(_FutureCrew):
 
 
 _FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
+_FAR_NBYTES = 2**24  # what the tasks of one batch may bring, beside what they share with those before
+_LAID = 8  # buffers that are remembered as sent
+_ONCE_NBYTES = 2**20  # a buffer of this size is sent to a dask cluster once, not with every batch
 
-def _run_parcel(data: bytes) -> bytes:
-    """What an executor of somebody else runs: a parcel of calls in, a parcel of (values, errors, seconds) out."""
-    calls, keep_going, shrinkable = _unpack(_split(data))
-    done = Outcome()
+_FAR_SIDE = """\
+import importlib, sys, zlib
+try:
+    module = importlib.import_module(name)
+except Exception:
+    module = None
+if module is None and source:
+    module = type(sys)(name)
+    module.__file__, module._source = f"<{name}, sent by its caller>", source
+    exec(compile(zlib.decompress(source), module.__file__, "exec"), module.__dict__)
+    module = sys.modules.setdefault(name, module)
+if module and getattr(module, "__version__", "") != version:
+    raise ImportError(f"{module.__file__} is not version {version} of {name}, as its caller has: use the same file")
+answer = module and module._run_parcel(frames)
+"""  # What an executor of somebody else runs. It goes as text, since the other side may have nothing but Python: where
+#      this file cannot be imported the answer is None, and the job is sent again with this file's source.
 
-    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
-        done.add(values, errors, seconds)
-        return not shrinkable or done.seconds < _FAR_S
 
-    _local.inside = "process"
+@lru_cache(maxsize=1)
+def _own_source() -> bytes:
+    """This file, compressed."""
+    import zlib
+
+    if "_source" in globals():  # it was itself sent by a caller
+        return bytes(globals()["_source"])
+    with open(__file__, "rb") as file:
+        return zlib.compress(file.read())
+
+
+def _run_inside(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """Run a job in a thread of somebody else; a `Parallel` in it finds itself inside that place."""
+    _local.inside = place
     try:
-        done.add(*_run_calls(calls, keep_going, _BLANK_PAGE.copy(), checkpoint))
+        return _run_job(job, sheds)
     finally:
         _local.inside = None
+
+
+def _run_in_time(timeout: float | None, work: Callable[[], Outcome]) -> Outcome:
+    """`work()`, in a thread that is left to itself if it has not ended after `timeout` seconds."""
+    done: list[Outcome] = []
+    threads = _start_threads(lambda: done.append(work()), 1) if timeout else []
+    if not threads:  # no limit, or an interpreter that has no such threads
+        return work()
+    threads[0].join(timeout)
+    late = Outcome()
+    late.fail(_late_and_left(timeout))
+    return done[0] if done else late
+
+
+def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
+    """On the other side: frames of a job in, frames of its outcome out. The first holds (layout, values, errors,
+    seconds); a layout says of each value whether it is an error, and how many of the frames that follow are its."""
+    end = time.monotonic() + _FAR_S
+    try:
+        job = Job(*_unpack([frames[0], *map(bytearray, frames[1:])]))  # arrays that a task may write to
+    except BaseException as error:  # unpickling runs code of the user
+        return _pack(([], None, {0: _describe_error(error)}, 0.0))
+    done = _run_in_time(job.timeout, lambda: _run_inside("process", job, lambda: time.monotonic() > end))
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
-    packed = [_pack_value(value) for value in done.values]
-    return _join(_pack(([(bad, _join(frames)) for bad, frames in packed], errors, done.seconds)))
+    plain = _PLAIN_TYPES.issuperset(map(type, done.values))
+    packed = [] if plain else [_pack_value(value) for value in done.values]
+    layout = [(bad, len(own)) for bad, own in packed]
+    head = _pack((layout, done.values if plain else [], errors, done.seconds))
+    return [*head, *(bytes(frame) for _, own in packed for frame in own)]
+
+
+def _is_threads(executor: Executor) -> bool:
+    """Whether an executor is the standard one of threads, or of interpreters: its futures know when they run."""
+    pool: Any = _loaded("concurrent.futures.thread")
+    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor)
 
 
 def _shares_memory(executor: Executor) -> bool:
     """Whether an executor's workers are threads of this interpreter."""
-    pool: Any = _loaded("concurrent.futures.thread")
-    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and "Interpreter" not in type(executor).__name__
-
-
-def _run_in_thread(job: Job, crew: _FutureCrew) -> Outcome:
-    """What a thread executor of somebody else runs."""
-    _local.inside = "thread"
-    try:
-        return _run_job(job, crew.sheds)
-    finally:
-        _local.inside = None
+    return _is_threads(executor) and "Interpreter" not in type(executor).__name__
 
 
 class _ExecutorCrew(_FutureCrew):
     """An executor of somebody else, which is never closed here unless it is `owned`."""
 
-    def __init__(self, executor: Executor, size: int, owned: bool = False) -> None:
+    def __init__(self, executor: Any, size: int, owned: bool = False, grows: bool = False) -> None:
         super().__init__()
         self.size = size
         self.executor = executor
         self.owned = owned
+        self.grows = grows  # whether nobody knows how many jobs it takes
         self.by_reference = _shares_memory(executor)
+        self.counts_here = _is_threads(executor)  # where a task's time is counted
+        self.context = _Context()
+        self.sent: dict[Job, float] = {}  # when
+        self.last: list[Any] = []  # owners of the buffers of the last parcel
+
+    @property
+    def refilled(self) -> bool:  # type: ignore[override]
+        return self.context.refilled
 
     def prepare(self, job: Job) -> None:
-        if not self.by_reference:
-            job.parcel = _join(_pack((list(job.tasks), job.keep_going, job.shrinkable)))
+        if self.by_reference:
+            return
+        if len(job.tasks) == 1:
+            self.context.watch(job.tasks[0][1])
+        timeout = None if self.counts_here else job.timeout
+        frames = [memoryview(frame) for frame in _pack((list(job.tasks), timeout, job.keep_going, job.shrinkable))]
+        shared = set(map(id, self.last))
+        self.last = [frame.obj for frame in frames]
+        own = sum(frame.nbytes for frame in frames if id(frame.obj) not in shared) / len(job.tasks)
+        self.most_tasks = max(1, min(_Crew.most_tasks, int(_FAR_NBYTES / own)))
+        job.parcel = [self.lay(frame) for frame in frames]
+
+    def lay(self, frame: memoryview) -> Any:
+        """What is sent of a frame. A copy: the caller may refill its arrays."""
+        return bytes(frame)
+
+    def submit(self, job: Job) -> None:
+        self.sent[job] = time.monotonic()
+        super().submit(job)
 
     def start(self, job: Job) -> Any:
         if self.by_reference:
-            return self.executor.submit(_run_in_thread, job, self)
-        return self.executor.submit(_run_parcel, job.parcel)
+            return self.executor.submit(_run_inside, "thread", job, self.sheds)
+        parcel = {"far_side": _FAR_SIDE, "name": __name__, "version": __version__, "frames": job.parcel,
+                  "source": _own_source() if job.tries else b""}
+        job.tries += 1
+        return self.executor.submit(eval, "exec(far_side) or answer", parcel, **self.how())
+
+    def how(self) -> dict[str, Any]:
+        """Keyword arguments of `submit`."""
+        return {}
+
+    def settle(self, job: Job, future: Any) -> None:
+        super().settle(job, future)
+        if self.by_reference or job in self.out:
+            return
+        on_its_way = time.monotonic() - self.sent.pop(job) - job.outcome.seconds
+        self.round_trip = min(self.round_trip or on_its_way, on_its_way)
+        if self.grows and on_its_way - self.round_trip < job.outcome.seconds / 2:  # it did not wait for its turn
+            self.more += 1
 
     def open(self, job: Job, result: Any) -> None:
         if self.by_reference:
             job.outcome = result
-            return
-        packed, described, seconds = _unpack(_split(result))
+        elif result is None:
+            self.submit(job)
+        else:
+            self.unpack(job, result)
+
+    def unpack(self, job: Job, frames: list[Any]) -> None:
+        layout, values, described, seconds = _unpack(frames[:1])
         errors = {offset: _restore_error(text) for offset, text in described.items()}
-        opened = [_open_value(bad, _split(data)) for bad, data in packed]
-        for offset, (_, error) in enumerate(opened):
+        if values is None:  # the job could not be unpacked there
+            return job.blame(errors[0])
+        rest = map(bytearray, frames[1:])  # arrays that the caller may write to
+        for offset, (bad, count) in enumerate(layout):
+            value, error = _open_value(bad, list(itertools.islice(rest, count)))
+            values.append(value)
             if error:
                 errors.setdefault(offset, error)
-        job.outcome.add([value for value, _ in opened], errors, seconds)
+        job.outcome.add(values, errors, seconds)
+
+    def patience(self) -> float | None:
+        return super().patience() if self.counts_here else None
+
+
+class _DaskCrew(_ExecutorCrew):
+    """The executor of a `distributed` client. A big buffer is sent once, as long as its content stays the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.laid: dict[int, tuple[Any, int, Any]] = {}  # id -> (owner of the buffer, checksum, dask's future)
+
+    def how(self) -> dict[str, Any]:
+        return {"pure": False, "key": f"joblite-{os.urandom(8).hex()}"}  # else equal batches would be run once
+
+    def lay(self, frame: memoryview) -> Any:
+        if frame.nbytes < _ONCE_NBYTES:
+            return bytes(frame)
+        known, check = self.laid.pop(id(frame.obj), None), _crc32(frame)
+        if known is None or known[1] != check:
+            known = frame.obj, check, self.executor._client.scatter(bytes(frame), hash=False)
+        self.laid[id(frame.obj)] = known
+        if len(self.laid) > _LAID:
+            del self.laid[next(iter(self.laid))]
+        return known[2]
 
 
 # ======================================================================================================================
@@ -6261,38 +6405,39 @@ class _Interpreters(_Backend):
 
 
 def _capacity_of(executor: Any) -> int:
-    """How many tasks an executor runs at once, as far as it tells; else the cores of this machine."""
+    """How many tasks an executor runs at once; 0 when it does not tell."""
     client: Any = getattr(executor, "_client", None)
     if hasattr(client, "nthreads"):
         return max(1, sum(client.nthreads().values()))
-    workers = getattr(executor, "_max_workers", None)
-    return workers if isinstance(workers, int) and workers > 0 else cpu_count()
+    offers = [getattr(executor, name, None) for name in ("_max_workers", "max_workers", "num_workers")]
+    return next((offer for offer in offers if isinstance(offer, int) and offer > 0), 0)
 
 
 class _Engine(_Backend):
-    """An executor of somebody else."""
+    """An executor of somebody else, or the client of a dask cluster."""
 
     def __init__(self, executor: Any) -> None:
+        if hasattr(executor, "get_executor"):
+            executor = executor.get_executor()
         super().__init__(type(executor).__name__)
         self.executor = executor
         self.shares_memory = _shares_memory(executor)
-        self.capacity = _capacity_of(executor)
+        self.offers = _capacity_of(executor)
+        self.capacity = self.offers or cpu_count()
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        return _ExecutorCrew(self.executor, n_jobs)
+        crew = _DaskCrew if hasattr(self.executor, "_client") else _ExecutorCrew
+        return crew(self.executor, n_jobs, grows=not self.offers and n_jobs == self.capacity)
 
 
 def _dask_engine() -> _Backend:
-    """The executor of the `distributed` client in force."""
+    """The `distributed` client in force."""
     distributed = _loaded("distributed")
     try:
-        client = distributed.get_client() if distributed else None
-    except ValueError:
-        client = None
-    if client is None:
+        return _Engine(distributed.get_client())  # type: ignore[union-attr]
+    except (AttributeError, ValueError):  # not imported, or no client
         raise ValueError("backend='dask' needs a client: start one with `from distributed import Client; "
-                         "client = Client()` (or give it the scheduler's address), then call again")
-    return _Engine(client.get_executor())
+                         "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
 _IN_PLACE, _THREADS = _InPlace("sequential"), _Threads("threading")
@@ -6574,7 +6719,6 @@ class parallel_backend(parallel_config):
 #     all of a run              | the caller's thread  | the caller's thread
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
-_MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
@@ -6672,6 +6816,7 @@ class _Run:
         self.state = RUNNING
         self.window = _window(parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
+        self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
         self.out: dict[Job, int] = {}  # job -> the number of its first task
         self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
@@ -6688,7 +6833,7 @@ class _Run:
 
     def feed(self) -> None:
         """Keep `window` jobs out, as long as there are tasks."""
-        while len(self.out) < self.window:
+        while len(self.out) < self.window + self.crew.more:
             cut = self.cut()
             if cut is None:
                 return
@@ -6726,7 +6871,7 @@ class _Run:
             return 1
         if total is None or self.parallel.batch_size != "auto":
             return self.size
-        return max(1, min(self.size, (total - self.next_number) // (2 * self.n_jobs)))
+        return max(1, min(self.size, max(self.least, (total - self.next_number) // (2 * self.n_jobs))))
 
     def launch(self, first: int, tasks: list[Task]) -> None:
         parallel = self.parallel
@@ -6788,9 +6933,11 @@ class _Run:
         if not count or self.parallel.timeout is not None:
             return
         so_far = time.monotonic() - self.counts.begun
-        aim = min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10))
-        ideal = int(aim * count / max(seconds, 1e-9))
-        self.size = max(1, min(ideal, _GROW * count if ideal > self.size else ideal, _MOST_TASKS))
+        round_trip, rate = self.crew.round_trip, count / max(seconds, 1e-9)
+        ideal = int(max(min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10)), 2 * round_trip) * rate)
+        self.least = int(round_trip * rate)
+        growth = _GROW * count if ideal > self.size and not round_trip else ideal
+        self.size = max(1, min(ideal, growth, self.crew.most_tasks))
 
     def take(self, first: int, values: list[Any], errors: dict[int, BaseException]) -> None:
         """Keep the results of tasks that are done."""

@@ -37,6 +37,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 import lzma
 import math
 import multiprocessing
@@ -62,6 +63,7 @@ import uuid
 import warnings
 import weakref
 import zlib
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -3471,6 +3473,231 @@ class TestSection6Pools:
                   joblite.Parallel(2)(joblite.delayed(f)(i) for i in range(3)))
             """, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE}"})
         assert done.stdout == "[1, 2, 3] [1, 2, 3]\n"
+
+
+# ---- 6. Executors of others ----
+
+ENGINE = """
+    import contextlib, importlib.util, json, os, sys, time, uuid
+    import numpy as np
+
+    @contextlib.contextmanager
+    def started(kind):
+        if kind == "spawn":
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+            engine = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+        elif kind == "loky":
+            from loky import ProcessPoolExecutor
+            engine = ProcessPoolExecutor(2)
+        elif kind == "mpi4py":
+            from mpi4py.futures import MPIPoolExecutor
+            engine = MPIPoolExecutor(2)
+        else:
+            import dask
+            from distributed import Client, LocalCluster
+            dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1})
+            kinds = {"dask": dict(n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://"),
+                     "dask threads": dict(n_workers=1, threads_per_worker=2, processes=False)}
+            with LocalCluster(**kinds[kind], dashboard_address=None) as cluster, Client(cluster) as client:
+                yield client
+            return
+        with engine:
+            yield engine
+
+    def load():  # under a name that the other side cannot import
+        spec = importlib.util.spec_from_file_location("hidden_joblite", sys.argv[2])
+        module = sys.modules["hidden_joblite"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    """
+
+PROMISES = """
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+    def caught(run):
+        try:
+            return run()
+        except Exception as error:
+            notes = "".join(getattr(error, "__notes__", ["task 3"]))
+            return [type(error).__name__, "task 3" in notes, "divide" in str(error.__cause__)]
+
+    def write(array, i):
+        array[0] = i
+        return array
+
+    def refilled(delayed, array):
+        for i in range(9):
+            array[:] = i
+            yield delayed(np.max)(array)
+
+    def promises(joblite, engine):
+        def parallel(tasks, **options):
+            return joblite.Parallel(backend=engine, **options)(tasks)
+
+        delayed, array, seen = joblite.delayed, np.zeros(200_000), []
+        divide = lambda i: 6 // (i - 3)
+        inner = lambda: joblite.Parallel(2)._choice.backend.name
+        points = parallel(delayed(lambda i: Point(i * i))(i) for i in range(50))
+        yield "values", [point.x for point in points] == [i * i for i in range(50)]
+        yield "own classes", type(points[0]) is Point
+        yield "n_jobs", joblite.Parallel(backend=engine).n_jobs
+        yield "source is sent", parallel([delayed(lambda: sys.modules["hidden_joblite"].__file__)()])[0][0] == "<"
+        arrays = parallel(delayed(write)(array, i) for i in range(4))
+        arrays[0][1] = 1
+        yield "arrays", [list(a[:2]) for a in [array, *arrays]]
+        yield "changed array", list(map(float, parallel(refilled(delayed, array))))
+        yield "error", caught(lambda: parallel(delayed(divide)(i) for i in range(10)))
+        tasks = [delayed(divide)(i) for i in (1, 3, 5)]
+        yield "return", [type(value).__name__ for value in parallel(tasks, on_error="return")]
+        yield "skip", list(parallel(tasks, on_error="skip", return_as="generator"))
+        yield "timeout", caught(lambda: parallel((delayed(time.sleep)(60 * (i == 3)) for i in range(5)), timeout=3))
+        yield "unordered", sorted(parallel((delayed(abs)(-i) for i in range(50)), return_as="generator_unordered"))[-1]
+        yield "progress", parallel([delayed(abs)(1)] * 9, progress=lambda *now: seen.append(now)) and seen[-1]
+        yield "equal tasks are run each", len(set(parallel([delayed(lambda: uuid.uuid4().hex)()] * 6)))
+        yield "nested", parallel([delayed(inner)()])[0]
+        generator = parallel((delayed(abs)(-i) for i in range(10_000)), return_as="generator")
+        yield "first of a generator", next(generator) or generator.close()
+        yield "not closed", engine.submit(abs, -1).result()
+
+    if __name__ == "__main__":
+        with started(sys.argv[1]) as engine:
+            print(json.dumps(dict(promises(load(), engine))))
+    """
+
+KEPT = {
+    "values": True, "own classes": True, "n_jobs": 2, "source is sent": True,
+    "arrays": [[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]], "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
+    "return": ["int", "ZeroDivisionError", "int"], "skip": [-3, 3], "timeout": ["TimeoutError", True, False],
+    "unordered": 49, "progress": [9, 9], "equal tasks are run each": 6, "nested": "threading",
+    "first of a generator": None, "not closed": 1,
+}
+
+
+def run_engine(kind, code, *args):
+    """Run a script that gets the executor of an engine from `started(kind)`; gives what it prints, as JSON."""
+    packages = {"loky": ["loky"], "mpi4py": ["mpi4py"], "spawn": []}.get(kind, ["distributed"])
+    for package in packages:
+        pytest.importorskip(package)
+    command = {"flags": ["-W", "ignore"]}
+    if kind == "mpi4py":
+        mpiexec = Path(sys.executable).with_name("mpiexec")
+        if not mpiexec.exists():
+            pytest.skip("needs mpiexec beside this Python: pip install mpich")
+        command = {"python": str(mpiexec), "flags": ["-n", "3", sys.executable, "-m", "mpi4py.futures"]}
+    return json.loads(run_script(textwrap.dedent(ENGINE) + textwrap.dedent(code), kind, joblite.__file__, *args,
+                                 env={"PYTHONPATH": ""}, **command).stdout)
+
+
+class Elsewhere(Executor):
+    """An engine that does not tell how much it takes at once; what it is given crosses as bytes."""
+
+    def __init__(self, workers, way_s=0.0, broken=()):
+        self.pool = ThreadPoolExecutor(workers)
+        self.way_s = way_s  # seconds that a job is on its way
+        self.broken = broken  # an engine that loses a worker as soon as there is something in it
+        self.futures = []
+
+    def submit(self, function, /, *args, **kwargs):
+        self.futures.append(self.pool.submit(self.run, pickle.dumps((function, args, kwargs))))
+        return self.futures[-1]
+
+    def run(self, packed):
+        threading.Event().wait(self.way_s)
+        function, args, kwargs = pickle.loads(packed)
+        answer = function(*args, **kwargs)
+        if self.broken:
+            self.broken.clear()
+            raise OSError("the worker is gone")
+        return answer
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self.pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+LOST = []  # what `lose` leaves for the engine that it runs on
+
+
+def lose(i):
+    if i == 3:
+        LOST.append(i)
+    return i
+
+
+CROWD = []  # how many were in it, whenever one came or went
+
+
+def join_crowd(enough):
+    CROWD.append(CROWD[-1] + 1 if CROWD else 1)
+    threading.Event().wait(0.05 * (max(CROWD) < enough))
+    CROWD.append(CROWD[-1] - 1)
+
+
+class TestSection6Engines:
+    @pytest.mark.parametrize("kind", ["spawn", *(pytest.param(kind, marks=slow) for kind in (
+        "loky", "mpi4py", "dask", "dask threads"))])
+    def test_engine_keeps_the_promises(self, kind):
+        expected = KEPT | ({"source is sent": False} if kind == "dask threads" else {})
+        assert run_engine(kind, PROMISES) == expected
+
+    @slow
+    def test_dask_gets_a_big_array_once(self):
+        assert run_engine("dask", """
+            if __name__ == "__main__":
+                with started(sys.argv[1]) as client:
+                    joblite, array = load(), np.ones(300_000)
+                    results = joblite.Parallel(backend="dask", batch_size=1, return_as="generator")(
+                        joblite.delayed(np.sum)(array) for _ in range(9))
+                    sums = [int(next(results)) for _ in range(6)]
+                    sizes = client.run_on_scheduler(
+                        lambda dask_scheduler: [task.nbytes for task in dask_scheduler.tasks.values()])
+                    print(json.dumps([set(sums) == {300_000}, sum(size > 2_000_000 for size in sizes)]))
+                    results.close()
+            """) == [True, 1]
+
+    @slow
+    def test_worker_that_dask_lost_fails_one_task(self):
+        assert run_engine("dask", """
+            def die(i):
+                return os._exit(1) if i == 3 else i
+
+            if __name__ == "__main__":
+                with started(sys.argv[1]) as client:
+                    joblite = load()
+                    results = joblite.Parallel(backend=client, on_error="return", batch_size=3)(
+                        joblite.delayed(die)(i) for i in range(7))
+                    print(json.dumps([value if isinstance(value, int) else str(value)[:33] for value in results]))
+            """) == [0, 1, 2, "the executor failed: KilledWorker", 4, 5, 6]
+
+    def test_lost_batch_is_tried_task_by_task(self):
+        with Elsewhere(1, broken=LOST) as engine:
+            call = Parallel(n_jobs=2, backend=engine, batch_size=5, on_error="return")
+            results = call(delayed(lose)(i) for i in range(10))
+        assert [i for i, value in enumerate(results) if value != i] == [3]
+        assert isinstance(results[3], joblite.TerminatedWorkerError) and "the worker is gone" in str(results[3])
+
+    def test_batches_are_longer_where_the_way_is_longer(self):
+        with Elsewhere(2) as near, Elsewhere(2, way_s=0.1) as far:
+            for engine in near, far:
+                assert Parallel(n_jobs=2, backend=engine)([delayed(abs)(-i) for i in range(3000)]) == [*range(3000)]
+            assert len(far.futures) < 15
+
+    def test_window_grows_while_the_engine_takes_more(self, monkeypatch):
+        monkeypatch.setattr(joblite, "cpu_count", lambda: 1)
+        CROWD.clear()
+        with Elsewhere(8) as engine:
+            Parallel(backend=engine, batch_size=1)(delayed(join_crowd)(6) for _ in range(400))
+        assert max(CROWD) >= 6
+
+    def test_closing_a_generator_cancels_what_waits(self, tmp_path):
+        with Elsewhere(1) as engine:
+            results = Parallel(n_jobs=4, backend=engine, return_as="generator", batch_size=1)(
+                delayed(wait_for_file)(str(tmp_path / "go")) for _ in range(100))
+            results.close()
+            (tmp_path / "go").touch()
+            assert len(engine.futures) == 8 and sum(future.cancelled() for future in engine.futures) >= 7
 
 
 # ---- 7. Choosing ----
