@@ -4061,7 +4061,9 @@ def _is_filled(cell: CellType) -> bool:
 
 
 def _reduce_function(func: FunctionType, space: _Space) -> Any:
-    used, modules = ({}, []) if space.by_name else _globals_of(func)
+    used, modules = _globals_of(func)
+    if space.by_name:  # the far side has its own; but modules may have been put here since, as pytest does
+        used = {name: value for name, value in used.items() if isinstance(value, ModuleType)}
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
     if sys.version_info < (3, 14):  # from there on annotations are computed when asked for, by a function of their own
         attributes["__annotations__"] = func.__annotations__
