@@ -3141,8 +3141,8 @@ _STORES: dict[str, Callable[..., _Store]] = {
 }
 
 
-def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
-    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
+def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> None:
+    """Let `Memory(location, backend=backend_name, backend_options={...})` keep results in a store of yours.
 
     >>> class Dictionary:
     ...     def __init__(self, location): self.kept = {}
@@ -3157,10 +3157,10 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
 
     Parameters
     ----------
-    name : str
-        For `Memory(backend=name)`.
-    cls : callable
-        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
+    backend_name : str
+        For `Memory(backend=...)`.
+    backend : callable
+        Called as `backend(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
         file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep
         what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time
         of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
@@ -3168,11 +3168,11 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
     Raises
     ------
     TypeError
-        `name` is not a text.
+        `backend_name` is not a text.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name: expected a text for Memory(backend=...), got {name!r}")
-    _STORES[name] = lambda location, limit, **options: _GuestStore(location, cls(location, **options))
+    if not isinstance(backend_name, str):
+        raise TypeError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
+    _STORES[backend_name] = lambda location, limit, **options: _GuestStore(location, backend(location, **options))
 
 
 # --- One entry --------------------------------------------------------------------------------------------------------
@@ -3851,7 +3851,7 @@ class Memory:
             raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
-                             "register_store_backend(name, cls) adds one")
+                             "register_store_backend(name, backend) adds one")
         if backend == "cloudpickle" and not _find_package("cloudpickle"):
             raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
         if _parse_compress(compress) and mmap_mode is not None:

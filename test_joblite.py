@@ -37,6 +37,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import itertools
 import lzma
 import math
 import multiprocessing
@@ -4310,12 +4311,152 @@ def backends_of_others(lib, folder):
     return [*found, CallsBack.ended >= 4]
 
 
+# ---- what is different: each call is a row of the README's table "From joblib", with the reason ----
+
+TOLD_BY_TESTS = {  # rows of that table that take a run to see -> the test that shows our side
+    "`timeout`": "test_timeout_ends_its_task_only",
+    "a worker that crashes": "test_killed_worker_fails_one_task",
+    "a generator that is read slowly": "test_slow_reader_bounds_what_is_out",
+    "positional arguments": "test_parameters_are_those_of_joblib_or_explained",
+}
+
+
+@unlike_joblib("a helper, a global or a closure's value changed", joblib=[11, 11], joblite=[11, 12])
+def changed_helper(lib, folder):
+    path, found = folder / "with_helper.py", []
+    sys.path.insert(0, str(folder))
+    try:
+        for number in (1, 2):
+            path.write_text(f"def helper(x): return x + {number}\n\ndef f(x):\n    return helper(x)\n")
+            shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+            importlib.invalidate_caches()
+            sys.modules.pop("with_helper", None)
+            found.append(lib.Memory(folder / "cache", verbose=0).cache(importlib.import_module("with_helper").f)(10))
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("with_helper", None)
+    return found
+
+
+@unlike_joblib("`Memory(location=None)`", joblib=2, joblite=1)
+def memory_without_location(lib, folder):
+    calls = []
+    cached = lib.Memory(None, verbose=0).cache(counting(calls))
+    cached(1), cached(1)
+    return len(calls)
+
+
+@unlike_joblib("the cache folder", joblib=["joblib"], joblite=["joblite"])
+def names_in_the_cache_folder(lib, folder):
+    lib.Memory(folder, verbose=0).cache(math.floor)(1.5)
+    return os.listdir(folder)
+
+
+@unlike_joblib("`Memory(verbose=1)`, the default", joblib=True, joblite=False)
+def memory_prints(lib, folder):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        lib.Memory(folder).cache(math.floor)(1.5)
+    return bool(out.getvalue())
+
+
+@unlike_joblib("wrong arguments to a cached function", joblib="ValueError", joblite="TypeError")
+def wrong_arguments(lib, folder):
+    return error_of(lib.Memory(folder, verbose=0).cache(counting([])), 1, 2, 3, 4)
+
+
+@unlike_joblib("`check_call_in_cache` with a callback that refuses", joblib=False, joblite=True)
+def question_keeps_the_entry(lib, folder):
+    answers = [False, True]
+    cached = lib.Memory(folder, verbose=0).cache(counting([]), cache_validation_callback=lambda about: answers.pop(0))
+    cached(1)
+    cached.check_call_in_cache(1)
+    return cached.check_call_in_cache(1)
+
+
+@unlike_joblib("arrays of 1 MB and more in tasks", joblib="ValueError", joblite="no error")
+def writing_to_a_big_argument(lib, folder):
+    def write(array):
+        array[0] = 1
+
+    return error_of(lib.Parallel(2), [lib.delayed(write)(np.zeros(300_000))] * 2)
+
+
+@unlike_joblib("`pre_dispatch` as a text", joblib="no error", joblite="ValueError")
+def expressions_in_pre_dispatch(lib, folder):
+    return error_of(lambda: lib.Parallel(2, backend="threading", pre_dispatch="max(1, n_jobs)")([]))
+
+
+@unlike_joblib('`backend="multiprocessing"`', joblib=["ValueError", "AttributeError"], joblite=["no error", "no error"])
+def multiprocessing_does_all(lib, folder):
+    def local(x):
+        return x
+
+    return [error_of(lambda: list(lib.Parallel(2, backend="multiprocessing", return_as=return_as)(
+        lib.delayed(local)(i) for i in range(3)))) for return_as in ("generator", "list")]
+
+
+@unlike_joblib("the default of `hash_name`", joblib=32, joblite=64)
+def length_of_a_hash(lib, folder):
+    return len(lib.hash(1))
+
+
+@unlike_joblib("`hash` of what cannot be pickled", joblib="TypeError", joblite="PicklingError")
+def hash_of_a_lock(lib, folder):
+    return error_of(lib.hash, threading.Lock())
+
+
+@unlike_joblib("files", joblib=b"\x80", joblite=b"\x89")
+def first_byte_of_a_file(lib, folder):
+    lib.dump([1], folder / "value")
+    return (folder / "value").read_bytes()[:1]
+
+
+@unlike_joblib("a damaged file", joblib="no error", joblite="ValueError")
+def load_of_a_damaged_file(lib, folder):
+    lib.dump(np.zeros(1000), folder / "value")
+    data = bytearray((folder / "value").read_bytes())
+    data[-1000] ^= 1
+    (folder / "value").write_bytes(data)
+    return error_of(lib.load, folder / "value")
+
+
+@unlike_joblib("`register_store_backend`", joblib="TypeError", joblite="no error")
+def a_store_with_four_methods(lib, folder):
+    class Store:
+        def __init__(self, location):
+            self.kept = {}
+
+        def open(self, key):
+            return io.BytesIO(self.kept[key]) if key in self.kept else None
+
+        def write(self, key, fill):
+            fill(file := io.BytesIO())
+            self.kept[key] = file.getvalue()
+
+        def delete(self, key):
+            return self.kept.pop(key, None) is not None
+
+        def entries(self, prefix):
+            return []
+
+    return error_of(lambda: (lib.register_store_backend("four", Store),
+                             lib.Memory(str(folder), backend="four", verbose=0).cache(abs)(1)))
+
+
+@unlike_joblib("`wrap_non_picklable_objects`", joblib=False, joblite=True)
+def wrapping_gives_the_object(lib, folder):
+    def local(x):
+        return x
+
+    return lib.wrap_non_picklable_objects(local) is local
+
+
 class TestSection10SameAsJoblib:
     @pytest.fixture(scope="class")
     def joblib_answers(self, tmp_path_factory):
         pytest.importorskip("joblib")
         path = tmp_path_factory.mktemp("joblib") / "answers"
-        run_script("import sys, test_joblite; test_joblite.answers_of_joblib(sys.argv[1])", path)
+        run_script("import sys, test_joblite\nif __name__ == '__main__': test_joblite.answers_of_joblib(sys.argv[1])", path)
         return pickle.loads(path.read_bytes())
 
     @pytest.mark.parametrize("name", SAME)
@@ -4328,6 +4469,67 @@ class TestSection10SameAsJoblib:
     @pytest.mark.parametrize("name", SAME)
     def test_joblib_gives_the_same(self, name, joblib_answers):
         assert joblib_answers[name] == SAME[name][1]
+
+    @pytest.mark.parametrize("row", DIFFERENT)
+    def test_a_difference_is_as_the_readme_says(self, row, tmp_path):
+        call, _, expected = DIFFERENT[row]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert call(joblite, tmp_path) == expected
+
+    @pytest.mark.parametrize("row", DIFFERENT)
+    def test_joblib_differs_as_the_readme_says(self, row, joblib_answers):
+        assert joblib_answers[row] == DIFFERENT[row][1]
+
+    def test_every_row_of_the_readme_is_shown_and_explained(self):
+        rows = readme_table("| what | joblib | joblite | why |")
+        assert {row[0] for row in rows} == {*DIFFERENT, *TOLD_BY_TESTS}
+        assert all(len(row) == 4 and all(row) for row in rows)
+        assert all(f"def {test}(" in Path(__file__).read_text(encoding="utf-8") for test in TOLD_BY_TESTS.values())
+
+    @needs("joblib")
+    def test_every_public_name_is_here_or_explained(self):
+        import joblib
+
+        rows = readme_table("| left out | instead |")
+        left_out = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+        assert all(len(row) == 2 and all(row) for row in rows)
+        assert set(joblib.__all__) - set(joblite.__all__) <= left_out
+        assert not left_out & set(joblite.__all__)
+
+    @needs("joblib")
+    def test_parameters_are_those_of_joblib_or_explained(self):
+        """The same names in the same order; ours come after, but for what the README's table says."""
+        import joblib
+
+        def parameters(function):
+            return [name for name, each in inspect.signature(function).parameters.items() if each.kind.value % 2]
+
+        pairs = [(getattr(joblib, name), getattr(joblite, name)) for name in joblib.__all__ if hasattr(joblite, name)]
+        pairs += [(getattr(joblib.Memory, name), getattr(joblite.Memory, name))
+                  for name in ("cache", "eval", "clear", "reduce_size")]
+        others = {theirs.__name__ for theirs, ours in pairs
+                  if parameters(ours)[:len(parameters(theirs))] != parameters(theirs)}
+        assert others == {"Parallel", "Memory", "MemorizedResult"}
+        assert set(parameters(joblib.Parallel)) <= set(parameters(joblite.Parallel))
+        assert set(parameters(joblib.Memory)) <= set(parameters(joblite.Memory))
+
+    def test_one_job_needs_no_multiprocessing(self):
+        """Where the interpreter has no `_multiprocessing`, importing and n_jobs=1 work."""
+        done = run_script("""
+            import sys
+            sys.modules["_multiprocessing"] = None
+            from joblite import Parallel, delayed
+            print(Parallel(n_jobs=1)(delayed(abs)(-i) for i in range(3)), "multiprocessing" in sys.modules)
+            """)
+        assert done.stdout == "[0, 1, 2] False\n"
+
+
+def readme_table(head):
+    """The cells of the README's table that begins with this line."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text[text.index(head):].splitlines()[2:])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 # ======================================================================================================================
