@@ -6596,7 +6596,7 @@ def _evaluate(node: Any, n_jobs: int) -> Any:
     import ast
 
     operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
-                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv}
+                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Pow: operator.pow}
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return node.value
     if isinstance(node, ast.Name) and node.id == "n_jobs":
@@ -6623,7 +6623,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
             return max(1, int(_evaluate(ast.parse(pre_dispatch.strip(), mode="eval").body, n_jobs)))
         return max(1, int(pre_dispatch))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ( ); "
+        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ** ( ); "
                          f"got {pre_dispatch!r}") from error
 
 
