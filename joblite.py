@@ -50,7 +50,7 @@ import time
 import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
-from functools import lru_cache, partial, reduce
+from functools import lru_cache, partial, partialmethod, reduce
 from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "TerminatedWorkerError",
-    "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
+    "Logger", "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "ParallelBackendBase", "PrintTime",
+    "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
     "parallel_backend", "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
     "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
 ]
@@ -430,6 +430,76 @@ def _say(text: str) -> None:
             print(f"[{__name__}] {text}", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass  # closed: a line of progress is not worth an error
+
+
+class Logger:
+    """Logs with its own repr in front. Kept because libraries derive from it; `logging` is what new code wants.
+
+    >>> Logger(depth=1).format({"a": [1, [2]]})
+    "{'a': [...]}"
+
+    Parameters
+    ----------
+    depth : int, default 3
+        How deep `format` looks into containers.
+    name : str or None, default None
+        Name of the `logging` logger; None: that of this module.
+    """
+
+    def __init__(self, depth: int = 3, name: str | None = None) -> None:
+        self.depth, self._name = depth, name or __name__
+
+    def _log(self, level: str, msg: object) -> None:
+        import logging
+
+        getattr(logging.getLogger(self._name), level)("[%s]: %s", self, msg)
+
+    warn, info, debug = partialmethod(_log, "warning"), partialmethod(_log, "info"), partialmethod(_log, "debug")
+
+    def format(self, obj: object, indent: int = 0) -> str:
+        """The text of `obj`, cut below `depth`."""
+        from pprint import pformat
+
+        return pformat(obj, indent=indent, depth=self.depth)
+
+
+class PrintTime:
+    """Called with a message: how long the step took, on stderr and in a file. Kept because old code uses it.
+
+    >>> tell = PrintTime()
+    >>> tell("loaded")                # since the last call; tell("all", total=True): since it was made
+
+    Parameters
+    ----------
+    logfile, logdir : path or None, default None
+        A file that gets the lines too, or a folder that gets `joblib.log`. A file from before is kept as `<name>.1`.
+
+    Raises
+    ------
+    ValueError
+        Both are given.
+    """
+
+    def __init__(self, logfile: Any = None, logdir: Any = None) -> None:
+        if logfile is not None and logdir is not None:
+            raise ValueError(f"expected logfile or logdir, got both: {logfile!r}, {logdir!r}; leave one out")
+        self.logfile = logfile if logdir is None else os.path.join(logdir, "joblib.log")
+        self.start_time = self.last_time = time.time()
+        if self.logfile is not None:
+            os.makedirs(os.path.dirname(os.path.abspath(self.logfile)), exist_ok=True)
+            if os.path.exists(self.logfile):
+                os.replace(self.logfile, f"{self.logfile}.1")
+
+    def __call__(self, msg: object = "", total: bool = False) -> None:
+        now = time.time()
+        seconds = now - (self.start_time if total else self.last_time)
+        self.last_time = now
+        line = f"{msg}: {seconds:.1f}s, {seconds / 60:.1f}min"
+        if sys.stderr is not None:
+            print(line, file=sys.stderr)
+        if self.logfile is not None:
+            with open(self.logfile, "a", encoding="utf-8") as file:
+                print(line, file=file)
 
 
 # ======================================================================================================================
@@ -3031,8 +3101,8 @@ _STORES: dict[str, Callable[..., _Store]] = {
 _STORES["cloudpickle"] = _STORES["local"]
 
 
-def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
-    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
+def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> None:
+    """Let `Memory(location, backend=backend_name, backend_options={...})` keep results in a store of yours.
 
     >>> class Dictionary:
     ...     def __init__(self, location): self.kept = {}
@@ -3047,10 +3117,10 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
 
     Parameters
     ----------
-    name : str
-        For `Memory(backend=name)`.
-    cls : callable
-        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
+    backend_name : str
+        For `Memory(backend=...)`.
+    backend : callable
+        Called as `backend(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
         file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep
         what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time
         of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
@@ -3058,11 +3128,11 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
     Raises
     ------
     TypeError
-        `name` is not a text.
+        `backend_name` is not a text.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name: expected a text for Memory(backend=...), got {name!r}")
-    _STORES[name] = lambda location, limit, **options: _Store(location, cls(location, **options))
+    if not isinstance(backend_name, str):
+        raise TypeError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
+    _STORES[backend_name] = lambda location, limit, **options: _Store(location, backend(location, **options))
 
 
 # --- One entry --------------------------------------------------------------------------------------------------------
@@ -3689,7 +3759,7 @@ class Memory:
             raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
-                             "register_store_backend(name, cls) adds one")
+                             "register_store_backend(name, backend) adds one")
         if backend == "cloudpickle" and not _find_package("cloudpickle"):
             raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
         if _parse_compress(compress) and mmap_mode is not None:
@@ -3982,7 +4052,9 @@ def _is_filled(cell: CellType) -> bool:
 
 
 def _reduce_function(func: FunctionType, space: _Space) -> Any:
-    used, modules = ({}, []) if space.by_name else _globals_of(func)
+    used, modules = _globals_of(func)
+    if space.by_name:  # the far side has its own; but modules may have been put here since, as pytest does
+        used = {name: value for name, value in used.items() if isinstance(value, ModuleType)}
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
     if sys.version_info < (3, 14):  # from there on annotations are computed when asked for, by a function of their own
         attributes["__annotations__"] = func.__annotations__
@@ -6285,6 +6357,43 @@ class _DaskCrew(_ExecutorCrew):
         return known[2]
 
 
+class _GuestCrew(_ExecutorCrew):
+    """A backend written to joblib's protocol, configured for one run."""
+
+    def __init__(self, guest: Any, n_jobs: int, by_reference: bool) -> None:
+        super().__init__(guest, guest.configure(n_jobs=n_jobs, parallel=None, prefer=None, require=None))
+        self.by_reference = by_reference
+        guest.start_call()
+
+    def start(self, job: Job) -> Any:
+        from concurrent.futures import Future
+
+        guest: Any = self.executor
+        call = partial(_run_in_thread, job, self) if self.by_reference else partial(_run_parcel, job.parcel)
+        future: Any = Future()
+        future.set_running_or_notify_cancel()  # when it really starts, a guest does not tell
+
+        def fill(retrieve: Callable[[Any], Any], out: Any) -> None:
+            try:
+                future.set_result(retrieve(out))
+            except BaseException as error:
+                future.set_exception(error)
+
+        if guest.supports_retrieve_callback:
+            guest.submit(call, callback=partial(fill, guest.retrieve_result_callback))
+        else:  # its callback may fail to come with an error: wait for the result itself
+            out = guest.submit(call, callback=lambda _: None)
+            threading.Thread(target=fill, args=(guest.retrieve_result, out), daemon=True, name="joblite-guest").start()
+        return future
+
+    def close(self) -> None:
+        guest: Any = self.executor
+        if self.out:
+            guest.abort_everything(ensure_ready=False)
+        guest.stop_call()
+        guest.terminate()
+
+
 # ======================================================================================================================
 # 7. Choosing
 # ======================================================================================================================
@@ -6366,8 +6475,12 @@ class _Multiprocessing(_Processes):
 
     options = _Processes.options | {"context"}
 
+    def __init__(self, context: Any = None) -> None:
+        super().__init__("multiprocessing")
+        self.context = context
+
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        context = options.get("context")
+        context = options.get("context") or self.context
         if context is None and HAS_PROCESSES:
             return super().open(n_jobs, options, deputy)
         import multiprocessing
@@ -6430,6 +6543,68 @@ class _Engine(_Backend):
         return crew(self.executor, n_jobs, grows=not self.offers and n_jobs == self.capacity)
 
 
+class ParallelBackendBase:
+    """What backends derive from that were written to joblib's protocol (joblib's own class of this name will do too).
+    `Parallel(backend=...)` takes an instance, `register_parallel_backend` the class.
+
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> class Three(ParallelBackendBase):
+    ...     supports_sharedmem = supports_retrieve_callback = True
+    ...     def effective_n_jobs(self, n_jobs): return 3
+    ...     def configure(self, n_jobs=1, parallel=None, **options): self.pool = ThreadPoolExecutor(3); return 3
+    ...     def submit(self, func, callback=None): self.pool.submit(func).add_done_callback(callback)
+    ...     def retrieve_result_callback(self, out): return out.result()
+    ...     def terminate(self): self.pool.shutdown()
+    >>> Parallel(backend=Three())(delayed(abs)(i) for i in (-1, -2))
+    [1, 2]
+    """
+
+    supports_sharedmem = False  # whether its workers are threads of this process
+    supports_retrieve_callback = False  # else what `submit` gives is handed to `retrieve_result`
+
+    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None,
+                 **backend_kwargs: Any) -> None:
+        self.nesting_level, self.inner_max_num_threads = nesting_level, inner_max_num_threads
+        self.backend_kwargs = backend_kwargs
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        """Get ready for a run; gives how many tasks it runs at once."""
+        return self.effective_n_jobs(n_jobs)  # type: ignore[attr-defined,no-any-return]
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
+        """Have a worker call `func()`."""
+        return self.apply_async(func, callback)  # type: ignore[attr-defined]  # the older spelling
+
+    def retrieve_result(self, out: Any, timeout: float | None = None) -> Any:
+        """Wait for the result of what `submit` gave."""
+        return out.get()
+
+    def start_call(self) -> None:
+        """Called before a run; `stop_call` and `terminate` after it."""
+
+    stop_call = terminate = start_call
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Stop what is running."""
+
+
+class _Guest(_Engine):
+    """A backend written to joblib's protocol."""
+
+    def __init__(self, guest: Any) -> None:
+        _Backend.__init__(self, type(guest).__name__)
+        self.executor = guest
+        self.shares_memory = getattr(guest, "supports_sharedmem", False)  # joblib's base class does not define it
+        self.capacity = guest.effective_n_jobs(-1)
+
+    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        return _GuestCrew(self.executor, n_jobs, self.shares_memory)
+
+
+def _engine(made: Any) -> _Engine:
+    return _Guest(made) if hasattr(made, "effective_n_jobs") else _Engine(made)
+
+
 def _dask_engine() -> _Backend:
     """The `distributed` client in force."""
     distributed = _loaded("distributed")
@@ -6444,14 +6619,14 @@ _IN_PLACE, _THREADS = _InPlace("sequential"), _Threads("threading")
 if HAS_PROCESSES:
     _PROCESSES: _Backend = _Processes("loky")
 else:
-    _PROCESSES = _Multiprocessing("loky") if IS_WINDOWS and sys.executable else _NoProcesses("loky")
+    _PROCESSES = _Multiprocessing() if IS_WINDOWS and sys.executable else _NoProcesses("loky")
 _BACKENDS: dict[str, Callable[[], _Backend]] = {
     "sequential": lambda: _IN_PLACE,
     "threading": lambda: _THREADS,
     "threads": lambda: _THREADS,
     "loky": lambda: _PROCESSES,
     "processes": lambda: _PROCESSES,
-    "multiprocessing": lambda: _Multiprocessing("multiprocessing") if sys.executable else _PROCESSES,
+    "multiprocessing": lambda: _Multiprocessing() if sys.executable else _PROCESSES,
     "interpreters": lambda: _Interpreters("interpreters"),
     "dask": _dask_engine,
 }
@@ -6490,11 +6665,13 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         if backend in _factories:
             taken = dict(options)
             options.clear()
-            return _Engine(_factories[backend](**taken))
+            return _engine(_factories[backend](**taken))
         if backend in _BACKENDS:
             return _BACKENDS[backend]()
     elif callable(getattr(backend, "submit", None)):
-        return _Engine(backend)
+        return _engine(backend)
+    elif hasattr(backend, "Pool") and hasattr(backend, "Lock"):  # a context of multiprocessing, or that module
+        return _Multiprocessing(backend)
     names = ", ".join(repr(name) for name in (*_BACKENDS, *_factories))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
@@ -6750,7 +6927,7 @@ def _evaluate(node: Any, n_jobs: int) -> Any:
     import ast
 
     operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
-                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv}
+                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Pow: operator.pow}
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return node.value
     if isinstance(node, ast.Name) and node.id == "n_jobs":
@@ -6777,7 +6954,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
             return max(1, int(_evaluate(ast.parse(pre_dispatch.strip(), mode="eval").body, n_jobs)))
         return max(1, int(pre_dispatch))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ( ); "
+        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ** ( ); "
                          f"got {pre_dispatch!r}") from error
 
 

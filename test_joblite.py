@@ -37,7 +37,11 @@ import importlib
 import importlib.util
 import inspect
 import io
+<<<<<<< HEAD
 import json
+=======
+import itertools
+>>>>>>> d
 import lzma
 import math
 import multiprocessing
@@ -4391,6 +4395,709 @@ class TestSection8Parallel:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
             with pytest.raises(joblite.TerminatedWorkerError, match="the executor failed: BrokenProcessPool"):
                 Parallel(backend=executor, batch_size=1)([delayed(os._exit)(1)])
+
+
+# ======================================================================================================================
+# 10. Same as joblib
+# ======================================================================================================================
+# One table of calls. Each takes a library and an empty folder and gives something to compare. What joblite must give
+# stands at the call; joblib, where it is installed, runs the same calls in a process of its own.
+
+SAME = {}  # name -> (call, what both libraries give)
+DIFFERENT = {}  # first cell of a row in the README's table -> (call, what joblib gives, what joblite gives)
+
+
+def as_joblib(expected):
+    def add(call):
+        SAME[call.__name__] = call, expected
+        return call
+    return add
+
+
+def unlike_joblib(row, joblib, joblite):
+    def add(call):
+        DIFFERENT[row] = call, joblib, joblite
+        return call
+    return add
+
+
+def error_of(call, *args, **kwargs):
+    """The name of the error that a call raises."""
+    try:
+        call(*args, **kwargs)
+    except Exception as error:
+        return type(error).__name__
+    return "no error"
+
+
+def answers_of_joblib(path):
+    """Write what joblib gives for every call: runs in a process of its own."""
+    import joblib
+
+    answers = {}
+    for name, (call, *_) in [*SAME.items(), *DIFFERENT.items()]:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                answers[name] = call(joblib, Path(folder))
+            except Exception as error:
+                answers[name] = f"{type(error).__name__}: {error}"
+    Path(path).write_bytes(pickle.dumps(answers))
+
+
+# ---- naming values and files ----
+
+
+@as_joblib([False, False, True, True, True, False, False])
+def hash_sees_type_content_and_layout(lib, folder):
+    memory = lib.Memory(folder, verbose=0)
+
+    def self_caching():
+        value = SelfCaching()
+        value.method = memory.cache(value.method)
+        return value
+
+    pairs = [(1, 1.0), ((1,), [1]), ({"a": 1, 1: 2}, {1: 2, "a": 1}), (self_caching(), self_caching()),
+             (np.dtype([("a", "f8")]), copied(np.dtype([("a", "f8")]))), (ARRAY, np.asfortranarray(ARRAY)),
+             (collections.deque([1]).extend, collections.deque([2]).extend)]
+    return [lib.hash(a) == lib.hash(b) for a, b in pairs]
+
+
+class SelfCaching:
+    def method(self, x):
+        return x
+
+
+@as_joblib(["PicklingError", "ValueError"])
+def hash_refuses(lib, folder):
+    return [error_of(lib.hash, Unwilling()), error_of(lib.hash, 1, hash_name="rot13")]
+
+
+class Unwilling:
+    def __reduce__(self):
+        raise pickle.PicklingError("not me")
+
+
+@as_joblib([["value"], "text", "text", "text", "text"])
+def dump_and_load(lib, folder):
+    names = lib.dump("text", folder / "value")
+    memory, found = io.BytesIO(), [[os.path.basename(name) for name in names]]
+    lib.dump("text", memory)
+    found.append(lib.load(memory))
+    for name, compress in [("a.gz", 0), ("plain_name", ("bz2", 3)), ("b.z", True)]:
+        lib.dump("text", folder / name, compress=compress)
+        found.append(lib.load(folder / name))
+    return found
+
+
+@as_joblib(["ValueError"] * 5)
+def dump_and_load_refuse(lib, folder):
+    path = folder / "value"
+    return [error_of(lib.dump, 1, path, compress=10), error_of(lib.dump, 1, path, compress=("zlib", 1, 1)),
+            error_of(lib.dump, 1, path, compress="rot13"), error_of(lib.dump, "foo", {}),
+            error_of(lib.load, path, mmap_mode="r", ensure_native_byte_order=True)]
+
+
+class Reduced(np.ndarray):
+    """An array that keeps a unit through its own `__reduce__`."""
+
+    def __reduce__(self):
+        return with_unit, (np.asarray(self), self.unit)
+
+
+def with_unit(array, unit):
+    found = array.view(Reduced)
+    found.unit = unit
+    return found
+
+
+@as_joblib([True, "memmap", "r+", True, "ndarray", "m"])
+def arrays_in_files(lib, folder):
+    lib.dump(Plain(a=[ARRAY], b={"c": ARRAY.astype(">f8")}), folder / "value")
+    read, mapped = lib.load(folder / "value"), lib.load(folder / "value", mmap_mode="w+")
+    array = mapped.a[0]
+    at_its_offset = (folder / "value").read_bytes()[array.offset:array.offset + array.nbytes] == ARRAY.tobytes()
+    lib.dump(array, folder / "again")
+    lib.dump(with_unit(ARRAY, "m"), folder / "unit")
+    return [read.b["c"].dtype.isnative, type(array).__name__, array.mode, at_its_offset,
+            type(lib.load(folder / "again")).__name__, lib.load(folder / "unit").unit]
+
+
+# ---- Memory ----
+
+
+def counting(calls):
+    def function(x, y=1):
+        calls.append(x)
+        x = [*x, 0] if isinstance(x, list) else x
+        return x
+    return function
+
+
+@as_joblib([5, 5, 5, [0], 2])
+def memory_caches(lib, folder):
+    calls = []
+    cached = lib.Memory(folder, verbose=0).cache(counting(calls))
+    return [cached(5), cached(x=5), cached(5, y=1), cached([]), len(calls)]
+
+
+@as_joblib([2, 2, 3, 3, 4, 4, 5, 5])
+def memory_caches_callables_of_every_kind(lib, folder):
+    space, found = {}, []
+    exec("def moved(x): return x + 3", space)
+    space["moved"].__module__ = "elsewhere"
+    functions = [functools.partial(operator.add, 1), lambda x: x + 2, space["moved"], eval("lambda x: x + 4")]
+    for name, function in enumerate(functions):
+        cached = lib.Memory(folder / str(name), verbose=0).cache(function)
+        found += [cached(1), cached(1)]
+    return found
+
+
+@as_joblib([2, 2, 1, 2, 2, 1, 3, 1])
+def memory_keeps_to_the_function_in_memory(lib, folder):
+    """Editing or deleting the source file changes nothing for what was imported; a re-import of a change recomputes."""
+    path = folder / "edited_source.py"
+    source = "CALLS = []\ndef f(x):\n    CALLS.append(x)\n    return x + 1\n"
+    path.write_text(source)
+    sys.path.insert(0, str(folder))
+    memory, found = lib.Memory(folder / "cache", verbose=0), []
+    try:
+        importlib.invalidate_caches()
+        module = importlib.import_module("edited_source")
+        cached = memory.cache(module.f)
+        found += [cached(1), cached(1), len(module.CALLS)]
+        path.write_text("# a remark\n" + source)
+        found.append(cached(1))
+        path.unlink()
+        found += [cached(1), len(module.CALLS)]
+        path.write_text(source.replace("x + 1", "x + 2"))
+        del sys.modules["edited_source"]
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+        importlib.invalidate_caches()
+        module = importlib.import_module("edited_source")
+        found += [memory.cache(module.f)(1), len(module.CALLS)]
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("edited_source", None)
+    return found
+
+
+@as_joblib([(1, True), 2, False, True, True, 1, "KeyError", "gone"])
+def memory_answers_and_shelves(lib, folder):
+    calls = []
+    cached = lib.Memory(folder, verbose=0).cache(counting(calls))
+    value, about = cached.call(1)
+    found = [(value, {"duration", "time", "input_args"} <= set(about)), cached.call(1) and len(calls)]
+    found += [cached.check_call_in_cache(2), cached.check_call_in_cache(1)]
+    shelved = cached.call_and_shelve(1)
+    found += [repr(shelved).startswith("MemorizedResult(location="), pickle.loads(pickle.dumps(shelved)).get()]
+    shelved.clear(), shelved.clear()
+    cached.clear(warn=False)
+    return [*found, error_of(shelved.get), "kept" if cached.check_call_in_cache(1) else "gone"]
+
+
+@as_joblib([3, [True, False], "ValueError", True])
+def memory_asks_the_validation_callback(lib, folder):
+    calls, answers = [], [None, 0, 1, True, False]
+    memory = lib.Memory(folder, verbose=0)
+    cached = memory.cache(counting(calls), cache_validation_callback=lambda about: answers.pop(0))
+    for _ in range(4):
+        cached(1)
+    return [len(calls), [cached.check_call_in_cache(1) for _ in range(2)],
+            error_of(memory.cache, counting(calls), cache_validation_callback=5),
+            memory.cache(len, cache_validation_callback=lib.expires_after(days=1))([1]) == 1]
+
+
+@as_joblib([1, 1, 2, 1])
+def memory_awaits(lib, folder):
+    memory = lib.Memory(folder, verbose=0)
+
+    async def fetch(x):
+        return x
+
+    async def main():
+        cached = memory.cache(fetch)
+        shelved = await cached.call_and_shelve(1)
+        return [await cached(1), shelved.get(), (await cached.call(2))[0], await memory.eval(fetch, 1)]
+
+    return asyncio.run(main())
+
+
+@as_joblib(["ValueError", True, True, False, "*"])
+def memory_reduces_its_size(lib, folder):
+    memory = lib.Memory(folder, verbose=0)
+    cached = memory.cache(counting([]))
+    cached(1)
+    found = [error_of(memory.reduce_size, age_limit=datetime.timedelta(days=-1))]
+    for limits in [{}, {"bytes_limit": "1M"}, {"items_limit": 0}]:
+        memory.reduce_size(**limits)
+        found.append(cached.check_call_in_cache(1))
+    return [*found, next(folder.rglob(".gitignore")).read_text().split()[-1]]
+
+
+@as_joblib([3, 3, 3, True, True])
+def memory_survives(lib, folder):
+    """The folder may vanish, memories and functions pickle, and there may be no location at all."""
+    memory = lib.Memory(folder / "cache", verbose=0)
+    cached = memory.cache(math.floor)
+    found = [cached(3.5)]
+    shutil.rmtree(folder / "cache")
+    found += [cached(3.5), pickle.loads(pickle.dumps(memory)).cache(math.floor)(3.5)]
+    nowhere = lib.Memory(None, verbose=0)
+    nowhere.cache(math.floor).clear(warn=False), nowhere.clear(warn=False)
+    return [*found, nowhere.location is None, str(folder) in repr(memory)]
+
+
+# ---- Parallel and what it is told ----
+
+FOUR_WAYS = ("sequential", "threading", "loky", "multiprocessing")
+
+
+@as_joblib(["ValueError"] * 7)
+def parallel_refuses(lib, folder):
+    bad = [{"batch_size": -1}, {"prefer": "wrong"}, {"require": "wrong"}, {"backend": "wrong"}, {"n_jobs": 0},
+           {"prefer": "processes", "require": "sharedmem"}, {"return_as": "wrong"}]
+    return [error_of(lambda options=options: lib.Parallel(**options)([])) for options in bad]
+
+
+@as_joblib(["no error", "no error", "no error", "ValueError"])
+def pre_dispatch_is_arithmetic(lib, folder):
+    return [error_of(lambda text=text: lib.Parallel(2, backend="threading", pre_dispatch=text)([]))
+            for text in ("all", "3 * n_jobs // 2 + 1", "n_jobs ** 2", "print(1)")]
+
+
+@as_joblib([[[0, 1], 2, []]] * 3)
+def one_job_consumes_lazily_on_every_backend(lib, folder):
+    found = []
+    for backend in ("sequential", "threading", "loky"):
+        tasks = Watched(lib.delayed(square)(i) for i in range(10))
+        results = lib.Parallel(n_jobs=1, backend=backend, return_as="generator")(tasks)
+        found.append([[next(results), next(results)], min(tasks.asked, 2), lib.Parallel(1, backend=backend)(iter(()))])
+        results.close()
+    return found
+
+
+@as_joblib(["ValueError", "ValueError"])
+def one_failing_task_ends_a_run_of_long_ones(lib, folder):
+    """In threads it cannot stop what runs, but what has not begun does not begin."""
+    found = []
+    for backend in ("threading", "loky"):
+        tasks = [lib.delayed(math.sqrt)(-1), *[lib.delayed(time.sleep)(0.2)] * 100_000]
+        found.append(error_of(lib.Parallel(2, backend=backend), tasks))
+    return found
+
+
+@as_joblib(set())
+def every_nesting_of_backends_works(lib, folder):
+    ways = FOUR_WAYS if lib is joblite else FOUR_WAYS[1:3]  # joblib takes a second for each
+    wrong = set()
+    for pair in itertools.product(ways, ways):
+        tasks = [lib.delayed(sum_in_parallel)(lib.__name__, pair[1], i) for i in range(3)]
+        if lib.Parallel(2, backend=pair[0])(tasks) != [2, 3, 4]:
+            wrong.add(pair)
+    return wrong
+
+
+def sum_in_parallel(library, backend, i):
+    lib = importlib.import_module(library)
+    return sum(lib.Parallel(2, backend=backend)(lib.delayed(abs)(j) for j in (i, 1, 1)))
+
+
+@as_joblib([[100.0, 100.0]] * 4)
+def max_nbytes_is_a_number_or_a_text(lib, folder):
+    array = np.ones(100)
+    return [lib.Parallel(2, max_nbytes=limit, backend=backend)([lib.delayed(np.sum)(array)] * 2)
+            for limit, backend in [(10, "loky"), ("0.5G", "loky"), ("1M", "threading"), (None, "threading")]]
+
+
+@as_joblib([[0, 1, 4], [0, 1, 4]])
+def a_multiprocessing_context_is_a_backend(lib, folder):
+    context = multiprocessing.get_context("spawn")
+    found = [lib.Parallel(2, backend=context)(lib.delayed(abs)(i) for i in (0, -1, -4))]
+    with lib.parallel_config("multiprocessing", n_jobs=2):
+        return [*found, lib.Parallel()(lib.delayed(square)(i) for i in range(3))]
+
+
+@as_joblib([{7, 8}, True, False])
+def initializers_go_through_parallel_config(lib, folder):
+    """Workers are reused where it is equal, and replaced where it is not; a manager's proxy can be given to it."""
+    def note_start(started, value):
+        started.append(value)
+
+    def pids(*args):
+        with lib.parallel_config("loky", n_jobs=2, initializer=note_start, initargs=args):
+            return set(lib.Parallel(batch_size=1)(lib.delayed(os.getpid)() for _ in range(20)))
+
+    with multiprocessing.Manager() as manager:
+        started = manager.list()
+        first, again, other = pids(started, 7), pids(started, 7), pids(started, 8)
+        return [set(started), bool(first & again), bool(first & other)]
+
+
+@as_joblib([[0, 1, 2], [0, 1, 2]])
+def parallel_runs_in_any_thread_of_any_name(lib, folder):
+    found, before = [], threading.main_thread().name
+
+    def call():
+        found.append(lib.Parallel(2)(lib.delayed(abs)(i) for i in range(3)))
+
+    threading.main_thread().name = "conductor"
+    try:
+        call()  # loky looks at the name, joblite does not
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+    finally:
+        threading.main_thread().name = before
+    return found
+
+
+@as_joblib([[0, 1, 2], [0, 1, 2], (3, 3), [0, 1, 4], False, 3])
+def subclasses_show_progress(lib, folder):
+    """The recipes for tqdm: a subclass with a bar, by `print_progress`; and one that overrides `__call__`."""
+    class Bar:
+        n = total = 0
+
+    class Shown(lib.Parallel):
+        def __call__(self, *args, **kwargs):
+            self.bar = Bar()
+            return lib.Parallel.__call__(self, *args, **kwargs)
+
+        def print_progress(self):
+            if self.n_tasks is None:
+                self.bar.total = self.n_dispatched_tasks
+            self.bar.n = self.n_completed_tasks
+
+    class Wrapped(lib.Parallel):
+        def __call__(self, iterable):
+            return super().__call__((operator.mul, args * 2, kwargs) for _, args, kwargs in iterable)
+
+    found = []
+    for backend in ("threading", "loky"):
+        shown = Shown(n_jobs=2, backend=backend)
+        found.append(shown(lib.delayed(abs)(i) for i in range(3)))
+        wait_until(lambda shown=shown: shown.bar.n == 3, "the last step of the bar")
+    found.append((shown.bar.n, shown.bar.total))
+    found.append(Wrapped(2, backend="threading")(lib.delayed(abs)(i) for i in range(3)))
+    return [*found, shown.return_generator, lib.Parallel(timeout=3, verbose=0).timeout]
+
+
+# ---- choosing ----
+
+
+@as_joblib([1, 2, 5, 3, 1, 2, "ValueError", "ValueError"])
+def n_jobs_follows_the_context(lib, folder):
+    found = [lib.effective_n_jobs(None), lib.effective_n_jobs(2)]
+    with lib.parallel_config("threading", n_jobs=5):
+        found += [lib.effective_n_jobs(None), lib.effective_n_jobs(3)]
+        with lib.parallel_config("threading", n_jobs=None):
+            found.append(lib.effective_n_jobs(None))
+        with lib.parallel_config(n_jobs=2):
+            found.append(lib.Parallel(n_jobs=None).n_jobs)
+    return [*found, error_of(lib.effective_n_jobs, 0), error_of(lib.parallel_config, initializer=print)]
+
+
+@as_joblib([("threading", 2), (2, 3), [1, 2], True])
+def contexts_tell_and_restore(lib, folder):
+    found = []
+    with lib.parallel_config("threading", n_jobs=2, verbose=0) as outer:
+        found.append(("threading" if "hread" in type(outer["backend"]).__name__ else "?", outer["n_jobs"]))
+        with lib.parallel_config(n_jobs=3) as inner:
+            found.append((outer["n_jobs"], inner["n_jobs"]))
+    seen = []
+    with lib.parallel_config("loky", n_jobs=2):
+        lib.Parallel(require="sharedmem")(lib.delayed(seen.append)(i) for i in (1, 2))
+        pids = lib.Parallel(prefer="threads")(lib.delayed(os.getpid)() for _ in range(2))
+    return [*found, sorted(seen), os.getpid() not in pids]
+
+
+# ---- small things ----
+
+
+@as_joblib([True, "square", "{'a': [...]}", 1, "ValueError", 2, ["step", "all"]])
+def small_things(lib, folder):
+    task = lib.delayed(square)(1, a=2)
+    logger = lib.Logger(depth=1)
+    for say in (logger.warn, logger.info, logger.debug):
+        say("text")
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        tell = lib.PrintTime(logfile=str(folder / "sub" / "log"))
+        tell("step"), tell("all", total=True)
+    lines = (folder / "sub" / "log").read_text().splitlines()
+    return [task == (square, (1,), {"a": 2}), lib.delayed(square).__name__, logger.format({"a": [1]}),
+            lib.wrap_non_picklable_objects(lambda x: x)(1), error_of(lib.PrintTime, logfile="a", logdir="b"),
+            len(stderr.getvalue().splitlines()), [line.partition(":")[0] for line in lines if "s, " in line]]
+
+
+@as_joblib([[0, 1, 2], [0, 1, 2], "ValueError", [0, 1, 2], True])
+def backends_of_others(lib, folder):
+    """joblib's protocol: one that calls back (as ray's does), one whose result is waited for (as ipyparallel's)."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    class CallsBack(lib.ParallelBackendBase):
+        supports_retrieve_callback = True
+        ended = 0
+
+        def effective_n_jobs(self, n_jobs):
+            return 2
+
+        def configure(self, n_jobs=1, parallel=None, **options):
+            self.parallel, self.pool = parallel, ThreadPoolExecutor(n_jobs)
+            return n_jobs
+
+        def submit(self, func, callback=None):
+            future = self.pool.submit(func)
+            future.add_done_callback(callback)
+            return future
+
+        def retrieve_result_callback(self, out):
+            return out.result()
+
+        def terminate(self):
+            self.pool.shutdown()
+            CallsBack.ended += 1
+
+    class IsAsked(CallsBack):
+        supports_retrieve_callback = False
+        submit = lib.ParallelBackendBase.submit
+
+        def apply_async(self, func, callback=None):
+            future = self.pool.submit(func)
+            future.get = lambda timeout=None: future.result()
+            if callback:
+                future.add_done_callback(lambda future: callback(future.result()))
+            return future
+
+    found = []
+    for name, kind in [("calls back", CallsBack), ("is asked", IsAsked)]:
+        lib.register_parallel_backend(name, kind)
+        found.append(lib.Parallel(2, backend=name)(lib.delayed(abs)(i) for i in range(3)))
+    found.append(error_of(lib.Parallel(2, backend="calls back"), [lib.delayed(math.sqrt)(-i) for i in range(3)]))
+    with lib.parallel_config("is asked", n_jobs=2):
+        found.append(lib.Parallel()(lib.delayed(abs)(i) for i in range(3)))
+    return [*found, CallsBack.ended >= 4]
+
+
+# ---- what is different: each call is a row of the README's table "From joblib", with the reason ----
+
+TOLD_BY_TESTS = {  # rows of that table that take a run to see -> the test that shows our side
+    "`timeout`": "test_timeout_ends_its_task_only",
+    "a worker that crashes": "test_killed_worker_fails_one_task",
+    "a generator that is read slowly": "test_slow_reader_bounds_what_is_out",
+    "positional arguments": "test_parameters_are_those_of_joblib_or_explained",
+}
+
+
+@unlike_joblib("a helper, a global or a closure's value changed", joblib=[11, 11], joblite=[11, 12])
+def changed_helper(lib, folder):
+    path, found = folder / "with_helper.py", []
+    sys.path.insert(0, str(folder))
+    try:
+        for number in (1, 2):
+            path.write_text(f"def helper(x): return x + {number}\n\ndef f(x):\n    return helper(x)\n")
+            shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+            importlib.invalidate_caches()
+            sys.modules.pop("with_helper", None)
+            found.append(lib.Memory(folder / "cache", verbose=0).cache(importlib.import_module("with_helper").f)(10))
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("with_helper", None)
+    return found
+
+
+@unlike_joblib("`Memory(location=None)`", joblib=2, joblite=1)
+def memory_without_location(lib, folder):
+    calls = []
+    cached = lib.Memory(None, verbose=0).cache(counting(calls))
+    cached(1), cached(1)
+    return len(calls)
+
+
+@unlike_joblib("the cache folder", joblib=["joblib"], joblite=["joblite"])
+def names_in_the_cache_folder(lib, folder):
+    lib.Memory(str(folder), verbose=0).cache(math.floor)(1.5)
+    return [path.name for path in folder.iterdir() if path.is_dir()]
+
+
+@unlike_joblib("`Memory(verbose=1)`, the default", joblib=True, joblite=False)
+def memory_prints(lib, folder):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        lib.Memory(folder).cache(math.floor)(1.5)
+    return bool(out.getvalue())
+
+
+@unlike_joblib("wrong arguments to a cached function", joblib="ValueError", joblite="TypeError")
+def wrong_arguments(lib, folder):
+    return error_of(lib.Memory(folder, verbose=0).cache(counting([])), 1, 2, 3, 4)
+
+
+@unlike_joblib("`check_call_in_cache` with a callback that refuses", joblib=False, joblite=True)
+def question_keeps_the_entry(lib, folder):
+    answers = [False, True]
+    cached = lib.Memory(folder, verbose=0).cache(counting([]), cache_validation_callback=lambda about: answers.pop(0))
+    cached(1)
+    cached.check_call_in_cache(1)
+    return cached.check_call_in_cache(1)
+
+
+@unlike_joblib("arrays of 1 MB and more in tasks", joblib="ValueError", joblite="no error")
+def writing_to_a_big_argument(lib, folder):
+    def write(array):
+        array[0] = 1
+
+    return error_of(lib.Parallel(2), [lib.delayed(write)(np.zeros(300_000))] * 2)
+
+
+@unlike_joblib('`backend="multiprocessing"`', joblib=["ValueError", "AttributeError"], joblite=["no error", "no error"])
+def multiprocessing_does_all(lib, folder):
+    def local(x):
+        return x
+
+    return [error_of(lambda: list(lib.Parallel(2, backend="multiprocessing", return_as=return_as)(
+        lib.delayed(local)(i) for i in range(3)))) for return_as in ("generator", "list")]
+
+
+@unlike_joblib("the default of `hash_name`", joblib=32, joblite=64)
+def length_of_a_hash(lib, folder):
+    return len(lib.hash(1))
+
+
+@unlike_joblib("`hash` of what cannot be pickled", joblib="TypeError", joblite="PicklingError")
+def hash_of_a_lock(lib, folder):
+    return error_of(lib.hash, threading.Lock())
+
+
+@unlike_joblib("files", joblib=b"\x80", joblite=b"\x89")
+def first_byte_of_a_file(lib, folder):
+    lib.dump([1], folder / "value")
+    return (folder / "value").read_bytes()[:1]
+
+
+@unlike_joblib("a damaged file", joblib="no error", joblite="ValueError")
+def load_of_a_damaged_file(lib, folder):
+    lib.dump(np.zeros(1000), folder / "value")
+    data = bytearray((folder / "value").read_bytes())
+    data[-1000] ^= 1
+    (folder / "value").write_bytes(data)
+    return error_of(lib.load, folder / "value")
+
+
+@unlike_joblib("`register_store_backend`", joblib="ValueError", joblite="no error")
+def a_store_with_four_methods(lib, folder):
+    class Store:
+        def __init__(self, location):
+            self.kept = {}
+
+        def open(self, key):
+            return io.BytesIO(self.kept[key]) if key in self.kept else None
+
+        def write(self, key, fill):
+            fill(file := io.BytesIO())
+            self.kept[key] = file.getvalue()
+
+        def delete(self, key):
+            return self.kept.pop(key, None) is not None
+
+        def entries(self, prefix):
+            return []
+
+    return error_of(lambda: (lib.register_store_backend("four", Store),
+                             lib.Memory(str(folder), backend="four", verbose=0).cache(abs)(1)))
+
+
+@unlike_joblib("`wrap_non_picklable_objects`", joblib=False, joblite=True)
+def wrapping_gives_the_object(lib, folder):
+    def local(x):
+        return x
+
+    return lib.wrap_non_picklable_objects(local) is local
+
+
+@pytest.fixture(scope="session")
+def joblib_answers(tmp_path_factory):
+    pytest.importorskip("joblib")
+    path = tmp_path_factory.mktemp("joblib") / "answers"
+    script = path.with_suffix(".py")
+    script.write_text(f"import test_joblite\nif __name__ == '__main__':\n"
+                      f"    test_joblite.answers_of_joblib({str(path)!r})\n")
+    subprocess.run([sys.executable, script], env=script_env(), check=True, timeout=10 * DEADLINE)
+    return pickle.loads(path.read_bytes())
+
+
+class TestSection10SameAsJoblib:
+    @pytest.mark.parametrize("name", SAME)
+    def test_a_call_gives_what_it_gives_in_joblib(self, name, tmp_path):
+        call, expected = SAME[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert call(joblite, tmp_path) == expected
+
+    @slow
+    @pytest.mark.parametrize("name", SAME)
+    def test_joblib_gives_the_same(self, name, joblib_answers):
+        assert joblib_answers[name] == SAME[name][1]
+
+    @pytest.mark.parametrize("row", DIFFERENT)
+    def test_a_difference_is_as_the_readme_says(self, row, tmp_path):
+        call, _, expected = DIFFERENT[row]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert call(joblite, tmp_path) == expected
+
+    @slow
+    @pytest.mark.parametrize("row", DIFFERENT)
+    def test_joblib_differs_as_the_readme_says(self, row, joblib_answers):
+        assert joblib_answers[row] == DIFFERENT[row][1]
+
+    def test_every_row_of_the_readme_is_shown_and_explained(self):
+        rows = readme_table("| what | joblib | joblite | why |")
+        assert {row[0] for row in rows} == {*DIFFERENT, *TOLD_BY_TESTS}
+        assert all(len(row) == 4 and all(row) for row in rows)
+        assert all(f"def {test}(" in Path(__file__).read_text(encoding="utf-8") for test in TOLD_BY_TESTS.values())
+
+    @needs("joblib")
+    def test_every_public_name_is_here_or_explained(self):
+        import joblib
+
+        rows = readme_table("| left out | instead |")
+        left_out = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+        assert all(len(row) == 2 and all(row) for row in rows)
+        assert set(joblib.__all__) - set(joblite.__all__) <= left_out
+        assert not left_out & set(joblite.__all__)
+
+    @needs("joblib")
+    def test_parameters_are_those_of_joblib_or_explained(self):
+        """The same names in the same order; ours come after, but for what the README's table says."""
+        import joblib
+
+        def parameters(function):
+            return [name for name, each in inspect.signature(function).parameters.items() if each.kind.value % 2]
+
+        pairs = [(getattr(joblib, name), getattr(joblite, name)) for name in joblib.__all__ if hasattr(joblite, name)]
+        pairs += [(getattr(joblib.Memory, name), getattr(joblite.Memory, name))
+                  for name in ("cache", "eval", "clear", "reduce_size")]
+        others = {theirs.__name__ for theirs, ours in pairs
+                  if parameters(ours)[:len(parameters(theirs))] != parameters(theirs)}
+        assert others == {"Parallel", "Memory", "MemorizedResult"}
+        assert set(parameters(joblib.Parallel)) <= set(parameters(joblite.Parallel))
+        assert set(parameters(joblib.Memory)) <= set(parameters(joblite.Memory))
+
+    def test_one_job_needs_no_multiprocessing(self):
+        """Where the interpreter has no `_multiprocessing`, importing and n_jobs=1 work."""
+        done = run_script("""
+            import sys
+            sys.modules["_multiprocessing"] = None
+            from joblite import Parallel, delayed
+            print(Parallel(n_jobs=1)(delayed(abs)(-i) for i in range(3)), "multiprocessing" in sys.modules)
+            """)
+        assert done.stdout == "[0, 1, 2] False\n"
+
+
+def readme_table(head):
+    """The cells of the README's table that begins with this line."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text[text.index(head):].splitlines()[2:])
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 # ======================================================================================================================
