@@ -255,11 +255,11 @@ def _module(name: str) -> Any:
 
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system or a closing interpreter gives no more."""
+    """`count` threads that run `work`; fewer, or none, where the system, a closing or a sub-interpreter gives no more."""
     started = []
     for _ in range(count):
-        worker = threading.Thread(target=work, daemon=True)
         try:
+            worker = threading.Thread(target=work, daemon=True)
             worker.start()
         except RuntimeError:
             break

@@ -4527,3 +4527,188 @@ class TestTheLesson:
         assert done.returncode == 0, done.stderr[-4000:]
         left = {path.name for path in place.iterdir()} - {"__pycache__", ".ipynb_checkpoints"}
         assert left == {"joblite.py", "tutorial.ipynb"}
+
+
+# ======================================================================================================================
+# 13. The soak: python test_joblite.py soak [minutes, default 10] [seed]
+# ======================================================================================================================
+# Random calls from several threads, while workers and nurseries are killed. Not part of the suite, since it takes long.
+# It prints a summary; the exit code is 0 if all values were right and nothing was left behind.
+
+MEMORY_BOUND = 48 * 2**20  # bytes by which the least memory of the last quarter may exceed that of the second quarter
+
+
+def misbehave(x, how):
+    """A task of the soak: most give -x."""
+    if how == "fails":
+        raise ValueError(f"no {x}")
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hangs":
+        time.sleep(600)
+    return -x
+
+
+class Soak:
+    EXPECTED = {"fails": ValueError, "dies": joblite.TerminatedWorkerError, "hangs": TimeoutError}
+
+    def __init__(self, minutes, seed):
+        self.end = time.monotonic() + 60 * minutes
+        self.seed = seed
+        self.counts = collections.Counter()  # only ever added to by name: a lost count in a race does no harm
+        self.problems = []
+        self.last_kill = 0.0
+        self.memory = []  # of this process, at intervals
+
+    def options(self, rng):
+        kinds = [{"start_method": "nursery"}] * 6 + [{"start_method": "spawn"}] + [{"backend": "threading"}] * 2
+        return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(joblite._RETURN_AS),
+                "batch_size": rng.choice(["auto", "auto", 1, 7]), "pre_dispatch": rng.choice(["2 * n_jobs", "all", 3])}
+
+    def check(self, begun, results, expected):
+        """Each value is right, or an error of the expected kind, or of a worker that the killer may have hit."""
+        assert len(results) == len(expected), (len(results), len(expected))
+        for value, right in zip(results, expected):
+            if isinstance(value, joblite.TerminatedWorkerError) and self.last_kill > begun - 5:
+                self.counts["tasks hit by the killer"] += 1
+            elif isinstance(right, type):
+                assert isinstance(value, right), (value, right)
+            else:
+                assert np.array_equal(value, right), (value, right)
+        self.counts["tasks"] += len(results)
+
+    def do_plain(self, rng):
+        begun, numbers, options = time.monotonic(), range(rng.randrange(400)), self.options(rng)
+        results = list(Parallel(**options, on_error="return")(delayed(misbehave)(i, "") for i in numbers))
+        if options["return_as"] == "generator_unordered":
+            errors = [value for value in results if isinstance(value, Exception)]
+            values = {value for value in results if not isinstance(value, Exception)}
+            results = [-i if -i in values else errors.pop() for i in numbers]
+        self.check(begun, results, [-i for i in numbers])
+
+    def do_faults(self, rng):
+        begun, options = time.monotonic(), {**self.options(rng), "return_as": "list"}
+        kinds = ["", "", "fails"] + ([] if "backend" in options else ["dies", "hangs"])
+        hows = rng.choices(kinds, [40, 40, 2, 1, 1][:len(kinds)], k=rng.randrange(60))
+        timeout = 0.5 if "hangs" in hows else None
+        results = Parallel(**options, on_error="return", timeout=timeout)(
+            delayed(misbehave)(i, how) for i, how in enumerate(hows))
+        if timeout:  # on a busy machine a good task may be late as well
+            results = [-i if isinstance(value, TimeoutError) and hows[i] != "hangs" else value
+                       for i, value in enumerate(results)]
+        self.check(begun, results, [self.EXPECTED.get(how, -i) for i, how in enumerate(hows)])
+
+    def do_arrays(self, rng):
+        begun, options = time.monotonic(), {**self.options(rng), "return_as": "list"}
+        shared, count = np.arange(rng.choice([100, 20_000, 500_000]), dtype=float), rng.randrange(12)
+        results = Parallel(**options, on_error="return")(delayed(np.add)(shared, i) for i in range(count))
+        self.check(begun, results, [shared + i for i in range(count)])
+
+    def do_closed_generator(self, rng):
+        options = {**self.options(rng), "return_as": rng.choice(joblite._RETURN_AS[1:])}
+        results = Parallel(**options, on_error="return")(delayed(misbehave)(i, "") for i in range(1000))
+        for _ in range(rng.randrange(20)):
+            next(results)
+        if rng.random() < 0.5:
+            results.close()
+
+    def do_error(self, rng):
+        begun = time.monotonic()
+        try:
+            list(Parallel(**self.options(rng))(delayed(misbehave)(i, "fails" if i == 20 else "") for i in range(40)))
+            raise AssertionError("the error of task 20 did not come")
+        except ValueError as error:
+            assert str(error) == "no 20"
+        except joblite.TerminatedWorkerError:
+            assert self.last_kill > begun - 5
+
+    def do_initializer(self, rng):
+        begun = time.monotonic()
+        results = Parallel(2, initializer=abs, initargs=(rng.random(),), on_error="return")([delayed(abs)(-1)] * 4)
+        self.check(begun, results, [1] * 4)
+
+    def do_fork(self, rng):
+        """A forked child of this process, whose other threads are in the midst of anything, makes a call of its own."""
+        begun, pid = time.monotonic(), os.fork()
+        if pid == 0:
+            try:
+                os._exit(Parallel(2)(delayed(abs)(-i) for i in range(5)) != [0, 1, 2, 3, 4])
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0 or self.last_kill > begun - 5
+
+    def caller(self, number):
+        rng = random.Random(f"{self.seed} {number}")
+        actions = {name[3:]: getattr(self, name) for name in dir(self) if name.startswith("do_")}
+        weights = [1 if name in ("fork", "initializer") else 5 for name in actions]
+        while time.monotonic() < self.end and not self.problems:
+            name = rng.choices(list(actions), weights)[0]
+            try:
+                actions[name](rng)
+            except BaseException as error:
+                import traceback
+
+                self.problems.append(f"in a call of kind {name!r}: {traceback.format_exc()}\n{error!r}")
+            self.counts[name] += 1
+
+    def killer(self):
+        """Kill a worker now and then, and more rarely a nursery."""
+        rng, done = random.Random(f"{self.seed} killer"), threading.Event()
+        while time.monotonic() < self.end and not self.problems:
+            done.wait(rng.uniform(0.2, 2.0))
+            nursery = joblite._starters.get("nursery")
+            victims = sorted(child_processes() - {nursery and nursery.pid})
+            whom = "nurseries" if nursery and rng.random() < 0.1 else "workers"
+            if victims:
+                self.last_kill = math.inf  # while we are at it
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(nursery.pid if whom == "nurseries" else rng.choice(victims), signal.SIGKILL)
+                self.last_kill = time.monotonic()
+                self.counts[f"killed {whom}"] += 1
+            gc.collect()
+            self.memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE"))
+
+    def run(self):
+        """Let all threads run to the end; gives the lines of the summary."""
+        before, opened = leftovers(), len(descriptors())
+        threads = [threading.Thread(target=self.caller, args=(i,), daemon=True) for i in range(3)]
+        threads.append(threading.Thread(target=self.killer, daemon=True))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, self.end - time.monotonic()) + 120)
+            if thread.is_alive():
+                import faulthandler
+
+                faulthandler.dump_traceback(all_threads=True)
+                self.problems.append("a thread hangs: see the traces above")
+        joblite.shutdown_workers()
+        late = time.monotonic() + 20
+        while (left := leftovers() - before) and time.monotonic() < late:
+            gc.collect()
+            time.sleep(0.1)
+        quarter = len(self.memory) // 4
+        early, last = min(self.memory[quarter:2 * quarter or None]), min(self.memory[3 * quarter:])
+        counts = ", ".join(f"{self.counts[name]:,} {name}" for name in sorted(self.counts))
+        if left or len(descriptors()) > opened or last - early > MEMORY_BOUND:
+            self.problems.append("something is left behind, or memory grew: see above")
+        return [counts, f"left behind: {sorted(left) or 'nothing'}; descriptors {opened} -> {len(descriptors())}",
+                f"memory {early / 1e6:.0f} MB -> {last / 1e6:.0f} MB (may grow by {MEMORY_BOUND / 1e6:.0f} MB)"]
+
+
+def main(command, minutes=10.0, seed=None):
+    if command != "soak":
+        sys.exit(__doc__)
+    seed = random.randrange(10**6) if seed is None else int(seed)
+    print(f"soak: {float(minutes):g} minutes, seed {seed}, Python {sys.version.split()[0]}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        soak = Soak(float(minutes), seed)
+        print("\n".join(["  " + line for line in soak.run()] + soak.problems))
+        tempfile.tempdir = None
+    print("FAILED" if soak.problems else "passed: every value was right")
+    os._exit(bool(soak.problems))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["help"])
