@@ -256,11 +256,11 @@ def _module(name: str) -> Any:
 
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system or a closing interpreter gives no more."""
+    """`count` threads that run `work`; fewer, or none, where the system, a closing or a sub-interpreter gives no more."""
     started = []
     for _ in range(count):
-        worker = threading.Thread(target=work, daemon=True)
         try:
+            worker = threading.Thread(target=work, daemon=True)
             worker.start()
         except RuntimeError:
             break
@@ -3921,7 +3921,7 @@ _inside: str | None = None  # "process" in a worker process: what nested calls a
 _here = threading.local()  # .spaces: while unpacking, token -> globals dict of functions that came by value
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.Lock()  # guards the two tables above
+_token_lock = threading.Lock()  # guards what is written to the two tables above
 _SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
 
 
@@ -4589,6 +4589,8 @@ def _name_task(error: BaseException, number: int) -> BaseException:
         error.add_note(note)
     elif isinstance(error.__cause__, RemoteTraceback):
         error.__cause__.args = (f"{note}\n{error.__cause__.args[0]}",)
+    elif error.__cause__ is None:
+        error.__cause__ = RemoteTraceback(note)
     return error
 
 
@@ -4636,7 +4638,7 @@ IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so d
 _START_TRIES = 3  # workers that die before they begin a job are replaced so often
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
-_cores: int | None = None  # in a worker process: the cores it may use for itself
+_cores: int | None = None  # in a worker process: the cores it may use for itself. Set as it starts, before any thread
 _local = threading.local()  # .inside: "thread" in a worker thread
 
 
@@ -4647,6 +4649,18 @@ class TerminatedWorkerError(RuntimeError):
     >>> issubclass(TerminatedWorkerError, RuntimeError)
     True
     """
+
+
+_numbers = itertools.count(1)
+_sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
+_lasting: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # function -> what made it, key, frames
+_table_lock = threading.Lock()  # guards the three above, each use of one by itself
+
+
+def _next_number() -> int:
+    """A number that no other job, run or function of this process has."""
+    with _table_lock:
+        return next(_numbers)
 
 
 class Outcome:
@@ -4675,10 +4689,10 @@ class Outcome:
 class Job:
     """A batch on its way through a crew."""
 
-    _numbers = itertools.count(1)
-
-    def __init__(self, tasks: Sequence[Task], timeout: float | None, keep_going: bool, shrinkable: bool) -> None:
-        self.number = next(self._numbers)
+    def __init__(self, first: int, tasks: Sequence[Task], timeout: float | None, keep_going: bool,
+                 shrinkable: bool) -> None:
+        self.number = _next_number()
+        self.first = first  # the number of its first task in the run
         self.tasks = tasks
         self.timeout = timeout  # seconds that its one task may run
         self.keep_going = keep_going  # whether the tasks after a failed one are run
@@ -4753,6 +4767,14 @@ def _split(data: bytes) -> list[Any]:
 _TICKET = struct.Struct("<QQQQ")  # what is sent for a piece: place of its segment among the message's descriptors,
 #                                     access, offset, bytes
 _IS_TICKET = 1 << 63  # is added to the size of such a frame
+
+
+def _hang_up(sock: Any) -> None:
+    try:
+        sock.shutdown(2)  # both ways
+    except OSError:  # the other side is gone
+        pass
+    sock.close()
 
 
 class _Channel:
@@ -4860,7 +4882,8 @@ class _Channel:
         return frame
 
     def close(self) -> None:
-        self.sock.close()
+        """End the connection, also where a forked child of this process still holds the socket."""
+        _hang_up(self.sock)
         while self.fds:
             os.close(self.fds.popleft())
 
@@ -5040,6 +5063,8 @@ def _work(sock: Any, page: Any) -> None:
 
     _inside = "process"
     desk = _Desk(sock, page)
+    if HAS_FORK:
+        os.register_at_fork(after_in_child=sock.close)  # a task's child must not speak for it, nor hide its death
 
     def interrupt(*_: Any) -> None:
         if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
@@ -5064,6 +5089,7 @@ def _work(sock: Any, page: Any) -> None:
 _REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
 _REPLY = struct.Struct("<qq")  # worker number, wait status
 _FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
+_NO_ROOM = -1  # in the place of a wait status: there is no worker
 
 _BOOT = """\
 import os, sys
@@ -5137,7 +5163,7 @@ def _kill_group(pid: int, sig: int) -> None:
 class _NurseryLoop:
     """The nursery's own side: forks, signals and buries workers until its caller is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, caller: int) -> None:
         import select
         import signal
         import socket
@@ -5148,7 +5174,7 @@ class _NurseryLoop:
         os.close(null)
         self.poll = select.poll()
         self.poll.register(self.control, select.POLLIN)
-        self.caller = self._watch_caller()
+        self.caller = self._watch(caller)
         self.wake, wake = socket.socketpair()
         wake.setblocking(False)
         self.wake.setblocking(False)
@@ -5160,15 +5186,18 @@ class _NurseryLoop:
         self.workers: dict[int, tuple[int, Any, int]] = {}  # number -> pid, a copy of its socket, its life line
         self.fates: dict[int, int] = {}  # number -> wait status of a dead one
 
-    def _watch_caller(self) -> int:
+    def _watch(self, pid: int) -> int:
         """A descriptor that tells the end of the caller, even while a forked child of it holds the control socket."""
         import select
 
         try:
-            caller = os.pidfd_open(os.getppid())
+            caller = os.pidfd_open(pid)
         except (AttributeError, OSError):  # not on this system: the control socket alone tells
-            return -1
-        self.poll.register(caller, select.POLLIN)
+            caller = -1
+        if os.getppid() != pid:  # it has ended already
+            os._exit(0)
+        if caller >= 0:
+            self.poll.register(caller, select.POLLIN)
         return caller
 
     def run(self) -> None:
@@ -5208,8 +5237,13 @@ class _NurseryLoop:
         import socket
 
         sock = socket.socket(fileno=fd)
-        inner, line = os.pipe()
-        pid = os.fork()
+        try:
+            inner, line = os.pipe()
+            pid = os.fork()
+        except OSError:
+            self.fates[number] = _NO_ROOM
+            os.close(page_fd)
+            return _hang_up(sock)
         if pid:
             try:
                 os.setpgid(pid, pid)  # both sides do it: whichever comes first
@@ -5276,32 +5310,35 @@ class _NurseryLoop:
         return self.fates.pop(number, 0)
 
 
-def _nursery_main() -> None:
+def _nursery_main(caller: int) -> None:
     """What the nursery process runs."""
     import gc
 
     gc.freeze()  # forked workers share these objects' pages
-    _NurseryLoop().run()
+    _NurseryLoop(caller).run()
 
 
-_sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
+def _socket_pair() -> tuple[Any, Any]:
+    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to give away."""
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with _table_lock:
+        _sockets.add(ours)
+    return ours, theirs
 
 
 class _Nursery:
     """The caller's handle on its nursery process. Any thread may use it: the lock guards the control socket."""
 
     def __init__(self) -> None:
-        import socket
-
         self.lock = threading.Lock()
-        self.control, theirs = socket.socketpair()
-        _sockets.add(self.control)
-        command = _interpreter_command("_nursery_main()", True)
-        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
-        self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0)
-        theirs.close()
         self.numbers = itertools.count(1)
-        self.home = os.getpid()
+        self.control, theirs = _socket_pair()
+        command = _interpreter_command(f"_nursery_main({os.getpid()})", True)
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
+        self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
+        theirs.close()
 
     def start(self, sock: Any, page_fd: int) -> int:
         """Have a worker forked that serves the other end of `sock`; gives the worker's number."""
@@ -5324,10 +5361,13 @@ class _Nursery:
         with self.lock:
             try:
                 self.control.sendall(_REQUEST.pack(_FATE, number, 0))
-                reply = self.control.recv(_REPLY.size)
+                while reply := self.control.recv(_REPLY.size):
+                    asked, status = _REPLY.unpack(reply)
+                    if asked == number:  # else it answers a question whose asker was interrupted by Ctrl-C
+                        return status
             except OSError:
-                return None
-        return _REPLY.unpack(reply)[1] if reply else None
+                pass
+        return None
 
     def lives(self) -> bool:
         """Whether the nursery process runs. (A dead one is buried here.)"""
@@ -5338,9 +5378,7 @@ class _Nursery:
 
     def close(self, wait: bool) -> None:
         """End the nursery and all workers it forked."""
-        self.control.close()
-        if self.home != os.getpid():
-            return  # a forked copy: only lets go
+        _hang_up(self.control)
         try:
             os.waitpid(self.pid, 0 if wait else os.WNOHANG)
         except ChildProcessError:
@@ -5351,8 +5389,10 @@ def _fresh_worker_main(fd: int, page_fd: int, line: int) -> None:
     """What a worker runs that was started as a fresh interpreter."""
     import socket
 
+    import signal
+
     if HAS_FORK:
-        os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the thread blocked that started this
     _die_with(line)
     page, _ = _make_page(page_fd)
     os.close(page_fd)
@@ -5373,7 +5413,8 @@ class _Spawner:
         inner, line = os.pipe()
         fds = (sock.fileno(), page_fd, inner)
         entry = f"_fresh_worker_main({sock.fileno()}, {page_fd}, {inner})"
-        process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL,
+                                   start_new_session=True)  # Ctrl-C in a terminal is for the caller only
         os.close(inner)
         with self.lock:
             number = next(self.numbers)
@@ -5384,10 +5425,7 @@ class _Spawner:
         with self.lock:
             known = self.workers.get(number)
         if known and known[0].poll() is None:
-            try:
-                known[0].send_signal(sig) if sys.platform == "win32" else os.killpg(known[0].pid, sig)
-            except ProcessLookupError:  # it has not yet made its group
-                known[0].send_signal(sig)
+            known[0].send_signal(sig) if sys.platform == "win32" else _kill_group(known[0].pid, sig)
 
     def fate(self, number: int) -> int | None:
         with self.lock:
@@ -5416,6 +5454,8 @@ def _death_of(status: int | None) -> str:
 
     if status is None:
         return "ended together with the nursery process, which was killed"
+    if status == _NO_ROOM:
+        return "could not be started: the system gives no further process, or no descriptor for it"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         try:
@@ -5440,34 +5480,42 @@ def _starter_of(start: str) -> Any:
         return starter
 
 
+def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
+    """(starter, number) of a new worker. A nursery that dies as it is asked is replaced."""
+    while True:
+        starter = _starter_of(start)
+        try:
+            return starter, starter.start(sock, page_fd)
+        except BrokenPipeError:
+            starter.close(True)
+
+
 # What all workers of one kind share: "nursery" or "spawn"; seconds they stay idle; cores that each may use for itself;
 # environment variables (name, value) for native thread pools; packed (initializer, arguments), or b"".
 _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
 
 
-_lasting: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # function -> what made it, key, frames
-
-_lasting_keys = itertools.count(1)
-
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
 
-def _lasting_key(func: Any) -> int:
-    """A key under which workers may keep a function from run to run, because nothing that it names can change without
-    our notice; 0 for other functions, which are packed anew for each run."""
+def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
+    """(key, frames) of a function that workers may keep from run to run, because nothing that it names can change
+    without our notice; None for other functions, which are packed anew for each run."""
     if type(func) is not FunctionType or func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__:
-        return 0
+        return None
     if _sets_globals(func.__code__):
-        return 0
+        return None
     space = func.__globals__
     made_of = [func.__code__, *(space.get(names[0]) for names in _names_used(func.__code__))]
-    known = _lasting.get(func)
+    with _table_lock:
+        known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
-        return known[1]
+        return known[1:]
     if not all(isinstance(value, _FIXED_TYPES) for value in made_of[1:]):
-        return 0
-    key = -next(_lasting_keys)
-    _lasting[func] = made_of, key, _pack_or_explain(func, "the function")
-    return key
+        return None
+    packed = -_next_number(), _pack_or_explain(func, "the function")
+    with _table_lock:
+        _lasting[func] = made_of, *packed
+    return packed
 
 
 def _print_of(value: Any) -> int:
@@ -5486,10 +5534,8 @@ _PLAIN_CALLABLES = (FunctionType, type(len), type)
 class _Context:
     """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
 
-    _numbers = itertools.count(1)
-
     def __init__(self) -> None:
-        self.number = next(self._numbers)
+        self.number = _next_number()
         self.world = _world()
         self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
         self.last_args: Sequence[Any] = ()
@@ -5504,9 +5550,9 @@ class _Context:
         """(key, frames) of a function. A negative key is good for all runs."""
         known = self.packed.get(id(func))
         if known is None:
-            key = _lasting_key(func)
-            frames = _lasting[func][2] if key else self.settle(_pack_or_explain(func, "the function", _NearPacker))
-            known = self.packed[id(func)] = (key or len(self.packed) + 1, func, frames)
+            key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(
+                _pack_or_explain(func, "the function", _NearPacker)))
+            known = self.packed[id(func)] = key, func, frames
         return known[0], known[2]
 
     def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
@@ -5571,22 +5617,23 @@ class _Worker:
     """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
     def __init__(self, kind: _WorkerKind) -> None:
-        import socket
-
         self.job: Job | None = None
         self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
         self.lasting: set[int] = set()  # keys of those it has for good
-        ours, theirs = socket.socketpair()
-        _sockets.add(ours)
+        ours, theirs = _socket_pair()
         self.fd = ours.fileno()
         self.channel = _Channel(ours)
         self.page, page_fd = _make_page()
-        self.starter = _starter_of(kind.start)
-        self.number = self.starter.start(theirs, page_fd)
-        theirs.close()
-        os.close(page_fd)
+        try:
+            self.starter, self.number = _start_worker(kind.start, theirs, page_fd)
+        finally:
+            theirs.close()
+            os.close(page_fd)
         self.world = _world()
-        self.channel.send(_pack((self.world, kind.idle_s, kind.cores, dict(kind.limits), kind.initializer)))
+        try:
+            self.channel.send(_pack((self.world, kind.idle_s, kind.cores, dict(kind.limits), kind.initializer)))
+        except OSError:  # it has died: whoever gives it a job will notice
+            pass
 
     def begin(self, job: Job) -> None:
         self.job = job
@@ -5657,7 +5704,8 @@ class _Worker:
 # ---- the shelf of idle workers ----
 
 
-_shelf: dict[_WorkerKind, list[_Worker]] = {}
+_MOST_KINDS = 4  # of which idle workers are kept: a program that makes ever new initializers shall not fill the machine
+_shelf: dict[_WorkerKind, list[_Worker]] = {}  # the kind that was put back last is the last one
 _shelf_lock = threading.Lock()  # guards the dict above and its lists
 
 
@@ -5685,13 +5733,22 @@ def shutdown_workers(wait: bool = True) -> None:
 
 
 def _forget_workers() -> None:
-    """In a forked child: the workers belong to the parent."""
-    global _shelf_lock, _starters_lock, _token_lock
-    _shelf_lock, _starters_lock, _token_lock = threading.Lock(), threading.Lock(), threading.Lock()
+    """In a forked child: the workers belong to the parent, and a lock may be held by a thread that is not here."""
+    global _shelf_lock, _starters_lock, _token_lock, _table_lock
+    _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.Lock() for _ in range(4))
     _shelf.clear()
     _starters.clear()
     for sock in list(_sockets):
         sock.close()
+
+
+_exiting = False  # whether the interpreter has begun to end. Set once
+
+
+def _shut_down_at_exit() -> None:
+    global _exiting
+    _exiting = True
+    shutdown_workers()
 
 
 @lru_cache(maxsize=1)
@@ -5699,7 +5756,7 @@ def _watch_exit_and_forks() -> None:
     """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
     import atexit
 
-    atexit.register(shutdown_workers)
+    atexit.register(_shut_down_at_exit)
     if HAS_FORK:
         os.register_at_fork(after_in_child=_forget_workers)
 
@@ -5721,7 +5778,11 @@ def _lease(kind: _WorkerKind) -> _Worker:
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
     worker.job = None
     with _shelf_lock:
-        _shelf.setdefault(kind, []).append(worker)
+        idle = _shelf[kind] = _shelf.pop(kind, [])
+        idle.append(worker)
+        over = _shelf.pop(next(iter(_shelf))) if len(_shelf) > _MOST_KINDS else []
+    for other in over:
+        other.close()
 
 
 @lru_cache(maxsize=1)
@@ -5782,7 +5843,6 @@ class _ProcessCrew(_Crew):
         self.finished: list[Job] = []
         self.ready = select.poll()
         self.readable = select.POLLIN
-        self.home = os.getpid()
 
     @property
     def refilled(self) -> bool:  # type: ignore[override]
@@ -5878,7 +5938,7 @@ class _ProcessCrew(_Crew):
 
     @staticmethod
     def late(job: Job) -> Exception:
-        return _timeout_error(f"the task ran longer than timeout={job.timeout:g} s")
+        return _timeout_error(f"task {job.first} ran longer than timeout={job.timeout:g} s")
 
     def finish(self, worker: _Worker, job: Job) -> None:
         """The worker is done with its job: the next one, please."""
@@ -5907,17 +5967,16 @@ class _ProcessCrew(_Crew):
         outcome = job.outcome
         if job.expired:
             outcome.fail(self.late(job))
-        elif place == 0 and len(job.tasks) > 1:  # it died while it unpacked the job, or packed the answer
+        elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
             outcome.alone = True
         else:
-            outcome.death = max(place - 1, 0), TerminatedWorkerError(f"the worker process of this task {death}")
+            blamed = max(place - 1, 0)
+            outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
         self.end(job)
         if self.queue:
             self.submit(self.queue.popleft())
 
     def close(self) -> None:
-        if self.home != os.getpid():
-            return  # a forked copy: the workers belong to the parent
         self.queue.clear()
         try:
             if self.busy:
@@ -5976,21 +6035,30 @@ class _Deputy(_Crew):
 
     def submit(self, job: Job) -> None:
         self.inbox.put(job)
-        os.write(self.rope, b"!")
+        self.ring()
+
+    def ring(self) -> None:
+        try:
+            os.write(self.rope, b"!")
+        except BrokenPipeError:  # the thread has ended: `wait` tells why
+            pass
 
     def wait(self, hungry: bool) -> list[Job]:
         if hungry and not self.hungry:
             self.hungry = True
-            os.write(self.rope, b"!")
-        return [self.done.get()]
+            self.ring()
+        job = self.done.get()
+        if isinstance(job, BaseException):
+            raise job
+        return [job]
 
     def close(self) -> None:
-        if self.crew.home == os.getpid():
-            self.inbox.put(None)
-            os.write(self.rope, b"!")
-            self.thread.join()
-        os.close(self.bell)
-        os.close(self.rope)
+        """End the thread, and wait for it, but not for ever: it may be the garbage collector that drops the generator,
+        in the midst of something that the thread waits for, or even in the thread itself."""
+        self.inbox.put(None)
+        os.close(self.rope)  # it rings
+        if self.thread is not threading.current_thread():
+            self.thread.join(5 * GRACE_S)
 
     def drive(self) -> None:
         try:
@@ -5999,8 +6067,11 @@ class _Deputy(_Crew):
                 for job in self.crew.finished:
                     self.done.put(job)
                 self.crew.finished.clear()
+        except BaseException as error:  # such as: no descriptor left for another worker. Whoever waits is told
+            self.done.put(error)
         finally:
             self.crew.ready.unregister(self.bell)
+            os.close(self.bell)
             self.crew.close()
 
     def take_jobs(self) -> bool:
@@ -6017,9 +6088,9 @@ class _Deputy(_Crew):
         return True
 
 
-def _late_and_left(timeout: float | None) -> Exception:
-    return _timeout_error(f"the task ran longer than timeout={timeout:g} s (it cannot be stopped here, and is left "
-                          f"running)")
+def _late_and_left(job: Job) -> Exception:
+    return _timeout_error(f"task {job.first} ran longer than timeout={job.timeout:g} s (it cannot be stopped here, and "
+                          f"is left running)")
 
 
 class _FutureCrew(_Crew):
@@ -6098,7 +6169,7 @@ class _FutureCrew(_Crew):
             self.out.pop(job).cancel()
             self.abandon()
             job.outcome = Outcome()  # what its thread fills in later is nobody's
-            job.outcome.fail(_late_and_left(job.timeout))
+            job.outcome.fail(_late_and_left(job))
         return late
 
     def abandon(self) -> None:
@@ -6138,18 +6209,21 @@ class _ThreadCrew(_FutureCrew):
         future: Any = Future()
         self.queue.put((job, future))
         if self.threads < min(self.size, len(self.out) + 1):
-            self.threads += 1
-            threading.Thread(target=self.serve, daemon=True, name="joblite-worker").start()
+            self.threads += len(_start_threads(self.serve, 1))
+        if not self.threads:  # none is to be had (as in a browser): the job is done here
+            self.queue.put(None)
+            self.serve()
         return future
 
     def serve(self) -> None:
         """The life of one thread."""
-        _local.inside = "thread"
+        place, _local.inside = getattr(_local, "inside", None), "thread"
         while (item := self.queue.get()) is not None:
             job, future = item
             if future.set_running_or_notify_cancel():
                 future.set_result(_run_job(job, self.sheds))
             del item, job, future
+        _local.inside = place
 
     def open(self, job: Job, result: Any) -> None:
         job.outcome = result
@@ -6209,15 +6283,15 @@ def _run_inside(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
         _local.inside = None
 
 
-def _run_in_time(timeout: float | None, work: Callable[[], Outcome]) -> Outcome:
-    """`work()`, in a thread that is left to itself if it has not ended after `timeout` seconds."""
+def _run_in_time(job: Job, work: Callable[[], Outcome]) -> Outcome:
+    """`work()`, in a thread that is left to itself if it has not ended when the job's time is up."""
     done: list[Outcome] = []
-    threads = _start_threads(lambda: done.append(work()), 1) if timeout else []
+    threads = _start_threads(lambda: done.append(work()), 1) if job.timeout else []
     if not threads:  # no limit, or an interpreter that has no such threads
         return work()
-    threads[0].join(timeout)
+    threads[0].join(job.timeout)
     late = Outcome()
-    late.fail(_late_and_left(timeout))
+    late.fail(_late_and_left(job))
     return done[0] if done else late
 
 
@@ -6229,7 +6303,7 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
         job = Job(*_unpack([frames[0], *map(bytearray, frames[1:])]))  # arrays that a task may write to
     except BaseException as error:  # unpickling runs code of the user
         return _pack(([], None, {0: _describe_error(error)}, 0.0))
-    done = _run_in_time(job.timeout, lambda: _run_inside("process", job, lambda: time.monotonic() > end))
+    done = _run_in_time(job, lambda: _run_inside("process", job, lambda: time.monotonic() > end))
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
     plain = _PLAIN_TYPES.issuperset(map(type, done.values))
     packed = [] if plain else [_pack_value(value) for value in done.values]
@@ -6274,7 +6348,8 @@ class _ExecutorCrew(_FutureCrew):
         if len(job.tasks) == 1:
             self.context.watch(job.tasks[0][1])
         timeout = None if self.counts_here else job.timeout
-        frames = [memoryview(frame) for frame in _pack((list(job.tasks), timeout, job.keep_going, job.shrinkable))]
+        settings = job.first, list(job.tasks), timeout, job.keep_going, job.shrinkable
+        frames = [memoryview(frame) for frame in _pack(settings)]
         shared = set(map(id, self.last))
         self.last = [frame.obj for frame in frames]
         own = sum(frame.nbytes for frame in frames if id(frame.obj) not in shared) / len(job.tasks)
@@ -6632,6 +6707,7 @@ _BACKENDS: dict[str, Callable[[], _Backend]] = {
 }
 _factories: dict[str, Callable[..., Any]] = {}  # name -> factory of an executor, by register_parallel_backend
 _registry_default: list[str] = []  # the name that was registered with make_default
+_registry_lock = threading.Lock()  # guards the two above
 
 
 def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
@@ -6652,9 +6728,10 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     make_default : bool, default False
         Use it where no backend is named.
     """
-    _factories[name] = factory
-    if make_default:
-        _registry_default[:] = [name]
+    with _registry_lock:
+        _factories[name] = factory
+        if make_default:
+            _registry_default[:] = [name]
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
@@ -6662,17 +6739,20 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
-        if backend in _factories:
+        with _registry_lock:
+            factory = _factories.get(backend)
+        if factory:
             taken = dict(options)
             options.clear()
-            return _engine(_factories[backend](**taken))
+            return _engine(factory(**taken))
         if backend in _BACKENDS:
             return _BACKENDS[backend]()
     elif callable(getattr(backend, "submit", None)):
         return _engine(backend)
     elif hasattr(backend, "Pool") and hasattr(backend, "Lock"):  # a context of multiprocessing, or that module
         return _Multiprocessing(backend)
-    names = ", ".join(repr(name) for name in (*_BACKENDS, *_factories))
+    with _registry_lock:
+        names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
 
@@ -6991,10 +7071,11 @@ class _Run:
         self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
         self.counts = counts
         self.state = RUNNING
+        self.home = os.getpid()
         self.window = _window(parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
-        self.out: dict[Job, int] = {}  # job -> the number of its first task
+        self.out: set[Job] = set()
         self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
@@ -7052,12 +7133,12 @@ class _Run:
 
     def launch(self, first: int, tasks: list[Task]) -> None:
         parallel = self.parallel
-        job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto")
+        job = Job(first, tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto")
         try:
             self.crew.prepare(job)
         except Exception as error:
             return self.refuse(first, tasks, error)
-        self.out[job] = first
+        self.out.add(job)
         self.counts.dispatched += len(tasks)
         self.crew.submit(job)
 
@@ -7081,14 +7162,18 @@ class _Run:
 
     def collect(self) -> None:
         """Wait for finished jobs, take their results, and send what may follow."""
+        if self.home != os.getpid():
+            raise RuntimeError("this call of Parallel was begun by the process that forked this one, and is read there "
+                               "only; make a new call here")
         for job in self.crew.wait(self.exhausted and not self.redo):
-            self.absorb(job, self.out.pop(job))
+            self.out.remove(job)
+            self.absorb(job)
         self.feed()
 
-    def absorb(self, job: Job, first: int) -> None:
+    def absorb(self, job: Job) -> None:
+        first, outcome = job.first, job.outcome
         if job.fault is not None:
             raise _name_task(job.fault, first)
-        outcome = job.outcome
         done = len(outcome.values)
         if job.shrinkable:
             self.adapt(done, outcome.seconds)
@@ -7195,8 +7280,10 @@ class _Run:
 
     def finish(self, state: str) -> None:
         """The one place where a run ends: what is out is stopped, the crew let go."""
-        if self.state is not RUNNING or sys.is_finalizing():
-            return  # at the end of the interpreter, processes and threads go by themselves
+        if self.state is not RUNNING or self.home != os.getpid() or sys.is_finalizing():
+            return  # a forked copy: all is the parent's; at the end of the interpreter: processes and threads go anyway
+        if _exiting and threading.current_thread().daemon:
+            threading.Event().wait()  # for ever: no call of a daemon thread lives to tell that the interpreter ends
         self.state = state
         try:
             self.crew.close()

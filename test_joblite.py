@@ -37,11 +37,8 @@ import importlib
 import importlib.util
 import inspect
 import io
-<<<<<<< HEAD
 import json
-=======
 import itertools
->>>>>>> d
 import lzma
 import math
 import multiprocessing
@@ -258,6 +255,16 @@ def interruptible():
     """A shell that starts the suite in the background makes it ignore SIGINT, and so would every script of a test."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled():
+    """Where PYTHONDONTWRITEBYTECODE is set, each fresh process would compile these two long files again."""
+    import py_compile
+
+    if sys.dont_write_bytecode:
+        for path in (joblite.__file__, __file__):
+            py_compile.compile(path)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -3168,7 +3175,8 @@ class Trap:
         self.where = where
 
     def __setstate__(self, state):
-        if state["where"] == ("worker" if joblite._inside else "caller"):
+        worker = joblite._inside or multiprocessing.parent_process()
+        if state["where"] == ("worker" if worker else "caller"):
             raise ValueError("trapped")
         self.__dict__.update(state)
 
@@ -3232,17 +3240,6 @@ class TestSection6Pools:
             Parallel(**processes)(delayed(die_on)(i, 3, self.DEATHS["SIGKILL"][0]) for i in range(5))
         assert sys.version_info < (3, 11) or "task 3" in caught.value.__notes__[0]
         assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
-
-    @posix
-    def test_death_is_noticed_while_a_grandchild_lives(self):
-        """A task's own child that holds the worker's socket does not hide the worker's death, and goes with it."""
-        def fork_and_die():
-            if os.fork() == 0:
-                threading.Event().wait(600)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        with pytest.raises(joblite.TerminatedWorkerError):
-            Parallel(n_jobs=2)([delayed(fork_and_die)()])
 
     @posix
     def test_idle_death_is_not_noticed(self, processes):
@@ -4397,6 +4394,493 @@ class TestSection8Parallel:
                 Parallel(backend=executor, batch_size=1)([delayed(os._exit)(1)])
 
 
+# ---- 8. Parallel: what bad luck gets ----
+
+
+MEET = """
+def meet(folder, name, total):
+    import os, time
+    open(os.path.join(folder, name), "w").close()
+    end = time.monotonic() + 60
+    while len(os.listdir(folder)) < total:
+        if time.monotonic() > end:
+            raise RuntimeError(f"{name} met only {os.listdir(folder)}")
+        time.sleep(0.005)
+    return name
+"""  # a task that ends when `total` tasks are in it at the same time: those of calls that wait for each other never do.
+#      A text, so that it travels by value, and workers need not import this file
+_space = {"__name__": "somewhere"}
+exec(MEET, _space)
+meet = _space["meet"]
+
+
+def descriptors():
+    """What this process has open, so that two moments can be compared."""
+    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(
+        f"/proc/self/fd/{fd}"))
+
+
+class DiesWhenFlushed(io.StringIO):
+    def flush(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def trap_result(_):
+    return Trap("caller")
+
+
+def lock_result(_):
+    return threading.Lock()
+
+
+FAULTS = {  # name: (a task that fails, its error, a word of the text)
+    "raises": (delayed(fail_on)(1, 1), ValueError, "no 1"),
+    "no memory": (delayed(bytes)(2**62), MemoryError, ""),
+    "odd error": (delayed(raise_it)(functools.partial(TwoArguments, 1, 2)), TwoArguments, "1 and 2"),
+    "odder error": (delayed(raise_it)(functools.partial(KeywordOnly, code=3)), KeywordOnly, "code 3"),
+    "error with a lock": (delayed(raise_it)(functools.partial(HoldsLock, "locked")), HoldsLock, "locked"),
+}
+BORDER_FAULTS = {
+    "argument": (delayed(square)(threading.Lock()), pickle.PicklingError, r"args\[0\] is a lock"),
+    "function": (delayed(HoldsLock("").lock.acquire)(), pickle.PicklingError, "function"),
+    "result": (delayed(lock_result)(0), pickle.PicklingError, "the result"),
+    "result here": (delayed(trap_result)(0), RuntimeError, "could not be unpickled here"),
+}
+TERMINATED = joblite.TerminatedWorkerError
+PROCESS_FAULTS = {
+    "argument there": (delayed(square)(Trap("worker")), ValueError, "trapped"),
+    "SIGKILL": (delayed(die_on)(1, 1, lambda: os.kill(os.getpid(), signal.SIGKILL)), TERMINATED, "SIGKILL"),
+    "segfault": (delayed(die_on)(1, 1, lambda: os.kill(os.getpid(), signal.SIGSEGV)), TERMINATED, "SIGSEGV"),
+    "os._exit": (delayed(die_on)(1, 1, lambda: os._exit(3)), TERMINATED, "exit code 3"),
+}
+
+
+@posix
+class TestSection8Faults:
+    def test_a_fault_fails_its_task_only(self, backend):
+        """On every backend: first with cold workers, then with warm ones."""
+        kinds = FAULTS | (BORDER_FAULTS if "backend" in backend and backend["backend"] != "threading" else {})
+        kinds |= PROCESS_FAULTS if backend.get("backend") == "loky" else {}
+        tasks = [task for fault, _, _ in kinds.values() for task in (delayed(abs)(-1), delayed(abs)(-2), fault)]
+        for _ in ("cold", "warm"):
+            results = Parallel(**backend, on_error="return", batch_size=len(tasks))(tasks)
+            assert results[0::3] + results[1::3] == [1] * len(kinds) + [2] * len(kinds)
+            for number, (name, (_, kind, text)) in zip(range(2, len(tasks), 3), kinds.items()):
+                error = results[number]
+                assert isinstance(error, kind) and re.search(text, str(error)), (name, error)
+                assert kind is not TERMINATED or f"task {number} " in str(error)
+
+    def test_time_out_fails_its_task_only_and_names_it(self, processes, tmp_path):
+        for state in ("cold", "warm"):
+            tasks = [delayed(abs)(-1), delayed(mark_and_hang)(tmp_path / state), delayed(abs)(-2)]
+            results = Parallel(**processes, timeout=1, on_error="return")(tasks)
+            assert results[::2] == [1, 2] and isinstance(results[1], TimeoutError)
+            assert "task 1 ran longer than timeout=1 s" in str(results[1])
+
+    def test_a_worker_that_dies_between_tasks_costs_no_task(self):
+        """What was delivered is not run again, what was not started is."""
+        def work_long(name):
+            end = time.monotonic() + 3 * joblite.CHECKPOINT_S  # so that it is delivered before the next one begins
+            while time.monotonic() < end:
+                pass
+            sys.stdout = DiesWhenFlushed()
+            return name
+
+        assert Parallel(2, batch_size=3)([delayed(work_long)("a"), delayed(abs)(-1), delayed(abs)(-2)]) == ["a", 1, 2]
+
+    def test_an_initializer_that_ends_its_worker_is_an_error(self, processes):
+        with pytest.raises(joblite.TerminatedWorkerError, match="exit code 5"):
+            Parallel(**processes, initializer=os._exit, initargs=(5,))([delayed(abs)(-1)])
+
+    def test_ever_new_initializers_do_not_gather_workers(self):
+        before = child_processes()
+        for i in range(8):
+            assert Parallel(2, initializer=abs, initargs=(i,))([delayed(abs)(-1)] * 4) == [1] * 4
+        wait_until(lambda: len(child_processes() - before) <= 1 + 2 * joblite._MOST_KINDS, "the end of other workers")
+
+    def test_death_is_noticed_while_a_grandchild_lives_on(self, processes):
+        def fork_and_die():
+            if os.fork() == 0:
+                threading.Event().wait(600)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        for _ in ("cold", "warm"):
+            with pytest.raises(joblite.TerminatedWorkerError, match="SIGKILL"):
+                Parallel(**processes)([delayed(fork_and_die)()])
+
+    def test_a_forked_child_of_a_task_does_not_answer_for_it(self, processes):
+        def fork_and_go_on():
+            return "child" if os.fork() == 0 else "parent"
+
+        assert Parallel(**processes)([delayed(fork_and_go_on)()] * 6) == ["parent"] * 6
+
+    def test_a_lost_answer_of_the_nursery_confuses_nobody(self):
+        """Ctrl-C may come between question and answer."""
+        Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
+        joblite._starters["nursery"].control.sendall(joblite._REQUEST.pack(joblite._FATE, 999, 0))
+        with pytest.raises(joblite.TerminatedWorkerError, match="SIGKILL"):
+            Parallel(n_jobs=2)([PROCESS_FAULTS["SIGKILL"][0]])
+
+    def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path):
+        def hang(folder):
+            folder.mkdir()
+            try:
+                threading.Event().wait(600)
+            finally:
+                folder.rmdir()
+
+        def tasks(folder):
+            yield delayed(hang)(folder)
+            wait_for_file(folder)
+            raise KeyError("source is gone")
+
+        for state in ("cold", "warm"):
+            with pytest.raises(KeyError, match="source is gone"):
+                Parallel(**processes)(tasks(tmp_path / state))
+            wait_until(lambda: not list(tmp_path.iterdir()), "the end of the task")
+
+    @pytest.mark.parametrize("backend", ["sequential", "threading", "spawn", "executor"])
+    def test_an_open_generator_makes_no_noise_at_exit(self, backend):
+        done = run_script(f"""
+            from joblite import Parallel, delayed
+            from concurrent.futures import ProcessPoolExecutor
+            import multiprocessing
+            if __name__ == "__main__":
+                kind = {backend!r}
+                options = {{"backend": kind}}
+                if kind == "spawn":
+                    options = {{"start_method": kind}}
+                if kind == "executor":
+                    pool = ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
+                    options = {{"backend": pool}}
+                results = Parallel(2, return_as="generator", **options)(delayed(abs)(i) for i in range(100))
+                print(next(results))
+            """, flags=["-X", "dev"])
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
+    def test_a_call_in_a_daemon_thread_makes_no_noise_at_exit(self):
+        done = run_script("""
+            import os, threading, time
+            from joblite import Parallel, delayed
+            read, write = os.pipe()
+            def tasks():
+                yield delayed(time.sleep)(0)
+                os.write(write, b"!")  # the first task is with a worker
+                yield delayed(time.sleep)(600)
+            for options in ({}, {"start_method": "spawn"}, {"backend": "threading"}):
+                threading.Thread(target=lambda: Parallel(2, **options)(tasks()), daemon=True).start()
+                os.read(read, 1)
+            print("end")
+            """, flags=["-X", "dev"])
+        assert (done.stdout, done.stderr) == ("end\n", "")
+
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+    def test_closed_standard_streams_do_not_stop_the_work(self, closed):
+        code = textwrap.dedent("""
+            import os
+            from joblite import Parallel, delayed
+            for options in ({}, {"start_method": "spawn"}, {"return_as": "generator"}):
+                assert list(Parallel(2, **options)(delayed(print)(i) for i in range(3))) == [None] * 3
+            os._exit(7)
+            """)
+        command = f'exec "$0" -c "$1" {closed}'
+        done = subprocess.run(["sh", "-c", command, sys.executable, code], env=script_env(), timeout=DEADLINE,
+                              capture_output=True, check=False)
+        assert done.returncode == 7, done.stderr
+
+    def test_threads_and_busy_blas_in_the_caller_do_no_harm(self):
+        stop, matrix = threading.Event(), np.ones((300, 300))
+
+        def churn():
+            while not stop.is_set():
+                np.dot(matrix, matrix)
+                with tempfile.TemporaryFile():
+                    pass
+
+        threads = [threading.Thread(target=churn) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in ("cold", "warm"):
+                assert Parallel(2)(delayed(np.trace)(np.dot(matrix, matrix)) for _ in range(4)) == [90_000.0] * 4
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def test_signals_that_the_calling_thread_blocks_still_reach_tasks(self, processes, tmp_path):
+        def tidy():
+            try:
+                mark_and_hang(tmp_path / "sign")
+            finally:
+                (tmp_path / "tidied").touch()
+
+        def call():
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGCHLD, signal.SIGTERM})
+            Parallel(**processes, timeout=1, on_error="skip")([delayed(tidy)()])
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        assert (tmp_path / "tidied").exists()
+
+    def test_a_global_crosses_once_a_call(self):
+        done = run_script("""
+            from joblite import Parallel, delayed
+            class Big:
+                packed = 0
+                def __getstate__(self):
+                    Big.packed += 1
+                    return {"content": bytes(100_000)}
+            big = Big()
+            def f(i):
+                return len(big.content) + i
+            for _ in range(2):
+                assert Parallel(2, batch_size=1)(delayed(f)(i) for i in range(40)) == [100_000 + i for i in range(40)]
+                print(Big.packed)
+            """)
+        assert done.stdout == "1\n2\n"
+
+    @pytest.mark.parametrize("return_as", ["list", "generator"])
+    def test_no_descriptor_left_is_an_error_and_then_all_is_well(self, processes, return_as):
+        import resource
+
+        limits, taken = resource.getrlimit(resource.RLIMIT_NOFILE), []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(open(os.devnull))
+            for file in taken[-10:]:  # enough for a worker or two, but not for eight
+                file.close()
+            with pytest.raises(OSError, match="Too many open files"):
+                list(Parallel(**{**processes, "n_jobs": 8}, return_as=return_as)([delayed(abs)(-1)] * 50))
+        finally:
+            for file in taken:
+                file.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert Parallel(**processes)([delayed(abs)(-1)] * 3) == [1] * 3
+
+    def test_many_calls_leave_no_descriptor_and_no_thread(self, processes, tmp_path):
+        def calls(count):
+            for i in range(count):
+                assert Parallel(**processes)([delayed(abs)(-i)] * 3) == [i] * 3
+                results = Parallel(**processes, return_as="generator")([delayed(abs)(-i)] * 30)
+                assert next(results) == i
+                del results
+                with pytest.raises(ValueError):
+                    Parallel(**processes)([delayed(fail_on)(i, i)] * 3)
+
+        calls(3)
+        before, threads = descriptors(), threading.active_count()
+        calls(20)
+        wait_until(lambda: (len(descriptors()), threading.active_count()) <= (len(before), threads), "the end of all")
+
+    def test_where_no_thread_is_to_be_had_tasks_run_in_place(self, monkeypatch):
+        """As in a browser's Python. (Here the system's call is replaced: nothing else forbids threads.)"""
+        def refuse(*_, **__):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        for return_as in ("list", "generator"):
+            results = Parallel(2, backend="threading", return_as=return_as)(delayed(square)(i) for i in range(50))
+            assert list(results) == [i * i for i in range(50)]
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_signal_at_any_moment_leaves_nothing(self, seed, tmp_path):
+        """The caller gets SIGINT, SIGTERM or SIGKILL after some number of steps of its tasks. All its processes hold
+        the pipe that they write the steps to: the pipe ends when the last process has."""
+        code = """
+            import itertools, os
+            from joblite import Parallel, delayed
+            step = lambda i: os.write(1, b".") and os.getpid()
+            os.write(1, b".")
+            for kind in itertools.cycle(({}, {"return_as": "generator"}, {"start_method": "spawn"}, {"batch_size": 1})):
+                list(Parallel(2, **kind)(delayed(step)(i) for i in range(30)))
+            """
+        rng = random.Random(seed)
+        (tmp_path / "script.py").write_text(textwrap.dedent(code))
+        (tmp_path / "temp").mkdir()
+        plans = [(sig, rng.choice((1, 2, 5, rng.randrange(400)))) for sig in (signal.SIGINT, signal.SIGTERM,
+                 signal.SIGKILL, signal.SIGINT, signal.SIGKILL)]
+        callers = [subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE,
+                                    stderr=subprocess.DEVNULL, env=script_env({"TMPDIR": str(tmp_path / "temp")}))
+                   for _ in plans]
+        for caller, (sig, steps) in zip(callers, plans):
+            caller.stdout.read(steps)
+            caller.send_signal(sig)
+        for caller, (sig, _) in zip(callers, plans):
+            caller.communicate(timeout=DEADLINE)
+            assert caller.returncode == -sig
+        run_script("from joblite import *; Parallel(2)([delayed(abs)(1)])", env={"TMPDIR": str(tmp_path / "temp")})
+        assert not list((tmp_path / "temp").iterdir()), "files stay"
+
+
+@posix
+class TestSection8ManyCallers:
+    def test_callers_of_every_kind_work_at_the_same_time(self, processes, tmp_path):
+        """Threads, daemon threads, executors, coroutines, generators; different n_jobs: their tasks meet."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        results = {}
+
+        def call(name, n_jobs, options=processes):
+            tasks = (delayed(meet)(str(tmp_path), f"{name}{i}", 13) for i in range(n_jobs))
+            results[name] = list(Parallel(**{**options, "n_jobs": n_jobs})(tasks))
+
+        async def call_from_coroutine():
+            await asyncio.gather(asyncio.to_thread(call, "one", 2), asyncio.to_thread(call, "another", 2))
+
+        threads = [threading.Thread(target=call, args=("thread", 3)),
+                   threading.Thread(target=call, args=("daemon", 2), daemon=True),
+                   threading.Thread(target=asyncio.run, args=(call_from_coroutine(),)),
+                   threading.Thread(target=call, args=("threads", 2, {"backend": "threading"}))]
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(call, "generator", 2, {**processes, "return_as": "generator"})
+            for thread in threads:
+                thread.start()
+        for thread in threads:
+            thread.join()
+        expected = {"thread": 3, "daemon": 2, "one": 2, "another": 2, "threads": 2, "generator": 2}
+        assert results == {name: [f"{name}{i}" for i in range(count)] for name, count in expected.items()}
+
+    def test_callers_do_not_notice_each_others_faults(self, backend, tmp_path):
+        """One fails, one drops its generator, one is timed out, others count on: all in the same moment."""
+        results, gate = {}, threading.Barrier(5)
+
+        def good(name, n_jobs):
+            for _ in range(3):
+                call = Parallel(**{**backend, "n_jobs": min(n_jobs, 99 * backend["n_jobs"] - 98)})
+                results[name] = call(delayed(pow)(i, 2) for i in range(200))
+
+        def fails():
+            results["fails"] = Parallel(**backend, on_error="return")(delayed(divmod)(1, 7 - i) for i in range(30))
+
+        def drops():
+            results["drops"] = next(Parallel(**backend, return_as="generator")([delayed(abs)(-5)] * 100))
+
+        def is_late():
+            if backend.get("backend") == "loky":
+                results["late"] = Parallel(**backend, timeout=0.3, on_error="return")(
+                    [delayed(time.sleep)(600), delayed(abs)(-1)])
+
+        def at_once(work, *args):
+            gate.wait(DEADLINE)
+            work(*args)
+
+        calls = [(good, "two", 2), (good, "three", 3), (fails,), (drops,), (is_late,)]
+        threads = [threading.Thread(target=at_once, args=args) for args in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results["two"] == results["three"] == [i * i for i in range(200)] and results["drops"] == 5
+        assert [i for i, value in enumerate(results["fails"]) if isinstance(value, ZeroDivisionError)] == [7]
+        assert "late" not in results or isinstance(results["late"][0], TimeoutError) and results["late"][1] == 1
+
+    @pytest.mark.parametrize("method", ["fork", "spawn"])
+    def test_a_child_of_multiprocessing_has_its_own_pool(self, method, tmp_path):
+        """Also a daemonic one, which may have no children by multiprocessing's own means; parent and child meet."""
+        done = run_script(MEET + """
+import multiprocessing, os, sys
+from joblite import Parallel, delayed
+def call(name, folder):
+    expected = [name + str(i) for i in range(2)]
+    assert Parallel(2)(delayed(meet)(folder, text, 4) for text in expected) == expected
+if __name__ == "__main__":
+    assert Parallel(2)([delayed(abs)(-1)] * 2) == [1, 1]
+    context = multiprocessing.get_context(sys.argv[2])
+    child = context.Process(target=call, args=("child", sys.argv[1]), daemon=True)
+    child.start()
+    call("parent", sys.argv[1])
+    child.join()
+    print(child.exitcode)
+""", tmp_path, method)
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
+    def test_forked_servers_each_have_their_own_pool(self, tmp_path):
+        """The parent uses its pool, then forks servers, as gunicorn does; one is killed in the midst of its call."""
+        done = run_script(MEET + """
+import os, signal, sys, time
+from joblite import Parallel, delayed
+folder, pids = sys.argv[1], {}
+def call(name, total):
+    expected = [f"{name}{i}" for i in range(2)]
+    return Parallel(2)(delayed(meet)(folder, text, total) for text in expected) == expected
+assert Parallel(2)([delayed(abs)(-1)] * 4) == [1] * 4
+for name, total in ("one", 8), ("two", 8), ("killed", 99):
+    pids[name] = os.fork()
+    if pids[name] == 0:
+        try:
+            os._exit(0 if call(name, total) else 1)
+        finally:
+            os._exit(2)
+while len(os.listdir(folder)) < 6:
+    time.sleep(0.005)
+os.kill(pids["killed"], signal.SIGKILL)
+print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
+""", tmp_path)
+        assert (done.stdout, done.stderr) == ("True [0, 0, 9]\n", "")
+
+    def test_a_fork_in_the_midst_of_calls_does_no_harm(self, processes, tmp_path):
+        """Another thread's call is running, a generator is open: the child has its own pool and hands off both."""
+        results = {}
+
+        def call():
+            results["call"] = Parallel(**processes)(delayed(meet)(str(tmp_path), f"{i}", 3) for i in range(2))
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        generator = Parallel(**processes, return_as="generator")(delayed(pow)(i, 2) for i in range(20_000))
+        assert next(generator) == 0
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                with pytest.raises(RuntimeError, match="forked"):
+                    list(generator)
+                del generator
+                code = 0 if Parallel(**processes)(delayed(pow)(i, 2) for i in range(3)) == [0, 1, 4] else 2
+                joblite.shutdown_workers()
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        (tmp_path / "go").touch()
+        thread.join()
+        assert list(generator) == [i * i for i in range(1, 20_000)] and results["call"] == ["0", "1"]
+
+    def test_a_dropped_cycle_with_a_generator_is_collected_anywhere(self, processes):
+        """The garbage collector may end a run in any thread, at any moment, also in one of joblite's own."""
+        for _ in range(5):
+            class Cycle:
+                pass
+
+            cycle = Cycle()
+            cycle.me, cycle.results = cycle, Parallel(**processes, return_as="generator")(
+                delayed(pow)(i, 2) for i in range(200))
+            assert next(cycle.results) == 0
+            del cycle
+            thread = threading.Thread(target=gc.collect)
+            thread.start()
+            assert Parallel(**processes)(delayed(pow)(i, 2) for i in range(3)) == [0, 1, 4]
+            thread.join()
+
+    @pytest.mark.skipif(importlib.util.find_spec("_interpreters") is None, reason="needs Python 3.13's interpreters")
+    def test_a_subinterpreter_can_call_too(self):
+        done = run_script("""
+            import _interpreters as interpreters
+            number = interpreters.create()
+            error = interpreters.exec(number, '''if True:
+                from joblite import Parallel, delayed
+                for options in ({"n_jobs": 1}, {"n_jobs": 2, "backend": "threading"}, {"n_jobs": 2}):
+                    print(Parallel(**options)(delayed(abs)(-i) for i in range(3)), flush=True)
+                ''')
+            print(error)
+            interpreters.destroy(number)
+            """)
+        assert done.stdout == "[0, 1, 2]\n" * 3 + "None\n", done.stderr
+
+
 # ======================================================================================================================
 # 10. Same as joblib
 # ======================================================================================================================
@@ -5294,3 +5778,188 @@ class TestTheLesson:
         assert done.returncode == 0, done.stderr[-4000:]
         left = {path.name for path in place.iterdir()} - {"__pycache__", ".ipynb_checkpoints"}
         assert left == {"joblite.py", "tutorial.ipynb"}
+
+
+# ======================================================================================================================
+# 13. The soak: python test_joblite.py soak [minutes, default 10] [seed]
+# ======================================================================================================================
+# Random calls from several threads, while workers and nurseries are killed. Not part of the suite, since it takes long.
+# It prints a summary; the exit code is 0 if all values were right and nothing was left behind.
+
+MEMORY_BOUND = 48 * 2**20  # bytes by which the least memory of the last quarter may exceed that of the second quarter
+
+
+def misbehave(x, how):
+    """A task of the soak: most give -x."""
+    if how == "fails":
+        raise ValueError(f"no {x}")
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hangs":
+        time.sleep(600)
+    return -x
+
+
+class Soak:
+    EXPECTED = {"fails": ValueError, "dies": joblite.TerminatedWorkerError, "hangs": TimeoutError}
+
+    def __init__(self, minutes, seed):
+        self.end = time.monotonic() + 60 * minutes
+        self.seed = seed
+        self.counts = collections.Counter()  # only ever added to by name: a lost count in a race does no harm
+        self.problems = []
+        self.last_kill = 0.0
+        self.memory = []  # of this process, at intervals
+
+    def options(self, rng):
+        kinds = [{"start_method": "nursery"}] * 6 + [{"start_method": "spawn"}] + [{"backend": "threading"}] * 2
+        return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(joblite._RETURN_AS),
+                "batch_size": rng.choice(["auto", "auto", 1, 7]), "pre_dispatch": rng.choice(["2 * n_jobs", "all", 3])}
+
+    def check(self, begun, results, expected):
+        """Each value is right, or an error of the expected kind, or of a worker that the killer may have hit."""
+        assert len(results) == len(expected), (len(results), len(expected))
+        for value, right in zip(results, expected):
+            if isinstance(value, joblite.TerminatedWorkerError) and self.last_kill > begun - 5:
+                self.counts["tasks hit by the killer"] += 1
+            elif isinstance(right, type):
+                assert isinstance(value, right), (value, right)
+            else:
+                assert np.array_equal(value, right), (value, right)
+        self.counts["tasks"] += len(results)
+
+    def do_plain(self, rng):
+        begun, numbers, options = time.monotonic(), range(rng.randrange(400)), self.options(rng)
+        results = list(Parallel(**options, on_error="return")(delayed(misbehave)(i, "") for i in numbers))
+        if options["return_as"] == "generator_unordered":
+            errors = [value for value in results if isinstance(value, Exception)]
+            values = {value for value in results if not isinstance(value, Exception)}
+            results = [-i if -i in values else errors.pop() for i in numbers]
+        self.check(begun, results, [-i for i in numbers])
+
+    def do_faults(self, rng):
+        begun, options = time.monotonic(), {**self.options(rng), "return_as": "list"}
+        kinds = ["", "", "fails"] + ([] if "backend" in options else ["dies", "hangs"])
+        hows = rng.choices(kinds, [40, 40, 2, 1, 1][:len(kinds)], k=rng.randrange(60))
+        timeout = 0.5 if "hangs" in hows else None
+        results = Parallel(**options, on_error="return", timeout=timeout)(
+            delayed(misbehave)(i, how) for i, how in enumerate(hows))
+        if timeout:  # on a busy machine a good task may be late as well
+            results = [-i if isinstance(value, TimeoutError) and hows[i] != "hangs" else value
+                       for i, value in enumerate(results)]
+        self.check(begun, results, [self.EXPECTED.get(how, -i) for i, how in enumerate(hows)])
+
+    def do_arrays(self, rng):
+        begun, options = time.monotonic(), {**self.options(rng), "return_as": "list"}
+        shared, count = np.arange(rng.choice([100, 20_000, 500_000]), dtype=float), rng.randrange(12)
+        results = Parallel(**options, on_error="return")(delayed(np.add)(shared, i) for i in range(count))
+        self.check(begun, results, [shared + i for i in range(count)])
+
+    def do_closed_generator(self, rng):
+        options = {**self.options(rng), "return_as": rng.choice(joblite._RETURN_AS[1:])}
+        results = Parallel(**options, on_error="return")(delayed(misbehave)(i, "") for i in range(1000))
+        for _ in range(rng.randrange(20)):
+            next(results)
+        if rng.random() < 0.5:
+            results.close()
+
+    def do_error(self, rng):
+        begun = time.monotonic()
+        try:
+            list(Parallel(**self.options(rng))(delayed(misbehave)(i, "fails" if i == 20 else "") for i in range(40)))
+            raise AssertionError("the error of task 20 did not come")
+        except ValueError as error:
+            assert str(error) == "no 20"
+        except joblite.TerminatedWorkerError:
+            assert self.last_kill > begun - 5
+
+    def do_initializer(self, rng):
+        begun = time.monotonic()
+        results = Parallel(2, initializer=abs, initargs=(rng.random(),), on_error="return")([delayed(abs)(-1)] * 4)
+        self.check(begun, results, [1] * 4)
+
+    def do_fork(self, rng):
+        """A forked child of this process, whose other threads are in the midst of anything, makes a call of its own."""
+        begun, pid = time.monotonic(), os.fork()
+        if pid == 0:
+            try:
+                os._exit(Parallel(2)(delayed(abs)(-i) for i in range(5)) != [0, 1, 2, 3, 4])
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0 or self.last_kill > begun - 5
+
+    def caller(self, number):
+        rng = random.Random(f"{self.seed} {number}")
+        actions = {name[3:]: getattr(self, name) for name in dir(self) if name.startswith("do_")}
+        weights = [1 if name in ("fork", "initializer") else 5 for name in actions]
+        while time.monotonic() < self.end and not self.problems:
+            name = rng.choices(list(actions), weights)[0]
+            try:
+                actions[name](rng)
+            except BaseException as error:
+                import traceback
+
+                self.problems.append(f"in a call of kind {name!r}: {traceback.format_exc()}\n{error!r}")
+            self.counts[name] += 1
+
+    def killer(self):
+        """Kill a worker now and then, and more rarely a nursery."""
+        rng, done = random.Random(f"{self.seed} killer"), threading.Event()
+        while time.monotonic() < self.end and not self.problems:
+            done.wait(rng.uniform(0.2, 2.0))
+            nursery = joblite._starters.get("nursery")
+            victims = sorted(child_processes() - {nursery and nursery.pid})
+            whom = "nurseries" if nursery and rng.random() < 0.1 else "workers"
+            if victims:
+                self.last_kill = math.inf  # while we are at it
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(nursery.pid if whom == "nurseries" else rng.choice(victims), signal.SIGKILL)
+                self.last_kill = time.monotonic()
+                self.counts[f"killed {whom}"] += 1
+            gc.collect()
+            self.memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE"))
+
+    def run(self):
+        """Let all threads run to the end; gives the lines of the summary."""
+        before, opened = leftovers(), len(descriptors())
+        threads = [threading.Thread(target=self.caller, args=(i,), daemon=True) for i in range(3)]
+        threads.append(threading.Thread(target=self.killer, daemon=True))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, self.end - time.monotonic()) + 120)
+            if thread.is_alive():
+                import faulthandler
+
+                faulthandler.dump_traceback(all_threads=True)
+                self.problems.append("a thread hangs: see the traces above")
+        joblite.shutdown_workers()
+        late = time.monotonic() + 20
+        while (left := leftovers() - before) and time.monotonic() < late:
+            gc.collect()
+            time.sleep(0.1)
+        quarter = len(self.memory) // 4
+        early, last = min(self.memory[quarter:2 * quarter or None]), min(self.memory[3 * quarter:])
+        counts = ", ".join(f"{self.counts[name]:,} {name}" for name in sorted(self.counts))
+        if left or len(descriptors()) > opened or last - early > MEMORY_BOUND:
+            self.problems.append("something is left behind, or memory grew: see above")
+        return [counts, f"left behind: {sorted(left) or 'nothing'}; descriptors {opened} -> {len(descriptors())}",
+                f"memory {early / 1e6:.0f} MB -> {last / 1e6:.0f} MB (may grow by {MEMORY_BOUND / 1e6:.0f} MB)"]
+
+
+def main(command, minutes=10.0, seed=None):
+    if command != "soak":
+        sys.exit(__doc__)
+    seed = random.randrange(10**6) if seed is None else int(seed)
+    print(f"soak: {float(minutes):g} minutes, seed {seed}, Python {sys.version.split()[0]}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        soak = Soak(float(minutes), seed)
+        print("\n".join(["  " + line for line in soak.run()] + soak.problems))
+        tempfile.tempdir = None
+    print("FAILED" if soak.problems else "passed: every value was right")
+    os._exit(bool(soak.problems))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["help"])
