@@ -6364,13 +6364,17 @@ class _ExecutorCrew(_FutureCrew):
         self.sent[job] = time.monotonic()
         super().submit(job)
 
-    def start(self, job: Job) -> Any:
+    def call_of(self, job: Job) -> tuple[Any, ...]:
+        """The function and the arguments that the executor is to call."""
         if self.by_reference:
-            return self.executor.submit(_run_inside, "thread", job, self.sheds)
+            return _run_inside, "thread", job, self.sheds
         parcel = {"far_side": _FAR_SIDE, "name": __name__, "version": __version__, "frames": job.parcel,
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
-        return self.executor.submit(eval, "exec(far_side) or answer", parcel, **self.how())
+        return eval, "exec(far_side) or answer", parcel
+
+    def start(self, job: Job) -> Any:
+        return self.executor.submit(*self.call_of(job), **self.how())
 
     def how(self) -> dict[str, Any]:
         """Keyword arguments of `submit`."""
@@ -6444,7 +6448,7 @@ class _GuestCrew(_ExecutorCrew):
         from concurrent.futures import Future
 
         guest: Any = self.executor
-        call = partial(_run_in_thread, job, self) if self.by_reference else partial(_run_parcel, job.parcel)
+        call = partial(*self.call_of(job))
         future: Any = Future()
         future.set_running_or_notify_cancel()  # when it really starts, a guest does not tell
 
