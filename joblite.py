@@ -6448,7 +6448,8 @@ class _GuestCrew(_ExecutorCrew):
         from concurrent.futures import Future
 
         guest: Any = self.executor
-        call = partial(*self.call_of(job))
+        func, *args = self.call_of(job)
+        call = partial(func, *args)
         future: Any = Future()
         future.set_running_or_notify_cancel()  # when it really starts, a guest does not tell
 
