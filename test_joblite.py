@@ -145,7 +145,7 @@ def leftovers():
     return {
         *(("process", pid) for pid in child_processes()),
         *(("thread", thread.name) for thread in threading.enumerate()),
-        *(("file", path) for folder in folders for path in glob.glob(f"{folder}/*joblite*")),
+        *(("file", path) for folder in folders for path in glob.glob(f"{folder}/joblite-*")),
     }
 
 
