@@ -4486,10 +4486,13 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
 #   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
 #   5. A worker that dies idle is not noticed.                               test_idle_death_is_not_noticed
+#   6. What tasks print, warn of and log comes home in order; silence costs no message and no thread.
+#                                                             test_prints_warnings_and_records_keep_their_order
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
 #     a page                   | worker: job, task, start; crew: the other two | both sides
+#     what tasks said          | any thread of the worker                      | whoever holds the lock, to send it
 #     the shelf, the starters  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
 
@@ -4741,8 +4744,10 @@ class _Said:
     def take(self) -> list[tuple[int, list[Any]]]:
         """All that was said, what follows each other on one stream together."""
         for voice in self.voices:
-            if not voice.closed:
+            try:
                 io.TextIOWrapper.flush(voice)
+            except ValueError:  # a task has closed it, or detached its buffer
+                pass
         items = self.items[:]
         del self.items[:len(items)]
         return [(how, [content for _, content in group])
@@ -4764,9 +4769,10 @@ class _Mouth(io.RawIOBase):
         return self.fd
 
     def write(self, data: Any) -> int:
+        data = bytes(data)
         if not self.said.is_home():
             return os.write(self.fd, data)
-        self.said.add(self.fd, bytes(data))
+        self.said.add(self.fd, data)
         return len(data)
 
 
@@ -4832,7 +4838,7 @@ def _tell_records(said: _Said) -> None:
         if said.is_home():
             said.add(_RECORD, _pack_record(record, done))
 
-    logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+    logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign,unused-ignore]
 
 
 def _flush_descriptors() -> None:
@@ -4846,12 +4852,12 @@ def _flush_descriptors() -> None:
 def _log_levels() -> tuple[int, dict[str, int]] | None:
     """What `logging.disable` was given, and the levels of loggers that have one of their own (the root is "")."""
     logging: Any = _loaded("logging")
-    if logging is None:
+    if not hasattr(logging, "captureWarnings"):  # not loaded, or by another thread just now
         return None
     cache = logging.root._cache  # logging empties it when any level changes: so there is no need to ask all loggers
     known = cache.get(__name__)
     if not known:
-        known = cache[__name__] = []  # before looking, so that a change made meanwhile takes it away again
+        known = cache[__name__] = list[Any]()  # before looking: a change made meanwhile takes it away again
         loggers = list(logging.root.manager.loggerDict.items())
         known.append((logging.root.manager.disable, {"": logging.root.level, **{
             name: logger.level for name, logger in loggers if getattr(logger, "level", 0)}}))
@@ -4926,9 +4932,9 @@ def _world() -> tuple[Any, ...]:
     environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
     multiprocessing = _loaded("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    warnings: Any = _loaded("warnings")
+    filters = getattr(_loaded("warnings"), "filters", ())
     return (folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key,
-            list(warnings.filters) if warnings else [], _log_levels())
+            list(filters), _log_levels())
 
 
 def _portable(world: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -5533,7 +5539,7 @@ def _lasting_key(func: Any) -> int:
     can change without our notice; 0 for other functions, which are packed anew for each run."""
     named = _goes_by_name(func)
     if named:
-        used = [sys.modules[func.__module__]]
+        used: list[Any] = [sys.modules[func.__module__]]
     elif type(func) is FunctionType and not (func.__closure__ or func.__defaults__ or func.__kwdefaults__ or
                                              func.__dict__ or _sets_globals(func.__code__)):
         used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
@@ -5637,10 +5643,8 @@ def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None
 
 def _write_here(stream: Any, text: str) -> None:
     try:
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except (AttributeError, OSError, ValueError):  # closed or missing: work goes on
         pass
@@ -7213,7 +7217,18 @@ class Parallel:
         left out.
     **backend_options
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
-        `inner_max_num_threads`, `start_method` ("nursery" or "spawn").
+        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that),
+        `start_method` ("nursery" or "spawn").
+
+    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and log
+    levels of the moment of the call. What they print to `sys.stdout` and `sys.stderr`, warn of and log comes back in
+    order to the caller's streams, `warnings.showwarning` and log handlers, within some 20 ms, or at once when they
+    flush. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
+    is to be shown once is shown once a call and worker. Handlers that an initializer or a module sets up in the worker
+    have a record first, then the caller's handlers of the other loggers. Each worker has random states of its own,
+    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels as it is.
+    A module that was reloaded, or a function that was redefined, is the new one in the workers too. Modules that the
+    functions of a call do not name (a helper's helper) stay as they are there until `shutdown_workers()`.
 
     Raises
     ------

@@ -37,7 +37,6 @@ import importlib
 import importlib.util
 import inspect
 import io
-import itertools
 import logging
 import lzma
 import math
@@ -3161,6 +3160,21 @@ def listening(name, handler):
         logger.removeHandler(handler)
 
 
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A function that writes a module of this text and imports it, or loads it anew."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"module_{tmp_path.name}"
+
+    def write(text):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        importlib.invalidate_caches()
+        return importlib.reload(sys.modules[name]) if name in sys.modules else importlib.import_module(name)
+
+    yield write
+    sys.modules.pop(name, None)
+
+
 class TestSection6Pools:
     DEATHS = {
         "SIGKILL": (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
@@ -3377,7 +3391,7 @@ class TestSection6Pools:
 
     @pytest.mark.parametrize("name", DRAWS)
     def test_random_numbers_differ_between_workers(self, name, processes):
-        """No worker inherits a state, neither of its siblings nor of the caller; a seed that a task sets holds there."""
+        """No worker inherits a state, neither of its siblings nor of the caller; the caller keeps its own."""
         random.seed(1)
         np.random.seed(1)
         here = [random.random(), np.random.rand()]
@@ -3414,7 +3428,7 @@ class TestSection6Pools:
     def test_prints_warnings_and_records_keep_their_order(self, processes, capsys):
         def talk():
             print("print", file=sys.stderr)
-            warnings.warn("warning", FutureWarning)
+            warnings.warn("warning", FutureWarning, stacklevel=1)
             logging.getLogger("joblite.test").warning("rec%s", "ord")
             threading.Thread(target=print, args=("thread",), kwargs={"file": sys.stderr}).run()
 
@@ -3517,8 +3531,8 @@ class TestSection6Pools:
             pass
 
         def warn(i):
-            warnings.warn(Mine(f"warning {i}"))
-            warnings.warn("repeated", UserWarning)
+            warnings.warn(Mine(f"warning {i}"), stacklevel=1)
+            warnings.warn("repeated", UserWarning, stacklevel=1)
 
         for _ in range(2):  # a warm worker shows again what a cold one shows
             with pytest.warns(Mine, match="warning 3") as seen:
@@ -3535,7 +3549,7 @@ class TestSection6Pools:
             pass
 
         def warn(text):
-            warnings.warn(text, Mine)
+            warnings.warn(text, Mine, stacklevel=1)
 
         call = Parallel(**processes)
         with warnings.catch_warnings(record=True) as seen:
@@ -3548,14 +3562,12 @@ class TestSection6Pools:
             with pytest.raises(Mine, match="text 3"):
                 call([delayed(warn)("text 3")])
 
-    def test_error_filters_do_not_hit_imports_in_workers(self, processes, tmp_path, monkeypatch):
-        (tmp_path / "warns_at_import.py").write_text("import warnings\nwarnings.warn('old')\ndef one(): return 1\n")
-        monkeypatch.syspath_prepend(tmp_path)
+    def test_error_filters_do_not_hit_imports_in_workers(self, processes, module):
         with pytest.warns(UserWarning, match="old"):
-            module = importlib.import_module("warns_at_import")
+            found = module("import warnings\nwarnings.warn('old')\ndef one(): return 1\n")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert Parallel(**processes)([delayed(module.one)()] * 4) == [1] * 4
+            assert Parallel(**processes)([delayed(found.one)()] * 4) == [1] * 4
 
     def test_log_records_reach_the_callers_handlers(self, processes, caplog):
         def fail():
@@ -3584,22 +3596,19 @@ class TestSection6Pools:
         logging.disable(0)
         assert "".join(record.getMessage() for record in caplog.records) == "222444"
 
-    def test_records_are_shown_once(self, processes, tmp_path, monkeypatch, capsys):
+    def test_records_are_shown_once(self, processes, module, capsys):
         """A module that gives its logger a handler as it is imported does so in each worker too."""
-        (tmp_path / "with_handler.py").write_text(textwrap.dedent("""
-            import logging, sys
-            logger = logging.getLogger("with_handler")
-            if not logger.handlers:
-                logger.addHandler(logging.StreamHandler())
-                logger.addHandler(logging.NullHandler())
+        found, heard = module("""
+            import logging
+            logger = logging.getLogger(__name__)
+            logger.addHandler(logging.StreamHandler())
+            logger.addHandler(logging.NullHandler())
             def say(): logger.warning("once")
-            """))
-        monkeypatch.syspath_prepend(tmp_path)
-        module, heard = importlib.import_module("with_handler"), []
+            """), []
         root = logging.Handler()
         root.emit = heard.append
         with listening(None, root):
-            Parallel(**processes)([delayed(module.say)()])
+            Parallel(**processes)([delayed(found.say)()])
         assert capsys.readouterr().err == "once\n" and len(heard) == 1
 
     def test_initializer_may_set_up_logging(self, processes, capsys):
@@ -3799,9 +3808,6 @@ class TestSection7Choosing:
 # ---- 8. Parallel ----
 
 
-serial = itertools.count()
-
-
 def assert_it(x):
     assert x
     return x
@@ -3991,21 +3997,6 @@ class TestSection8Parallel:
             """)
         assert done.stdout == "[1, 1]\n[2, 2]\n['redefined', 'redefined']\n"
 
-    @pytest.fixture
-    def module(self, tmp_path, monkeypatch):
-        """A function that writes a module of this text, and imports it or loads it anew."""
-        monkeypatch.syspath_prepend(tmp_path)
-        name = f"joblite_module_{os.getpid()}_{next(serial)}"
-
-        def write(text):
-            (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-            importlib.invalidate_caches()
-            known = sys.modules.get(name)
-            return importlib.reload(known) if known else importlib.import_module(name)
-
-        yield write
-        sys.modules.pop(name, None)
-
     RELOADED = {
         "a function": lambda module: module.show,
         "a method": lambda module: module.Box().show,
@@ -4040,10 +4031,9 @@ class TestSection8Parallel:
         exec("def added(): return 'added'", vars(found))
         assert call([delayed(found.added)()] * 4) == ["added"] * 4
 
-    def test_edited_file_that_was_not_reloaded_changes_nothing(self, processes, module, tmp_path):
+    def test_edited_file_that_was_not_reloaded_changes_nothing(self, processes, module):
         found = module("def show(): return 'loaded'")
-        for path in tmp_path.glob("joblite_module*.py"):
-            path.write_text("def show(): return 'edited since'")
+        Path(found.__file__).write_text("def show(): return 'edited since'")
         assert Parallel(**processes)([delayed(found.show)()] * 4) == ["loaded"] * 4
 
     def test_functions_of_test_modules_go_by_name(self):
