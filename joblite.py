@@ -3949,16 +3949,55 @@ def _goes_by_name(obj: Any) -> bool:
 # NotImplemented for "as pickle does". An object that may contain itself is made empty first and filled by the setter.
 
 
-def _import_module(name: str) -> ModuleType:
+class _Reduced:
+    """Stands in a parcel for an object that is to be packed as this reducer's result says."""
+
+    def __init__(self, result: tuple[Any, ...]) -> None:
+        self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.result
+
+
+_epochs: dict[str, tuple[Any, int]] = {}  # module -> its spec when it was last sent, how often that was another one
+_reloads: dict[str, int] = {}  # in a worker: module -> the epoch that it was last loaded for
+
+
+def _epoch_of(name: str) -> int:
+    """How often a module was loaded anew since it was first sent: `importlib.reload` gives it a new spec each time."""
+    spec, known = getattr(sys.modules[name], "__spec__", None), _epochs.get(name)
+    if known is None or known[0] is not spec:
+        known = _epochs[name] = spec, known[1] + 1 if known else 0
+    return known[1]
+
+
+def _import_module(name: str, epoch: int = 0) -> ModuleType:
+    """The module of that name, loaded anew if the sender did that since it came here."""
     import importlib
 
-    return importlib.import_module(name)
+    stale = name in sys.modules and _reloads.get(name, 0) < epoch
+    module = importlib.import_module(name)
+    if stale:
+        importlib.reload(module)
+    _reloads[name] = max(epoch, _reloads.get(name, 0))
+    return module
 
 
-def _reduce_module(module: ModuleType) -> Any:
-    if _can_import(module.__name__) or module.__name__ == "__main__":
-        return _import_module, (module.__name__,)
-    return NotImplemented
+def _find_named(module: str, epoch: int, qualname: str, digest: str = "", home: Sequence[Any] = ()) -> Any:
+    """What has that name here. Where it is a function of other code than at home (its digest tells), `home` is taken:
+    the frames of the function by value, with the globals of its module here."""
+    found: Any = _import_module(module, epoch)
+    for part in qualname.split("."):
+        found = getattr(found, part, None) if home else getattr(found, part)
+    return found if not home or _digest_of(found) == digest else _unpack(home, _here.spaces)
+
+
+def _digest_of(func: Any) -> str:
+    """A short text that tells functions of different code or defaults apart, in every process of this Python."""
+    if type(func) is not FunctionType:
+        return ""
+    defaults = (func.__defaults__ or ()), tuple((func.__kwdefaults__ or {}).items())
+    return _short_name(_code_text((func.__code__, defaults)))
 
 
 def _space_token(space: dict[str, Any]) -> str:
@@ -3978,21 +4017,22 @@ def _enter_space(token: str, name: str) -> dict[str, Any]:
     return spaces[token]
 
 
-def _module_space(name: str) -> dict[str, Any]:
-    return vars(_import_module(name))
+def _module_space(name: str, epoch: int = 0) -> dict[str, Any]:
+    return vars(_import_module(name, epoch))
 
 
 class _Space:
     """Stands in a parcel for a dict of globals, so that functions which shared it share it again."""
 
-    def __init__(self, space: dict[str, Any]) -> None:
+    def __init__(self, space: dict[str, Any], epoch_of: Callable[[str], int]) -> None:
         self.space = space
         self.module = space.get("__name__", "__main__")
         self.by_name = _can_import(self.module) and vars(sys.modules[self.module]) is space
+        self.epoch = epoch_of(self.module) if self.by_name else 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.by_name:
-            return _module_space, (self.module,)
+            return _module_space, (self.module, self.epoch)
         return _enter_space, (_space_token(self.space), self.module)
 
 
@@ -4163,8 +4203,12 @@ def _hidden_type(name: str) -> type:
 def _fill_property(prop: Any, state: dict[str, Any]) -> None:
     prop.attrname = state["attrname"]
 
+def _reduce_random(generator: Any, module: str, name: str) -> Any:
+    """The generator behind a module's functions stays at home: each process has its own, or all would draw the same."""
+    own = generator is getattr(_loaded(module), name, None)
+    return (_find_named, (module, 0, name)) if own else NotImplemented
+
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
-    ModuleType: _reduce_module,
     CellType: _reduce_cell,
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
@@ -4173,8 +4217,11 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     type(lru_cache(_is_filled)): _reduce_lru_cache,
     "dataclasses._FIELD_BASE": _reduce_sentinel,
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
+    "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
+    "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
 }
+_LATE_MODULES = frozenset({"dataclasses", "functools", "random", "numpy.random.mtrand"})  # types named by text above
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
@@ -4260,15 +4307,18 @@ class _Packer(Pickler):
         if kind is FunctionType:
             if obj.__module__ == __name__:
                 return NotImplemented
-            return NotImplemented if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
+            return self._by_name(obj) if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
         if isinstance(obj, type):
             return self._override_class(obj)
+        if kind is ModuleType:
+            known = _can_import(obj.__name__) or obj.__name__ == "__main__"
+            return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else NotImplemented
         if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind)
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
             return obj._reduce_by_value()
-        if reducer is None and kind.__module__ in ("dataclasses", "functools"):
+        if reducer is None and kind.__module__ in _LATE_MODULES:
             reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:
             reducer = self.helper.get(kind)
@@ -4277,16 +4327,25 @@ class _Packer(Pickler):
     def _override_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins" and cls.__qualname__ in _HIDDEN_TYPES:
             return _hidden_type, (cls.__qualname__,)
-        if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
+        if not cls.__flags__ & _HEAP_TYPE:
             return NotImplemented
+        if _goes_by_name(cls):
+            return self._by_name(cls)
         if self.homeward and not _class_token(cls).startswith(f"{os.getpid()}-"):
             return _known_class, (_class_token(cls),)
         return _reduce_class(cls)
 
+    def _epoch(self, module: str) -> int:
+        return 0 if self.homeward else _epoch_of(module)  # nothing is ever loaded anew at home
+
+    def _by_name(self, obj: Any) -> Any:
+        epoch = self._epoch(obj.__module__)
+        return (_find_named, (obj.__module__, epoch, obj.__qualname__)) if epoch else NotImplemented
+
     def _space_of(self, func: FunctionType) -> _Space:
         space = self.spaces.get(id(func.__globals__))
         if space is None:
-            space = self.spaces[id(func.__globals__)] = _Space(func.__globals__)
+            space = self.spaces[id(func.__globals__)] = _Space(func.__globals__, self._epoch)
         return space
 
 
@@ -4527,22 +4586,11 @@ def _try_pack(value: Any) -> bool:
     return True
 
 
-class _Revival:
-    """Stands in a parcel for an exception that is to be made by `_revive_error`."""
-
-    def __init__(self, *recipe: Any) -> None:
-        self.recipe = recipe
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        error, args, attributes = self.recipe
-        return _revive_error, (type(error), args, attributes)
-
-
 def _pack_error(error: BaseException) -> list[Any] | None:
     """The frames of an exception as its own type, without what cannot be pickled of it; None if that fails too."""
     plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
     args = tuple(arg if _try_pack(arg) else repr(arg) for arg in error.args)
-    for rebuilt in (error, _Revival(error, args, plain)):
+    for rebuilt in (error, _Reduced((_revive_error, (type(error), args, plain)))):
         try:
             frames = _pack(rebuilt, _AnswerPacker)
             again = _unpack(frames)
@@ -4624,10 +4672,13 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
 #   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
 #   5. A worker that dies idle is not noticed.                               test_idle_death_is_not_noticed
+#   6. What tasks print, warn of and log comes home in order; silence costs no message and no thread.
+#                                                             test_prints_warnings_and_records_keep_their_order
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
 #     a page                   | worker: job, task, start; crew: the other two | both sides
+#     what tasks said          | any thread of the worker                      | whoever holds the lock, to send it
 #     the shelf, the starters  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
 
@@ -4901,17 +4952,238 @@ def _pack_value(value: Any) -> tuple[bool, list[Any]]:
         return True, _pack(_describe_error(error))
 
 
-def _flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
+# What a task prints, warns of and logs goes home with the next message, in order, and is said there.
+
+_OUT, _ERR, _WARNING, _RECORD = range(1, 5)  # how it was said; the first two are descriptors
+
+
+class _Said:
+    """What a worker's tasks have said and the caller has not heard. It leaves with the next message; while a job is at
+    work, a thread (started when something is said at all) sends it CHECKPOINT_S later, or when a stream is flushed."""
+
+    def __init__(self, channel: _Channel) -> None:
+        self.channel = channel
+        self.lock = threading.Lock()  # guards the channel: messages leave whole and in order
+        self.items: list[tuple[int, Any]] = []  # any thread appends; who holds the lock takes
+        self.heard = False  # whether the caller listens: from the start of a job to its last message
+        self.threads: list[threading.Thread] = []
+        self.bell, self.hurry, self.sent = threading.Event(), threading.Event(), threading.Event()
+        self.home = os.getpid()
+        sys.stdout, sys.stderr = self.voices = _Voice(_OUT, self), _Voice(_ERR, self)
+
+    def is_home(self) -> bool:
+        """False in a process that a task has forked: the channel is not for it."""
+        return os.getpid() == self.home
+
+    def add(self, how: int, content: Any) -> None:
+        self.items.append((how, content))
+        self.bell.set()
+        if not self.threads:
+            self.threads = _start_threads(self.serve, 1)
+
+    def hasten(self) -> None:
+        """Have all sent now, by the thread: an interrupt of the task must not cut a message."""
+        for _ in range(2):  # the round that is under way may have come too early
+            if self.items and self.heard and self.is_home():
+                self.sent.clear()
+                self.hurry.set()
+                self.bell.set()
+                self.sent.wait(1.0)
+
+    def serve(self) -> None:
+        while self.bell.wait():
+            self.hurry.wait(CHECKPOINT_S)
+            self.bell.clear()
+            self.hurry.clear()
+            with self.lock:
+                if self.heard and (said := self.take()):
+                    self.channel.send([marshal.dumps((_PART, 0.0, {}, None, said))])
+            self.sent.set()
+
+    def take(self) -> list[tuple[int, list[Any]]]:
+        """All that was said, what follows each other on one stream together."""
+        for voice in self.voices:
+            try:
+                io.TextIOWrapper.flush(voice)
+            except ValueError:  # a task has closed it, or detached its buffer
+                pass
+        items = self.items[:]
+        del self.items[:len(items)]
+        return [(how, [content for _, content in group])
+                for how, group in itertools.groupby(items, operator.itemgetter(0))] if items else []
+
+
+class _Mouth(io.RawIOBase):
+    """Takes the bytes of a worker's sys.stdout or sys.stderr. What C code and child processes write does not pass here:
+    it goes to the descriptors 1 and 2, which are those that the caller had when its first worker started."""
+
+    def __init__(self, fd: int, said: _Said) -> None:
+        self.fd = fd
+        self.said = said
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        if not self.said.is_home():
+            return os.write(self.fd, data)
+        self.said.add(self.fd, data)
+        return len(data)
+
+
+class _Voice(io.TextIOWrapper):
+    """A worker's sys.stdout or sys.stderr."""
+
+    def __init__(self, fd: int, said: _Said) -> None:
+        super().__init__(_Mouth(fd, said), "utf-8", "backslashreplace", "\n", line_buffering=True)  # type: ignore
+        self.said = said
+
+    def flush(self) -> None:
+        super().flush()
+        self.said.hasten()
+
+
+def _tell_warnings(said: _Said) -> None:
+    import warnings
+
+    show_here = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if file is not None or not said.is_home():
+            return show_here(message, category, filename, lineno, file, line)
+        message = message if isinstance(message, Warning) else category(message)
+        said.add(_WARNING, (_pack_error(message), _text_of(message), filename, lineno))
+
+    warnings.showwarning = show
+
+
+def _chain_of(logger: Any) -> Iterator[Any]:
+    """A logger and those that its records are passed on to."""
+    while logger:
+        yield logger
+        logger = logger.parent if logger.propagate else None
+
+
+def _pack_record(record: Any, done: list[str]) -> list[bytes]:
+    """The frames of a log record (its text made, what cannot be pickled as text) and of the names of the loggers whose
+    handlers have had it."""
+    try:
+        text = record.getMessage()
+    except Exception as error:  # its arguments do not fit: this must not end the task
+        text = f"{record.msg!r} with {record.args!r}: {error}"
+    trace = record.exc_info and not record.exc_text and _module("logging").Formatter().formatException(record.exc_info)
+    state = {name: value if type(value) in _PLAIN_TYPES or _try_pack(value) else repr(value)
+             for name, value in vars(record).items() if name not in ("args", "exc_info")}
+    state |= {"msg": text, "args": None, "exc_info": None, "exc_text": trace or record.exc_text}
+    return [bytes(frame) for frame in _pack((done, state), _AnswerPacker)]
+
+
+def _tell_records(said: _Said) -> None:
+    """Handlers that were set up in the worker (by an initializer, by a module as it is imported) have a record first;
+    then it goes to those of the caller's loggers for which there are none here."""
+    import logging
+
+    call_here = logging.Logger.callHandlers
+
+    def call_handlers(logger: Any, record: Any) -> None:
+        done = [each.name for each in _chain_of(logger)
+                if any(type(handler) is not logging.NullHandler for handler in each.handlers)]
+        if done or not said.is_home():
+            call_here(logger, record)
+        if said.is_home():
+            said.add(_RECORD, _pack_record(record, done))
+
+    logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign,unused-ignore]
+
+
+def _flush_descriptors() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
         try:
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]
         except (AttributeError, OSError, ValueError):  # closed, missing, or nobody reads: not our matter
             pass
 
 
+def _log_levels() -> tuple[int, dict[str, int]] | None:
+    """What `logging.disable` was given, and the levels of loggers that have one of their own (the root is "")."""
+    logging: Any = _loaded("logging")
+    if not hasattr(logging, "captureWarnings"):  # not loaded, or by another thread just now
+        return None
+    cache = logging.root._cache  # logging empties it when any level changes: so there is no need to ask all loggers
+    known: list[Any] | None = cache.get(__name__)
+    if not known:
+        known = cache[__name__] = []  # before looking, so that a change made meanwhile takes it away again
+        loggers = list(logging.root.manager.loggerDict.items())
+        known.append((logging.root.manager.disable, {"": logging.root.level, **{
+            name: logger.level for name, logger in loggers if getattr(logger, "level", 0)}}))
+    return known[0]
+
+
+_levels: dict[str, int] = {}  # in a worker: the levels it has from the caller
+
+
+def _enter_levels(disable: int, levels: dict[str, int]) -> None:
+    import logging
+
+    for name, level in {**dict.fromkeys(_levels, 0), **levels}.items():
+        logging.getLogger(name).setLevel(level)
+    logging.disable(disable)
+    _levels.clear()
+    _levels.update(levels)
+
+
+class _CategoryByName(type):
+    """A warning category that stands in a filter for every class of its name, so that none must be imported for it."""
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return (cls.__module__, cls.__qualname__) in [(each.__module__, each.__qualname__) for each in other.__mro__]
+
+
+def _plain_filter(filter: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A warning filter as plain values: patterns as (text, flags), the category as (module, name)."""
+    action, message, category, module, line = filter
+    message, module = (text if text is None or isinstance(text, str) else (text.pattern, text.flags)
+                       for text in (message, module))
+    return action, message, (category.__module__, category.__qualname__), module, line
+
+
+def _open_filter(action: str, message: Any, category: tuple[str, str], module: Any, line: int) -> tuple[Any, ...]:
+    """The opposite of `_plain_filter`."""
+    home, name = category
+    message, module = (_module("re").compile(*text) if isinstance(text, tuple) else text for text in (message, module))
+    found = getattr(_module("builtins"), name) if home == "builtins" else _CategoryByName(
+        name, (Warning,), {"__module__": home, "__qualname__": name})
+    return action, message, found, module, line
+
+
+def _set_filters(filters: list[Any]) -> None:
+    """Make these the warning filters; what was shown once may be shown again."""
+    import warnings
+
+    warnings.resetwarnings()
+    warnings.filters[:] = filters  # type: ignore[index]
+
+
+def _quietly(func: Callable[..., Any], *args: Any) -> Any:
+    """The result of a call that may import modules: what they warn of when they are imported was said at home. After
+    it, what was shown once may be shown again: a run finds a used worker like a new one."""
+    import warnings
+
+    hush: Any = ("ignore", None, Warning, None, 0)
+    warnings.filters.insert(0, hush)  # type: ignore[attr-defined]
+    try:
+        return func(*args)
+    finally:
+        _set_filters([each for each in warnings.filters if each is not hush])
+
+
 def _world() -> tuple[Any, ...]:
-    """What of this process a task may depend on: current directory, import path, command line, environment, and the
-    key of multiprocessing's managers."""
+    """What of this process a task may depend on: current directory, import path, command line, environment, the key of
+    multiprocessing's managers, warning filters, log levels."""
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted
@@ -4919,12 +5191,19 @@ def _world() -> tuple[Any, ...]:
     environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
     multiprocessing = _loaded("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    return folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key
+    filters = getattr(_loaded("warnings"), "filters", ())
+    return (folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key,
+            list(filters), _log_levels())
 
 
-def _enter_world(world: tuple[Any, ...], limits: dict[str, str]) -> None:
+def _portable(world: tuple[Any, ...]) -> tuple[Any, ...]:
+    *rest, filters, levels = world
+    return *rest, [_plain_filter(filter) for filter in filters], levels
+
+
+def _enter_world(world: tuple[Any, ...], limits: dict[str, str], said: _Said) -> None:
     """Take over the caller's world; `limits` are variables that hold unless the caller has set them."""
-    folder, sys.path[:], sys.argv[:], environ, key = world
+    folder, sys.path[:], sys.argv[:], environ, key, filters, levels = world
     if folder:
         try:
             os.chdir(folder)
@@ -4938,6 +5217,11 @@ def _enter_world(world: tuple[Any, ...], limits: dict[str, str]) -> None:
         import multiprocessing.process
 
         multiprocessing.process.current_process().authkey = key
+    _set_filters([_open_filter(*filter) for filter in filters])
+    if levels:
+        if not _levels:
+            _tell_records(said)
+        _enter_levels(*levels)
 
 
 class _Desk:
@@ -4945,6 +5229,7 @@ class _Desk:
 
     def __init__(self, sock: Any, page: Any) -> None:
         self.channel = _Channel(sock)
+        self.said = _Said(self.channel)
         self.page = page
         self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
@@ -4975,12 +5260,18 @@ class _Desk:
         self.mapping = _Mapping(*mapping)
         self.page[_TASK] = 0
         self.page[_JOB] = number
+        self.said.heard = True
+        if self.said.items:  # said between the jobs
+            self.said.bell.set()
         try:
             for gone in forgotten:
                 self.runs.pop(gone, None)
             if world:
-                _enter_world(world, self.limits)
-            calls = self.unpack(run, functions, frames[1:])
+                _enter_world(world, self.limits, self.said)
+            if run in self.runs and not functions:
+                calls = self.unpack(run, functions, frames[1:])
+            else:
+                calls = _quietly(self.unpack, run, functions, frames[1:])
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
@@ -4989,7 +5280,7 @@ class _Desk:
             self.page[_TASK] = 0  # from here on an interrupt comes too late
             self.send_values(_ANSWER, values, errors, seconds)
         self.page[_JOB] = 0
-        _flush_streams()
+        _flush_descriptors()
 
     def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
         table, spaces = self.runs.setdefault(run, ({}, {}))
@@ -5007,7 +5298,6 @@ class _Desk:
 
     def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         self.send_values(_PART, values, errors, seconds)
-        _flush_streams()
         return self.page[_SHED] != self.page[_JOB]
 
     def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
@@ -5029,8 +5319,11 @@ class _Desk:
              each: bool = False) -> None:
         """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
         layout = [(bad, len(frames)) for bad, frames in packed] if each else None
-        head = marshal.dumps((kind, seconds, errors, layout))
-        self.channel.send(_lay_big([head, *(frame for _, frames in packed for frame in frames)], self.mapping))
+        frames = _lay_big([b"", *(frame for _, frames in packed for frame in frames)], self.mapping)
+        with self.said.lock:
+            self.said.heard = kind == _PART
+            frames[0] = marshal.dumps((kind, seconds, errors, layout, self.said.take()))
+            self.channel.send(frames)
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -5046,9 +5339,9 @@ def _set_up(desk: _Desk) -> bool:
         return False
     try:
         world, desk.idle_s, _cores, desk.limits, packed = _loads(frames[0])
-        _enter_world(world, desk.limits)
+        _enter_world(world, desk.limits, desk.said)
         if packed:
-            initializer, initargs = _unpack(_split(packed))
+            initializer, initargs = _quietly(_unpack, _split(packed))
             initializer(*initargs)
     except BaseException as error:  # whatever an initializer raises is told
         desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
@@ -5071,16 +5364,17 @@ def _work(sock: Any, page: Any) -> None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
-    random = _loaded("random")
-    if random:  # forked siblings must not share their random numbers
-        random.seed()
+    for name in ("random", "numpy.random"):  # forked siblings must not share their random numbers
+        if _loaded(name):
+            _import_module(name).seed()
+    _tell_warnings(desk.said)
     try:
         if _set_up(desk):
             desk.serve()
     except KeyboardInterrupt:
         pass  # came as the task ended: whoever sent it wants this worker gone or idle
     finally:
-        _flush_streams()
+        _flush_descriptors()
         os._exit(0)
 
 
@@ -5310,10 +5604,12 @@ class _NurseryLoop:
         return self.fates.pop(number, 0)
 
 
-def _nursery_main(caller: int) -> None:
-    """What the nursery process runs."""
+def _nursery_main(caller: int, *modules: str) -> None:
+    """What the nursery process runs. Its workers will need these modules."""
     import gc
 
+    for name in modules:
+        _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
     _NurseryLoop(caller).run()
 
@@ -5335,7 +5631,8 @@ class _Nursery:
         self.lock = threading.Lock()
         self.numbers = itertools.count(1)
         self.control, theirs = _socket_pair()
-        command = _interpreter_command(f"_nursery_main({os.getpid()})", True)
+        modules = "warnings", "logging" if _loaded("logging") else "warnings"
+        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}", True)
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
@@ -5497,22 +5794,51 @@ _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
 
+def _name_or_value(func: FunctionType) -> _Reduced:
+    """A function by its name, and by value for a worker where that name has other code."""
+    try:
+        home = _pack(_Reduced(_reduce_function(func, _Space(func.__globals__, _epoch_of))))
+    except Exception:  # an annotation may refuse to be pickled: then the name has to do
+        home = []
+    named = func.__module__, _epoch_of(func.__module__), func.__qualname__, _digest_of(func)
+    return _Reduced((_find_named, (*named, [bytes(frame) for frame in home])))
+
+
+def _has_own_code(func: Any) -> bool:
+    """Whether all that a function of a module does is in its code as that module's file has it: no closure, attributes
+    or defaults with an identity, and no import hook that rewrote it (as pytest's does) and is not at work elsewhere."""
+    if type(func) is not FunctionType or func.__closure__ or func.__dict__:
+        return False
+    defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
+    loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
+    return type(loader).__name__ == "SourceFileLoader" and _PLAIN_TYPES.issuperset(map(type, defaults))
+
+
+def _version_of(value: Any) -> Any:
+    """An object that is another one when a module was loaded anew; other values stand for themselves."""
+    return value if type(value) is not ModuleType else getattr(value, "__spec__", None) or value
+
+
 def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
-    """(key, frames) of a function that workers may keep from run to run, because nothing that it names can change
-    without our notice; None for other functions, which are packed anew for each run."""
-    if type(func) is not FunctionType or func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__:
+    """(key, frames) of a function that workers may keep from run to run, because it goes by name, or nothing that it
+    names can change without our notice; None for other functions, which are packed anew for each run."""
+    named = _goes_by_name(func)
+    if named:
+        used: list[Any] = [sys.modules[func.__module__]]
+    elif type(func) is FunctionType and not (func.__closure__ or func.__defaults__ or func.__kwdefaults__ or
+                                             func.__dict__ or _sets_globals(func.__code__)):
+        used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
+    else:
         return None
-    if _sets_globals(func.__code__):
-        return None
-    space = func.__globals__
-    made_of = [func.__code__, *(space.get(names[0]) for names in _names_used(func.__code__))]
+    made_of = [getattr(func, "__code__", None), *map(_version_of, used)]
     with _table_lock:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
         return known[1:]
-    if not all(isinstance(value, _FIXED_TYPES) for value in made_of[1:]):
+    if not all(isinstance(value, _FIXED_TYPES) for value in used):
         return None
-    packed = -_next_number(), _pack_or_explain(func, "the function")
+    sent = _name_or_value(func) if named and _has_own_code(func) else func
+    packed = -_next_number(), _pack_or_explain(sent, "the function")
     with _table_lock:
         _lasting[func] = made_of, *packed
     return packed
@@ -5613,11 +5939,55 @@ def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None
     return (None, _restore_error(value)) if bad else (value, None)
 
 
+def _write_here(stream: Any, text: str) -> None:
+    try:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (AttributeError, OSError, ValueError):  # closed or missing: work goes on
+        pass
+
+
+def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
+    import warnings
+
+    message = _unpack(frames) if frames else UserWarning(text)
+    warnings.showwarning(message, type(message), filename, lineno)
+
+
+def _log_here(*frames: bytes) -> None:
+    import logging
+
+    done, state = _unpack(frames)
+    record = logging.makeLogRecord(state)
+    logger = logging.getLogger(record.name)
+    if not done:
+        return logger.handle(record)
+    for each in _chain_of(logger):
+        for handler in each.handlers if each.name not in done else ():
+            if record.levelno >= handler.level:
+                handler.handle(record)
+
+
+def _say_here(said: list[tuple[int, list[Any]]]) -> None:
+    """Say what a worker's tasks said: to the streams, the warnings' hook and the log handlers of the moment."""
+    for how, contents in said:
+        if how in (_OUT, _ERR):
+            _write_here(sys.stdout if how == _OUT else sys.stderr, b"".join(contents).decode("utf-8", "replace"))
+            continue
+        for content in contents:
+            try:
+                (_warn_here if how == _WARNING else _log_here)(*content)
+            except Exception as error:  # a hook or a handler of the user fails: that must not end the run
+                _say(f"what a task warned of or logged could not be shown: {type(error).__name__}: {error}")
+
+
 class _Worker:
     """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
     def __init__(self, kind: _WorkerKind) -> None:
         self.job: Job | None = None
+        self.served = 0  # how many tasks it was given
         self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
         self.lasting: set[int] = set()  # keys of those it has for good
         ours, theirs = _socket_pair()
@@ -5630,14 +6000,16 @@ class _Worker:
             theirs.close()
             os.close(page_fd)
         self.world = _world()
+        settings = _portable(self.world), kind.idle_s, kind.cores, dict(kind.limits), kind.initializer
         try:
-            self.channel.send(_pack((self.world, kind.idle_s, kind.cores, dict(kind.limits), kind.initializer)))
+            self.channel.send(_pack(settings))
         except OSError:  # it has died: whoever gives it a job will notice
             pass
 
     def begin(self, job: Job) -> None:
         self.job = job
         job.tries += 1
+        self.served += len(job.tasks)
         self.channel.send(self.message(job))
 
     def message(self, job: Job) -> list[Any]:
@@ -5649,7 +6021,7 @@ class _Worker:
         over = [context for context in self.known if context.over]
         for gone in over:
             del self.known[gone]
-        world = context.world if context.world != self.world else None
+        world = _portable(context.world) if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
         head = marshal.dumps((job.number, context.number, job.keep_going, [gone.number for gone in over], sizes, world,
@@ -5670,7 +6042,8 @@ class _Worker:
     def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
         """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
         frames = self.channel.receive()
-        kind, seconds, described, layout = marshal.loads(frames[0])
+        kind, seconds, described, layout, said = marshal.loads(frames[0])
+        _say_here(said)
         errors = {offset: _restore_error(text) for offset, text in described.items()}
         if layout is None and len(frames) > 1:
             try:
@@ -5678,7 +6051,8 @@ class _Worker:
             except Exception:  # a value's unpickling may raise anything: ask for them one by one
                 self.channel.send([_AGAIN])
                 frames = self.channel.receive()
-                layout = marshal.loads(frames[0])[3]
+                layout, said = marshal.loads(frames[0])[3:]
+                _say_here(said)
         values = []
         at = 1
         for offset, (bad, count) in enumerate(layout or ()):
@@ -5736,10 +6110,10 @@ def _forget_workers() -> None:
     """In a forked child: the workers belong to the parent, and a lock may be held by a thread that is not here."""
     global _shelf_lock, _starters_lock, _token_lock, _table_lock
     _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.Lock() for _ in range(4))
-    _shelf.clear()
-    _starters.clear()
     for sock in list(_sockets):
         sock.close()
+    _shelf.clear()
+    _starters.clear()
 
 
 _exiting = False  # whether the interpreter has begun to end. Set once
@@ -5806,7 +6180,7 @@ class _Crew:
 
     refilled = False  # whether tasks must be packed as soon as they are taken: see _Context.watch
     round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
-    most_tasks = 4096  # in one batch: beyond it nothing is gained, and the first results come later
+    most_tasks = sys.maxsize  # in one batch
     more = 0  # jobs that may be out beyond the run's window, because the engine takes them
 
     def map_big(self, mapping: _Mapping) -> None:
@@ -5831,10 +6205,11 @@ class _Crew:
 class _ProcessCrew(_Crew):
     """Worker processes, leased from the shelf as they are needed."""
 
-    def __init__(self, size: int, kind: _WorkerKind) -> None:
+    def __init__(self, size: int, kind: _WorkerKind, most: int) -> None:
         import select
 
         self.size = size
+        self.most = most  # tasks in a worker's life
         self.kind = kind
         self.context = _Context()
         self.queue: deque[Job] = deque()
@@ -5863,7 +6238,10 @@ class _ProcessCrew(_Crew):
             self.queue.append(job)
 
     def hand(self, worker: _Worker, job: Job) -> None:
-        """Give a free worker a job."""
+        """Give a free worker a job; one that has had its share of tasks is replaced."""
+        while worker.served + len(job.tasks) > self.most:
+            worker.close()
+            worker = _lease(self.kind)
         self.busy[worker.fd] = worker
         self.ready.register(worker.fd, self.readable)
         try:
@@ -5925,10 +6303,10 @@ class _ProcessCrew(_Crew):
             if len(job.tasks) == 1:
                 job.outcome.fail(errors[0])
             job.outcome.alone = True
-        elif job.expired:
-            job.outcome.fail(self.late(job))
-        else:
+        elif not job.expired:
             job.outcome.add(values, errors, seconds)
+        elif kind != _PART and not job.outcome.values:
+            job.outcome.fail(self.late(job))
         if kind != _PART:
             self.finish(worker, job)
 
@@ -6000,7 +6378,9 @@ class _ProcessCrew(_Crew):
             for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
                 worker, job = self.busy[fd], self.busy[fd].job
                 try:
-                    over = worker.hear()[0] != _PART or worker.channel.rest and worker.hear()[0] != _PART
+                    over = worker.hear()[0] != _PART
+                    while worker.channel.rest and not over:
+                        over = worker.hear()[0] != _PART
                 except (EOFError, OSError):
                     self.drop(worker)
                     continue
@@ -6015,6 +6395,7 @@ class _Deputy(_Crew):
         from queue import SimpleQueue
 
         self.crew = crew
+        self.most = crew.most
         self.inbox: Any = SimpleQueue()  # jobs for the crew; None: the run is over
         self.done: Any = SimpleQueue()
         self.hungry = False
@@ -6531,7 +6912,8 @@ def _limits_of(threads: int) -> tuple[tuple[str, str], ...]:
 
 class _Processes(_Backend):
     limits_threads = True
-    options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads"})
+    options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads",
+                         "maxtasksperchild"})
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         cores = max(1, (_cores or cpu_count()) // n_jobs)
@@ -6540,12 +6922,15 @@ class _Processes(_Backend):
         start = options.get("start_method") or ("nursery" if HAS_FORK else "spawn")
         if start not in ("nursery", "spawn"):
             raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
+        most = options.get("maxtasksperchild")
+        if most is not None and not (isinstance(most, int) and most > 0):
+            raise ValueError(f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
         packed = b""
         if options.get("initializer") is not None:
             settings = options["initializer"], tuple(options.get("initargs") or ())
             packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
         kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, _limits_of(threads), packed)
-        crew = _ProcessCrew(n_jobs, kind)
+        crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
         return _Deputy(crew) if deputy else crew
 
 
@@ -6568,7 +6953,9 @@ class _Multiprocessing(_Processes):
 
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(context)
-        executor = ProcessPoolExecutor(n_jobs, context, options.get("initializer"), options.get("initargs") or ())
+        most = options.get("maxtasksperchild")
+        executor = ProcessPoolExecutor(n_jobs, context, options.get("initializer"), options.get("initargs") or (),
+                                       **({"max_tasks_per_child": most} if most else {}))
         return _ExecutorCrew(executor, n_jobs, owned=True)
 
 
@@ -6981,6 +7368,7 @@ class parallel_backend(parallel_config):
 #     all of a run              | the caller's thread  | the caller's thread
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
+_MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
@@ -7079,6 +7467,7 @@ class _Run:
         self.home = os.getpid()
         self.window = _window(parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
+        self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
         self.out: set[Job] = set()
         self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
@@ -7204,7 +7593,7 @@ class _Run:
         ideal = int(max(min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10)), 2 * round_trip) * rate)
         self.least = int(round_trip * rate)
         growth = _GROW * count if ideal > self.size and not round_trip else ideal
-        self.size = max(1, min(ideal, growth, self.crew.most_tasks))
+        self.size = max(1, min(ideal, growth, _MOST_TASKS, self.crew.most_tasks))
 
     def take(self, first: int, values: list[Any], errors: dict[int, BaseException]) -> None:
         """Keep the results of tasks that are done."""
@@ -7459,7 +7848,18 @@ class Parallel:
         left out.
     **backend_options
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
-        `inner_max_num_threads`, `start_method` ("nursery" or "spawn").
+        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that),
+        `start_method` ("nursery" or "spawn").
+
+    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and log
+    levels of the moment of the call. What they print to `sys.stdout` and `sys.stderr`, warn of and log comes back in
+    order to the caller's streams, `warnings.showwarning` and log handlers, within some 20 ms, or at once when they
+    flush. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
+    is to be shown once is shown once a call and worker. Handlers that an initializer or a module sets up in the worker
+    have a record first, then the caller's handlers of the other loggers. Each worker has random states of its own,
+    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels as it is.
+    A module that was reloaded, or a function that was redefined, is the new one in the workers too. Modules that the
+    functions of a call do not name (a helper's helper) stay as they are there until `shutdown_workers()`.
 
     Raises
     ------

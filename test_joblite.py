@@ -39,6 +39,7 @@ import inspect
 import io
 import json
 import itertools
+import logging
 import lzma
 import math
 import multiprocessing
@@ -3217,6 +3218,32 @@ def all_gone(pids):
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+@contextlib.contextmanager
+def listening(name, handler):
+    """A handler on a logger while the block runs."""
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A function that writes a module of this text and imports it, or loads it anew."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"module_{tmp_path.name}"
+
+    def write(text):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        importlib.invalidate_caches()
+        return importlib.reload(sys.modules[name]) if name in sys.modules else importlib.import_module(name)
+
+    yield write
+    sys.modules.pop(name, None)
+
+
 class TestSection6Pools:
     DEATHS = {
         "SIGKILL": (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
@@ -3411,13 +3438,245 @@ class TestSection6Pools:
         gone.rmdir()
         assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
-    def test_random_numbers_differ_between_workers(self):
-        def draw():
-            import random
-            return os.getpid(), random.random()
+    DRAWS = {
+        "random": lambda: random.random(),
+        "random.random": random.random,
+        "random.uniform": functools.partial(random.uniform, 0, 1),
+        "numpy.random": lambda: float(np.random.rand()),
+        "np.random.rand": np.random.rand,
+        "numpy loaded by the task": lambda: __import__("numpy").random.random_sample(),
+    }
 
-        drawn = Parallel(n_jobs=2, batch_size=1)(delayed(draw)() for _ in range(20))
-        assert len(set(drawn)) == 20
+    @pytest.mark.parametrize("name", DRAWS)
+    def test_random_numbers_differ_between_workers(self, name, processes):
+        """No worker inherits a state, neither of its siblings nor of the caller; the caller keeps its own."""
+        random.seed(1)
+        np.random.seed(1)
+        here = [random.random(), np.random.rand()]
+        random.seed(1)
+        np.random.seed(1)
+        drawn = Parallel(**processes, batch_size=1)(delayed(self.DRAWS[name])() for _ in range(20))
+        assert len({*drawn, *here}) == 22
+        assert [random.random(), np.random.rand()] == here, "the caller's state is untouched"
+
+    def test_maxtasksperchild_replaces_workers(self, processes):
+        for most, options in ((1, {}), (3, {"batch_size": 7}), (4, {"return_as": "generator"})):
+            call = Parallel(**processes, maxtasksperchild=most, **options)
+            pids = list(call(delayed(lambda i: (i, os.getpid()))(i) for i in range(10)))
+            assert [i for i, _ in pids] == list(range(10))
+            assert max(collections.Counter(pid for _, pid in pids).values()) <= most
+        with pytest.raises(ValueError, match="maxtasksperchild: expected None or a whole number above 0, got 0"):
+            Parallel(**processes, maxtasksperchild=0)([delayed(square)(1)])
+
+    def test_what_tasks_print_comes_back_in_order(self, processes, capsys):
+        def talk(i):
+            print("begin", i)
+            sys.stdout.buffer.write(b"raw ")
+            print(i, file=sys.stderr)
+            print("end", i, "\N{SNOWMAN}")
+
+        for _ in range(2):  # cold and warm
+            Parallel(**processes, batch_size=2)(delayed(talk)(i) for i in range(6))
+            out, err = capsys.readouterr()
+            assert sorted(out.splitlines()) == sorted(
+                line for i in range(6) for line in (f"begin {i}", f"raw end {i} \N{SNOWMAN}"))
+            assert "begin 0\nraw end 0 \N{SNOWMAN}\nbegin 1\n" in out
+            assert sorted(err.splitlines()) == list("012345")
+
+    def test_prints_warnings_and_records_keep_their_order(self, processes, capsys):
+        def talk():
+            print("print", file=sys.stderr)
+            warnings.warn("warning", FutureWarning, stacklevel=1)
+            logging.getLogger("joblite.test").warning("rec%s", "ord")
+            threading.Thread(target=print, args=("thread",), kwargs={"file": sys.stderr}).run()
+
+        handler = logging.StreamHandler(sys.stderr)
+        with listening("joblite.test", handler), warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_: sys.stderr.write(f"{message}\n")
+            Parallel(**processes)([delayed(talk)()])
+        assert capsys.readouterr().err == "print\nwarning\nrecord\nthread\n"
+
+    @pytest.mark.parametrize("flush", [False, True])
+    def test_long_task_is_heard_before_its_end(self, flush, processes, tmp_path, monkeypatch):
+        class Ear(io.StringIO):
+            def write(self, text):
+                (tmp_path / text.strip()).touch()
+
+        def talk():
+            print("heard", end="" if flush else "\n", flush=flush)
+            wait_for_file(tmp_path / "heard")
+
+        monkeypatch.setattr(sys, "stdout", Ear())
+        assert Parallel(**processes)([delayed(talk)()] * 2) == [None] * 2
+        assert len(list(Parallel(**processes, return_as="generator")([delayed(talk)()] * 2))) == 2
+
+    def test_last_words_of_a_worker_are_heard(self, processes, capsys):
+        def die():
+            print("last words", flush=True)
+            os._exit(1)
+
+        with pytest.raises(joblite.TerminatedWorkerError):
+            Parallel(**processes)([delayed(die)()])
+        assert capsys.readouterr().out == "last words\n"
+
+    def test_silent_tasks_cost_no_thread(self, processes):
+        count = delayed(lambda: threading.active_count())
+        assert Parallel(**processes)([count()] * 4) == [1] * 4
+
+    def test_what_a_thread_says_between_two_calls_is_heard_with_the_next(self):
+        done = run_script("""
+            import threading
+            from joblite import Parallel, delayed
+            def start():
+                import builtins
+                builtins.go, builtins.said = threading.Event(), threading.Event()
+                def late():
+                    go.wait()
+                    for _ in range(100_000): pass
+                    print("late")
+                    said.set()
+                threading.Thread(target=late, daemon=True).start()
+            Parallel(2)([delayed(start)()])
+            Parallel(2)([delayed(lambda: go.set())()])
+            Parallel(2)([delayed(lambda: said.wait(60))()])
+            print("end")
+            """)
+        assert done.stdout == "late\nend\n"
+
+    @posix
+    def test_forked_child_of_a_task_does_not_disturb(self, processes, capfd):
+        def fork():
+            print("before")
+            if os.fork() == 0:
+                print("child", flush=True)
+                warnings.warn("child warns", stacklevel=1)
+                logging.getLogger("joblite.test").error("child logs")
+                os._exit(0)
+            os.wait()
+            print("after")
+            return 1
+
+        assert Parallel(**processes)([delayed(fork)()] * 2) == [1, 1]
+        out, err = capfd.readouterr()
+        assert sorted(out.split()) == ["after"] * 2 + ["before"] * 2 + ["child"] * 2
+        assert err.count("UserWarning: child warns") == 2 and err.count("child logs") == 2
+
+    def test_nested_calls_are_heard_by_the_outermost_caller(self, processes, capsys, caplog):
+        def inner(i):
+            print("inner", i)
+            logging.getLogger("joblite.test").warning("logged %d", i)
+
+        def outer(backend):
+            Parallel(2, backend=backend)(delayed(inner)(i) for i in range(2))
+
+        for backend in ("threading", "loky"):
+            Parallel(**processes)([delayed(outer)(backend)])
+            assert sorted(capsys.readouterr().out.splitlines()) == ["inner 0", "inner 1"]
+        assert sorted(record.getMessage() for record in caplog.records) == ["logged 0"] * 2 + ["logged 1"] * 2
+
+    @pytest.mark.parametrize("stream", [None, "closed", "ascii"])
+    def test_printing_tasks_work_whatever_stdout_is(self, stream, monkeypatch):
+        ascii = io.TextIOWrapper(io.BytesIO(), "ascii")
+        if stream == "closed":
+            ascii.close()
+        monkeypatch.setattr(sys, "stdout", stream and ascii)
+        assert Parallel(2)([delayed(print)("\N{SNOWMAN}")] * 2) == [None] * 2
+        assert stream != "ascii" or ascii.buffer.getvalue() == b"\\u2603\n" * 2
+
+    def test_warnings_come_back_as_themselves(self, processes):
+        class Mine(UserWarning):
+            pass
+
+        def warn(i):
+            warnings.warn(Mine(f"warning {i}"), stacklevel=1)
+            warnings.warn("repeated", UserWarning, stacklevel=1)
+
+        for _ in range(2):  # a warm worker shows again what a cold one shows
+            with pytest.warns(Mine, match="warning 3") as seen:
+                warnings.resetwarnings()
+                warnings.simplefilter("default")
+                Parallel(**processes)(delayed(warn)(i) for i in range(4))
+            assert sorted(str(each.message) for each in seen if each.category is Mine) == [
+                f"warning {i}" for i in range(4)]
+            assert 1 <= sum(each.category is UserWarning for each in seen) <= 2, "once a worker"
+            assert {each.filename for each in seen} == {__file__} and all(each.lineno > 1 for each in seen)
+
+    def test_warning_filters_follow_the_caller(self, processes):
+        class Mine(UserWarning):
+            pass
+
+        def warn(text):
+            warnings.warn(text, Mine, stacklevel=1)
+
+        call = Parallel(**processes)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            call([delayed(warn)("text 1")])
+            warnings.filterwarnings("ignore", message="TEXT [12]", category=Mine)
+            call([delayed(warn)("text 2")])
+            assert [str(each.message) for each in seen] == ["text 1"]
+            warnings.filterwarnings("error", category=Mine, module="test_joblite")
+            with pytest.raises(Mine, match="text 3"):
+                call([delayed(warn)("text 3")])
+
+    def test_error_filters_do_not_hit_imports_in_workers(self, processes, module):
+        with pytest.warns(UserWarning, match="old"):
+            found = module("import warnings\nwarnings.warn('old')\ndef one(): return 1\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert Parallel(**processes)([delayed(found.one)()] * 4) == [1] * 4
+
+    def test_log_records_reach_the_callers_handlers(self, processes, caplog):
+        def fail():
+            try:
+                1 / 0
+            except ZeroDivisionError:
+                logging.getLogger("joblite.test").exception("failed: %s", threading.Lock(), extra={"lock": [
+                    threading.Lock()], "number": 3})
+
+        Parallel(**processes)([delayed(fail)()])
+        record, = caplog.records
+        assert (record.name, record.levelname, record.number, record.funcName) == ("joblite.test", "ERROR", 3, "fail")
+        assert "failed: <unlocked" in record.getMessage() and "lock object" in record.lock
+        assert "ZeroDivisionError" in caplog.text and record.process != os.getpid()
+
+    def test_log_levels_follow_the_caller(self, processes, caplog):
+        def say(text):
+            logging.getLogger("joblite.test").info(text)
+
+        call, logger = Parallel(**processes, batch_size=1), logging.getLogger("joblite")
+        for text, level, disabled in (("1", 0, 0), ("2", logging.INFO, 0), ("3", logging.INFO, logging.INFO),
+                                      ("4", logging.DEBUG, 0), ("5", 0, 0)):
+            logger.setLevel(level)
+            logging.disable(disabled)
+            call([delayed(say)(text)] * 3)
+        logging.disable(0)
+        assert "".join(record.getMessage() for record in caplog.records) == "222444"
+
+    def test_records_are_shown_once(self, processes, module, capsys):
+        """A module that gives its logger a handler as it is imported does so in each worker too."""
+        found, heard = module("""
+            import logging
+            logger = logging.getLogger(__name__)
+            logger.addHandler(logging.StreamHandler())
+            logger.addHandler(logging.NullHandler())
+            def say(): logger.warning("once")
+            """), []
+        root = logging.Handler()
+        root.emit = heard.append
+        with listening(None, root):
+            Parallel(**processes)([delayed(found.say)()])
+        assert capsys.readouterr().err == "once\n" and len(heard) == 1
+
+    def test_initializer_may_set_up_logging(self, processes, capsys):
+        def say():
+            logging.getLogger("joblite.test").info("told")
+
+        setting = {"initializer": functools.partial(logging.basicConfig, level="INFO", format="in worker: %(message)s")}
+        with listening("joblite.test", logging.NullHandler()):
+            Parallel(**processes, **setting)([delayed(say)()])
+        assert capsys.readouterr().err == "in worker: told\n"
 
     def test_native_threads_share_the_cores(self, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -4096,6 +4355,11 @@ class TestSection7Choosing:
 # ---- 8. Parallel ----
 
 
+def assert_it(x):
+    assert x
+    return x
+
+
 class Watched:
     """An iterator of tasks that knows how far it was asked."""
 
@@ -4279,6 +4543,49 @@ class TestSection8Parallel:
             print(Parallel(2)(delayed(f)() for _ in range(2)))
             """)
         assert done.stdout == "[1, 1]\n[2, 2]\n['redefined', 'redefined']\n"
+
+    RELOADED = {
+        "a function": lambda module: module.show,
+        "a method": lambda module: module.Box().show,
+        "a partial": lambda module: functools.partial(module.show),
+        "a lambda that uses the module": lambda module: lambda: module.show(),
+        "a closure of the module": lambda module: module.make(),
+        "an argument": lambda module: functools.partial(lambda show: show(), module.show),
+    }
+
+    @pytest.mark.parametrize("name", RELOADED)
+    def test_reloaded_modules_are_seen(self, name, processes, module):
+        text = """
+            def helper(): return {0!r}
+            def show(): return helper()
+            def make(): return lambda: helper()
+            class Box:
+                def show(self): return helper()
+            """
+        call = Parallel(**processes, batch_size=1)
+        for value in ("old", "newer", "the newest"):
+            found = module(text.format(value))
+            assert call([delayed(self.RELOADED[name](found))()] * 4) == [value] * 4
+
+    def test_redefined_functions_of_modules_are_seen(self, processes, module):
+        found = module("def show(x=1): return 'old', x")
+        call = Parallel(**processes, batch_size=1)
+        assert call([delayed(found.show)()] * 4) == [("old", 1)] * 4
+        exec("def show(x=2): return 'new', x", vars(found))
+        assert call([delayed(found.show)()] * 4) == [("new", 2)] * 4
+        found.show.__code__ = (lambda x: ("code", x)).__code__
+        assert call([delayed(found.show)()] * 4) == [("code", 2)] * 4
+        exec("def added(): return 'added'", vars(found))
+        assert call([delayed(found.added)()] * 4) == ["added"] * 4
+
+    def test_edited_file_that_was_not_reloaded_changes_nothing(self, processes, module):
+        found = module("def show(): return 'loaded'")
+        Path(found.__file__).write_text("def show(): return 'edited since'")
+        assert Parallel(**processes)([delayed(found.show)()] * 4) == ["loaded"] * 4
+
+    def test_functions_of_test_modules_go_by_name(self):
+        """An import hook that rewrites code (pytest's, here) does not make them travel by value."""
+        assert joblite._find_named.__module__ and Parallel(2)([delayed(assert_it)(1)]) == [1]
 
     def test_globals_that_tasks_change_start_anew_with_each_call(self):
         done = run_script("""
