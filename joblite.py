@@ -43,6 +43,7 @@ import itertools
 import marshal
 import operator
 import os
+import stat
 import struct
 import sys
 import threading
@@ -993,7 +994,7 @@ _CHANGED = 1  # flag
 _ALIGNMENT = 64  # of buffers in a file: a cache line, and enough for any vector instruction
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache, hides the cost of a call
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
-_BUFFER = 1 << 17  # bytes gathered before a small write or read ahead: arrays pass it by
+_BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 _WINDOW = 1 << 15  # how far back deflate looks
 
 
@@ -1305,8 +1306,7 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     """
     if not compress and not filename and not isinstance(compress, (str, tuple, list)):
         return None
-    by_name = next((name for name, codec in _CODECS.items() for extension in codec.extensions
-                    if filename.endswith(extension)), None)
+    by_name = next((name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None)
     if isinstance(compress, str):
         method, level = compress, 3
     elif isinstance(compress, (tuple, list)):
@@ -1484,55 +1484,58 @@ def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None 
         _write_all(file, chunk)
 
 
-def _in_place(path: str) -> bool:
-    """Whether a path must be written in place: a device or pipe, or a file in a folder where no other can be made."""
+def _mode_of(path: str) -> int:
+    """What the system keeps about the kind and the rights of a path; 0 if there is nothing."""
     try:
-        mode = os.stat(path).st_mode
+        return os.lstat(path).st_mode
     except FileNotFoundError:
-        return False
-    if mode & 0o170000 != 0o100000:  # not a regular file
-        return True
-    return os.access(path, os.W_OK) and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK)
+        return 0
 
 
 class _atomic_file:
     """A file to write to that takes the place of `path` when the block ends well, and is gone when it does not.
 
-    The file is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has `mode`,
-    or what the umask allows. Links are followed. What cannot be replaced (`_in_place`) is written directly.
+    The file is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has what the
+    umask allows. Links are followed. What cannot be replaced (a device, a pipe, a file in a folder that takes no other)
+    is written directly.
     """
 
-    def __init__(self, path: str, mode: int | None = None) -> None:
-        self.path = os.path.realpath(path) if os.path.islink(path) else path
-        self.mode = mode
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.temporary = ""  # while there is one to put into place or remove
 
     def __enter__(self) -> Any:
-        if _in_place(self.path):
-            self.file = open(self.path, "wb", _BUFFER)
-            return self.file
-        self.temporary = os.path.join(os.path.dirname(self.path), f".{os.urandom(8).hex()}.part")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        self.file = open(os.open(self.temporary, flags, 0o666 if self.mode is None else self.mode), "wb", _BUFFER)
+        mode = _mode_of(self.path)
+        if stat.S_ISLNK(mode):
+            self.path = os.path.realpath(self.path)
+            mode = _mode_of(self.path)
+        self.file = open(self.open_beside(mode) if stat.S_ISREG(mode or stat.S_IFREG) else self.path, "wb", _BUFFER)
         return self.file
+
+    def open_beside(self, mode: int) -> Any:
+        """The descriptor of the file beside; the path itself where none can be made but one may be written."""
+        temporary = os.path.join(os.path.dirname(self.path), f".{os.urandom(8).hex()}.part")
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
+        try:
+            descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
+        except PermissionError:
+            if mode:
+                return self.path
+            raise
+        self.temporary = temporary
+        if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
+            os.chmod(temporary, stat.S_IMODE(mode))
+        return descriptor
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             self.file.close()
             if self.temporary and kind is None:
-                self.keep_mode()
                 os.replace(self.temporary, self.path)
                 self.temporary = ""
         finally:
             if self.temporary:
                 os.unlink(self.temporary)
-
-    def keep_mode(self) -> None:
-        """Give the new file the mode of the one that it replaces."""
-        try:
-            os.chmod(self.temporary, os.stat(self.path).st_mode & 0o7777)
-        except FileNotFoundError:
-            pass  # there is none
 
 
 def _is_path(filename: Any) -> bool:
@@ -1641,6 +1644,14 @@ def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[i
     return [*places, place]
 
 
+def _memory(nbytes: int) -> Any:
+    """Memory to read into. A big block is mapped: a bytearray would be filled with zeros twice, by the system and by it."""
+    import mmap
+
+    private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
+    return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
+
+
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
     checks = _Checks(sum(sizes))
@@ -1649,7 +1660,7 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
     buffers = []
     try:
         for number, size in enumerate(sizes):
-            buffers.append(bytearray(size))
+            buffers.append(_memory(size))
             if not places:
                 _read_exactly(file, -place % _ALIGNMENT, "padding")
                 place += -place % _ALIGNMENT + size
