@@ -503,13 +503,6 @@ def _import_name(obj: Any) -> tuple[str, str] | None:
     return (module, name) if found is obj else None
 
 
-def _code_parts(namer: Any, code: CodeType) -> tuple[Any, ...]:
-    """What a code object does: neither its name nor where it stands."""
-    return ("code", code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars,
-            code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
-            getattr(code, "co_exceptiontable", b""))
-
-
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells: list[tuple[Any, ...]] = []
@@ -523,25 +516,11 @@ def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
             {name: function.__globals__[name] for name in names})
 
 
+_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount co_posonlyargcount "
+                "co_kwonlyargcount co_exceptiontable").split()  # what it does: neither its name nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
-                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})
-
-
-def _class_parts(namer: Any, cls: type) -> tuple[Any, ...]:
-    """A class that cannot be imported: its bases and what its body defined."""
-    body = {name: value for name, value in vars(cls).items() if name not in _CLASS_NOISE}
-    return ("class", cls.__qualname__, cls.__bases__, body)
-
-
-def _set_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
-    """A set of a class of its own: pickle would list the members in any order."""
-    return ("set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))
-
-
-def _ordered_dict_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
-    """A dict whose order counts."""
-    return ("ordered dict", type(obj), list(obj.items()), obj.__dict__)
+                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})  # not what its body defined
 
 
 def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
@@ -611,12 +590,6 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
     return ("array", None if plain else kind, _dtype_parts(namer, array.dtype), array.shape, order, content, extra)
 
 
-def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array: what it holds, hidden values included, and its mask."""
-    np = sys.modules["numpy"]
-    return ("masked", type(array), array.view(np.ndarray), np.ma.getmaskarray(array), np.asarray(array.fill_value))
-
-
 def _column_parts(column: Any) -> Any:
     """The values of a pandas column or index as an array or a list, whatever holds them."""
     np, values = sys.modules["numpy"], column.array
@@ -627,17 +600,6 @@ def _column_parts(column: Any) -> Any:
     if hasattr(values, "asi8"):
         return [str(values.dtype), values.asi8]
     return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
-
-
-def _frame_parts(namer: Any, frame: Any) -> tuple[Any, ...]:
-    """A pandas frame by columns: the blocks inside do not count."""
-    columns = [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])]
-    return ("frame", type(frame), frame.columns, frame.index, columns, dict(frame.attrs))
-
-
-def _series_parts(namer: Any, series: Any) -> tuple[Any, ...]:
-    """A pandas series."""
-    return ("series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs))
 
 
 def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
@@ -658,18 +620,13 @@ def _tensor_parts(namer: Any, tensor: Any) -> tuple[Any, ...]:
     return ("tensor", type(tensor), str(tensor.dtype), tuple(tensor.shape), tensor.requires_grad, raw)
 
 
-def _storage_parts(namer: Any, storage: Any) -> tuple[Any, ...]:
-    """The memory of torch tensors: its pickle holds addresses."""
-    torch = sys.modules["torch"]
-    return ("storage", torch.tensor([], dtype=torch.uint8, device=storage.device).set_(storage))
-
-
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says how, then other values.
 _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
-    type: _class_parts,
+    type: lambda namer, cls: ("class", cls.__qualname__, cls.__bases__,
+                              {name: value for name, value in vars(cls).items() if name not in _CLASS_NOISE}),
     types.FunctionType: _function_parts,
-    types.CodeType: _code_parts,
+    types.CodeType: lambda namer, code: ("code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
     types.MethodType: lambda namer, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda namer, method: ("builtin method", method.__name__, method.__self__),
     types.ModuleType: lambda namer, module: ("module", module.__name__),
@@ -677,29 +634,30 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
     property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
-    OrderedDict: _ordered_dict_parts,
-    set: _set_parts,
-    frozenset: _set_parts,
+    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), obj.__dict__),
+    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of a class of its own: pickle lists the members in any order
+        "set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("enum", "Enum", lambda namer, member: ("enum", type(member), member.value)),
     ("numpy", "ndarray", _array_parts),
-    ("numpy.ma", "MaskedArray", _masked_parts),
+    ("numpy.ma", "MaskedArray", lambda namer, array: (  # hidden values included
+        "masked", type(array), sys.modules["numpy"].asarray(array), sys.modules["numpy"].ma.getmaskarray(array),
+        sys.modules["numpy"].asarray(array.fill_value))),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
-    ("pandas", "DataFrame", _frame_parts),
-    ("pandas", "Series", _series_parts),
+    ("pandas", "DataFrame", lambda namer, frame: (  # by columns: the blocks inside do not count
+        "frame", type(frame), frame.columns, frame.index,
+        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs))),
+    ("pandas", "Series", lambda namer, series: (
+        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs))),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
-    ("torch", "UntypedStorage", _storage_parts),
+    ("torch", "UntypedStorage", lambda namer, storage: (  # its pickle holds addresses
+        "storage", sys.modules["torch"].tensor([], dtype=sys.modules["torch"].uint8, device=storage.device).set_(storage))),
 ]
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
-
-
-def _in_order(colours: list[bytes], ordered: bool) -> list[bytes]:
-    """The colours of the parts as they are, or sorted where order does not count."""
-    return colours if ordered else sorted(colours)
 
 
 def _has_no_cycle(parts: list[list[int]]) -> bool:
@@ -774,7 +732,7 @@ class _Namer:
         if kind is set or kind is frozenset:
             _, forms, size = self.keys(obj)
             return (_MARK, kind.__name__, forms), size
-        name = self.named(obj) if isinstance(obj, _IMPORTABLE) else None
+        name = self.named(obj)
         if name:
             return self.keep(obj, name)
         forms, size = self.sequence(self.parts(obj))
@@ -820,10 +778,9 @@ class _Namer:
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
         kind = type(obj)
-        how = self.ways.get(kind)
-        if how is None:
-            how = self.ways[kind] = self.way(kind)
-        return how(self, obj)
+        if kind not in self.ways:
+            self.ways[kind] = self.way(kind)
+        return self.ways[kind](self, obj)
 
     def way(self, kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
         """How objects of a class are taken apart: as registered for it or the nearest class above it."""
@@ -838,8 +795,8 @@ class _Namer:
         return next(table[cls] for cls in kind.__mro__ if cls in table)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
-        """The form of a function or class that has a name; None for others."""
-        name = _import_name(obj)
+        """The form of a function or class that has a name; None for other objects."""
+        name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
         return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
 
     def recursive_name(self, root: Any, perhaps: bool = False) -> str:
@@ -861,8 +818,9 @@ class _Namer:
             raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         while count < (count := len(set(colours))):
-            below = [_in_order([colours[part] for part in parts], ordered) for _, ordered, parts in shapes]
-            colours = [self.new(colour + b"".join(part)).digest() for colour, part in zip(colours, below)]
+            below = [[colours[part] for part in parts] for _, _, parts in shapes]
+            colours = [self.new(colour + b"".join(part if shape[1] else sorted(part))).digest()
+                       for colour, part, shape in zip(colours, below, shapes)]
         return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
 
     def shape(self, obj: Any) -> tuple[bytes, bool, list[Any]]:
@@ -872,7 +830,7 @@ class _Namer:
             return _dumps(obj), True, []
         if kind in _SEQUENCES:
             return kind.__name__.encode(), True, list(obj)
-        name = self.named(obj) if isinstance(obj, _IMPORTABLE) else None
+        name = self.named(obj)
         if name:
             return _dumps(name), True, []
         if kind is dict or kind is set or kind is frozenset:
