@@ -255,68 +255,84 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system or a closing interpreter gives no more."""
-    started = []
-    for _ in range(count):
-        worker = threading.Thread(target=work, daemon=True)
+class _Beside:
+    """Calls of one function by threads beside the caller, who helps when many wait; the results come back in order.
+
+    For functions that let other threads run: compression, checksums, hashing of big pieces. With no threads, because
+    none were asked for or the system gives none, the caller does it all.
+    """
+
+    def __init__(self, function: Callable[..., Any], threads: int) -> None:
+        self.function, self.new_queue = function, _module("queue").SimpleQueue
+        self.jobs, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
+        self.workers: list[threading.Thread] = []
+        for _ in range(threads):
+            worker = threading.Thread(target=self.work, daemon=True)
+            try:
+                worker.start()
+            except RuntimeError:
+                break
+            self.workers.append(worker)
+
+    def work(self) -> None:
+        """What a thread does."""
+        for job in iter(self.jobs.get, None):
+            self.call(*job)
+
+    def call(self, args: tuple[Any, ...], answer: Any) -> None:
+        """Make one call; its value or error goes to a queue of its own."""
         try:
-            worker.start()
-        except RuntimeError:
-            break
-        started.append(worker)
-    return started
+            answer.put((self.function(*args), None))
+        except BaseException as error:
+            answer.put((None, error))
+
+    def add(self, *args: Any) -> None:
+        """One more call to make."""
+        self.answers.append(self.new_queue())
+        self.jobs.put((args, self.answers[-1]))
+        if not self.workers or self.jobs.qsize() > 16 + 4 * len(self.workers):  # so that few arguments are held
+            self.call(*self.jobs.get())
+
+    def next(self) -> Any:
+        """The next result."""
+        answer = self.answers.popleft()
+        while answer.empty():
+            try:
+                self.call(*self.jobs.get_nowait())
+            except _module("queue").Empty:
+                break
+        value, error = answer.get()
+        if error is not None:
+            raise error
+        return value
+
+    def stop(self) -> None:
+        """End the threads."""
+        for _ in self.workers:
+            self.jobs.put(None)
+        for worker in self.workers:
+            worker.join()
 
 
-def _answer(pair: tuple[Any, BaseException | None]) -> Any:
-    """The value of a (value, error) pair, or its error raised."""
-    if pair[1] is not None:
-        raise pair[1]
-    return pair[0]
-
-
-def _spread(function: Callable[[Any], Any], items: Iterable[Any], threads: int | None = None) -> Iterator[Any]:
+def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """The results of `function` over `items`, in order, computed on all cores by threads; few items are held at once.
-
-    For functions that let other threads run (compression, checksums, hashing of big pieces).
 
     >>> list(_spread(len, ["a", "bc"]))
     [1, 2]
     """
-    from itertools import chain, islice
-    from queue import SimpleQueue
-
     items = iter(items)
-    head = list(islice(items, 2))
-    items = chain(head, items)
-    threads = 1 if len(head) < 2 else threads or cpu_count()
-    jobs: SimpleQueue[Any] = SimpleQueue()
-
-    def work() -> None:
-        for item, answer in iter(jobs.get, None):
-            try:
-                answer.put((function(item), None))
-            except BaseException as error:
-                answer.put((None, error))
-
-    waiting: deque[Any] = deque()
-    workers = _start_threads(work, threads if threads > 1 else 0)
-    if not workers:
-        yield from map(function, items)
-        return
+    head = list(itertools.islice(items, 2))
+    threads = cpu_count() - 1 if len(head) > 1 else 0
+    beside = _Beside(function, threads)
     try:
-        for item in items:
-            waiting.append(SimpleQueue())
-            jobs.put((item, waiting[-1]))
-            if len(waiting) > 2 * threads:
-                yield _answer(waiting.popleft().get())
-        while waiting:
-            yield _answer(waiting.popleft().get())
+        for item in itertools.chain(head, items):
+            beside.add(item)
+            if len(beside.answers) > 2 * threads + 1:
+                yield beside.next()
+        while beside.answers:
+            yield beside.next()
     finally:
-        for _ in workers:
-            jobs.put(None)
-        for worker in workers:
-            worker.join()
+        beside.stop()
 
 
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
@@ -1001,79 +1017,42 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
         yield b"".join(rest)
 
 
-class _Codec:
-    """One compressed file format.
+_Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
 
-    pieces(blocks, level) gives the bytes of the file; open(file) gives a file to read the content from.
-    """
 
-    def __init__(self, prefix: bytes, extensions: str, block: int, pieces: Callable[..., Iterator[bytes]],
-                 open: Callable[[Any], Any]) -> None:
-        self.prefix, self.extensions, self.block = prefix, tuple(extensions.split()), block
-        self.pieces, self.open = pieces, open
-
-    def write(self, chunks: Iterator[Any], file: Any, level: int) -> None:
-        """Write chunks, compressed."""
-        for piece in self.pieces(_blocks(chunks, self.block), level):
+def _by_blocks(nbytes: int, pieces: Callable[..., Iterator[bytes]]) -> Callable[[Iterator[Any], Any, int], None]:
+    """The `write(chunks, file, level)` of a format: `pieces(blocks, level)` gives the bytes of the file."""
+    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
+        for piece in pieces(_blocks(chunks, nbytes), level):
             _write_all(file, piece)
 
-
-class _RegisteredCodec(_Codec):
-    """A format given to `register_compressor`: an object that wraps files."""
-
-    def __init__(self, wrapper: Any) -> None:
-        super().__init__(wrapper.prefix, wrapper.extension, _PIECE, lambda blocks, level: blocks,
-                         lambda file: wrapper.decompressor_file(file))
-        self.wrapper = wrapper
-
-    def write(self, chunks: Iterator[Any], file: Any, level: int) -> None:
-        with self.wrapper.compressor_file(file, compresslevel=level) as out:
-            for chunk in chunks:
-                _write_all(out, chunk)
+    return write
 
 
-def _deflated(blocks: Iterator[Any], level: int, check: Callable[[Any, int], int], start: int,
-              tail: Callable[[int, int], bytes]) -> Iterator[bytes]:
-    """Blocks as one deflate stream, compressed on threads; then `tail(check value, number of bytes)`.
+def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int], bytes]) -> Callable[..., Any]:
+    """The `pieces` of a format: `head`, one deflate stream made by threads, `tail(check value, number of bytes)`.
 
     Each block knows the 32 KiB before it, as in pigz (Adler), so that nothing is lost by cutting.
     """
-    import zlib
+    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+        zlib, sums = _module("zlib"), [start, 0]
 
-    sums = [start, 0]
+        def with_window() -> Iterator[tuple[Any, bytes]]:
+            window = b""
+            for block in blocks:
+                sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
+                yield block, window
+                window = bytes(block[-_WINDOW:])
 
-    def with_window() -> Iterator[tuple[Any, bytes]]:
-        window = b""
-        for block in blocks:
-            sums[:] = check(block, sums[0]), sums[1] + len(block)
-            yield block, window
-            window = bytes(block[-_WINDOW:])
+        def compress(pair: tuple[Any, bytes]) -> bytes:
+            packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
+            return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
 
-    def compress(pair: tuple[Any, bytes]) -> bytes:
-        block, window = pair
-        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *([window] if window else []))
-        return packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
+        yield head
+        yield from _spread(compress, with_window())
+        yield b"\x03\x00" + tail(*sums)  # an empty last block
 
-    yield from _spread(compress, with_window())
-    yield b"\x03\x00"  # an empty last block
-    yield tail(*sums)
-
-
-def _zlib_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """RFC 1950: two bytes, deflate, Adler-32."""
-    import zlib
-
-    yield b"\x78\x9c"
-    yield from _deflated(blocks, level, zlib.adler32, 1, lambda check, size: check.to_bytes(4, "big"))
-
-
-def _gzip_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """RFC 1952: head without name and time, deflate, CRC-32 and size."""
-    import zlib
-
-    yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-    yield from _deflated(blocks, level, zlib.crc32, 0,
-                         lambda check, size: (size % 2**32 << 32 | check).to_bytes(8, "little"))
+    return pieces
 
 
 def _optional(name: str, package: str) -> Any:
@@ -1168,33 +1147,24 @@ def _open_zstd(file: Any) -> Any:
     return io.BufferedReader(reader)
 
 
-class _Ahead:
+class _Ahead(io.RawIOBase):
     """A file that cannot go back, with the bytes that were read from it too early put in front again."""
 
     def __init__(self, file: Any, ahead: bytes) -> None:
         self.file, self.ahead = file, ahead
 
-    def read(self, nbytes: int) -> bytes:
-        """The next bytes: as many as asked for, unless the file ends."""
-        data, self.ahead = self.ahead[:nbytes], self.ahead[nbytes:]
-        while len(data) < nbytes and (more := self.file.read(nbytes - len(data))):
-            data += more
-        return data
+    def readable(self) -> bool:
+        return True
 
     def readinto(self, target: Any) -> int:
-        """Fill memory, directly where the file can."""
-        if not self.ahead and hasattr(self.file, "readinto"):
-            return self.file.readinto(target)
-        data = self.read(min(len(target), _PIECE))
-        target[:len(data)] = data
-        return len(data)
-
-    def readline(self) -> bytes:
-        """The next line, as pickles of protocol 0 need it."""
-        line = b""
-        while not line.endswith(b"\n") and (byte := self.read(1)):
-            line += byte
-        return line
+        """Fill memory, unless the file ends; never read further, for the next value may follow."""
+        done = 0
+        while done < len(target) and (data := self.ahead or self.file.read(min(len(target) - done, _PIECE))):
+            count = min(len(data), len(target) - done)
+            target[done:done + count] = data[:count]
+            self.ahead = self.ahead[count:]
+            done += count
+        return done
 
 
 def _open_zfile(file: Any) -> Any:
@@ -1204,16 +1174,19 @@ def _open_zfile(file: Any) -> Any:
 
 
 _CODECS: dict[str, _Codec] = {
-    "zlib": _Codec(b"\x78", ".z", 1 << 20, _zlib_pieces, _inflater("zlib", "decompressobj", 15)),
-    "gzip": _Codec(b"\x1f\x8b", ".gz", 1 << 20, _gzip_pieces, _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", ".bz2", 900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel"),
+    "zlib": _Codec(b"\x78", (".z",), _by_blocks(1 << 20, _deflated(  # RFC 1950
+        b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big"))), _inflater("zlib", "decompressobj", 15)),
+    "gzip": _Codec(b"\x1f\x8b", (".gz",), _by_blocks(1 << 20, _deflated(  # RFC 1952, without name and time
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0, lambda check, size: struct.pack("<II", check, size % 2**32))),
+        _inflater("zlib", "decompressobj", 31)),
+    "bz2": _Codec(b"BZ", (".bz2",), _by_blocks(900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel")),
                   _inflater("bz2", "BZ2Decompressor")),
-    "lzma": _Codec(b"\x5d\0", ".lzma", _PIECE, _lzma_pieces, _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", ".xz", 2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset"),
+    "lzma": _Codec(b"\x5d\0", (".lzma",), _by_blocks(_PIECE, _lzma_pieces), _inflater("lzma", "LZMADecompressor")),
+    "xz": _Codec(b"\xfd7zXZ", (".xz",), _by_blocks(2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset")),
                  _inflater("lzma", "LZMADecompressor")),
-    "lz4": _Codec(b"\x04\x22\x4d\x18", ".lz4", _PIECE, _in_blocks("lz4.frame", "lz4", "compression_level"),
-                  _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", ".zst", _PIECE, _in_blocks(*_ZSTD, "level"), _open_zstd),
+    "lz4": _Codec(b"\x04\x22\x4d\x18", (".lz4",), _by_blocks(_PIECE, _in_blocks(
+        "lz4.frame", "lz4", "compression_level")), _inflater("lz4.frame", "LZ4FrameDecompressor")),
+    "zstd": _Codec(b"\x28\xb5\x2f\xfd", (".zst",), _by_blocks(_PIECE, _in_blocks(*_ZSTD, "level")), _open_zstd),
 }
 
 
@@ -1253,7 +1226,14 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
                          f"{compressor!r} has no {', '.join(missing)}")
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
-    _CODECS[compressor_name] = _RegisteredCodec(compressor)
+
+    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
+        with compressor.compressor_file(file, compresslevel=level) as out:
+            for chunk in chunks:
+                _write_all(out, chunk)
+
+    extensions = (compressor.extension,) if compressor.extension else ()
+    _CODECS[compressor_name] = _Codec(compressor.prefix, extensions, write, compressor.decompressor_file)
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
@@ -1262,7 +1242,7 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     >>> _parse_compress(True), _parse_compress(0, "a.bz2"), _parse_compress(("xz", 6)), _parse_compress(False)
     (('zlib', 3), ('bz2', 3), ('xz', 6), None)
     """
-    if not compress and not filename and not isinstance(compress, (str, tuple, list)):
+    if compress == 0 and not filename:
         return None
     by_name = next((name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None)
     if isinstance(compress, str):
@@ -1285,60 +1265,16 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
-class _Checks:
-    """The CRC-32 of many pieces; of big ones, computed by threads beside the reading or writing of them."""
+def _check(piece: Any, disk: Any = None) -> int:
+    """The checksum of a piece; with disk = (descriptor, offset) it is read from there first."""
+    if disk:
+        os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the checksum tells
+    return _crc32(piece)
 
-    def __init__(self, nbytes: int) -> None:
-        self.crcs: dict[int, int] = {}
-        self.count = 0
-        self.workers: list[threading.Thread] = []
-        if nbytes >= _PARALLEL:
-            self.jobs = _module("queue").SimpleQueue()
-            self.workers = _start_threads(self.work, min(3, cpu_count() - 1))
 
-    def work(self) -> None:
-        """What a thread does: one piece after the other until told to stop."""
-        for job in iter(self.jobs.get, None):
-            self.compute(*job)
-
-    def compute(self, number: int, piece: Any, disk: Any) -> None:
-        """The checksum of a piece; with disk = (descriptor, offset) it is read from there first."""
-        if disk:
-            os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the checksum tells
-        self.crcs[number] = _crc32(piece)
-
-    def add(self, piece: Any, disk: Any = None) -> None:
-        """Take one more piece; with many waiting, work on one here, so that few are held."""
-        if not self.workers:
-            self.compute(self.count, piece, disk)
-        else:
-            self.jobs.put((self.count, piece, disk))
-            if self.jobs.qsize() > 16:
-                self.help()
-        self.count += 1
-
-    def help(self) -> bool:
-        """Compute one waiting piece here; False if there is none."""
-        try:
-            self.compute(*self.jobs.get_nowait())
-        except _module("queue").Empty:
-            return False
-        return True
-
-    def results(self) -> list[int]:
-        """All checksums, in order of the pieces."""
-        while self.workers and self.help():
-            pass
-        self.stop()
-        return [self.crcs[number] for number in range(self.count)]
-
-    def stop(self) -> None:
-        """End the threads."""
-        for _ in self.workers:
-            self.jobs.put(None)
-        for worker in self.workers:
-            worker.join()
-        self.workers = []
+def _checks_of(nbytes: int) -> _Beside:
+    """The checksums of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
+    return _Beside(_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0)
 
 
 class _Sink(list):  # type: ignore[type-arg]
@@ -1409,7 +1345,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     if not buffers:
         return
     place = start + len(head) + nbytes
-    checks = _Checks(sum(buffer.nbytes for buffer in buffers))
+    checks = _checks_of(sum(buffer.nbytes for buffer in buffers))
     try:
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
@@ -1417,7 +1353,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
                 checks.add(piece)
                 yield piece
             place += -place % _ALIGNMENT + buffer.nbytes
-        yield struct.pack(f"<{checks.count}I", *checks.results())
+        yield b"".join([checks.next().to_bytes(4, "little") for _ in range(len(checks.answers))])
     finally:
         checks.stop()
 
@@ -1554,30 +1490,25 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_exactly(file: Any, nbytes: int, what: str) -> bytes:
-    """The next bytes of a file that may give fewer than asked for."""
-    data = file.read(nbytes)
-    while data is not None and len(data) < nbytes:
-        more = file.read(nbytes - len(data))
-        if not more:
-            raise _Damaged(f"it is cut short: {len(data)} of {nbytes} bytes of its {what} are there")
-        data += more
-    return data
-
-
-def _read_into(file: Any, target: memoryview) -> None:
-    """Fill memory from a file, without a copy where the file can."""
-    readinto = getattr(file, "readinto", None)
-    while len(target):
+def _read_into(file: Any, target: Any, what: str) -> Any:
+    """Fill memory from a file, without a copy where the file can: that memory."""
+    readinto, rest = getattr(file, "readinto", None), memoryview(target)
+    while len(rest):
         if readinto:
-            count = readinto(target)
+            count = readinto(rest)
         else:
-            data = file.read(min(len(target), _PIECE))
+            data = file.read(min(len(rest), _PIECE))
             count = len(data)
-            target[:count] = data
+            rest[:count] = data
         if not count:
-            raise _Damaged(f"it is cut short: the last {len(target)} bytes or more of an array are missing")
-        target = target[count:]
+            raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of its {what} are missing")
+        rest = rest[count:]
+    return target
+
+
+def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
+    """The next bytes of a file."""
+    return _read_into(file, bytearray(nbytes), what)
 
 
 def _is_on_disk(file: Any) -> bool:
@@ -1612,7 +1543,7 @@ def _memory(nbytes: int) -> Any:
 
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
-    checks = _Checks(sum(sizes))
+    checks = _checks_of(sum(sizes))
     by_threads = checks.workers and _is_on_disk(file) and hasattr(os, "preadv")
     places = _places(file, sizes, place, shift) if by_threads else []
     buffers = []
@@ -1625,12 +1556,12 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
             for start in range(0, size, _PIECE):
                 piece = memoryview(buffers[-1])[start:start + _PIECE]
                 if not places:
-                    _read_into(file, piece)
+                    _read_into(file, piece, "arrays")
                 checks.add(piece, (file.fileno(), places[number] + start) if places else None)
         if places:
             file.seek(places[-1])
-        crcs = struct.unpack(f"<{checks.count}I", _read_exactly(file, 4 * checks.count, "checksums"))
-        if list(crcs) != checks.results() and checked:
+        found = b"".join([checks.next().to_bytes(4, "little") for _ in range(len(checks.answers))])
+        if _read_exactly(file, len(found), "checksums") != found and checked:
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     finally:
         checks.stop()
@@ -1816,7 +1747,7 @@ def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper:
         return array
     array = np.empty(shape, dtype, order)
     if array.nbytes:
-        _read_into(file, memoryview((array.T if order == "F" else array).reshape(-1).view("u1")))
+        _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"), "arrays")
     return array
 
 
@@ -1973,7 +1904,7 @@ def _peek(file: Any) -> tuple[Any, bytes]:
         file.seek(place)
         return file, head
     except (OSError, AttributeError):  # it cannot go back
-        head = _Ahead(file, b"").read(8)
+        head = _Ahead(file, b"").read(8) or b""
         return _Ahead(file, head), head
 
 
