@@ -249,7 +249,7 @@ def _sets_globals(code: CodeType) -> bool:
 
 @lru_cache
 def _module(name: str) -> Any:
-    """A module of the standard library, imported at first use; in a hot path quicker than an import statement."""
+    """A module, imported at first use; in a hot path quicker than an import statement."""
     import importlib
 
     return importlib.import_module(name)
@@ -559,11 +559,12 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of an array in C order (Fortran order if it is laid out so), in pieces, never copied as a whole."""
-    if array.flags.c_contiguous or array.flags.f_contiguous:
-        flat = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
-        for start in range(0, len(flat), nbytes):
-            yield flat[start:start + nbytes]
+    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, never as a copy."""
+    whole = array if isinstance(array, memoryview) else None
+    if whole is None and (array.flags.c_contiguous or array.flags.f_contiguous):
+        whole = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
+    if whole is not None:
+        yield from (whole[start:start + nbytes] for start in range(0, len(whole), nbytes))
         return
     size, flat = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
@@ -676,17 +677,6 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
-def _has_no_cycle(parts: list[list[int]]) -> bool:
-    """Whether no value is, by any way, a part of itself, given the numbers of each one's parts."""
-    from graphlib import CycleError, TopologicalSorter
-
-    try:
-        TopologicalSorter(dict(enumerate(parts))).prepare()
-    except CycleError:
-        return False
-    return True
-
-
 class _Namer:
     """One call of `hash`: the settings, and the digests of the parts met so far.
 
@@ -744,7 +734,9 @@ class _Namer:
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind is dict:
-            return self.mapping(obj)
+            keys, forms, size = self.keys(obj)
+            values, count = self.sequence(list(map(obj.__getitem__, keys)))
+            return (_MARK, "dict", forms, values), size + count
         if kind is set or kind is frozenset:
             _, forms, size = self.keys(obj)
             return (_MARK, kind.__name__, forms), size
@@ -770,12 +762,6 @@ class _Namer:
             size += count
         return type(items)(forms), size
 
-    def mapping(self, obj: dict[Any, Any]) -> tuple[Any, int]:
-        """The form of a dict: its keys in an order that depends on them alone, then the values."""
-        keys, key_forms, size = self.keys(obj)
-        values, count = self.sequence(list(map(obj.__getitem__, keys)))
-        return (_MARK, "dict", key_forms, values), size + count
-
     def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
         """The members of a set or keys of a dict in an order that depends on them alone; their forms; the size."""
         kinds = set(map(type, obj))
@@ -800,14 +786,10 @@ class _Namer:
 
     def way(self, kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
         """How objects of a class are taken apart: as registered for it or the nearest class above it."""
-        table = dict(_PARTS)
-        for module, name, parts in _PACKAGE_PARTS:
-            cls = getattr(_loaded(module), name, None)
-            if cls is not None:
-                table[cls] = parts
-        for cls in kind.__mro__:
-            if cls in _HASHERS:
-                return lambda namer, obj: ("hasher", type(obj), _HASHERS[cls](obj))
+        hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
+        if hasher:
+            return lambda namer, obj: ("hasher", type(obj), hasher(obj))
+        table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
         return next(table[cls] for cls in kind.__mro__ if cls in table)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
@@ -830,8 +812,15 @@ class _Namer:
                 if number.setdefault(id(part), len(todo)) == len(todo):
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
-        if perhaps and _has_no_cycle([parts for _, _, parts in shapes]):
-            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
+        if perhaps:
+            from graphlib import CycleError, TopologicalSorter
+
+            try:
+                TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
+            except CycleError:
+                pass  # it does hold itself
+            else:
+                raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         while count < (count := len(set(colours))):
             below = [[colours[part] for part in parts] for _, _, parts in shapes]
@@ -970,6 +959,7 @@ _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cac
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 _WINDOW = 1 << 15  # how far back deflate looks
+_PATH = (str, bytes, os.PathLike)
 
 
 class UntrustedObjectError(ValueError):
@@ -1002,19 +992,15 @@ def _write_all(file: Any, chunk: Any) -> None:
 
 def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
-    rest: list[Any] = []
-    have = 0
-    for chunk in chunks:
-        chunk = memoryview(chunk)
-        while have + len(chunk) >= nbytes:
-            cut = nbytes - have
-            yield b"".join([*rest, chunk[:cut]]) if rest else chunk[:cut]
-            chunk, rest, have = chunk[cut:], [], 0
-        if len(chunk):
-            rest.append(bytes(chunk))
-            have += len(chunk)
+    rest = bytearray()
+    for chunk in map(memoryview, chunks):
+        while len(rest) + len(chunk) >= nbytes:
+            cut = nbytes - len(rest)
+            yield rest + chunk[:cut] if rest else chunk[:cut]
+            chunk, rest = chunk[cut:], bytearray()
+        rest += chunk
     if rest:
-        yield b"".join(rest)
+        yield rest
 
 
 _Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
@@ -1328,13 +1314,6 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
     return sink, buffers
 
 
-def _buffer_pieces(buffer: Any) -> Iterator[Any]:
-    """The bytes of an array or a memoryview, in pieces."""
-    if not isinstance(buffer, memoryview):
-        return _raw_pieces(buffer, _PIECE)
-    return (buffer[start:start + _PIECE] for start in range(0, buffer.nbytes, _PIECE))
-
-
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
@@ -1349,7 +1328,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     try:
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
-            for piece in _buffer_pieces(buffer):
+            for piece in _raw_pieces(buffer, _PIECE):
                 checks.add(piece)
                 yield piece
             place += -place % _ALIGNMENT + buffer.nbytes
@@ -1432,11 +1411,6 @@ class _atomic_file:
                 os.unlink(self.temporary)
 
 
-def _is_path(filename: Any) -> bool:
-    """Whether it is a path, not a file object."""
-    return isinstance(filename, (str, bytes, os.PathLike))
-
-
 def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = None) -> list[str] | None:
     """Write any value that pickle can take to a file, its arrays as raw bytes: [path], or None for a file object.
 
@@ -1474,7 +1448,7 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
 
     Out-of-band buffers are those of PEP 574.
     """
-    if not _is_path(filename):
+    if not isinstance(filename, _PATH):
         if not hasattr(filename, "write") or isinstance(filename, io.TextIOBase):
             raise ValueError("filename: expected a path or a binary file object open for writing (mode 'wb'), "
                              f"got {filename!r}")
@@ -1568,15 +1542,6 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
     return buffers
 
 
-def _memmap(whole: Any, shape: Any, dtype: Any, offset: int, order: str, like: Any) -> Any:
-    """A part of a mapped file as the numpy.memmap that numpy itself would make; `like` is (mode, path)."""
-    import numpy as np
-
-    array: Any = np.ndarray.__new__(np.memmap, shape, dtype, whole, offset, order=order)  # type: ignore
-    array._mmap, array.offset, (array.mode, array.filename) = whole, offset, like
-    return array
-
-
 class _IsJoblib(Exception):
     """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
 
@@ -1633,8 +1598,9 @@ class _Loading:
             return _JOBLIB_CLASSES[name]
         if self.allowed is None or f"{module}.{name}" in self.allowed:
             return find_class(module, name)
-        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray, "encode": self.new_bytes,
-                    "_reconstruct": self.new_array, "scalar": self.new_scalar}.get(name)
+        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray, "scalar": self.new_scalar,
+                    "_reconstruct": lambda *_: _module("numpy").empty((0,), "b"),
+                    "encode": lambda text, _: text.encode("latin1")}.get(name)
         if stand_in and module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"):
             return stand_in
         raise UntrustedObjectError(f"{self.path}: it holds {module}.{name}, which is not plain data; if you trust what "
@@ -1642,12 +1608,9 @@ class _Loading:
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array in a buffer."""
-        import numpy as np
-
-        if isinstance(buffer, np.memmap):
-            like = buffer.mode, buffer.filename
-            return _memmap(buffer._mmap, shape, self.settled(dtype), buffer.offset, order, like)  # type: ignore[attr-defined]
-        return self.in_order(np.frombuffer(buffer, self.settled(dtype)).reshape(shape, order=order))  # type: ignore[call-overload]
+        np, dtype = _module("numpy"), self.settled(dtype)
+        flat = buffer.view(dtype) if isinstance(buffer, np.memmap) else np.frombuffer(buffer, dtype)
+        return self.in_order(flat.reshape(shape, order=order))
 
     def in_order(self, array: Any) -> Any:
         """An array in this machine's byte order, if that is wanted."""
@@ -1664,11 +1627,9 @@ class _Loading:
 
     def new_dtype(self, text: Any, *_: Any) -> Any:
         """numpy.dtype for untrusted pickles: from a text, and always a new one."""
-        import numpy as np
-
         if not isinstance(text, str):
             raise UntrustedObjectError(f"{self.path}: it makes a dtype from a {type(text).__name__}: no dump does")
-        dtype = np.dtype(text, False, True)  # type: ignore[call-overload]
+        dtype = _module("numpy").dtype(text, False, True)
         return self.fresh.setdefault(id(dtype), dtype)
 
     def complete_dtype(self, dtype: Any, state: Any) -> None:
@@ -1690,23 +1651,11 @@ class _Loading:
         safe = np.dtype(spec)
         dtype.__setstate__((safe.newbyteorder(order) if order in ("<", ">") else safe).__reduce__()[2])
 
-    def new_bytes(self, text: str, encoding: str) -> bytes:
-        """Bytes as the pickle protocols before 3 have them: a text in Latin-1."""
-        return text.encode("latin1")
-
-    def new_array(self, *_: Any) -> Any:
-        """An empty array to be filled by its state."""
-        import numpy as np
-
-        return np.empty((0,), "b")
-
     def new_scalar(self, dtype: Any, *data: Any) -> Any:
         """A numpy scalar without objects inside."""
-        import numpy as np
-
         if self.settled(dtype).hasobject:
             raise UntrustedObjectError(f"{self.path}: it holds a numpy scalar made of objects")
-        return np.float64(0).__reduce__()[0](dtype, *data)
+        return _module("numpy").float64(0).__reduce__()[0](dtype, *data)
 
     def check_state(self, target: Any, state: Any) -> None:
         """Refuse a state for what is not an object made by this pickle."""
@@ -1719,14 +1668,15 @@ class _Loading:
 
 def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, loading: _Loading) -> list[Any]:
     """The buffers of a value, mapped where they lie in the file; then the file stands after the value."""
-    from mmap import ACCESS_COPY, ACCESS_READ, ACCESS_WRITE, mmap
-
     *places, end = _places(file, sizes, place, shift)
-    access = {"r": ACCESS_READ, "r+": ACCESS_WRITE}.get(loading.mode or "", ACCESS_COPY)
-    whole = mmap(file.fileno(), end, access=access)
+    whole = _module("numpy").memmap(file, "u1", loading.mode, 0, (end,))
     file.seek(end + 4 * sum(-(-size // _PIECE) for size in sizes))
-    like = loading.mode, os.path.abspath(loading.path)
-    return [_memmap(whole, (size,), "u1", offset, "C", like) for size, offset in zip(sizes, places)]
+    buffers = []
+    for size, offset in zip(sizes, places):
+        buffers.append(whole[offset:offset + size])
+        if size:  # an empty one is no map
+            buffers[-1].offset = offset
+    return buffers
 
 
 def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
@@ -1971,15 +1921,15 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     if ensure_native_byte_order is True and mmap_mode:
         raise ValueError("ensure_native_byte_order: a mapped array has the byte order of its file: expected 'auto' or "
                          f"False with mmap_mode={mmap_mode!r}, got True")
-    if not _is_path(filename) and (not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)):
+    if not isinstance(filename, _PATH) and (not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)):
         raise ValueError("filename: expected a path or a binary file object open for reading (mode 'rb'), "
                          f"got {filename!r}")
     mode = "r+" if mmap_mode == "w+" else mmap_mode
-    path = os.fsdecode(filename) if _is_path(filename) else str(getattr(filename, "name", None) or filename)
+    path = os.fsdecode(filename) if isinstance(filename, _PATH) else str(getattr(filename, "name", None) or filename)
     native = not mode if ensure_native_byte_order == "auto" else bool(ensure_native_byte_order)
     loading = _Loading(path, mode, native, trusted)
     try:
-        if not _is_path(filename):
+        if not isinstance(filename, _PATH):
             return _read_any(filename, loading)
         with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
             return _read_any(file, loading)
