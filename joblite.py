@@ -43,6 +43,7 @@ import itertools
 import marshal
 import operator
 import os
+import stat
 import struct
 import sys
 import threading
@@ -249,14 +250,14 @@ def _sets_globals(code: CodeType) -> bool:
 
 @lru_cache
 def _module(name: str) -> Any:
-    """A module of the standard library, imported at first use; in a hot path quicker than an import statement."""
+    """A module, imported at first use; in a hot path quicker than an import statement."""
     import importlib
 
     return importlib.import_module(name)
 
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system, a closing or a sub-interpreter gives no more."""
+    """`count` threads that run `work`; fewer, or none, where the system, a closing or a sub-interpreter gives none."""
     started = []
     for _ in range(count):
         try:
@@ -268,55 +269,77 @@ def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread
     return started
 
 
-def _answer(pair: tuple[Any, BaseException | None]) -> Any:
-    """The value of a (value, error) pair, or its error raised."""
-    if pair[1] is not None:
-        raise pair[1]
-    return pair[0]
+class _Beside:
+    """Calls of one function by threads beside the caller, who helps when many wait; the results come back in order.
+
+    For functions that let other threads run: compression, checksums, hashing of big pieces. With no threads, because
+    none were asked for or the system gives none, the caller does it all.
+    """
+
+    def __init__(self, function: Callable[..., Any], threads: int) -> None:
+        self.function, self.new_queue = function, _module("queue").SimpleQueue
+        self.jobs, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
+        self.workers = _start_threads(self.work, threads)
+
+    def work(self) -> None:
+        """What a thread does."""
+        for job in iter(self.jobs.get, None):
+            self.call(*job)
+
+    def call(self, args: tuple[Any, ...], answer: Any) -> None:
+        """Make one call; its value or error goes to a queue of its own."""
+        try:
+            answer.put((self.function(*args), None))
+        except BaseException as error:
+            answer.put((None, error))
+
+    def add(self, *args: Any) -> None:
+        """One more call to make."""
+        self.answers.append(self.new_queue())
+        self.jobs.put((args, self.answers[-1]))
+        if not self.workers or self.jobs.qsize() > 16 + 4 * len(self.workers):  # so that few arguments are held
+            self.call(*self.jobs.get())
+
+    def next(self) -> Any:
+        """The next result."""
+        answer = self.answers.popleft()
+        while answer.empty():
+            try:
+                self.call(*self.jobs.get_nowait())
+            except _module("queue").Empty:
+                break
+        value, error = answer.get()
+        if error is not None:
+            raise error
+        return value
+
+    def stop(self) -> None:
+        """End the threads."""
+        for _ in self.workers:
+            self.jobs.put(None)
+        for worker in self.workers:
+            worker.join()
 
 
-def _spread(function: Callable[[Any], Any], items: Iterable[Any], threads: int | None = None) -> Iterator[Any]:
+def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """The results of `function` over `items`, in order, computed on all cores by threads; few items are held at once.
-
-    For functions that let other threads run (compression, checksums, hashing of big pieces).
 
     >>> list(_spread(len, ["a", "bc"]))
     [1, 2]
     """
-    from itertools import chain, islice
-    from queue import SimpleQueue
-
     items = iter(items)
-    head = list(islice(items, 2))
-    items = chain(head, items)
-    threads = 1 if len(head) < 2 else threads or cpu_count()
-    jobs: SimpleQueue[Any] = SimpleQueue()
-
-    def work() -> None:
-        for item, answer in iter(jobs.get, None):
-            try:
-                answer.put((function(item), None))
-            except BaseException as error:
-                answer.put((None, error))
-
-    waiting: deque[Any] = deque()
-    workers = _start_threads(work, threads if threads > 1 else 0)
-    if not workers:
-        yield from map(function, items)
-        return
+    head = list(itertools.islice(items, 2))
+    threads = cpu_count() - 1 if len(head) > 1 else 0
+    beside = _Beside(function, threads)
     try:
-        for item in items:
-            waiting.append(SimpleQueue())
-            jobs.put((item, waiting[-1]))
-            if len(waiting) > 2 * threads:
-                yield _answer(waiting.popleft().get())
-        while waiting:
-            yield _answer(waiting.popleft().get())
+        for item in itertools.chain(head, items):
+            beside.add(item)
+            if len(beside.answers) > 2 * threads + 1:
+                yield beside.next()
+        while beside.answers:
+            yield beside.next()
     finally:
-        for _ in workers:
-            jobs.put(None)
-        for worker in workers:
-            worker.join()
+        beside.stop()
 
 
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
@@ -573,13 +596,6 @@ def _import_name(obj: Any) -> tuple[str, str] | None:
     return (module, name) if found is obj else None
 
 
-def _code_parts(namer: Any, code: CodeType) -> tuple[Any, ...]:
-    """What a code object does: neither its name nor where it stands."""
-    return ("code", code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars,
-            code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
-            getattr(code, "co_exceptiontable", b""))
-
-
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells: list[tuple[Any, ...]] = []
@@ -593,25 +609,11 @@ def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
             {name: function.__globals__[name] for name in names})
 
 
+_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount co_posonlyargcount "
+                "co_kwonlyargcount co_exceptiontable").split()  # what it does: neither its name nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
-                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})
-
-
-def _class_parts(namer: Any, cls: type) -> tuple[Any, ...]:
-    """A class that cannot be imported: its bases and what its body defined."""
-    body = {name: value for name, value in vars(cls).items() if name not in _CLASS_NOISE}
-    return ("class", cls.__qualname__, cls.__bases__, body)
-
-
-def _set_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
-    """A set of a class of its own: pickle would list the members in any order."""
-    return ("set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))
-
-
-def _ordered_dict_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
-    """A dict whose order counts."""
-    return ("ordered dict", type(obj), list(obj.items()), obj.__dict__)
+                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})  # not what its body defined
 
 
 def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
@@ -634,11 +636,12 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of an array in C order (Fortran order if it is laid out so), in pieces, never copied as a whole."""
-    if array.flags.c_contiguous or array.flags.f_contiguous:
-        flat = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
-        for start in range(0, len(flat), nbytes):
-            yield flat[start:start + nbytes]
+    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, never as a copy."""
+    whole = array if isinstance(array, memoryview) else None
+    if whole is None and (array.flags.c_contiguous or array.flags.f_contiguous):
+        whole = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
+    if whole is not None:
+        yield from (whole[start:start + nbytes] for start in range(0, len(whole), nbytes))
         return
     size, flat = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
@@ -681,12 +684,6 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
     return ("array", None if plain else kind, _dtype_parts(namer, array.dtype), array.shape, order, content, extra)
 
 
-def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array: what it holds, hidden values included, and its mask."""
-    np = sys.modules["numpy"]
-    return ("masked", type(array), array.view(np.ndarray), np.ma.getmaskarray(array), np.asarray(array.fill_value))
-
-
 def _column_parts(column: Any) -> Any:
     """The values of a pandas column or index as an array or a list, whatever holds them."""
     np, values = sys.modules["numpy"], column.array
@@ -697,17 +694,6 @@ def _column_parts(column: Any) -> Any:
     if hasattr(values, "asi8"):
         return [str(values.dtype), values.asi8]
     return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
-
-
-def _frame_parts(namer: Any, frame: Any) -> tuple[Any, ...]:
-    """A pandas frame by columns: the blocks inside do not count."""
-    columns = [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])]
-    return ("frame", type(frame), frame.columns, frame.index, columns, dict(frame.attrs))
-
-
-def _series_parts(namer: Any, series: Any) -> tuple[Any, ...]:
-    """A pandas series."""
-    return ("series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs))
 
 
 def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
@@ -728,18 +714,13 @@ def _tensor_parts(namer: Any, tensor: Any) -> tuple[Any, ...]:
     return ("tensor", type(tensor), str(tensor.dtype), tuple(tensor.shape), tensor.requires_grad, raw)
 
 
-def _storage_parts(namer: Any, storage: Any) -> tuple[Any, ...]:
-    """The memory of torch tensors: its pickle holds addresses."""
-    torch = sys.modules["torch"]
-    return ("storage", torch.tensor([], dtype=torch.uint8, device=storage.device).set_(storage))
-
-
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says how, then other values.
 _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
-    type: _class_parts,
+    type: lambda namer, cls: ("class", cls.__qualname__, cls.__bases__,
+                              {name: value for name, value in vars(cls).items() if name not in _CLASS_NOISE}),
     types.FunctionType: _function_parts,
-    types.CodeType: _code_parts,
+    types.CodeType: lambda namer, code: ("code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
     types.MethodType: lambda namer, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda namer, method: ("builtin method", method.__name__, method.__self__),
     types.ModuleType: lambda namer, module: ("module", module.__name__),
@@ -747,40 +728,30 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
     property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
-    OrderedDict: _ordered_dict_parts,
-    set: _set_parts,
-    frozenset: _set_parts,
+    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), obj.__dict__),
+    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of a class of its own: pickle lists the members in any order
+        "set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("enum", "Enum", lambda namer, member: ("enum", type(member), member.value)),
     ("numpy", "ndarray", _array_parts),
-    ("numpy.ma", "MaskedArray", _masked_parts),
+    ("numpy.ma", "MaskedArray", lambda namer, array: (  # hidden values included
+        "masked", type(array), sys.modules["numpy"].asarray(array), sys.modules["numpy"].ma.getmaskarray(array),
+        sys.modules["numpy"].asarray(array.fill_value))),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
-    ("pandas", "DataFrame", _frame_parts),
-    ("pandas", "Series", _series_parts),
+    ("pandas", "DataFrame", lambda namer, frame: (  # by columns: the blocks inside do not count
+        "frame", type(frame), frame.columns, frame.index,
+        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs))),
+    ("pandas", "Series", lambda namer, series: (
+        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs))),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
-    ("torch", "UntypedStorage", _storage_parts),
+    ("torch", "UntypedStorage", lambda namer, storage: (  # its pickle holds addresses
+        "storage", sys.modules["torch"].tensor([], dtype=sys.modules["torch"].uint8, device=storage.device).set_(storage))),
 ]
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
-
-
-def _in_order(colours: list[bytes], ordered: bool) -> list[bytes]:
-    """The colours of the parts as they are, or sorted where order does not count."""
-    return colours if ordered else sorted(colours)
-
-
-def _has_no_cycle(parts: list[list[int]]) -> bool:
-    """Whether no value is, by any way, a part of itself, given the numbers of each one's parts."""
-    from graphlib import CycleError, TopologicalSorter
-
-    try:
-        TopologicalSorter(dict(enumerate(parts))).prepare()
-    except CycleError:
-        return False
-    return True
 
 
 class _Namer:
@@ -840,11 +811,13 @@ class _Namer:
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind is dict:
-            return self.mapping(obj)
+            keys, forms, size = self.keys(obj)
+            values, count = self.sequence(list(map(obj.__getitem__, keys)))
+            return (_MARK, "dict", forms, values), size + count
         if kind is set or kind is frozenset:
             _, forms, size = self.keys(obj)
             return (_MARK, kind.__name__, forms), size
-        name = self.named(obj) if isinstance(obj, _IMPORTABLE) else None
+        name = self.named(obj)
         if name:
             return self.keep(obj, name)
         forms, size = self.sequence(self.parts(obj))
@@ -866,12 +839,6 @@ class _Namer:
             size += count
         return type(items)(forms), size
 
-    def mapping(self, obj: dict[Any, Any]) -> tuple[Any, int]:
-        """The form of a dict: its keys in an order that depends on them alone, then the values."""
-        keys, key_forms, size = self.keys(obj)
-        values, count = self.sequence(list(map(obj.__getitem__, keys)))
-        return (_MARK, "dict", key_forms, values), size + count
-
     def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
         """The members of a set or keys of a dict in an order that depends on them alone; their forms; the size."""
         kinds = set(map(type, obj))
@@ -890,26 +857,21 @@ class _Namer:
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
         kind = type(obj)
-        how = self.ways.get(kind)
-        if how is None:
-            how = self.ways[kind] = self.way(kind)
-        return how(self, obj)
+        if kind not in self.ways:
+            self.ways[kind] = self.way(kind)
+        return self.ways[kind](self, obj)
 
     def way(self, kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
         """How objects of a class are taken apart: as registered for it or the nearest class above it."""
-        table = dict(_PARTS)
-        for module, name, parts in _PACKAGE_PARTS:
-            cls = getattr(_loaded(module), name, None)
-            if cls is not None:
-                table[cls] = parts
-        for cls in kind.__mro__:
-            if cls in _HASHERS:
-                return lambda namer, obj: ("hasher", type(obj), _HASHERS[cls](obj))
+        hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
+        if hasher:
+            return lambda namer, obj: ("hasher", type(obj), hasher(obj))
+        table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
         return next(table[cls] for cls in kind.__mro__ if cls in table)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
-        """The form of a function or class that has a name; None for others."""
-        name = _import_name(obj)
+        """The form of a function or class that has a name; None for other objects."""
+        name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
         return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
 
     def recursive_name(self, root: Any, perhaps: bool = False) -> str:
@@ -927,12 +889,20 @@ class _Namer:
                 if number.setdefault(id(part), len(todo)) == len(todo):
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
-        if perhaps and _has_no_cycle([parts for _, _, parts in shapes]):
-            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
+        if perhaps:
+            from graphlib import CycleError, TopologicalSorter
+
+            try:
+                TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
+            except CycleError:
+                pass  # it does hold itself
+            else:
+                raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         while count < (count := len(set(colours))):
-            below = [_in_order([colours[part] for part in parts], ordered) for _, ordered, parts in shapes]
-            colours = [self.new(colour + b"".join(part)).digest() for colour, part in zip(colours, below)]
+            below = [[colours[part] for part in parts] for _, _, parts in shapes]
+            colours = [self.new(colour + b"".join(part if shape[1] else sorted(part))).digest()
+                       for colour, part, shape in zip(colours, below, shapes)]
         return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
 
     def shape(self, obj: Any) -> tuple[bytes, bool, list[Any]]:
@@ -942,7 +912,7 @@ class _Namer:
             return _dumps(obj), True, []
         if kind in _SEQUENCES:
             return kind.__name__.encode(), True, list(obj)
-        name = self.named(obj) if isinstance(obj, _IMPORTABLE) else None
+        name = self.named(obj)
         if name:
             return _dumps(name), True, []
         if kind is dict or kind is set or kind is frozenset:
@@ -1064,8 +1034,9 @@ _CHANGED = 1  # flag
 _ALIGNMENT = 64  # of buffers in a file: a cache line, and enough for any vector instruction
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache, hides the cost of a call
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
-_BUFFER = 1 << 17  # bytes gathered before a small write or read ahead: arrays pass it by
+_BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 _WINDOW = 1 << 15  # how far back deflate looks
+_PATH = (str, bytes, os.PathLike)
 
 
 class UntrustedObjectError(ValueError):
@@ -1120,94 +1091,53 @@ def _write_all(file: Any, chunk: Any) -> None:
 
 def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
-    rest: list[Any] = []
-    have = 0
-    for chunk in chunks:
-        chunk = memoryview(chunk)
-        while have + len(chunk) >= nbytes:
-            cut = nbytes - have
-            yield b"".join([*rest, chunk[:cut]]) if rest else chunk[:cut]
-            chunk, rest, have = chunk[cut:], [], 0
-        if len(chunk):
-            rest.append(bytes(chunk))
-            have += len(chunk)
+    rest = bytearray()
+    for chunk in map(memoryview, chunks):
+        while len(rest) + len(chunk) >= nbytes:
+            cut = nbytes - len(rest)
+            yield rest + chunk[:cut] if rest else chunk[:cut]
+            chunk, rest = chunk[cut:], bytearray()
+        rest += chunk
     if rest:
-        yield b"".join(rest)
+        yield rest
 
 
-class _Codec:
-    """One compressed file format.
+_Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
 
-    pieces(blocks, level) gives the bytes of the file; open(file) gives a file to read the content from.
-    """
 
-    def __init__(self, prefix: bytes, extensions: str, block: int, pieces: Callable[..., Iterator[bytes]],
-                 open: Callable[[Any], Any]) -> None:
-        self.prefix, self.extensions, self.block = prefix, tuple(extensions.split()), block
-        self.pieces, self.open = pieces, open
-
-    def write(self, chunks: Iterator[Any], file: Any, level: int) -> None:
-        """Write chunks, compressed."""
-        for piece in self.pieces(_blocks(chunks, self.block), level):
+def _by_blocks(nbytes: int, pieces: Callable[..., Iterator[bytes]]) -> Callable[[Iterator[Any], Any, int], None]:
+    """The `write(chunks, file, level)` of a format: `pieces(blocks, level)` gives the bytes of the file."""
+    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
+        for piece in pieces(_blocks(chunks, nbytes), level):
             _write_all(file, piece)
 
-
-class _RegisteredCodec(_Codec):
-    """A format given to `register_compressor`: an object that wraps files."""
-
-    def __init__(self, wrapper: Any) -> None:
-        super().__init__(wrapper.prefix, wrapper.extension, _PIECE, lambda blocks, level: blocks,
-                         lambda file: wrapper.decompressor_file(file))
-        self.wrapper = wrapper
-
-    def write(self, chunks: Iterator[Any], file: Any, level: int) -> None:
-        with self.wrapper.compressor_file(file, compresslevel=level) as out:
-            for chunk in chunks:
-                _write_all(out, chunk)
+    return write
 
 
-def _deflated(blocks: Iterator[Any], level: int, check: Callable[[Any, int], int], start: int,
-              tail: Callable[[int, int], bytes]) -> Iterator[bytes]:
-    """Blocks as one deflate stream, compressed on threads; then `tail(check value, number of bytes)`.
+def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int], bytes]) -> Callable[..., Any]:
+    """The `pieces` of a format: `head`, one deflate stream made by threads, `tail(check value, number of bytes)`.
 
     Each block knows the 32 KiB before it, as in pigz (Adler), so that nothing is lost by cutting.
     """
-    import zlib
+    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+        zlib, sums = _module("zlib"), [start, 0]
 
-    sums = [start, 0]
+        def with_window() -> Iterator[tuple[Any, bytes]]:
+            window = b""
+            for block in blocks:
+                sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
+                yield block, window
+                window = bytes(block[-_WINDOW:])
 
-    def with_window() -> Iterator[tuple[Any, bytes]]:
-        window = b""
-        for block in blocks:
-            sums[:] = check(block, sums[0]), sums[1] + len(block)
-            yield block, window
-            window = bytes(block[-_WINDOW:])
+        def compress(pair: tuple[Any, bytes]) -> bytes:
+            packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
+            return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
 
-    def compress(pair: tuple[Any, bytes]) -> bytes:
-        block, window = pair
-        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *([window] if window else []))
-        return packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
+        yield head
+        yield from _spread(compress, with_window())
+        yield b"\x03\x00" + tail(*sums)  # an empty last block
 
-    yield from _spread(compress, with_window())
-    yield b"\x03\x00"  # an empty last block
-    yield tail(*sums)
-
-
-def _zlib_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """RFC 1950: two bytes, deflate, Adler-32."""
-    import zlib
-
-    yield b"\x78\x9c"
-    yield from _deflated(blocks, level, zlib.adler32, 1, lambda check, size: check.to_bytes(4, "big"))
-
-
-def _gzip_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """RFC 1952: head without name and time, deflate, CRC-32 and size."""
-    import zlib
-
-    yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-    yield from _deflated(blocks, level, zlib.crc32, 0,
-                         lambda check, size: (size % 2**32 << 32 | check).to_bytes(8, "little"))
+    return pieces
 
 
 def _optional(name: str, package: str) -> Any:
@@ -1302,33 +1232,24 @@ def _open_zstd(file: Any) -> Any:
     return io.BufferedReader(reader)
 
 
-class _Ahead:
+class _Ahead(io.RawIOBase):
     """A file that cannot go back, with the bytes that were read from it too early put in front again."""
 
     def __init__(self, file: Any, ahead: bytes) -> None:
         self.file, self.ahead = file, ahead
 
-    def read(self, nbytes: int) -> bytes:
-        """The next bytes: as many as asked for, unless the file ends."""
-        data, self.ahead = self.ahead[:nbytes], self.ahead[nbytes:]
-        while len(data) < nbytes and (more := self.file.read(nbytes - len(data))):
-            data += more
-        return data
+    def readable(self) -> bool:
+        return True
 
     def readinto(self, target: Any) -> int:
-        """Fill memory, directly where the file can."""
-        if not self.ahead and hasattr(self.file, "readinto"):
-            return self.file.readinto(target)
-        data = self.read(min(len(target), _PIECE))
-        target[:len(data)] = data
-        return len(data)
-
-    def readline(self) -> bytes:
-        """The next line, as pickles of protocol 0 need it."""
-        line = b""
-        while not line.endswith(b"\n") and (byte := self.read(1)):
-            line += byte
-        return line
+        """Fill memory, unless the file ends; never read further, for the next value may follow."""
+        done = 0
+        while done < len(target) and (data := self.ahead or self.file.read(min(len(target) - done, _PIECE))):
+            count = min(len(data), len(target) - done)
+            target[done:done + count] = data[:count]
+            self.ahead = self.ahead[count:]
+            done += count
+        return done
 
 
 def _open_zfile(file: Any) -> Any:
@@ -1338,16 +1259,19 @@ def _open_zfile(file: Any) -> Any:
 
 
 _CODECS: dict[str, _Codec] = {
-    "zlib": _Codec(b"\x78", ".z", 1 << 20, _zlib_pieces, _inflater("zlib", "decompressobj", 15)),
-    "gzip": _Codec(b"\x1f\x8b", ".gz", 1 << 20, _gzip_pieces, _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", ".bz2", 900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel"),
+    "zlib": _Codec(b"\x78", (".z",), _by_blocks(1 << 20, _deflated(  # RFC 1950
+        b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big"))), _inflater("zlib", "decompressobj", 15)),
+    "gzip": _Codec(b"\x1f\x8b", (".gz",), _by_blocks(1 << 20, _deflated(  # RFC 1952, without name and time
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0, lambda check, size: struct.pack("<II", check, size % 2**32))),
+        _inflater("zlib", "decompressobj", 31)),
+    "bz2": _Codec(b"BZ", (".bz2",), _by_blocks(900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel")),
                   _inflater("bz2", "BZ2Decompressor")),
-    "lzma": _Codec(b"\x5d\0", ".lzma", _PIECE, _lzma_pieces, _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", ".xz", 2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset"),
+    "lzma": _Codec(b"\x5d\0", (".lzma",), _by_blocks(_PIECE, _lzma_pieces), _inflater("lzma", "LZMADecompressor")),
+    "xz": _Codec(b"\xfd7zXZ", (".xz",), _by_blocks(2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset")),
                  _inflater("lzma", "LZMADecompressor")),
-    "lz4": _Codec(b"\x04\x22\x4d\x18", ".lz4", _PIECE, _in_blocks("lz4.frame", "lz4", "compression_level"),
-                  _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", ".zst", _PIECE, _in_blocks(*_ZSTD, "level"), _open_zstd),
+    "lz4": _Codec(b"\x04\x22\x4d\x18", (".lz4",), _by_blocks(_PIECE, _in_blocks(
+        "lz4.frame", "lz4", "compression_level")), _inflater("lz4.frame", "LZ4FrameDecompressor")),
+    "zstd": _Codec(b"\x28\xb5\x2f\xfd", (".zst",), _by_blocks(_PIECE, _in_blocks(*_ZSTD, "level")), _open_zstd),
 }
 
 
@@ -1387,7 +1311,14 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
                          f"{compressor!r} has no {', '.join(missing)}")
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
-    _CODECS[compressor_name] = _RegisteredCodec(compressor)
+
+    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
+        with compressor.compressor_file(file, compresslevel=level) as out:
+            for chunk in chunks:
+                _write_all(out, chunk)
+
+    extensions = (compressor.extension,) if compressor.extension else ()
+    _CODECS[compressor_name] = _Codec(compressor.prefix, extensions, write, compressor.decompressor_file)
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
@@ -1396,10 +1327,9 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     >>> _parse_compress(True), _parse_compress(0, "a.bz2"), _parse_compress(("xz", 6)), _parse_compress(False)
     (('zlib', 3), ('bz2', 3), ('xz', 6), None)
     """
-    if not compress and not filename and not isinstance(compress, (str, tuple, list)):
+    if compress == 0 and not filename:
         return None
-    by_name = next((name for name, codec in _CODECS.items() for extension in codec.extensions
-                    if filename.endswith(extension)), None)
+    by_name = next((name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None)
     if isinstance(compress, str):
         method, level = compress, 3
     elif isinstance(compress, (tuple, list)):
@@ -1420,60 +1350,16 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
-class _Checks:
-    """The checks of many pieces; of big ones, computed by threads beside the reading or writing of them."""
+def _read_and_check(piece: Any, disk: Any = None) -> int:
+    """The check of a piece; with disk = (descriptor, offset) it is read from there first."""
+    if disk:
+        os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the check tells
+    return _check(piece)
 
-    def __init__(self, nbytes: int) -> None:
-        self.crcs: dict[int, int] = {}
-        self.count = 0
-        self.workers: list[threading.Thread] = []
-        if nbytes >= _PARALLEL:
-            self.jobs = _module("queue").SimpleQueue()
-            self.workers = _start_threads(self.work, min(3, cpu_count() - 1))
 
-    def work(self) -> None:
-        """What a thread does: one piece after the other until told to stop."""
-        for job in iter(self.jobs.get, None):
-            self.compute(*job)
-
-    def compute(self, number: int, piece: Any, disk: Any) -> None:
-        """The checksum of a piece; with disk = (descriptor, offset) it is read from there first."""
-        if disk:
-            os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the checksum tells
-        self.crcs[number] = _check(piece)
-
-    def add(self, piece: Any, disk: Any = None) -> None:
-        """Take one more piece; with many waiting, work on one here, so that few are held."""
-        if not self.workers:
-            self.compute(self.count, piece, disk)
-        else:
-            self.jobs.put((self.count, piece, disk))
-            if self.jobs.qsize() > 16:
-                self.help()
-        self.count += 1
-
-    def help(self) -> bool:
-        """Compute one waiting piece here; False if there is none."""
-        try:
-            self.compute(*self.jobs.get_nowait())
-        except _module("queue").Empty:
-            return False
-        return True
-
-    def results(self) -> list[int]:
-        """All checksums, in order of the pieces."""
-        while self.workers and self.help():
-            pass
-        self.stop()
-        return [self.crcs[number] for number in range(self.count)]
-
-    def stop(self) -> None:
-        """End the threads."""
-        for _ in self.workers:
-            self.jobs.put(None)
-        for worker in self.workers:
-            worker.join()
-        self.workers = []
+def _checks_of(nbytes: int) -> _Beside:
+    """The checks of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
+    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0)
 
 
 class _Sink(list):  # type: ignore[type-arg]
@@ -1527,13 +1413,6 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
     return sink, buffers
 
 
-def _buffer_pieces(buffer: Any) -> Iterator[Any]:
-    """The bytes of an array or a memoryview, in pieces."""
-    if not isinstance(buffer, memoryview):
-        return _raw_pieces(buffer, _PIECE)
-    return (buffer[start:start + _PIECE] for start in range(0, buffer.nbytes, _PIECE))
-
-
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
@@ -1544,15 +1423,15 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     if not buffers:
         return
     place = start + len(head) + nbytes
-    checks = _Checks(sum(buffer.nbytes for buffer in buffers))
+    checks = _checks_of(sum(buffer.nbytes for buffer in buffers))
     try:
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
-            for piece in _buffer_pieces(buffer):
+            for piece in _raw_pieces(buffer, _PIECE):
                 checks.add(piece)
                 yield piece
             place += -place % _ALIGNMENT + buffer.nbytes
-        yield struct.pack(f"<{checks.count}I", *checks.results())
+        yield b"".join([checks.next().to_bytes(4, "little") for _ in range(len(checks.answers))])
     finally:
         checks.stop()
 
@@ -1577,60 +1456,58 @@ def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None 
         _write_all(file, chunk)
 
 
-def _in_place(path: str) -> bool:
-    """Whether a path must be written in place: a device or pipe, or a file in a folder where no other can be made."""
+def _mode_of(path: str) -> int:
+    """What the system keeps about the kind and the rights of a path; 0 if there is nothing."""
     try:
-        mode = os.stat(path).st_mode
+        return os.lstat(path).st_mode
     except FileNotFoundError:
-        return False
-    if mode & 0o170000 != 0o100000:  # not a regular file
-        return True
-    return os.access(path, os.W_OK) and not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK)
+        return 0
 
 
 class _atomic_file:
     """A file to write to that takes the place of `path` when the block ends well, and is gone when it does not.
 
-    The file is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has `mode`,
-    or what the umask allows. Links are followed. What cannot be replaced (`_in_place`) is written directly.
+    The file is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has what the
+    umask allows. Links are followed. What cannot be replaced (a device, a pipe, a file in a folder that takes no other)
+    is written directly.
     """
 
-    def __init__(self, path: str, mode: int | None = None) -> None:
-        self.path = os.path.realpath(path) if os.path.islink(path) else path
-        self.mode = mode
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.temporary = ""  # while there is one to put into place or remove
 
     def __enter__(self) -> Any:
-        if _in_place(self.path):
-            self.file = open(self.path, "wb", _BUFFER)
-            return self.file
-        self.temporary = os.path.join(os.path.dirname(self.path), f".{os.urandom(8).hex()}.part")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        self.file = open(os.open(self.temporary, flags, 0o666 if self.mode is None else self.mode), "wb", _BUFFER)
+        mode = _mode_of(self.path)
+        if stat.S_ISLNK(mode):
+            self.path = os.path.realpath(self.path)
+            mode = _mode_of(self.path)
+        self.file = open(self.open_beside(mode) if stat.S_ISREG(mode or stat.S_IFREG) else self.path, "wb", _BUFFER)
         return self.file
+
+    def open_beside(self, mode: int) -> Any:
+        """The descriptor of the file beside; the path itself where none can be made but one may be written."""
+        temporary = os.path.join(os.path.dirname(self.path), f".{os.urandom(8).hex()}.part")
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
+        try:
+            descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
+        except PermissionError:
+            if mode:
+                return self.path
+            raise
+        self.temporary = temporary
+        if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
+            os.chmod(temporary, stat.S_IMODE(mode))
+        return descriptor
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             self.file.close()
             if self.temporary and kind is None:
-                self.keep_mode()
                 os.replace(self.temporary, self.path)
                 self.temporary = ""
         finally:
             if self.temporary:
                 os.unlink(self.temporary)
-
-    def keep_mode(self) -> None:
-        """Give the new file the mode of the one that it replaces."""
-        try:
-            os.chmod(self.temporary, os.stat(self.path).st_mode & 0o7777)
-        except FileNotFoundError:
-            pass  # there is none
-
-
-def _is_path(filename: Any) -> bool:
-    """Whether it is a path, not a file object."""
-    return isinstance(filename, (str, bytes, os.PathLike))
 
 
 def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = None) -> list[str] | None:
@@ -1670,7 +1547,7 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
 
     Out-of-band buffers are those of PEP 574.
     """
-    if not _is_path(filename):
+    if not isinstance(filename, _PATH):
         if not hasattr(filename, "write") or isinstance(filename, io.TextIOBase):
             raise ValueError("filename: expected a path or a binary file object open for writing (mode 'wb'), "
                              f"got {filename!r}")
@@ -1686,30 +1563,25 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_exactly(file: Any, nbytes: int, what: str) -> bytes:
-    """The next bytes of a file that may give fewer than asked for."""
-    data = file.read(nbytes)
-    while data is not None and len(data) < nbytes:
-        more = file.read(nbytes - len(data))
-        if not more:
-            raise _Damaged(f"it is cut short: {len(data)} of {nbytes} bytes of its {what} are there")
-        data += more
-    return data
-
-
-def _read_into(file: Any, target: memoryview) -> None:
-    """Fill memory from a file, without a copy where the file can."""
-    readinto = getattr(file, "readinto", None)
-    while len(target):
+def _read_into(file: Any, target: Any, what: str) -> Any:
+    """Fill memory from a file, without a copy where the file can: that memory."""
+    readinto, rest = getattr(file, "readinto", None), memoryview(target)
+    while len(rest):
         if readinto:
-            count = readinto(target)
+            count = readinto(rest)
         else:
-            data = file.read(min(len(target), _PIECE))
+            data = file.read(min(len(rest), _PIECE))
             count = len(data)
-            target[:count] = data
+            rest[:count] = data
         if not count:
-            raise _Damaged(f"it is cut short: the last {len(target)} bytes or more of an array are missing")
-        target = target[count:]
+            raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of its {what} are missing")
+        rest = rest[count:]
+    return target
+
+
+def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
+    """The next bytes of a file."""
+    return _read_into(file, bytearray(nbytes), what)
 
 
 def _is_on_disk(file: Any) -> bool:
@@ -1734,40 +1606,39 @@ def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[i
     return [*places, place]
 
 
+def _memory(nbytes: int) -> Any:
+    """Memory to read into. A big block is mapped: a bytearray would be filled with zeros twice, by the system and by it."""
+    import mmap
+
+    private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
+    return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
+
+
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
-    checks = _Checks(sum(sizes))
+    checks = _checks_of(sum(sizes))
     by_threads = checks.workers and _is_on_disk(file) and hasattr(os, "preadv")
     places = _places(file, sizes, place, shift) if by_threads else []
     buffers = []
     try:
         for number, size in enumerate(sizes):
-            buffers.append(bytearray(size))
+            buffers.append(_memory(size))
             if not places:
                 _read_exactly(file, -place % _ALIGNMENT, "padding")
                 place += -place % _ALIGNMENT + size
             for start in range(0, size, _PIECE):
                 piece = memoryview(buffers[-1])[start:start + _PIECE]
                 if not places:
-                    _read_into(file, piece)
+                    _read_into(file, piece, "arrays")
                 checks.add(piece, (file.fileno(), places[number] + start) if places else None)
         if places:
             file.seek(places[-1])
-        crcs = struct.unpack(f"<{checks.count}I", _read_exactly(file, 4 * checks.count, "checksums"))
-        if list(crcs) != checks.results() and checked:
+        found = b"".join([checks.next().to_bytes(4, "little") for _ in range(len(checks.answers))])
+        if _read_exactly(file, len(found), "checksums") != found and checked:
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     finally:
         checks.stop()
     return buffers
-
-
-def _memmap(whole: Any, shape: Any, dtype: Any, offset: int, order: str, like: Any) -> Any:
-    """A part of a mapped file as the numpy.memmap that numpy itself would make; `like` is (mode, path)."""
-    import numpy as np
-
-    array: Any = np.ndarray.__new__(np.memmap, shape, dtype, whole, offset, order=order)  # type: ignore
-    array._mmap, array.offset, (array.mode, array.filename) = whole, offset, like
-    return array
 
 
 class _IsJoblib(Exception):
@@ -1826,8 +1697,9 @@ class _Loading:
             return _JOBLIB_CLASSES[name]
         if self.allowed is None or f"{module}.{name}" in self.allowed:
             return find_class(module, name)
-        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray, "encode": self.new_bytes,
-                    "_reconstruct": self.new_array, "scalar": self.new_scalar}.get(name)
+        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray, "scalar": self.new_scalar,
+                    "_reconstruct": lambda *_: _module("numpy").empty((0,), "b"),
+                    "encode": lambda text, _: text.encode("latin1")}.get(name)
         if stand_in and module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"):
             return stand_in
         raise UntrustedObjectError(f"{self.path}: it holds {module}.{name}, which is not plain data; if you trust what "
@@ -1835,12 +1707,9 @@ class _Loading:
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array in a buffer."""
-        import numpy as np
-
-        if isinstance(buffer, np.memmap):
-            like = buffer.mode, buffer.filename
-            return _memmap(buffer._mmap, shape, self.settled(dtype), buffer.offset, order, like)  # type: ignore[attr-defined]
-        return self.in_order(np.frombuffer(buffer, self.settled(dtype)).reshape(shape, order=order))  # type: ignore[call-overload]
+        np, dtype = _module("numpy"), self.settled(dtype)
+        flat = buffer.view(dtype) if isinstance(buffer, np.memmap) else np.frombuffer(buffer, dtype)
+        return self.in_order(flat.reshape(shape, order=order))
 
     def in_order(self, array: Any) -> Any:
         """An array in this machine's byte order, if that is wanted."""
@@ -1857,11 +1726,9 @@ class _Loading:
 
     def new_dtype(self, text: Any, *_: Any) -> Any:
         """numpy.dtype for untrusted pickles: from a text, and always a new one."""
-        import numpy as np
-
         if not isinstance(text, str):
             raise UntrustedObjectError(f"{self.path}: it makes a dtype from a {type(text).__name__}: no dump does")
-        dtype = np.dtype(text, False, True)  # type: ignore[call-overload]
+        dtype = _module("numpy").dtype(text, False, True)
         return self.fresh.setdefault(id(dtype), dtype)
 
     def complete_dtype(self, dtype: Any, state: Any) -> None:
@@ -1883,23 +1750,11 @@ class _Loading:
         safe = np.dtype(spec)
         dtype.__setstate__((safe.newbyteorder(order) if order in ("<", ">") else safe).__reduce__()[2])
 
-    def new_bytes(self, text: str, encoding: str) -> bytes:
-        """Bytes as the pickle protocols before 3 have them: a text in Latin-1."""
-        return text.encode("latin1")
-
-    def new_array(self, *_: Any) -> Any:
-        """An empty array to be filled by its state."""
-        import numpy as np
-
-        return np.empty((0,), "b")
-
     def new_scalar(self, dtype: Any, *data: Any) -> Any:
         """A numpy scalar without objects inside."""
-        import numpy as np
-
         if self.settled(dtype).hasobject:
             raise UntrustedObjectError(f"{self.path}: it holds a numpy scalar made of objects")
-        return np.float64(0).__reduce__()[0](dtype, *data)
+        return _module("numpy").float64(0).__reduce__()[0](dtype, *data)
 
     def check_state(self, target: Any, state: Any) -> None:
         """Refuse a state for what is not an object made by this pickle."""
@@ -1912,14 +1767,15 @@ class _Loading:
 
 def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, loading: _Loading) -> list[Any]:
     """The buffers of a value, mapped where they lie in the file; then the file stands after the value."""
-    from mmap import ACCESS_COPY, ACCESS_READ, ACCESS_WRITE, mmap
-
     *places, end = _places(file, sizes, place, shift)
-    access = {"r": ACCESS_READ, "r+": ACCESS_WRITE}.get(loading.mode or "", ACCESS_COPY)
-    whole = mmap(file.fileno(), end, access=access)
+    whole = _module("numpy").memmap(file, "u1", loading.mode, 0, (end,))
     file.seek(end + 4 * sum(-(-size // _PIECE) for size in sizes))
-    like = loading.mode, os.path.abspath(loading.path)
-    return [_memmap(whole, (size,), "u1", offset, "C", like) for size, offset in zip(sizes, places)]
+    buffers = []
+    for size, offset in zip(sizes, places):
+        buffers.append(whole[offset:offset + size])
+        if size:  # an empty one is no map
+            buffers[-1].offset = offset
+    return buffers
 
 
 def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
@@ -1940,7 +1796,7 @@ def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper:
         return array
     array = np.empty(shape, dtype, order)
     if array.nbytes:
-        _read_into(file, memoryview((array.T if order == "F" else array).reshape(-1).view("u1")))
+        _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"), "arrays")
     return array
 
 
@@ -2097,7 +1953,7 @@ def _peek(file: Any) -> tuple[Any, bytes]:
         file.seek(place)
         return file, head
     except (OSError, AttributeError):  # it cannot go back
-        head = _Ahead(file, b"").read(8)
+        head = _Ahead(file, b"").read(8) or b""
         return _Ahead(file, head), head
 
 
@@ -2164,15 +2020,15 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     if ensure_native_byte_order is True and mmap_mode:
         raise ValueError("ensure_native_byte_order: a mapped array has the byte order of its file: expected 'auto' or "
                          f"False with mmap_mode={mmap_mode!r}, got True")
-    if not _is_path(filename) and (not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)):
+    if not isinstance(filename, _PATH) and (not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)):
         raise ValueError("filename: expected a path or a binary file object open for reading (mode 'rb'), "
                          f"got {filename!r}")
     mode = "r+" if mmap_mode == "w+" else mmap_mode
-    path = os.fsdecode(filename) if _is_path(filename) else str(getattr(filename, "name", None) or filename)
+    path = os.fsdecode(filename) if isinstance(filename, _PATH) else str(getattr(filename, "name", None) or filename)
     native = not mode if ensure_native_byte_order == "auto" else bool(ensure_native_byte_order)
     loading = _Loading(path, mode, native, trusted)
     try:
-        if not _is_path(filename):
+        if not isinstance(filename, _PATH):
             return _read_any(filename, loading)
         with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
             return _read_any(file, loading)
