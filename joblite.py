@@ -2547,14 +2547,6 @@ def _signature_parameters(function: Any) -> _Parameters:
     return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
 
 
-def _argument_text(value: Any) -> str:
-    """What stands for an argument in the name of a call."""
-    kind = type(value)
-    if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
-        return repr(value)
-    return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # a mapped result of another call is an array
-
-
 def _shown(value: Any) -> str:
     """A value as a short text for people."""
     if type(value) in (int, float, bool) and -1e15 < value < 1e15:
@@ -2632,10 +2624,6 @@ class _Store:
 
     def __init__(self, location: str | None = None, guest: Any = None) -> None:
         self.location, self._guest = location, guest
-
-    def whole_key(self, key: str) -> Any:
-        """What tells an entry from those of all other stores in this process."""
-        return id(self), key
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
@@ -2803,9 +2791,6 @@ class _DiskStore(_Store):
 
     def __reduce__(self) -> Any:
         return _DiskStore, (self.location, self._limit, self._mode)
-
-    def whole_key(self, key: str) -> Any:
-        return self._root, key
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         path = self._root + key
@@ -3058,11 +3043,6 @@ _ENTRY_MAGIC = b"JLcall1\n"
 _ENTRY_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of all but the magic
 
 
-def _key_of(folder: str, entry: str) -> str:
-    """The key of an entry: its function's folder, its shard, its name."""
-    return f"{folder}/{entry.rpartition('-')[2][:1]}/{entry}"
-
-
 def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
     """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
     name, about = key.encode(), _pickle_dumps(metadata, 4)
@@ -3104,7 +3084,8 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
         return None
     with file:
         try:
-            return {**_pickle_loads(_read_head(file, key)), "key": key}
+            found: dict[str, Any] = _pickle_loads(_read_head(file, key))
+            return found
         except (_Damaged, OSError):
             return None
 
@@ -3151,12 +3132,8 @@ _EXPLAINED = 100  # entries that `explain` reads to find the call most like the 
 _BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; else nothing
 
 CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
-CacheEntry.__doc__ = """What `entries()` tells of one kept call.
-
-`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that
-took (seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id`
-its name.
-"""
+CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its arguments, when it was computed
+(seconds since 1970), how long that took (seconds), its size, whether the function's code of now finds it, its name."""
 
 
 class expires_after:
@@ -3211,7 +3188,7 @@ class MemorizedResult:
                  *, store: Any = None, kept: Any = _NOTHING) -> None:
         self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
         self._store: _Store = store or (_DiskStore(os.path.abspath(location)) if location else _Store())
-        self._key = _key_of(func, args_id)
+        self._key = f"{func}/{args_id.rpartition('-')[2][:1]}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
 
     @property
@@ -3283,12 +3260,9 @@ def _wake(loop: Any, event: Any) -> None:
         pass  # the loop has ended, and with it who waited
 
 
+# One call of a cached function. pairs: its arguments with their labels; texts: what stands for each in the key;
+# refused: the metadata of entries that were found and may not be used.
 _Call = namedtuple("_Call", "args kwargs pairs texts key refused")
-_Call.__doc__ = """One call of a cached function.
-
-`pairs` are its arguments with their labels, `texts` what stands for each in the key, `key` names its entry, and
-`refused` gathers the metadata of entries that were found and may not be used.
-"""
 
 
 class MemorizedFunc:
@@ -3367,8 +3341,11 @@ class MemorizedFunc:
 
     def _text(self, label: str, value: Any) -> str:
         """What stands for one argument."""
+        kind = type(value)
+        if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
+            return repr(value)
         try:
-            return _argument_text(value)
+            return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
             from pickle import PicklingError
 
@@ -3392,7 +3369,7 @@ class MemorizedFunc:
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
         store, over = self._store, threading.Lock()
-        turn = store.whole_key(call.key)
+        turn = store.location or id(store), call.key
         over.acquire()
         while not _turns().take(turn, threading.get_ident(), over.release):
             over.acquire()  # until the other's turn ends
@@ -3411,7 +3388,7 @@ class MemorizedFunc:
         import asyncio
 
         store, over = self._store, asyncio.Event()
-        turn, wake = store.whole_key(call.key), partial(_wake, asyncio.get_running_loop(), over)
+        turn, wake = (store.location or id(store), call.key), partial(_wake, asyncio.get_running_loop(), over)
         while not _turns().take(turn, asyncio.current_task(), wake):
             await over.wait()
             over.clear()
