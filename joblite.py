@@ -2105,7 +2105,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 # Picture
 #
 #   location/joblite/v1/<module.function>/<d>/<fingerprint>-<arguments>     <d>: first digit of <arguments>, 16 shards
-#       one file a call:  | magic, sizes, checksum | key | metadata | pad to 64 | the value, as `dump` writes it |
+#       one file a call:  | its key, a line end, its metadata pickled | the value |     both as `dump` writes them
 #       its time of change is the time of its last use: what was not used for longest goes first
 #   location/joblite/v1/tmp/     files being written, renamed into place when complete
 #   location/joblite/v1/lock     8 bytes, the sum of all sizes; the bytes behind them are the locks of calls
@@ -2515,22 +2515,6 @@ class _Parameters:
         return any(each in ignored for each in (name, stars, self.rest.get(stars)))
 
 
-def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable: those of the function that it wraps, if it says so."""
-    while hasattr(function, "__wrapped__") and not isinstance(function, type):
-        function = function.__wrapped__
-    code = getattr(function, "__code__", None)
-    if code is None or hasattr(function, "__signature__"):
-        return _signature_parameters(function)
-    count, only = code.co_argcount, code.co_kwonlyargcount
-    names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
-    star = rest.pop(0) if code.co_flags & 4 else ""
-    given = function.__defaults__ or ()
-    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
-    starstar = rest.pop(0) if code.co_flags & 8 else ""
-    return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
-
-
 def _signature_parameters(function: Any) -> _Parameters:
     """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
     import inspect
@@ -2545,6 +2529,22 @@ def _signature_parameters(function: Any) -> _Parameters:
     only, plain, star, named, starstar = names
     defaults = {each.name: each.default for each in found if each.default is not each.empty}
     return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
+
+
+def _parameters_of(function: Any) -> _Parameters:
+    """The parameters of a callable: those of the function that it wraps, if it says so."""
+    while hasattr(function, "__wrapped__") and not isinstance(function, type):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__signature__"):
+        return _signature_parameters(function)
+    count, only = code.co_argcount, code.co_kwonlyargcount
+    names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
+    star = rest.pop(0) if code.co_flags & 4 else ""
+    given = function.__defaults__ or ()
+    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
+    starstar = rest.pop(0) if code.co_flags & 8 else ""
+    return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
 
 
 def _shown(value: Any) -> str:
@@ -3039,30 +3039,15 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
 
 # --- One entry --------------------------------------------------------------------------------------------------------
 
-_ENTRY_MAGIC = b"JLcall1\n"
-_ENTRY_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of all but the magic
+_PLAIN_LOADING = _Loading("", None, True, True)
 
 
-def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
-    """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
-    name, about = key.encode(), _pickle_dumps(metadata, 4)
-    sizes = len(name).to_bytes(4, "little") + len(about).to_bytes(4, "little")
-    head = _ENTRY_MAGIC + sizes + _crc32(sizes + name + about).to_bytes(4, "little") + name + about
-    return head + bytes(-len(head) % 64)
-
-
-def _read_head(file: Any, key: str) -> bytes:
+def _read_about(file: Any, key: str) -> bytes:
     """The metadata (pickled) of an entry; leaves the file where the value begins."""
-    head = file.read(_ENTRY_HEAD)
-    name_size, size = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
-    if head[:8] != _ENTRY_MAGIC or size > 1 << 28:
-        raise _Damaged("it does not begin as an entry does")
-    text = file.read(name_size + size + -(_ENTRY_HEAD + name_size + size) % 64)
-    if _crc32(text[:name_size + size], _crc32(head[8:16])) != int.from_bytes(head[16:20], "little"):
-        raise _Damaged("the checksum of its head is wrong")
-    if text[:name_size] != key.encode():
+    text = _read(file, _PLAIN_LOADING)
+    if not isinstance(text, bytes) or not text.startswith(key.encode() + b"\n"):
         raise _Damaged("it is the entry of another call")
-    return text[name_size:name_size + size]
+    return text[len(key) + 1:]
 
 
 def _read_entry_value(file: Any, mmap_mode: str | None, path: str) -> Any:
@@ -3084,9 +3069,9 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
         return None
     with file:
         try:
-            found: dict[str, Any] = _pickle_loads(_read_head(file, key))
+            found: dict[str, Any] = _pickle_loads(_read_about(file, key))
             return found
-        except (_Damaged, OSError):
+        except Exception:  # whatever it is that lies there
             return None
 
 
@@ -3114,8 +3099,8 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
         return _NOTHING
     with file:
         try:
-            about = _read_head(file, key)
-        except (_Damaged, OSError) as err:
+            about = _read_about(file, key)
+        except Exception as err:  # whatever it is that lies there
             return _count_as_missing(store, key, refused, err)
         if accepts and (about in refused or not accepts(_for_callers(_pickle_loads(about)))):
             refused.append(about)
@@ -3422,7 +3407,8 @@ class MemorizedFunc:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
             about = {**metadata, "texts": call.texts, "parts": self._print.walk().parts}
-            gone = self._store.write(call.key, partial(self._fill, _entry_head(call.key, about), value))
+            head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
+            gone = self._store.write(call.key, partial(self._fill, head, value))
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {memory._place}")
         except OSError as err:
@@ -3434,7 +3420,7 @@ class MemorizedFunc:
 
     def _fill(self, head: bytes, value: Any, file: Any) -> None:
         """Write what an entry consists of."""
-        file.write(head)
+        _write_value(head, file)
         pickler = _optional("cloudpickle", "cloudpickle").Pickler if self._memory.backend == "cloudpickle" else None
         _write_value(value, file, self._memory.compress, None, pickler)
 

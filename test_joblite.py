@@ -2588,6 +2588,7 @@ class TestSection4Memory:
             "emptied": lambda path, other: path.write_bytes(b""),
             "swapped": lambda path, other: path.write_bytes(other.read_bytes()),
             "longer": lambda path, other: path.write_bytes(b"x" + path.read_bytes()),
+            "another kind of file": lambda path, other: joblite.dump({"a": 1}, path),
         }
         for name, damage in damages.items():
             cached(f"{name} 1"), cached(f"{name} 2")
