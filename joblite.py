@@ -3050,16 +3050,18 @@ def _read_about(file: Any, key: str) -> bytes:
     return text[len(key) + 1:]
 
 
-def _read_entry_value(file: Any, mmap_mode: str | None, path: str) -> Any:
-    """The value of an entry, compressed or not, whose head has been read."""
+def _read_entry_value(file: Any, mmap_mode: str | None, key: str) -> Any:
+    """The value of an entry, compressed or not, whose metadata has been read; mapped where it lies on disk as it is."""
     start = file.read(8)
     file.seek(-len(start), os.SEEK_CUR)
-    if not start.startswith(_MAGIC):
+    if mmap_mode and start == _MAGIC and _is_on_disk(file):
+        return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, file.name)
+    if start != _MAGIC:
         openers = [codec.open for codec in _CODECS.values() if codec.prefix and start.startswith(codec.prefix)]
         if not openers:
             raise _Damaged("its value does not begin as one")
-        file, mmap_mode = openers[0](file), None
-    return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, path)
+        file = openers[0](file)
+    return _read_value(file, None, key)
 
 
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
@@ -3106,7 +3108,7 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
             refused.append(about)
             return _NOTHING
         try:
-            return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
+            return _read_entry_value(file, mmap_mode, key)
         except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
             return _count_as_missing(store, key, refused, err)
 
@@ -3611,7 +3613,8 @@ class Memory:
         nothing; or what `register_store_backend` was given.
     mmap_mode : None, "r", "r+", "w+" or "c", default None
         Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r" (read-only) cannot
-        change the cache; "r+" and "w+" write through to it. Not together with `compress`.
+        change the cache; "r+" and "w+" write through to it. Not together with `compress`, and only where results are
+        files.
     compress : bool, int, str or (str, int), default False
         True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
     verbose : int, default 1
