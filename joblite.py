@@ -3131,10 +3131,7 @@ class expires_after:
     >>> price("tea")
     3
 
-    Parameters
-    ----------
-    days, seconds, microseconds, milliseconds, minutes, hours, weeks : number, default 0
-        Added up, as in `datetime.timedelta`.
+    The numbers (default 0) are added up, as in `datetime.timedelta`.
     """
 
     def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
@@ -3150,25 +3147,13 @@ class expires_after:
 class MemorizedResult:
     """A result that stays in the cache until it is asked for: small, and it can be sent to other processes.
 
-    `call_and_shelve` makes them; so does pasting what their `repr` shows.
-
     >>> result = Memory().cache(pow).call_and_shelve(2, 10)
     >>> result.get()
     1024
 
-    Parameters
-    ----------
-    location : str
-        The folder of the cache.
-    func, args_id : str
-        The names of the function's folder and of the entry in it.
-    mmap_mode : None, "r", "r+", "w+" or "c", default None
-        How `get` maps arrays, see `Memory`.
-
-    Raises
-    ------
-    KeyError
-        From `get`: the entry has been removed, or is damaged.
+    `call_and_shelve` makes them; so does pasting what their `repr` shows: the folder of the cache, and the names of the
+    function's folder and of the entry in it. `mmap_mode` says how `get` maps arrays, see `Memory`. `get` raises
+    KeyError when the entry has been removed or is damaged.
     """
 
     def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
