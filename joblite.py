@@ -2044,7 +2044,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 # Picture
 #
 #   location/joblite/v1/<module.function>/<d>/<fingerprint>-<arguments>     <d>: first digit of <arguments>, 16 shards
-#       one file a call:  | magic, sizes, checksum | key | metadata | pad to 64 | the value, as `dump` writes it |
+#       one file a call:  | its key, a line end, its metadata pickled | the value |     both as `dump` writes them
 #       its time of change is the time of its last use: what was not used for longest goes first
 #   location/joblite/v1/tmp/     files being written, renamed into place when complete
 #   location/joblite/v1/lock     8 bytes, the sum of all sizes; the bytes behind them are the locks of calls
@@ -2454,22 +2454,6 @@ class _Parameters:
         return any(each in ignored for each in (name, stars, self.rest.get(stars)))
 
 
-def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable: those of the function that it wraps, if it says so."""
-    while hasattr(function, "__wrapped__") and not isinstance(function, type):
-        function = function.__wrapped__
-    code = getattr(function, "__code__", None)
-    if code is None or hasattr(function, "__signature__"):
-        return _signature_parameters(function)
-    count, only = code.co_argcount, code.co_kwonlyargcount
-    names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
-    star = rest.pop(0) if code.co_flags & 4 else ""
-    given = function.__defaults__ or ()
-    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
-    starstar = rest.pop(0) if code.co_flags & 8 else ""
-    return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
-
-
 def _signature_parameters(function: Any) -> _Parameters:
     """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
     import inspect
@@ -2486,12 +2470,20 @@ def _signature_parameters(function: Any) -> _Parameters:
     return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
 
 
-def _argument_text(value: Any) -> str:
-    """What stands for an argument in the name of a call."""
-    kind = type(value)
-    if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
-        return repr(value)
-    return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # a mapped result of another call is an array
+def _parameters_of(function: Any) -> _Parameters:
+    """The parameters of a callable: those of the function that it wraps, if it says so."""
+    while hasattr(function, "__wrapped__") and not isinstance(function, type):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__signature__"):
+        return _signature_parameters(function)
+    count, only = code.co_argcount, code.co_kwonlyargcount
+    names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
+    star = rest.pop(0) if code.co_flags & 4 else ""
+    given = function.__defaults__ or ()
+    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
+    starstar = rest.pop(0) if code.co_flags & 8 else ""
+    return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
 
 
 def _shown(value: Any) -> str:
@@ -2571,10 +2563,6 @@ class _Store:
 
     def __init__(self, location: str | None = None, guest: Any = None) -> None:
         self.location, self._guest = location, guest
-
-    def whole_key(self, key: str) -> Any:
-        """What tells an entry from those of all other stores in this process."""
-        return id(self), key
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
@@ -2742,9 +2730,6 @@ class _DiskStore(_Store):
 
     def __reduce__(self) -> Any:
         return _DiskStore, (self.location, self._limit, self._mode)
-
-    def whole_key(self, key: str) -> Any:
-        return self._root, key
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         path = self._root + key
@@ -2993,47 +2978,29 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
 
 # --- One entry --------------------------------------------------------------------------------------------------------
 
-_ENTRY_MAGIC = b"JLcall1\n"
-_ENTRY_HEAD = 20  # bytes: magic, length of key, length of metadata, checksum of all but the magic
+_PLAIN_LOADING = _Loading("", None, True, True)
 
 
-def _key_of(folder: str, entry: str) -> str:
-    """The key of an entry: its function's folder, its shard, its name."""
-    return f"{folder}/{entry.rpartition('-')[2][:1]}/{entry}"
-
-
-def _entry_head(key: str, metadata: dict[str, Any]) -> bytes:
-    """What stands before the value: magic, sizes, checksum, key, metadata, padding to 64 bytes."""
-    name, about = key.encode(), _pickle_dumps(metadata, 4)
-    sizes = len(name).to_bytes(4, "little") + len(about).to_bytes(4, "little")
-    head = _ENTRY_MAGIC + sizes + _crc32(sizes + name + about).to_bytes(4, "little") + name + about
-    return head + bytes(-len(head) % 64)
-
-
-def _read_head(file: Any, key: str) -> bytes:
+def _read_about(file: Any, key: str) -> bytes:
     """The metadata (pickled) of an entry; leaves the file where the value begins."""
-    head = file.read(_ENTRY_HEAD)
-    name_size, size = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
-    if head[:8] != _ENTRY_MAGIC or size > 1 << 28:
-        raise _Damaged("it does not begin as an entry does")
-    text = file.read(name_size + size + -(_ENTRY_HEAD + name_size + size) % 64)
-    if _crc32(text[:name_size + size], _crc32(head[8:16])) != int.from_bytes(head[16:20], "little"):
-        raise _Damaged("the checksum of its head is wrong")
-    if text[:name_size] != key.encode():
+    text = _read(file, _PLAIN_LOADING)
+    if not isinstance(text, bytes) or not text.startswith(key.encode() + b"\n"):
         raise _Damaged("it is the entry of another call")
-    return text[name_size:name_size + size]
+    return text[len(key) + 1:]
 
 
-def _read_entry_value(file: Any, mmap_mode: str | None, path: str) -> Any:
-    """The value of an entry, compressed or not, whose head has been read."""
+def _read_entry_value(file: Any, mmap_mode: str | None, key: str) -> Any:
+    """The value of an entry, compressed or not, whose metadata has been read; mapped where it lies on disk as it is."""
     start = file.read(8)
     file.seek(-len(start), os.SEEK_CUR)
-    if not start.startswith(_MAGIC):
+    if mmap_mode and start == _MAGIC and _is_on_disk(file):
+        return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, file.name)
+    if start != _MAGIC:
         openers = [codec.open for codec in _CODECS.values() if codec.prefix and start.startswith(codec.prefix)]
         if not openers:
             raise _Damaged("its value does not begin as one")
-        file, mmap_mode = openers[0](file), None
-    return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, path)
+        file = openers[0](file)
+    return _read_value(file, None, key)
 
 
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
@@ -3043,8 +3010,9 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
         return None
     with file:
         try:
-            return {**_pickle_loads(_read_head(file, key)), "key": key}
-        except (_Damaged, OSError):
+            found: dict[str, Any] = _pickle_loads(_read_about(file, key))
+            return found
+        except Exception:  # whatever it is that lies there
             return None
 
 
@@ -3072,14 +3040,14 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[by
         return _NOTHING
     with file:
         try:
-            about = _read_head(file, key)
-        except (_Damaged, OSError) as err:
+            about = _read_about(file, key)
+        except Exception as err:  # whatever it is that lies there
             return _count_as_missing(store, key, refused, err)
         if accepts and (about in refused or not accepts(_for_callers(_pickle_loads(about)))):
             refused.append(about)
             return _NOTHING
         try:
-            return _read_entry_value(file, mmap_mode, file.name if mmap_mode and hasattr(file, "name") else key)
+            return _read_entry_value(file, mmap_mode, key)
         except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
             return _count_as_missing(store, key, refused, err)
 
@@ -3090,12 +3058,8 @@ _EXPLAINED = 100  # entries that `explain` reads to find the call most like the 
 _BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; else nothing
 
 CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
-CacheEntry.__doc__ = """What `entries()` tells of one kept call.
-
-`arguments` is the text of its arguments, `time` when it was computed (seconds since 1970), `duration` how long that
-took (seconds), `nbytes` the size of the entry, `current` whether the function's code of now would find it, `args_id`
-its name.
-"""
+CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its arguments, when it was computed
+(seconds since 1970), how long that took (seconds), its size, whether the function's code of now finds it, its name."""
 
 
 class expires_after:
@@ -3106,10 +3070,7 @@ class expires_after:
     >>> price("tea")
     3
 
-    Parameters
-    ----------
-    days, seconds, microseconds, milliseconds, minutes, hours, weeks : number, default 0
-        Added up, as in `datetime.timedelta`.
+    The numbers (default 0) are added up, as in `datetime.timedelta`.
     """
 
     def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
@@ -3125,32 +3086,20 @@ class expires_after:
 class MemorizedResult:
     """A result that stays in the cache until it is asked for: small, and it can be sent to other processes.
 
-    `call_and_shelve` makes them; so does pasting what their `repr` shows.
-
     >>> result = Memory().cache(pow).call_and_shelve(2, 10)
     >>> result.get()
     1024
 
-    Parameters
-    ----------
-    location : str
-        The folder of the cache.
-    func, args_id : str
-        The names of the function's folder and of the entry in it.
-    mmap_mode : None, "r", "r+", "w+" or "c", default None
-        How `get` maps arrays, see `Memory`.
-
-    Raises
-    ------
-    KeyError
-        From `get`: the entry has been removed, or is damaged.
+    `call_and_shelve` makes them; so does pasting what their `repr` shows: the folder of the cache, and the names of the
+    function's folder and of the entry in it. `mmap_mode` says how `get` maps arrays, see `Memory`. `get` raises
+    KeyError when the entry has been removed or is damaged.
     """
 
     def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
                  *, store: Any = None, kept: Any = _NOTHING) -> None:
         self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
         self._store: _Store = store or (_DiskStore(os.path.abspath(location)) if location else _Store())
-        self._key = _key_of(func, args_id)
+        self._key = f"{func}/{args_id.rpartition('-')[2][:1]}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
 
     @property
@@ -3222,12 +3171,9 @@ def _wake(loop: Any, event: Any) -> None:
         pass  # the loop has ended, and with it who waited
 
 
+# One call of a cached function. pairs: its arguments with their labels; texts: what stands for each in the key;
+# refused: the metadata of entries that were found and may not be used.
 _Call = namedtuple("_Call", "args kwargs pairs texts key refused")
-_Call.__doc__ = """One call of a cached function.
-
-`pairs` are its arguments with their labels, `texts` what stands for each in the key, `key` names its entry, and
-`refused` gathers the metadata of entries that were found and may not be used.
-"""
 
 
 class MemorizedFunc:
@@ -3306,8 +3252,11 @@ class MemorizedFunc:
 
     def _text(self, label: str, value: Any) -> str:
         """What stands for one argument."""
+        kind = type(value)
+        if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
+            return repr(value)
         try:
-            return _argument_text(value)
+            return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
             from pickle import PicklingError
 
@@ -3331,7 +3280,7 @@ class MemorizedFunc:
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
         store, over = self._store, threading.Lock()
-        turn = store.whole_key(call.key)
+        turn = store.location or id(store), call.key
         over.acquire()
         while not _turns().take(turn, threading.get_ident(), over.release):
             over.acquire()  # until the other's turn ends
@@ -3350,7 +3299,7 @@ class MemorizedFunc:
         import asyncio
 
         store, over = self._store, asyncio.Event()
-        turn, wake = store.whole_key(call.key), partial(_wake, asyncio.get_running_loop(), over)
+        turn, wake = (store.location or id(store), call.key), partial(_wake, asyncio.get_running_loop(), over)
         while not _turns().take(turn, asyncio.current_task(), wake):
             await over.wait()
             over.clear()
@@ -3384,7 +3333,8 @@ class MemorizedFunc:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
             about = {**metadata, "texts": call.texts, "parts": self._print.walk().parts}
-            gone = self._store.write(call.key, partial(self._fill, _entry_head(call.key, about), value))
+            head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
+            gone = self._store.write(call.key, partial(self._fill, head, value))
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {memory._place}")
         except OSError as err:
@@ -3396,7 +3346,7 @@ class MemorizedFunc:
 
     def _fill(self, head: bytes, value: Any, file: Any) -> None:
         """Write what an entry consists of."""
-        file.write(head)
+        _write_value(head, file)
         pickler = _optional("cloudpickle", "cloudpickle").Pickler if self._memory.backend == "cloudpickle" else None
         _write_value(value, file, self._memory.compress, None, pickler)
 
@@ -3587,7 +3537,8 @@ class Memory:
         nothing; or what `register_store_backend` was given.
     mmap_mode : None, "r", "r+", "w+" or "c", default None
         Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r" (read-only) cannot
-        change the cache; "r+" and "w+" write through to it. Not together with `compress`.
+        change the cache; "r+" and "w+" write through to it. Not together with `compress`, and only where results are
+        files.
     compress : bool, int, str or (str, int), default False
         True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
     verbose : int, default 1

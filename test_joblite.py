@@ -2500,6 +2500,19 @@ class TestSection4Memory:
         packed()
         assert type(packed()) is np.ndarray
 
+    @needs("numpy")
+    def test_arrays_that_cannot_be_mapped_are_read(self, tmp_path, recwarn):
+        """Kept in memory, or compressed by another Memory."""
+        import numpy as np
+
+        packing = joblite.Memory(tmp_path, verbose=0, compress=True)
+        for memory in (joblite.Memory(mmap_mode="r", verbose=0), joblite.Memory(tmp_path, mmap_mode="r", verbose=0)):
+            function = counted(lambda: np.arange(1000.0))
+            packing.cache(function, version=1)()
+            cached, calls = memory.cache(function, version=1), len(function.calls)
+            assert cached()[5] == cached()[5] == 5 and len(function.calls) - calls == (memory.location is None)
+        assert len(recwarn) == 0
+
     @pytest.mark.parametrize("compress", [False, True, 0, 9, "zlib", "gzip", "bz2", "lzma", "xz", ("zlib", 1)])
     def test_compressed_results_come_back(self, compress, tmp_path):
         cached = joblite.Memory(tmp_path, verbose=0, compress=compress).cache(lambda: "text" * 100000)
@@ -2626,6 +2639,7 @@ class TestSection4Memory:
             "emptied": lambda path, other: path.write_bytes(b""),
             "swapped": lambda path, other: path.write_bytes(other.read_bytes()),
             "longer": lambda path, other: path.write_bytes(b"x" + path.read_bytes()),
+            "another kind of file": lambda path, other: joblite.dump({"a": 1}, path),
         }
         for name, damage in damages.items():
             cached(f"{name} 1"), cached(f"{name} 2")
