@@ -323,8 +323,13 @@ _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """The name of this machine, without "-"."""
+    """A name, without "-", for this machine or container: within it, a process id means one process."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            name += f"_{file.read(8)}_{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        pass  # not Linux: what the machine is called must do
     return name.replace("-", "_").replace("/", "_")
 
 
@@ -3970,9 +3975,14 @@ def _reduce_module(module: ModuleType) -> Any:
     return NotImplemented
 
 
+def _process() -> str:
+    """A name for this process that no other one has, on whatever machine."""
+    return f"{_machine()}-{os.getpid()}-"
+
+
 def _space_token(space: dict[str, Any]) -> str:
     """A name for a dict of globals that no other process uses for another one."""
-    return space.get(_SPACE) or f"{os.getpid()}-{id(space)}"
+    return space.get(_SPACE) or f"{_process()}{id(space)}"
 
 
 def _enter_space(token: str, name: str) -> dict[str, Any]:
@@ -4076,7 +4086,7 @@ def _class_token(cls: type) -> str:
     with _token_lock:
         token = _class_tokens.get(cls)
         if token is None:
-            token = _class_tokens[cls] = f"{os.getpid()}-{os.urandom(8).hex()}"
+            token = _class_tokens[cls] = _process() + os.urandom(8).hex()
             _classes[token] = cls
         return token
 
@@ -4111,7 +4121,7 @@ def _make_enum(token: str, meta: Any, name: str, bases: tuple[type, ...], member
 
 
 def _fill_class(cls: type, state: dict[str, Any]) -> None:
-    if _class_tokens.get(cls, "").startswith(f"{os.getpid()}-"):
+    if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
     for name, value in state.items():
         setattr(cls, name, value)
@@ -4225,7 +4235,7 @@ class _Packer(Pickler):
             return _hidden_type, (cls.__qualname__,)
         if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
             return NotImplemented
-        if self.homeward and not _class_token(cls).startswith(f"{os.getpid()}-"):
+        if self.homeward and not _class_token(cls).startswith(_process()):
             return _known_class, (_class_token(cls),)
         return _reduce_class(cls)
 
@@ -5923,8 +5933,10 @@ if module is None and source:
     module.__file__, module._source = f"<{name}, sent by its caller>", source
     exec(compile(zlib.decompress(source), module.__file__, "exec"), module.__dict__)
     module = sys.modules.setdefault(name, module)
-if module and getattr(module, "__version__", "") != version:
-    raise ImportError(f"{module.__file__} is not version {version} of {name}, as its caller has: use the same file")
+if module:
+    here = f"{name} {getattr(module, '__version__', 'unknown')} on Python {sys.version_info[0]}.{sys.version_info[1]}"
+    if here != version:
+        raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): they must be the same")
 answer = module and module._run_parcel(frames)
 """  # What an executor of somebody else runs. It goes as text, since the other side may have nothing but Python: where
 #      this file cannot be imported the answer is None, and the job is sent again with this file's source.
@@ -6033,7 +6045,8 @@ class _ExecutorCrew(_FutureCrew):
     def start(self, job: Job) -> Any:
         if self.by_reference:
             return self.executor.submit(_run_inside, "thread", job, self.sheds)
-        parcel = {"far_side": _FAR_SIDE, "name": __name__, "version": __version__, "frames": job.parcel,
+        parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.parcel,
+                  "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
         return self.executor.submit(eval, "exec(far_side) or answer", parcel, **self.how())

@@ -113,6 +113,14 @@ def run_script(code, *args, cwd=None, env=None, check=True, python=sys.executabl
     return done
 
 
+def elsewhere(*first):
+    """Arguments of `run_script` for a machine of its own, as far as process ids and mounts go. `first` runs before."""
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("namespaces are not permitted here")
+    return {"python": unshare[0], "flags": [*unshare[1:], *first, sys.executable]}
+
+
 def script_env(extra=None):
     """The environment of a fresh interpreter that finds joblite."""
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -3519,7 +3527,7 @@ KEPT = {
 }
 
 
-def run_engine(kind, code, *args):
+def run_engine(kind, code, path=""):
     """Run a script that gets the executor of an engine from `started(kind)`; gives what it prints, as JSON."""
     packages = {"loky": ["loky"], "mpi4py": ["mpi4py"], "spawn": []}.get(kind, ["distributed"])
     for package in packages:
@@ -3530,8 +3538,8 @@ def run_engine(kind, code, *args):
         if not mpiexec.exists():
             pytest.skip("needs mpiexec beside this Python: pip install mpich")
         command = {"python": str(mpiexec), "flags": ["-n", "3", sys.executable, "-m", "mpi4py.futures"]}
-    return json.loads(run_script(textwrap.dedent(ENGINE) + textwrap.dedent(code), kind, joblite.__file__, *args,
-                                 env={"PYTHONPATH": ""}, **command).stdout)
+    return json.loads(run_script(textwrap.dedent(ENGINE) + textwrap.dedent(code), kind, joblite.__file__,
+                                 env={"PYTHONPATH": path}, **command).stdout)
 
 
 class Elsewhere(Executor):
@@ -3579,7 +3587,34 @@ def join_crowd(enough):
     CROWD.discard(threading.get_ident())
 
 
+SECOND_PROCESS = ("sh", "-c", '"$@"; exit $?', "sh")  # a shell is the first one of its machine, Python the second
+
+
 class TestSection6Engines:
+    def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
+        there = elsewhere(*SECOND_PROCESS)
+        packed = run_script("""
+            import joblite, os
+            class Point:
+                def double(self):
+                    return 2 * os.getpid()
+            print(joblite._join(joblite._pack(Point())).hex())
+            """, **there).stdout
+        assert run_script("""
+            import joblite, sys
+            print(joblite._unpack(joblite._split(bytes.fromhex(sys.argv[1]))).double())
+            """, packed.strip(), **there).stdout == "4\n"
+
+    def test_other_version_on_the_other_side_is_named(self, tmp_path):
+        (tmp_path / "hidden_joblite.py").write_text("__version__ = '0'")
+        assert "here is hidden_joblite 0 on Python 3" in run_engine("spawn", """
+            if __name__ == "__main__":
+                joblite = load()
+                with started("spawn") as engine:
+                    print(json.dumps(str(joblite.Parallel(backend=engine, on_error="return")(
+                        [joblite.delayed(abs)(1)]))))
+            """, path=str(tmp_path))
+
     @pytest.mark.parametrize("kind", ["spawn", *(pytest.param(kind, marks=slow) for kind in (
         "loky", "mpi4py", "dask", "dask threads"))])
     def test_engine_keeps_the_promises(self, kind):
