@@ -346,18 +346,17 @@ def _process_lives(pid: int) -> bool:
     return True
 
 
-def _lock_byte(fd: int, place: int, wait: bool) -> bool:
-    """Lock one byte of a file against other processes; False when it is taken and `wait` is false."""
+def _lock_byte(fd: int, place: int, wait: bool) -> bool | None:
+    """Lock one byte of a file against other processes; False when it is taken and `wait` is false, None when that is
+    not possible here."""
     try:
         import fcntl
 
         fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-    except ImportError:
-        pass  # no such locks on this system
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:
-        pass  # a file system without locks, or a ring of waiting processes
+    except (ImportError, OSError):
+        return None  # a system or file system without such locks, or a ring of waiting processes
     return True
 
 
@@ -2764,6 +2763,7 @@ class _LockFile:
 
     def __init__(self, path: str) -> None:
         self.path, self.turns, self.fd = path, _Turns(), -1
+        self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
         self._identity: tuple[int, int] | None = None
         self._renew()
         _renewed_after_fork().add(self)
@@ -2797,8 +2797,7 @@ class _LockFile:
 
     def __enter__(self) -> None:
         self.mutex.acquire()
-        if self.opened():
-            _lock_byte(self.fd, 0, True)
+        self.holds = self.opened() and bool(_lock_byte(self.fd, 0, True))
 
     def __exit__(self, *error: object) -> None:
         if self.fd >= 0:
@@ -2808,7 +2807,7 @@ class _LockFile:
     def total(self) -> int | None:
         """The sum of all sizes; None when it is not known. To be asked inside `with`."""
         content = b""
-        if self.fd >= 0:
+        if self.holds:
             os.lseek(self.fd, 0, os.SEEK_SET)
             content = os.read(self.fd, 8)
         return int.from_bytes(content, "little") if len(content) == 8 else None
@@ -2817,7 +2816,7 @@ class _LockFile:
         """Write the sum of all sizes. To be called inside `with`."""
         if self.fd >= 0:
             os.lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+            os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
 
 
 @lru_cache(maxsize=1)
@@ -2959,7 +2958,9 @@ class _DiskStore(_Store):
     def _total(self) -> int:
         """The sum of all sizes; counted when the lock file does not tell."""
         total = self._locks.total()
-        return sum(size for _, size, _ in self._look(sys.maxsize)[0]) if total is None else total
+        if total is None and (self._locks.holds or self._limit is not None):
+            total = sum(size for _, size, _ in self._look(sys.maxsize)[0])
+        return total or 0  # what is not kept need not be counted either
 
     def delete(self, key: str) -> bool:
         with self._locks:
@@ -3041,10 +3042,11 @@ class _DiskStore(_Store):
         for entry in _scan(self._root + "tmp"):
             machine, pid = entry.name.split("-")[:2]
             try:
+                now = min(time.time(), os.stat(self._root + "tmp").st_mtime)  # where the files are, it may be earlier
                 if machine == _machine():
                     dead = not _process_lives(int(pid))
                 else:
-                    dead = time.time() - entry.stat().st_mtime > _STALE_AFTER
+                    dead = now - entry.stat().st_mtime > _STALE_AFTER
                 if dead:
                     _unlink(entry.path)
             except OSError:
@@ -3057,7 +3059,7 @@ class _DiskStore(_Store):
             except OSError:
                 return True  # where nothing can be written there are no locks either: law 7
             self._locks.opened()
-        return self._locks.fd < 0 or _lock_byte(self._locks.fd, _lock_place(key), wait)
+        return self._locks.fd < 0 or _lock_byte(self._locks.fd, _lock_place(key), wait) is not False
 
     def unlock(self, key: str) -> None:
         if self._locks.fd >= 0:

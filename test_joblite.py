@@ -113,6 +113,9 @@ def run_script(code, *args, cwd=None, env=None, check=True, python=sys.executabl
     return done
 
 
+SECOND_PROCESS = ("sh", "-c", '"$@"; exit $?', "sh")  # a shell is the first one of its machine, Python the second
+
+
 def elsewhere(*first):
     """Arguments of `run_script` for a machine of its own, as far as process ids and mounts go. `first` runs before."""
     unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
@@ -2785,6 +2788,72 @@ class TestSection4Memory:
         assert 100 * 1024 < sizes <= 200 * 1024
         assert not list((cache / "joblite" / "v1" / "tmp").iterdir())
 
+    def test_two_machines_share_one_folder(self, tmp_path):
+        """Equal host names, separate process ids and mounts: one does not take the other's half-written file away."""
+        code = """
+            import os, sys, time, warnings, joblite
+            warnings.simplefilter("error")
+            folder, me = sys.argv[1:]
+            class Slow:
+                def __reduce__(self):  # while it is written
+                    open(f"{folder}/written by {os.getpid()}", "w").close()
+                    while not os.path.exists(f"{folder}/go"):
+                        time.sleep(0.01)
+                    return int, ("7",)
+            memory = joblite.Memory(folder + "/cache", verbose=0)
+            if me == "slow":
+                memory.cache(lambda: Slow(), version="slow")()
+            print(memory.cache(lambda: print("computed", me) or 5, version="shared")())
+            """
+        other = threading.Thread(target=lambda: seen.append(
+            run_script(code, tmp_path, "slow", check=False, **elsewhere(*SECOND_PROCESS))))
+        seen, there = [], elsewhere()
+        other.start()
+        wait_until((tmp_path / "written by 2").exists, "the first machine's file")
+        quick = run_script(code, tmp_path, "quick", check=False, **there)
+        (tmp_path / "go").touch()
+        other.join()
+        assert (quick.stdout, quick.stderr) == ("computed quick\n5\n", "")
+        assert (seen[0].stdout, seen[0].stderr) == ("5\n", "")
+
+    @posix
+    def test_locks_that_do_not_work_are_not_trusted(self, tmp_path):
+        """Two writers without locks: values are right, and the limit holds up to one entry a writer."""
+        code = """
+            import errno, fcntl, sys, joblite
+            def fail(*args):
+                raise OSError(errno.ENOLCK, "no locks available")
+            fcntl.lockf = fcntl.flock = fail
+            cached = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="100K").cache(lambda n: [n] * 2500, version=1)
+            print("ready", flush=True)
+            sys.stdin.read(1)
+            for n in range(int(sys.argv[2]), 300, 2):
+                assert cached(n) == [n] * 2500
+                with open(sys.argv[1] + "/joblite/v1/lock", "wb") as sum_of_sizes:  # as a lost race would leave it
+                    sum_of_sizes.write(bytes(8))
+            """
+        writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", textwrap.dedent(code), str(tmp_path), str(n)],
+                                    env=script_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) for n in range(2)]
+        for writer in writers:
+            writer.stdout.readline()
+        assert [writer.communicate(b"!")[0] or writer.returncode for writer in writers] == [0, 0]
+        sizes = [path.stat().st_size for path in entry_files(tmp_path)]
+        assert 80 * 1024 < sum(sizes) <= 100 * 1024 + 2 * max(sizes)
+
+    def test_a_clock_that_is_ahead_takes_no_half_written_file_away(self, tmp_path, monkeypatch):
+        cached = joblite.Memory(tmp_path, verbose=0).cache(square_text)
+        cached(1)
+        half_written = tmp_path / "joblite" / "v1" / "tmp" / "other_machine-1-1-1-1"
+        half_written.touch()
+        ahead = time.time() + 10 * 24 * 3600
+        monkeypatch.setattr(joblite.time, "time", lambda: ahead)
+        joblite.Memory(tmp_path, verbose=0).cache(square_text)(2)
+        assert half_written.exists()
+        old = half_written.stat().st_mtime - 2 * 24 * 3600
+        os.utime(half_written, (old, old))
+        joblite.Memory(tmp_path, verbose=0).cache(square_text)(3)
+        assert not half_written.exists()
+
     def test_a_fork_while_threads_compute_does_not_hang_the_child(self, tmp_path):
         """Locks that other threads held at the moment of the fork are new ones in the child."""
         if not hasattr(os, "fork"):
@@ -3585,9 +3654,6 @@ def join_crowd(enough):
     CROWD_SIZES.append(len(CROWD))
     threading.Event().wait(0.05 * (max(CROWD_SIZES) < enough))
     CROWD.discard(threading.get_ident())
-
-
-SECOND_PROCESS = ("sh", "-c", '"$@"; exit $?', "sh")  # a shell is the first one of its machine, Python the second
 
 
 class TestSection6Engines:
