@@ -4444,6 +4444,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
+#     executors of others: the parcel is all they get; where this file is missing they get its source too
+#
 # Laws
 #   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.  test_killed_worker_fails_one_task
 #   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
@@ -6955,13 +6957,15 @@ class Parallel:
     Parameters
     ----------
     n_jobs : int or None, default None
-        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1.
+        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1, or
+        with an executor all that it offers.
     backend : str or Executor, default None
         "loky": worker processes of this module (the default; the name is kept because all code says it).
         "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky", or
         with `context=` the standard ProcessPoolExecutor. "sequential": no workers. "interpreters" (Python 3.14).
-        "dask": the current distributed client. A name from `register_parallel_backend`. Any
-        `concurrent.futures.Executor`: it is used and not closed.
+        "dask": the current distributed client. A name from `register_parallel_backend`. Any distributed client or
+        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many tasks use goes to
+        a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
         "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
         in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
@@ -6969,8 +6973,8 @@ class Parallel:
         0 nothing, 1 warnings only, 2 progress lines on stderr, 3 and more: more lines; above 50 they go to stdout.
     timeout : float or None, default None
         Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
-        tasks go on. A thread cannot be ended: the error comes, the thread is left. Ignored, with a warning, where
-        tasks run in place.
+        tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
+        left running. Ignored, with a warning, where tasks run in place.
     batch_size : int or "auto", default "auto"
         How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"

@@ -3588,7 +3588,8 @@ PROMISES = """
 
 KEPT = {
     "values": True, "own classes": True, "n_jobs": 2, "source is sent": True,
-    "arrays": [[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]], "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
+    "arrays": [[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]],
+    "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
     "return": ["int", "ZeroDivisionError", "int"], "skip": [-3, 3], "timeout": ["TimeoutError", True, False],
     "unordered": 49, "progress": [9, 9], "equal tasks are run each": 6, "nested": "threading",
     "same script here and there": [[0, i] if i < 7 else [1, i - 7] for i in range(9)],
