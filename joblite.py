@@ -5823,18 +5823,22 @@ class _FutureCrew(_Crew):
                     return [job]
 
     def settle(self, job: Job, future: Any) -> None:
-        from concurrent.futures import BrokenExecutor, CancelledError
-
         try:
             self.open(job, future.result())
-        except Exception as error:  # a broken executor, a worker that it reports as lost: whoever waits is told
-            batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
-            lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
-            lost.__cause__ = error
-            if isinstance(error, (BrokenExecutor, CancelledError)):
-                job.fault = lost  # nothing more is to be had of it
-            else:
-                job.blame(lost)
+        except Exception as error:
+            self.lose(job, error)
+
+    def lose(self, job: Job, error: Exception) -> None:
+        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
+        from concurrent.futures import BrokenExecutor, CancelledError
+
+        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
+        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
+        lost.__cause__ = error
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            job.fault = lost  # nothing more is to be had of it
+        else:
+            job.blame(lost)
 
     def patience(self) -> float | None:
         """Seconds until the first running task's time may be up."""
@@ -6053,11 +6057,10 @@ class _ExecutorCrew(_FutureCrew):
                   "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
-        return self.executor.submit(eval, "exec(far_side) or answer", parcel, **self.how())
+        return self.call(eval, "exec(far_side) or answer", parcel)
 
-    def how(self) -> dict[str, Any]:
-        """Keyword arguments of `submit`."""
-        return {}
+    def call(self, *call: Any) -> Any:
+        return self.executor.submit(*call)
 
     def settle(self, job: Job, future: Any) -> None:
         super().settle(job, future)
@@ -6098,17 +6101,28 @@ class _DaskCrew(_ExecutorCrew):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.client = self.executor._client  # the executor's own futures never end when a buffer is lost
         self.laid: dict[int, tuple[Any, int, Any]] = {}  # id -> (owner of the buffer, checksum, dask's future)
 
-    def how(self) -> dict[str, Any]:
-        return {"pure": False, "key": f"joblite-{os.urandom(8).hex()}"}  # else equal batches would be run once
+    def call(self, *call: Any) -> Any:
+        settings = {**self.executor._kwargs, "key": f"joblite-{os.urandom(8).hex()}", "pure": False}
+        return self.client.submit(*call, **settings)  # if it were pure, equal batches would be run once
+
+    def lose(self, job: Job, error: Exception) -> None:
+        from concurrent.futures import CancelledError
+
+        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES:
+            return super().lose(job, error)
+        self.laid.clear()  # a buffer was lost with the worker that held it
+        self.prepare(job)
+        self.submit(job)
 
     def lay(self, frame: memoryview) -> Any:
         if frame.nbytes < _ONCE_NBYTES:
             return bytes(frame)
         known, check = self.laid.pop(id(frame.obj), None), _crc32(frame)
         if known is None or known[1] != check:
-            known = frame.obj, check, self.executor._client.scatter(bytes(frame), hash=False)
+            known = frame.obj, check, self.client.scatter(bytes(frame), hash=False)
         self.laid[id(frame.obj)] = known
         if len(self.laid) > _LAID:
             del self.laid[next(iter(self.laid))]

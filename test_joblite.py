@@ -3511,10 +3511,12 @@ ENGINE = """
         else:
             import dask
             from distributed import Client, LocalCluster
-            dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1})
-            kinds = {"dask": dict(n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://"),
-                     "dask threads": dict(n_workers=1, threads_per_worker=2, processes=False)}
-            with LocalCluster(**kinds[kind], dashboard_address=None) as cluster, Client(cluster) as client:
+            dask.config.set({"distributed.scheduler.allowed-failures": 3 * (kind == "dask that tries again"),
+                             "distributed.scheduler.worker-saturation": 1})
+            settings = dict(n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://")
+            if kind == "dask threads":
+                settings = dict(n_workers=1, threads_per_worker=2, processes=False)
+            with LocalCluster(**settings, dashboard_address=None) as cluster, Client(cluster) as client:
                 yield client
             return
         with engine:
@@ -3716,6 +3718,22 @@ class TestSection6Engines:
                         joblite.delayed(die)(i) for i in range(7))
                     print(json.dumps([value if isinstance(value, int) else str(value)[:33] for value in results]))
             """) == [0, 1, 2, "the executor failed: KilledWorker", 4, 5, 6]
+
+    @slow
+    def test_array_that_dask_lost_with_a_worker_is_sent_again(self):
+        assert run_engine("dask that tries again", """
+            def use(array, i, mark):
+                if i == 3 and not os.path.exists(mark):
+                    open(mark, "w").close()
+                    os._exit(1)
+                return int(array.sum()) + i
+
+            if __name__ == "__main__":
+                with started(sys.argv[1]) as client:
+                    joblite, array, mark = load(), np.ones(300_000), os.path.abspath("mark")
+                    print(json.dumps(joblite.Parallel(backend=client, batch_size=1)(
+                        joblite.delayed(use)(array, i, mark) for i in range(7))))
+            """) == [300_000 + i for i in range(7)]
 
     def test_lost_batch_is_tried_task_by_task(self):
         with Elsewhere(1, broken=LOST) as engine:
