@@ -183,7 +183,7 @@ def human(seconds: float) -> str:
 def machine_line() -> str:
     """What the figures were measured on."""
     versions = [f"{name} {importlib.import_module(name).__version__}"
-                for name in ("numpy", "joblib", "loky", "mpire", "diskcache") if optional(name)
+                for name in ("numpy", "joblib", "loky", "mpire", "diskcache", "distributed") if optional(name)
                 and hasattr(importlib.import_module(name), "__version__")]
     try:
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
@@ -681,6 +681,29 @@ def growth(stack):
         yield "joblite", grown("joblite")
         if optional("joblib"):
             yield "joblib", grown("joblib")
+
+
+# ---- scenarios: more than one machine ----
+
+
+@scenario("cluster, 300 no-op tasks", rounds=7)
+def cluster_tasks(stack):
+    """On a dask cluster of two worker processes. The overhead per task is a 300th of it."""
+    expected = list(range(300))
+    yield expected
+    distributed, joblib = optional("distributed"), optional("joblib")
+    if not distributed:
+        return
+    cluster = stack.enter_context(distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://", dashboard_address=None))
+    client = stack.enter_context(distributed.Client(cluster))
+    yield "joblite", lambda: Parallel(backend=client)(delayed(noop)(i) for i in expected)
+    yield "joblite, known length", lambda: Parallel(backend=client)([delayed(noop)(i) for i in expected])
+    if joblib:
+        stack.enter_context(joblib.parallel_config(backend="dask"))
+        yield "joblib", lambda: joblib.Parallel()(joblib.delayed(noop)(i) for i in expected)
+    if not QUICK:
+        yield "client.map", lambda: client.gather(client.map(noop, expected, pure=False))
 
 
 # ---- scenarios: hash ----

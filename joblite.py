@@ -347,8 +347,13 @@ _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """The name of this machine, without "-"."""
+    """A name, without "-", for this machine or container: within it, a process id means one process."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            name += f"_{file.read(8)}_{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        pass  # not Linux: what the machine is called must do
     return name.replace("-", "_").replace("/", "_")
 
 
@@ -365,18 +370,17 @@ def _process_lives(pid: int) -> bool:
     return True
 
 
-def _lock_byte(fd: int, place: int, wait: bool) -> bool:
-    """Lock one byte of a file against other processes; False when it is taken and `wait` is false."""
+def _lock_byte(fd: int, place: int, wait: bool) -> bool | None:
+    """Lock one byte of a file against other processes; False when it is taken and `wait` is false, None when that is
+    not possible here."""
     try:
         import fcntl
 
         fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-    except ImportError:
-        pass  # no such locks on this system
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:
-        pass  # a file system without locks, or a ring of waiting processes
+    except (ImportError, OSError):
+        return None  # a system or file system without such locks, or a ring of waiting processes
     return True
 
 
@@ -2651,6 +2655,7 @@ class _LockFile:
 
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
+        self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
         self._identity: tuple[int, int] | None = None  # of the file that is open
         self._renew()
         _renewed_after_fork().add(self)
@@ -2682,8 +2687,7 @@ class _LockFile:
 
     def __enter__(self) -> None:
         self.mutex.acquire()
-        if self.opened() >= 0:
-            _lock_byte(self.fd, 0, True)
+        self.holds = self.opened() >= 0 and bool(_lock_byte(self.fd, 0, True))
 
     def __exit__(self, *error: object) -> None:
         if self.fd >= 0:
@@ -2691,15 +2695,15 @@ class _LockFile:
         self.mutex.release()
 
     def total(self) -> int | None:
-        """The sum of all sizes; None when it is not known."""
-        content = os.read(self.fd, 8) if self.fd >= 0 and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
+        """The sum of all sizes; None when it is not known. To be asked inside `with`."""
+        content = os.read(self.fd, 8) if self.holds and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
         return int.from_bytes(content, "little") if len(content) == 8 else None
 
     def set_total(self, total: int) -> None:
         """Write the sum of all sizes."""
         if self.fd >= 0:
             os.lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+            os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
 
 
 @lru_cache(maxsize=1)
@@ -2833,7 +2837,9 @@ class _DiskStore(_Store):
     def _total(self) -> int:
         """The sum of all sizes; counted when the lock file does not tell."""
         total = self._locks.total()
-        return sum(size for _, size, _ in self.entries()) if total is None else total
+        if total is None and (self._locks.holds or self._limit is not None):
+            total = sum(size for _, size, _ in self.entries())
+        return total or 0  # what is not kept need not be counted either
 
     def delete(self, key: str) -> bool:
         with self._locks:
@@ -2914,8 +2920,9 @@ class _DiskStore(_Store):
         for entry in _scan(self._root + "tmp"):
             machine, pid = entry.name.split("-")[:2]
             try:
+                now = min(time.time(), os.stat(self._root + "tmp").st_mtime)  # where the files are, it may be earlier
                 if (not _process_lives(int(pid)) if machine == _machine()
-                        else time.time() - entry.stat().st_mtime > _STALE_AFTER):
+                        else now - entry.stat().st_mtime > _STALE_AFTER):
                     _unlink(entry.path)
             except OSError:
                 continue  # finished just now, or not ours to remove
@@ -2927,7 +2934,7 @@ class _DiskStore(_Store):
             except OSError:
                 return True  # where nothing can be written there are no locks either: law 7
             fd = self._locks.opened()
-        return fd < 0 or _lock_byte(fd, _lock_place(key), wait)
+        return fd < 0 or _lock_byte(fd, _lock_place(key), wait) is not False
 
     def unlock(self, key: str) -> None:
         if self._locks.fd >= 0:
@@ -3807,9 +3814,14 @@ def _digest_of(func: Any) -> str:
     return _short_name(_code_text((func.__code__, defaults)))
 
 
+def _process() -> str:
+    """A name for this process that no other one has, on whatever machine."""
+    return f"{_machine()}-{os.getpid()}-"
+
+
 def _space_token(space: dict[str, Any]) -> str:
     """A name for a dict of globals that no other process uses for another one."""
-    return space.get(_SPACE) or f"{os.getpid()}-{id(space)}"
+    return space.get(_SPACE) or f"{_process()}{id(space)}"
 
 
 def _enter_space(token: str, name: str) -> dict[str, Any]:
@@ -3916,7 +3928,7 @@ def _class_token(cls: type) -> str:
     with _token_lock:
         token = _class_tokens.get(cls)
         if token is None:
-            token = _class_tokens[cls] = f"{os.getpid()}-{os.urandom(8).hex()}"
+            token = _class_tokens[cls] = _process() + os.urandom(8).hex()
             _classes[token] = cls
         return token
 
@@ -3951,7 +3963,7 @@ def _make_enum(token: str, meta: Any, name: str, bases: tuple[type, ...], member
 
 
 def _fill_class(cls: type, state: dict[str, Any]) -> None:
-    if _class_tokens.get(cls, "").startswith(f"{os.getpid()}-"):
+    if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
     for name, value in state.items():
         setattr(cls, name, value)
@@ -4138,7 +4150,7 @@ class _Packer(Pickler):
             return NotImplemented
         if _goes_by_name(cls):
             return self._by_name(cls)
-        if self.homeward and not _class_token(cls).startswith(f"{os.getpid()}-"):
+        if self.homeward and not _class_token(cls).startswith(_process()):
             return _known_class, (_class_token(cls),)
         return _reduce_class(cls)
 
@@ -4472,6 +4484,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
 #     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
+#
+#     executors of others: the parcel is all they get; where this file is missing they get its source too
 #
 # Laws
 #   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.  test_killed_worker_fails_one_task
@@ -6327,18 +6341,22 @@ class _FutureCrew(_Crew):
                     return [job]
 
     def settle(self, job: Job, future: Any) -> None:
-        from concurrent.futures import BrokenExecutor, CancelledError
-
         try:
             self.open(job, future.result())
-        except Exception as error:  # a broken executor, a worker that it reports as lost: whoever waits is told
-            batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
-            lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
-            lost.__cause__ = error
-            if isinstance(error, (BrokenExecutor, CancelledError)):
-                job.fault = lost  # nothing more is to be had of it
-            else:
-                job.blame(lost)
+        except Exception as error:
+            self.lose(job, error)
+
+    def lose(self, job: Job, error: Exception) -> None:
+        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
+        from concurrent.futures import BrokenExecutor, CancelledError
+
+        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
+        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
+        lost.__cause__ = error
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            job.fault = lost  # nothing more is to be had of it
+        else:
+            job.blame(lost)
 
     def patience(self) -> float | None:
         """Seconds until the first running task's time may be up."""
@@ -6444,8 +6462,10 @@ if module is None and source:
     module.__file__, module._source = f"<{name}, sent by its caller>", source
     exec(compile(zlib.decompress(source), module.__file__, "exec"), module.__dict__)
     module = sys.modules.setdefault(name, module)
-if module and getattr(module, "__version__", "") != version:
-    raise ImportError(f"{module.__file__} is not version {version} of {name}, as its caller has: use the same file")
+if module:
+    here = f"{name} {getattr(module, '__version__', 'unknown')} on Python {sys.version_info[0]}.{sys.version_info[1]}"
+    if here != version:
+        raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): they must be the same")
 answer = module and module._run_parcel(frames)
 """  # What an executor of somebody else runs. It goes as text, since the other side may have nothing but Python: where
 #      this file cannot be imported the answer is None, and the job is sent again with this file's source.
@@ -6556,17 +6576,17 @@ class _ExecutorCrew(_FutureCrew):
         """The function and the arguments that the executor is to call."""
         if self.by_reference:
             return _run_inside, "thread", job, self.sheds
-        parcel = {"far_side": _FAR_SIDE, "name": __name__, "version": __version__, "frames": job.parcel,
+        parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.parcel,
+                  "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
         return eval, "exec(far_side) or answer", parcel
 
     def start(self, job: Job) -> Any:
-        return self.executor.submit(*self.call_of(job), **self.how())
+        return self.call(*self.call_of(job))
 
-    def how(self) -> dict[str, Any]:
-        """Keyword arguments of `submit`."""
-        return {}
+    def call(self, *call: Any) -> Any:
+        return self.executor.submit(*call)
 
     def settle(self, job: Job, future: Any) -> None:
         super().settle(job, future)
@@ -6607,17 +6627,28 @@ class _DaskCrew(_ExecutorCrew):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.client = self.executor._client  # the executor's own futures never end when a buffer is lost
         self.laid: dict[int, tuple[Any, int, Any]] = {}  # id -> (owner of the buffer, checksum, dask's future)
 
-    def how(self) -> dict[str, Any]:
-        return {"pure": False, "key": f"joblite-{os.urandom(8).hex()}"}  # else equal batches would be run once
+    def call(self, *call: Any) -> Any:
+        settings = {**self.executor._kwargs, "key": f"joblite-{os.urandom(8).hex()}", "pure": False}
+        return self.client.submit(*call, **settings)  # if it were pure, equal batches would be run once
+
+    def lose(self, job: Job, error: Exception) -> None:
+        from concurrent.futures import CancelledError
+
+        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES:
+            return super().lose(job, error)
+        self.laid.clear()  # a buffer was lost with the worker that held it
+        self.prepare(job)
+        self.submit(job)
 
     def lay(self, frame: memoryview) -> Any:
         if frame.nbytes < _ONCE_NBYTES:
             return bytes(frame)
         known, check = self.laid.pop(id(frame.obj), None), _crc32(frame)
         if known is None or known[1] != check:
-            known = frame.obj, check, self.executor._client.scatter(bytes(frame), hash=False)
+            known = frame.obj, check, self.client.scatter(bytes(frame), hash=False)
         self.laid[id(frame.obj)] = known
         if len(self.laid) > _LAID:
             del self.laid[next(iter(self.laid))]
@@ -7611,13 +7642,15 @@ class Parallel:
     Parameters
     ----------
     n_jobs : int or None, default None
-        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1.
+        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1, or
+        with an executor all that it offers.
     backend : str or Executor, default None
         "loky": worker processes of this module (the default; the name is kept because all code says it).
         "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky", or
         with `context=` the standard ProcessPoolExecutor. "sequential": no workers. "interpreters" (Python 3.14).
-        "dask": the current distributed client. A name from `register_parallel_backend`. Any
-        `concurrent.futures.Executor`: it is used and not closed.
+        "dask": the current distributed client. A name from `register_parallel_backend`. Any distributed client or
+        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many tasks use goes to
+        a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
         "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
         in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
@@ -7625,8 +7658,8 @@ class Parallel:
         0 nothing, 1 warnings only, 2 progress lines on stderr, 3 and more: more lines; above 50 they go to stdout.
     timeout : float or None, default None
         Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
-        tasks go on. A thread cannot be ended: the error comes, the thread is left. Ignored, with a warning, where
-        tasks run in place.
+        tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
+        left running. Ignored, with a warning, where tasks run in place.
     batch_size : int or "auto", default "auto"
         How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"

@@ -116,6 +116,17 @@ def run_script(code, *args, cwd=None, env=None, check=True, python=sys.executabl
     return done
 
 
+SECOND_PROCESS = ("sh", "-c", '"$@"; exit $?', "sh")  # a shell is the first one of its machine, Python the second
+
+
+def elsewhere(*first):
+    """Arguments of `run_script` for a machine of its own, as far as process ids and mounts go. `first` runs before."""
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("namespaces are not permitted here")
+    return {"python": unshare[0], "flags": [*unshare[1:], *first, sys.executable]}
+
+
 def script_env(extra=None):
     """The environment of a fresh interpreter that finds joblite."""
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -2854,6 +2865,72 @@ class TestSection4Memory:
         assert 100 * 1024 < sizes <= 200 * 1024
         assert not list((cache / "joblite" / "v1" / "tmp").iterdir())
 
+    def test_two_machines_share_one_folder(self, tmp_path):
+        """Equal host names, separate process ids and mounts: one does not take the other's half-written file away."""
+        code = """
+            import os, sys, time, warnings, joblite
+            warnings.simplefilter("error")
+            folder, me = sys.argv[1:]
+            class Slow:
+                def __reduce__(self):  # while it is written
+                    open(f"{folder}/written by {os.getpid()}", "w").close()
+                    while not os.path.exists(f"{folder}/go"):
+                        time.sleep(0.01)
+                    return int, ("7",)
+            memory = joblite.Memory(folder + "/cache", verbose=0)
+            if me == "slow":
+                memory.cache(lambda: Slow(), version="slow")()
+            print(memory.cache(lambda: print("computed", me) or 5, version="shared")())
+            """
+        other = threading.Thread(target=lambda: seen.append(
+            run_script(code, tmp_path, "slow", check=False, **elsewhere(*SECOND_PROCESS))))
+        seen, there = [], elsewhere()
+        other.start()
+        wait_until((tmp_path / "written by 2").exists, "the first machine's file")
+        quick = run_script(code, tmp_path, "quick", check=False, **there)
+        (tmp_path / "go").touch()
+        other.join()
+        assert (quick.stdout, quick.stderr) == ("computed quick\n5\n", "")
+        assert (seen[0].stdout, seen[0].stderr) == ("5\n", "")
+
+    @posix
+    def test_locks_that_do_not_work_are_not_trusted(self, tmp_path):
+        """Two writers without locks: values are right, and the limit holds up to one entry a writer."""
+        code = """
+            import errno, fcntl, sys, joblite
+            def fail(*args):
+                raise OSError(errno.ENOLCK, "no locks available")
+            fcntl.lockf = fcntl.flock = fail
+            cached = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="100K").cache(lambda n: [n] * 2500, version=1)
+            print("ready", flush=True)
+            sys.stdin.read(1)
+            for n in range(int(sys.argv[2]), 300, 2):
+                assert cached(n) == [n] * 2500
+                with open(sys.argv[1] + "/joblite/v1/lock", "wb") as sum_of_sizes:  # as a lost race would leave it
+                    sum_of_sizes.write(bytes(8))
+            """
+        writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", textwrap.dedent(code), str(tmp_path), str(n)],
+                                    env=script_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) for n in range(2)]
+        for writer in writers:
+            writer.stdout.readline()
+        assert [writer.communicate(b"!")[0] or writer.returncode for writer in writers] == [0, 0]
+        sizes = [path.stat().st_size for path in entry_files(tmp_path)]
+        assert 80 * 1024 < sum(sizes) <= 100 * 1024 + 2 * max(sizes)
+
+    def test_a_clock_that_is_ahead_takes_no_half_written_file_away(self, tmp_path, monkeypatch):
+        cached = joblite.Memory(tmp_path, verbose=0).cache(square_text)
+        cached(1)
+        half_written = tmp_path / "joblite" / "v1" / "tmp" / "other_machine-1-1-1-1"
+        half_written.touch()
+        ahead = time.time() + 10 * 24 * 3600
+        monkeypatch.setattr(joblite.time, "time", lambda: ahead)
+        joblite.Memory(tmp_path, verbose=0).cache(square_text)(2)
+        assert half_written.exists()
+        old = half_written.stat().st_mtime - 2 * 24 * 3600
+        os.utime(half_written, (old, old))
+        joblite.Memory(tmp_path, verbose=0).cache(square_text)(3)
+        assert not half_written.exists()
+
     def test_a_fork_while_threads_compute_does_not_hang_the_child(self, tmp_path):
         """Locks that other threads held at the moment of the fork are new ones in the child."""
         if not hasattr(os, "fork"):
@@ -3770,10 +3847,12 @@ ENGINE = """
         else:
             import dask
             from distributed import Client, LocalCluster
-            dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1})
-            kinds = {"dask": dict(n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://"),
-                     "dask threads": dict(n_workers=1, threads_per_worker=2, processes=False)}
-            with LocalCluster(**kinds[kind], dashboard_address=None) as cluster, Client(cluster) as client:
+            dask.config.set({"distributed.scheduler.allowed-failures": 3 * (kind == "dask that tries again"),
+                             "distributed.scheduler.worker-saturation": 1})
+            settings = dict(n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://")
+            if kind == "dask threads":
+                settings = dict(n_workers=1, threads_per_worker=2, processes=False)
+            with LocalCluster(**settings, dashboard_address=None) as cluster, Client(cluster) as client:
                 yield client
             return
         with engine:
@@ -3834,6 +3913,10 @@ PROMISES = """
         yield "nested", parallel([delayed(inner)()])[0]
         generator = parallel((delayed(abs)(-i) for i in range(10_000)), return_as="generator")
         yield "first of a generator", next(generator) or generator.close()
+        script = lambda: joblite.Parallel(n_jobs=2)(delayed(divmod)(i, 7) for i in range(9))
+        with joblite.parallel_config(backend=engine):
+            yield "same script here and there", script()
+        yield "and here", script()
         yield "not closed", engine.submit(abs, -1).result()
 
     if __name__ == "__main__":
@@ -3843,14 +3926,16 @@ PROMISES = """
 
 KEPT = {
     "values": True, "own classes": True, "n_jobs": 2, "source is sent": True,
-    "arrays": [[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]], "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
+    "arrays": [[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]],
+    "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
     "return": ["int", "ZeroDivisionError", "int"], "skip": [-3, 3], "timeout": ["TimeoutError", True, False],
     "unordered": 49, "progress": [9, 9], "equal tasks are run each": 6, "nested": "threading",
-    "first of a generator": None, "not closed": 1,
+    "same script here and there": [[0, i] if i < 7 else [1, i - 7] for i in range(9)],
+    "and here": [[0, i] if i < 7 else [1, i - 7] for i in range(9)], "first of a generator": None, "not closed": 1,
 }
 
 
-def run_engine(kind, code, *args):
+def run_engine(kind, code, path=""):
     """Run a script that gets the executor of an engine from `started(kind)`; gives what it prints, as JSON."""
     packages = {"loky": ["loky"], "mpi4py": ["mpi4py"], "spawn": []}.get(kind, ["distributed"])
     for package in packages:
@@ -3861,8 +3946,8 @@ def run_engine(kind, code, *args):
         if not mpiexec.exists():
             pytest.skip("needs mpiexec beside this Python: pip install mpich")
         command = {"python": str(mpiexec), "flags": ["-n", "3", sys.executable, "-m", "mpi4py.futures"]}
-    return json.loads(run_script(textwrap.dedent(ENGINE) + textwrap.dedent(code), kind, joblite.__file__, *args,
-                                 env={"PYTHONPATH": ""}, **command).stdout)
+    return json.loads(run_script(textwrap.dedent(ENGINE) + textwrap.dedent(code), kind, joblite.__file__,
+                                 env={"PYTHONPATH": path}, **command).stdout)
 
 
 class Elsewhere(Executor):
@@ -3900,16 +3985,41 @@ def lose(i):
     return i
 
 
-CROWD = []  # how many were in it, whenever one came or went
+CROWD, CROWD_SIZES = set(), [0]  # the threads in it; how many there were whenever one joined
 
 
 def join_crowd(enough):
-    CROWD.append(CROWD[-1] + 1 if CROWD else 1)
-    threading.Event().wait(0.05 * (max(CROWD) < enough))
-    CROWD.append(CROWD[-1] - 1)
+    CROWD.add(threading.get_ident())
+    CROWD_SIZES.append(len(CROWD))
+    threading.Event().wait(0.05 * (max(CROWD_SIZES) < enough))
+    CROWD.discard(threading.get_ident())
 
 
 class TestSection6Engines:
+    def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
+        there = elsewhere(*SECOND_PROCESS)
+        packed = run_script("""
+            import joblite, os
+            class Point:
+                def double(self):
+                    return 2 * os.getpid()
+            print(joblite._join(joblite._pack(Point())).hex())
+            """, **there).stdout
+        assert run_script("""
+            import joblite, sys
+            print(joblite._unpack(joblite._split(bytes.fromhex(sys.argv[1]))).double())
+            """, packed.strip(), **there).stdout == "4\n"
+
+    def test_other_version_on_the_other_side_is_named(self, tmp_path):
+        (tmp_path / "hidden_joblite.py").write_text("__version__ = '0'")
+        assert "here is hidden_joblite 0 on Python 3" in run_engine("spawn", """
+            if __name__ == "__main__":
+                joblite = load()
+                with started("spawn") as engine:
+                    print(json.dumps(str(joblite.Parallel(backend=engine, on_error="return")(
+                        [joblite.delayed(abs)(1)]))))
+            """, path=str(tmp_path))
+
     @pytest.mark.parametrize("kind", ["spawn", *(pytest.param(kind, marks=slow) for kind in (
         "loky", "mpi4py", "dask", "dask threads"))])
     def test_engine_keeps_the_promises(self, kind):
@@ -3945,6 +4055,22 @@ class TestSection6Engines:
                     print(json.dumps([value if isinstance(value, int) else str(value)[:33] for value in results]))
             """) == [0, 1, 2, "the executor failed: KilledWorker", 4, 5, 6]
 
+    @slow
+    def test_array_that_dask_lost_with_a_worker_is_sent_again(self):
+        assert run_engine("dask that tries again", """
+            def use(array, i, mark):
+                if i == 3 and not os.path.exists(mark):
+                    open(mark, "w").close()
+                    os._exit(1)
+                return int(array.sum()) + i
+
+            if __name__ == "__main__":
+                with started(sys.argv[1]) as client:
+                    joblite, array, mark = load(), np.ones(300_000), os.path.abspath("mark")
+                    print(json.dumps(joblite.Parallel(backend=client, batch_size=1)(
+                        joblite.delayed(use)(array, i, mark) for i in range(7))))
+            """) == [300_000 + i for i in range(7)]
+
     def test_lost_batch_is_tried_task_by_task(self):
         with Elsewhere(1, broken=LOST) as engine:
             call = Parallel(n_jobs=2, backend=engine, batch_size=5, on_error="return")
@@ -3960,10 +4086,9 @@ class TestSection6Engines:
 
     def test_window_grows_while_the_engine_takes_more(self, monkeypatch):
         monkeypatch.setattr(joblite, "cpu_count", lambda: 1)
-        CROWD.clear()
         with Elsewhere(8) as engine:
             Parallel(backend=engine, batch_size=1)(delayed(join_crowd)(6) for _ in range(400))
-        assert max(CROWD) >= 6
+        assert max(CROWD_SIZES) >= 6
 
     def test_closing_a_generator_cancels_what_waits(self, tmp_path):
         with Elsewhere(1) as engine:
