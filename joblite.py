@@ -67,9 +67,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Logger", "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "ParallelBackendBase", "PrintTime",
-    "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs", "expires_after", "hash", "load",
-    "parallel_backend", "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
-    "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
+    "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs",
+    "expires_after", "hash", "load", "parallel_backend", "parallel_config", "register_compressor", "register_hasher",
+    "register_parallel_backend", "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
 ]
 
 # ======================================================================================================================
@@ -460,17 +460,10 @@ def _say(text: str) -> None:
 
 
 class Logger:
-    """Logs with its own repr in front. Kept because libraries derive from it; `logging` is what new code wants.
+    """Logs with its repr in front, to the `logging` logger `name` (default: this module's); for classes to derive from.
 
-    >>> Logger(depth=1).format({"a": [1, [2]]})
+    >>> Logger(depth=1).format({"a": [1, [2]]})         # cut below `depth`
     "{'a': [...]}"
-
-    Parameters
-    ----------
-    depth : int, default 3
-        How deep `format` looks into containers.
-    name : str or None, default None
-        Name of the `logging` logger; None: that of this module.
     """
 
     def __init__(self, depth: int = 3, name: str | None = None) -> None:
@@ -484,27 +477,17 @@ class Logger:
     warn, info, debug = partialmethod(_log, "warning"), partialmethod(_log, "info"), partialmethod(_log, "debug")
 
     def format(self, obj: object, indent: int = 0) -> str:
-        """The text of `obj`, cut below `depth`."""
         from pprint import pformat
 
         return pformat(obj, indent=indent, depth=self.depth)
 
 
 class PrintTime:
-    """Called with a message: how long the step took, on stderr and in a file. Kept because old code uses it.
+    """Called with a message, says on stderr, and in `logfile` or in `joblib.log` of the folder `logdir`, the time since
+    the last call, or with total=True since the start. A file from before is kept as `<name>.1`.
 
     >>> tell = PrintTime()
-    >>> tell("loaded")                # since the last call; tell("all", total=True): since it was made
-
-    Parameters
-    ----------
-    logfile, logdir : path or None, default None
-        A file that gets the lines too, or a folder that gets `joblib.log`. A file from before is kept as `<name>.1`.
-
-    Raises
-    ------
-    ValueError
-        Both are given.
+    >>> tell("loaded")
     """
 
     def __init__(self, logfile: Any = None, logdir: Any = None) -> None:
@@ -518,15 +501,14 @@ class PrintTime:
                 os.replace(self.logfile, f"{self.logfile}.1")
 
     def __call__(self, msg: object = "", total: bool = False) -> None:
-        now = time.time()
-        seconds = now - (self.start_time if total else self.last_time)
-        self.last_time = now
-        line = f"{msg}: {seconds:.1f}s, {seconds / 60:.1f}min"
+        seconds = time.time() - (self.start_time if total else self.last_time)
+        self.last_time = time.time()
+        line = f"{msg}: {seconds:.1f}s, {seconds / 60:.1f}min\n"
         if sys.stderr is not None:
-            print(line, file=sys.stderr)
+            sys.stderr.write(line)
         if self.logfile is not None:
             with open(self.logfile, "a", encoding="utf-8") as file:
-                print(line, file=file)
+                file.write(line)
 
 
 # ======================================================================================================================
@@ -2968,10 +2950,11 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     backend_name : str
         For `Memory(backend=...)`.
     backend : callable
-        Called as `backend(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
-        file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep
-        what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time
-        of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+        Called as `backend(location, **backend_options)`; gives an object with these methods. `open(key)`: a readable
+        binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file,
+        and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
+        bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
+        `._-/`.
 
     Raises
     ------
@@ -3376,6 +3359,8 @@ class MemorizedFunc:
     # -- what callers use
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if type(self._shelf.store) is _Store:  # it keeps nothing: no key is needed, any argument will do
+            return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:
             return self._found(call)
@@ -6855,42 +6840,37 @@ class ParallelBackendBase:
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> class Three(ParallelBackendBase):
     ...     supports_sharedmem = supports_retrieve_callback = True
-    ...     def effective_n_jobs(self, n_jobs): return 3
+    ...     def effective_n_jobs(self, n_jobs): return 3            # n_jobs may be -1: all there are
     ...     def configure(self, n_jobs=1, parallel=None, **options): self.pool = ThreadPoolExecutor(3); return 3
     ...     def submit(self, func, callback=None): self.pool.submit(func).add_done_callback(callback)
     ...     def retrieve_result_callback(self, out): return out.result()
     ...     def terminate(self): self.pool.shutdown()
     >>> Parallel(backend=Three())(delayed(abs)(i) for i in (-1, -2))
     [1, 2]
+
+    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`; `abort_everything` if it
+    ends early. Without `supports_retrieve_callback`, what `submit` gives is handed to `retrieve_result`.
     """
 
     supports_sharedmem = False  # whether its workers are threads of this process
-    supports_retrieve_callback = False  # else what `submit` gives is handed to `retrieve_result`
+    supports_retrieve_callback = False
 
-    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None,
-                 **backend_kwargs: Any) -> None:
+    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **more: Any) -> None:
         self.nesting_level, self.inner_max_num_threads = nesting_level, inner_max_num_threads
-        self.backend_kwargs = backend_kwargs
+        self.backend_kwargs = more
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
-        """Get ready for a run; gives how many tasks it runs at once."""
         return self.effective_n_jobs(n_jobs)  # type: ignore[attr-defined,no-any-return]
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
-        """Have a worker call `func()`."""
         return self.apply_async(func, callback)  # type: ignore[attr-defined]  # the older spelling
 
     def retrieve_result(self, out: Any, timeout: float | None = None) -> Any:
-        """Wait for the result of what `submit` gave."""
         return out.get()
 
-    def start_call(self) -> None:
-        """Called before a run; `stop_call` and `terminate` after it."""
+    def start_call(self, **options: Any) -> None: ...
 
-    stop_call = terminate = start_call
-
-    def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Stop what is running."""
+    stop_call = terminate = abort_everything = start_call
 
 
 class _Guest(_Engine):
@@ -7265,7 +7245,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
             return max(1, int(_evaluate(ast.parse(pre_dispatch.strip(), mode="eval").body, n_jobs)))
         return max(1, int(pre_dispatch))
     except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ** ( ); "
+        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ** (); "
                          f"got {pre_dispatch!r}") from error
 
 

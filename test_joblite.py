@@ -2549,6 +2549,8 @@ class TestSection4Memory:
         function = counted()
         cached = joblite.Memory(tmp_path / "none", backend="null", verbose=0).cache(function)
         assert [cached(1), cached(1), len(function.calls), list(tmp_path.iterdir())] == [1, 1, 2, []]
+        lock = threading.Lock()
+        assert cached(lock) is lock, "what has no name can be passed: none is needed"
 
     def test_a_memory_without_location_caches_in_ram_within_its_limit(self):
         function = counted(lambda x: "x" * 1000)
@@ -5883,8 +5885,10 @@ def multiprocessing_does_all(lib, folder):
     def local(x):
         return x
 
-    return [error_of(lambda: list(lib.Parallel(2, backend="multiprocessing", return_as=return_as)(
-        lib.delayed(local)(i) for i in range(3)))) for return_as in ("generator", "list")]
+    def run(return_as):
+        return list(lib.Parallel(2, backend="multiprocessing", return_as=return_as)([lib.delayed(local)(1)] * 3))
+
+    return [error_of(run, "generator"), error_of(run, "list")]
 
 
 @unlike_joblib("the default of `hash_name`", joblib=32, joblite=64)
@@ -6021,6 +6025,94 @@ class TestSection10SameAsJoblib:
             print(Parallel(n_jobs=1)(delayed(abs)(-i) for i in range(3)), "multiprocessing" in sys.modules)
             """)
         assert done.stdout == "[0, 1, 2] False\n"
+
+
+# ---- scikit-learn, unchanged, on joblite ----
+
+# A package named joblib, put first on the path, with the module names that scikit-learn imports. `Memory(None)` caches
+# nothing there, as scikit-learn expects. The last two files only let its test modules be imported.
+JOBLIB_SHIM = {
+    "__init__.py": """
+        import joblite
+        from joblite import *
+        from . import logger, numpy_pickle, parallel
+        __version__ = "1.6.0"  # whose interface this is
+        class Memory(joblite.Memory):
+            def __init__(self, location=None, backend="local", *args, **options):
+                super().__init__(location, "null" if location is None else backend, *args, **options)
+        """,
+    "logger.py": """
+        def short_format_time(seconds):
+            return f"{seconds / 60:4.1f}min" if seconds > 60 else f" {seconds:5.1f}s"
+        """,
+    "parallel.py": """
+        mp = True
+        def get_active_backend():
+            return object(), 1
+        """,
+    "numpy_pickle.py": "from pickle import _Pickler as NumpyPickler",
+}
+SKLEARN_TESTS = ["utils.tests.test_parallel", "tests.test_pipeline", "tests.test_common", "model_selection.tests",
+                 "ensemble.tests", "inspection.tests", "feature_extraction.tests"]
+SKLEARN_CHOICE = (  # what has to do with joblib, by name; of the checks of every estimator a sample that maps arrays
+    "parallel or n_jobs or pickle or memory or memmap or backend or cache or joblib or 2d_array",
+    "test_common and readonly_memmap and (Forest or Bagging or Search or Voting)")
+SKLEARN_LEFT_OUT = {  # test -> why
+    "test_memory_layout": "is about arrays, not about joblib",
+    "test_backend_respected": "derives a backend from the private class of joblib's default backend",
+    "test_different_bitness_joblib_pickle": "makes a file with joblib's private NumpyPickler",
+    "test_different_endianness_joblib_pickle": "the same (in tree.tests, which is not in the choice)",
+}
+
+
+@pytest.fixture(scope="session")
+def joblib_shim(tmp_path_factory):
+    """The environment of an interpreter in which `import joblib` gives joblite."""
+    folder = tmp_path_factory.mktemp("shim")
+    project(folder, {f"joblib/{name}": textwrap.dedent(text) for name, text in JOBLIB_SHIM.items()})
+    path = os.pathsep.join([str(folder), str(HERE)])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@slow
+@needs("sklearn")
+class TestScikitLearnOnJoblite:
+    def test_its_own_tests_pass(self, joblib_shim, tmp_path):
+        some, common = SKLEARN_CHOICE
+        choice = f"({some}) and not test_common and not ({' or '.join(SKLEARN_LEFT_OUT)}) or ({common})"
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore"]
+        command += ["--import-mode=append", "--pyargs", *(f"sklearn.{name}" for name in SKLEARN_TESTS), "-k", choice]
+        done = subprocess.run(command, cwd=tmp_path, env=joblib_shim, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == 0, done.stdout[-8000:]
+        assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 100
+
+    def test_its_estimators_use_joblite(self, joblib_shim, tmp_path):
+        code = """
+            import sys, joblib, sklearn.utils.parallel as parallel, sklearn.utils.validation as validation
+            assert issubclass(parallel.Parallel, joblib.joblite.Parallel)
+            memory = validation.check_memory(None)
+            calls = []
+            memory.cache(calls.append)(1), memory.cache(calls.append)(1)
+            print(len(calls), [name for name in sys.modules if name.startswith("joblib.externals")])
+            """
+        script = tmp_path / "script.py"
+        script.write_text(textwrap.dedent(code))
+        assert subprocess.check_output([sys.executable, script], env=joblib_shim, text=True) == "2 []\n"
+
+    @pytest.mark.parametrize("compress", [0, 3, "xz"])
+    def test_fitted_models_are_read_as_joblib_wrote_them(self, compress, tmp_path):
+        """joblite reads joblib's file and its own, mapped where it is not compressed."""
+        import joblib
+        from sklearn.ensemble import RandomForestClassifier
+
+        rng = np.random.default_rng(0)
+        data, labels = rng.random((60, 4)), rng.integers(0, 3, 60)
+        model = RandomForestClassifier(n_estimators=3, random_state=0).fit(data, labels)
+        for writer in (joblib, joblite):
+            writer.dump(model, tmp_path / "model", compress=compress)
+            for mode in [None] if compress else [None, "r", "c"]:
+                found = joblite.load(tmp_path / "model", mmap_mode=mode)
+                assert (found.predict_proba(data) == model.predict_proba(data)).all()
 
 
 def readme_table(head):
