@@ -255,7 +255,7 @@ def _module(name: str) -> Any:
 
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system, a closing or a sub-interpreter gives no more."""
+    """`count` threads that run `work`; fewer, or none, where the system or the (closing, sub-)interpreter refuses."""
     started = []
     for _ in range(count):
         try:
@@ -4743,6 +4743,8 @@ class _Desk:
             if world:
                 _enter_world(world, self.limits)
             calls = self.unpack(run, functions, frames[1:])
+            if self.page[_INTERRUPT] == number:
+                raise KeyboardInterrupt
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
@@ -5437,10 +5439,14 @@ class _Worker:
         return kind, values, errors, seconds
 
     def signal(self, sig: int) -> None:
-        """Send a signal to the worker's process group. (SIGINT reaches the task of its present job only.)"""
+        """Send a signal to the worker's process group. SIGINT is for the task of its present job: if it has not begun,
+        the worker will see it on the page (an interpreter that has just been started would print a traceback)."""
+        import signal
+
         if self.job:
             self.page[_INTERRUPT] = self.job.number
-        self.starter.signal(self.number, sig)
+        if sig != signal.SIGINT or self.job and self.has_begun(self.job):
+            self.starter.signal(self.number, sig)
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""

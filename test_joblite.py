@@ -4011,6 +4011,15 @@ class TestSection8Faults:
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("0\n", "")
 
+    def test_a_run_that_ends_as_its_workers_start_makes_no_noise(self):
+        done = run_script("""
+            from joblite import Parallel, delayed
+            for _ in range(5):
+                for options in ({}, {"start_method": "spawn"}):
+                    Parallel(2, return_as="generator", **options)(delayed(abs)(i) for i in range(100)).close()
+            """)
+        assert done.stderr == ""
+
     def test_a_call_in_a_daemon_thread_makes_no_noise_at_exit(self):
         done = run_script("""
             import os, threading, time
