@@ -38,6 +38,7 @@ Words used in one sense only:
 from __future__ import annotations
 
 import copyreg
+import errno
 import io
 import itertools
 import marshal
@@ -4629,6 +4630,8 @@ class _Channel:
             self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
+        except OSError:  # it died with a message unread
+            pass
         return True
 
     def _more(self, most: int) -> bytes:
@@ -4740,6 +4743,8 @@ class _Desk:
         try:
             for gone in forgotten:
                 self.runs.pop(gone, None)
+            if 0 in forgotten:
+                self.lasting.clear()
             if world:
                 _enter_world(world, self.limits)
             calls = self.unpack(run, functions, frames[1:])
@@ -5250,7 +5255,9 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
         starter = _starter_of(start)
         try:
             return starter, starter.start(sock, page_fd)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
+                raise
             starter.close(True)
 
 
@@ -5363,6 +5370,9 @@ def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None
     return (None, _restore_error(value)) if bad else (value, None)
 
 
+_MOST_LASTING = 500  # functions that a worker keeps from run to run: beyond it, it forgets them and starts anew
+
+
 class _Worker:
     """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
@@ -5392,17 +5402,20 @@ class _Worker:
 
     def message(self, job: Job) -> list[Any]:
         context, functions, frames = job.parcel
+        forgotten = [0] if len(self.lasting) > _MOST_LASTING else []
+        if forgotten:
+            self.lasting.clear()
         known = self.known.setdefault(context, set())
         missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
         known.update(missing)
         self.lasting.update(missing)
-        over = [context for context in self.known if context.over]
-        for gone in over:
+        for gone in [context for context in self.known if context.over]:
             del self.known[gone]
+            forgotten.append(gone.number)
         world = context.world if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
-        head = marshal.dumps((job.number, context.number, job.keep_going, [gone.number for gone in over], sizes, world))
+        head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world))
         return [head, *(frame for key in missing for frame in functions[key]), *frames]
 
     def has_begun(self, job: Job) -> bool:
@@ -5633,7 +5646,7 @@ class _ProcessCrew(_Crew):
                 continue
             worker = self.busy[fd]
             self.listen(worker)
-            while worker.channel.rest:  # a part, and what followed it, were read at once
+            while worker.channel.rest and self.busy.get(fd) is worker:  # what followed a part was read with it
                 self.listen(worker)
 
     def patience(self) -> float | None:

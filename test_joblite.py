@@ -3941,6 +3941,42 @@ class TestSection8Faults:
 
         assert Parallel(2, batch_size=3)([delayed(work_long)("a"), delayed(abs)(-1), delayed(abs)(-2)]) == ["a", 1, 2]
 
+    def test_a_worker_that_is_killed_as_it_sends_costs_no_task(self, tmp_path):
+        """A part is delivered, and the next message cut in two; both are read at once, as the caller was elsewhere."""
+        sign = tmp_path / "sign"
+
+        def work_long():
+            end = time.monotonic() + 3 * joblite.CHECKPOINT_S
+            while time.monotonic() < end:
+                pass
+            return "a"
+
+        def send_much():
+            sign.write_text(str(os.getpid()))
+            return bytes(10**7)
+
+        def tasks():
+            yield delayed(work_long)()
+            yield delayed(send_much)()
+            pid = wait_until(lambda: sign.exists() and sign.read_text(), "the second task")
+            wait_until(lambda: ") S " in Path(f"/proc/{pid}/stat").read_text(), "the worker to wait for its reader")
+            os.kill(int(pid), signal.SIGKILL)
+
+        assert Parallel(2, batch_size=2)(tasks()) == ["a", bytes(10**7)]
+
+    def test_workers_forget_functions(self, monkeypatch):
+        monkeypatch.setattr(joblite, "_MOST_LASTING", 10)
+
+        def count():
+            import gc
+            import types
+            return sum(isinstance(value, types.FunctionType) and value.__code__.co_names == ("forgettable",)
+                       for value in gc.get_objects())
+
+        for _ in range(40):
+            assert Parallel(2, batch_size=1)([delayed(lambda x: x and x.forgettable)(0)] * 2) == [0, 0]
+        assert 0 < max(Parallel(2, batch_size=1)([delayed(count)()] * 4)) <= 12
+
     def test_an_initializer_that_ends_its_worker_is_an_error(self, processes):
         with pytest.raises(joblite.TerminatedWorkerError, match="exit code 5"):
             Parallel(**processes, initializer=os._exit, initargs=(5,))([delayed(abs)(-1)])
