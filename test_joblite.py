@@ -4049,10 +4049,20 @@ class TestSection8Faults:
 
     def test_a_run_that_ends_as_its_workers_start_makes_no_noise(self):
         done = run_script("""
-            from joblite import Parallel, delayed
-            for _ in range(5):
-                for options in ({}, {"start_method": "spawn"}):
-                    Parallel(2, return_as="generator", **options)(delayed(abs)(i) for i in range(100)).close()
+            from joblite import Parallel, delayed, shutdown_workers
+            import time
+            def fail(seconds):  # while the other worker's interpreter starts
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    pass
+                raise ValueError
+            for i in range(8):
+                Parallel(2, start_method="spawn")([delayed(abs)(-1)])  # one warm worker
+                try:
+                    Parallel(2, start_method="spawn")([delayed(fail)(i * 0.01), delayed(abs)(-1)])
+                except ValueError:
+                    pass
+                shutdown_workers()
             """)
         assert done.stderr == ""
 
