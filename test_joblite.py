@@ -3131,8 +3131,7 @@ CALLER = """
     def hang(i):
         open(f"{sys.argv[1]}/{i}", "w").write(str(os.getpid()))
         threading.Event().wait(600)
-    import sys
-    Parallel(n_jobs=8)(delayed(hang)(i) for i in range(8))
+    list(Parallel(n_jobs=8)(delayed(hang)(i) for i in range(8)))
     """
 
 
@@ -3224,8 +3223,10 @@ class TestSection6Pools:
             wait_until(lambda: all_gone(family | parents - {os.getpid()} - {process.pid}), "the end of all processes")
 
     @posix
-    def test_ctrl_c_ends_the_run(self, tmp_path):
-        with running_caller(tmp_path) as (process, pids):
+    @pytest.mark.parametrize("options", [
+        "8", "8, start_method='spawn'", "8, return_as='generator'", "8, 'threading'", "1"])
+    def test_ctrl_c_ends_the_run(self, options, tmp_path):
+        with running_caller(tmp_path, CALLER.replace("n_jobs=8", options), tasks=int(options[0])) as (process, pids):
             process.send_signal(signal.SIGINT)
             errors = process.stderr.read().decode()
             process.wait(DEADLINE)
@@ -3346,12 +3347,13 @@ class TestSection6Pools:
         expected = str(tmp_path), "set later", str(tmp_path / "modules")
         assert Parallel(**processes)(delayed(look)() for _ in range(4)) == [expected] * 4
 
-    def test_deleted_current_directory_is_no_error(self, tmp_path, monkeypatch):
-        gone = tmp_path / "gone"
-        gone.mkdir()
-        monkeypatch.chdir(gone)
-        gone.rmdir()
-        assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+    def test_deleted_current_directory_is_no_error(self, processes, tmp_path, monkeypatch):
+        for state in ("cold", "warm"):
+            gone = tmp_path / state
+            gone.mkdir()
+            monkeypatch.chdir(gone)
+            gone.rmdir()
+            assert Parallel(**processes)([delayed(abs)(-1)] * 3) == [1] * 3
 
     def test_random_numbers_differ_between_workers(self):
         def draw():
