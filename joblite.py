@@ -4445,7 +4445,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
 #     a page                   | worker: job, task, start; crew: the other two | both sides
-#     the shelf, the starters  | any thread, under their locks                 | the same
+#     shelf, starters, tables  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
 
 CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work lost with a dead worker, and the

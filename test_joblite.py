@@ -4,6 +4,7 @@
     JOBLITE_QUICK=1 python -m pytest          without the slow ones (under a minute)
     python -m pytest -k "hash"                one subject; tests are named as sentences
     python -m pytest -k "Section3"            one section of joblite.py: each has a class here
+    python test_joblite.py soak [10] [seed]   random calls, kills and forks from several threads for so many minutes
 
 Optional packages (cloudpickle, joblib, pandas, distributed, nbclient and ipykernel, ...) are tested where installed;
 a test that needs one which is missing is skipped and says so. Nothing here asserts a time: speed lives in bench.py.
@@ -4256,7 +4257,8 @@ class TestSection8ManyCallers:
 
     def test_callers_do_not_notice_each_others_faults(self, backend, tmp_path):
         """One fails, one drops its generator, one is timed out, others count on: all in the same moment."""
-        results, gate = {}, threading.Barrier(5)
+        results, gate, stop = {}, threading.Barrier(5), threading.Event()
+        stuck = {"loky": time.sleep, "threading": stop.wait}.get(str(backend.get("backend")))
 
         def good(name, n_jobs):
             for _ in range(3):
@@ -4270,9 +4272,9 @@ class TestSection8ManyCallers:
             results["drops"] = next(Parallel(**backend, return_as="generator")([delayed(abs)(-5)] * 100))
 
         def is_late():
-            if backend.get("backend") == "loky":
+            if stuck:
                 results["late"] = Parallel(**backend, timeout=0.3, on_error="return")(
-                    [delayed(time.sleep)(600), delayed(abs)(-1)])
+                    [delayed(stuck)(600), delayed(abs)(-1)])
 
         def at_once(work, *args):
             gate.wait(DEADLINE)
@@ -4284,9 +4286,10 @@ class TestSection8ManyCallers:
             thread.start()
         for thread in threads:
             thread.join()
+        stop.set()
         assert results["two"] == results["three"] == [i * i for i in range(200)] and results["drops"] == 5
         assert [i for i, value in enumerate(results["fails"]) if isinstance(value, ZeroDivisionError)] == [7]
-        assert "late" not in results or isinstance(results["late"][0], TimeoutError) and results["late"][1] == 1
+        assert not stuck or isinstance(results["late"][0], TimeoutError) and results["late"][1] == 1
 
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_a_child_of_multiprocessing_has_its_own_pool(self, method, tmp_path):
