@@ -4455,8 +4455,8 @@ IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so d
 _START_TRIES = 3  # workers that die before they begin a job are replaced so often
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
-_inside: str | None = None  # "process" in a worker process: what nested calls ask. Set as it starts, before any thread
-_cores: int | None = None  # in a worker process: the cores it may use for itself. Set likewise
+_inside: str | None = None  # "process" in a worker process: what nested calls ask
+_cores: int | None = None  # in a worker process: the cores it may use for itself
 _local = threading.local()  # .inside: "thread" in a worker thread
 
 
@@ -5268,25 +5268,25 @@ _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
 
-def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
-    """(key, frames) of a function that workers may keep from run to run, because nothing that it names can change
-    without our notice; None for other functions, which are packed anew for each run."""
+def _lasting_key(func: Any) -> int:
+    """A key under which workers may keep a function from run to run, because nothing that it names can change without
+    our notice; 0 for other functions, which are packed anew for each run."""
     if type(func) is not FunctionType or func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__:
-        return None
+        return 0
     if _sets_globals(func.__code__):
-        return None
+        return 0
     space = func.__globals__
     made_of = [func.__code__, *(space.get(names[0]) for names in _names_used(func.__code__))]
     with _table_lock:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
-        return known[1:]
+        return known[1]
     if not all(isinstance(value, _FIXED_TYPES) for value in made_of[1:]):
-        return None
-    packed = -_next_number(), _pack_or_explain(func, "the function")
+        return 0
+    key, frames = -_next_number(), _pack_or_explain(func, "the function")
     with _table_lock:
-        _lasting[func] = made_of, *packed
-    return packed
+        _lasting[func] = made_of, key, frames
+    return key
 
 
 _SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
@@ -5323,8 +5323,9 @@ class _Context:
         """(key, frames) of a function. A negative key is good for all runs."""
         known = self.packed.get(id(func))
         if known is None:
-            key, frames = _pack_lasting(func) or (len(self.packed) + 1, _pack_or_explain(func, "the function"))
-            known = self.packed[id(func)] = key, func, frames
+            key = _lasting_key(func)
+            frames = _lasting[func][2] if key else _pack_or_explain(func, "the function")
+            known = self.packed[id(func)] = (key or len(self.packed) + 1, func, frames)
         return known[0], known[2]
 
     def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
