@@ -11,7 +11,8 @@ Then come the scenarios: a row for each contestant that is installed (joblib, lo
 
     median, p10..p90   of the rounds; contestants take turns, so a slow moment of the machine hits all alike
     vs joblib          median over joblib's median: below 1 is faster than joblib
-    vs best            median over that of the best other library (a floor, printed as "= ...", is no library)
+    vs best            median over that of the best other library
+    vs floor           median over the physical floor beside it, printed as "= ...", where there is one
     right              whether the answer is right; a wrong one makes the exit code 1, slowness never does
     noisy              the middle 80 % of the rounds spread over more than the median itself: read it with care
 
@@ -33,6 +34,7 @@ import itertools
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -159,10 +161,12 @@ def compare(rows: list[dict]) -> None:
     medians = {row["contestant"]: row["median"] for row in rows if "median" in row}
     joblib = next((value for name, value in medians.items() if name.startswith("joblib")), None)
     others = [value for name, value in medians.items() if not name.startswith(("joblite", "plain", _FLOOR))]
+    floor = next((value for name, value in medians.items() if name.startswith(_FLOOR)), None)
     for row in rows:
         if "median" in row:
             row["vs_joblib"] = row["median"] / joblib if joblib else None
             row["vs_best"] = row["median"] / min(others) if others else None
+            row["vs_floor"] = row["median"] / floor if floor else None
 
 
 # ---- printing ----
@@ -196,14 +200,25 @@ def print_row(row: dict) -> None:
         print(f"{row['scenario']:28} {row['contestant']:26} failed")
         return
     spread = f"{human(row['p10'])} .. {human(row['p90'])}"
-    ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("vs_joblib", "vs_best")]
+    ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("vs_joblib", "vs_best", "vs_floor")]
     print(f"{row['scenario']:28} {row['contestant']:26} {human(row['median']):>9}  {spread:>20}  {ratios[0]:>9}  "
-          f"{ratios[1]:>7}  {'yes' if row['right'] else 'WRONG'}{'  noisy' if row['noisy'] else ''}", flush=True)
+          f"{ratios[1]:>7}  {ratios[2]:>8}  {'yes' if row['right'] else 'WRONG'}{'  noisy' if row['noisy'] else ''}",
+          flush=True)
 
 
 def bar(share: float, width: int = 40) -> str:
     """A bar drawn in text; a share of 1 fills it."""
     return "#" * max(1, round(min(share, 1.0) * width))
+
+
+def print_chart(rows: list[dict]) -> None:
+    """For each scenario joblite's time beside joblib's, whose bar is 40 wide."""
+    rows = [row for row in rows if row["contestant"] == "joblite" and row.get("vs_joblib")]
+    if rows:
+        print("joblite's time beside joblib's (a full bar, 40 wide, is joblib's; + goes on):")
+    for row in rows:
+        share = row["vs_joblib"]
+        print(f"  {row['scenario']:28} {share:5.2f}  {bar(share)}{'+' if share > 1 else ''}")
 
 
 # ---- the main job: the tutorial's own example ----
@@ -289,7 +304,8 @@ def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
 
     def call() -> Timed:
         begun = time.perf_counter()
-        done = subprocess.run([sys.executable, str(path)], env=environ, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, str(path)], env=environ, capture_output=True, text=True, check=True,
+                              start_new_session=True)
         return Timed(done.stdout.strip(), time.perf_counter() - begun)
 
     return call
@@ -353,9 +369,39 @@ if __name__ == "__main__":
                                   + "print(Parallel(2)(delayed(f)(i) for i in range(2)))")
 
 
+def echo(connection):
+    """A process that gives back what it gets."""
+    while data := connection.recv(64):
+        connection.sendall(data)
+
+
+def echo_sockets(stack: contextlib.ExitStack, count: int) -> list[socket.socket]:
+    """Sockets to so many processes that give back what they get."""
+    import multiprocessing
+
+    ends = []
+    for _ in range(count):
+        ours, theirs = socket.socketpair()
+        child = multiprocessing.Process(target=echo, args=(theirs,), daemon=True)
+        child.start()
+        stack.callback(child.join)
+        stack.callback(child.terminate)
+        ends.append(stack.enter_context(ours))
+    return ends
+
+
+def exchange(ends: list[socket.socket]) -> list[int]:
+    """One byte to each process and back."""
+    for end in ends:
+        end.sendall(b"x")
+    return [end.recv(1)[0] * 0 + place for place, end in enumerate(ends)]
+
+
 @scenario("warm call, 2 tasks", rounds=100)
 def warm_call(stack):
     yield [0, 1]
+    ends = echo_sockets(stack, 2)
+    yield "= a byte to 2 and back", lambda: exchange(ends)
     yield from parallel_contestants(stack, lambda: (delayed(noop)(i) for i in range(2)), 1)
 
 
@@ -403,6 +449,171 @@ def thread_tasks(stack):
     joblib = optional("joblib")
     if joblib:
         yield "joblib", lambda: joblib.Parallel(CORES, backend="threading")(tasks())
+
+
+def pick(array, i):
+    """What a task does that reads one page of a big array."""
+    return float(array[i])
+
+
+def filled(i):
+    """A result of 8 MB."""
+    import numpy
+
+    return numpy.full(2**20, i, float)
+
+
+def big_array():
+    numpy = importlib.import_module("numpy")
+    return numpy.arange((5 if QUICK else 25) * 10**6, dtype=float)
+
+
+@scenario("200 MB array, 32 tasks", rounds=5)
+def shared_array(stack):
+    array = big_array() if optional("numpy") else None
+    yield [float(i) for i in range(32)]
+    if array is None:
+        return
+    yield "= one copy", lambda: array.copy() is not None and [float(i) for i in range(32)]
+    for name, func in parallel_contestants(stack, lambda: (delayed(pick)(array, i) for i in range(32)), 1):
+        if name.startswith(("jobli", "Pool.imap", "mpire")):  # the others send it 32 times too
+            yield name, func
+
+
+@scenario("32 results of 8 MB", rounds=7)
+def big_results(stack):
+    yield lambda answer: [array[-1] for array in answer] == list(range(32))
+    if optional("numpy"):
+        yield from parallel_contestants(stack, lambda: (delayed(filled)(i) for i in range(32)), 1)
+
+
+_PEAK = """
+import os, threading, time
+import numpy
+from {module} import Parallel, delayed
+from bench import filled, pick
+
+def in_use():
+    \"""Bytes of private memory of all processes of this session, and of shared memory files.\"""
+    disk = os.statvfs("/dev/shm")
+    total = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(pid)) == os.getsid(0):
+                for line in open(f"/proc/{{pid}}/smaps_rollup"):
+                    total += 1024 * int(line.split()[1]) if line.startswith("Pss_Anon") else 0
+        except OSError:
+            pass  # it has ended
+    return total
+
+if __name__ == "__main__":
+    array = numpy.arange({count}, dtype=float)
+    Parallel(2)(delayed(abs)(i) for i in range(4))
+    begun, most, over = in_use(), 0, threading.Event()
+
+    def watch():
+        global most
+        while not over.wait(0.01):
+            most = max(most, in_use() - begun)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    results = Parallel(2)({tasks})
+    most = max(most, in_use() - begun)
+    over.set()
+    thread.join()
+    print(most // 10**6)
+"""
+
+
+def peak_scenario(stack, tasks):
+    """MB that all processes together take at most during a call, beyond what they had (shown as seconds)."""
+    yield lambda answer: answer.isdigit()
+    if sys.platform == "linux" and optional("numpy"):
+        for name in filter(optional, ("joblite", "joblib")):
+            call = run_fresh(stack, _PEAK.format(module=name, tasks=tasks, count=len(big_array())))
+            yield name, lambda call=call: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
+
+
+@scenario("peak MB: 200 MB array", rounds=3)
+def shared_array_peak(stack):
+    yield from peak_scenario(stack, "delayed(pick)(array, i) for i in range(32)")
+
+
+@scenario("peak MB: 32 results of 8 MB", rounds=3)
+def big_results_peak(stack):
+    yield from peak_scenario(stack, "delayed(filled)(i) for i in range(32)")
+
+
+# How cost grows: seconds of one unit, to be read down the column: flat is linear growth. A row a size, no peers.
+
+
+def timed_unit(func: Callable, units: int) -> Callable[[], Timed]:
+    """The same function; its seconds are those of one unit of its work."""
+    def call() -> Timed:
+        begun = time.perf_counter()
+        answer = func()
+        return Timed(answer, (time.perf_counter() - begun) / units)
+    return call
+
+
+@scenario("growth: one of N tasks", rounds=3)
+def growth_of_tasks(stack):
+    yield lambda answer: answer in range(10**6)
+    for count in (10, 10**3, 10**5) if QUICK else (10, 100, 10**3, 10**4, 10**5, 10**6):
+        yield f"joblite, N={count:,}", timed_unit(
+            lambda n=count: Parallel(CORES)(delayed(noop)(i) for i in range(n))[-1], count)
+
+
+@scenario("growth: 1 MB of a payload", rounds=3)
+def growth_of_payload(stack):
+    yield lambda answer: set(answer) == {0}
+    numpy = optional("numpy")
+    for size in () if numpy is None else (10**3, 10**6, 10**7) if QUICK else (10**3, 10**5, 10**6, 10**7, 10**8, 10**9):
+        array = numpy.zeros(size, "u1")
+        yield f"joblite, {size:,} bytes", timed_unit(
+            lambda a=array: Parallel(CORES)(delayed(pick)(a, i) for i in range(4)), max(1, size // 10**6))
+
+
+@scenario("growth: N workers", rounds=3)
+def growth_of_workers(stack):
+    yield list(range(2000))
+    for count in (2, 8) if QUICK else (1, 2, 4, 8, 16, 32, 64):
+        yield f"joblite, N={count}", lambda n=count: Parallel(n, backend="loky")(delayed(noop)(i) for i in range(2000))
+
+
+def nested(depth):
+    return sum(Parallel(2)(delayed(nested)(depth - 1) for _ in range(4))) if depth else 1
+
+
+@scenario("growth: one of 4**N nested", rounds=3)
+def growth_of_nesting(stack):
+    yield lambda answer: answer in (4, 16, 64)
+    for depth in (1, 2, 3):
+        yield f"joblite, N={depth}", timed_unit(lambda n=depth: nested(n), 4**depth)
+
+
+@scenario("CPU seconds of idle workers", rounds=1)
+def idle_cpu(stack):
+    """CPU time that the caller and its processes take in ten seconds (one, with --quick) of having nothing to do."""
+    script = f"""
+import os, time
+from joblite import Parallel, delayed
+ticks = os.sysconf("SC_CLK_TCK")
+def used():
+    pids = filter(str.isdigit, os.listdir("/proc"))
+    fields = [open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split() for pid in pids]
+    return sum(int(f[11]) + int(f[12]) for f in fields if int(f[3]) == os.getsid(0)) / ticks
+stream = Parallel(2, return_as="generator")(delayed(abs)(i) for i in range(100))
+next(stream)
+begun = used()
+time.sleep({1 if QUICK else 10})
+print(used() - begun)
+"""
+    yield lambda answer: float(answer) < 0.1
+    if sys.platform == "linux":
+        call = run_fresh(stack, script)
+        yield "joblite", lambda: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
 
 
 @scenario("n_jobs=1, 20,000 no-op", rounds=15)
@@ -913,12 +1124,13 @@ def main() -> int:
     names = [name for name in SCENARIOS if not options.only or options.only in name]
     if names:
         print(f"{'scenario':28} {'contestant':26} {'median':>9}  {'p10 .. p90':>20}  {'vs joblib':>9}  "
-              f"{'vs best':>7}  right")
+              f"{'vs best':>7}  {'vs floor':>8}  right")
     for name in names:
         for row in run_scenario(name):
             print_row(row)
             rows.append(row)
         print()
+    print_chart(rows)
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine_line(), "rows": rows}, indent=1))
     wrong = [row for row in rows if not row["right"]]

@@ -84,6 +84,7 @@ __all__ = [
 IS_WINDOWS = os.name == "nt"
 HAS_FORK = hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi")
 HAS_PROCESSES = HAS_FORK and bool(sys.executable) and not getattr(sys, "frozen", False)  # can we start an interpreter?
+_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
 
 
 class _Unset:
@@ -3913,13 +3914,18 @@ register_hasher(Memory, lambda memory: "Memory")
 # other side can import go by name, all others (lambdas, closures, what __main__ defines) by value.
 #
 #     _pack(value) -> [pickle, buffer 1, buffer 2, ...] -> any wire -> _unpack(frames) -> value
+#                        |         '-- of max_nbytes or more, to a process here: in a segment, which is mapped there
 #                        '-- a function by value = its code + the globals it names + closure, defaults, attributes
+#
+#     segment: an unlinked file in shared memory, else in a temp folder, known by descriptors only: it cannot be leaked
 #
 # Laws
 #   1. A buffer of 16 kB or more (an array's content) is never copied into the pickle.     test_arrays_travel_uncopied
 #   2. Functions of one parcel, and of one run, that shared their globals share them again. test_functions_share_globals
 #   3. A class sent out and back is the caller's own class.                          test_instances_come_home
 #   4. What cannot be packed is an error that names the path to the guilty object.   test_unpicklable_argument_is_named
+#   5. A big array that many tasks share is laid down once, and goes when no task is out that uses it.
+#                                                                           test_a_shared_array_is_laid_down_once
 
 try:
     from _pickle import Pickler, PicklingError, loads as _loads  # the module `pickle` costs more to import
@@ -3928,10 +3934,11 @@ except ImportError:  # an interpreter without the accelerator
 
 _IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
 
+_inside: str | None = None  # "process" in a worker process: what nested calls ask
 _here = threading.local()  # .spaces: while unpacking, token -> globals dict of functions that came by value
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.Lock()  # guards what is written to the two tables above
+_token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
 _SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
 
 
@@ -4186,13 +4193,72 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
+_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
+
+
+def _sampled(nbytes: int) -> range:
+    """Where the samples of a buffer lie."""
+    return range(0, nbytes, max(64, nbytes // _SAMPLES))
+
+
+def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
+    """Whether a file holds these bytes from `start` on, as far as samples tell."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return os.fstat(file.fileno()).st_size >= start + len(memory) and all(
+                os.pread(file.fileno(), 64, start + at)[:len(memory) - at] == memory[at:at + 64]
+                for at in _sampled(len(memory)))
+    except OSError:  # deleted, or not for us: then it goes by value
+        return False
+
+
+def _reduce_memmap(array: Any, owner: Any) -> Any:
+    """An array that looks into `owner`, a memory map of a file, by the file's name; by value if the file has other
+    content by now, or none."""
+    import mmap
+
+    numpy: Any = sys.modules["numpy"]
+    spans = [(count - 1) * stride for count, stride in zip(array.shape, array.strides)]
+    before = -sum(span for span in spans if span < 0)  # bytes of the array below its first item
+    nbytes = before + sum(span for span in spans if span > 0) + array.itemsize
+    start = owner.offset + array.ctypes.data - before - owner.ctypes.data
+    page = owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY
+    with memoryview(owner._mmap) as memory:
+        if not owner.filename or not _is_in_file(memory[start - page:start - page + nbytes], owner.filename, start):
+            return NotImplemented
+    mode = "r+" if owner.mode == "w+" else owner.mode
+    if array.flags.forc:
+        order = "C" if array.flags.c_contiguous else "F"
+        return numpy.memmap, (os.fspath(owner.filename), array.dtype, mode, start, array.shape, order)
+    raw = numpy.memmap(owner.filename, "u1", mode, start, (nbytes,))
+    return numpy.ndarray, (array.shape, array.dtype, raw, before, array.strides)
+
+
+def _reduce_array(array: Any, nearby: bool) -> Any:
+    """A big array on a file goes by reference to a process nearby; one with gaps between its items as its packed copy,
+    whose buffer can stay out of the pickle."""
+    numpy: Any = sys.modules["numpy"]
+    if array.nbytes < _IN_BAND or array.dtype.hasobject:
+        return NotImplemented
+    owner = array
+    while nearby and isinstance(owner, numpy.ndarray):
+        if isinstance(owner, numpy.memmap) and owner._mmap is not None and not isinstance(owner.base, numpy.ndarray):
+            return _reduce_memmap(array, owner)
+        owner = owner.base
+    if type(array) is numpy.ndarray and not array.flags.forc:
+        return numpy.ascontiguousarray(array).__reduce_ex__(5)
+    return NotImplemented
+
+
 class _Packer(Pickler):
     """A pickler that sends by value what the other side cannot import."""
 
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
+    nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
 
     def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
-        super().__init__(file, 5, buffer_callback=lambda buffer: self._keep(buffer, buffers))
+        keep = self._keep  # not `self` in the callback: a cycle would hold all that was packed
+        super().__init__(file, 5, buffer_callback=lambda buffer: keep(buffer, buffers))
         self.spaces: dict[int, _Space] = {}
         self.helper = helper  # cloudpickle's table of reducers, on the second try
 
@@ -4212,6 +4278,8 @@ class _Packer(Pickler):
             return NotImplemented if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
         if isinstance(obj, type):
             return self._override_class(obj)
+        if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
+            return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind)
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
             return obj._reduce_by_value()
@@ -4241,6 +4309,10 @@ class _AnswerPacker(_Packer):
     homeward = True
 
 
+class _NearPacker(_Packer):
+    nearby = True
+
+
 def _pack_with(packer: type[_Packer], value: Any, helper: Any = None) -> list[Any]:
     file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
     packer(file, buffers, helper).dump(value)
@@ -4268,6 +4340,133 @@ def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
         return _loads(frames[0], buffers=frames[1:])
     finally:
         _here.spaces = outer
+
+
+# How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
+# `mode` at the task; `folder` is where the user wants segments, or None.
+_Mapping = namedtuple("_Mapping", "nbytes mode folder")
+_NO_MAPPING = _Mapping(None, "c", None)
+_ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap_mode -> mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
+_MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
+_MOST_MAPS = 256  # beyond so many living maps of segments a process copies: each may hold a descriptor
+_ALIGN = 64  # bytes: where buffers begin in a segment
+
+
+class _Segment:
+    """An unlinked file that holds big buffers."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+
+def _sample(view: memoryview, number: int = 1) -> int:
+    """A number that changes with the content of a buffer, as far as samples tell."""
+    import zlib
+
+    for at in _sampled(len(view)):
+        number = zlib.crc32(view[at:at + 64], number)
+    return number
+
+
+class _Piece:
+    """A buffer in a segment: stands for it as a frame. While a piece lives, so does the buffer it was taken from."""
+
+    __slots__ = ("segment", "offset", "view", "access", "samples", "__weakref__")
+
+    def __init__(self, segment: _Segment, offset: int, view: memoryview, access: int) -> None:
+        self.segment = segment
+        self.offset = offset
+        self.view = view
+        self.access = access
+        self.samples = _sample(view)
+
+
+def _address(view: memoryview) -> int:
+    """What tells a living buffer from others: its address, where its owner says it."""
+    interface = getattr(view.obj, "__array_interface__", None)
+    return interface["data"][0] if interface else id(view.obj)
+
+
+def _open_unlinked(folder: str) -> int:
+    """A descriptor of a new file without a name. (Where the system cannot, it has one for an instant.)"""
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
+        except OSError:  # this file system cannot, or the folder is bad: the next call says
+            pass
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix="joblite-", dir=folder)
+    os.unlink(path)
+    return fd
+
+
+def _folders(folder: str | None) -> Iterator[str]:
+    """Where a segment may lie, best first."""
+    if folder:
+        yield folder
+    yield "/dev/shm"
+    import tempfile
+
+    yield tempfile.gettempdir()
+
+
+def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -> list[_Piece]:
+    pieces, offset = [], 0
+    for view in views:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(segment.fd, view[done:], offset + done)
+        pieces.append(_Piece(segment, offset, view, access))
+        offset += -(-len(view) // _ALIGN) * _ALIGN
+    return pieces
+
+
+def _lay(views: Sequence[memoryview], mapping: _Mapping) -> list[_Piece] | None:
+    """The same buffers laid in one segment, in the first folder with room for them; None where there is none."""
+    for folder in _folders(mapping.folder):
+        try:
+            return _fill_segment(_Segment(_open_unlinked(folder)), views, _ACCESS[mapping.mode])
+        except OSError as error:
+            if folder == mapping.folder and _inside is None:
+                _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it goes another way")
+    return None
+
+
+def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
+    """The frames, buffers among them that are big enough as pieces of one segment, as far as there is room."""
+    if mapping.nbytes is None:
+        return frames
+    big = [place for place, frame in enumerate(frames) if type(frame) is memoryview and len(frame) >= mapping.nbytes]
+    pieces = _lay([frames[place] for place in big], mapping) if big else None
+    for place, piece in zip(big, pieces or ()):
+        frames[place] = piece
+    return frames
+
+
+_maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that live in this process
+
+
+def _map(fd: int, access: int) -> Any:
+    """The content of a segment, mapped (copied, when very many are mapped already). Takes over the descriptor."""
+    import mmap
+
+    try:
+        nbytes = os.fstat(fd).st_size
+        if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
+            content = bytearray(nbytes)
+            with open(fd, "rb", closefd=False) as file:
+                file.readinto(content)
+            return content
+        found = mmap.mmap(fd, nbytes, access=access, **_MAP_OPTIONS)
+    finally:
+        os.close(fd)
+    with _token_lock:
+        _maps.add(found)
+    return found
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
@@ -4455,7 +4654,6 @@ IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so d
 _START_TRIES = 3  # workers that die before they begin a job are replaced so often
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
-_inside: str | None = None  # "process" in a worker process: what nested calls ask
 _cores: int | None = None  # in a worker process: the cores it may use for itself
 _local = threading.local()  # .inside: "thread" in a worker thread
 
@@ -4558,6 +4756,7 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 
 
 _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
+_FDS_NBYTES = 512  # room for the descriptors of one message
 
 
 def _join(frames: Sequence[Any]) -> bytes:
@@ -4575,6 +4774,11 @@ def _split(data: bytes) -> list[Any]:
     return frames
 
 
+_TICKET = struct.Struct("<QQQQ")  # what is sent for a piece: place of its segment among the message's descriptors,
+#                                     access, offset, bytes
+_IS_TICKET = 1 << 63  # is added to the size of such a frame
+
+
 def _hang_up(sock: Any) -> None:
     try:
         sock.shutdown(2)  # both ways
@@ -4584,19 +4788,42 @@ def _hang_up(sock: Any) -> None:
 
 
 class _Channel:
-    """Messages of several frames over one stream socket: the number of frames, their sizes, then their bytes."""
+    """Messages of several frames over one stream socket: the number of frames, their sizes, then their bytes. With the
+    first byte go the descriptors of the segments in which pieces lie."""
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self.rest = b""  # what was read of the next message
+        self.fds: deque[int] = deque()  # descriptors that came, for messages not yet taken apart
 
     def send(self, frames: Sequence[Any]) -> None:
+        if any(type(frame) is _Piece for frame in frames):
+            return self.send_pieces(frames)
         sizes = [memoryview(frame).nbytes for frame in frames]
         head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
         if sum(sizes) < _AT_ONCE:
             self.sock.sendall(b"".join([head, *frames]))
-            return
-        pending = [memoryview(head), *(memoryview(frame).cast("B") for frame in frames)]
+        else:
+            self.send_all([memoryview(head), *(memoryview(frame).cast("B") for frame in frames)])
+
+    def send_pieces(self, frames: Sequence[Any]) -> None:
+        """As `send`, for frames among which are pieces."""
+        import socket
+
+        places: dict[int, int] = {}  # descriptor -> place in the message
+        sizes, parts = [], []
+        for frame in frames:
+            is_piece = type(frame) is _Piece
+            if is_piece:
+                place = places.setdefault(frame.segment.fd, len(places))
+                frame = _TICKET.pack(place, frame.access, frame.offset, len(frame.view))
+            parts.append(memoryview(frame).cast("B"))
+            sizes.append(len(parts[-1]) | is_piece * _IS_TICKET)
+        head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
+        sent = socket.send_fds(self.sock, [head], list(places))
+        self.send_all([memoryview(head)[sent:], *parts])
+
+    def send_all(self, pending: list[memoryview]) -> None:
         while pending:
             sent = self.sock.sendmsg(pending[:512])  # the system takes at most 1024 buffers a call
             while pending and sent >= len(pending[0]):
@@ -4614,13 +4841,27 @@ class _Channel:
         at = 4 + 8 * count
         frames: list[Any] = []
         for size in sizes:
+            size &= ~_IS_TICKET
             if at + size <= len(data):
                 frames.append(data[at:at + size])
             else:
                 frames.append(self._fill(bytearray(size), data[at:]))
             at += size
         self.rest = data[at:]
+        if max(sizes) & _IS_TICKET:
+            self._redeem(frames, sizes)
         return frames
+
+    def _redeem(self, frames: list[Any], sizes: Sequence[int]) -> None:
+        """Put mapped memory in the place of tickets."""
+        tickets = {number: _TICKET.unpack(frames[number]) for number, size in enumerate(sizes) if size & _IS_TICKET}
+        count = 1 + max(place for place, _, _, _ in tickets.values())
+        if len(self.fds) < count:
+            raise RuntimeError("a big array could not be received: too many open files in this process")
+        access = next(iter(tickets.values()))[1]
+        maps = [_map(self.fds.popleft(), access) for _ in range(count)]
+        for number, (place, _, offset, nbytes) in tickets.items():
+            frames[number] = memoryview(maps[place])[offset:offset + nbytes]
 
     def has_data(self) -> bool:
         """Whether there is something to read now (or the end of the other side to be noticed)."""
@@ -4635,7 +4876,9 @@ class _Channel:
         return True
 
     def _more(self, most: int) -> bytes:
-        data = self.sock.recv(most)
+        data, extra, _, _ = self.sock.recvmsg(most, _FDS_NBYTES)
+        for _, _, fds in extra:
+            self.fds.extend(memoryview(fds).cast("i"))
         if not data:
             raise EOFError
         return data
@@ -4653,6 +4896,8 @@ class _Channel:
     def close(self) -> None:
         """End the connection, also where a forked child of this process still holds the socket."""
         _hang_up(self.sock)
+        while self.fds:
+            os.close(self.fds.popleft())
 
 
 _ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
@@ -4718,6 +4963,7 @@ class _Desk:
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.limits: dict[str, str] = {}  # environment variables that hold native thread pools down
         self.idle_s = IDLE_S
+        self.mapping = _NO_MAPPING  # how big results travel
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
@@ -4737,7 +4983,8 @@ class _Desk:
             self.answer(frames)
 
     def answer(self, frames: list[Any]) -> None:
-        number, run, keep_going, forgotten, functions, world = marshal.loads(frames[0])
+        number, run, keep_going, forgotten, functions, world, mapping = marshal.loads(frames[0])
+        self.mapping = _Mapping(*mapping)
         self.page[_TASK] = 0
         self.page[_JOB] = number
         try:
@@ -4799,7 +5046,7 @@ class _Desk:
         """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
         layout = [(bad, len(frames)) for bad, frames in packed] if each else None
         head = marshal.dumps((kind, seconds, errors, layout))
-        self.channel.send([head, *(frame for _, frames in packed for frame in frames)])
+        self.channel.send(_lay_big([head, *(frame for _, frames in packed for frame in frames)], self.mapping))
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -5289,8 +5536,6 @@ def _lasting_key(func: Any) -> int:
     return key
 
 
-_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
-
 def _print_of(value: Any) -> int:
     """A number that changes with the content of a value (of big buffers, samples are looked at)."""
     import zlib
@@ -5298,10 +5543,7 @@ def _print_of(value: Any) -> int:
     frames = _pack(value)
     number = zlib.crc32(frames[0]) or 1
     for frame in frames[1:]:
-        view = memoryview(frame)
-        step = max(64, len(view) // _SAMPLES)
-        for at in range(0, len(view), step):
-            number = zlib.crc32(view[at:at + 64], number)
+        number = _sample(frame, number)
     return number
 
 
@@ -5317,6 +5559,9 @@ class _Context:
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
         self.refilled = False  # whether tasks bring an object again with other content: then each is packed at once
+        self.mapping = _NO_MAPPING
+        self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
+        self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
         self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
@@ -5324,7 +5569,7 @@ class _Context:
         known = self.packed.get(id(func))
         if known is None:
             key = _lasting_key(func)
-            frames = _lasting[func][2] if key else _pack_or_explain(func, "the function")
+            frames = _lasting[func][2] if key else self.settle(_pack_or_explain(func, "the function", _NearPacker))
             known = self.packed[id(func)] = (key or len(self.packed) + 1, func, frames)
         return known[0], known[2]
 
@@ -5345,8 +5590,22 @@ class _Context:
                 keys.append((func,))
         if len(keys) == 1:
             keys = keys[0] if isinstance(keys[0], int) else keys * len(tasks)
-        frames = _pack((keys, args, kwargs if any(kwargs) else None))
-        return self, named, [frames[0], *map(bytes, frames[1:])]  # copies: the caller may refill its arrays
+        return self, named, self.settle(_pack((keys, args, kwargs if any(kwargs) else None), _NearPacker))
+
+    def settle(self, frames: list[Any]) -> list[Any]:
+        """The frames of a parcel, independent of the caller, who may refill its arrays: big buffers as pieces, small
+        ones copied. A piece that a job of this run still uses is taken again while samples tell no change."""
+        segments: set[_Segment] = set()
+        for place, view in enumerate(frames) if self.laid else ():
+            piece = self.laid.get((_address(view), len(view))) if place else None
+            if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
+                segments.add(piece.segment)
+                frames[place] = piece
+        _lay_big(frames, self.mapping)
+        self.newest = [frame for frame in frames if type(frame) is _Piece]
+        for piece in self.newest:
+            self.laid[_address(piece.view), len(piece.view)] = piece
+        return [frame if type(frame) is _Piece else bytes(frame) for frame in frames]
 
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
@@ -5359,6 +5618,7 @@ class _Context:
     def close(self) -> None:
         self.over = True
         self.packed.clear()
+        self.newest.clear()
         self.last_args = ()
 
 
@@ -5416,7 +5676,8 @@ class _Worker:
         world = context.world if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
-        head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world))
+        head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world,
+                              (context.mapping.nbytes, "c", context.mapping.folder)))
         return [head, *(frame for key in missing for frame in functions[key]), *frames]
 
     def has_begun(self, job: Job) -> bool:
@@ -5573,6 +5834,9 @@ class _Crew:
 
     refilled = False  # whether tasks must be packed as soon as they are taken: see _Context.watch
 
+    def map_big(self, mapping: _Mapping) -> None:
+        """How big buffers are to travel: of use where processes of this machine work."""
+
     def prepare(self, job: Job) -> None:
         """Pack what `submit` needs; whatever cannot be packed raises."""
 
@@ -5608,6 +5872,9 @@ class _ProcessCrew(_Crew):
     @property
     def refilled(self) -> bool:  # type: ignore[override]
         return self.context.refilled
+
+    def map_big(self, mapping: _Mapping) -> None:
+        self.context.mapping = mapping
 
     def prepare(self, job: Job) -> None:
         job.parcel = self.context.pack(job.tasks)
@@ -5690,13 +5957,17 @@ class _ProcessCrew(_Crew):
         if kind != _PART:
             self.finish(worker, job)
 
+    def end(self, job: Job) -> None:
+        job.parcel = None  # its big arrays may go
+        self.finished.append(job)
+
     @staticmethod
     def late(job: Job) -> Exception:
         return _timeout_error(f"task {job.first} ran longer than timeout={job.timeout:g} s")
 
     def finish(self, worker: _Worker, job: Job) -> None:
         """The worker is done with its job: the next one, please."""
-        self.finished.append(job)
+        self.end(job)
         worker.job = None
         del self.busy[worker.fd]
         self.ready.unregister(worker.fd)
@@ -5726,7 +5997,7 @@ class _ProcessCrew(_Crew):
         else:
             blamed = max(place - 1, 0)
             outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
-        self.finished.append(job)
+        self.end(job)
         if self.queue:
             self.submit(self.queue.popleft())
 
@@ -5780,6 +6051,9 @@ class _Deputy(_Crew):
     @property
     def refilled(self) -> bool:  # type: ignore[override]
         return self.crew.refilled
+
+    def map_big(self, mapping: _Mapping) -> None:
+        self.crew.map_big(mapping)
 
     def prepare(self, job: Job) -> None:
         self.crew.prepare(job)
@@ -6857,6 +7131,25 @@ def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable
     return show
 
 
+_DEFAULT_MAPPING = _Mapping(2**20, "c", None)
+
+
+def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
+    """How big arrays travel, from the arguments of a `Parallel`, the context and the environment."""
+    context = _settings_in_force()
+    folder = os.environ.get("JOBLIB_TEMP_FOLDER")
+    if isinstance(temp_folder, _Unset) and isinstance(max_nbytes, _Unset) and isinstance(mmap_mode, _Unset) and not (
+            context or folder):
+        return _DEFAULT_MAPPING
+    given = {"temp_folder": temp_folder, "max_nbytes": max_nbytes, "mmap_mode": mmap_mode}
+    temp_folder, max_nbytes, mmap_mode = (context.get(name, _DEFAULTS[name]) if isinstance(value, _Unset) else value
+                                          for name, value in given.items())
+    if mmap_mode is not None and mmap_mode not in _ACCESS:
+        raise ValueError(f"mmap_mode: expected None, {', '.join(map(repr, _ACCESS))}; got {mmap_mode!r}")
+    nbytes = None if max_nbytes is None else max(1, _parse_bytes(max_nbytes, "max_nbytes"))
+    return _Mapping(nbytes and mmap_mode and nbytes, mmap_mode or "c", temp_folder and os.fspath(temp_folder) or folder)
+
+
 _RETURN_AS = ("list", "generator", "generator_unordered")
 _ON_ERROR = ("raise", "return", "skip")
 
@@ -6918,9 +7211,17 @@ class Parallel:
         How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"
         How many batches are taken from the iterable ahead: a number, an expression in n_jobs, or "all".
-    temp_folder, max_nbytes, mmap_mode
-        Checked and accepted, without effect so far: arrays of any size travel through the worker's socket, uncopied on
-        the way into it, and each task gets a writable copy of its own.
+    temp_folder : path or None, default None
+        Where the content of big arrays lies for worker processes to map, in files without a name, which nobody can
+        leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared memory (/dev/shm), else the system's
+        folder for temporary files. Where there is no room, the next is tried; at last the content is sent.
+    max_nbytes : int, str or None, default "1M"
+        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are laid down once and
+        mapped by all tasks that use them at a time, as long as samples of them show no change; results likewise.
+        A number, or a text such as "500K", "0.5G". None: never. Smaller ones are sent.
+    mmap_mode : str or None, default "c"
+        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only; "r+" and "w+" shared
+        with the other tasks. None: never map. Memory maps of files (`numpy.memmap`) keep their own mode.
     require : str or None, default None
         "sharedmem": the tasks change the caller's objects, so only threads will do.
     prefer : str or None, default None
@@ -6972,8 +7273,9 @@ class Parallel:
         self._kept: _ExecutorCrew | None = None
         self._managed = False
         if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise" or (
-                pre_dispatch != "2 * n_jobs") or max_nbytes is not _UNSET["max_nbytes"]:
-            self._check(max_nbytes)
+                pre_dispatch != "2 * n_jobs"):
+            self._check()
+        self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
         if n_jobs == 1 and backend is _U_BACKEND and not context and not backend_options and (
                 prefer is _U_PREFER and require is _U_REQUIRE):
             self._choice = _ONE_JOB
@@ -6981,7 +7283,7 @@ class Parallel:
             self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
         self.n_jobs = self._choice.n_jobs
 
-    def _check(self, max_nbytes: Any) -> None:
+    def _check(self) -> None:
         if self.return_as not in _RETURN_AS:
             raise ValueError(f"return_as: expected one of {', '.join(map(repr, _RETURN_AS))}; got {self.return_as!r}")
         if self.on_error not in _ON_ERROR:
@@ -6991,8 +7293,6 @@ class Parallel:
             raise ValueError(f"batch_size: expected 'auto' or a whole number above 0; got {size!r}")
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
-        if not isinstance(max_nbytes, _Unset) and max_nbytes is not None:
-            _parse_bytes(max_nbytes, "max_nbytes")
         _window(self.pre_dispatch, 1)
 
     def __repr__(self) -> str:
@@ -7021,7 +7321,9 @@ class Parallel:
     def _open_crew(self) -> _Crew:
         if self._kept is not None:
             return _ExecutorCrew(self._kept.executor, self.n_jobs, owned=True)
-        return self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
+        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
+        crew.map_big(self._mapping)
+        return crew
 
     def _release(self, crew: _Crew) -> None:
         """A run has ended: close an executor that nobody else uses, or keep it for the next call of this `with`."""
