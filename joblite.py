@@ -38,6 +38,7 @@ Words used in one sense only:
 from __future__ import annotations
 
 import copyreg
+import errno
 import io
 import itertools
 import marshal
@@ -257,7 +258,7 @@ def _module(name: str) -> Any:
 
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system, a closing or a sub-interpreter gives none."""
+    """`count` threads that run `work`; fewer, or none, where the system or the (closing, sub-)interpreter refuses."""
     started = []
     for _ in range(count):
         try:
@@ -3720,7 +3721,7 @@ _inside: str | None = None  # "process" in a worker process: what nested calls a
 _here = threading.local()  # .spaces: while unpacking, token -> globals dict of functions that came by value
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.Lock()  # guards what is written to the two tables above
+_token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
 _SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
 
 
@@ -4312,7 +4313,8 @@ def _map(fd: int, access: int) -> Any:
         found = mmap.mmap(fd, nbytes, access=access, **_MAP_OPTIONS)
     finally:
         os.close(fd)
-    _maps.add(found)
+    with _token_lock:
+        _maps.add(found)
     return found
 
 
@@ -4485,7 +4487,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     a crew, its workers      | the thread that drives it                     | the same
 #     a page                   | worker: job, task, start; crew: the other two | both sides
 #     what tasks said          | any thread of the worker                      | whoever holds the lock, to send it
-#     the shelf, the starters  | any thread, under their locks                 | the same
+#     shelf, starters, tables  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
 
 CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work lost with a dead worker, and the
@@ -4495,7 +4497,7 @@ IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so d
 _START_TRIES = 3  # workers that die before they begin a job are replaced so often
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
-_cores: int | None = None  # in a worker process: the cores it may use for itself. Set as it starts, before any thread
+_cores: int | None = None  # in a worker process: the cores it may use for itself
 _local = threading.local()  # .inside: "thread" in a worker thread
 
 
@@ -4718,6 +4720,8 @@ class _Channel:
             self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
+        except OSError:  # it died with a message unread
+            pass
         return True
 
     def _more(self, most: int) -> bytes:
@@ -5072,12 +5076,16 @@ class _Desk:
         try:
             for gone in forgotten:
                 self.runs.pop(gone, None)
+            if 0 in forgotten:
+                self.lasting.clear()
             if world:
                 _enter_world(world, self.limits, self.said)
             if run in self.runs and not functions:
                 calls = self.unpack(run, functions, frames[1:])
             else:
                 calls = _quietly(self.unpack, run, functions, frames[1:])
+            if self.page[_INTERRUPT] == number:
+                raise KeyboardInterrupt
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
@@ -5589,7 +5597,9 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
         starter = _starter_of(start)
         try:
             return starter, starter.start(sock, page_fd)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
+                raise
             starter.close(True)
 
 
@@ -5788,6 +5798,9 @@ def _say_here(said: list[tuple[int, list[Any]]]) -> None:
                 _say(f"what a task warned of or logged could not be shown: {type(error).__name__}: {error}")
 
 
+_MOST_LASTING = 500  # functions that a worker keeps from run to run: beyond it, it forgets them and starts anew
+
+
 class _Worker:
     """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
@@ -5820,17 +5833,20 @@ class _Worker:
 
     def message(self, job: Job) -> list[Any]:
         context, functions, frames = job.parcel
+        forgotten = [0] if len(self.lasting) > _MOST_LASTING else []
+        if forgotten:
+            self.lasting.clear()
         known = self.known.setdefault(context, set())
         missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
         known.update(missing)
         self.lasting.update(missing)
-        over = [context for context in self.known if context.over]
-        for gone in over:
+        for gone in [context for context in self.known if context.over]:
             del self.known[gone]
+            forgotten.append(gone.number)
         world = _portable(context.world) if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
-        head = marshal.dumps((job.number, context.number, job.keep_going, [gone.number for gone in over], sizes, world,
+        head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world,
                               (context.mapping.nbytes, "c", context.mapping.folder)))
         return [head, *(frame for key in missing for frame in functions[key]), *frames]
 
@@ -5870,10 +5886,14 @@ class _Worker:
         return kind, values, errors, seconds
 
     def signal(self, sig: int) -> None:
-        """Send a signal to the worker's process group. (SIGINT reaches the task of its present job only.)"""
+        """Send a signal to the worker's process group. SIGINT is for the task of its present job: if it has not begun,
+        the worker will see it on the page (an interpreter that has just been started would print a traceback)."""
+        import signal
+
         if self.job:
             self.page[_INTERRUPT] = self.job.number
-        self.starter.signal(self.number, sig)
+        if sig != signal.SIGINT or self.job and self.has_begun(self.job):
+            self.starter.signal(self.number, sig)
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
@@ -6073,7 +6093,7 @@ class _ProcessCrew(_Crew):
                 continue
             worker = self.busy[fd]
             self.listen(worker)
-            while worker.channel.rest:  # a part, and what followed it, were read at once
+            while worker.channel.rest and self.busy.get(fd) is worker:  # what followed a part was read with it
                 self.listen(worker)
 
     def patience(self) -> float | None:

@@ -4,6 +4,7 @@
     JOBLITE_QUICK=1 python -m pytest          without the slow ones (under a minute)
     python -m pytest -k "hash"                one subject; tests are named as sentences
     python -m pytest -k "Section3"            one section of joblite.py: each has a class here
+    python test_joblite.py soak [10] [seed]   random calls, kills and forks from several threads for so many minutes
 
 Optional packages (cloudpickle, joblib, pandas, distributed, nbclient and ipykernel, ...) are tested where installed;
 a test that needs one which is missing is skipped and says so. Nothing here asserts a time: speed lives in bench.py.
@@ -3283,8 +3284,7 @@ CALLER = """
     def hang(i):
         open(f"{sys.argv[1]}/{i}", "w").write(str(os.getpid()))
         threading.Event().wait(600)
-    import sys
-    Parallel(n_jobs=8)(delayed(hang)(i) for i in range(8))
+    list(Parallel(n_jobs=8)(delayed(hang)(i) for i in range(8)))
     """
 
 
@@ -3402,8 +3402,10 @@ class TestSection6Pools:
             wait_until(lambda: all_gone(family | parents - {os.getpid()} - {process.pid}), "the end of all processes")
 
     @posix
-    def test_ctrl_c_ends_the_run(self, tmp_path):
-        with running_caller(tmp_path) as (process, pids):
+    @pytest.mark.parametrize("options", [
+        "8", "8, start_method='spawn'", "8, return_as='generator'", "8, 'threading'", "1"])
+    def test_ctrl_c_ends_the_run(self, options, tmp_path):
+        with running_caller(tmp_path, CALLER.replace("n_jobs=8", options), tasks=int(options[0])) as (process, pids):
             process.send_signal(signal.SIGINT)
             errors = process.stderr.read().decode()
             process.wait(DEADLINE)
@@ -3524,12 +3526,13 @@ class TestSection6Pools:
         expected = str(tmp_path), "set later", str(tmp_path / "modules")
         assert Parallel(**processes)(delayed(look)() for _ in range(4)) == [expected] * 4
 
-    def test_deleted_current_directory_is_no_error(self, tmp_path, monkeypatch):
-        gone = tmp_path / "gone"
-        gone.mkdir()
-        monkeypatch.chdir(gone)
-        gone.rmdir()
-        assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+    def test_deleted_current_directory_is_no_error(self, processes, tmp_path, monkeypatch):
+        for state in ("cold", "warm"):
+            gone = tmp_path / state
+            gone.mkdir()
+            monkeypatch.chdir(gone)
+            gone.rmdir()
+            assert Parallel(**processes)([delayed(abs)(-1)] * 3) == [1] * 3
 
     DRAWS = {
         "random": lambda: random.random(),
@@ -4918,12 +4921,12 @@ class TestSection8Faults:
                 assert isinstance(error, kind) and re.search(text, str(error)), (name, error)
                 assert kind is not TERMINATED or f"task {number} " in str(error)
 
-    def test_time_out_fails_its_task_only_and_names_it(self, processes, tmp_path):
-        for state in ("cold", "warm"):
-            tasks = [delayed(abs)(-1), delayed(mark_and_hang)(tmp_path / state), delayed(abs)(-2)]
-            results = Parallel(**processes, timeout=1, on_error="return")(tasks)
+    def test_time_out_fails_its_task_only_and_names_it(self, processes):
+        for _ in ("cold", "warm"):
+            tasks = [delayed(abs)(-1), delayed(time.sleep)(600), delayed(abs)(-2)]
+            results = Parallel(**processes, timeout=0.5, on_error="return")(tasks)
             assert results[::2] == [1, 2] and isinstance(results[1], TimeoutError)
-            assert "task 1 ran longer than timeout=1 s" in str(results[1])
+            assert "task 1 ran longer than timeout=0.5 s" in str(results[1])
 
     def test_a_worker_that_dies_between_tasks_costs_no_task(self):
         """What was delivered is not run again, what was not started is."""
@@ -4935,6 +4938,42 @@ class TestSection8Faults:
             return name
 
         assert Parallel(2, batch_size=3)([delayed(work_long)("a"), delayed(abs)(-1), delayed(abs)(-2)]) == ["a", 1, 2]
+
+    def test_a_worker_that_is_killed_as_it_sends_costs_no_task(self, tmp_path):
+        """A part is delivered, and the next message cut in two; both are read at once, as the caller was elsewhere."""
+        sign = tmp_path / "sign"
+
+        def work_long():
+            end = time.monotonic() + 3 * joblite.CHECKPOINT_S
+            while time.monotonic() < end:
+                pass
+            return "a"
+
+        def send_much():
+            sign.write_text(str(os.getpid()))
+            return bytes(10**7)
+
+        def tasks():
+            yield delayed(work_long)()
+            yield delayed(send_much)()
+            pid = wait_until(lambda: sign.exists() and sign.read_text(), "the second task")
+            wait_until(lambda: ") S " in Path(f"/proc/{pid}/stat").read_text(), "the worker to wait for its reader")
+            os.kill(int(pid), signal.SIGKILL)
+
+        assert Parallel(2, batch_size=2)(tasks()) == ["a", bytes(10**7)]
+
+    def test_workers_forget_functions(self, monkeypatch):
+        monkeypatch.setattr(joblite, "_MOST_LASTING", 10)
+
+        def count():
+            import gc
+            import types
+            return sum(isinstance(value, types.FunctionType) and value.__code__.co_names == ("forgettable",)
+                       for value in gc.get_objects())
+
+        for _ in range(40):
+            assert Parallel(2, batch_size=1)([delayed(lambda x: x and x.forgettable)(0)] * 2) == [0, 0]
+        assert 0 < max(Parallel(2, batch_size=1)([delayed(count)()] * 4)) <= 12
 
     def test_an_initializer_that_ends_its_worker_is_an_error(self, processes):
         with pytest.raises(joblite.TerminatedWorkerError, match="exit code 5"):
@@ -5005,6 +5044,25 @@ class TestSection8Faults:
                 print(next(results))
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("0\n", "")
+
+    def test_a_run_that_ends_as_its_workers_start_makes_no_noise(self):
+        done = run_script("""
+            from joblite import Parallel, delayed, shutdown_workers
+            import time
+            def fail(seconds):  # while the other worker's interpreter starts
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    pass
+                raise ValueError
+            for i in range(8):
+                Parallel(2, start_method="spawn")([delayed(abs)(-1)])  # one warm worker
+                try:
+                    Parallel(2, start_method="spawn")([delayed(fail)(i * 0.01), delayed(abs)(-1)])
+                except ValueError:
+                    pass
+                shutdown_workers()
+            """)
+        assert done.stderr == ""
 
     def test_a_call_in_a_daemon_thread_makes_no_noise_at_exit(self):
         done = run_script("""
@@ -5194,7 +5252,8 @@ class TestSection8ManyCallers:
 
     def test_callers_do_not_notice_each_others_faults(self, backend, tmp_path):
         """One fails, one drops its generator, one is timed out, others count on: all in the same moment."""
-        results, gate = {}, threading.Barrier(5)
+        results, gate, stop = {}, threading.Barrier(5), threading.Event()
+        stuck = {"loky": time.sleep, "threading": stop.wait}.get(str(backend.get("backend")))
 
         def good(name, n_jobs):
             for _ in range(3):
@@ -5208,9 +5267,9 @@ class TestSection8ManyCallers:
             results["drops"] = next(Parallel(**backend, return_as="generator")([delayed(abs)(-5)] * 100))
 
         def is_late():
-            if backend.get("backend") == "loky":
+            if stuck:
                 results["late"] = Parallel(**backend, timeout=0.3, on_error="return")(
-                    [delayed(time.sleep)(600), delayed(abs)(-1)])
+                    [delayed(stuck)(600), delayed(abs)(-1)])
 
         def at_once(work, *args):
             gate.wait(DEADLINE)
@@ -5222,9 +5281,10 @@ class TestSection8ManyCallers:
             thread.start()
         for thread in threads:
             thread.join()
+        stop.set()
         assert results["two"] == results["three"] == [i * i for i in range(200)] and results["drops"] == 5
         assert [i for i, value in enumerate(results["fails"]) if isinstance(value, ZeroDivisionError)] == [7]
-        assert "late" not in results or isinstance(results["late"][0], TimeoutError) and results["late"][1] == 1
+        assert not stuck or isinstance(results["late"][0], TimeoutError) and results["late"][1] == 1
 
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_a_child_of_multiprocessing_has_its_own_pool(self, method, tmp_path):
