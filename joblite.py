@@ -4924,7 +4924,7 @@ def _log_levels() -> tuple[int, dict[str, int]] | None:
     if not hasattr(logging, "captureWarnings"):  # not loaded, or by another thread just now
         return None
     cache = logging.root._cache  # logging empties it when any level changes: so there is no need to ask all loggers
-    known: list[Any] | None = cache.get(__name__)
+    known: Any = cache.get(__name__)
     if not known:
         known = cache[__name__] = []  # before looking, so that a change made meanwhile takes it away again
         loggers = list(logging.root.manager.loggerDict.items())
