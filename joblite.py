@@ -3360,7 +3360,7 @@ class MemorizedFunc:
     # -- what callers use
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if type(self._shelf.store) is _Store:  # it keeps nothing: no key is needed, any argument will do
+        if type(self._store) is _Store and not self._store._guest:  # it keeps nothing: no key is needed
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:
