@@ -448,7 +448,7 @@ def _warn(text: str) -> None:
     depth, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename == __file__:
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth - 1)
+    warnings.warn(text, UserWarning, stacklevel=depth)
 
 
 def _say(text: str) -> None:
@@ -556,8 +556,7 @@ class _Recursive(Exception):
 
 def _hash_maker(hash_name: str) -> Any:
     """The constructor of hashlib with that name."""
-    import hashlib
-
+    hashlib = _module("hashlib")
     names = sorted(name for name in hashlib.algorithms_available if not name.startswith("shake"))
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
@@ -566,10 +565,9 @@ def _hash_maker(hash_name: str) -> Any:
 
 def _cannot_name(obj: Any, reason: object) -> Exception:
     """The error for a value that has no name."""
-    from pickle import PicklingError
-
-    return PicklingError(f"cannot name an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
-                         "Only what can be pickled has content to name; register_hasher(type, function) adds to it")
+    return _module("pickle").PicklingError(
+        f"cannot name an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
+        "Only what can be pickled has content to name; register_hasher(type, function) adds to it")
 
 
 def _import_name(obj: Any) -> tuple[str, str] | None:
@@ -613,9 +611,7 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
     except Exception as error:
         raise _cannot_name(obj, error) from error
     if isinstance(reduced, str):
-        from pickle import whichmodule  # type: ignore[attr-defined]
-
-        return ("name", whichmodule(obj, reduced), reduced, None)
+        return ("name", _module("pickle").whichmodule(obj, reduced), reduced, None)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
@@ -815,9 +811,7 @@ class _Namer:
         if _ATOMS.issuperset(map(type, items)):
             return items, len(items) + 1
         if _SEQUENCES.issuperset(map(type, items)) and max(map(len, items)) < _SMALL - 1:
-            from itertools import chain
-
-            if _ATOMS.issuperset(map(type, chain.from_iterable(items))):
+            if _ATOMS.issuperset(map(type, itertools.chain.from_iterable(items))):
                 return items, 1 + len(items) + sum(map(len, items))
         forms, size = [], 1
         for item in items:
@@ -877,11 +871,10 @@ class _Namer:
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
         if perhaps:
-            from graphlib import CycleError, TopologicalSorter
-
+            graphlib = _module("graphlib")
             try:
-                TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
-            except CycleError:
+                graphlib.TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
+            except graphlib.CycleError:
                 pass  # it does hold itself
             else:
                 raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
@@ -1129,18 +1122,15 @@ def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int
 
 def _optional(name: str, package: str) -> Any:
     """An optional module, or an ImportError that says what to install."""
-    import importlib
-
     try:
-        return importlib.import_module(name)
+        return _module(name)
     except ImportError as error:
         raise ImportError(f"this compression needs a package that is not installed: pip install {package}") from error
 
 
 def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     """The older format: one stream, so one thread."""
-    import lzma
-
+    lzma = _module("lzma")
     packer = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=level)
     for block in blocks:
         yield packer.compress(block)
@@ -1550,8 +1540,19 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_into(file: Any, target: Any, what: str) -> Any:
-    """Fill memory from a file, without a copy where the file can: that memory."""
+def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
+    """The next bytes of a file, taken in pieces: a damaged file may ask for any number."""
+    data = bytearray()
+    while len(data) < nbytes:
+        more = file.read(min(nbytes - len(data), _PIECE))
+        if not more:
+            raise _Damaged(f"it is cut short: {len(data)} of {nbytes} bytes of its {what} are there")
+        data += more
+    return data
+
+
+def _read_into(file: Any, target: Any) -> None:
+    """Fill memory from a file, without a copy where the file can."""
     readinto, rest = getattr(file, "readinto", None), memoryview(target)
     while len(rest):
         if readinto:
@@ -1561,14 +1562,8 @@ def _read_into(file: Any, target: Any, what: str) -> Any:
             count = len(data)
             rest[:count] = data
         if not count:
-            raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of its {what} are missing")
+            raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of an array are missing")
         rest = rest[count:]
-    return target
-
-
-def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
-    """The next bytes of a file."""
-    return _read_into(file, bytearray(nbytes), what)
 
 
 def _is_on_disk(file: Any) -> bool:
@@ -1595,8 +1590,7 @@ def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[i
 
 def _memory(nbytes: int) -> Any:
     """Memory to read into. A big block is mapped: a bytearray would be filled with zeros twice, by the system and by it."""
-    import mmap
-
+    mmap = _module("mmap")
     private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
     return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
 
@@ -1616,7 +1610,7 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
             for start in range(0, size, _PIECE):
                 piece = memoryview(buffers[-1])[start:start + _PIECE]
                 if not places:
-                    _read_into(file, piece, "arrays")
+                    _read_into(file, piece)
                 checks.add(piece, (file.fileno(), places[number] + start) if places else None)
         if places:
             file.seek(places[-1])
@@ -1720,8 +1714,6 @@ class _Loading:
 
     def complete_dtype(self, dtype: Any, state: Any) -> None:
         """Set the state of a dtype, worked out by numpy: a false one would make numpy take numbers for addresses."""
-        import numpy as np
-
         if self.fresh.pop(id(dtype), None) is None:
             raise UntrustedObjectError(f"{self.path}: it changes a dtype that is in use, which no dump does")
         _, order, sub, names, fields, itemsize = state[:6]
@@ -1734,7 +1726,7 @@ class _Loading:
         elif dtype.kind in "mM":
             unit, count = state[8][1][:2]
             spec = f"{dtype.kind}8[{count}{unit.decode() if isinstance(unit, bytes) else unit}]"
-        safe = np.dtype(spec)
+        safe = _module("numpy").dtype(spec)
         dtype.__setstate__((safe.newbyteorder(order) if order in ("<", ">") else safe).__reduce__()[2])
 
     def new_scalar(self, dtype: Any, *data: Any) -> Any:
@@ -1767,8 +1759,7 @@ def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, load
 
 def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
     """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
-    import numpy as np
-
+    np = _module("numpy")
     dtype, shape, order = loading.settled(wrapper.dtype), wrapper.shape, wrapper.order
     if dtype.hasobject:
         inner = type(unpickler)(file)
@@ -1778,20 +1769,18 @@ def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper:
         _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
     if loading.mode and wrapper.allow_mmap and 0 not in shape:
         place = file.tell()
-        array: Any = np.memmap(file, dtype, loading.mode, place, shape, order)  # type: ignore[call-overload]
+        array = np.memmap(file, dtype, loading.mode, place, shape, order)
         file.seek(place + array.nbytes)
         return array
     array = np.empty(shape, dtype, order)
     if array.nbytes:
-        _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"), "arrays")
+        _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"))
     return array
 
 
 def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
     """The array that a wrapper of joblib stands for: in the bytes that follow, or in a file beside."""
-    import numpy as np
-
-    loading, file = unpickler.loading, unpickler.file
+    np, loading, file = _module("numpy"), unpickler.loading, unpickler.file
     kind = type(wrapper).__name__
     if kind == "NumpyArrayWrapper":
         array = _read_following_array(unpickler, loading, file, wrapper)
@@ -1815,9 +1804,8 @@ def _find_class(self: Any, module: str, name: str) -> Any:
     """The find_class of our unpicklers."""
     careful = hasattr(self, "dispatch")
     if careful and self.proto < 3:  # names of Python 2
-        from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-
-        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        names = _module("_compat_pickle")
+        module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
     return self.loading.find(module, name, super(type(self), self).find_class, careful)
 
 
@@ -1828,15 +1816,13 @@ def _no_extension(self: Any, code: int) -> Any:
 
 def _build(self: Any) -> None:
     """The opcode that gives an object its state."""
-    import pickle
-
     state, target = self.stack[-1], self.stack[-2]
     if self.loading.allowed is not None:
         self.loading.check_state(target, state)
         if (np := _loaded("numpy")) and isinstance(target, np.dtype):
             self.loading.complete_dtype(target, self.stack.pop())
             return
-    pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
+    _module("pickle")._Unpickler.load_build(self)
     if isinstance(target, _JoblibArray):
         self.stack[-1] = _read_joblib_array(self, target)
 
@@ -1844,9 +1830,8 @@ def _build(self: Any) -> None:
 @lru_cache
 def _unpicklers() -> tuple[Any, Any]:
     """The quick unpickler, in C, and the careful one, which can stop at objects: for joblib's files and `trusted`."""
-    import pickle
-
-    slow: Any = pickle._Unpickler  # type: ignore[attr-defined]
+    pickle = _module("pickle")
+    slow = pickle._Unpickler
     quick = type("Unpickler", (pickle.Unpickler,), {"find_class": _find_class})
     careful = type("Unpickler", (slow,), {"find_class": _find_class, "get_extension": _no_extension,
                                           "dispatch": {**slow.dispatch, pickle.BUILD[0]: _build}})
@@ -1898,15 +1883,6 @@ def _read(file: Any, loading: _Loading) -> Any:
     return _unpickle(io.BytesIO(pickled), loading, iter(buffers))
 
 
-def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native: bool = True,
-                trusted: Any = True) -> Any:
-    """The value that `_write_value` wrote at the current position of a file; ValueError if it is damaged."""
-    try:
-        return _read(file, _Loading(path, mmap_mode, native, trusted))
-    except _Damaged as error:
-        raise ValueError(f"{path or file}: {error}") from error.__cause__
-
-
 def _read_pickle(file: Any, loading: _Loading) -> Any:
     """The value in a file that is not ours: a pickle of joblib or of pickle."""
     place = _position(file)
@@ -1953,10 +1929,8 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     if head.startswith(b"ZF"):
         openers = [_open_zfile]
     if loading.mode and (openers or not _is_on_disk(file)):
-        import warnings
-
-        warnings.warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk "
-                      "can be mapped; its arrays are read into memory", UserWarning, stacklevel=3)
+        _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be mapped; "
+              "its arrays are read into memory")
         loading.mode, loading.native = None, True
     if openers:
         file, head = _peek(openers[0](file))
@@ -1965,6 +1939,15 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     if isinstance(packed, _Inflated):
         packed.finish()
     return value
+
+
+def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native: bool = True, trusted: Any = True,
+                read: Callable[[Any, _Loading], Any] = _read) -> Any:
+    """The value that `_write_value` wrote at the current position of a file; ValueError if it is damaged."""
+    try:
+        return read(file, _Loading(path, mmap_mode, native, trusted))
+    except _Damaged as error:
+        raise ValueError(f"{path or file}: {error}") from error.__cause__
 
 
 def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: Any = "auto", *,
@@ -2013,14 +1996,10 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     path = os.fsdecode(filename) if isinstance(filename, _PATH) else str(getattr(filename, "name", None) or filename)
     native = not mode if ensure_native_byte_order == "auto" else bool(ensure_native_byte_order)
-    loading = _Loading(path, mode, native, trusted)
-    try:
-        if not isinstance(filename, _PATH):
-            return _read_any(filename, loading)
-        with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
-            return _read_any(file, loading)
-    except _Damaged as error:
-        raise ValueError(f"{path}: {error}") from error.__cause__
+    if not isinstance(filename, _PATH):
+        return _read_value(filename, mode, path, native, trusted, _read_any)
+    with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
+        return _read_value(file, mode, path, native, trusted, _read_any)
 
 
 # ======================================================================================================================
