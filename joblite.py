@@ -4451,8 +4451,6 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
-#     executors of others: the parcel is all they get; where this file is missing they get its source too
-#
 # Laws
 #   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.  test_killed_worker_fails_one_task
 #   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
@@ -4461,6 +4459,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   5. A worker that dies idle is not noticed.                               test_idle_death_is_not_noticed
 #   6. What tasks print, warn of and log comes home in order; silence costs no message and no thread.
 #                                                             test_prints_warnings_and_records_keep_their_order
+#   7. What runs elsewhere, on executors of others, needs Python and no more.  test_engine_keeps_the_promises
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
@@ -6621,7 +6620,7 @@ class _DaskCrew(_ExecutorCrew):
     def lose(self, job: Job, error: Exception) -> None:
         from concurrent.futures import CancelledError
 
-        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES:
+        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES or self.refilled:
             return super().lose(job, error)
         self.laid.clear()  # a buffer was lost with the worker that held it
         self.prepare(job)
@@ -6828,7 +6827,7 @@ class _Engine(_Backend):
         self.capacity = self.offers or cpu_count()
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        crew = _DaskCrew if hasattr(self.executor, "_client") else _ExecutorCrew
+        crew = _DaskCrew if hasattr(getattr(self.executor, "_client", None), "scatter") else _ExecutorCrew
         return crew(self.executor, n_jobs, grows=not self.offers and n_jobs == self.capacity)
 
 

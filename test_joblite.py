@@ -4003,17 +4003,22 @@ def join_crowd(enough):
 class TestSection6Engines:
     def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
         there = elsewhere(*SECOND_PROCESS)
-        packed = run_script("""
+        code = textwrap.dedent("""
             import joblite, os
             class Point:
                 def double(self):
                     return 2 * os.getpid()
-            print(joblite._join(joblite._pack(Point())).hex())
-            """, **there).stdout
-        assert run_script("""
-            import joblite, sys
-            print(joblite._unpack(joblite._split(bytes.fromhex(sys.argv[1]))).double())
-            """, packed.strip(), **there).stdout == "4\n"
+            print(joblite._join(joblite._pack(Point())).hex(), flush=True)
+            input()
+            """)
+        with subprocess.Popen([there["python"], *there["flags"], "-c", code], env=script_env(), stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as home:
+            done = run_script("""
+                import joblite, sys
+                print(joblite._unpack(joblite._split(bytes.fromhex(sys.argv[1]))).double())
+                """, home.stdout.readline().strip(), check=False, **there)
+            home.communicate("\n")
+        assert (done.stdout, done.stderr) == ("4\n", "")
 
     def test_other_version_on_the_other_side_is_named(self, tmp_path):
         (tmp_path / "hidden_joblite.py").write_text("__version__ = '0'")
