@@ -5662,7 +5662,7 @@ class _ProcessCrew(_Crew):
                 job.outcome.fail(errors[0])
             job.outcome.alone = True
         elif job.expired:
-            job.outcome.fail(self.late(job))
+            return self.replace(worker, job)  # as in `interrupt`: what was ended midway is not used again
         else:
             job.outcome.add(values, errors, seconds)
         if kind != _PART:
@@ -5693,7 +5693,7 @@ class _ProcessCrew(_Crew):
         """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
         begun, place = worker.has_begun(job), worker.page[_TASK]
         death = self.drop(worker)
-        if not begun and job.tries < _START_TRIES:
+        if not begun and not job.expired and job.tries < _START_TRIES:
             self.hand(_lease(self.kind), job)
             return
         outcome = job.outcome
@@ -5733,11 +5733,15 @@ class _ProcessCrew(_Crew):
             for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
                 worker, job = self.busy[fd], self.busy[fd].job
                 try:
-                    over = worker.hear()[0] != _PART or worker.channel.rest and worker.hear()[0] != _PART
+                    kind, _, errors, _ = worker.hear()
+                    if kind == _PART and worker.channel.rest:
+                        kind, _, errors, _ = worker.hear()
                 except (EOFError, OSError):
                     self.drop(worker)
                     continue
-                if over and job:
+                if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
+                    self.drop(worker)  # what a task was in the midst of is undone at some later time: not in our next run
+                elif kind != _PART and job:
                     self.finish(worker, job)
 
 
