@@ -5740,7 +5740,7 @@ class _ProcessCrew(_Crew):
                     self.drop(worker)
                     continue
                 if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
-                    self.drop(worker)  # what a task was in the midst of is undone at some later time: not in our next run
+                    self.drop(worker)  # what its task was in the midst of is undone some time later: not in our next run
                 elif kind != _PART and job:
                     self.finish(worker, job)
 
