@@ -6109,8 +6109,8 @@ class _ProcessCrew(_Crew):
             job.outcome.alone = True
         elif not job.expired:
             job.outcome.add(values, errors, seconds)
-        elif kind != _PART and not job.outcome.values:
-            job.outcome.fail(self.late(job))
+        elif kind != _PART:
+            return self.replace(worker, job)  # as in `interrupt`: what was ended midway is not used again
         if kind != _PART:
             self.finish(worker, job)
 
@@ -6143,12 +6143,12 @@ class _ProcessCrew(_Crew):
         """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
         begun, place = worker.has_begun(job), worker.page[_TASK]
         death = self.drop(worker)
-        if not begun and job.tries < _START_TRIES:
+        if not begun and not job.expired and job.tries < _START_TRIES:
             self.hand(_lease(self.kind), job)
             return
         outcome = job.outcome
         if job.expired:
-            outcome.fail(self.late(job))
+            outcome.values or outcome.fail(self.late(job))  # its value may have come just before
         elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
             outcome.alone = True
         else:
@@ -6182,13 +6182,15 @@ class _ProcessCrew(_Crew):
             for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
                 worker, job = self.busy[fd], self.busy[fd].job
                 try:
-                    over = worker.hear()[0] != _PART
-                    while worker.channel.rest and not over:
-                        over = worker.hear()[0] != _PART
+                    kind, _, errors, _ = worker.hear()
+                    while kind == _PART and worker.channel.rest:
+                        kind, _, errors, _ = worker.hear()
                 except (EOFError, OSError):
                     self.drop(worker)
                     continue
-                if over and job:
+                if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
+                    self.drop(worker)  # what its task was in the midst of is undone some time later: not in our next run
+                elif kind != _PART and job:
                     self.finish(worker, job)
 
 

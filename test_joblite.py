@@ -3430,6 +3430,18 @@ class TestSection6Pools:
         wait_until((tmp_path / "tidied").exists, "the end of the task")
 
     @posix
+    def test_interrupted_worker_is_not_used_again(self, tmp_path):
+        """What its task was in the midst of may be undone at any later time: by a finalizer, in the task of another."""
+        def fail():
+            return wait_for_file(tmp_path / "sign") and int("no number")
+
+        with pytest.raises(ValueError, match="no number"):
+            Parallel(n_jobs=2)([delayed(mark_and_hang)(tmp_path / "sign"), delayed(fail)()])
+        interrupted = int((tmp_path / "sign").read_text())
+        again = Parallel(n_jobs=2, batch_size=1)(delayed(os.getpid)() for _ in range(20))
+        assert interrupted not in again
+
+    @posix
     def test_task_that_ignores_interrupts_is_killed(self, tmp_path):
         def stubborn():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
