@@ -4526,14 +4526,14 @@ class Outcome:
 class Job:
     """A batch on its way through a crew."""
 
-    def __init__(self, first: int, tasks: Sequence[Task], timeout: float | None, keep_going: bool,
-                 shrinkable: bool) -> None:
+    def __init__(self, tasks: Sequence[Task], timeout: float | None, keep_going: bool, shrinkable: bool,
+                 first: int = 0) -> None:
         self.number = _next_number()
-        self.first = first  # the number of its first task in the run
         self.tasks = tasks
         self.timeout = timeout  # seconds that its one task may run
         self.keep_going = keep_going  # whether the tasks after a failed one are run
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
+        self.first = first  # the number of its first task in the run
         self.parcel: Any = None  # what is sent to a process
         self.outcome = Outcome()
         self.fault: BaseException | None = None  # what kept a crew from doing the job at all
@@ -7345,7 +7345,7 @@ class _Run:
 
     def launch(self, first: int, tasks: list[Task]) -> None:
         parallel = self.parallel
-        job = Job(first, tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto")
+        job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto", first)
         try:
             self.crew.prepare(job)
         except Exception as error:
