@@ -6148,7 +6148,8 @@ class _ProcessCrew(_Crew):
             return
         outcome = job.outcome
         if job.expired:
-            outcome.values or outcome.fail(self.late(job))  # its value may have come just before
+            if not outcome.values:  # its value may have come just before
+                outcome.fail(self.late(job))
         elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
             outcome.alone = True
         else:
@@ -6189,7 +6190,7 @@ class _ProcessCrew(_Crew):
                     self.drop(worker)
                     continue
                 if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
-                    self.drop(worker)  # what its task was in the midst of is undone some time later: not in our next run
+                    self.drop(worker)  # what its task was in the midst of is undone some time: not in our next run
                 elif kind != _PART and job:
                     self.finish(worker, job)
 
