@@ -257,6 +257,39 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
+_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
+
+
+def _short_name(text: str, digits: int = 20) -> str:
+    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
+    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+def _code_text(const: Any) -> str:
+    """What a code object does, or a constant, as text: without file, line, docstring, names of local variables.
+
+    Constants stand where they are used, with their type: a docstring, which no instruction loads, leaves no trace.
+    """
+    if type(const) is int:
+        return hex(const)  # `repr` refuses very long integers
+    if isinstance(const, (tuple, frozenset)):
+        texts = list(map(_code_text, const))
+        return f"({','.join(texts)})" if isinstance(const, tuple) else f"{{{','.join(sorted(texts))}}}"
+    if not isinstance(const, types.CodeType):
+        return repr(const)
+    lines = [const.co_name]
+    for name, arg, meaning in _instructions(const):
+        if name == "STORE_NAME" and meaning in ("__firstlineno__", "__static_attributes__"):
+            lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
+        else:
+            lines.append(f"{name} {_code_text(meaning) if name.endswith('CONST') or name == 'KW_NAMES' else arg}")
+    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & 0x3AC)
+    named = sum(arguments[::2]) + bool(const.co_flags & 4) + bool(const.co_flags & 8)
+    variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
+    rest = const.co_names, variables, arguments, getattr(const, "co_exceptiontable", b"")
+    return "\n".join([*lines, *map(repr, rest)])
+
+
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
     """`count` threads that run `work`; fewer, or none, where the system or the (closing, sub-)interpreter refuses."""
     started = []
@@ -2045,41 +2078,10 @@ _NOTHING: Any = _Unset("nothing")
 
 _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
                          "remove"})  # methods that give nothing back: what a function only writes to is no input of it
-_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 _PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container is faster than its digest
 _INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what it is made of
     (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
     (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords")]
-
-
-def _short_name(text: str, digits: int = 20) -> str:
-    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
-    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
-
-
-def _code_text(const: Any) -> str:
-    """What a code object does, or a constant, as text: without file, line, docstring, names of local variables.
-
-    Constants stand where they are used, with their type: a docstring, which no instruction loads, leaves no trace.
-    """
-    if type(const) is int:
-        return hex(const)  # `repr` refuses very long integers
-    if isinstance(const, (tuple, frozenset)):
-        texts = list(map(_code_text, const))
-        return f"({','.join(texts)})" if isinstance(const, tuple) else f"{{{','.join(sorted(texts))}}}"
-    if not isinstance(const, types.CodeType):
-        return repr(const)
-    lines = [const.co_name]
-    for name, arg, meaning in _instructions(const):
-        if name == "STORE_NAME" and meaning in ("__firstlineno__", "__static_attributes__"):
-            lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
-        else:
-            lines.append(f"{name} {_code_text(meaning) if name.endswith('CONST') or name == 'KW_NAMES' else arg}")
-    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & 0x3AC)
-    named = sum(arguments[::2]) + bool(const.co_flags & 4) + bool(const.co_flags & 8)
-    variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
-    rest = const.co_names, variables, arguments, getattr(const, "co_exceptiontable", b"")
-    return "\n".join([*lines, *map(repr, rest)])
 
 
 @lru_cache(maxsize=4096)
@@ -3762,13 +3764,14 @@ def _import_module(name: str, epoch: int = 0) -> ModuleType:
     return module
 
 
-def _find_named(module: str, epoch: int, qualname: str, digest: str = "", home: Sequence[Any] = ()) -> Any:
-    """What has that name here. Where it is a function of other code than at home (its digest tells), `home` is taken:
-    the frames of the function by value, with the globals of its module here."""
-    found: Any = _import_module(module, epoch)
-    for part in qualname.split("."):
-        found = getattr(found, part, None) if home else getattr(found, part)
-    return found if not home or _digest_of(found) == digest else _unpack(home, _here.spaces)
+def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
+    """The value of a parcel. `spaces` keeps the globals of functions that came by value from parcel to parcel."""
+    outer = getattr(_here, "spaces", None)
+    _here.spaces = {} if spaces is None else spaces
+    try:
+        return _loads(frames[0], buffers=frames[1:])
+    finally:
+        _here.spaces = outer
 
 
 def _digest_of(func: Any) -> str:
@@ -3777,6 +3780,15 @@ def _digest_of(func: Any) -> str:
         return ""
     defaults = (func.__defaults__ or ()), tuple((func.__kwdefaults__ or {}).items())
     return _short_name(_code_text((func.__code__, defaults)))
+
+
+def _find_named(module: str, epoch: int, qualname: str, digest: str = "", home: Sequence[Any] = ()) -> Any:
+    """What has that name here. Where it is a function of other code than at home (its digest tells), `home` is taken:
+    the frames of the function by value, with the globals of its module here."""
+    found: Any = _import_module(module, epoch)
+    for part in qualname.split("."):
+        found = getattr(found, part, None) if home else getattr(found, part)
+    return found if not home or _digest_of(found) == digest else _unpack(home, _here.spaces)
 
 
 def _process() -> str:
@@ -4158,16 +4170,6 @@ def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
         except ImportError:
             raise
         return _pack_with(packer, value, CloudPickler.dispatch_table)
-
-
-def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
-    """The value of a parcel. `spaces` keeps the globals of functions that came by value from parcel to parcel."""
-    outer = getattr(_here, "spaces", None)
-    _here.spaces = {} if spaces is None else spaces
-    try:
-        return _loads(frames[0], buffers=frames[1:])
-    finally:
-        _here.spaces = outer
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
@@ -4745,6 +4747,40 @@ def _pack_value(value: Any) -> tuple[bool, list[Any]]:
 _OUT, _ERR, _WARNING, _RECORD = range(1, 5)  # how it was said; the first two are descriptors
 
 
+class _Mouth(io.RawIOBase):
+    """Takes the bytes of a worker's sys.stdout or sys.stderr. What C code and child processes write does not pass here:
+    it goes to the descriptors 1 and 2, which are those that the caller had when its first worker started."""
+
+    def __init__(self, fd: int, said: _Said) -> None:
+        self.fd = fd
+        self.said = said
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def write(self, data: Any) -> int:
+        data = bytes(data)
+        if not self.said.is_home():
+            return os.write(self.fd, data)
+        self.said.add(self.fd, data)
+        return len(data)
+
+
+class _Voice(io.TextIOWrapper):
+    """A worker's sys.stdout or sys.stderr."""
+
+    def __init__(self, fd: int, said: _Said) -> None:
+        super().__init__(_Mouth(fd, said), "utf-8", "backslashreplace", "\n", line_buffering=True)  # type: ignore
+        self.said = said
+
+    def flush(self) -> None:
+        super().flush()
+        self.said.hasten()
+
+
 class _Said:
     """What a worker's tasks have said and the caller has not heard. It leaves with the next message; while a job is at
     work, a thread (started when something is said at all) sends it CHECKPOINT_S later, or when a stream is flushed."""
@@ -4799,40 +4835,6 @@ class _Said:
         del self.items[:len(items)]
         return [(how, [content for _, content in group])
                 for how, group in itertools.groupby(items, operator.itemgetter(0))] if items else []
-
-
-class _Mouth(io.RawIOBase):
-    """Takes the bytes of a worker's sys.stdout or sys.stderr. What C code and child processes write does not pass here:
-    it goes to the descriptors 1 and 2, which are those that the caller had when its first worker started."""
-
-    def __init__(self, fd: int, said: _Said) -> None:
-        self.fd = fd
-        self.said = said
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def write(self, data: Any) -> int:
-        data = bytes(data)
-        if not self.said.is_home():
-            return os.write(self.fd, data)
-        self.said.add(self.fd, data)
-        return len(data)
-
-
-class _Voice(io.TextIOWrapper):
-    """A worker's sys.stdout or sys.stderr."""
-
-    def __init__(self, fd: int, said: _Said) -> None:
-        super().__init__(_Mouth(fd, said), "utf-8", "backslashreplace", "\n", line_buffering=True)  # type: ignore
-        self.said = said
-
-    def flush(self) -> None:
-        super().flush()
-        self.said.hasten()
 
 
 def _tell_warnings(said: _Said) -> None:
