@@ -4751,7 +4751,7 @@ class _Mouth(io.RawIOBase):
     """Takes the bytes of a worker's sys.stdout or sys.stderr. What C code and child processes write does not pass here:
     it goes to the descriptors 1 and 2, which are those that the caller had when its first worker started."""
 
-    def __init__(self, fd: int, said: _Said) -> None:
+    def __init__(self, fd: int, said: Any) -> None:
         self.fd = fd
         self.said = said
 
@@ -4772,7 +4772,7 @@ class _Mouth(io.RawIOBase):
 class _Voice(io.TextIOWrapper):
     """A worker's sys.stdout or sys.stderr."""
 
-    def __init__(self, fd: int, said: _Said) -> None:
+    def __init__(self, fd: int, said: Any) -> None:
         super().__init__(_Mouth(fd, said), "utf-8", "backslashreplace", "\n", line_buffering=True)  # type: ignore
         self.said = said
 
@@ -6544,7 +6544,7 @@ class _ExecutorCrew(_FutureCrew):
         if len(job.tasks) == 1:
             self.context.watch(job.tasks[0][1])
         timeout = None if self.counts_here else job.timeout
-        settings = job.first, list(job.tasks), timeout, job.keep_going, job.shrinkable
+        settings = list(job.tasks), timeout, job.keep_going, job.shrinkable, job.first
         frames = [memoryview(frame) for frame in _pack(settings)]
         shared = set(map(id, self.last))
         self.last = [frame.obj for frame in frames]
