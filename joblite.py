@@ -347,6 +347,11 @@ class _Beside:
             raise error
         return value
 
+    def rest(self) -> Iterator[Any]:
+        """The results still to come."""
+        while self.answers:
+            yield self.next()
+
     def stop(self) -> None:
         """End the threads."""
         for _ in self.workers:
@@ -370,8 +375,7 @@ def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
             beside.add(item)
             if len(beside.answers) > 2 * threads + 1:
                 yield beside.next()
-        while beside.answers:
-            yield beside.next()
+        yield from beside.rest()
     finally:
         beside.stop()
 
@@ -1050,6 +1054,7 @@ _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 _WINDOW = 1 << 15  # how far back deflate looks
 _PATH = (str, bytes, os.PathLike)
+_U4 = struct.Struct("<I").pack  # a checksum in a file
 
 
 class UntrustedObjectError(ValueError):
@@ -1428,7 +1433,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
     head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
     sizes = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers]) if buffers else b""
-    head += _crc32(sizes, _crc32(head)).to_bytes(4, "little") + sizes
+    head += _U4(_crc32(sizes, _crc32(head))) + sizes
     yield from [b"".join([head, *pickled])] if nbytes <= _BUFFER else [head, *pickled]
     if not buffers:
         return
@@ -1441,7 +1446,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
                 checks.add(piece)
                 yield piece
             place += -place % _ALIGNMENT + buffer.nbytes
-        yield b"".join([checks.next().to_bytes(4, "little") for _ in range(len(checks.answers))])
+        yield b"".join(map(_U4, checks.rest()))
     finally:
         checks.stop()
 
@@ -1554,8 +1559,6 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
         From pickle: something in `value` cannot be pickled.
     OSError
         The file cannot be written; `ImportError` if the compression needs a package.
-
-    Out-of-band buffers are those of PEP 574.
     """
     if not isinstance(filename, _PATH):
         if not hasattr(filename, "write") or isinstance(filename, io.TextIOBase):
@@ -1605,7 +1608,7 @@ def _is_on_disk(file: Any) -> bool:
 
 
 def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[int]:
-    """Where each buffer lies in a file on disk, then where the checks do, which are all there.
+    """Where each buffer lies in a file on disk, then where the checks begin and end; all of it is there.
 
     `place` is where the pickle ends in the file that was written, and `shift` how much further on it is in this one.
     """
@@ -1618,7 +1621,7 @@ def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[i
     end, nbytes = place + 4 * sum(-(-size // _PIECE) for size in sizes), os.fstat(file.fileno()).st_size
     if nbytes < end:
         raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
-    return [*places, place]
+    return [*places, place, end]
 
 
 def _memory(nbytes: int) -> Any:
@@ -1646,8 +1649,8 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
                     _read_into(file, piece)
                 checks.add(piece, (file.fileno(), places[number] + start) if places else None)
         if places:
-            file.seek(places[-1])
-        found = b"".join([checks.next().to_bytes(4, "little") for _ in range(len(checks.answers))])
+            file.seek(places[-2])
+        found = b"".join(map(_U4, checks.rest()))
         if _read_exactly(file, len(found), "checksums") != found and checked:
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     finally:
@@ -1779,9 +1782,9 @@ class _Loading:
 
 def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, loading: _Loading) -> list[Any]:
     """The buffers of a value, mapped where they lie in the file; then the file stands after the value."""
-    *places, end = _places(file, sizes, place, shift)
-    whole = _module("numpy").memmap(file, "u1", loading.mode, 0, (end,))
-    file.seek(end + 4 * sum(-(-size // _PIECE) for size in sizes))
+    *places, checks, end = _places(file, sizes, place, shift)
+    whole = _module("numpy").memmap(file, "u1", loading.mode, 0, (checks,))
+    file.seek(end)
     buffers = []
     for size, offset in zip(sizes, places):
         buffers.append(whole[offset:offset + size])
@@ -1883,7 +1886,7 @@ def _mark_changed(file: Any, start: int, head: bytes, table: bytes) -> None:
     place = file.tell()
     head = head[:9] + bytes([head[9] | _CHANGED]) + head[10:-4]
     file.seek(start)
-    _write_all(file, head + _crc32(table, _crc32(head)).to_bytes(4, "little"))
+    _write_all(file, head + _U4(_crc32(table, _crc32(head))))
     file.seek(place)
 
 
@@ -1897,7 +1900,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     if version > 1 or flags & ~_CHANGED:
         raise _Damaged(f"its format is version {version}, flags {flags}; this program reads version 1: use a newer one")
     table = _read_exactly(file, 8 * count, "head") if count else b""
-    if _crc32(table, _crc32(head[:-4])) != int.from_bytes(head[-4:], "little"):
+    if _U4(_crc32(table, _crc32(head[:-4]))) != head[-4:]:
         raise _Damaged("its head is damaged: the checksum is wrong")
     pickled = _read_exactly(file, size, "pickle")
     if _crc32(pickled) != crc:
