@@ -960,7 +960,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #            28   4  CRC-32 of the 28 bytes before and the n sizes after
 #     sizes   8 each
 #     pickle  protocol 5 (or as asked); buffers out of band, in order; names nothing of this library
-#     checks  4 each: of every 4 MiB of each buffer, the last piece of a buffer being shorter, as `_check` says
+#     checks  4 each: of every 4 MiB of each buffer, the last piece of a buffer being shorter, as `_checksum` says
 #
 # Compressed, the same bytes are the content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
@@ -1005,7 +1005,7 @@ def _crc32(data: Any, crc: int = 0) -> int:
     return _module("zlib").crc32(data, crc)
 
 
-def _check(piece: memoryview) -> int:
+def _checksum(piece: memoryview) -> int:
     """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
 
     The bytes are n rows of 4 KiB, each 512 words of 64 bits, and a rest. Summed up, modulo 2**64, are the 512 columns,
@@ -1357,7 +1357,7 @@ class _Checks:
         """The checksum of a piece; with disk = (descriptor, offset) it is read from there first."""
         if disk:
             os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the checksum tells
-        self.crcs[number] = _check(piece)
+        self.crcs[number] = _checksum(piece)
 
     def add(self, piece: Any, disk: Any = None) -> None:
         """Take one more piece; with many waiting, work on one here, so that few are held."""
@@ -2712,6 +2712,7 @@ class _LockFile:
 
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
+        self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
         self._identity: tuple[int, int] | None = None  # of the file that is open
         self._renew()
         _renewed_after_fork().add(self)
@@ -2743,8 +2744,7 @@ class _LockFile:
 
     def __enter__(self) -> None:
         self.mutex.acquire()
-        if self.opened() >= 0:
-            _lock_byte(self.fd, 0, True)
+        self.holds = self.opened() >= 0 and bool(_lock_byte(self.fd, 0, True))
 
     def __exit__(self, *error: object) -> None:
         if self.fd >= 0:
@@ -2753,14 +2753,14 @@ class _LockFile:
 
     def total(self) -> int | None:
         """The sum of all sizes; None when it is not known."""
-        content = os.read(self.fd, 8) if self.fd >= 0 and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
+        content = os.read(self.fd, 8) if self.holds and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
         return int.from_bytes(content, "little") if len(content) == 8 else None
 
     def set_total(self, total: int) -> None:
         """Write the sum of all sizes."""
         if self.fd >= 0:
             os.lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+            os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
 
 
 @lru_cache(maxsize=1)
@@ -2894,7 +2894,9 @@ class _DiskStore(_Store):
     def _total(self) -> int:
         """The sum of all sizes; counted when the lock file does not tell."""
         total = self._locks.total()
-        return sum(size for _, size, _ in self.entries()) if total is None else total
+        if total is None and (self._locks.holds or self._limit is not None):
+            total = sum(size for _, size, _ in self.entries())
+        return total or 0  # what is not kept need not be counted either
 
     def delete(self, key: str) -> bool:
         with self._locks:
@@ -2975,8 +2977,9 @@ class _DiskStore(_Store):
         for entry in _scan(self._root + "tmp"):
             machine, pid = entry.name.split("-")[:2]
             try:
+                now = min(time.time(), os.stat(self._root + "tmp").st_mtime)  # where the files are, it may be earlier
                 if (not _process_lives(int(pid)) if machine == _machine()
-                        else time.time() - entry.stat().st_mtime > _STALE_AFTER):
+                        else now - entry.stat().st_mtime > _STALE_AFTER):
                     _unlink(entry.path)
             except OSError:
                 continue  # finished just now, or not ours to remove
@@ -2988,7 +2991,7 @@ class _DiskStore(_Store):
             except OSError:
                 return True  # where nothing can be written there are no locks either: law 7
             fd = self._locks.opened()
-        return fd < 0 or _lock_byte(fd, _lock_place(key), wait)
+        return fd < 0 or _lock_byte(fd, _lock_place(key), wait) is not False
 
     def unlock(self, key: str) -> None:
         if self._locks.fd >= 0:
@@ -3003,8 +3006,8 @@ _STORES: dict[str, Callable[..., _Store]] = {
 _STORES["cloudpickle"] = _STORES["local"]
 
 
-def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
-    """Let `Memory(location, backend=name, backend_options={...})` keep results in a store of yours.
+def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> None:
+    """Let `Memory(location, backend=backend_name, backend_options={...})` keep results in a store of yours.
 
     >>> class Dictionary:
     ...     def __init__(self, location): self.kept = {}
@@ -3019,22 +3022,23 @@ def register_store_backend(name: str, cls: Callable[..., Any]) -> None:
 
     Parameters
     ----------
-    name : str
-        For `Memory(backend=name)`.
-    cls : callable
-        Called as `cls(location, **backend_options)`; what it gives has these methods. `open(key)`: a readable binary
-        file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file, and keep
-        what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time
-        of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+    backend_name : str
+        For `Memory(backend=...)`.
+    backend : callable
+        Called as `backend(location, **backend_options)`; gives an object with these methods. `open(key)`: a readable
+        binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file,
+        and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
+        bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
+        `._-/`.
 
     Raises
     ------
     TypeError
-        `name` is not a text.
+        `backend_name` is not a text.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name: expected a text for Memory(backend=...), got {name!r}")
-    _STORES[name] = lambda location, limit, **options: _Store(location, cls(location, **options))
+    if not isinstance(backend_name, str):
+        raise TypeError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
+    _STORES[backend_name] = lambda location, limit, **options: _Store(location, backend(location, **options))
 
 
 # --- One entry --------------------------------------------------------------------------------------------------------
@@ -3430,6 +3434,8 @@ class MemorizedFunc:
     # -- what callers use
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if type(self._store) is _Store and self._store._guest is None:  # it keeps nothing: any argument will do
+            return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:
             return self._found(call)
@@ -3627,7 +3633,7 @@ class Memory:
             raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
-                             "register_store_backend(name, cls) adds one")
+                             "register_store_backend(name, backend) adds one")
         if backend == "cloudpickle" and not _find_package("cloudpickle"):
             raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
         if _parse_compress(compress) and mmap_mode is not None:
