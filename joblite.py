@@ -1030,7 +1030,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #            28   4  CRC-32 of the 28 bytes before and the n sizes after
 #     sizes   8 each
 #     pickle  protocol 5 (or as asked); buffers out of band, in order; names nothing of this library
-#     checks  4 each: of every 4 MiB of each buffer, the last piece of a buffer being shorter, as `_check` says
+#     checks  4 each: of every 4 MiB of each buffer, the last piece of a buffer being shorter, as `_checksum` says
 #
 # Compressed, the same bytes are the content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
@@ -1077,7 +1077,7 @@ def _crc32(data: Any, crc: int = 0) -> int:
     return _module("zlib").crc32(data, crc)
 
 
-def _check(piece: memoryview) -> int:
+def _checksum(piece: memoryview) -> int:
     """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
 
     The bytes are n rows of 4 KiB, each 512 words of 64 bits, and a rest. Summed up, modulo 2**64, are the 512 columns,
@@ -1369,7 +1369,7 @@ def _read_and_check(piece: Any, disk: Any = None) -> int:
     """The check of a piece; with disk = (descriptor, offset) it is read from there first."""
     if disk:
         os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the check tells
-    return _check(piece)
+    return _checksum(piece)
 
 
 def _checks_of(nbytes: int) -> _Beside:
@@ -3344,7 +3344,7 @@ class MemorizedFunc:
     # -- what callers use
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if type(self._store) is _Store and not self._store._guest:  # it keeps nothing: no key is needed
+        if type(self._store) is _Store and self._store._guest is None:  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:

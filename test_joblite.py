@@ -1458,7 +1458,7 @@ class TestSection3Files:
             later = [struct.unpack("<512Q", piece[row * 4096 + 4:][:4096]) for row in range(rows - 1)]
             sums = [*map(sum, zip(*words)), *map(sum, later)]
             sums = struct.pack(f"<{len(sums)}Q", *[each % 2**64 for each in sums])
-            same = zlib.crc32(sums + piece[(rows - 1) * 4096:]) == joblite._check(memoryview(piece))
+            same = zlib.crc32(sums + piece[(rows - 1) * 4096:]) == joblite._checksum(memoryview(piece))
             print(same, "numpy" in sys.modules)
             """
         (tmp_path / "piece").write_bytes(np.random.default_rng(3).bytes(70_003))
