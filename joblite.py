@@ -5073,6 +5073,8 @@ class _Desk:
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
             self.page[_START] = time.monotonic_ns()
+            if self.page[_INTERRUPT] == number:  # the run ended before this job began
+                calls = ()
             values, errors, seconds = _run_calls(calls, keep_going, self.page, self.checkpoint)
             self.page[_TASK] = 0  # from here on an interrupt comes too late
             self.send_values(_ANSWER, values, errors, seconds)
@@ -6195,7 +6197,7 @@ class _ProcessCrew(_Crew):
                     self.drop(worker)
                     continue
                 if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
-                    self.drop(worker)  # what its task was in the midst of is undone some time: not in our next run
+                    self.drop(worker)  # what its task was in the midst of is undone some time: not in the next run
                 elif kind != _PART and job:
                     self.finish(worker, job)
 
