@@ -1077,6 +1077,26 @@ def _crc32(data: Any, crc: int = 0) -> int:
     return _module("zlib").crc32(data, crc)
 
 
+_EVEN_WORDS = int.from_bytes((b"\xff" * 8 + bytes(8)) * 256, "little")  # every other 64-bit word of a row of 4 KiB
+
+
+def _word_sums(piece: memoryview, rows: int) -> tuple[bytes, bytes]:
+    """The sums of `_checksum` without numpy: a row is one long integer, in which every other word has room to grow."""
+    even = odd = 0
+    lines = []
+    for row in range(0, rows << 12, 1 << 12):
+        words = int.from_bytes(piece[row:row + 4096], "little")
+        even += words & _EVEN_WORDS
+        odd += words >> 64 & _EVEN_WORDS
+        words = int.from_bytes(piece[row + 4:row + 4100], "little")
+        total = (words & _EVEN_WORDS) + (words >> 64 & _EVEN_WORDS)
+        for half in (16384, 8192, 4096, 2048, 1024, 512, 256, 128):  # bits: fold the row until one word is left
+            total = (total & (1 << half) - 1) + (total >> half)
+        lines.append((total & 2**64 - 1).to_bytes(8, "little"))
+    columns = [sums.to_bytes(4096, "little")[place:place + 8] for place in range(0, 4096, 16) for sums in (even, odd)]
+    return b"".join(columns), b"".join(lines[:-1])
+
+
 def _checksum(piece: memoryview) -> int:
     """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
 
@@ -1092,10 +1112,7 @@ def _checksum(piece: memoryview) -> int:
         columns = np.frombuffer(piece, "<u8", rows << 9).reshape(rows, 512).sum(0).astype("<u8")
         lines = np.frombuffer(piece, "<u8", last >> 3, 4).reshape(-1, 512).sum(1).astype("<u8")
     else:
-        words, later = struct.unpack_from(f"<{rows << 9}Q", piece), struct.unpack_from(f"<{last >> 3}Q", piece, 4)
-        sums = [sum(words[place::512]) for place in range(512)]
-        sums += [sum(later[place:place + 512]) for place in range(0, last >> 3, 512)]
-        columns, lines = struct.pack(f"<{len(sums)}Q", *[each % 2**64 for each in sums]), b""
+        columns, lines = _word_sums(piece, rows)
     return _crc32(piece[last:], _crc32(lines, _crc32(columns)))
 
 
@@ -1110,7 +1127,8 @@ def _write_all(file: Any, chunk: Any) -> None:
 def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
     rest = bytearray()
-    for chunk in map(memoryview, chunks):
+    for chunk in chunks:
+        chunk = memoryview(chunk)
         while len(rest) + len(chunk) >= nbytes:
             cut = nbytes - len(rest)
             yield rest + chunk[:cut] if rest else chunk[:cut]
@@ -1881,7 +1899,7 @@ def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool =
     return unpickler.load()
 
 
-def _mark_changed(file: Any, start: int, head: bytes, table: bytes) -> None:
+def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
     """Note in a file that its buffers can be changed through a map, so that nobody relies on their checks."""
     place = file.tell()
     head = head[:9] + bytes([head[9] | _CHANGED]) + head[10:-4]
@@ -1909,6 +1927,8 @@ def _read(file: Any, loading: _Loading) -> Any:
         return _module("_pickle").loads(pickled)
     buffers: list[Any] = []
     if count:
+        if b"numpy" in pickled and _find_package("numpy"):
+            _module("numpy")  # the pickle needs it, and the checks are quicker with it
         sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
         if loading.mode:
             buffers = _map_buffers(file, sizes, phase + after, start - phase, loading)
