@@ -6724,7 +6724,7 @@ class _Run:
         except Exception as error:
             return self.refuse(first, tasks, error)
         self.out[job] = first
-        self.counts.dispatched += len(tasks)
+        self.counts.dispatched = max(self.counts.dispatched, first + len(tasks))  # what is sent again counts once
         self.crew.submit(job)
 
     def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
@@ -6740,7 +6740,7 @@ class _Run:
                 _pack_or_explain(part, f"task {first}: {what}")
         except Exception as named:
             error = named
-        self.counts.dispatched += 1
+        self.counts.dispatched = max(self.counts.dispatched, first + 1)
         self.take(first, [None], {0: error})
 
     # -- in: outcomes to results --
