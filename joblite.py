@@ -6040,7 +6040,7 @@ class _ProcessCrew(_Crew):
         import select
 
         self.size = size
-        self.most = most  # tasks in a worker's life
+        self.most_tasks = most  # also in a worker's life
         self.kind = kind
         self.context = _Context()
         self.queue: deque[Job] = deque()
@@ -6070,7 +6070,7 @@ class _ProcessCrew(_Crew):
 
     def hand(self, worker: _Worker, job: Job) -> None:
         """Give a free worker a job; one that has had its share of tasks is replaced."""
-        while worker.served + len(job.tasks) > self.most:
+        while worker.served and worker.served + len(job.tasks) > self.most_tasks:
             worker.close()
             worker = _lease(self.kind)
         self.busy[worker.fd] = worker
@@ -6229,7 +6229,7 @@ class _Deputy(_Crew):
         from queue import SimpleQueue
 
         self.crew = crew
-        self.most = crew.most
+        self.most_tasks = crew.most_tasks
         self.inbox: Any = SimpleQueue()  # jobs for the crew; None: the run is over
         self.done: Any = SimpleQueue()
         self.hungry = False
@@ -7379,7 +7379,7 @@ class _Run:
         except Exception as error:
             return self.refuse(first, tasks, error)
         self.out.add(job)
-        self.counts.dispatched += len(tasks)
+        self.counts.dispatched = max(self.counts.dispatched, first + len(tasks))  # what is sent again counts once
         self.crew.submit(job)
 
     def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
@@ -7395,7 +7395,7 @@ class _Run:
                 _pack_or_explain(part, f"task {first}: {what}")
         except Exception as named:
             error = named
-        self.counts.dispatched += 1
+        self.counts.dispatched = max(self.counts.dispatched, first + 1)
         self.take(first, [None], {0: error})
 
     # -- in: outcomes to results --
