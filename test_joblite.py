@@ -6159,7 +6159,7 @@ class TestScikitLearnOnJoblite:
         choice = f"({some}) and not test_common and not ({' or '.join(SKLEARN_LEFT_OUT)}) or ({common})"
         command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore"]
         command += ["--import-mode=append", "--pyargs", *(f"sklearn.{name}" for name in SKLEARN_TESTS), "-k", choice]
-        done = subprocess.run(command, cwd=tmp_path, env=joblib_shim, capture_output=True, text=True, timeout=1200)
+        done = subprocess.run(command, cwd=tmp_path, env=joblib_shim, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stdout[-8000:]
         assert int(re.search(r"(\d+) passed", done.stdout).group(1)) > 100
 
