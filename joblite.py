@@ -5121,6 +5121,9 @@ class _Desk:
 
     def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         described = {offset: _describe_error(error) for offset, error in errors.items()}
+        if len(values) == 1 and type(values[0]) not in _PLAIN_TYPES:
+            self.retained = []
+            return self.send(kind, [_pack_value(values[0])], described, seconds, each=True)
         try:
             frames = _pack(values, _AnswerPacker)
         except Exception:  # a value's pickling may raise anything: then find out which
@@ -5129,7 +5132,7 @@ class _Desk:
         else:
             small = kind == _ANSWER and sum(map(len, frames)) <= _RETAIN_NBYTES
             self.retained = values if small else []
-            if small or len(values) == 1 or _PLAIN_TYPES.issuperset(map(type, values)):
+            if small or _PLAIN_TYPES.issuperset(map(type, values)):
                 self.send(kind, [(False, frames)], described, seconds)
             else:
                 self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)

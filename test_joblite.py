@@ -3206,6 +3206,14 @@ class TestSection5Parcels:
         assert results[:3] + results[4:] == [0, 1, 2, 4, 5]
         assert "could not be unpickled here" in str(results[3])
 
+    def test_big_result_that_cannot_be_unpickled_here_fails_its_task_only(self, processes):
+        def make(i):
+            time.sleep(joblite.CHECKPOINT_S * 1.5)  # so that each result leaves as soon as it is there
+            return [bytes(2 * joblite._RETAIN_NBYTES), Trap("caller")] if i == 1 else i
+
+        results = Parallel(**processes, on_error="return", batch_size=3)(delayed(make)(i) for i in range(3))
+        assert results[::2] == [0, 2] and "could not be unpickled here" in str(results[1])
+
     ERRORS = {
         "plain": (lambda: ValueError("text", 2), ValueError, "text"),
         "two arguments": (lambda: TwoArguments(1, 2), TwoArguments, "1 and 2"),
