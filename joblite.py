@@ -631,8 +631,8 @@ def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
             {name: function.__globals__[name] for name in names})
 
 
-_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount co_posonlyargcount "
-                "co_kwonlyargcount co_exceptiontable").split()  # what it does: neither its name nor where it stands
+_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
+                "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # what it does: neither its name nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
                           "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})  # not what its body defined
@@ -656,7 +656,7 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, never as a copy."""
+    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, not as a copy."""
     whole = array if isinstance(array, memoryview) else None
     if whole is None and (array.flags.c_contiguous or array.flags.f_contiguous):
         whole = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
@@ -749,7 +749,7 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
     property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
     OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), obj.__dict__),
-    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of a class of its own: pickle lists the members in any order
+    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of an own class: pickle lists the members in any order
         "set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
@@ -769,7 +769,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
     ("torch", "UntypedStorage", lambda namer, storage: (  # its pickle holds addresses
-        "storage", sys.modules["torch"].tensor([], dtype=sys.modules["torch"].uint8, device=storage.device).set_(storage))),
+        "storage", (torch := sys.modules["torch"]).tensor([], dtype=torch.uint8, device=storage.device).set_(storage))),
 ]
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
@@ -1293,7 +1293,8 @@ def _open_zfile(file: Any) -> Any:
 
 _CODECS: dict[str, _Codec] = {
     "zlib": _Codec(b"\x78", (".z",), _by_blocks(1 << 20, _deflated(  # RFC 1950
-        b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big"))), _inflater("zlib", "decompressobj", 15)),
+        b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big"))),
+        _inflater("zlib", "decompressobj", 15)),
     "gzip": _Codec(b"\x1f\x8b", (".gz",), _by_blocks(1 << 20, _deflated(  # RFC 1952, without name and time
         b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0, lambda check, size: struct.pack("<II", check, size % 2**32))),
         _inflater("zlib", "decompressobj", 31)),
@@ -1643,7 +1644,7 @@ def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[i
 
 
 def _memory(nbytes: int) -> Any:
-    """Memory to read into. A big block is mapped: a bytearray would be filled with zeros twice, by the system and by it."""
+    """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system and by it."""
     mmap = _module("mmap")
     private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
     return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
@@ -1985,8 +1986,8 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     if head.startswith(b"ZF"):
         openers = [_open_zfile]
     if loading.mode and (openers or not _is_on_disk(file)):
-        _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be mapped; "
-              "its arrays are read into memory")
+        _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be "
+              "mapped; its arrays are read into memory")
         loading.mode, loading.native = None, True
     if openers:
         file, head = _peek(openers[0](file))
@@ -5601,7 +5602,7 @@ def _starter_of(start: str) -> Any:
 
 def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
     """(starter, number) of a new worker. A nursery that dies as it is asked is replaced."""
-    while True:
+    for _ in range(_START_TRIES):
         starter = _starter_of(start)
         try:
             return starter, starter.start(sock, page_fd)
@@ -5609,6 +5610,7 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
             starter.close(True)
+    raise RuntimeError(f"the process that starts workers ends at once: can {sys.executable} still run {__file__}?")
 
 
 # What all workers of one kind share: "nursery" or "spawn"; seconds they stay idle; cores that each may use for itself;
