@@ -749,7 +749,7 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
     property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
     OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), obj.__dict__),
-    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of an own class: pickle lists the members in any order
+    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of an own class: pickled in any order
         "set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
