@@ -632,7 +632,7 @@ def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
 
 
 _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
-                "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # what it does: neither its name nor where it stands
+                "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
                           "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})  # not what its body defined
