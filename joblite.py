@@ -7495,9 +7495,11 @@ class _Run:
             pass
 
     def stream(self, ordered: bool) -> Iterator[Any]:
-        """The results, one by one: in the order of the tasks, or as they come."""
+        """The results, one by one: in the order of the tasks, or as they come. Before them None, for whoever makes the
+        generator: to close one that was never started would not end the run."""
         expected = 0
         try:
+            yield None
             while True:
                 if ordered:
                     while expected in self.ready:
@@ -7793,7 +7795,9 @@ class Parallel:
         run = _Run(self, self._open_crew(), iterable, counts)
         if self.return_as == "list":
             return run.as_list()
-        return run.stream(self.return_as == "generator")
+        results = run.stream(self.return_as == "generator")
+        next(results)
+        return results
 
     def _open_crew(self) -> _Crew:
         if self._kept is not None:
