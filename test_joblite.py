@@ -6189,6 +6189,29 @@ class TestScikitLearnOnJoblite:
         script.write_text(textwrap.dedent(code))
         assert subprocess.check_output([sys.executable, script], env=joblib_shim, text=True) == "2 []\n"
 
+    @needs("distributed")
+    def test_a_grid_search_runs_on_dask(self, joblib_shim, tmp_path):
+        code = """
+            import joblib, numpy as np
+            from distributed import Client
+            from sklearn.linear_model import LogisticRegression
+            from sklearn.model_selection import GridSearchCV
+            if __name__ == "__main__":
+                rng = np.random.default_rng(0)
+                data, labels = rng.random((90, 4)), rng.integers(0, 2, 90)
+                search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1, 100]}, cv=3)
+                here = search.fit(data, labels).cv_results_["mean_test_score"]
+                with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+                    with joblib.parallel_config(backend="dask"):
+                        there = search.fit(data, labels).cv_results_["mean_test_score"]
+                    tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
+                print((here == there).all(), sum(tasks.values()) > 0)
+            """
+        script = tmp_path / "script.py"
+        script.write_text(textwrap.dedent(code))
+        done = subprocess.run([sys.executable, script], env=joblib_shim, capture_output=True, text=True, timeout=300)
+        assert done.stdout == "True True\n", done.stderr
+
     @pytest.mark.parametrize("compress", [0, 3, "xz"])
     def test_fitted_models_are_read_as_joblib_wrote_them(self, compress, tmp_path):
         """joblite reads joblib's file and its own, mapped where it is not compressed."""
