@@ -33,6 +33,8 @@ Words used in one sense only:
     shelf     where idle workers wait for the next run
     nursery   the clean child process that forks the workers
     parcel    an object packed for another process: a pickle and the raw buffers it leaves out
+    segment   a file without a name that holds big buffers, for other processes to map
+    engine    an executor, or a backend, of somebody else
 """
 
 from __future__ import annotations
