@@ -56,10 +56,10 @@ SCENARIOS: dict[str, Callable[[contextlib.ExitStack], Iterator]] = {}
 _FLOOR = "= "  # a contestant so named is a physical floor, not a library
 
 
-def scenario(name: str, rounds: int = 15) -> Callable:
-    """Add a scenario to the table under this name."""
+def scenario(name: str, rounds: int = 15, quick: bool = True) -> Callable:
+    """Add a scenario to the table under this name; without `quick`, --quick leaves it out unless --only names it."""
     def add(func: Callable) -> Callable:
-        func.rounds = rounds  # type: ignore[attr-defined]
+        func.rounds, func.quick = rounds, quick  # type: ignore[attr-defined]
         SCENARIOS[name] = func
         return func
     return add
@@ -535,12 +535,12 @@ def peak_scenario(stack, tasks):
             yield name, lambda call=call: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
 
 
-@scenario("peak MB: 200 MB array", rounds=3)
+@scenario("peak MB: 200 MB array", rounds=3, quick=False)
 def shared_array_peak(stack):
     yield from peak_scenario(stack, "delayed(pick)(array, i) for i in range(32)")
 
 
-@scenario("peak MB: 32 results of 8 MB", rounds=3)
+@scenario("peak MB: 32 results of 8 MB", rounds=3, quick=False)
 def big_results_peak(stack):
     yield from peak_scenario(stack, "delayed(filled)(i) for i in range(32)")
 
@@ -557,7 +557,7 @@ def timed_unit(func: Callable, units: int) -> Callable[[], Timed]:
     return call
 
 
-@scenario("growth: one of N tasks", rounds=3)
+@scenario("growth: one of N tasks", rounds=3, quick=False)
 def growth_of_tasks(stack):
     yield lambda answer: answer in range(10**6)
     for count in (10, 10**3, 10**5) if QUICK else (10, 100, 10**3, 10**4, 10**5, 10**6):
@@ -565,7 +565,7 @@ def growth_of_tasks(stack):
             lambda n=count: Parallel(CORES)(delayed(noop)(i) for i in range(n))[-1], count)
 
 
-@scenario("growth: 1 MB of a payload", rounds=3)
+@scenario("growth: 1 MB of a payload", rounds=3, quick=False)
 def growth_of_payload(stack):
     yield lambda answer: set(answer) == {0}
     numpy = optional("numpy")
@@ -575,7 +575,7 @@ def growth_of_payload(stack):
             lambda a=array: Parallel(CORES)(delayed(pick)(a, i) for i in range(4)), max(1, size // 10**6))
 
 
-@scenario("growth: N workers", rounds=3)
+@scenario("growth: N workers", rounds=3, quick=False)
 def growth_of_workers(stack):
     yield list(range(2000))
     for count in (2, 8) if QUICK else (1, 2, 4, 8, 16, 32, 64):
@@ -586,14 +586,14 @@ def nested(depth):
     return sum(Parallel(2)(delayed(nested)(depth - 1) for _ in range(4))) if depth else 1
 
 
-@scenario("growth: one of 4**N nested", rounds=3)
+@scenario("growth: one of 4**N nested", rounds=3, quick=False)
 def growth_of_nesting(stack):
     yield lambda answer: answer in (4, 16, 64)
     for depth in (1, 2, 3):
         yield f"joblite, N={depth}", timed_unit(lambda n=depth: nested(n), 4**depth)
 
 
-@scenario("CPU seconds of idle workers", rounds=1)
+@scenario("CPU seconds of idle workers", rounds=1, quick=False)
 def idle_cpu(stack):
     """CPU time that the caller and its processes take in ten seconds (one, with --quick) of having nothing to do."""
     script = f"""
@@ -686,7 +686,7 @@ def growth(stack):
 # ---- scenarios: more than one machine ----
 
 
-@scenario("cluster, 300 no-op tasks", rounds=7)
+@scenario("cluster, 300 no-op tasks", rounds=7, quick=False)
 def cluster_tasks(stack):
     """On a dask cluster of two worker processes. The overhead per task is a 300th of it."""
     expected = list(range(300))
@@ -1155,7 +1155,8 @@ def main() -> int:
     QUICK = options.quick
     print(machine_line(), "\n")
     rows = [] if options.only and options.only not in "main job" else main_job(options.quick)
-    names = [name for name in SCENARIOS if not options.only or options.only in name]
+    names = [name for name, func in SCENARIOS.items()
+             if (options.only in name if options.only else func.quick or not QUICK)]  # type: ignore[attr-defined]
     if names:
         print(f"{'scenario':28} {'contestant':26} {'median':>9}  {'p10 .. p90':>20}  {'vs joblib':>9}  "
               f"{'vs best':>7}  {'vs floor':>8}  right")
