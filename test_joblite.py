@@ -5903,6 +5903,7 @@ TOLD_BY_TESTS = {  # rows of that table that take a run to see -> the test that 
     "`timeout`": "test_timeout_ends_its_task_only",
     "a worker that crashes": "test_killed_worker_fails_one_task",
     "a generator that is read slowly": "test_slow_reader_bounds_what_is_out",
+    "the caller's warning filters and log levels": "test_warning_filters_follow_the_caller",
     "`print`, warnings, log records of a task": "test_prints_warnings_and_records_keep_their_order",
     "`random.random`, `np.random.rand` as a task": "test_random_numbers_differ_between_workers",
     "a module that the caller reloads": "test_reloaded_modules_are_seen",
@@ -6150,6 +6151,7 @@ SKLEARN_CHOICE = (  # what has to do with joblib, by name; of the checks of ever
 SKLEARN_LEFT_OUT = {  # test -> why
     "test_memory_layout": "is about arrays, not about joblib",
     "test_backend_respected": "derives a backend from the private class of joblib's default backend",
+    "no_side_effect_with_loky_backend": "expects the caller's warning filters not to reach workers: here they do",
     "test_different_bitness_joblib_pickle": "makes a file with joblib's private NumpyPickler",
     "test_different_endianness_joblib_pickle": "the same (in tree.tests, which is not in the choice)",
 }
