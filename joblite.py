@@ -100,9 +100,31 @@ class _Unset:
         return repr(self.shown)
 
 
+_NOTHING: Any = _Unset("nothing")
+
+
+def _cell_value(cell: Any, default: Any = _NOTHING) -> Any:
+    """The content of a closure's cell, or the default while it has none."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return default
+
+
 def _loaded(name: str) -> ModuleType | None:
     """The module `name` if the caller has imported it: only then can a value be of one of its types."""
     return sys.modules.get(name)
+
+
+def _import_name(obj: Any) -> tuple[str, str] | None:
+    """(module, qualified name) of a function or class that an import finds under it; None if there is no such name."""
+    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return (module, name) if found is obj else None
 
 
 def _find_package(name: str) -> bool:
@@ -490,13 +512,19 @@ def _warn(text: str) -> None:
     warnings.warn(text, UserWarning, stacklevel=depth)
 
 
+def _write_to(stream: Any, text: str) -> None:
+    """Write to a stream of the user, as far as its encoding can."""
+    try:
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (AttributeError, OSError, ValueError, LookupError):
+        pass  # closed or missing: no reason to end the work
+
+
 def _say(text: str) -> None:
     """A line on stderr, if there is one."""
-    try:
-        if sys.stderr is not None:
-            print(f"[{__name__}] {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass  # closed: a line of progress is not worth an error
+    _write_to(sys.stderr, f"[{__name__}] {text}\n")
 
 
 class Logger:
@@ -609,25 +637,9 @@ def _cannot_name(obj: Any, reason: object) -> Exception:
         "Only what can be pickled has content to name; register_hasher(type, function) adds to it")
 
 
-def _import_name(obj: Any) -> tuple[str, str] | None:
-    """(module, qualified name) of a function or class that an import finds under it; None if there is no such name."""
-    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return (module, name) if found is obj else None
-
-
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
-    cells: list[tuple[Any, ...]] = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append((cell.cell_contents,))
-        except ValueError:  # not yet filled
-            cells.append(())
+    cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
     names = {chain[0] for chain in _names_used(function.__code__)} & function.__globals__.keys()
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
             {name: function.__globals__[name] for name in names})
@@ -2098,8 +2110,6 @@ except ImportError:  # an interpreter without the accelerator
     from pickle import dumps as _pickle_dumps
     from pickle import loads as _pickle_loads
 
-_NOTHING: Any = _Unset("nothing")
-
 # --- What a function is made of ---------------------------------------------------------------------------------------
 
 _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
@@ -2189,14 +2199,6 @@ def _file_digest(path: Any) -> str:
     except OSError:
         return "missing"
     return content.hexdigest()
-
-
-def _cell_value(cell: Any, default: Any) -> Any:
-    """The content of a closure's cell, or the default while it has none."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return default
 
 
 def _plain_content(value: Any) -> bytes | None:
@@ -2293,7 +2295,7 @@ class _Walk:
         lines = [_dotted(function)]
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             if name in read:
-                self.same.append((_cell_value, cell, value := _cell_value(cell, _NOTHING)))
+                self.same.append((_cell_value, cell, value := _cell_value(cell)))
                 lines.append(self._token(value, f"{name} of {own}"))
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
         if not _is_project(scope.get("__name__", "")):
@@ -3725,7 +3727,17 @@ except ImportError:  # an interpreter without the accelerator
 _IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
 
 _inside: str | None = None  # "process" in a worker process: what nested calls ask
-_here = threading.local()  # .spaces: while unpacking, token -> globals dict of functions that came by value
+
+
+class _Local(threading.local):
+    """What holds in one thread."""
+
+    spaces: Any = None  # while unpacking: token -> globals dict of functions that came by value
+    inside: str | None = None  # "thread" in a worker thread, "process" in a job on an executor of somebody else
+    settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
+
+
+_local = _Local()
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 _token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
@@ -3744,12 +3756,7 @@ def _can_import(module: str | None) -> bool:
 
 def _goes_by_name(obj: Any) -> bool:
     """Whether another process finds this very function or class by its module and qualified name."""
-    if not _can_import(obj.__module__):
-        return False
-    found: Any = sys.modules[obj.__module__]
-    for part in obj.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is obj
+    return _can_import(obj.__module__) and _import_name(obj) is not None
 
 
 # A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None, state setter]), or
@@ -3792,12 +3799,11 @@ def _import_module(name: str, epoch: int = 0) -> ModuleType:
 
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
     """The value of a parcel. `spaces` keeps the globals of functions that came by value from parcel to parcel."""
-    outer = getattr(_here, "spaces", None)
-    _here.spaces = {} if spaces is None else spaces
+    outer, _local.spaces = _local.spaces, {} if spaces is None else spaces
     try:
         return _loads(frames[0], buffers=frames[1:])
     finally:
-        _here.spaces = outer
+        _local.spaces = outer
 
 
 def _digest_of(func: Any) -> str:
@@ -3814,7 +3820,7 @@ def _find_named(module: str, epoch: int, qualname: str, digest: str = "", home: 
     found: Any = _import_module(module, epoch)
     for part in qualname.split("."):
         found = getattr(found, part, None) if home else getattr(found, part)
-    return found if not home or _digest_of(found) == digest else _unpack(home, _here.spaces)
+    return found if not home or _digest_of(found) == digest else _unpack(home, _local.spaces)
 
 
 def _process() -> str:
@@ -3829,7 +3835,7 @@ def _space_token(space: dict[str, Any]) -> str:
 
 def _enter_space(token: str, name: str) -> dict[str, Any]:
     """The globals dict that stands here for the one called `token` at home."""
-    spaces = _here.spaces
+    spaces = _local.spaces
     if token not in spaces:
         main = sys.modules.get("__main__")
         if token == _space_token(vars(main)):
@@ -3906,13 +3912,6 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
 
 
-def _is_filled(cell: CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:  # a variable that is not assigned yet
-        return False
-
-
 def _reduce_function(func: FunctionType, space: _Space) -> Any:
     used, modules = _globals_of(func)
     if space.by_name:  # the far side has its own; but modules may have been put here since, as pytest does
@@ -3921,7 +3920,7 @@ def _reduce_function(func: FunctionType, space: _Space) -> Any:
     if sys.version_info < (3, 14):  # from there on annotations are computed when asked for, by a function of their own
         attributes["__annotations__"] = func.__annotations__
     cells = func.__closure__ or ()
-    filled = [(cell, cell.cell_contents) for cell in cells if _is_filled(cell)]
+    filled = [(cell, value) for cell in cells if (value := _cell_value(cell)) is not _NOTHING]
     state = {"globals": used, "modules": modules, "cells": filled, "dict": func.__dict__, "attributes": attributes}
     return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
 
@@ -4036,7 +4035,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
-    type(lru_cache(_is_filled)): _reduce_lru_cache,
+    type(lru_cache(_cell_value)): _reduce_lru_cache,
     "dataclasses._FIELD_BASE": _reduce_sentinel,
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
@@ -4179,23 +4178,26 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack_with(packer: type[_Packer], value: Any, helper: Any = None) -> list[Any]:
-    file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
-    packer(file, buffers, helper).dump(value)
-    return [file.getvalue(), *buffers]
-
-
-def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
-    """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
-    leaves out is left to cloudpickle's reducers, if that package is installed."""
+def _more_reducers() -> Any:
+    """cloudpickle's table of reducers, if that package is installed."""
     try:
-        return _pack_with(packer, value)
+        from cloudpickle import CloudPickler  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        return None
+    return CloudPickler.dispatch_table
+
+
+def _pack(value: Any, packer: type[_Packer] = _Packer, helper: Any = None) -> list[Any]:
+    """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
+    leaves out is left to cloudpickle's reducers, on a second try."""
+    file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+    try:
+        packer(file, buffers, helper).dump(value)
+        return [file.getvalue(), *buffers]
     except Exception:  # a __reduce__ of the user may raise anything
-        try:
-            from cloudpickle import CloudPickler  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        except ImportError:
+        if helper or not (helper := _more_reducers()):
             raise
-        return _pack_with(packer, value, CloudPickler.dispatch_table)
+    return _pack(value, packer, helper)
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
@@ -4335,7 +4337,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from (("{...}", item) for item in value)
     elif isinstance(value, FunctionType):
         names = zip(value.__code__.co_freevars, value.__closure__ or ())
-        yield from ((f" closes over {name}", cell.cell_contents) for name, cell in names if _is_filled(cell))
+        yield from ((f" closes over {name}", cell.cell_contents) for name, cell in names
+                   if _cell_value(cell) is not _NOTHING)
         yield from ((f" uses global {name}", item) for name, item in _globals_of(value)[0].items())
         yield from ((f" default {item!r}", item) for item in value.__defaults__ or ())
     elif isinstance(value, MethodType):
@@ -4504,7 +4507,6 @@ _START_TRIES = 3  # workers that die before they begin a job are replaced so oft
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
 _cores: int | None = None  # in a worker process: the cores it may use for itself
-_local = threading.local()  # .inside: "thread" in a worker thread
 
 
 class TerminatedWorkerError(RuntimeError):
@@ -5244,13 +5246,8 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
     import mmap
 
     if fd is None:
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("joblite-page")
-        else:
-            import tempfile
-
-            fd, path = tempfile.mkstemp(prefix="joblite-")
-            os.unlink(path)
+        fd = os.memfd_create("joblite-page") if hasattr(os, "memfd_create") else _open_unlinked(
+            _module("tempfile").gettempdir())
         os.ftruncate(fd, _PAGE_NBYTES)
     return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
 
@@ -5694,7 +5691,7 @@ class _Context:
         self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
-        self.refilled = False  # whether tasks bring an object again with other content: then each is packed at once
+        self.most_tasks = sys.maxsize  # to pack at a time; 1 when tasks bring an object again with other content
         self.mapping = _NO_MAPPING
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
@@ -5748,7 +5745,7 @@ class _Context:
         same = [a is b and not isinstance(a, (*_FIXED_TYPES, FunctionType, type)) for a, b in zip(args, self.last_args)]
         prints = [_print_of(arg) if shared else 0 for arg, shared in zip(args, same)]
         if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
-            self.refilled = True
+            self.most_tasks = 1
         self.last_args, self.last_prints = args, prints
 
     def close(self) -> None:
@@ -5758,22 +5755,20 @@ class _Context:
         self.last_args = ()
 
 
-def _open_value(bad: bool, frames: list[Any]) -> tuple[Any, BaseException | None]:
-    """(value, None) or (None, error) from the frames of one result."""
-    try:
-        value = _unpack(frames)
-    except Exception as error:  # a value's unpickling may raise anything
-        return None, RuntimeError(f"the result could not be unpickled here: {type(error).__name__}: {error}")
-    return (None, _restore_error(value)) if bad else (value, None)
-
-
-def _write_here(stream: Any, text: str) -> None:
-    try:
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
-    except (AttributeError, OSError, ValueError):  # closed or missing: work goes on
-        pass
+def _open_values(layout: Iterable[tuple[bool, int]], frames: Iterable[Any], errors: dict[int, Any]) -> list[Any]:
+    """The results that a message holds: of each, whether it is an error, and how many of the frames are its. Errors,
+    and what cannot be unpickled, go to `errors` by offset, if there is none."""
+    frames, values = iter(frames), []
+    for offset, (bad, count) in enumerate(layout):
+        try:
+            value = _unpack(list(itertools.islice(frames, count)))
+            error = _restore_error(value) if bad else None
+        except Exception as failure:  # a value's unpickling may raise anything
+            error = RuntimeError(f"the result could not be unpickled here: {type(failure).__name__}: {failure}")
+        values.append(None if error else value)
+        if error:
+            errors.setdefault(offset, error)
+    return values
 
 
 def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
@@ -5801,7 +5796,7 @@ def _say_here(said: list[tuple[int, list[Any]]]) -> None:
     """Say what a worker's tasks said: to the streams, the warnings' hook and the log handlers of the moment."""
     for how, contents in said:
         if how in (_OUT, _ERR):
-            _write_here(sys.stdout if how == _OUT else sys.stderr, b"".join(contents).decode("utf-8", "replace"))
+            _write_to(sys.stdout if how == _OUT else sys.stderr, b"".join(contents).decode("utf-8", "replace"))
             continue
         for content in contents:
             try:
@@ -5877,7 +5872,8 @@ class _Worker:
         """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
         frames = self.channel.receive()
         kind, seconds, described, layout, said = marshal.loads(frames[0])
-        _say_here(said)
+        if said:
+            _say_here(said)
         errors = {offset: _restore_error(text) for offset, text in described.items()}
         if layout is None and len(frames) > 1:
             try:
@@ -5887,15 +5883,7 @@ class _Worker:
                 frames = self.channel.receive()
                 layout, said = marshal.loads(frames[0])[3:]
                 _say_here(said)
-        values = []
-        at = 1
-        for offset, (bad, count) in enumerate(layout or ()):
-            value, error = _open_value(bad, frames[at:at + count])
-            at += count
-            values.append(value)
-            if error and offset not in errors:
-                errors[offset] = error
-        return kind, values, errors, seconds
+        return kind, _open_values(layout or (), frames[1:], errors), errors, seconds
 
     def signal(self, sig: int) -> None:
         """Send a signal to the worker's process group. SIGINT is for the task of its present job: if it has not begun,
@@ -6006,23 +5994,16 @@ def _timeout_type() -> type[Exception]:
     return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
 
 
-def _timeout_error(text: str) -> Exception:
-    return _timeout_type()(text)
-
-
 # ---- crews ----
 
 
 class _Crew:
     """What a run hands its jobs to. One thread drives it: the one that calls these methods."""
 
-    refilled = False  # whether tasks must be packed as soon as they are taken: see _Context.watch
+    context: _Context | None = None  # of a crew of processes
     round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
     most_tasks = sys.maxsize  # in one batch
     more = 0  # jobs that may be out beyond the run's window, because the engine takes them
-
-    def map_big(self, mapping: _Mapping) -> None:
-        """How big buffers are to travel: of use where processes of this machine work."""
 
     def prepare(self, job: Job) -> None:
         """Pack what `submit` needs; whatever cannot be packed raises."""
@@ -6043,6 +6024,8 @@ class _Crew:
 class _ProcessCrew(_Crew):
     """Worker processes, leased from the shelf as they are needed."""
 
+    context: _Context
+
     def __init__(self, size: int, kind: _WorkerKind, most: int) -> None:
         import select
 
@@ -6056,13 +6039,6 @@ class _ProcessCrew(_Crew):
         self.finished: list[Job] = []
         self.ready = select.poll()
         self.readable = select.POLLIN
-
-    @property
-    def refilled(self) -> bool:  # type: ignore[override]
-        return self.context.refilled
-
-    def map_big(self, mapping: _Mapping) -> None:
-        self.context.mapping = mapping
 
     def prepare(self, job: Job) -> None:
         job.parcel = self.context.pack(job.tasks)
@@ -6138,9 +6114,7 @@ class _ProcessCrew(_Crew):
             self.finished.append(job)
             return
         if kind == _BAD_PARCEL:
-            if len(job.tasks) == 1:
-                job.outcome.fail(errors[0])
-            job.outcome.alone = True
+            job.blame(errors[0])
         elif not job.expired:
             job.outcome.add(values, errors, seconds)
         elif kind != _PART:
@@ -6154,7 +6128,7 @@ class _ProcessCrew(_Crew):
 
     @staticmethod
     def late(job: Job) -> Exception:
-        return _timeout_error(f"task {job.first} ran longer than timeout={job.timeout:g} s")
+        return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s")
 
     def finish(self, worker: _Worker, job: Job) -> None:
         """The worker is done with its job: the next one, please."""
@@ -6235,8 +6209,7 @@ class _Deputy(_Crew):
     def __init__(self, crew: _ProcessCrew) -> None:
         from queue import SimpleQueue
 
-        self.crew = crew
-        self.most_tasks = crew.most_tasks
+        self.crew, self.context, self.most_tasks = crew, crew.context, crew.most_tasks
         self.inbox: Any = SimpleQueue()  # jobs for the crew; None: the run is over
         self.done: Any = SimpleQueue()
         self.hungry = False
@@ -6244,13 +6217,6 @@ class _Deputy(_Crew):
         crew.ready.register(self.bell, crew.readable)
         self.thread = threading.Thread(target=self.drive, daemon=True, name="joblite-deputy")
         self.thread.start()
-
-    @property
-    def refilled(self) -> bool:  # type: ignore[override]
-        return self.crew.refilled
-
-    def map_big(self, mapping: _Mapping) -> None:
-        self.crew.map_big(mapping)
 
     def prepare(self, job: Job) -> None:
         self.crew.prepare(job)
@@ -6311,8 +6277,8 @@ class _Deputy(_Crew):
 
 
 def _late_and_left(job: Job) -> Exception:
-    return _timeout_error(f"task {job.first} ran longer than timeout={job.timeout:g} s (it cannot be stopped here, and "
-                          f"is left running)")
+    return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s (it cannot be stopped here, "
+                           f"and is left running)")
 
 
 class _FutureCrew(_Crew):
@@ -6443,7 +6409,7 @@ class _ThreadCrew(_FutureCrew):
 
     def serve(self) -> None:
         """The life of one thread."""
-        place, _local.inside = getattr(_local, "inside", None), "thread"
+        place, _local.inside = _local.inside, "thread"
         while (item := self.queue.get()) is not None:
             job, future = item
             if future.set_running_or_notify_cancel():
@@ -6554,6 +6520,8 @@ def _shares_memory(executor: Executor) -> bool:
 class _ExecutorCrew(_FutureCrew):
     """An executor of somebody else, which is never closed here unless it is `owned`."""
 
+    context: _Context
+
     def __init__(self, executor: Any, size: int, owned: bool = False, grows: bool = False) -> None:
         super().__init__()
         self.size = size
@@ -6565,10 +6533,6 @@ class _ExecutorCrew(_FutureCrew):
         self.context = _Context()
         self.sent: dict[Job, float] = {}  # when
         self.last: list[Any] = []  # owners of the buffers of the last parcel
-
-    @property
-    def refilled(self) -> bool:  # type: ignore[override]
-        return self.context.refilled
 
     def prepare(self, job: Job) -> None:
         if self.by_reference:
@@ -6630,12 +6594,7 @@ class _ExecutorCrew(_FutureCrew):
         errors = {offset: _restore_error(text) for offset, text in described.items()}
         if values is None:  # the job could not be unpacked there
             return job.blame(errors[0])
-        rest = map(bytearray, frames[1:])  # arrays that the caller may write to
-        for offset, (bad, count) in enumerate(layout):
-            value, error = _open_value(bad, list(itertools.islice(rest, count)))
-            values.append(value)
-            if error:
-                errors.setdefault(offset, error)
+        values += _open_values(layout, map(bytearray, frames[1:]), errors)  # the caller may write to arrays
         job.outcome.add(values, errors, seconds)
 
     def patience(self) -> float | None:
@@ -6657,7 +6616,7 @@ class _DaskCrew(_ExecutorCrew):
     def lose(self, job: Job, error: Exception) -> None:
         from concurrent.futures import CancelledError
 
-        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES or self.refilled:
+        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES or self.context.most_tasks == 1:
             return super().lose(job, error)
         self.laid.clear()  # a buffer was lost with the worker that held it
         self.prepare(job)
@@ -7001,28 +6960,13 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
 
-class _Choice:
-    """What was settled for one `Parallel`."""
-
-    __slots__ = ("backend", "n_jobs", "options")
-
-    def __init__(self, backend: _Backend, n_jobs: int, options: dict[str, Any]) -> None:
-        self.backend = backend
-        self.n_jobs = n_jobs
-        self.options = options
-
-
+_Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled for one `Parallel`
 _ONE_JOB = _Choice(_IN_PLACE, 1, {})
-
-
-def _settings_in_force() -> dict[str, Any]:
-    """What the innermost `parallel_config` of this thread says, outer ones included."""
-    return getattr(_local, "settings", None) or {}
 
 
 def _place() -> str | None:
     """Where this call stands: in a "thread" or a "process" of an outer call, or nowhere."""
-    return getattr(_local, "inside", None) or _inside
+    return _local.inside or _inside
 
 
 def _default_backend(prefer: str | None, require: str | None) -> _Backend:
@@ -7075,7 +7019,7 @@ def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
 
 def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
-    context = _settings_in_force()
+    context = _local.settings
     explicit = backend is not _U_BACKEND and backend is not None
     prefer = context.get("prefer") if prefer is _U_PREFER else prefer
     require = context.get("require") if require is _U_REQUIRE else require
@@ -7166,7 +7110,7 @@ class parallel_config:
             if inner_max_num_threads is not None and not found.limits_threads:
                 raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
                                  f"use 'loky' or leave it out")
-        self.outer = _settings_in_force()
+        self.outer = _local.settings
         self.settings = {**_DEFAULTS, **self.outer, **given}
         _local.settings = self.settings
 
@@ -7289,19 +7233,14 @@ class _Counts:
 
     __slots__ = ("dispatched", "completed", "total", "begun", "show")
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, tasks: Any) -> None:
         self.show: Callable[[int], None] | None = None  # who else wants to know the number of tasks done
-        self.dispatched = 0
-        self.completed = 0
-        self.total = total
+        self.dispatched = self.completed = 0
+        try:
+            self.total: int | None = len(tasks)
+        except TypeError:  # a generator
+            self.total = None
         self.begun = time.monotonic()
-
-
-def _length(iterable: Any) -> int | None:
-    try:
-        return len(iterable)
-    except TypeError:
-        return None
 
 
 def _is_task(task: Any) -> bool:
@@ -7371,12 +7310,11 @@ class _Run:
 
     def size_now(self) -> int:
         """How many tasks the next batch gets: what was adapted, but of a known total not more than a fair share."""
-        total = self.counts.total
-        if self.crew.refilled:
-            return 1
+        total, context = self.counts.total, self.crew.context
+        size = min(self.size, context.most_tasks) if context else self.size
         if total is None or self.parallel.batch_size != "auto":
-            return self.size
-        return max(1, min(self.size, max(self.least, (total - self.next_number) // (2 * self.n_jobs))))
+            return size
+        return max(1, min(size, max(self.least, (total - self.next_number) // (2 * self.n_jobs))))
 
     def launch(self, first: int, tasks: list[Task]) -> None:
         parallel = self.parallel
@@ -7545,14 +7483,6 @@ class _Run:
             self.finish(CANCELLED)
 
 
-def _write_progress(text: str) -> None:
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):  # closed or missing: work goes on
-        pass
-
-
 def _plain_bar(total: int | None) -> Callable[[int], None]:
     """A line on stderr that is written over: count, rate, time left."""
     begun = time.monotonic()
@@ -7561,7 +7491,7 @@ def _plain_bar(total: int | None) -> Callable[[int], None]:
         seconds = time.monotonic() - begun
         rate = done / max(seconds, 1e-9)
         rest = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
-        _write_progress(f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
+        _write_to(sys.stderr, f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
 
     return show
 
@@ -7579,7 +7509,7 @@ def _since_last(update: Callable[[int], Any]) -> Callable[[int], None]:
 
 def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable[[int], None] | None:
     """What to call with the number of tasks that are done; None for nothing."""
-    if progress is None or progress is False:
+    if progress is False:
         return None
     if progress is not True:
         return _since_last(progress.update) if hasattr(progress, "update") else lambda done: progress(done, total)
@@ -7604,7 +7534,7 @@ _DEFAULT_MAPPING = _Mapping(2**20, "c", None)
 
 def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
     """How big arrays travel, from the arguments of a `Parallel`, the context and the environment."""
-    context = _settings_in_force()
+    context = _local.settings
     folder = os.environ.get("JOBLIB_TEMP_FOLDER")
     if isinstance(temp_folder, _Unset) and isinstance(max_nbytes, _Unset) and isinstance(mmap_mode, _Unset) and not (
             context or folder):
@@ -7748,7 +7678,7 @@ class Parallel:
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
         self.progress = progress
-        context = _settings_in_force()
+        context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
         self._counts: _Counts | None = None
         self._kept: _ExecutorCrew | None = None
@@ -7805,7 +7735,8 @@ class Parallel:
         if self._kept is not None:
             return _ExecutorCrew(self._kept.executor, self.n_jobs, owned=True)
         crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
-        crew.map_big(self._mapping)
+        if crew.context:
+            crew.context.mapping = self._mapping
         return crew
 
     def _release(self, crew: _Crew) -> None:
@@ -7839,7 +7770,7 @@ class Parallel:
                 _name_task(error, started)
             error.partial_results = dict(enumerate(results))  # type: ignore[attr-defined]
             raise
-        counts = self._counts = _Counts(len(results))
+        counts = self._counts = _Counts(results)
         counts.dispatched = counts.completed = len(results)
         return results
 
@@ -7863,8 +7794,9 @@ class Parallel:
     # -- progress --
 
     def _begin_counting(self, iterable: Iterable[Task]) -> _Counts:
-        counts = self._counts = _Counts(_length(iterable))
-        counts.show = _progress_shower(self.progress, counts.total, self.verbose)
+        counts = self._counts = _Counts(iterable)
+        if self.progress is not None:
+            counts.show = _progress_shower(self.progress, counts.total, self.verbose)
         return counts
 
     def _report(self) -> None:
@@ -7882,11 +7814,8 @@ class Parallel:
             return
         seconds = time.monotonic() - counts.begun
         total = f" of {counts.total}" if counts.total is not None else ""
-        stream = sys.stdout if self.verbose > 50 else sys.stderr
-        try:
-            print(f"[{self!r}] {counts.completed}{total} tasks done in {seconds:.1f} s", file=stream)
-        except (AttributeError, OSError, ValueError):  # the stream is closed or missing: work goes on
-            pass
+        _write_to(sys.stdout if self.verbose > 50 else sys.stderr,
+                  f"[{self!r}] {counts.completed}{total} tasks done in {seconds:.1f} s\n")
 
     @property
     def n_tasks(self) -> int | None:

@@ -3176,6 +3176,11 @@ class TestSection5Parcels:
             Parallel(**processes)(delayed(square)({"m": Model()} if i == 2 else i) for i in range(5))
         assert "cannot be sent to another process" in str(caught.value)
 
+    def test_reason_is_told_without_cloudpickle_too(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "cloudpickle", None)
+        with pytest.raises(pickle.PicklingError, match="is a lock: cannot pickle '_thread.lock' object"):
+            Parallel(n_jobs=2)([delayed(square)(threading.Lock())])
+
     def test_unpicklable_closure_is_named(self):
         lock = threading.Lock()
         with pytest.raises(pickle.PicklingError, match="closes over lock"):
