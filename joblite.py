@@ -5836,9 +5836,6 @@ class _Worker:
         self.job = job
         job.tries += 1
         self.served += len(job.tasks)
-        self.channel.send(self.message(job))
-
-    def message(self, job: Job) -> list[Any]:
         context, functions, frames = job.parcel
         forgotten = [0] if len(self.lasting) > _MOST_LASTING else []
         if forgotten:
@@ -5855,7 +5852,7 @@ class _Worker:
         sizes = [(key, len(functions[key])) for key in missing]
         head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world,
                               (context.mapping.nbytes, "c", context.mapping.folder)))
-        return [head, *(frame for key in missing for frame in functions[key]), *frames]
+        self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
 
     def has_begun(self, job: Job) -> bool:
         return self.page[_JOB] == job.number
@@ -6001,6 +5998,7 @@ class _Crew:
     """What a run hands its jobs to. One thread drives it: the one that calls these methods."""
 
     context: _Context | None = None  # of a crew of processes
+    owned = False  # whether its executor was made for this run
     round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
     most_tasks = sys.maxsize  # in one batch
     more = 0  # jobs that may be out beyond the run's window, because the engine takes them
@@ -7023,7 +7021,8 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
     explicit = backend is not _U_BACKEND and backend is not None
     prefer = context.get("prefer") if prefer is _U_PREFER else prefer
     require = context.get("require") if require is _U_REQUIRE else require
-    _check_hints(prefer, require)
+    if prefer is not None or require is not None:
+        _check_hints(prefer, require)
     if explicit:
         found = _find_backend(backend, options)
     elif context.get("backend") is not None:
@@ -7039,7 +7038,8 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
     limit = context.get("inner_max_num_threads")
     if limit is not None and found.limits_threads:
         options = {"inner_max_num_threads": limit, **options}
-    _check_options(found, options)
+    if options:
+        _check_options(found, options)
     return _Choice(found, _count_jobs(n_jobs, found), options)
 
 
@@ -7367,7 +7367,7 @@ class _Run:
             self.send_again(first + place + 1, job.tasks[place + 1:], False)
             self.send_again(first + done, job.tasks[done:place], False)
             self.take(first + place, [None], {0: error})
-        else:
+        elif done < len(job.tasks):
             self.send_again(first + done, job.tasks[done:], outcome.alone)
         self.take(first, outcome.values, outcome.errors)
 
@@ -7476,7 +7476,8 @@ class _Run:
             self.crew.close()
         finally:
             self.out.clear()
-            self.parallel._release(self.crew)
+            if self.crew.owned:
+                self.parallel._release(self.crew)
 
     def __del__(self) -> None:
         if getattr(self, "state", None) is RUNNING and hasattr(self, "exhausted"):
@@ -7681,7 +7682,7 @@ class Parallel:
         context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
         self._counts: _Counts | None = None
-        self._kept: _ExecutorCrew | None = None
+        self._kept: Any = None  # the executor of the first run in this `with`
         self._managed = False
         if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise" or (
                 pre_dispatch != "2 * n_jobs"):
@@ -7717,7 +7718,7 @@ class Parallel:
         self._managed = False
         kept, self._kept = self._kept, None
         if kept is not None:
-            kept.executor.shutdown()
+            kept.shutdown()
 
     def __call__(self, iterable: Iterable[Task]) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
@@ -7733,19 +7734,18 @@ class Parallel:
 
     def _open_crew(self) -> _Crew:
         if self._kept is not None:
-            return _ExecutorCrew(self._kept.executor, self.n_jobs, owned=True)
+            return _ExecutorCrew(self._kept, self.n_jobs, owned=True)
         crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
         if crew.context:
             crew.context.mapping = self._mapping
         return crew
 
-    def _release(self, crew: _Crew) -> None:
+    def _release(self, crew: Any) -> None:
         """A run has ended: close an executor that nobody else uses, or keep it for the next call of this `with`."""
-        if isinstance(crew, _ExecutorCrew) and crew.owned:
-            if self._managed:
-                self._kept = crew
-            else:
-                crew.executor.shutdown(cancel_futures=True)
+        if self._managed and self._kept in (None, crew.executor):
+            self._kept = crew.executor
+        else:
+            crew.executor.shutdown(cancel_futures=True)
 
     # -- in place --
 
