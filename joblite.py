@@ -12,7 +12,7 @@
     hash(anything)                                                # equal values, equal name
 
 One file, standard library only: copy it into a project, rename it if you like. numpy is served when the caller has
-imported it and is never imported by this file on its own.
+imported it; only `load` imports it, for a file that holds arrays.
 
 The map (a section uses only those above it; Memory and Parallel do not know each other):
 
@@ -57,6 +57,15 @@ from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, partialmethod, reduce
 from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
+try:
+    from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
+    from _pickle import dumps as _pickle_dumps
+    from _pickle import loads as _pickle_loads
+except ImportError:  # an interpreter without the accelerator
+    from pickle import Pickler, PicklingError  # type: ignore[assignment]
+    from pickle import dumps as _pickle_dumps
+    from pickle import loads as _pickle_loads
+
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,16 +87,19 @@ __all__ = [
 # ======================================================================================================================
 # 1. Ground
 # ======================================================================================================================
-# Promise: every question about the machine, the system, the Python version or an optional package is asked here.
+# Promise: what several sections need: questions about the machine, code objects, threads, files, streams.
 #
 # Laws
 #   1. Importing this file starts nothing, changes nothing and loads no numpy.     test_import_is_light
-#   2. An optional package is looked up in sys.modules, or imported by the one function that needs it.
+#   2. An optional package is looked up in sys.modules, or imported where it is needed, never on loading this file.
 
 IS_WINDOWS = os.name == "nt"
-HAS_FORK = hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi")
-HAS_PROCESSES = HAS_FORK and bool(sys.executable) and not getattr(sys, "frozen", False)  # can we start an interpreter?
+HAS_PROCESSES = (hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi") and bool(sys.executable)
+                 and not getattr(sys, "frozen", False))  # whether an interpreter can be started here, and forked
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
+
+
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})  # types of plain values
 
 
 class _Unset:
@@ -281,10 +293,12 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
+_CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
+_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
 
 
-def _short_name(text: str, digits: int = 20) -> str:
+def _short_digest(text: str, digits: int = 20) -> str:
     """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
     return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
@@ -307,8 +321,8 @@ def _code_text(const: Any) -> str:
             lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
         else:
             lines.append(f"{name} {_code_text(meaning) if name.endswith('CONST') or name == 'KW_NAMES' else arg}")
-    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & 0x3AC)
-    named = sum(arguments[::2]) + bool(const.co_flags & 4) + bool(const.co_flags & 8)
+    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & _CO_KIND)
+    named = sum(arguments[::2]) + bool(const.co_flags & _CO_VARARGS) + bool(const.co_flags & _CO_VARKEYWORDS)
     variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
     rest = const.co_names, variables, arguments, getattr(const, "co_exceptiontable", b"")
     return "\n".join([*lines, *map(repr, rest)])
@@ -336,15 +350,15 @@ class _Beside:
 
     def __init__(self, function: Callable[..., Any], threads: int) -> None:
         self.function, self.new_queue = function, _module("queue").SimpleQueue
-        self.jobs, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
-        self.workers = _start_threads(self.work, threads)
+        self.calls, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
+        self.threads = _start_threads(self.work, threads)
 
     def work(self) -> None:
         """What a thread does."""
-        for job in iter(self.jobs.get, None):
-            self.call(*job)
+        for call in iter(self.calls.get, None):
+            self.make(*call)
 
-    def call(self, args: tuple[Any, ...], answer: Any) -> None:
+    def make(self, args: tuple[Any, ...], answer: Any) -> None:
         """Make one call; its value or error goes to a queue of its own."""
         try:
             answer.put((self.function(*args), None))
@@ -354,16 +368,16 @@ class _Beside:
     def add(self, *args: Any) -> None:
         """One more call to make."""
         self.answers.append(self.new_queue())
-        self.jobs.put((args, self.answers[-1]))
-        if not self.workers or self.jobs.qsize() > 16 + 4 * len(self.workers):  # so that few arguments are held
-            self.call(*self.jobs.get())
+        self.calls.put((args, self.answers[-1]))
+        if not self.threads or self.calls.qsize() > 16 + 4 * len(self.threads):  # so that few arguments are held
+            self.make(*self.calls.get())
 
     def next(self) -> Any:
         """The next result."""
         answer = self.answers.popleft()
         while answer.empty():
             try:
-                self.call(*self.jobs.get_nowait())
+                self.make(*self.calls.get_nowait())
             except _module("queue").Empty:
                 break
         value, error = answer.get()
@@ -378,10 +392,10 @@ class _Beside:
 
     def stop(self) -> None:
         """End the threads."""
-        for _ in self.workers:
-            self.jobs.put(None)
-        for worker in self.workers:
-            worker.join()
+        for _ in self.threads:
+            self.calls.put(None)
+        for thread in self.threads:
+            thread.join()
 
 
 def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -603,7 +617,6 @@ class PrintTime:
 #   5. The name is the same on every Python version for plain values and arrays.      test_names_never_change
 
 _MARK = StopIteration  # written by marshal as one byte; as a value of the user it is a class, so never plain
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})
 _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
 _SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
@@ -632,7 +645,7 @@ def _hash_maker(hash_name: str) -> Any:
 
 def _cannot_name(obj: Any, reason: object) -> Exception:
     """The error for a value that has no name."""
-    return _module("pickle").PicklingError(
+    return PicklingError(
         f"cannot name an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
         "Only what can be pickled has content to name; register_hasher(type, function) adds to it")
 
@@ -792,7 +805,7 @@ class _Namer:
     """One call of `hash`: the settings, and the digests of the parts met so far.
 
     data       who writes it      what for
-    known      form, keep         id of a part that has a name or a digest of its own -> that, marked
+    known      keep               id of a part that has a name or a digest of its own -> that, marked
     kept       keep               those parts, kept alive so that no id is used twice
     path       form               ids of the parts being walked: met again, the value holds itself
     ways       parts              class -> how its objects are taken apart
@@ -1052,7 +1065,8 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #     read:  file -> first bytes tell -> (decompressed) -> ours: _read_value; else a pickle, joblib's or plain
 #
 # Laws
-#   1. A path holds the old value or the whole new one, whatever happens meanwhile.  test_failed_dump_keeps_the_old_file
+#   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its folder takes no other
+#      file or it is a device.                                                       test_failed_dump_keeps_the_old_file
 #   2. Nothing is unpickled and no array given out before its check is passed; only mapped buffers are not checked.
 #      Any fault of the file is a ValueError with its path.                          test_every_cut_is_found
 #   3. Memory beyond the value and its pickle without buffers is a few pieces.       test_a_big_array_is_never_doubled
@@ -1062,11 +1076,11 @@ _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD_FORMAT = "<8sBBBxIQI"  # then its CRC
 _HEAD_NBYTES = 32
 _CHANGED = 1  # flag
-_ALIGNMENT = 64  # of buffers in a file: a cache line, and enough for any vector instruction
+_ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector instruction
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache, hides the cost of a call
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
-_WINDOW = 1 << 15  # how far back deflate looks
+_DEFLATE_WINDOW = 1 << 15  # how far back deflate looks
 _PATH = (str, bytes, os.PathLike)
 _U4 = struct.Struct("<I").pack  # a checksum in a file
 
@@ -1177,7 +1191,7 @@ def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int
             for block in blocks:
                 sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
                 yield block, window
-                window = bytes(block[-_WINDOW:])
+                window = bytes(block[-_DEFLATE_WINDOW:])
 
         def compress(pair: tuple[Any, bytes]) -> bytes:
             packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
@@ -1190,12 +1204,17 @@ def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int
     return pieces
 
 
-def _optional(name: str, package: str) -> Any:
+_PACKAGES = {"lz4.frame": "lz4", "zstandard": "zstandard", "cloudpickle": "cloudpickle"}  # module -> its package
+
+
+def _optional(name: str, purpose: str = "this compression") -> Any:
     """An optional module, or an ImportError that says what to install."""
     try:
         return _module(name)
     except ImportError as error:
-        raise ImportError(f"this compression needs a package that is not installed: pip install {package}") from error
+        needed = f"the package {_PACKAGES[name]}: pip install {_PACKAGES[name]}" if name in _PACKAGES else (
+            f"a Python that was built with the module {name}")
+        raise ImportError(f"{purpose} needs {needed}") from error
 
 
 def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
@@ -1207,10 +1226,10 @@ def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _in_blocks(module: str, package: str, level_name: str) -> Callable[..., Iterator[bytes]]:
+def _in_blocks(module: str, level_name: str) -> Callable[..., Iterator[bytes]]:
     """The `pieces` of a format whose files may be one stream after the other: each block is one, made by a thread."""
     def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-        packer = _optional(module, package)
+        packer = _optional(module)
         return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
 
     return pieces
@@ -1262,20 +1281,20 @@ class _Inflated(io.RawIOBase):
 def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
     """The `open` of a codec that the standard library has."""
     def open_inflated(file: Any) -> Any:
-        make = partial(getattr(_optional(module, f"a Python with {module}"), maker), *args)
+        make = partial(getattr(_optional(module), maker), *args)
         return io.BufferedReader(_Inflated(file, make, module), _PIECE >> 4)
 
     return open_inflated
 
 
-_ZSTD = ("compression.zstd", "a Python with zstd") if sys.version_info >= (3, 14) else ("zstandard", "zstandard")
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
 def _open_zstd(file: Any) -> Any:
     """The content of a zstd file."""
     if sys.version_info >= (3, 14):
         return _inflater("compression.zstd", "ZstdDecompressor")(file)
-    reader = _optional("zstandard", "zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    reader = _optional("zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True)
     return io.BufferedReader(reader)
 
 
@@ -1312,15 +1331,21 @@ _CODECS: dict[str, _Codec] = {
     "gzip": _Codec(b"\x1f\x8b", (".gz",), _by_blocks(1 << 20, _deflated(  # RFC 1952, without name and time
         b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0, lambda check, size: struct.pack("<II", check, size % 2**32))),
         _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", (".bz2",), _by_blocks(900_000, _in_blocks("bz2", "a Python with bz2", "compresslevel")),
+    "bz2": _Codec(b"BZ", (".bz2",), _by_blocks(900_000, _in_blocks("bz2", "compresslevel")),
                   _inflater("bz2", "BZ2Decompressor")),
     "lzma": _Codec(b"\x5d\0", (".lzma",), _by_blocks(_PIECE, _lzma_pieces), _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", (".xz",), _by_blocks(2 * _PIECE, _in_blocks("lzma", "a Python with lzma", "preset")),
+    "xz": _Codec(b"\xfd7zXZ", (".xz",), _by_blocks(2 * _PIECE, _in_blocks("lzma", "preset")),
                  _inflater("lzma", "LZMADecompressor")),
     "lz4": _Codec(b"\x04\x22\x4d\x18", (".lz4",), _by_blocks(_PIECE, _in_blocks(
-        "lz4.frame", "lz4", "compression_level")), _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", (".zst",), _by_blocks(_PIECE, _in_blocks(*_ZSTD, "level")), _open_zstd),
+        "lz4.frame", "compression_level")), _inflater("lz4.frame", "LZ4FrameDecompressor")),
+    "zstd": _Codec(b"\x28\xb5\x2f\xfd", (".zst",), _by_blocks(_PIECE, _in_blocks(_ZSTD, "level")), _open_zstd),
 }
+
+
+def _opener_of(head: bytes) -> Any:
+    """What opens a compressed file that begins like this; None for other files."""
+    found = (codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix))
+    return _open_zfile if head.startswith(b"ZF") else next(found, None)
 
 
 def register_compressor(compressor_name: str, compressor: Any, force: bool = False) -> None:
@@ -1667,7 +1692,7 @@ def _memory(nbytes: int) -> Any:
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
     checks = _checks_of(sum(sizes))
-    by_threads = checks.workers and _is_on_disk(file) and hasattr(os, "preadv")
+    by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
     places = _places(file, sizes, place, shift) if by_threads else []
     buffers = []
     try:
@@ -1726,10 +1751,10 @@ def _allowed_names(trusted: Any) -> frozenset[str]:
 
 
 class _Loading:
-    """One `load`: what was asked for, and how names in the file become objects.
+    """One `load`: what was asked for (less when the file cannot be mapped), and how names become objects.
 
-    data      who writes it             what for
-    fresh     new_dtype, settled        id -> dtype that the pickle may still complete, once: one in use must not change
+    data      who writes it                        what for
+    fresh     new_dtype, settled, complete_dtype   id -> dtype that the pickle may still complete, once
     """
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
@@ -1939,7 +1964,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     if not count and loading.allowed is None:
-        return _module("_pickle").loads(pickled)
+        return _pickle_loads(pickled)
     buffers: list[Any] = []
     if count:
         if b"numpy" in pickled and _find_package("numpy"):
@@ -1996,15 +2021,13 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     file, head = _peek(file)
     if not head:
         raise _Damaged("it is empty")
-    openers = [codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix)]
-    if head.startswith(b"ZF"):
-        openers = [_open_zfile]
-    if loading.mode and (openers or not _is_on_disk(file)):
+    opener = _opener_of(head)
+    if loading.mode and (opener or not _is_on_disk(file)):
         _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be "
               "mapped; its arrays are read into memory")
         loading.mode, loading.native = None, True
-    if openers:
-        file, head = _peek(openers[0](file))
+    if opener:
+        file, head = _peek(opener(file))
     value = (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
     packed = getattr(getattr(file, "file", file), "raw", None)
     if isinstance(packed, _Inflated):
@@ -2103,17 +2126,12 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #   7. Locks only save work: without them a call is computed twice, never wrongly.
 #                                                                              test_a_read_only_folder_costs_a_warning
 
-try:
-    from _pickle import dumps as _pickle_dumps  # the module `pickle` costs 5 ms more to import
-    from _pickle import loads as _pickle_loads
-except ImportError:  # an interpreter without the accelerator
-    from pickle import dumps as _pickle_dumps
-    from pickle import loads as _pickle_loads
-
 # --- What a function is made of ---------------------------------------------------------------------------------------
 
 _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
                          "remove"})  # methods that give nothing back: what a function only writes to is no input of it
+_MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__",
+                              "__doc__", "__builtins__", "__annotations__"})
 _PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container is faster than its digest
 _INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what it is made of
     (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
@@ -2231,8 +2249,8 @@ class _Walk:
         while self._todo:
             thing, label = self._todo.pop()
             teller = self._class_text if isinstance(thing, type) else self._function_text
-            self.parts[label] = _short_name(teller(thing))
-        self.fingerprint = _short_name(repr((found, sorted(self.parts.items()))), 16)
+            self.parts[label] = _short_digest(teller(thing))
+        self.fingerprint = _short_digest(repr((found, sorted(self.parts.items()))), 16)
 
     def holds(self) -> bool:
         """Whether everything met is still as it was."""
@@ -2324,8 +2342,8 @@ class _Walk:
 
     def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
         """The token of a global name with the attributes that the code follows from it."""
-        if chain[0].startswith("__"):
-            return "special"  # __file__ and its like: where the code lies is no part of what it does
+        if chain[0] in _MODULE_SPECIALS:
+            return "special"  # where the code lies is no part of what it does
         value, name = self._look_up(scope, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
         for attribute in chain[1:]:
             if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
@@ -2355,9 +2373,10 @@ class _Walk:
         label = f"module {module.__name__}"
         if label not in self.parts:
             self.parts[label] = ""  # a module may come round to itself
+            self.equal.append((len, vars(module), len(vars(module))))
             names = [name for name, value in sorted(vars(module).items()) if not isinstance(value, types.ModuleType)
                      and getattr(value, "__module__", None) in (module.__name__, None, type(value).__module__)]
-            self.parts[label] = _short_name(str([self._global_token(vars(module), (name,)) for name in names]))
+            self.parts[label] = _short_digest(str([self._global_token(vars(module), (name,)) for name in names]))
         return label
 
     def _file(self, path: Any) -> str:
@@ -2378,7 +2397,7 @@ class _Walk:
     def _content(self, value: Any) -> str:
         """The digest of a value, its functions by their label; only its type when it cannot be named."""
         if type(value) in _ATOMS:
-            return _short_name(_code_text(value))
+            return _short_digest(_code_text(value))
         try:
             return _digest(value, name_of=lambda thing: self._label(thing) if isinstance(
                 thing, (types.FunctionType, type)) else None)[:20]
@@ -2475,10 +2494,10 @@ def _parameters_of(function: Any) -> _Parameters:
         return _signature_parameters(function)
     count, only = code.co_argcount, code.co_kwonlyargcount
     names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
-    star = rest.pop(0) if code.co_flags & 4 else ""
+    star = rest.pop(0) if code.co_flags & _CO_VARARGS else ""
     given = function.__defaults__ or ()
     defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
-    starstar = rest.pop(0) if code.co_flags & 8 else ""
+    starstar = rest.pop(0) if code.co_flags & _CO_VARKEYWORDS else ""
     return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
 
 
@@ -2706,7 +2725,7 @@ def _lock_files() -> Any:
 
 def _lock_place(key: str) -> int:
     """The byte of the lock file that stands for a key: behind the sum, and far from that of any other key."""
-    return 8 + int(_short_name(key, 15), 16)
+    return 8 + int(_short_digest(key, 15), 16)
 
 
 class _DiskStore(_Store):
@@ -2910,13 +2929,13 @@ class _DiskStore(_Store):
     def _sweep(self) -> None:
         """Remove half-written files whose writer is gone."""
         for entry in _scan(self._root + "tmp"):
-            machine, pid = entry.name.split("-")[:2]
             try:
+                machine, pid = entry.name.split("-")[:2]
                 now = min(time.time(), os.stat(self._root + "tmp").st_mtime)  # where the files are, it may be earlier
                 if (not _process_lives(int(pid)) if machine == _machine()
                         else now - entry.stat().st_mtime > _STALE_AFTER):
                     _unlink(entry.path)
-            except OSError:
+            except (OSError, ValueError):
                 continue  # finished just now, or not ours to remove
 
     def lock(self, key: str, wait: bool = True) -> bool:
@@ -2996,10 +3015,10 @@ def _read_entry_value(file: Any, mmap_mode: str | None, key: str) -> Any:
     if mmap_mode and start == _MAGIC and _is_on_disk(file):
         return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, file.name)
     if start != _MAGIC:
-        openers = [codec.open for codec in _CODECS.values() if codec.prefix and start.startswith(codec.prefix)]
-        if not openers:
+        opener = _opener_of(start)
+        if not opener:
             raise _Damaged("its value does not begin as one")
-        file = openers[0](file)
+        file = opener(file)
     return _read_value(file, None, key)
 
 
@@ -3133,10 +3152,10 @@ class MemorizedResult:
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
     safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
-    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_name(name, 8)}"
+    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_digest(name, 8)}"
 
 
-def _taken_apart(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
+def _holder_of(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
     """What holds the code of a callable, the flags of that code, and what the callable carries besides.
 
     A partial carries its arguments, an object its content; labelled as no argument can be.
@@ -3203,8 +3222,8 @@ class MemorizedFunc:
         if isinstance(self.func, types.MethodType):
             self._run, self._prefix = self.func.__func__, (self.func.__self__,)
         self._unbound: MemorizedFunc | None = None
-        self._holder, flags, self._carried = _taken_apart(self._run)
-        self._awaited = bool(flags & 0x80)
+        self._holder, flags, self._carried = _holder_of(self._run)
+        self._awaited = bool(flags & _CO_COROUTINE)
         self.ignore: list[str] = list(options["ignore"] or ())
         self.mmap_mode: str | None = memory.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
         self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
@@ -3221,7 +3240,7 @@ class MemorizedFunc:
 
     def _check_options(self, flags: int) -> None:
         """Refuse what cannot work, when the function is made."""
-        if flags & 0x220:
+        if flags & _CO_GENERATORS:
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
                             "it yields can be taken once only; return a list of it")
         known = _parameters_of(self._run).known
@@ -3247,7 +3266,7 @@ class MemorizedFunc:
             pairs = [pair for pair in pairs if not parameters.ignores(pair[0], self.ignore)]
         named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
         texts = {label: self._text(label, value) for label, value in (*self._carried, *named)}
-        digest = _short_name("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
+        digest = _short_digest("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
         return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}", [])
 
     def _text(self, label: str, value: Any) -> str:
@@ -3258,8 +3277,6 @@ class MemorizedFunc:
         try:
             return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
-            from pickle import PicklingError
-
             raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
                                 f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
 
@@ -3347,7 +3364,8 @@ class MemorizedFunc:
     def _fill(self, head: bytes, value: Any, file: Any) -> None:
         """Write what an entry consists of."""
         _write_value(head, file)
-        pickler = _optional("cloudpickle", "cloudpickle").Pickler if self._memory.backend == "cloudpickle" else None
+        by_value = self._memory.backend == "cloudpickle"
+        pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler if by_value else None
         _write_value(value, file, self._memory.compress, None, pickler)
 
     async def _found(self, call: _Call) -> Any:
@@ -3569,8 +3587,8 @@ class Memory:
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
                              "register_store_backend(name, backend) adds one")
-        if backend == "cloudpickle" and not _find_package("cloudpickle"):
-            raise ImportError("backend='cloudpickle' needs the package cloudpickle: pip install cloudpickle")
+        if backend == "cloudpickle":
+            _optional("cloudpickle", "backend='cloudpickle'")
         if _parse_compress(compress) and mmap_mode is not None:
             _warn("mmap_mode and compress exclude each other: results are compressed, and read instead of mapped")
             mmap_mode = None
@@ -3719,11 +3737,6 @@ register_hasher(Memory, lambda memory: "Memory")
 #   5. A big array that many tasks share is laid down once, and goes when no task is out that uses it.
 #                                                                           test_a_shared_array_is_laid_down_once
 
-try:
-    from _pickle import Pickler, PicklingError, loads as _loads  # the module `pickle` costs more to import
-except ImportError:  # an interpreter without the accelerator
-    from pickle import Pickler, PicklingError, loads as _loads  # type: ignore[assignment]
-
 _IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
 
 _inside: str | None = None  # "process" in a worker process: what nested calls ask
@@ -3801,7 +3814,7 @@ def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
     """The value of a parcel. `spaces` keeps the globals of functions that came by value from parcel to parcel."""
     outer, _local.spaces = _local.spaces, {} if spaces is None else spaces
     try:
-        return _loads(frames[0], buffers=frames[1:])
+        return _pickle_loads(frames[0], buffers=frames[1:])
     finally:
         _local.spaces = outer
 
@@ -3811,7 +3824,7 @@ def _digest_of(func: Any) -> str:
     if type(func) is not FunctionType:
         return ""
     defaults = (func.__defaults__ or ()), tuple((func.__kwdefaults__ or {}).items())
-    return _short_name(_code_text((func.__code__, defaults)))
+    return _short_digest(_code_text((func.__code__, defaults)))
 
 
 def _find_named(module: str, epoch: int, qualname: str, digest: str = "", home: Sequence[Any] = ()) -> Any:
@@ -4207,7 +4220,6 @@ _NO_MAPPING = _Mapping(None, "c", None)
 _ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap_mode -> mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
 _MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
 _MOST_MAPS = 256  # beyond so many living maps of segments a process copies: each may hold a descriptor
-_ALIGN = 64  # bytes: where buffers begin in a segment
 
 
 class _Segment:
@@ -4222,10 +4234,8 @@ class _Segment:
 
 def _sample(view: memoryview, number: int = 1) -> int:
     """A number that changes with the content of a buffer, as far as samples tell."""
-    import zlib
-
     for at in _sampled(len(view)):
-        number = zlib.crc32(view[at:at + 64], number)
+        number = _crc32(view[at:at + 64], number)
     return number
 
 
@@ -4279,7 +4289,7 @@ def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -
         while done < len(view):
             done += os.pwrite(segment.fd, view[done:], offset + done)
         pieces.append(_Piece(segment, offset, view, access))
-        offset += -(-len(view) // _ALIGN) * _ALIGN
+        offset += -(-len(view) // _ALIGNMENT) * _ALIGNMENT
     return pieces
 
 
@@ -4494,6 +4504,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
+#     a context                | who packs: the caller; its end: the driver     | both
 #     a page                   | worker: job, task, start; crew: the other two | both sides
 #     what tasks said          | any thread of the worker                      | whoever holds the lock, to send it
 #     shelf, starters, tables  | any thread, under their locks                 | the same
@@ -4503,7 +4514,7 @@ CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work
 #                      unevenness at the end of a run, are of this size
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so does a nursery without workers
-_START_TRIES = 3  # workers that die before they begin a job are replaced so often
+_START_TRIES = 3  # workers, nurseries or engine workers that may die before they have begun a job; then it fails
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
 _cores: int | None = None  # in a worker process: the cores it may use for itself
@@ -4511,7 +4522,7 @@ _cores: int | None = None  # in a worker process: the cores it may use for itsel
 
 class TerminatedWorkerError(RuntimeError):
     """A task's worker process ended before the task did: killed, crashed, or out of memory. The text says which task,
-    and which signal or exit code; the run goes on with a new worker.
+    and which signal or exit code. With `on_error="return"` or "skip" the run goes on with a new worker.
 
     >>> issubclass(TerminatedWorkerError, RuntimeError)
     True
@@ -4759,7 +4770,6 @@ class _Channel:
 
 _ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
 _AGAIN = b"again"  # what is said to a worker whose answer could not be unpickled
-_PLAIN_TYPES = frozenset((int, float, bool, str, bytes, complex, type(None)))  # values that can always be unpickled
 
 
 def _pack_value(value: Any) -> tuple[bool, list[Any]]:
@@ -4894,7 +4904,7 @@ def _pack_record(record: Any, done: list[str]) -> list[bytes]:
     except Exception as error:  # its arguments do not fit: this must not end the task
         text = f"{record.msg!r} with {record.args!r}: {error}"
     trace = record.exc_info and not record.exc_text and _module("logging").Formatter().formatException(record.exc_info)
-    state = {name: value if type(value) in _PLAIN_TYPES or _try_pack(value) else repr(value)
+    state = {name: value if type(value) in _ATOMS or _try_pack(value) else repr(value)
              for name, value in vars(record).items() if name not in ("args", "exc_info")}
     state |= {"msg": text, "args": None, "exc_info": None, "exc_text": trace or record.exc_text}
     return [bytes(frame) for frame in _pack((done, state), _AnswerPacker)]
@@ -5126,7 +5136,7 @@ class _Desk:
 
     def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         described = {offset: _describe_error(error) for offset, error in errors.items()}
-        if len(values) == 1 and type(values[0]) not in _PLAIN_TYPES:
+        if len(values) == 1 and type(values[0]) not in _ATOMS:
             self.retained = []
             return self.send(kind, [_pack_value(values[0])], described, seconds, each=True)
         try:
@@ -5137,7 +5147,7 @@ class _Desk:
         else:
             small = kind == _ANSWER and sum(map(len, frames)) <= _RETAIN_NBYTES
             self.retained = values if small else []
-            if small or _PLAIN_TYPES.issuperset(map(type, values)):
+            if small or _ATOMS.issuperset(map(type, values)):
                 self.send(kind, [(False, frames)], described, seconds)
             else:
                 self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
@@ -5165,7 +5175,7 @@ def _set_up(desk: _Desk) -> bool:
     except (EOFError, OSError):
         return False
     try:
-        world, desk.idle_s, _cores, desk.limits, packed = _loads(frames[0])
+        world, desk.idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
         _enter_world(world, desk.limits, desk.said)
         if packed:
             initializer, initargs = _quietly(_unpack, _split(packed))
@@ -5183,8 +5193,7 @@ def _work(sock: Any, page: Any) -> None:
 
     _inside = "process"
     desk = _Desk(sock, page)
-    if HAS_FORK:
-        os.register_at_fork(after_in_child=sock.close)  # a task's child must not speak for it, nor hide its death
+    os.register_at_fork(after_in_child=sock.close)  # a task's child must not speak for it, nor hide its death
 
     def interrupt(*_: Any) -> None:
         if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
@@ -5242,7 +5251,7 @@ def _interpreter_command(entry: str, close: bool) -> list[str]:
 
 
 def _make_page(fd: int | None = None) -> tuple[Any, int]:
-    """A page (as four numbers) and the descriptor under which another process can map it too."""
+    """A page (as five numbers) and the descriptor under which another process can map it too."""
     import mmap
 
     if fd is None:
@@ -5510,8 +5519,7 @@ def _fresh_worker_main(fd: int, page_fd: int, line: int) -> None:
 
     import signal
 
-    if HAS_FORK:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the thread blocked that started this
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the thread blocked that started this
     _die_with(line)
     page, _ = _make_page(page_fd)
     os.close(page_fd)
@@ -5519,7 +5527,7 @@ def _fresh_worker_main(fd: int, page_fd: int, line: int) -> None:
 
 
 class _Spawner:
-    """Starts each worker as a fresh interpreter: where there is no fork, or when asked to. Same methods as _Nursery."""
+    """Starts each worker as a fresh interpreter, when asked to. Same methods as _Nursery."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -5544,7 +5552,7 @@ class _Spawner:
         with self.lock:
             known = self.workers.get(number)
         if known and known[0].poll() is None:
-            known[0].send_signal(sig) if sys.platform == "win32" else _kill_group(known[0].pid, sig)
+            _kill_group(known[0].pid, sig)
 
     def fate(self, number: int) -> int | None:
         with self.lock:
@@ -5617,7 +5625,7 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
 _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
 
 
-_FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # values that never change
+_FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
 
 def _name_or_value(func: FunctionType) -> _Reduced:
     """A function by its name, and by value for a worker where that name has other code."""
@@ -5636,7 +5644,7 @@ def _has_own_code(func: Any) -> bool:
         return False
     defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
     loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
-    return type(loader).__name__ == "SourceFileLoader" and _PLAIN_TYPES.issuperset(map(type, defaults))
+    return type(loader).__name__ == "SourceFileLoader" and _ATOMS.issuperset(map(type, defaults))
 
 
 def _version_of(value: Any) -> Any:
@@ -5671,10 +5679,8 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
 
 def _print_of(value: Any) -> int:
     """A number that changes with the content of a value (of big buffers, samples are looked at)."""
-    import zlib
-
     frames = _pack(value)
-    number = zlib.crc32(frames[0]) or 1
+    number = _crc32(frames[0]) or 1
     for frame in frames[1:]:
         number = _sample(frame, number)
     return number
@@ -5844,9 +5850,9 @@ class _Worker:
         missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
         known.update(missing)
         self.lasting.update(missing)
-        for gone in [context for context in self.known if context.over]:
-            del self.known[gone]
-            forgotten.append(gone.number)
+        for known_context in [each for each in self.known if each.over]:
+            del self.known[known_context]
+            forgotten.append(known_context.number)
         world = _portable(context.world) if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
@@ -5954,8 +5960,7 @@ def _watch_exit_and_forks() -> None:
     import atexit
 
     atexit.register(_shut_down_at_exit)
-    if HAS_FORK:
-        os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=_forget_workers)
 
 
 def _lease(kind: _WorkerKind) -> _Worker:
@@ -6007,7 +6012,7 @@ class _Crew:
         """Pack what `submit` needs; whatever cannot be packed raises."""
 
     def submit(self, job: Job) -> None:
-        """Take a job. It waits here until a worker is free."""
+        """Take a job, which waits in the crew until a worker is free; the caller does not."""
         raise NotImplementedError
 
     def wait(self, hungry: bool) -> list[Job]:
@@ -6497,7 +6502,7 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
         return _pack(([], None, {0: _describe_error(error)}, 0.0))
     done = _run_in_time(job, lambda: _run_inside("process", job, lambda: time.monotonic() > end))
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
-    plain = _PLAIN_TYPES.issuperset(map(type, done.values))
+    plain = _ATOMS.issuperset(map(type, done.values))
     packed = [] if plain else [_pack_value(value) for value in done.values]
     layout = [(bad, len(own)) for bad, own in packed]
     head = _pack((layout, done.values if plain else [], errors, done.seconds))
@@ -6679,7 +6684,8 @@ class _GuestCrew(_ExecutorCrew):
 #     Parallel(...) arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
 #
 # Laws
-#   1. An argument that was given beats a context; a context ends where its `with` does.  test_contexts_nest_and_restore
+#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where its `with` does.
+#                                                                                     test_contexts_nest_and_restore
 #   2. `require="sharedmem"` is kept whatever the context says.                           test_sharedmem_beats_context
 #   3. By default a nested call starts no process.                               test_nested_calls_share_one_budget
 
@@ -6694,7 +6700,7 @@ class _Backend:
 
     shares_memory = False
     limits_threads = False  # whether inner_max_num_threads has a meaning
-    capacity: int | None = None  # workers of an engine of its own; None: the cores of this machine
+    capacity: int | None = None  # workers of an engine of its own; None: cores of this machine, of which n_jobs says
     options: frozenset[str] = frozenset()  # names of the backend options it takes
 
     def __init__(self, name: str) -> None:
@@ -6734,7 +6740,7 @@ class _Processes(_Backend):
         cores = max(1, (_cores or cpu_count()) // n_jobs)
         threads = options.get("inner_max_num_threads") or cores
         idle = options.get("idle_worker_timeout")
-        start = options.get("start_method") or ("nursery" if HAS_FORK else "spawn")
+        start = options.get("start_method") or "nursery"
         if start not in ("nursery", "spawn"):
             raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
         most = options.get("maxtasksperchild")
@@ -6925,8 +6931,8 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     name : str
         What users pass as `backend`. A name of joblite's own is taken over.
     factory : callable
-        Called once per call of a `Parallel`, with the backend options; gives a `concurrent.futures.Executor`, which
-        joblite does not close.
+        Called with the backend options by each `Parallel` or `parallel_config` that names it; gives a
+        `concurrent.futures.Executor`, which joblite does not close.
     make_default : bool, default False
         Use it where no backend is named.
     """
@@ -7066,7 +7072,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
 
 
 class parallel_config:
-    """Settings for every `Parallel` that is made in this thread while the `with` block runs.
+    """Settings for every `Parallel` that is made in this thread from here on, until the `with` block ends.
 
     >>> with parallel_config(backend="threading", n_jobs=2) as settings:
     ...     Parallel()(delayed(abs)(i) for i in (-1, -2)), settings["n_jobs"]
@@ -7105,8 +7111,8 @@ class parallel_config:
                 names = sorted([*backend_options, *(["inner_max_num_threads"] if inner_max_num_threads else [])])
                 raise ValueError(f"{', '.join(names)}: backend options need a backend; add backend='loky' or another")
         else:
-            given["options"] = backend_options
-            found = given["backend"] = _find_backend(given["backend"], dict(backend_options))
+            given["options"] = backend_options  # less what a registered factory takes
+            found = given["backend"] = _find_backend(given["backend"], backend_options)
             if inner_max_num_threads is not None and not found.limits_threads:
                 raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
                                  f"use 'loky' or leave it out")
@@ -7231,20 +7237,29 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
 class _Counts:
     """What a run tells about itself."""
 
-    __slots__ = ("dispatched", "completed", "total", "begun", "show")
+    __slots__ = ("dispatched", "completed", "total", "begun", "told", "told_at", "show")
 
     def __init__(self, tasks: Any) -> None:
         self.show: Callable[[int], None] | None = None  # who else wants to know the number of tasks done
         self.dispatched = self.completed = 0
+        self.told = 0  # how many were done when the last line was printed
         try:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator
             self.total = None
-        self.begun = time.monotonic()
+        self.begun = self.told_at = time.monotonic()
 
 
 def _is_task(task: Any) -> bool:
     return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
+
+def _attach_partial(error: BaseException, results: dict[int, Any]) -> None:
+    """Let the error that ends a run carry what was done: task number -> result."""
+    try:
+        error.partial_results = results  # type: ignore[attr-defined]
+    except AttributeError:  # its class allows no attribute
+        pass
+
 
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
@@ -7265,8 +7280,9 @@ class _Run:
         self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
+        self.skipped: set[int] = set()  # numbers of the tasks whose errors are left out
         self.broken: BaseException | None = None  # what the tasks' iterator raised
-        self.exhausted = False
+        self.exhausted = False  # whether the tasks' iterator has ended
         try:
             self.feed()
         except BaseException:
@@ -7298,6 +7314,7 @@ class _Run:
         self.next_number += len(tasks)
         if not tasks:
             self.exhausted = True
+            self.counts.total = self.next_number
             return None
         return first, tasks
 
@@ -7362,6 +7379,7 @@ class _Run:
         done = len(outcome.values)
         if job.shrinkable:
             self.adapt(done, outcome.seconds)
+        self.take(first, outcome.values, outcome.errors)
         if outcome.death:
             place, error = outcome.death
             self.send_again(first + place + 1, job.tasks[place + 1:], False)
@@ -7369,7 +7387,6 @@ class _Run:
             self.take(first + place, [None], {0: error})
         elif done < len(job.tasks):
             self.send_again(first + done, job.tasks[done:], outcome.alone)
-        self.take(first, outcome.values, outcome.errors)
 
     def send_again(self, first: int, tasks: Sequence[Task], alone: bool) -> None:
         if tasks:
@@ -7400,10 +7417,11 @@ class _Run:
             for offset, error in named.items():
                 values[offset] = error
             if on_error == "skip":
+                self.skipped.update(first + offset for offset in errors)
                 values = [value for offset, value in enumerate(values) if offset not in errors]
         self.ready[first] = count, values
         self.counts.completed += count
-        self.parallel._report()
+        self.parallel._report(self.counts)
 
     # -- results --
 
@@ -7420,19 +7438,16 @@ class _Run:
                 raise self.broken
         except BaseException as error:
             self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
-            self.attach_partial(error)
+            _attach_partial(error, self.partial_results())
             raise
         self.finish(DONE)
         ready = self.ready
         return [value for first in sorted(ready) for value in ready[first][1]]
 
-    def attach_partial(self, error: BaseException) -> None:
-        """Let the error that ends the run carry what was done: a dict task number -> result."""
-        try:
-            error.partial_results = {first + offset: value for first, (_, values) in self.ready.items()  # type: ignore
-                                     for offset, value in enumerate(values)}
-        except AttributeError:  # a class with __slots__
-            pass
+    def partial_results(self) -> dict[int, Any]:
+        """What was done and not yet given out: task number -> result."""
+        return {number: value for first, (count, values) in self.ready.items() for number, value in zip(
+            (number for number in range(first, first + count) if number not in self.skipped), values)}
 
     def stream(self, ordered: bool) -> Iterator[Any]:
         """The results, one by one: in the order of the tasks, or as they come. Before them None, for whoever makes the
@@ -7459,7 +7474,7 @@ class _Run:
             raise
         except BaseException as error:
             self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
-            self.attach_partial(error)
+            _attach_partial(error, self.partial_results())
             raise
         self.finish(DONE)
 
@@ -7477,7 +7492,9 @@ class _Run:
         finally:
             self.out.clear()
             if self.crew.owned:
-                self.parallel._release(self.crew)
+                self.parallel._release(self.crew, state is DONE)
+        if state is DONE and self.parallel.verbose == 2:
+            self.parallel._report(self.counts, over=True)
 
     def __del__(self) -> None:
         if getattr(self, "state", None) is RUNNING and hasattr(self, "exhausted"):
@@ -7549,6 +7566,7 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
     return _Mapping(nbytes and mmap_mode and nbytes, mmap_mode or "c", temp_folder and os.fspath(temp_folder) or folder)
 
 
+_LINE_S = 1.0  # seconds between two lines of verbose=2
 _RETURN_AS = ("list", "generator", "generator_unordered")
 _ON_ERROR = ("raise", "return", "skip")
 
@@ -7603,7 +7621,8 @@ class Parallel:
         "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
         in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
     verbose : int, default 0
-        0 nothing, 1 warnings only, 2 progress lines on stderr, 3 and more: more lines; above 50 they go to stdout.
+        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on stderr and one at the
+        end, with the time so far and the time left; 3 one for each batch; above 50 they go to stdout.
     timeout : float or None, default None
         Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
         tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
@@ -7740,12 +7759,14 @@ class Parallel:
             crew.context.mapping = self._mapping
         return crew
 
-    def _release(self, crew: Any) -> None:
-        """A run has ended: close an executor that nobody else uses, or keep it for the next call of this `with`."""
-        if self._managed and self._kept in (None, crew.executor):
+    def _release(self, crew: Any, well: bool) -> None:
+        """A run has ended: close its executor, or keep it for the next call of this `with` if all went well."""
+        if well and self._managed and self._kept in (None, crew.executor):
             self._kept = crew.executor
-        else:
-            crew.executor.shutdown(cancel_futures=True)
+            return
+        if self._kept is crew.executor:
+            self._kept = None
+        crew.executor.shutdown(cancel_futures=True)
 
     # -- in place --
 
@@ -7755,10 +7776,16 @@ class Parallel:
 
             warnings.warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread", stacklevel=3)
         if self.return_as != "list":
-            return _begun(self._in_place(iterable))
+            return _begun(value for _, value in self._in_place(iterable))
         if self.on_error != "raise" or self.verbose or self.progress or (
                 type(self).print_progress is not Parallel.print_progress):
-            return list(self._in_place(iterable))
+            done: dict[int, Any] = {}
+            try:
+                done.update(self._in_place(iterable))
+            except BaseException as error:
+                _attach_partial(error, done)
+                raise
+            return list(done.values())
         results: list[Any] = []
         append, started = results.append, -1
         try:
@@ -7768,14 +7795,14 @@ class Parallel:
         except BaseException as error:
             if started == len(results):  # not the iterable's error
                 _name_task(error, started)
-            error.partial_results = dict(enumerate(results))  # type: ignore[attr-defined]
+            _attach_partial(error, dict(enumerate(results)))
             raise
         counts = self._counts = _Counts(results)
         counts.dispatched = counts.completed = len(results)
         return results
 
-    def _in_place(self, iterable: Iterable[Task]) -> Iterator[Any]:
-        """The results one by one, each made when it is asked for."""
+    def _in_place(self, iterable: Iterable[Task]) -> Iterator[tuple[int, Any]]:
+        """Task numbers with results, one by one, each made when it is asked for."""
         counts = self._begin_counting(iterable)
         for number, (func, args, kwargs) in enumerate(iterable):
             counts.dispatched += 1
@@ -7787,9 +7814,11 @@ class Parallel:
                     raise
                 value = error
             counts.completed += 1
-            self._report()
+            self._report(counts)
             if not (self.on_error == "skip" and isinstance(value, BaseException)):
-                yield value
+                yield number, value
+        counts.total = counts.completed
+        self._report(counts, over=True)
 
     # -- progress --
 
@@ -7799,12 +7828,15 @@ class Parallel:
             counts.show = _progress_shower(self.progress, counts.total, self.verbose)
         return counts
 
-    def _report(self) -> None:
-        """Tasks were done: let whoever wants to know."""
-        if self.verbose >= 2 or type(self).print_progress is not Parallel.print_progress:
+    def _report(self, counts: _Counts, over: bool = False) -> None:
+        """Tasks were done, or all are: let whoever wants to know."""
+        waited = time.monotonic() - counts.told_at > _LINE_S
+        own = type(self).print_progress is not Parallel.print_progress
+        if not over and (own or self.verbose > 2) or self.verbose == 2 and counts.told < counts.completed and (
+                over or waited):
             self.print_progress()
-        counts = self._counts
-        if counts is not None and counts.show is not None:
+            counts.told, counts.told_at = counts.completed, time.monotonic()
+        if counts.show is not None and not over:
             counts.show(counts.completed)
 
     def print_progress(self) -> None:
@@ -7812,10 +7844,12 @@ class Parallel:
         counts = self._counts
         if counts is None:
             return
-        seconds = time.monotonic() - counts.begun
-        total = f" of {counts.total}" if counts.total is not None else ""
+        done, seconds, total, left = counts.completed, time.monotonic() - counts.begun, "", ""
+        if counts.total is not None:
+            total = f" of {counts.total}"
+            left = f", {seconds / done * (counts.total - done):.1f} s left" if 0 < done < counts.total else ""
         _write_to(sys.stdout if self.verbose > 50 else sys.stderr,
-                  f"[{self!r}] {counts.completed}{total} tasks done in {seconds:.1f} s\n")
+                  f"[{self!r}] {done}{total} tasks done in {seconds:.1f} s{left}\n")
 
     @property
     def n_tasks(self) -> int | None:
