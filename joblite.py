@@ -6968,13 +6968,8 @@ _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled fo
 _ONE_JOB = _Choice(_IN_PLACE, 1, {})
 
 
-def _place() -> str | None:
-    """Where this call stands: in a "thread" or a "process" of an outer call, or nowhere."""
-    return _local.inside or _inside
-
-
 def _default_backend(prefer: str | None, require: str | None) -> _Backend:
-    place = _place()
+    place = _local.inside or _inside
     if place == "thread":
         return _IN_PLACE
     if place == "process" or prefer == "threads" or require == "sharedmem":
@@ -7531,7 +7526,7 @@ def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable
         return None
     if progress is not True:
         return _since_last(progress.update) if hasattr(progress, "update") else lambda done: progress(done, total)
-    if _place() or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
+    if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
         return None
     try:
         from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]

@@ -6324,6 +6324,23 @@ def readme_blocks():
     return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
 
 
+def functions_entered(call):
+    """The names of the functions of joblite that a call enters in this thread, each once, in order."""
+    entered = {}
+
+    def note(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename == joblite.__file__ and not code.co_name.startswith("<"):
+            entered.setdefault((code.co_name, code.co_firstlineno), code.co_name)
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return list(entered.values())
+
+
 class TestTheText:
     def test_docstring_examples_run(self, tmp_path, monkeypatch):
         import doctest
@@ -6340,6 +6357,20 @@ class TestTheText:
     def test_readme_shows_each_example_with_its_output(self):
         text = (HERE / "README.md").read_text(encoding="utf-8")
         assert text.count("```python") == len(readme_blocks()) > 5
+
+    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 72), ("a `Memory` has kept", 20)])
+    def test_readme_follows_a_call_as_it_is(self, what, most, tmp_path):
+        text = (HERE / "README.md").read_text(encoding="utf-8")
+        story = text.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
+        cached = joblite.Memory(tmp_path, verbose=0).cache(square)
+        called = {"a warm call of two tasks": lambda: Parallel(2)(delayed(square)(i) for i in range(2)),
+                  "a `Memory` has kept": lambda: cached(3)}[what]
+        for _ in range(3):
+            called()
+        entered = functions_entered(called)
+        told = [word for word in re.findall(r"\w+", story) if word in entered]
+        assert len(told) > most / 4 and len(entered) < most
+        assert told == sorted(told, key=entered.index), "told in the order in which they are entered"
 
     def test_readme_lists_the_public_names(self):
         text = (HERE / "README.md").read_text(encoding="utf-8")
