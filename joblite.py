@@ -7309,7 +7309,6 @@ class _Run:
         self.next_number += len(tasks)
         if not tasks:
             self.exhausted = True
-            self.counts.total = self.next_number
             return None
         return first, tasks
 
@@ -7812,7 +7811,6 @@ class Parallel:
             self._report(counts)
             if not (self.on_error == "skip" and isinstance(value, BaseException)):
                 yield number, value
-        counts.total = counts.completed
         self._report(counts, over=True)
 
     # -- progress --
