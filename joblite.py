@@ -2044,6 +2044,12 @@ def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native:
         raise ValueError(f"{path or file}: {error}") from error.__cause__
 
 
+def _check_mmap_mode(mode: Any) -> None:
+    """Refuse what is no way to map a file."""
+    if mode not in (None, "r", "r+", "w+", "c"):
+        raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mode!r}")
+
+
 def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: Any = "auto", *,
          trusted: Any = True) -> Any:
     """The value in a file that `dump`, joblib or pickle wrote.
@@ -2079,8 +2085,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     ImportError
         Its compression needs a package that is not installed.
     """
-    if mmap_mode not in (None, "r", "r+", "w+", "c"):
-        raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
+    _check_mmap_mode(mmap_mode)
     if ensure_native_byte_order is True and mmap_mode:
         raise ValueError("ensure_native_byte_order: a mapped array has the byte order of its file: expected 'auto' or "
                          f"False with mmap_mode={mmap_mode!r}, got True")
@@ -3240,6 +3245,7 @@ class MemorizedFunc:
 
     def _check_options(self, flags: int) -> None:
         """Refuse what cannot work, when the function is made."""
+        _check_mmap_mode(self.mmap_mode)
         if flags & _CO_GENERATORS:
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
                             "it yields can be taken once only; return a list of it")
@@ -3582,8 +3588,7 @@ class Memory:
     def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
                  mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
                  bytes_limit: int | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
-        if mmap_mode not in (None, "r", "r+", "w+", "c"):
-            raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
+        _check_mmap_mode(mmap_mode)
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
                              "register_store_backend(name, backend) adds one")
@@ -3638,7 +3643,7 @@ class Memory:
         TypeError
             `func` is not callable, or a generator function.
         ValueError
-            `ignore` names no argument; `key` or `cache_validation_callback` is not callable.
+            `ignore` names no argument; `key` or `cache_validation_callback` is not callable; no such `mmap_mode`.
         """
         options = {"ignore": None if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
                    "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
@@ -7554,8 +7559,7 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
     given = {"temp_folder": temp_folder, "max_nbytes": max_nbytes, "mmap_mode": mmap_mode}
     temp_folder, max_nbytes, mmap_mode = (context.get(name, _DEFAULTS[name]) if isinstance(value, _Unset) else value
                                           for name, value in given.items())
-    if mmap_mode is not None and mmap_mode not in _ACCESS:
-        raise ValueError(f"mmap_mode: expected None, {', '.join(map(repr, _ACCESS))}; got {mmap_mode!r}")
+    _check_mmap_mode(mmap_mode)
     nbytes = None if max_nbytes is None else max(1, _parse_bytes(max_nbytes, "max_nbytes"))
     return _Mapping(nbytes and mmap_mode and nbytes, mmap_mode or "c", temp_folder and os.fspath(temp_folder) or folder)
 

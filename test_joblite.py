@@ -2502,6 +2502,8 @@ class TestSection4Memory:
         for options, text in cases:
             with pytest.raises(ValueError, match=text):
                 joblite.Memory(tmp_path, **options)
+        with pytest.raises(ValueError, match="mmap_mode: expected None, 'r'"):
+            joblite.Memory(tmp_path).cache(square, mmap_mode="rw")
 
     def test_verbose_says_what_happens_on_stderr_only(self, tmp_path, capsys):
         for verbose, expected in [(0, []), (1, []), (2, ["computed"]), (3, ["computed", "read"])]:
