@@ -4401,10 +4401,15 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
+def _set_on_error(error: BaseException, name: str, value: Any) -> None:
+    """Set an attribute of an exception, even if its class forbids it, as a frozen dataclass does."""
+    BaseException.__setattr__(error, name, value)
+
+
 def _revive_error(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
     """An exception made without its `__init__`, whose parameters nobody knows."""
     error = cls.__new__(cls, *args)
-    error.args = args
+    _set_on_error(error, "args", args)
     error.__dict__.update(attributes)
     return error
 
@@ -4432,9 +4437,14 @@ def _pack_error(error: BaseException) -> list[Any] | None:
     return None
 
 
+def _exact_text(value: Any) -> str:
+    """The text of a value as a `str` and no subclass of it, which `marshal` does not take."""
+    return str.__str__(str(value))
+
+
 def _text_of(error: BaseException) -> str:
     try:
-        return str(error)
+        return _exact_text(error)
     except Exception:  # a __str__ of the user may raise anything
         return repr(error.args)
 
@@ -4457,7 +4467,7 @@ def _restore_error(described: _Described) -> BaseException:
         error = None
     if not isinstance(error, BaseException):
         error = RuntimeError(f"{name}: {message}")
-    error.__cause__ = RemoteTraceback(text)
+    _set_on_error(error, "__cause__", RemoteTraceback(text))
     return error
 
 
@@ -4465,11 +4475,13 @@ def _name_task(error: BaseException, number: int) -> BaseException:
     """The same error with a note that says which task raised it (before Python 3.11: in the text of its cause)."""
     note = f"joblite: this is the error of task {number} (counted from 0)"
     if hasattr(error, "add_note"):
-        error.add_note(note)
+        notes = getattr(error, "__notes__", [])
+        if note not in notes:  # an exception that is raised again and again
+            _set_on_error(error, "__notes__", [*notes, note])
     elif isinstance(error.__cause__, RemoteTraceback):
         error.__cause__.args = (f"{note}\n{error.__cause__.args[0]}",)
     elif error.__cause__ is None:
-        error.__cause__ = RemoteTraceback(note)
+        _set_on_error(error, "__cause__", RemoteTraceback(note))
     return error
 
 
@@ -4519,6 +4531,7 @@ CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work
 #                      unevenness at the end of a run, are of this size
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so does a nursery without workers
+_LONGEST_S = 86400.0  # to wait at once: the system takes no endless numbers
 _START_TRIES = 3  # workers, nurseries or engine workers that may die before they have begun a job; then it fails
 _RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
 
@@ -4598,6 +4611,14 @@ _PAGE_NBYTES = 40
 _BLANK_PAGE = [1, 0, 0, 0, 0]  # for a job that no other process looks at
 
 
+def _is_task(task: Any) -> bool:
+    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
+
+
+def _no_task(task: Any) -> TypeError:
+    return TypeError(f"expected a task: delayed(function)(...), or (function, args, kwargs); got {task!r:.200}")
+
+
 def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
     """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
 
@@ -4608,12 +4629,13 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     begun = clock()
-    for place, (func, args, kwargs) in enumerate(calls, 1):
+    for place, task in enumerate(calls, 1):
         mark[_TASK] = place
         try:
+            func, args, kwargs = task
             values.append(func(*args, **kwargs))
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
-            errors[len(values)] = error
+            errors[len(values)] = error if _is_task(task) else _no_task(task)
             values.append(None)
             if not keep_going or isinstance(error, KeyboardInterrupt):
                 break
@@ -4667,6 +4689,7 @@ class _Channel:
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self.rest = b""  # what was read of the next message
+        self.torn = False  # whether a message was read in part: nothing more can be understood
         self.fds: deque[int] = deque()  # descriptors that came, for messages not yet taken apart
 
     def send(self, frames: Sequence[Any]) -> None:
@@ -4706,6 +4729,7 @@ class _Channel:
 
     def receive(self) -> list[Any]:
         """The next message's frames. EOFError when the other side is gone."""
+        self.torn = True
         data = self.rest or self._more(_AT_ONCE)
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
             data += self._more(_AT_ONCE)
@@ -4716,13 +4740,15 @@ class _Channel:
         for size in sizes:
             size &= ~_IS_TICKET
             if at + size <= len(data):
-                frames.append(data[at:at + size])
+                frame = data[at:at + size]
+                frames.append(bytearray(frame) if size >= _IN_BAND else frame)  # tasks may write to arrays
             else:
                 frames.append(self._fill(bytearray(size), data[at:]))
             at += size
         self.rest = data[at:]
         if max(sizes) & _IS_TICKET:
             self._redeem(frames, sizes)
+        self.torn = False
         return frames
 
     def _redeem(self, frames: list[Any], sizes: Sequence[int]) -> None:
@@ -4775,6 +4801,7 @@ class _Channel:
 
 _ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
 _AGAIN = b"again"  # what is said to a worker whose answer could not be unpickled
+_FORGET = b"forget"  # what is said to a worker when a run is over whose functions it keeps
 
 
 def _pack_value(value: Any) -> tuple[bool, list[Any]]:
@@ -4795,8 +4822,7 @@ class _Mouth(io.RawIOBase):
     it goes to the descriptors 1 and 2, which are those that the caller had when its first worker started."""
 
     def __init__(self, fd: int, said: Any) -> None:
-        self.fd = fd
-        self.said = said
+        self.fd, self.said, self.name = fd, said, ("<stdout>", "<stderr>")[fd - 1]
 
     def writable(self) -> bool:
         return True
@@ -4814,6 +4840,8 @@ class _Mouth(io.RawIOBase):
 
 class _Voice(io.TextIOWrapper):
     """A worker's sys.stdout or sys.stderr."""
+
+    mode = "w"
 
     def __init__(self, fd: int, said: Any) -> None:
         super().__init__(_Mouth(fd, said), "utf-8", "backslashreplace", "\n", line_buffering=True)  # type: ignore
@@ -4889,7 +4917,7 @@ def _tell_warnings(said: _Said) -> None:
         if file is not None or not said.is_home():
             return show_here(message, category, filename, lineno, file, line)
         message = message if isinstance(message, Warning) else category(message)
-        said.add(_WARNING, (_pack_error(message), _text_of(message), filename, lineno))
+        said.add(_WARNING, (_pack_error(message), _text_of(message), _exact_text(filename), int(lineno)))
 
     warnings.showwarning = show
 
@@ -5030,19 +5058,25 @@ def _world() -> tuple[Any, ...]:
 
 
 def _portable(world: tuple[Any, ...]) -> tuple[Any, ...]:
-    *rest, filters, levels = world
-    return *rest, [_plain_filter(filter) for filter in filters], levels
+    """The same in values that `marshal` takes. (What is no text in sys.path, Python does not look at.)"""
+    folder, path, argv, environ, key, filters, levels = world
+    path = [_exact_text(each) for each in path if isinstance(each, str)]
+    if levels:
+        levels = int(levels[0]), {name: int(level) for name, level in levels[1].items()}
+    return (folder, path, list(map(_exact_text, argv)), environ, key, [_plain_filter(each) for each in filters], levels)
 
 
-def _enter_world(world: tuple[Any, ...], limits: dict[str, str], said: _Said) -> None:
-    """Take over the caller's world; `limits` are variables that hold unless the caller has set them."""
+def _enter_world(world: tuple[Any, ...], limits: tuple[dict[str, str], bool], said: _Said) -> None:
+    """Take over the caller's world; `limits` are environment variables that hold native thread pools down, and whether
+    they count for more than the caller's."""
     folder, sys.path[:], sys.argv[:], environ, key, filters, levels = world
     if folder:
         try:
             os.chdir(folder)
         except OSError:  # deleted since: a task that needs it will say so
             pass
-    environ = limits | {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+    environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+    environ = environ | limits[0] if limits[1] else limits[0] | environ
     for name in set(os.environ) - set(environ):
         del os.environ[name]
     os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
@@ -5067,7 +5101,7 @@ class _Desk:
         self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
-        self.limits: dict[str, str] = {}  # environment variables that hold native thread pools down
+        self.limits: tuple[dict[str, str], bool] = {}, False  # see _enter_world
         self.idle_s = IDLE_S
         self.mapping = _NO_MAPPING  # how big results travel
 
@@ -5086,7 +5120,11 @@ class _Desk:
                 self.send(_ANSWER, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
                 continue
             self.retained = []
+            if frames[0] == _FORGET:
+                self.runs.pop(int(frames[1]), None)
+                continue
             self.answer(frames)
+            del frames  # the big arrays of the job may go
 
     def answer(self, frames: list[Any]) -> None:
         number, run, keep_going, forgotten, functions, world, mapping = marshal.loads(frames[0])
@@ -5227,7 +5265,9 @@ _FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
 _NO_ROOM = -1  # in the place of a wait status: there is no worker
 
 _BOOT = """\
-import os, sys
+import sys
+sys.path[:1] = filter(None, sys.path[:1])  # not the current directory: its modules may have names of the library
+import os
 os.closerange(3, 4096) if {close} else None
 try:
     os.getcwd()
@@ -5248,7 +5288,8 @@ def _interpreter_command(entry: str, close: bool) -> list[str]:
     """The command line of a fresh interpreter with this one's flags, which runs one function of this file."""
     flags = sys.flags
     options = ["-" + letter for letter, on in (("B", flags.dont_write_bytecode), ("s", flags.no_user_site),
-                                               ("S", flags.no_site), ("E", flags.ignore_environment)) if on]
+                                               ("S", flags.no_site), ("E", flags.ignore_environment),
+                                               ("I", flags.isolated), ("P", getattr(flags, "safe_path", False))) if on]
     options += ["-O"] * flags.optimize
     options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
     code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry, close=close)
@@ -5502,6 +5543,9 @@ class _Nursery:
                 pass
         return None
 
+    def let_go(self) -> None:
+        """In a forked child: its socket is closed there with all others."""
+
     def lives(self) -> bool:
         """Whether the nursery process runs. (A dead one is buried here.)"""
         try:
@@ -5572,6 +5616,12 @@ class _Spawner:
     def lives(self) -> bool:
         return True
 
+    def let_go(self) -> None:
+        """In a forked child: the workers shall end with the parent alone."""
+        for _, line in self.workers.values():
+            os.close(line)
+        self.workers.clear()
+
     def close(self, wait: bool) -> None:
         for number in list(self.workers):
             self.fate(number)
@@ -5626,8 +5676,9 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
 
 
 # What all workers of one kind share: "nursery" or "spawn"; seconds they stay idle; cores that each may use for itself;
-# environment variables (name, value) for native thread pools; packed (initializer, arguments), or b"".
-_WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits initializer")
+# environment variables (name, value) for native thread pools, and whether they count for more than the caller's;
+# packed (initializer, arguments), or b"".
+_WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits forced initializer")
 
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
@@ -5692,6 +5743,8 @@ def _print_of(value: Any) -> int:
 
 
 _PLAIN_CALLABLES = (FunctionType, type(len), type)
+_MOST_LASTING = 500  # functions that a worker keeps: of all runs together (then it forgets them), and of one run (then
+#                      others travel with their batch)
 
 class _Context:
     """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
@@ -5708,9 +5761,11 @@ class _Context:
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
         self.over = False
 
-    def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function. A negative key is good for all runs."""
+    def find(self, func: Any) -> tuple[int, list[Any]] | None:
+        """(key, frames) of a function. A negative key is good for all runs. None when there are too many already."""
         known = self.packed.get(id(func))
+        if known is None and len(self.packed) >= _MOST_LASTING:
+            return None
         if known is None:
             key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(
                 _pack_or_explain(func, "the function", _NearPacker)))
@@ -5726,10 +5781,10 @@ class _Context:
         named: dict[int, list[Any]] = {}
         keys: Any = []
         for func in funcs[:1] if len(set(map(id, funcs))) == 1 else funcs:
-            if type(func) in _PLAIN_CALLABLES:
-                key, frames = self.find(func)
-                named[key] = frames
-                keys.append(key)
+            found = self.find(func) if type(func) in _PLAIN_CALLABLES else None
+            if found:
+                named[found[0]] = found[1]
+                keys.append(found[0])
             else:
                 keys.append((func,))
         if len(keys) == 1:
@@ -5782,6 +5837,19 @@ def _open_values(layout: Iterable[tuple[bool, int]], frames: Iterable[Any], erro
     return values
 
 
+def _write_bytes_to(stream: Any, data: bytes) -> None:
+    """Write what a task has written; what is no text goes to the stream's buffer, if it has one."""
+    try:
+        _write_to(stream, data.decode())
+    except UnicodeDecodeError:
+        if hasattr(stream, "buffer"):
+            _write_to(stream, "")  # what was said before
+            stream.buffer.write(data)
+            stream.buffer.flush()
+        else:
+            _write_to(stream, data.decode("utf-8", "replace"))
+
+
 def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
     import warnings
 
@@ -5807,16 +5875,13 @@ def _say_here(said: list[tuple[int, list[Any]]]) -> None:
     """Say what a worker's tasks said: to the streams, the warnings' hook and the log handlers of the moment."""
     for how, contents in said:
         if how in (_OUT, _ERR):
-            _write_to(sys.stdout if how == _OUT else sys.stderr, b"".join(contents).decode("utf-8", "replace"))
+            _write_bytes_to(sys.stdout if how == _OUT else sys.stderr, b"".join(contents))
             continue
         for content in contents:
             try:
                 (_warn_here if how == _WARNING else _log_here)(*content)
             except Exception as error:  # a hook or a handler of the user fails: that must not end the run
                 _say(f"what a task warned of or logged could not be shown: {type(error).__name__}: {error}")
-
-
-_MOST_LASTING = 500  # functions that a worker keeps from run to run: beyond it, it forgets them and starts anew
 
 
 class _Worker:
@@ -5837,7 +5902,7 @@ class _Worker:
             theirs.close()
             os.close(page_fd)
         self.world = _world()
-        settings = _portable(self.world), kind.idle_s, kind.cores, dict(kind.limits), kind.initializer
+        settings = _portable(self.world), kind.idle_s, kind.cores, (dict(kind.limits), kind.forced), kind.initializer
         try:
             self.channel.send(_pack(settings))
         except OSError:  # it has died: whoever gives it a job will notice
@@ -5864,6 +5929,15 @@ class _Worker:
         head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world,
                               (context.mapping.nbytes, "c", context.mapping.folder)))
         self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
+
+    def forget(self, context: _Context) -> None:
+        """A run is over: functions that came for it alone may go, and what they close over."""
+        if any(key > 0 for key in self.known.get(context, ())):
+            del self.known[context]
+            try:
+                self.channel.send([_FORGET, str(context.number).encode()])
+            except OSError:  # it has died idle
+                pass
 
     def has_begun(self, job: Job) -> bool:
         return self.page[_JOB] == job.number
@@ -5946,6 +6020,8 @@ def _forget_workers() -> None:
     _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.Lock() for _ in range(4))
     for sock in list(_sockets):
         sock.close()
+    for starter in _starters.values():
+        starter.let_go()
     _shelf.clear()
     _starters.clear()
 
@@ -6106,7 +6182,7 @@ class _ProcessCrew(_Crew):
                 worker.signal(signal.SIGKILL if job.expired else signal.SIGINT)
                 job.expired, left = True, GRACE_S
             least = left if least is None else min(least, left)
-        return None if least is None else least * 1000 + 1
+        return None if least is None else min(least, _LONGEST_S) * 1000 + 1
 
     def listen(self, worker: _Worker) -> None:
         """Hear what a worker says of its job."""
@@ -6185,6 +6261,7 @@ class _ProcessCrew(_Crew):
                 self.drop(worker)
             self.context.close()
             for worker in self.free:
+                worker.forget(self.context)
                 _put_back(self.kind, worker)
             self.free.clear()
 
@@ -6192,7 +6269,9 @@ class _ProcessCrew(_Crew):
         """KeyboardInterrupt in each running task; who is not done with it after its grace is left in `busy`."""
         import signal
 
-        for worker in self.busy.values():
+        for worker in list(self.busy.values()):
+            if worker.channel.torn:  # Ctrl-C came while it was listened to
+                self.drop(worker)
             worker.signal(signal.SIGINT)
         end = time.monotonic() + GRACE_S
         while self.busy and time.monotonic() < end:
@@ -6252,7 +6331,8 @@ class _Deputy(_Crew):
         """End the thread, and wait for it, but not for ever: it may be the garbage collector that drops the generator,
         in the midst of something that the thread waits for, or even in the thread itself."""
         self.inbox.put(None)
-        os.close(self.rope)  # it rings
+        self.ring()  # for a forked child of this process may hold the rope, too
+        os.close(self.rope)
         if self.thread is not threading.current_thread():
             self.thread.join(5 * GRACE_S)
 
@@ -6359,7 +6439,7 @@ class _FutureCrew(_Crew):
         for job, future in self.out.items():
             if job.timeout is not None and future.running():
                 self.starts.setdefault(job, now)
-        return max(0.0, min(left)) + 0.001 if left else None
+        return min(max(0.0, min(left)), _LONGEST_S) + 0.001 if left else None
 
     def late(self) -> list[Job]:
         """Jobs whose time is up. What runs cannot be stopped: it is left to itself."""
@@ -6421,7 +6501,10 @@ class _ThreadCrew(_FutureCrew):
         while (item := self.queue.get()) is not None:
             job, future = item
             if future.set_running_or_notify_cancel():
-                future.set_result(_run_job(job, self.sheds))
+                try:
+                    future.set_result(_run_job(job, self.sheds))
+                except BaseException as error:  # a page or a clock that fails: whoever waits is told
+                    future.set_exception(error)
             del item, job, future
         _local.inside = place
 
@@ -6491,7 +6574,7 @@ def _run_in_time(job: Job, work: Callable[[], Outcome]) -> Outcome:
     threads = _start_threads(lambda: done.append(work()), 1) if job.timeout else []
     if not threads:  # no limit, or an interpreter that has no such threads
         return work()
-    threads[0].join(job.timeout)
+    threads[0].join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
     late = Outcome()
     late.fail(_late_and_left(job))
     return done[0] if done else late
@@ -6755,7 +6838,8 @@ class _Processes(_Backend):
         if options.get("initializer") is not None:
             settings = options["initializer"], tuple(options.get("initargs") or ())
             packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
-        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, _limits_of(threads), packed)
+        forced = bool(options.get("inner_max_num_threads"))
+        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, _limits_of(threads), forced, packed)
         crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
         return _Deputy(crew) if deputy else crew
 
@@ -7250,15 +7334,9 @@ class _Counts:
         self.begun = self.told_at = time.monotonic()
 
 
-def _is_task(task: Any) -> bool:
-    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
-
 def _attach_partial(error: BaseException, results: dict[int, Any]) -> None:
     """Let the error that ends a run carry what was done: task number -> result."""
-    try:
-        error.partial_results = results  # type: ignore[attr-defined]
-    except AttributeError:  # its class allows no attribute
-        pass
+    _set_on_error(error, "partial_results", results)
 
 
 class _Run:
@@ -7268,7 +7346,6 @@ class _Run:
         self.parallel = parallel
         self.crew = crew
         self.n_jobs = parallel._choice.n_jobs
-        self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
         self.counts = counts
         self.state = RUNNING
         self.home = os.getpid()
@@ -7284,6 +7361,7 @@ class _Run:
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False  # whether the tasks' iterator has ended
         try:
+            self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
             self.feed()
         except BaseException:
             self.finish(FAILED)
@@ -7350,8 +7428,7 @@ class _Run:
             return
         try:
             if not _is_task(tasks[0]):
-                raise TypeError(f"task {first}: expected delayed(function)(...), or (function, args, kwargs); "
-                                f"got {tasks[0]!r:.200}") from None
+                raise _no_task(tasks[0])
             for what, part in zip(("function", "args", "kwargs"), tasks[0]):
                 _pack_or_explain(part, f"task {first}: {what}")
         except Exception as named:
@@ -7657,11 +7734,11 @@ class Parallel:
         `start_method` ("nursery" or "spawn").
 
     Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and log
-    levels of the moment of the call. What they print to `sys.stdout` and `sys.stderr`, warn of and log comes back in
-    order to the caller's streams, `warnings.showwarning` and log handlers, within some 20 ms, or at once when they
-    flush. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
-    is to be shown once is shown once a call and worker. Handlers that an initializer or a module sets up in the worker
-    have a record first, then the caller's handlers of the other loggers. Each worker has random states of its own,
+    levels of the moment of the call (what a task itself changes there stays changed in its worker). What they print to
+    `sys.stdout` and `sys.stderr`, warn of and log comes back in order to the caller's streams, `warnings.showwarning`
+    and log handlers, within some 20 ms, or at once when they flush. (What C code and child processes write goes to the
+    descriptors 1 and 2 of the caller instead.) A warning that is to be shown once is shown once a call and worker.
+    Handlers that an initializer or a module sets up in the worker have a record first, then the caller's handlers of the other loggers. Each worker has random states of its own,
     freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels as it is.
     A module that was reloaded, or a function that was redefined, is the new one in the workers too. Modules that the
     functions of a call do not name (a helper's helper) stay as they are there until `shutdown_workers()`.
@@ -7718,11 +7795,16 @@ class Parallel:
         if self.on_error not in _ON_ERROR:
             raise ValueError(f"on_error: expected one of {', '.join(map(repr, _ON_ERROR))}; got {self.on_error!r}")
         size = self.batch_size
-        if size != "auto" and not (isinstance(size, int) and not isinstance(size, bool) and size > 0):
+        if size != "auto" and (isinstance(size, (bool, str)) or not hasattr(size, "__index__") or size < 1):
             raise ValueError(f"batch_size: expected 'auto' or a whole number above 0; got {size!r}")
-        if self.timeout is not None and not self.timeout > 0:
+        try:
+            self.timeout = None if self.timeout is None else float(self.timeout)
+            well = self.timeout is None or self.timeout > 0
+        except (TypeError, ValueError):
+            well = False
+        if not well:
             raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
-        _window(self.pre_dispatch, 1)
+        _window(self.pre_dispatch, 2)
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
@@ -7787,14 +7869,15 @@ class Parallel:
         results: list[Any] = []
         append, started = results.append, -1
         try:
-            for func, args, kwargs in iterable:
+            for task in iterable:
                 started += 1
+                func, args, kwargs = task
                 append(func(*args, **kwargs))
         except BaseException as error:
             if started == len(results):  # not the iterable's error
-                _name_task(error, started)
+                error = _name_task(error if _is_task(task) else _no_task(task), started)
             _attach_partial(error, dict(enumerate(results)))
-            raise
+            raise error from error.__cause__
         counts = self._counts = _Counts(results)
         counts.dispatched = counts.completed = len(results)
         return results
@@ -7802,15 +7885,15 @@ class Parallel:
     def _in_place(self, iterable: Iterable[Task]) -> Iterator[tuple[int, Any]]:
         """Task numbers with results, one by one, each made when it is asked for."""
         counts = self._begin_counting(iterable)
-        for number, (func, args, kwargs) in enumerate(iterable):
+        for number, task in enumerate(iterable):
             counts.dispatched += 1
             try:
+                func, args, kwargs = task
                 value = func(*args, **kwargs)
             except Exception as error:
-                _name_task(error, number)
+                value = _name_task(error if _is_task(task) else _no_task(task), number)
                 if self.on_error == "raise":
-                    raise
-                value = error
+                    raise value from value.__cause__
             counts.completed += 1
             self._report(counts)
             if not (self.on_error == "skip" and isinstance(value, BaseException)):

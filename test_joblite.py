@@ -218,6 +218,21 @@ def raise_it(make):
     raise make()
 
 
+class Index:
+    """A whole number of another type, as numpy's are."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __index__(self):
+        return self.number
+
+    def __lt__(self, other):
+        return self.number < other
+
+    __int__ = __index__
+
+
 BACKENDS = ["sequential", "threading", "loky"] + ([] if QUICK else ["spawn", "executor"])
 
 
@@ -3212,6 +3227,19 @@ class TestSection5Parcels:
             Parallel(**processes)(delayed(square)({"m": Model()} if i == 2 else i) for i in range(5))
         assert "cannot be sent to another process" in str(caught.value)
 
+    @needs("numpy")
+    @pytest.mark.parametrize("count", [1000, 2500, 7500, 12_500, 300_000])
+    def test_arrays_of_every_size_can_be_written_to(self, count):
+        np = sys.modules["numpy"]
+
+        def sort(array):
+            array.sort()
+            return array
+
+        for result in Parallel(n_jobs=2)(delayed(sort)(np.arange(count)[::-1].copy()) for _ in range(2)):
+            result += 1
+            assert result[0] == 1
+
     def test_reason_is_told_without_cloudpickle_too(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "cloudpickle", None)
         with pytest.raises(pickle.PicklingError, match="is a lock: cannot pickle '_thread.lock' object"):
@@ -3640,6 +3668,19 @@ class TestSection6Pools:
             assert "begin 0\nraw end 0 \N{SNOWMAN}\nbegin 1\n" in out
             assert sorted(err.splitlines()) == list("012345")
 
+    def test_streams_of_tasks_are_like_real_ones(self, processes, capfdbinary):
+        def say():
+            sys.stdout.buffer.write(b"\xff\xfe\n")
+            return sys.stdout.name, sys.stderr.name, sys.stdout.mode, sys.stdout.fileno()
+
+        assert Parallel(**processes)([delayed(say)()]) == [("<stdout>", "<stderr>", "w", 1)]
+        assert capfdbinary.readouterr().out == b"\xff\xfe\n"
+
+    def test_modules_of_the_current_directory_do_not_shadow_the_library(self, processes, tmp_path, monkeypatch):
+        (tmp_path / "socket.py").write_text("raise RuntimeError('the wrong one')")
+        monkeypatch.chdir(tmp_path)
+        assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+
     def test_prints_warnings_and_records_keep_their_order(self, processes, capsys):
         def talk():
             print("print", file=sys.stderr)
@@ -3845,7 +3886,7 @@ class TestSection6Pools:
         share = str(max(1, joblite.cpu_count() // 2))
         assert Parallel(n_jobs=2)(delayed(look)() for _ in range(2)) == [(share, "7")] * 2
         with parallel_config(backend="loky", inner_max_num_threads=3):
-            assert Parallel(n_jobs=2)(delayed(look)() for _ in range(2)) == [("3", "7")] * 2
+            assert Parallel(n_jobs=2)(delayed(look)() for _ in range(2)) == [("3", "3")] * 2, "asked for"
         assert "OMP_NUM_THREADS" not in os.environ
 
     @pytest.mark.parametrize("backend", ["threading", "loky"])
@@ -4207,6 +4248,22 @@ class TestSection6BigArrays:
         seen = Parallel(**processes)(delayed(look)(array, i) for i in range(20))
         assert len(set(seen)) == 1 and seen[0][0][0] and seen[0][1:] == (True, 300_000.0)
         assert open_segments() == 0
+
+    def test_idle_workers_hold_no_array_of_an_ended_run(self, processes):
+        np = pytest.importorskip("numpy")
+        array = np.ones(300_000)
+
+        def by_closure(i):
+            return array[i]
+
+        def held():
+            maps = (Path(f"/proc/{pid}/maps").read_text() for pid in child_processes() if pid != os.getpid())
+            return sum("(deleted)" in line and line.split()[1] == "rw-p" and "/#" in line
+                       for text in maps for line in text.splitlines())
+
+        assert Parallel(**processes)(delayed(by_closure)(i) for i in range(4)) == [1.0] * 4
+        assert Parallel(**processes)(delayed(np.sum)(array) for _ in range(4)) == [300_000.0] * 4
+        wait_until(lambda: held() == 0, "the end of the last map")
 
     def test_several_views_of_one_array_share_its_segment_or_not_but_are_right(self, processes):
         np = pytest.importorskip("numpy")
@@ -4625,6 +4682,55 @@ class TestSection8Parallel:
             assert "task 3" in caught.value.__notes__[0]
         assert caught.value.partial_results.get(0, 0) == 0 and 3 not in caught.value.partial_results
 
+    def test_an_error_that_allows_no_attribute_comes_as_itself(self, backend):
+        @dataclasses.dataclass(frozen=True)
+        class Frozen(Exception):
+            code: int
+
+        def fail(code):
+            raise Frozen(code)
+
+        with pytest.raises(Frozen) as caught:
+            Parallel(**backend)([delayed(fail)(7)])
+        assert caught.value.code == 7 and caught.value.partial_results == {}
+        assert [type(error) for error in Parallel(**backend, on_error="return")([delayed(fail)(7)] * 3)] == [Frozen] * 3
+
+    def test_a_program_may_make_a_new_function_for_each_task(self):
+        """However many there are, a run keeps only some of them."""
+        alive = weakref.WeakSet()
+
+        def tasks():
+            for i in range(800):
+                own = adder(i)
+                alive.add(own)
+                yield delayed(own)(0)
+
+        results = Parallel(n_jobs=2, batch_size=2, return_as="generator")(tasks())
+        assert [next(results) for _ in range(780)] == list(range(780))
+        assert len(alive) < 600
+        assert list(results) == list(range(780, 800))
+
+    def test_texts_of_odd_types_do_not_end_a_worker(self, processes, monkeypatch):
+        class Text(str):
+            def __str__(self):
+                return self
+
+        class Level(enum.IntEnum):
+            LOUD = 35
+
+        def fail():
+            raise ValueError(Text("hello"))
+
+        assert Parallel(**processes)([delayed(square)(1)] * 2) == [1, 1]
+        monkeypatch.setattr(sys, "path", [*sys.path, Path("/tmp"), Text("/somewhere"), None])
+        monkeypatch.setattr(sys, "argv", [*sys.argv, Text("-x")])
+        monkeypatch.setattr(logging.getLogger("odd"), "level", Level.LOUD)
+        logging.getLogger("odd").manager._clear_cache()
+        found = Parallel(**processes)([delayed(lambda: (sys.path[-1], logging.getLogger("odd").level))()] * 2)
+        assert found == [("/somewhere", 35)] * 2
+        with pytest.raises(ValueError, match="hello"):
+            Parallel(**processes)([delayed(fail)()] * 2)
+
     def test_parallel_stays_usable_after_an_error(self, backend):
         with Parallel(**backend) as parallel:
             with pytest.raises(ValueError, match="no 3"):
@@ -4663,9 +4769,23 @@ class TestSection8Parallel:
             Parallel(**processes)([delayed(mark_and_hang)(tmp_path / "sign"), delayed(fail)(),
                                    *[delayed(mark_and_hang)(tmp_path / "late")] * 50])
 
-    def test_bad_task_is_named(self, processes):
-        with pytest.raises(TypeError, match=r"task 1: expected delayed\(function\)"):
-            Parallel(**processes)([delayed(square)(1), square])
+    @pytest.mark.parametrize("bad", [square, 4, None, (square, 1), ("square", (1,), {})])
+    def test_a_bad_task_is_an_error_that_names_it(self, backend, bad):
+        with pytest.raises(TypeError, match=r"expected a task: delayed\(function\)\(...\), or .*; got") as caught:
+            Parallel(**backend)([delayed(square)(1), bad])
+        assert sys.version_info < (3, 11) or "task 1" in caught.value.__notes__[0]
+        results = Parallel(**backend, on_error="return")([delayed(square)(3), bad, delayed(square)(2)])
+        assert results[::2] == [9, 4] and isinstance(results[1], TypeError)
+
+    @pytest.mark.parametrize("return_as", ["list", "generator"])
+    def test_a_run_that_cannot_begin_leaves_nothing(self, backend, return_as):
+        before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        for options, tasks in (({}, 5), ({"pre_dispatch": "all"}, map(math.sqrt, [-1]))):
+            with pytest.raises((TypeError, ValueError)):
+                list(Parallel(**backend, return_as=return_as, **options)(tasks))
+        joblite.shutdown_workers()
+        wait_until(lambda: threading.active_count() <= before[0], "the end of threads")
+        assert len(os.listdir("/proc/self/fd")) <= before[1]
 
     def test_error_of_the_iterator_comes_as_itself(self, backend):
         def tasks():
@@ -4899,6 +5019,11 @@ class TestSection8Parallel:
         captured = capfd.readouterr()
         assert captured.out == "" and ("5/5" if bar == "tqdm" else "5 of 5") in captured.err
 
+    @pytest.mark.parametrize("options", [{"timeout": math.inf}, {"timeout": 1e10}, {"batch_size": Index(2)},
+                                         {"pre_dispatch": "4 // (n_jobs - 1)"}])
+    def test_odd_numbers_are_taken_for_what_they_say(self, backend, options):
+        assert Parallel(**backend, **options)(delayed(square)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+
     def test_settings_can_be_read(self):
         call = Parallel(n_jobs=2, verbose=1, timeout=3, return_as="generator")
         assert (call.n_jobs, call.verbose, call.timeout, call.return_generator) == (2, 1, 3, True)
@@ -5110,6 +5235,58 @@ class TestSection8Faults:
         joblite._starters["nursery"].control.sendall(joblite._REQUEST.pack(joblite._FATE, 999, 0))
         with pytest.raises(joblite.TerminatedWorkerError, match="SIGKILL"):
             Parallel(n_jobs=2)([PROCESS_FAULTS["SIGKILL"][0]])
+
+    def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
+        """At eight moments while results of 40 MB come in over the sockets."""
+        done = run_script("""
+            import functools, signal, time
+            from joblite import Parallel, delayed
+            big = functools.lru_cache(lambda: (10**9).to_bytes(4, "little") * 10_000_000)
+            def answer(_):
+                return big()
+            def run():
+                begun = time.perf_counter()
+                assert sum(map(len, Parallel(n_jobs=2, max_nbytes=None)(delayed(answer)(i) for i in range(2)))) == 80_000_000
+                return time.perf_counter() - begun
+            run()
+            seconds, interrupted = run(), 0
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            for part in range(1, 9):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, seconds * part / 9)
+                    run()
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            run()
+            print(interrupted > 0)
+            """)
+        assert done.stdout == "True\n"
+
+    def test_closing_a_generator_that_a_forked_child_holds_too_ends_its_tasks(self, tmp_path):
+        def hang(i):
+            if i:
+                (tmp_path / f"{i}").mkdir()
+                try:
+                    threading.Event().wait(600)
+                finally:
+                    (tmp_path / f"{i}").rmdir()
+
+        results = Parallel(n_jobs=2, return_as="generator")(delayed(hang)(i) for i in range(3))
+        next(results)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, "two tasks at work")
+        inner, outer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(outer)
+            os.read(inner, 1)
+            os._exit(0)
+        try:
+            results.close()
+            assert not list(tmp_path.iterdir())
+        finally:
+            os.close(outer), os.close(inner), os.waitpid(pid, 0)
 
     def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path):
         def hang(folder):
