@@ -4422,13 +4422,26 @@ def _try_pack(value: Any) -> bool:
     return True
 
 
+def _reduced_error(error: BaseException) -> _Reduced:
+    """An exception without what cannot be pickled of it."""
+    plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
+    return _Reduced((_revive_error, (type(error), tuple(map(_packable, error.args)), plain)))
+
+
+def _packable(arg: Any) -> Any:
+    """An argument of an exception; where it cannot be pickled, an exception reduced, anything else as its text."""
+    if _try_pack(arg):
+        return arg
+    if isinstance(arg, list):  # of an exception group
+        return list(map(_packable, arg))
+    return _reduced_error(arg) if isinstance(arg, BaseException) else repr(arg)
+
+
 def _pack_error(error: BaseException) -> list[Any] | None:
     """The frames of an exception as its own type, without what cannot be pickled of it; None if that fails too."""
-    plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
-    args = tuple(arg if _try_pack(arg) else repr(arg) for arg in error.args)
-    for rebuilt in (error, _Reduced((_revive_error, (type(error), args, plain)))):
+    for reduced in (lambda: error, lambda: _reduced_error(error)):
         try:
-            frames = _pack(rebuilt, _AnswerPacker)
+            frames = _pack(reduced(), _AnswerPacker)
             again = _unpack(frames)
             if type(again) is type(error) and str(again) == str(error):
                 return [bytes(frame) for frame in frames]
@@ -7738,10 +7751,11 @@ class Parallel:
     `sys.stdout` and `sys.stderr`, warn of and log comes back in order to the caller's streams, `warnings.showwarning`
     and log handlers, within some 20 ms, or at once when they flush. (What C code and child processes write goes to the
     descriptors 1 and 2 of the caller instead.) A warning that is to be shown once is shown once a call and worker.
-    Handlers that an initializer or a module sets up in the worker have a record first, then the caller's handlers of the other loggers. Each worker has random states of its own,
-    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels as it is.
-    A module that was reloaded, or a function that was redefined, is the new one in the workers too. Modules that the
-    functions of a call do not name (a helper's helper) stay as they are there until `shutdown_workers()`.
+    Handlers that an initializer or a module sets up in the worker have a record first, then the caller's handlers
+    of the other loggers. Each worker has random states of its own, freshly seeded, behind `random` and
+    `numpy.random`; a generator object that is passed in travels as it is. A module that was reloaded, or a function
+    that was redefined, is the new one in the workers too. Modules that the functions of a call do not name (a
+    helper's helper) stay as they are there until `shutdown_workers()`.
 
     Raises
     ------

@@ -3293,6 +3293,8 @@ class TestSection5Parcels:
         "os error": (lambda: FileNotFoundError(2, "No such file", "gone.txt"), FileNotFoundError, "gone.txt"),
         "system exit": (lambda: SystemExit(4), SystemExit, "4"),
         "local class": (lambda: type("Odd", (Exception,), {})("odd one"), Exception, "odd one"),
+        **({} if sys.version_info < (3, 11) else {"group": (lambda: ExceptionGroup("some", [  # noqa: F821
+            KeywordOnly(code=3), HoldsLock("locked")]), ExceptionGroup, "some")}),  # noqa: F821
     }
 
     @pytest.mark.parametrize("name", ERRORS)
@@ -5246,7 +5248,8 @@ class TestSection8Faults:
                 return big()
             def run():
                 begun = time.perf_counter()
-                assert sum(map(len, Parallel(n_jobs=2, max_nbytes=None)(delayed(answer)(i) for i in range(2)))) == 80_000_000
+                answers = Parallel(n_jobs=2, max_nbytes=None)(delayed(answer)(i) for i in range(2))
+                assert sum(map(len, answers)) == 80_000_000
                 return time.perf_counter() - begun
             run()
             seconds, interrupted = run(), 0
