@@ -149,23 +149,25 @@ def _find_package(name: str) -> bool:
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def _parse_bytes(size: int | str, what: str) -> int:
-    """A number of bytes from an int, or a text such as "500K", "1M", "0.5G"; `what` names the parameter in the error.
+def _parse_bytes(size: Any, what: str) -> int:
+    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter in the error.
 
     >>> _parse_bytes("1.5K", "max_nbytes")
     1536
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
-        return size
+    from numbers import Real
+
+    number: Any = size if isinstance(size, Real) and not isinstance(size, bool) else -1
     try:
-        text = size.strip().upper()  # type: ignore[union-attr]
-        unit = _UNITS.get(text[-1:])
-        number = float(text[:-1]) if unit else float(text)
+        if isinstance(size, str):
+            text = size.strip().upper()
+            unit = _UNITS.get(text[-1:])
+            number = float(text[:-1]) * unit if unit else float(text)
         if number >= 0:
-            return int(number * (unit or 1))
-    except (AttributeError, ValueError, OverflowError):
+            return int(number)
+    except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{what}: expected bytes as a whole number or a text such as '500K', '1M', '2G'; got {size!r}")
+    raise ValueError(f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; got {size!r}")
 
 
 @lru_cache(maxsize=1)
@@ -621,13 +623,9 @@ _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
 _SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
+_ROUNDS = 16  # of looking at all parts of a recursive value: more are slower than to look where something changed
 _HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower than they are
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
-
-
-def _dumps(form: Any) -> bytes:
-    """The bytes of a form. Version 2 of marshal is the last without references to objects met before: no identity."""
-    return marshal.dumps(form, 2)
 
 
 class _Recursive(Exception):
@@ -641,6 +639,28 @@ def _hash_maker(hash_name: str) -> Any:
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
     return _HASHES.setdefault(hash_name, getattr(hashlib, hash_name, partial(hashlib.new, hash_name)))
+
+
+def _without_giants(form: Any) -> Any:
+    """A form with digests in the place of bytes and texts that marshal may refuse: it takes none of 2 GiB."""
+    kind = type(form)
+    if kind in _SEQUENCES:
+        return kind(map(_without_giants, form))
+    if kind not in (bytes, str) or len(form) < 1 << 29:  # a character has up to four bytes
+        return form
+    content = _hash_maker("sha256")()
+    for start in range(0, len(form), _HASH_BLOCK):
+        piece = form[start:start + _HASH_BLOCK]
+        content.update(piece if kind is bytes else piece.encode("utf-8", "surrogatepass"))
+    return (_MARK, kind.__name__, content.digest())
+
+
+def _dumps(form: Any) -> bytes:
+    """The bytes of a form. Version 2 of marshal is the last without references to objects met before: no identity."""
+    try:
+        return marshal.dumps(form, 2)
+    except ValueError:
+        return marshal.dumps(_without_giants(form), 2)
 
 
 def _cannot_name(obj: Any, reason: object) -> Exception:
@@ -662,7 +682,8 @@ _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars 
                 "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
-                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})  # not what its body defined
+                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl",
+                          "__slotnames__"})  # not what its body defined; pickling an object adds the last one
 
 
 def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
@@ -680,6 +701,14 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
     if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs and dict(pairs))
+
+
+def _attributes(obj: Any) -> Any:
+    """What an object of a derived class carries besides its content: attributes, and slots where it has some."""
+    slots = {name: getattr(obj, name) for name in copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+             if hasattr(obj, name)}
+    inside = getattr(obj, "__dict__", None)
+    return [inside, slots] if slots else inside
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
@@ -725,10 +754,18 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
     """An array: its class if not the plain one, dtype, shape, layout, content."""
     np, kind = sys.modules["numpy"], type(array)
     plain = kind is np.ndarray or (kind is np.memmap and namer.coerce_mmap)
-    extra = None if plain or kind is np.memmap else getattr(array, "__dict__", None)
+    extra = None if plain or kind is np.memmap else _attributes(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     content = _array_content(namer, array if plain else array.view(np.ndarray), order)
     return ("array", None if plain else kind, _dtype_parts(namer, array.dtype), array.shape, order, content, extra)
+
+
+def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
+    """A masked array, hidden values included."""
+    np = sys.modules["numpy"]
+    more = vars(array).keys() - vars(np.ma.array(0)).keys()
+    return ("masked", type(array), np.asarray(array), np.ma.getmaskarray(array), np.asarray(array.fill_value),
+            *([{name: vars(array)[name] for name in more}] if more else []))
 
 
 def _column_parts(column: Any) -> Any:
@@ -741,6 +778,12 @@ def _column_parts(column: Any) -> Any:
     if hasattr(values, "asi8"):
         return [str(values.dtype), values.asi8]
     return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
+
+
+def _kept_by_pandas(obj: Any) -> list[Any]:
+    """The attributes that a subclass of a frame or series asks pandas to pickle and to hand on."""
+    names = set(obj._metadata) - {"name", "_name"}  # of every series
+    return [{name: getattr(obj, name, None) for name in names}] if names else []
 
 
 def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
@@ -775,29 +818,73 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
     property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
-    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), obj.__dict__),
+    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), _attributes(obj)),
     **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of an own class: pickled in any order
-        "set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))),
+        "set", type(obj), frozenset(obj), _attributes(obj))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("enum", "Enum", lambda namer, member: ("enum", type(member), member.value)),
     ("numpy", "ndarray", _array_parts),
-    ("numpy.ma", "MaskedArray", lambda namer, array: (  # hidden values included
-        "masked", type(array), sys.modules["numpy"].asarray(array), sys.modules["numpy"].ma.getmaskarray(array),
-        sys.modules["numpy"].asarray(array.fill_value))),
+    ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
     ("pandas", "DataFrame", lambda namer, frame: (  # by columns: the blocks inside do not count
         "frame", type(frame), frame.columns, frame.index,
-        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs))),
+        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs),
+        *_kept_by_pandas(frame))),
     ("pandas", "Series", lambda namer, series: (
-        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs))),
+        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs),
+        *_kept_by_pandas(series))),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
     ("torch", "UntypedStorage", lambda namer, storage: (  # its pickle holds addresses
         "storage", (torch := sys.modules["torch"]).tensor([], dtype=torch.uint8, device=storage.device).set_(storage))),
 ]
+
+
+def _refined(shapes: list[tuple[Any, bool, list[int]]]) -> list[int]:
+    """A number for each part of a recursive value, given (what it is, whether order counts, its parts): one number for
+    parts that cannot be told apart. Shapes in another order get the same numbers.
+
+    Each class of parts splits the others by where they hold members of it. Of what a class is split into, the largest
+    keeps its number and need not split others again: n log n steps in all. (Hopcroft 1971.)
+    """
+    kinds = {kind: number for number, kind in enumerate(sorted({shape[:2] for shape in shapes}))}
+    found, members = [kinds[shape[:2]] for shape in shapes], [set[int]() for _ in kinds]
+    holders: list[list[tuple[int, int]]] = [[] for _ in shapes]
+    for holder, (_, ordered, parts) in enumerate(shapes):
+        members[found[holder]].add(holder)
+        for place, part in enumerate(parts):
+            holders[part].append((holder, place if ordered else 0))
+    for splitter in members:  # grows
+        places: dict[int, list[int]] = {}
+        for holder, place in itertools.chain.from_iterable(map(holders.__getitem__, splitter)):
+            places.setdefault(holder, []).append(place)
+        touched: dict[int, dict[tuple[int, ...], set[int]]] = {}
+        for part, where in places.items():
+            touched.setdefault(found[part], {}).setdefault(tuple(sorted(where)), set()).add(part)
+        for number, by_place in sorted(touched.items()):
+            groups = [by_place[where] for where in sorted(by_place)]
+            members[number].difference_update(*groups)
+            largest = max(range(len(groups)), key=lambda place: len(groups[place]))
+            if len(groups[largest]) > len(members[number]):
+                groups[largest], members[number] = members[number], groups[largest]
+            for group in filter(None, groups):
+                for part in group:
+                    found[part] = len(members)
+                members.append(group)
+    return found
+
+
+def _merged(shapes: list[tuple[Any, bool, list[int]]], numbers: list[int]) -> list[tuple[Any, bool, list[int]]]:
+    """The shapes with one part for each number, in the order of the numbers."""
+    one_of_each = dict(zip(numbers, shapes))
+    chosen = [one_of_each[number] for number in range(len(one_of_each))]
+    below = [[numbers[part] for part in parts] for _, _, parts in chosen]
+    return [(own, ordered, part if ordered else sorted(part)) for (own, ordered, _), part in zip(chosen, below)]
+
+
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
@@ -924,7 +1011,8 @@ class _Namer:
 
         Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
         its own and those of its parts, until a round tells no more parts apart: two parts with one colour then cannot
-        be told apart by any path through them. (Partition refinement; Hopcroft 1971, in its simple quadratic form.)
+        be told apart by any path through them. Where that takes many rounds, each as long as the value, `_refined`
+        goes on: first to see what can be told apart, then to number that in an order that depends on nothing else.
         """
         todo, number = [root], {id(root): 0}
         shapes = []
@@ -943,11 +1031,17 @@ class _Namer:
             else:
                 raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
-        while count < (count := len(set(colours))):
+        for _ in range(_ROUNDS):
+            if count == (count := len(set(colours))):
+                return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
             below = [[colours[part] for part in parts] for _, _, parts in shapes]
             colours = [self.new(colour + b"".join(part if shape[1] else sorted(part))).digest()
                        for colour, part, shape in zip(colours, below, shapes)]
-        return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
+        shapes = [(colour, ordered, parts) for colour, (_, ordered, parts) in zip(colours, shapes)]
+        classes = _refined(shapes)
+        different = _merged(shapes, classes)
+        numbers = _refined(different)
+        return self.new(_dumps(["recursive", numbers[classes[0]], _merged(different, numbers)])).hexdigest()
 
     def shape(self, obj: Any) -> tuple[bytes, bool, list[Any]]:
         """One part of a recursive value: what it is by itself, whether the order of its parts counts, its parts."""

@@ -313,6 +313,15 @@ class TestSection1Ground:
             """, flags=["-S"])
         assert done.stdout.split() == ["[]", "1"]
 
+    def test_numbers_of_bytes_are_any_finite_number_or_a_text(self):
+        """Whole numbers, floats, numpy's scalars and texts with a unit; what is no amount of bytes is refused."""
+        sizes = [1000, 1e3, np.int64(1000), np.float32(1000), fractions.Fraction(2001, 2), "1000", " 1e3 "]
+        assert [joblite._parse_bytes(size, "limit") for size in sizes] == [1000] * len(sizes)
+        assert [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "1.5M")] == [0, 0, 2048, 3 << 19]
+        for size in (-1, -0.5, math.nan, math.inf, np.float64("inf"), True, None, "", "K", "-1K", "nan", b"1", 1j):
+            with pytest.raises(ValueError, match="limit: expected bytes as a number or a text such as '500K'.*; got"):
+                joblite._parse_bytes(size, "limit")
+
 
 class Plain:
     """An object with attributes; equal by what it holds."""
@@ -331,6 +340,24 @@ class Plain:
 
 class Tagged(np.ndarray):
     """A subclass of arrays without anything of its own."""
+
+
+class TaggedMasked(np.ma.MaskedArray):
+    """A subclass of masked arrays; its objects may get attributes."""
+
+
+class SlotSet(set):
+    __slots__ = ("unit", "_other")
+
+
+class SlotOrdered(collections.OrderedDict):
+    __slots__ = ("unit", "_other")
+
+
+def measured(value, unit):
+    """The value with an attribute `unit`."""
+    value.unit = unit
+    return value
 
 
 class Colour(enum.Enum):
@@ -429,6 +456,9 @@ DIFFERENT_VALUES = {
     "60 levels": [functools.reduce(lambda below, _: [below, below], range(60), 1)],
     "61 levels": [functools.reduce(lambda below, _: [below, below], range(61), 1)],
     "shared": [[[1] * 100] * 2, [[1] * 100, [1] * 100]], "shared text": [["ab"] * 2, ["ab", "".join("ab")]],
+    **{f"{kind} in {unit}": [measured(make(), unit), measured(make(), unit)] for unit in "mk" for kind, make in {
+        "masked": lambda: np.ma.array([1, 2]).view(TaggedMasked), "tagged": lambda: ARRAY.view(Tagged),
+        "slots of a set": lambda: SlotSet([1]), "slots of an ordered dict": lambda: SlotOrdered(a=1)}.items()},
 }
 
 # Names of plain values and arrays: files and caches made long ago rely on them, on every version of Python and numpy.
@@ -515,6 +545,27 @@ class TestSection2Hash:
         ring[7].number = 8
         assert joblite.hash(ring) != joblite.hash(ring[1:])
 
+    def test_long_recursive_values(self):
+        """Thousands of parts that only the ends tell apart are named in no time, and by what can be told apart."""
+        def line(length, leaf=None):
+            nodes = [Plain(around={leaf}) for _ in range(length)]
+            for left, right in zip(nodes, nodes[1:]):  # neighbours in a set: either may come first
+                left.around.add(right), right.around.add(left)
+            return nodes
+
+        def ring(length, turns=1):
+            nodes = [[] for _ in range(length * turns)]
+            for place, node in enumerate(nodes):
+                node += [nodes[place - 1], place % length == 0, [nodes[place - length + 1]]]
+            return nodes
+
+        one, two, longer = line(1500), line(1500)[::-1], line(1501)
+        names = [joblite.hash(node) for node in (one[0], two[0], longer[0], one[700], two[700])]
+        assert names[0] == names[1] != names[2] != names[3] == names[4] != names[0]
+        rings = [ring(100), ring(100, 3), ring(101), ring(100)[1:], ring(100, 2)[103:]]
+        names = [joblite.hash(each[0]) for each in rings]
+        assert names[0] == names[1] and len(set(names)) == 4
+
     def test_instances_that_hold_their_own_methods(self):
         """Two objects that keep a wrapper of their own method are named alike."""
         def make(value):
@@ -580,6 +631,29 @@ class TestSection2Hash:
         assert joblite.hash(make("a", "b")()) == joblite.hash(make("a", "b")())
         first, second = eval("lambda x: x + 1"), eval("lambda x: x + 2")
         assert joblite.hash(first) != joblite.hash(second)
+
+    def test_a_local_class_keeps_its_name_when_an_object_of_it_was_pickled(self):
+        """Pickling leaves a note in the class."""
+        def make():
+            class Local:
+                pass
+
+            return Local
+
+        local = make()
+        joblite.hash(local())
+        assert joblite.hash(local) == joblite.hash(make())
+
+    @slow
+    def test_texts_and_bytes_of_more_than_2_gib_have_names(self):
+        """marshal refuses them; small ones keep the name that they always had."""
+        available = int(re.search(r"MemAvailable:\s+(\d+)",
+                                  Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
+        if available < 10e6:
+            pytest.skip("needs 10 GB of free memory")
+        giant, text = bytes(2**31 + 1), "\xe9" * 2**30
+        names = {joblite.hash(value) for value in (giant, {"a": [b"a", giant]}, {"a": [b"b", giant]}, [text, text[1:]])}
+        assert len(names) == 4
 
     def test_functions_name_the_globals_they_use(self):
         """A function that cannot be imported changes its name with a global that it reads."""
@@ -687,6 +761,19 @@ class TestSection2Hash:
 
         assert joblite.hash(make(pd)) == joblite.hash(make(pd)) == joblite.hash(copied(make(pd)))
         assert joblite.hash([make(pd), make(pd)]) == joblite.hash([make(pd)] * 2)
+
+    @needs("pandas")
+    @pytest.mark.parametrize("base", ["DataFrame", "Series"])
+    def test_what_a_pandas_subclass_keeps_counts(self, base, monkeypatch):
+        """`_metadata` names the attributes that pandas pickles and hands on."""
+        import pandas as pd
+
+        cls = getattr(pd, base)
+        own = type("Measured", (cls,), {"_metadata": [*cls._metadata, "unit"], "__module__": __name__})
+        monkeypatch.setattr(sys.modules[__name__], "Measured", own, raising=False)
+        values = [own([1, 2]), *(measured(own([1, 2]), unit) for unit in ("m", "km", "m", {"in": "m"}))]
+        names = [joblite.hash(value) for value in values]
+        assert len(set(names)) == 4 and names[1] == names[3] == joblite.hash(copied(values[1]))
 
     @needs("pandas")
     def test_range_index_is_named_like_its_numbers(self):
