@@ -2226,7 +2226,7 @@ _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", 
                          "remove"})  # methods that give nothing back: what a function only writes to is no input of it
 _MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__",
                               "__doc__", "__builtins__", "__annotations__"})
-_PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container is faster than its digest
+_PLAIN_PARTS, _PLAIN_NBYTES = 10_000, 1 << 16  # up to here comparing the whole content is faster than its digest
 _INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what it is made of
     (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
     (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords")]
@@ -2313,12 +2313,21 @@ def _file_digest(path: Any) -> str:
     return content.hexdigest()
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is small and consists of what marshal tells apart: an array looks like bytes there."""
+    todo = [value]
+    for part in todo:
+        if type(part) in (tuple, list, dict, set, frozenset) and len(todo) + len(part) < _PLAIN_PARTS:
+            todo += part.items() if type(part) is dict else part
+        elif type(part) not in _ATOMS or type(part) is bytes:
+            return False
+    return True
+
+
 def _plain_content(value: Any) -> bytes | None:
     """The content of a small container of builtin values as bytes; None when there is more to it."""
-    if not isinstance(value, (tuple, list, dict, set, frozenset, bytearray)) or len(value) > 1000:
-        return None
     try:
-        content = _dumps(value)
+        content = marshal.dumps(value, 2)
     except ValueError:
         return None
     return content if len(content) <= _PLAIN_NBYTES else None
@@ -2480,9 +2489,9 @@ class _Walk:
 
     def _data(self, value: Any, name: str) -> str:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
-        plain, content, numpy = _plain_content(value), self._content(value), _loaded("numpy")
         fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
-        fixed = fixed or (numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable)
+        plain = None if fixed or not _is_plain(value) else _plain_content(value)
+        content = self._content(value)
         if not fixed and not content.startswith("<"):
             self.equal.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
         self._alive.append(value)
@@ -2568,7 +2577,7 @@ def _signature_parameters(function: Any) -> _Parameters:
     import inspect
 
     try:
-        found = inspect.signature(function).parameters.values()
+        found = inspect.signature(function, follow_wrapped=not hasattr(function, "__wrapped__")).parameters.values()
     except (TypeError, ValueError):
         return _Parameters((), (), {}, "args", "kwargs", 0)
     names: list[list[str]] = [[], [], [], [], []]
@@ -2579,10 +2588,8 @@ def _signature_parameters(function: Any) -> _Parameters:
     return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
 
 
-def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable: those of the function that it wraps, if it says so."""
-    while hasattr(function, "__wrapped__") and not isinstance(function, type):
-        function = function.__wrapped__
+def _own_parameters(function: Any) -> _Parameters:
+    """The parameters of a callable itself, whatever it wraps."""
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__signature__"):
         return _signature_parameters(function)
@@ -2593,6 +2600,15 @@ def _parameters_of(function: Any) -> _Parameters:
     defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
     starstar = rest.pop(0) if code.co_flags & _CO_VARKEYWORDS else ""
     return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
+
+
+def _parameters_of(function: Any) -> _Parameters:
+    """The parameters of a callable: those of the function that it wraps, if it hands on to it whatever it gets."""
+    own, inner = _own_parameters(function), getattr(function, "__wrapped__", None)
+    if inner is None or isinstance(function, type) or own.defaults or not own.rest:
+        return own
+    below = _parameters_of(inner)
+    return below if own.all == below.all[:len(own.all)] else own
 
 
 def _shown(value: Any) -> str:
@@ -3428,18 +3444,17 @@ class MemorizedFunc:
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""
         shown, start = _shown_all(call.pairs), time.perf_counter()
-        value = self._run(*call.args, **call.kwargs)
-        return value, self._keep(call, shown, value, time.perf_counter() - start)
+        return self._keep(call, shown, self._run(*call.args, **call.kwargs), start)
 
     async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """`_compute` for a coroutine function."""
         shown, start = _shown_all(call.pairs), time.perf_counter()
-        value = await self._run(*call.args, **call.kwargs)
-        return value, self._keep(call, shown, value, time.perf_counter() - start)
+        return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
 
-    def _keep(self, call: _Call, shown: dict[str, str], value: Any, duration: float) -> dict[str, Any]:
-        """Write the entry of a call; what goes wrong costs a warning, not the value."""
-        metadata, memory = {"time": time.time(), "duration": duration, "input_args": shown}, self._memory
+    def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> tuple[Any, dict[str, Any]]:
+        """Write the entry of a call; gives (value, metadata). What goes wrong costs a warning, not the value."""
+        duration, memory = time.perf_counter() - start, self._memory
+        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
         if self._verbose > 1:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
@@ -3448,12 +3463,14 @@ class MemorizedFunc:
             gone = self._store.write(call.key, partial(self._fill, head, value))
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {memory._place}")
+            if self.mmap_mode and (found := _load_entry(self._store, call.key, self.mmap_mode, [])) is not _NOTHING:
+                value = found  # mapped, as later calls will find it
         except OSError as err:
             memory._warn(f"{memory._place}: results cannot be kept there: {err.strerror or err}; each call computes")
         except Exception as err:  # pickling runs the code of the value's class
             memory._warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {memory._place}: "
                          f"{err}")
-        return metadata
+        return value, metadata
 
     def _fill(self, head: bytes, value: Any, file: Any) -> None:
         """Write what an entry consists of."""
@@ -3480,7 +3497,7 @@ class MemorizedFunc:
 
     # -- what callers use
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if type(self._store) is _Store and self._store._guest is None:  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
@@ -3489,7 +3506,7 @@ class MemorizedFunc:
         value = self._load(call)
         return self._obtain(call) if value is _NOTHING else value
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function whatever is kept, keep the value: gives (value, metadata).
 
         >>> Memory().cache(pow).call(2, 10)[0]
@@ -3500,7 +3517,7 @@ class MemorizedFunc:
         call = self._name(args, kwargs)
         return self._compute_awaited(call) if self._awaited else self._compute(call)
 
-    def call_and_shelve(self, *args: Any, **kwargs: Any) -> Any:
+    def call_and_shelve(self, /, *args: Any, **kwargs: Any) -> Any:
         """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
 
         >>> Memory().cache(pow).call_and_shelve(2, 10).get()
@@ -3511,7 +3528,7 @@ class MemorizedFunc:
             return self._shelved(call)
         return self._result(call, _NOTHING if self._is_kept(call) else self._obtain(call))
 
-    def check_call_in_cache(self, *args: Any, **kwargs: Any) -> bool:
+    def check_call_in_cache(self, /, *args: Any, **kwargs: Any) -> bool:
         """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
 
         >>> Memory().cache(pow).check_call_in_cache(2, 10)
@@ -3519,7 +3536,7 @@ class MemorizedFunc:
         """
         return self._is_kept(self._name(args, kwargs))
 
-    def forget(self, *args: Any, **kwargs: Any) -> bool:
+    def forget(self, /, *args: Any, **kwargs: Any) -> bool:
         """Remove the value of this call; whether there was one.
 
         >>> Memory().cache(pow).forget(2, 10)
@@ -3549,7 +3566,7 @@ class MemorizedFunc:
                                         name.startswith(current), name))
         return sorted(found, key=lambda entry: -entry.time)
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
+    def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
 
         >>> cached = Memory().cache(pow)
@@ -3657,7 +3674,7 @@ class Memory:
         True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
     verbose : int, default 1
         Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read and each removal.
-    bytes_limit : int, str or None, default None
+    bytes_limit : number, str or None, default None
         At most so much is kept ("500M", "2G" or bytes): what was not used for longest goes first. In memory: 256 MB.
     backend_options : dict or None, default None
         For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours alone).
@@ -3675,7 +3692,7 @@ class Memory:
 
     def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
                  mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
-                 bytes_limit: int | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
+                 bytes_limit: float | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
         if mmap_mode not in (None, "r", "r+", "w+", "c"):
             raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mmap_mode!r}")
         if backend not in _STORES:
@@ -3745,7 +3762,7 @@ class Memory:
             raise TypeError(f"Memory.cache: expected a function, got {func!r}")
         return MemorizedFunc(func, self, options)
 
-    def eval(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def eval(self, /, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The value of `func(*args, **kwargs)`, remembered.
 
         >>> Memory().eval(pow, 2, 10)
@@ -3762,7 +3779,7 @@ class Memory:
             _say(f"removing all results from {self._place}")
         self.store.clear()
 
-    def reduce_size(self, bytes_limit: int | str | None = None, items_limit: int | None = None,
+    def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
                     age_limit: Any = None) -> None:
         """Remove what was not used for longest until all given limits are kept; without a limit, do nothing.
 
@@ -3770,7 +3787,7 @@ class Memory:
 
         Parameters
         ----------
-        bytes_limit : int, str or None, default None
+        bytes_limit : number, str or None, default None
             Bytes to keep, or a text such as "3K".
         items_limit : int or None, default None
             Results to keep; 0 removes all.
