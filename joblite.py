@@ -761,10 +761,11 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
 
 
 def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array, hidden values included."""
+    """A masked array, hidden values included, with the attributes that one of a derived class got."""
     np = sys.modules["numpy"]
     more = vars(array).keys() - vars(np.ma.array(0)).keys()
-    return ("masked", type(array), np.asarray(array), np.ma.getmaskarray(array), np.asarray(array.fill_value),
+    filling = np.asarray(getattr(array, "fill_value", None))  # the constant `np.ma.masked` has none
+    return ("masked", type(array), np.asarray(array), np.ma.getmaskarray(array), filling,
             *([{name: vars(array)[name] for name in more}] if more else []))
 
 

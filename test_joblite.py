@@ -446,7 +446,7 @@ DIFFERENT_VALUES = {
     "objects": [np.array(["a", {1}, None], object), copied(np.array(["a", {1}, None], object))],
     "masked": [np.ma.array([1, 2], mask=[0, 1]), copied(np.ma.array([1, 2], mask=[0, 1]))],
     "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])],
-    "matrix": [np.asmatrix([[1, 2]])],
+    "masked constant": [np.ma.masked], "matrix": [np.asmatrix([[1, 2]])],
     "subclass": [ARRAY.view(Tagged)], "dtype": [np.dtype("f8"), copied(np.dtype("f8"))],
     "fields": [np.dtype([("a", "f8"), ("b", "i4")]), copied(np.dtype([("a", "f8"), ("b", "i4")]))],
     "aligned fields": [np.dtype([("a", "i1"), ("b", "f8")], align=True)], "dtype of arrays": [np.dtype(("f8", 3))],
