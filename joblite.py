@@ -3763,7 +3763,7 @@ class Memory:
             raise TypeError(f"Memory.cache: expected a function, got {func!r}")
         return MemorizedFunc(func, self, options)
 
-    def eval(self, /, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def eval(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The value of `func(*args, **kwargs)`, remembered.
 
         >>> Memory().eval(pow, 2, 10)

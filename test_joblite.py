@@ -2285,7 +2285,6 @@ class TestSection4Memory:
             assert cached.call_and_shelve(self=5, func=6).get() == (5, 6)
             assert cached.check_call_in_cache(self=5, func=6) and cached.explain(self=5, func=6).startswith("hits")
             assert cached.forget(self=5, func=6) and not cached.check_call_in_cache(self=5, func=6)
-        assert memory.eval(lambda self: self, self=3) == 3
 
     def test_arguments_of_another_type_are_another_call(self, any_memory):
         """1, 1.0, True and "1" are four calls; equal dicts in another order are one."""
