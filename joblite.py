@@ -149,23 +149,25 @@ def _find_package(name: str) -> bool:
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def _parse_bytes(size: int | str, what: str) -> int:
-    """A number of bytes from an int, or a text such as "500K", "1M", "0.5G"; `what` names the parameter in the error.
+def _parse_bytes(size: Any, what: str) -> int:
+    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter in the error.
 
     >>> _parse_bytes("1.5K", "max_nbytes")
     1536
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
-        return size
+    from numbers import Real
+
+    number: Any = size if isinstance(size, Real) and not isinstance(size, bool) else -1
     try:
-        text = size.strip().upper()  # type: ignore[union-attr]
-        unit = _UNITS.get(text[-1:])
-        number = float(text[:-1]) if unit else float(text)
+        if isinstance(size, str):
+            text = size.strip().upper()
+            unit = _UNITS.get(text[-1:])
+            number = float(text[:-1]) * unit if unit else float(text)
         if number >= 0:
-            return int(number * (unit or 1))
-    except (AttributeError, ValueError, OverflowError):
+            return int(number)
+    except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{what}: expected bytes as a whole number or a text such as '500K', '1M', '2G'; got {size!r}")
+    raise ValueError(f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; got {size!r}")
 
 
 @lru_cache(maxsize=1)
@@ -621,13 +623,9 @@ _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
 _SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
+_ROUNDS = 16  # of looking at all parts of a recursive value: more are slower than to look where something changed
 _HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower than they are
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
-
-
-def _dumps(form: Any) -> bytes:
-    """The bytes of a form. Version 2 of marshal is the last without references to objects met before: no identity."""
-    return marshal.dumps(form, 2)
 
 
 class _Recursive(Exception):
@@ -641,6 +639,28 @@ def _hash_maker(hash_name: str) -> Any:
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
     return _HASHES.setdefault(hash_name, getattr(hashlib, hash_name, partial(hashlib.new, hash_name)))
+
+
+def _without_giants(form: Any) -> Any:
+    """A form with digests in the place of bytes and texts that marshal may refuse: it takes none of 2 GiB."""
+    kind = type(form)
+    if kind in _SEQUENCES:
+        return kind(map(_without_giants, form))
+    if kind not in (bytes, str) or len(form) < 1 << 29:  # a character has up to four bytes
+        return form
+    content = _hash_maker("sha256")()
+    for start in range(0, len(form), _HASH_BLOCK):
+        piece = form[start:start + _HASH_BLOCK]
+        content.update(piece if kind is bytes else piece.encode("utf-8", "surrogatepass"))
+    return (_MARK, kind.__name__, content.digest())
+
+
+def _dumps(form: Any) -> bytes:
+    """The bytes of a form. Version 2 of marshal is the last without references to objects met before: no identity."""
+    try:
+        return marshal.dumps(form, 2)
+    except ValueError:
+        return marshal.dumps(_without_giants(form), 2)
 
 
 def _cannot_name(obj: Any, reason: object) -> Exception:
@@ -662,7 +682,8 @@ _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars 
                 "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
-                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl"})  # not what its body defined
+                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl",
+                          "__slotnames__"})  # not what its body defined; pickling an object adds the last one
 
 
 def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
@@ -680,6 +701,14 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
     if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs and dict(pairs))
+
+
+def _attributes(obj: Any) -> Any:
+    """What an object of a derived class carries besides its content: attributes, and slots where it has some."""
+    slots = {name: getattr(obj, name) for name in copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+             if hasattr(obj, name)}
+    inside = getattr(obj, "__dict__", None)
+    return [inside, slots] if slots else inside
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
@@ -725,10 +754,19 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
     """An array: its class if not the plain one, dtype, shape, layout, content."""
     np, kind = sys.modules["numpy"], type(array)
     plain = kind is np.ndarray or (kind is np.memmap and namer.coerce_mmap)
-    extra = None if plain or kind is np.memmap else getattr(array, "__dict__", None)
+    extra = None if plain or kind is np.memmap else _attributes(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     content = _array_content(namer, array if plain else array.view(np.ndarray), order)
     return ("array", None if plain else kind, _dtype_parts(namer, array.dtype), array.shape, order, content, extra)
+
+
+def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
+    """A masked array, hidden values included, with the attributes that one of a derived class got."""
+    np = sys.modules["numpy"]
+    more = vars(array).keys() - vars(np.ma.array(0)).keys()
+    filling = np.asarray(getattr(array, "fill_value", None))  # the constant `np.ma.masked` has none
+    return ("masked", type(array), np.asarray(array), np.ma.getmaskarray(array), filling,
+            *([{name: vars(array)[name] for name in more}] if more else []))
 
 
 def _column_parts(column: Any) -> Any:
@@ -741,6 +779,12 @@ def _column_parts(column: Any) -> Any:
     if hasattr(values, "asi8"):
         return [str(values.dtype), values.asi8]
     return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
+
+
+def _kept_by_pandas(obj: Any) -> list[Any]:
+    """The attributes that a subclass of a frame or series asks pandas to pickle and to hand on."""
+    names = set(obj._metadata) - {"name", "_name"}  # of every series
+    return [{name: getattr(obj, name, None) for name in names}] if names else []
 
 
 def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
@@ -775,29 +819,73 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
     property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
-    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), obj.__dict__),
+    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), _attributes(obj)),
     **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of an own class: pickled in any order
-        "set", type(obj), frozenset(obj), getattr(obj, "__dict__", None))),
+        "set", type(obj), frozenset(obj), _attributes(obj))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("enum", "Enum", lambda namer, member: ("enum", type(member), member.value)),
     ("numpy", "ndarray", _array_parts),
-    ("numpy.ma", "MaskedArray", lambda namer, array: (  # hidden values included
-        "masked", type(array), sys.modules["numpy"].asarray(array), sys.modules["numpy"].ma.getmaskarray(array),
-        sys.modules["numpy"].asarray(array.fill_value))),
+    ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
     ("pandas", "DataFrame", lambda namer, frame: (  # by columns: the blocks inside do not count
         "frame", type(frame), frame.columns, frame.index,
-        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs))),
+        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs),
+        *_kept_by_pandas(frame))),
     ("pandas", "Series", lambda namer, series: (
-        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs))),
+        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs),
+        *_kept_by_pandas(series))),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
     ("torch", "UntypedStorage", lambda namer, storage: (  # its pickle holds addresses
         "storage", (torch := sys.modules["torch"]).tensor([], dtype=torch.uint8, device=storage.device).set_(storage))),
 ]
+
+
+def _refined(shapes: list[tuple[Any, bool, list[int]]]) -> list[int]:
+    """A number for each part of a recursive value, given (what it is, whether order counts, its parts): one number for
+    parts that cannot be told apart. Shapes in another order get the same numbers.
+
+    Each class of parts splits the others by where they hold members of it. Of what a class is split into, the largest
+    keeps its number and need not split others again: n log n steps in all. (Hopcroft 1971.)
+    """
+    kinds = {kind: number for number, kind in enumerate(sorted({shape[:2] for shape in shapes}))}
+    found, members = [kinds[shape[:2]] for shape in shapes], [set[int]() for _ in kinds]
+    holders: list[list[tuple[int, int]]] = [[] for _ in shapes]
+    for holder, (_, ordered, parts) in enumerate(shapes):
+        members[found[holder]].add(holder)
+        for place, part in enumerate(parts):
+            holders[part].append((holder, place if ordered else 0))
+    for splitter in members:  # grows
+        places: dict[int, list[int]] = {}
+        for holder, place in itertools.chain.from_iterable(map(holders.__getitem__, splitter)):
+            places.setdefault(holder, []).append(place)
+        touched: dict[int, dict[tuple[int, ...], set[int]]] = {}
+        for part, where in places.items():
+            touched.setdefault(found[part], {}).setdefault(tuple(sorted(where)), set()).add(part)
+        for number, by_place in sorted(touched.items()):
+            groups = [by_place[where] for where in sorted(by_place)]
+            members[number].difference_update(*groups)
+            largest = max(range(len(groups)), key=lambda place: len(groups[place]))
+            if len(groups[largest]) > len(members[number]):
+                groups[largest], members[number] = members[number], groups[largest]
+            for group in filter(None, groups):
+                for part in group:
+                    found[part] = len(members)
+                members.append(group)
+    return found
+
+
+def _merged(shapes: list[tuple[Any, bool, list[int]]], numbers: list[int]) -> list[tuple[Any, bool, list[int]]]:
+    """The shapes with one part for each number, in the order of the numbers."""
+    one_of_each = dict(zip(numbers, shapes))
+    chosen = [one_of_each[number] for number in range(len(one_of_each))]
+    below = [[numbers[part] for part in parts] for _, _, parts in chosen]
+    return [(own, ordered, part if ordered else sorted(part)) for (own, ordered, _), part in zip(chosen, below)]
+
+
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
@@ -924,7 +1012,8 @@ class _Namer:
 
         Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
         its own and those of its parts, until a round tells no more parts apart: two parts with one colour then cannot
-        be told apart by any path through them. (Partition refinement; Hopcroft 1971, in its simple quadratic form.)
+        be told apart by any path through them. Where that takes many rounds, each as long as the value, `_refined`
+        goes on: first to see what can be told apart, then to number that in an order that depends on nothing else.
         """
         todo, number = [root], {id(root): 0}
         shapes = []
@@ -943,11 +1032,17 @@ class _Namer:
             else:
                 raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
-        while count < (count := len(set(colours))):
+        for _ in range(_ROUNDS):
+            if count == (count := len(set(colours))):
+                return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
             below = [[colours[part] for part in parts] for _, _, parts in shapes]
             colours = [self.new(colour + b"".join(part if shape[1] else sorted(part))).digest()
                        for colour, part, shape in zip(colours, below, shapes)]
-        return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
+        shapes = [(colour, ordered, parts) for colour, (_, ordered, parts) in zip(colours, shapes)]
+        classes = _refined(shapes)
+        different = _merged(shapes, classes)
+        numbers = _refined(different)
+        return self.new(_dumps(["recursive", numbers[classes[0]], _merged(different, numbers)])).hexdigest()
 
     def shape(self, obj: Any) -> tuple[bytes, bool, list[Any]]:
         """One part of a recursive value: what it is by itself, whether the order of its parts counts, its parts."""
@@ -2137,7 +2232,7 @@ _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", 
                          "remove"})  # methods that give nothing back: what a function only writes to is no input of it
 _MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__",
                               "__doc__", "__builtins__", "__annotations__"})
-_PLAIN_NBYTES = 1 << 16  # up to here comparing the whole content of a container is faster than its digest
+_PLAIN_PARTS, _PLAIN_NBYTES = 10_000, 1 << 16  # up to here comparing the whole content is faster than its digest
 _INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what it is made of
     (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
     (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords")]
@@ -2224,12 +2319,21 @@ def _file_digest(path: Any) -> str:
     return content.hexdigest()
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is small and consists of what marshal tells apart: an array looks like bytes there."""
+    todo = [value]
+    for part in todo:
+        if type(part) in (tuple, list, dict, set, frozenset) and len(todo) + len(part) < _PLAIN_PARTS:
+            todo += part.items() if type(part) is dict else part
+        elif type(part) not in _ATOMS or type(part) is bytes:
+            return False
+    return True
+
+
 def _plain_content(value: Any) -> bytes | None:
     """The content of a small container of builtin values as bytes; None when there is more to it."""
-    if not isinstance(value, (tuple, list, dict, set, frozenset, bytearray)) or len(value) > 1000:
-        return None
     try:
-        content = _dumps(value)
+        content = marshal.dumps(value, 2)
     except ValueError:
         return None
     return content if len(content) <= _PLAIN_NBYTES else None
@@ -2391,9 +2495,9 @@ class _Walk:
 
     def _data(self, value: Any, name: str) -> str:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
-        plain, content, numpy = _plain_content(value), self._content(value), _loaded("numpy")
         fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
-        fixed = fixed or (numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable)
+        plain = None if fixed or not _is_plain(value) else _plain_content(value)
+        content = self._content(value)
         if not fixed and not content.startswith("<"):
             self.equal.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
         self._alive.append(value)
@@ -2479,7 +2583,7 @@ def _signature_parameters(function: Any) -> _Parameters:
     import inspect
 
     try:
-        found = inspect.signature(function).parameters.values()
+        found = inspect.signature(function, follow_wrapped=not hasattr(function, "__wrapped__")).parameters.values()
     except (TypeError, ValueError):
         return _Parameters((), (), {}, "args", "kwargs", 0)
     names: list[list[str]] = [[], [], [], [], []]
@@ -2490,10 +2594,8 @@ def _signature_parameters(function: Any) -> _Parameters:
     return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
 
 
-def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable: those of the function that it wraps, if it says so."""
-    while hasattr(function, "__wrapped__") and not isinstance(function, type):
-        function = function.__wrapped__
+def _own_parameters(function: Any) -> _Parameters:
+    """The parameters of a callable itself, whatever it wraps."""
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__signature__"):
         return _signature_parameters(function)
@@ -2504,6 +2606,15 @@ def _parameters_of(function: Any) -> _Parameters:
     defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
     starstar = rest.pop(0) if code.co_flags & _CO_VARKEYWORDS else ""
     return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
+
+
+def _parameters_of(function: Any) -> _Parameters:
+    """The parameters of a callable: those of the function that it wraps, if it hands on to it whatever it gets."""
+    own, inner = _own_parameters(function), getattr(function, "__wrapped__", None)
+    if inner is None or isinstance(function, type) or own.defaults or not own.rest:
+        return own
+    below = _parameters_of(inner)
+    return below if own.all == below.all[:len(own.all)] else own
 
 
 def _shown(value: Any) -> str:
@@ -3340,18 +3451,17 @@ class MemorizedFunc:
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""
         shown, start = _shown_all(call.pairs), time.perf_counter()
-        value = self._run(*call.args, **call.kwargs)
-        return value, self._keep(call, shown, value, time.perf_counter() - start)
+        return self._keep(call, shown, self._run(*call.args, **call.kwargs), start)
 
     async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """`_compute` for a coroutine function."""
         shown, start = _shown_all(call.pairs), time.perf_counter()
-        value = await self._run(*call.args, **call.kwargs)
-        return value, self._keep(call, shown, value, time.perf_counter() - start)
+        return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
 
-    def _keep(self, call: _Call, shown: dict[str, str], value: Any, duration: float) -> dict[str, Any]:
-        """Write the entry of a call; what goes wrong costs a warning, not the value."""
-        metadata, memory = {"time": time.time(), "duration": duration, "input_args": shown}, self._memory
+    def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> tuple[Any, dict[str, Any]]:
+        """Write the entry of a call; gives (value, metadata). What goes wrong costs a warning, not the value."""
+        duration, memory = time.perf_counter() - start, self._memory
+        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
         if self._verbose > 1:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
@@ -3360,12 +3470,14 @@ class MemorizedFunc:
             gone = self._store.write(call.key, partial(self._fill, head, value))
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {memory._place}")
+            if self.mmap_mode and (found := _load_entry(self._store, call.key, self.mmap_mode, [])) is not _NOTHING:
+                value = found  # mapped, as later calls will find it
         except OSError as err:
             memory._warn(f"{memory._place}: results cannot be kept there: {err.strerror or err}; each call computes")
         except Exception as err:  # pickling runs the code of the value's class
             memory._warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {memory._place}: "
                          f"{err}")
-        return metadata
+        return value, metadata
 
     def _fill(self, head: bytes, value: Any, file: Any) -> None:
         """Write what an entry consists of."""
@@ -3392,7 +3504,7 @@ class MemorizedFunc:
 
     # -- what callers use
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if type(self._store) is _Store and self._store._guest is None:  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
@@ -3401,7 +3513,7 @@ class MemorizedFunc:
         value = self._load(call)
         return self._obtain(call) if value is _NOTHING else value
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function whatever is kept, keep the value: gives (value, metadata).
 
         >>> Memory().cache(pow).call(2, 10)[0]
@@ -3412,7 +3524,7 @@ class MemorizedFunc:
         call = self._name(args, kwargs)
         return self._compute_awaited(call) if self._awaited else self._compute(call)
 
-    def call_and_shelve(self, *args: Any, **kwargs: Any) -> Any:
+    def call_and_shelve(self, /, *args: Any, **kwargs: Any) -> Any:
         """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
 
         >>> Memory().cache(pow).call_and_shelve(2, 10).get()
@@ -3423,7 +3535,7 @@ class MemorizedFunc:
             return self._shelved(call)
         return self._result(call, _NOTHING if self._is_kept(call) else self._obtain(call))
 
-    def check_call_in_cache(self, *args: Any, **kwargs: Any) -> bool:
+    def check_call_in_cache(self, /, *args: Any, **kwargs: Any) -> bool:
         """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
 
         >>> Memory().cache(pow).check_call_in_cache(2, 10)
@@ -3431,7 +3543,7 @@ class MemorizedFunc:
         """
         return self._is_kept(self._name(args, kwargs))
 
-    def forget(self, *args: Any, **kwargs: Any) -> bool:
+    def forget(self, /, *args: Any, **kwargs: Any) -> bool:
         """Remove the value of this call; whether there was one.
 
         >>> Memory().cache(pow).forget(2, 10)
@@ -3461,7 +3573,7 @@ class MemorizedFunc:
                                         name.startswith(current), name))
         return sorted(found, key=lambda entry: -entry.time)
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
+    def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
 
         >>> cached = Memory().cache(pow)
@@ -3569,7 +3681,7 @@ class Memory:
         True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
     verbose : int, default 1
         Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read and each removal.
-    bytes_limit : int, str or None, default None
+    bytes_limit : number, str or None, default None
         At most so much is kept ("500M", "2G" or bytes): what was not used for longest goes first. In memory: 256 MB.
     backend_options : dict or None, default None
         For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours alone).
@@ -3587,7 +3699,7 @@ class Memory:
 
     def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
                  mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
-                 bytes_limit: int | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
+                 bytes_limit: float | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
         _check_mmap_mode(mmap_mode)
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
@@ -3673,7 +3785,7 @@ class Memory:
             _say(f"removing all results from {self._place}")
         self.store.clear()
 
-    def reduce_size(self, bytes_limit: int | str | None = None, items_limit: int | None = None,
+    def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
                     age_limit: Any = None) -> None:
         """Remove what was not used for longest until all given limits are kept; without a limit, do nothing.
 
@@ -3681,7 +3793,7 @@ class Memory:
 
         Parameters
         ----------
-        bytes_limit : int, str or None, default None
+        bytes_limit : number, str or None, default None
             Bytes to keep, or a text such as "3K".
         items_limit : int or None, default None
             Results to keep; 0 removes all.

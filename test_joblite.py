@@ -328,6 +328,15 @@ class TestSection1Ground:
             """, flags=["-S"])
         assert done.stdout.split() == ["[]", "1"]
 
+    def test_numbers_of_bytes_are_any_finite_number_or_a_text(self):
+        """Whole numbers, floats, numpy's scalars and texts with a unit; what is no amount of bytes is refused."""
+        sizes = [1000, 1e3, np.int64(1000), np.float32(1000), fractions.Fraction(2001, 2), "1000", " 1e3 "]
+        assert [joblite._parse_bytes(size, "limit") for size in sizes] == [1000] * len(sizes)
+        assert [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "1.5M")] == [0, 0, 2048, 3 << 19]
+        for size in (-1, -0.5, math.nan, math.inf, np.float64("inf"), True, None, "", "K", "-1K", "nan", b"1", 1j):
+            with pytest.raises(ValueError, match="limit: expected bytes as a number or a text such as '500K'.*; got"):
+                joblite._parse_bytes(size, "limit")
+
 
 class Plain:
     """An object with attributes; equal by what it holds."""
@@ -346,6 +355,24 @@ class Plain:
 
 class Tagged(np.ndarray):
     """A subclass of arrays without anything of its own."""
+
+
+class TaggedMasked(np.ma.MaskedArray):
+    """A subclass of masked arrays; its objects may get attributes."""
+
+
+class SlotSet(set):
+    __slots__ = ("unit", "_other")
+
+
+class SlotOrdered(collections.OrderedDict):
+    __slots__ = ("unit", "_other")
+
+
+def measured(value, unit):
+    """The value with an attribute `unit`."""
+    value.unit = unit
+    return value
 
 
 class Colour(enum.Enum):
@@ -434,7 +461,7 @@ DIFFERENT_VALUES = {
     "objects": [np.array(["a", {1}, None], object), copied(np.array(["a", {1}, None], object))],
     "masked": [np.ma.array([1, 2], mask=[0, 1]), copied(np.ma.array([1, 2], mask=[0, 1]))],
     "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])],
-    "matrix": [np.asmatrix([[1, 2]])],
+    "masked constant": [np.ma.masked], "matrix": [np.asmatrix([[1, 2]])],
     "subclass": [ARRAY.view(Tagged)], "dtype": [np.dtype("f8"), copied(np.dtype("f8"))],
     "fields": [np.dtype([("a", "f8"), ("b", "i4")]), copied(np.dtype([("a", "f8"), ("b", "i4")]))],
     "aligned fields": [np.dtype([("a", "i1"), ("b", "f8")], align=True)], "dtype of arrays": [np.dtype(("f8", 3))],
@@ -444,6 +471,9 @@ DIFFERENT_VALUES = {
     "60 levels": [functools.reduce(lambda below, _: [below, below], range(60), 1)],
     "61 levels": [functools.reduce(lambda below, _: [below, below], range(61), 1)],
     "shared": [[[1] * 100] * 2, [[1] * 100, [1] * 100]], "shared text": [["ab"] * 2, ["ab", "".join("ab")]],
+    **{f"{kind} in {unit}": [measured(make(), unit), measured(make(), unit)] for unit in "mk" for kind, make in {
+        "masked": lambda: np.ma.array([1, 2]).view(TaggedMasked), "tagged": lambda: ARRAY.view(Tagged),
+        "slots of a set": lambda: SlotSet([1]), "slots of an ordered dict": lambda: SlotOrdered(a=1)}.items()},
 }
 
 # Names of plain values and arrays: files and caches made long ago rely on them, on every version of Python and numpy.
@@ -530,6 +560,27 @@ class TestSection2Hash:
         ring[7].number = 8
         assert joblite.hash(ring) != joblite.hash(ring[1:])
 
+    def test_long_recursive_values(self):
+        """Thousands of parts that only the ends tell apart are named in no time, and by what can be told apart."""
+        def line(length, leaf=None):
+            nodes = [Plain(around={leaf}) for _ in range(length)]
+            for left, right in zip(nodes, nodes[1:]):  # neighbours in a set: either may come first
+                left.around.add(right), right.around.add(left)
+            return nodes
+
+        def ring(length, turns=1):
+            nodes = [[] for _ in range(length * turns)]
+            for place, node in enumerate(nodes):
+                node += [nodes[place - 1], place % length == 0, [nodes[place - length + 1]]]
+            return nodes
+
+        one, two, longer = line(1500), line(1500)[::-1], line(1501)
+        names = [joblite.hash(node) for node in (one[0], two[0], longer[0], one[700], two[700])]
+        assert names[0] == names[1] != names[2] != names[3] == names[4] != names[0]
+        rings = [ring(100), ring(100, 3), ring(101), ring(100)[1:], ring(100, 2)[103:]]
+        names = [joblite.hash(each[0]) for each in rings]
+        assert names[0] == names[1] and len(set(names)) == 4
+
     def test_instances_that_hold_their_own_methods(self):
         """Two objects that keep a wrapper of their own method are named alike."""
         def make(value):
@@ -595,6 +646,28 @@ class TestSection2Hash:
         assert joblite.hash(make("a", "b")()) == joblite.hash(make("a", "b")())
         first, second = eval("lambda x: x + 1"), eval("lambda x: x + 2")
         assert joblite.hash(first) != joblite.hash(second)
+
+    def test_a_local_class_keeps_its_name_when_an_object_of_it_was_pickled(self):
+        """Pickling leaves a note in the class."""
+        def make():
+            class Local:
+                pass
+
+            return Local
+
+        local = make()
+        joblite.hash(local())
+        assert joblite.hash(local) == joblite.hash(make())
+
+    @slow
+    def test_texts_and_bytes_of_more_than_2_gib_have_names(self):
+        """marshal refuses them; small ones keep the name that they always had."""
+        available = int(re.search(r"MemAvailable:\s+(\d+)",
+                                  Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
+        if available < 10e6:
+            pytest.skip("needs 10 GB of free memory")
+        giant, text = bytes(2**31 + 1), "\xe9" * 2**30
+        assert len({joblite.hash(value) for value in (giant, {"a": [b"b", giant]}, (text, "c"))}) == 3
 
     def test_functions_name_the_globals_they_use(self):
         """A function that cannot be imported changes its name with a global that it reads."""
@@ -702,6 +775,19 @@ class TestSection2Hash:
 
         assert joblite.hash(make(pd)) == joblite.hash(make(pd)) == joblite.hash(copied(make(pd)))
         assert joblite.hash([make(pd), make(pd)]) == joblite.hash([make(pd)] * 2)
+
+    @needs("pandas")
+    @pytest.mark.parametrize("base", ["DataFrame", "Series"])
+    def test_what_a_pandas_subclass_keeps_counts(self, base, monkeypatch):
+        """`_metadata` names the attributes that pandas pickles and hands on."""
+        import pandas as pd
+
+        cls = getattr(pd, base)
+        own = type("Measured", (cls,), {"_metadata": [*cls._metadata, "unit"], "__module__": __name__})
+        monkeypatch.setattr(sys.modules[__name__], "Measured", own, raising=False)
+        values = [own([1, 2]), *(measured(own([1, 2]), unit) for unit in ("m", "km", "m", {"in": "m"}))]
+        names = [joblite.hash(value) for value in values]
+        assert len(set(names)) == 4 and names[1] == names[3] == joblite.hash(copied(values[1]))
 
     @needs("pandas")
     def test_range_index_is_named_like_its_numbers(self):
@@ -1971,6 +2057,32 @@ class TestSection4Memory:
             assert cached(5) == f(5)
             assert cached.check_call_in_cache(5)
 
+    @pytest.mark.parametrize("before, after", [
+        (np.zeros((2, 3)), np.zeros(6, "i8")), (np.float64(0), np.int64(0)), (bytearray(b"a"), b"a"),
+        (b"a", np.int8(97)), ({"in": [b"a"]}, {"in": [bytearray(b"a")]}), (True, 1), ([1], (1,)),
+        ({1}, frozenset({1}))])
+    def test_another_type_inside_a_container_is_noticed(self, before, after, any_memory):
+        """Also where the bytes are the same."""
+        held = {"value": before}
+        cached = any_memory.cache(lambda: (repr(held["value"]), 1))
+        assert cached() == cached.func()
+        held["value"] = after
+        assert cached() == cached.func()
+
+    def test_what_lies_under_a_read_only_array_counts(self, any_memory):
+        """Who holds the writable array under it changes it; one of objects holds what may change."""
+        base, objects = np.zeros((2, 1)), np.array([None], object)
+        objects[0] = [1]
+        objects.flags.writeable = False
+        views = [np.broadcast_to(base, (2, 4)), np.lib.stride_tricks.sliding_window_view(base, 1, 0), objects]
+
+        def lister(view): return any_memory.cache(lambda: view.tolist())
+
+        listers = list(map(lister, views))
+        assert [each() for each in listers] == [view.tolist() for view in views]
+        base[0], objects[0][0] = 100, 2
+        assert [each() for each in listers] == [view.tolist() for view in views]
+
     def test_closures_and_lambdas_have_their_own_results(self, any_memory):
         """Two closures of one factory, two lambdas on one line, one lambda as argument: never mixed up."""
         def factory(step):
@@ -2144,6 +2256,50 @@ class TestSection4Memory:
         assert cached(1, 2, z=1, y=2) == cached(1, 2, y=2, z=1)
         assert cached(1, 2, a=5) == (1, 2, (), 3, {"a": 5})
         assert len(function.calls) == 4
+
+    def test_a_decorator_with_parameters_of_its_own_binds_by_them(self, any_memory):
+        """The defaults of the function inside count only where its wrapper hands on whatever it gets."""
+        def inner(x, n=1): return x * n
+
+        def own_default(x, n=5): return inner(x, n)
+        def other_order(n, x): return inner(x, n)
+        def only_named(*args, n=7): return inner(*args, n)
+
+        class Caller:
+            def __init__(self): functools.update_wrapper(self, inner)
+            def __call__(self, x, n=8): return inner(x, n)
+
+        calls = [((3, 1), {}), ((3,), {"n": 2}), ((3,), {"n": 1}), ((3,), {}), ((1,), {"n": 3}), ((), {"x": 2, "n": 9})]
+        for outer in (own_default, other_order, only_named, Caller()):
+            function = outer if isinstance(outer, Caller) else functools.wraps(inner)(outer)
+            cached = any_memory.cache(function)
+            for args, kwargs in calls:
+                try:
+                    expected = function(*args, **kwargs)
+                except TypeError:  # not a call that this one takes
+                    continue
+                assert cached(*args, **kwargs) == expected
+
+    def test_a_decorator_that_hands_on_binds_like_the_function(self, any_memory):
+        """Also one that names the first parameters, as those of methods do, and an lru_cache."""
+        def plain(self, x, n=1): return (self, x, n)
+
+        @functools.wraps(plain)
+        def named(self, *args, **kwargs): return plain(self, *args, **kwargs)
+
+        for function in (counted(plain), functools.wraps(plain)(named), functools.lru_cache(plain)):
+            cached = any_memory.cache(function, ignore=["self"])
+            assert cached(1, 2) == (1, 2, 1)
+            assert all([cached.check_call_in_cache(5, 2, 1), cached.check_call_in_cache(5, n=1, x=2)])
+
+    def test_arguments_may_be_called_self(self, memory):
+        """Every way to name a call takes the keywords that the function takes."""
+        for function in (lambda self, func=1: (self, func), lambda **more: (more["self"], more["func"])):
+            cached = memory.cache(function)
+            assert cached(self=5, func=6) == cached.call(self=5, func=6)[0] == (5, 6)
+            assert cached.call_and_shelve(self=5, func=6).get() == (5, 6)
+            assert cached.check_call_in_cache(self=5, func=6) and cached.explain(self=5, func=6).startswith("hits")
+            assert cached.forget(self=5, func=6) and not cached.check_call_in_cache(self=5, func=6)
 
     def test_arguments_of_another_type_are_another_call(self, any_memory):
         """1, 1.0, True and "1" are four calls; equal dicts in another order are one."""
@@ -2551,6 +2707,31 @@ class TestSection4Memory:
         packed()
         assert type(packed()) is np.ndarray
 
+    @pytest.mark.parametrize("mode", ["r", "r+", "c"])
+    def test_the_first_call_gives_a_mapped_array_like_the_later_ones(self, mode, tmp_path):
+        memory = joblite.Memory(tmp_path, verbose=0, mmap_mode=mode)
+        cached = memory.cache(lambda n: {"array": np.full(100, n)})
+
+        @memory.cache
+        async def awaited(n): return {"array": np.full(100, n)}
+
+        async def both(): return [(await awaited(1))["array"], (await awaited.call(2))[0]["array"]]
+
+        firsts = [cached(1)["array"], cached.call(2)[0]["array"], cached.call_and_shelve(3).get()["array"]]
+        for first in firsts + asyncio.run(both()):
+            assert type(first) is np.memmap and first.mode == mode and len(set(first)) == 1
+        assert [first[0] for first in firsts] == [1, 2, 3] and type(cached(1)["array"]) is np.memmap
+
+    def test_a_first_result_that_is_not_kept_is_given_as_it_is(self, tmp_path):
+        """Too big for the limit, or not to be pickled: never an older value of the same call."""
+        values = iter([np.zeros(100), np.ones(100_000), threading.Lock(), np.full(100, 3)])
+        cached = joblite.Memory(tmp_path, verbose=0, mmap_mode="r", bytes_limit="10K").cache(lambda: next(values))
+        assert type(cached()) is np.memmap
+        assert cached.call()[0][0] == 1 and not cached.check_call_in_cache()
+        with pytest.warns(UserWarning, match="its value of type lock cannot be kept"):
+            assert cached().acquire()
+        assert cached()[0] == 3 and joblite.Memory(mmap_mode="r").cache(lambda: np.zeros(3))()[0] == 0
+
     @needs("numpy")
     def test_arrays_that_cannot_be_mapped_are_read(self, tmp_path, recwarn):
         """Kept in memory, or compressed by another Memory."""
@@ -2642,7 +2823,7 @@ class TestSection4Memory:
         any_memory.reduce_size(items_limit=6)
         any_memory.reduce_size(age_limit=datetime.timedelta(days=1))
         assert [n for n in range(10) if cached.check_call_in_cache(n)] == [4, 5, 6, 7, 8, 9]
-        any_memory.reduce_size("3K")
+        any_memory.reduce_size(bytes_limit=3e3)
         assert 1 <= len(cached.entries()) <= 3
         any_memory.reduce_size(items_limit=0)
         assert cached.entries() == []
