@@ -666,8 +666,7 @@ class TestSection2Hash:
                                   Path("/proc/meminfo").read_text())[1]) if os.path.exists("/proc/meminfo") else 0
         if available < 10e6:
             pytest.skip("needs 10 GB of free memory")
-        giant, text = bytes(2**31 + 1), "\xe9" * 2**30
-        assert len({joblite.hash(value) for value in (giant, {"a": [b"b", giant]}, (text, "c"))}) == 3
+        assert joblite.hash({"a": [b"b", bytes(2**31 + 1)]}) != joblite.hash(("\xe9" * 2**30, "c"))
 
     def test_functions_name_the_globals_they_use(self):
         """A function that cannot be imported changes its name with a global that it reads."""
