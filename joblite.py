@@ -1070,7 +1070,8 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #   2. Nothing is unpickled and no array given out before its check is passed; only mapped buffers are not checked.
 #      Any fault of the file is a ValueError with its path.                          test_every_cut_is_found
 #   3. Memory beyond the value and its pickle without buffers is a few pieces.       test_a_big_array_is_never_doubled
-#   4. With `trusted` other than True no name outside the list is imported, called or changed.  test_attacks_are_refused
+#   4. With `trusted` other than True no name outside the list is imported, called or changed, and numpy is told only
+#      what it can check.               test_attacks_are_refused, test_what_numpy_would_believe_is_refused
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD_FORMAT = "<8sBBBxIQI"  # then its CRC
@@ -1808,6 +1809,11 @@ class _Loading:
         return False
 
 
+def _is_shape(shape: Any) -> bool:
+    """Whether these are the sizes of an array, as pickles of arrays give them."""
+    return isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
+
+
 class _Untrusted(_Loading):
     """One `load` of a file that may be hostile: plain names, and of numpy only what dumps and pickles do with it.
 
@@ -1849,34 +1855,27 @@ class _Untrusted(_Loading):
 
     def settled(self, dtype: Any) -> Any:
         """A dtype that is in use from now on."""
-        self.check(isinstance(dtype, _module("numpy").dtype), f"takes a {type(dtype).__name__} for a dtype")
+        if not isinstance(dtype, _module("numpy").dtype):
+            self.check(False, f"takes a {type(dtype).__name__} for a dtype")
         self.fresh.pop(id(dtype), None)
         return dtype
 
-    def check_shape(self, shape: Any) -> None:
-        """Refuse what is not the sizes of an array."""
-        self.check(isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape),
-                   "makes an array of a strange shape")
-
     def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
         """Refuse what is not the dtype, the sizes and the order of an array."""
-        self.check(self.settled(dtype).subdtype is None and order in ("C", "F"), "makes an array of a strange layout")
-        self.check_shape(shape)
-
-    def check_numbers(self, dtype: Any, data: Any, *layout: Any) -> None:
-        """Refuse bytes of the file as the objects of an array, and what is not bytes of the file."""
-        self.check_array(dtype, *layout)
-        kinds = (bytes, str, bytearray, memoryview, _module("mmap").mmap, _module("numpy").memmap)
-        self.check(isinstance(data, kinds) and not dtype.hasobject, "takes bytes for objects, or objects for bytes")
+        if self.settled(dtype).subdtype is not None or order not in ("C", "F") or not _is_shape(shape):
+            self.check(False, "makes an array of a strange layout")
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
-        """The array of numbers in a buffer."""
-        self.check_numbers(dtype, buffer, shape, order)
+        """The array of numbers in a buffer, which is no array that might still change its size."""
+        np = _module("numpy")
+        if self.settled(dtype).hasobject or (isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)):
+            self.check(False, "takes bytes for objects, or an array for bytes")
         return super().frombuffer(buffer, dtype, shape, order)
 
     def new_scalar(self, dtype: Any, data: Any) -> Any:
         """A numpy scalar without objects inside."""
-        self.check_numbers(dtype, data, ())
+        self.check_array(dtype, ())
+        self.check(not dtype.hasobject and isinstance(data, (bytes, str)), "makes a scalar of objects")
         return _module("numpy").float64(0).__reduce__()[0](dtype, data)
 
     def new_array(self, kind: Any, *_: Any) -> Any:
@@ -1917,7 +1916,8 @@ class _Untrusted(_Loading):
         """Give a new array its shape, dtype and content."""
         self.check_array(dtype, shape)
         if dtype.hasobject:  # numpy does not count them
-            self.check(type(data) is list and len(data) == _module("math").prod(shape), "leaves out objects of an array")
+            count = _module("math").prod(shape)
+            self.check(type(data) is list and len(data) == count, "leaves out objects of an array")
         array.__setstate__((version, shape, dtype, fortran, data))
 
     def set_dtype(self, dtype: Any, state: Any) -> None:
@@ -1931,7 +1931,7 @@ class _Untrusted(_Loading):
             spec = {"names": list(names), "formats": parts, "offsets": offsets, "itemsize": itemsize}
         elif sub is not None:
             parts = [self.settled(sub[0])]
-            self.check_shape(sub[1])
+            self.check(_is_shape(sub[1]), "makes a dtype of a strange shape")
             spec = (parts[0], sub[1])
         elif dtype.kind in "mM":
             unit, count = state[8][1][:2]
@@ -2049,6 +2049,25 @@ def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool =
     return unpickler.load()
 
 
+def _read_pickle(file: Any, loading: _Loading, buffers: Any = None) -> Any:
+    """The value in a file that is not ours, a pickle of joblib or of pickle; or in a pickle that is not trusted."""
+    place = _position(file)
+    can_go_back = hasattr(file, "seekable") and file.seekable()
+    try:
+        try:
+            return _unpickle(file, loading, buffers, not can_go_back)
+        except _IsJoblib:
+            file.seek(place)
+            return _unpickle(file, loading, careful=True)
+    except (UntrustedObjectError, _Damaged):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
+                       f"({type(error).__name__}: {error})") from error
+
+
 def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
     """Note in a file that its buffers can be changed through a map, so that nobody relies on their checks."""
     place = file.tell()
@@ -2087,25 +2106,6 @@ def _read(file: Any, loading: _Loading) -> Any:
         else:
             buffers = _read_buffers(file, sizes, phase + after, start - phase, not flags & _CHANGED)
     return (_unpickle if loading.trusted else _read_pickle)(io.BytesIO(pickled), loading, iter(buffers))
-
-
-def _read_pickle(file: Any, loading: _Loading, buffers: Any = None) -> Any:
-    """The value in a file that is not ours, a pickle of joblib or of pickle; or in a pickle that is not trusted."""
-    place = _position(file)
-    can_go_back = hasattr(file, "seekable") and file.seekable()
-    try:
-        try:
-            return _unpickle(file, loading, buffers, not can_go_back)
-        except _IsJoblib:
-            file.seek(place)
-            return _unpickle(file, loading, careful=True)
-    except (UntrustedObjectError, _Damaged):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
-                       f"({type(error).__name__}: {error})") from error
 
 
 def _peek(file: Any) -> tuple[Any, bytes]:
@@ -2180,7 +2180,8 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
         Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode` is given.
     trusted : True, False or a list, default True
         False allows only plain data: builtin containers and scalars, numpy arrays, dtypes and scalars, and the types of
-        `datetime`, `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted names.
+        `datetime`, `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted names. (A
+        hostile file can still use up memory, time or, with very deep nesting, the stack.)
 
     Raises
     ------
