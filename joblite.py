@@ -1165,7 +1165,8 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #   2. Nothing is unpickled and no array given out before its check is passed; only mapped buffers are not checked.
 #      Any fault of the file is a ValueError with its path.                          test_every_cut_is_found
 #   3. Memory beyond the value and its pickle without buffers is a few pieces.       test_a_big_array_is_never_doubled
-#   4. With `trusted` other than True no name outside the list is imported, called or changed.  test_attacks_are_refused
+#   4. With `trusted` other than True no name outside the list is imported, called or changed, and numpy is told only
+#      what it can check.               test_attacks_are_refused, test_what_numpy_would_believe_is_refused
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD_FORMAT = "<8sBBBxIQI"  # then its CRC
@@ -1340,37 +1341,40 @@ class _Inflated(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        try:
-            data = self.inflate(len(target))
-        except _Damaged:
-            raise
-        except Exception as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
-            raise _Damaged(f"its {self.what} data is damaged ({error})") from error
-        target[:len(data)] = data
-        return len(data)
+        """Give at least one byte of the content, but none at its end."""
+        content = b""
+        while not content:
+            data = b""
+            if self.unpacker.eof:  # zeros or another stream may follow
+                data = self.unpacker.unused_data or self.file.read(_PIECE >> 6)
+                if not data.strip(b"\0"):
+                    break
+                self.unpacker = self.make()
+            content = self.inflate(data, len(target))
+        target[:len(content)] = content
+        return len(content)
 
     def finish(self) -> None:
-        """Read to the end of the stream, where it has its own checksum."""
+        """Read to the end of the stream, where it has its own checksum; then the file stands there, if it can."""
         while not self.unpacker.eof:
-            self.read(_PIECE)
+            self.inflate(b"", _PIECE)
+        ahead = self.unpacker.unused_data
+        if ahead and hasattr(self.file, "seekable") and self.file.seekable():
+            self.file.seek(-len(ahead), os.SEEK_CUR)
 
-    def inflate(self, nbytes: int) -> bytes:
-        """At least one and at most `nbytes` bytes of the content; none at its end."""
-        while True:
-            unpacker = self.unpacker
-            data = getattr(unpacker, "unconsumed_tail", b"")
-            if unpacker.eof:
-                data = unpacker.unused_data or self.file.read(_PIECE >> 6)
-                if not data.strip(b"\0"):
-                    return b""
-                unpacker = self.unpacker = self.make()
-            elif not data and getattr(unpacker, "needs_input", True):
-                data = self.file.read(_PIECE >> 6)
-            content = unpacker.decompress(data, nbytes)
-            if content:
-                return content
-            if not data and not unpacker.eof:
-                raise _Damaged(f"it is cut short: its {self.what} data does not end")
+    def inflate(self, data: bytes, nbytes: int) -> bytes:
+        """At most `nbytes` bytes of the content of the stream, perhaps none, from `data` or else from the file."""
+        unpacker = self.unpacker
+        data = data or getattr(unpacker, "unconsumed_tail", b"")
+        if not data and getattr(unpacker, "needs_input", True):
+            data = self.file.read(_PIECE >> 6)
+        try:
+            content: bytes = unpacker.decompress(data, nbytes)
+        except Exception as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
+            raise _Damaged(f"its {self.what} data is damaged ({error})") from error
+        if not content and not data and not unpacker.eof:
+            raise _Damaged(f"it is cut short: its {self.what} data does not end")
+        return content
 
 
 def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
@@ -1385,12 +1389,29 @@ def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
+class _Unzstd(io.RawIOBase):
+    """The content of a zstd file, from the package zstandard, which does not tell where in the file a stream ends."""
+
+    def __init__(self, file: Any) -> None:
+        unpacker = _optional("zstandard").ZstdDecompressor()
+        self.reader = unpacker.stream_reader(file, read_across_frames=True, closefd=False)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Give the next bytes of the content."""
+        try:
+            return self.reader.readinto(target)  # type: ignore[no-any-return]
+        except _module("zstandard").ZstdError as error:
+            raise _Damaged(f"its zstd data is damaged ({error})") from error
+
+
 def _open_zstd(file: Any) -> Any:
     """The content of a zstd file."""
     if sys.version_info >= (3, 14):
         return _inflater("compression.zstd", "ZstdDecompressor")(file)
-    reader = _optional("zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return io.BufferedReader(reader)
+    return io.BufferedReader(_Unzstd(file), _PIECE >> 4)
 
 
 class _Ahead(io.RawIOBase):
@@ -1658,9 +1679,10 @@ class _atomic_file:
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
         try:
             descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
-        except PermissionError:
-            if mode:
+        except OSError as error:
+            if mode and isinstance(error, PermissionError):
                 return self.path
+            error.filename = self.path  # nobody knows the one beside
             raise
         self.temporary = temporary
         if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
@@ -1831,8 +1853,7 @@ _PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
 }.items() for name in names.split())
 
 
-class _PlainArray:
-    """Stands for numpy.ndarray where only plain data is allowed: nothing can be made with it."""
+_PLAIN_ARRAY = object()  # stands for numpy.ndarray where only plain data is allowed: nothing can be made with it
 
 
 def _allowed_names(trusted: Any) -> frozenset[str]:
@@ -1846,16 +1867,10 @@ def _allowed_names(trusted: Any) -> frozenset[str]:
 
 
 class _Loading:
-    """One `load`: what was asked for (less when the file cannot be mapped), and how names become objects.
-
-    data      who writes it                        what for
-    fresh     new_dtype, settled, complete_dtype   id -> dtype that the pickle may still complete, once
-    """
+    """One `load`: what was asked for (less when the file cannot be mapped), and how names become objects."""
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
-        self.path, self.mode, self.native = path, mode, native
-        self.allowed = None if trusted is True else _allowed_names(trusted)
-        self.fresh: dict[int, Any] = {}
+        self.path, self.mode, self.native, self.trusted = path, mode, native, trusted is True
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any], careful: bool) -> Any:
         """The object that a pickle names."""
@@ -1865,19 +1880,11 @@ class _Loading:
             if not careful:
                 raise _IsJoblib
             return _JOBLIB_CLASSES[name]
-        if self.allowed is None or f"{module}.{name}" in self.allowed:
-            return find_class(module, name)
-        stand_in = {"dtype": self.new_dtype, "ndarray": _PlainArray, "memmap": _PlainArray, "scalar": self.new_scalar,
-                    "_reconstruct": lambda *_: _module("numpy").empty((0,), "b"),
-                    "encode": lambda text, _: text.encode("latin1")}.get(name)
-        if stand_in and module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"):
-            return stand_in
-        raise UntrustedObjectError(f"{self.path}: it holds {module}.{name}, which is not plain data; if you trust what "
-                                   f"it does when it is loaded, add it: trusted=[\"{module}.{name}\"]")
+        return find_class(module, name)
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array in a buffer."""
-        np, dtype = _module("numpy"), self.settled(dtype)
+        np = _module("numpy")
         flat = buffer.view(dtype) if isinstance(buffer, np.memmap) else np.frombuffer(buffer, dtype)
         return self.in_order(flat.reshape(shape, order=order))
 
@@ -1889,48 +1896,149 @@ class _Loading:
             return array.astype(array.dtype.newbyteorder("="))
         return array.byteswap(inplace=array.flags.writeable).view(array.dtype.newbyteorder("="))
 
+    def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
+        """Refuse the layout of an array that no dump writes, if the file is not trusted."""
+
+    def set_state(self, target: Any, state: Any) -> bool:
+        """Whether an object of the pickle was given its state here, because the file is not trusted."""
+        return False
+
+
+def _is_shape(shape: Any) -> bool:
+    """Whether these are the sizes of an array, as pickles of arrays give them."""
+    return isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
+
+
+class _Untrusted(_Loading):
+    """One `load` of a file that may be hostile: plain names, and of numpy only what dumps and pickles do with it.
+
+    numpy believes what a pickle tells it: a false dtype, or a second state for an array or a dtype that is in use,
+    makes it take numbers for addresses.
+
+    data      who writes it                                what for
+    fresh     new_dtype, new_array, settled, set_state     id -> dtype or array that may still be given its state, once
+    nested    set_dtype                                    id -> (levels, dtype) of a dtype made of others
+    """
+
+    def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
+        super().__init__(path, mode, native, trusted)
+        self.allowed = _allowed_names(trusted)
+        self.fresh: dict[int, Any] = {}
+        self.nested: dict[int, tuple[int, Any]] = {}
+        self.stand_ins = {
+            "numpy.dtype": self.new_dtype, "numpy.ndarray": _PLAIN_ARRAY, "numpy.memmap": _PLAIN_ARRAY,
+            "numpy.core.multiarray.scalar": self.new_scalar, "numpy.core.multiarray._reconstruct": self.new_array,
+            "numpy.core._internal._convert_to_stringdtype_kwargs": self.new_string_dtype,
+            "_codecs.encode": lambda text, _: text.encode("latin1"),
+        }
+
+    def find(self, module: str, name: str, find_class: Callable[[str, str], Any], careful: bool) -> Any:
+        """The object that a pickle names; for functions of numpy, what stands for them."""
+        dotted = f"{module}.{name}"
+        stand_in = self.stand_ins.get(dotted.replace("numpy._core.", "numpy.core."))
+        return stand_in or super().find(module, name, find_class if dotted in self.allowed else self.refuse, careful)
+
+    def refuse(self, module: str, name: str) -> Any:
+        """The error for a name that is not allowed."""
+        raise UntrustedObjectError(f"{self.path}: it holds {module}.{name}, which is not plain data; if you trust what "
+                                   f"it does when it is loaded, add it: trusted=[\"{module}.{name}\"]")
+
+    def check(self, fine: Any, what: str) -> None:
+        """Refuse what no dump does."""
+        if not fine:
+            raise UntrustedObjectError(f"{self.path}: it {what}, which no dump does")
+
     def settled(self, dtype: Any) -> Any:
         """A dtype that is in use from now on."""
+        if not isinstance(dtype, _module("numpy").dtype):
+            self.check(False, f"takes a {type(dtype).__name__} for a dtype")
         self.fresh.pop(id(dtype), None)
         return dtype
 
+    def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
+        """Refuse what is not the dtype, the sizes and the order of an array."""
+        if self.settled(dtype).subdtype is not None or order not in ("C", "F") or not _is_shape(shape):
+            self.check(False, "makes an array of a strange layout")
+
+    def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
+        """The array of numbers in a buffer, which is no array that might still change its size."""
+        np = _module("numpy")
+        if self.settled(dtype).hasobject or (isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)):
+            self.check(False, "takes bytes for objects, or an array for bytes")
+        return super().frombuffer(buffer, dtype, shape, order)
+
+    def new_scalar(self, dtype: Any, data: Any) -> Any:
+        """A numpy scalar without objects inside."""
+        self.check_array(dtype, ())
+        self.check(not dtype.hasobject and isinstance(data, (bytes, str)), "makes a scalar of objects")
+        return _module("numpy").float64(0).__reduce__()[0](dtype, data)
+
+    def new_array(self, kind: Any, *_: Any) -> Any:
+        """An array that still waits for its state: a plain one, or of a class that the user trusts."""
+        ndarray = _module("numpy").ndarray
+        array = ndarray.__new__(ndarray if kind is _PLAIN_ARRAY else kind, (0,), "b")
+        return self.fresh.setdefault(id(array), array)
+
     def new_dtype(self, text: Any, *_: Any) -> Any:
-        """numpy.dtype for untrusted pickles: from a text, and always a new one."""
-        if not isinstance(text, str):
-            raise UntrustedObjectError(f"{self.path}: it makes a dtype from a {type(text).__name__}: no dump does")
+        """numpy.dtype for untrusted pickles: from a kind and a size, and always a new one."""
+        self.check(isinstance(text, str) and text[:1] in "biufcmMOSUV" and text[1:].isdigit(),
+                   f"makes a dtype from a {type(text).__name__} that is no kind and size")
         dtype = _module("numpy").dtype(text, False, True)
         return self.fresh.setdefault(id(dtype), dtype)
 
-    def complete_dtype(self, dtype: Any, state: Any) -> None:
-        """Set the state of a dtype, worked out by numpy: a false one would make numpy take numbers for addresses."""
-        if self.fresh.pop(id(dtype), None) is None:
-            raise UntrustedObjectError(f"{self.path}: it changes a dtype that is in use, which no dump does")
+    def new_string_dtype(self, coerce: Any, *missing: Any) -> Any:
+        """The dtype of texts of any length; `missing` is what stands for no text."""
+        self.check(all(type(each) in _ATOMS for each in missing), "makes a dtype with an object for missing texts")
+        return _module("numpy").dtypes.StringDType(coerce=coerce, **dict(zip(["na_object"], missing)))
+
+    def set_state(self, target: Any, state: Any) -> bool:
+        """Give an array or a dtype its state; refuse to change what the pickle has not made."""
+        if isinstance(target, (*_IMPORTABLE, types.MethodType, types.ModuleType)):
+            self.check(False, f"changes {target!r}")
+        np = _loaded("numpy")
+        if np and isinstance(target, np.dtype):
+            self.set_dtype(target, state)
+        elif np and isinstance(target, np.ndarray):
+            self.check(self.fresh.pop(id(target), None) is not None, "changes an array that is in use")
+            if type(target).__setstate__ is not np.ndarray.__setstate__:
+                return False  # a class that the user trusts
+            self.set_array(target, *state)
+        else:
+            return False
+        return True
+
+    def set_array(self, array: Any, version: Any, shape: Any, dtype: Any, fortran: Any, data: Any) -> None:
+        """Give a new array its shape, dtype and content."""
+        self.check_array(dtype, shape)
+        if dtype.hasobject:  # numpy does not count them
+            count = _module("math").prod(shape)
+            self.check(type(data) is list and len(data) == count, "leaves out objects of an array")
+        array.__setstate__((version, shape, dtype, fortran, data))
+
+    def set_dtype(self, dtype: Any, state: Any) -> None:
+        """Set the state of a dtype, worked out by numpy."""
         _, order, sub, names, fields, itemsize = state[:6]
-        spec: Any = dtype.str
+        spec, parts = dtype.str, []
         if names is not None:
-            formats, offsets = [self.settled(fields[name][0]) for name in names], [fields[name][1] for name in names]
-            spec = {"names": list(names), "formats": formats, "offsets": offsets, "itemsize": itemsize}
+            parts, offsets = [self.settled(fields[name][0]) for name in names], [fields[name][1] for name in names]
+            self.check(all(0 <= offset <= itemsize - part.itemsize for offset, part in zip(offsets, parts)),
+                       "has fields outside of their dtype")
+            spec = {"names": list(names), "formats": parts, "offsets": offsets, "itemsize": itemsize}
         elif sub is not None:
-            spec = (self.settled(sub[0]), sub[1])
+            parts = [self.settled(sub[0])]
+            self.check(_is_shape(sub[1]), "makes a dtype of a strange shape")
+            spec = (parts[0], sub[1])
         elif dtype.kind in "mM":
             unit, count = state[8][1][:2]
             spec = f"{dtype.kind}8[{count}{unit.decode() if isinstance(unit, bytes) else unit}]"
         safe = _module("numpy").dtype(spec)
+        self.check(self.fresh.pop(id(dtype), None) is not None, "changes a dtype that is in use")
+        self.check(type(safe) is type(dtype), "gives a dtype the state of another kind")
+        if parts:
+            levels = 1 + max(self.nested.get(id(part), (0,))[0] for part in parts)
+            self.check(levels <= 30, "nests dtypes too deeply")
+            self.nested[id(dtype)] = levels, dtype
         dtype.__setstate__((safe.newbyteorder(order) if order in ("<", ">") else safe).__reduce__()[2])
-
-    def new_scalar(self, dtype: Any, *data: Any) -> Any:
-        """A numpy scalar without objects inside."""
-        if self.settled(dtype).hasobject:
-            raise UntrustedObjectError(f"{self.path}: it holds a numpy scalar made of objects")
-        return _module("numpy").float64(0).__reduce__()[0](dtype, *data)
-
-    def check_state(self, target: Any, state: Any) -> None:
-        """Refuse a state for what is not an object made by this pickle."""
-        if isinstance(target, (*_IMPORTABLE, types.MethodType, types.ModuleType)):
-            raise UntrustedObjectError(f"{self.path}: it changes {target!r}, which no dump does")
-        np = _loaded("numpy")
-        if np and isinstance(target, np.ndarray):
-            self.settled(state[2])
 
 
 def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, loading: _Loading) -> list[Any]:
@@ -1949,7 +2057,8 @@ def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, load
 def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
     """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
     np = _module("numpy")
-    dtype, shape, order = loading.settled(wrapper.dtype), wrapper.shape, wrapper.order
+    dtype, shape, order = wrapper.dtype, wrapper.shape, wrapper.order
+    loading.check_array(dtype, shape, order)
     if dtype.hasobject:
         inner = type(unpickler)(file)
         inner.loading, inner.file = loading, file
@@ -1958,8 +2067,11 @@ def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper:
         _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
     if loading.mode and wrapper.allow_mmap and 0 not in shape:
         place = file.tell()
+        end, nbytes = place + dtype.itemsize * _module("math").prod(shape), os.fstat(file.fileno()).st_size
+        if nbytes < end:  # numpy would make a file longer that it maps for writing
+            raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
         array = np.memmap(file, dtype, loading.mode, place, shape, order)
-        file.seek(place + array.nbytes)
+        file.seek(end)
         return array
     array = np.empty(shape, dtype, order)
     if array.nbytes:
@@ -1979,14 +2091,14 @@ def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
             with open(path, "rb") as beside:
                 data = _open_zfile(beside).read()
             array = np.empty((0,), "b")
-            loading.settled(wrapper.state[2])
+            loading.check_array(wrapper.state[2], wrapper.state[1])
             array.__setstate__((*wrapper.state, data))
         else:
             mode = loading.mode if getattr(wrapper, "allow_mmap", True) else None
-            array = np.load(path, mmap_mode=mode, allow_pickle=loading.allowed is None)
+            array = np.load(path, mmap_mode=mode, allow_pickle=loading.trusted)
     subclass = getattr(wrapper, "subclass", None) or wrapper.init_args[0]
     array = loading.in_order(array)
-    return array if subclass in (_PlainArray, np.ndarray, np.memmap) else array.view(subclass)
+    return array if subclass in (_PLAIN_ARRAY, np.ndarray, np.memmap) else array.view(type=subclass)
 
 
 def _find_class(self: Any, module: str, name: str) -> Any:
@@ -2006,11 +2118,9 @@ def _no_extension(self: Any, code: int) -> Any:
 def _build(self: Any) -> None:
     """The opcode that gives an object its state."""
     state, target = self.stack[-1], self.stack[-2]
-    if self.loading.allowed is not None:
-        self.loading.check_state(target, state)
-        if (np := _loaded("numpy")) and isinstance(target, np.dtype):
-            self.loading.complete_dtype(target, self.stack.pop())
-            return
+    if self.loading.set_state(target, state):
+        self.stack.pop()
+        return
     _module("pickle")._Unpickler.load_build(self)
     if isinstance(target, _JoblibArray):
         self.stack[-1] = _read_joblib_array(self, target)
@@ -2029,9 +2139,28 @@ def _unpicklers() -> tuple[Any, Any]:
 
 def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
     """The value of the pickle at the current position of a file."""
-    unpickler = _unpicklers()[careful or loading.allowed is not None](file, buffers=buffers)
+    unpickler = _unpicklers()[careful or not loading.trusted](file, buffers=buffers)
     unpickler.loading, unpickler.file = loading, file
     return unpickler.load()
+
+
+def _read_pickle(file: Any, loading: _Loading, buffers: Any = None) -> Any:
+    """The value in a file that is not ours, a pickle of joblib or of pickle; or in a pickle that is not trusted."""
+    place = _position(file)
+    can_go_back = hasattr(file, "seekable") and file.seekable()
+    try:
+        try:
+            return _unpickle(file, loading, buffers, not can_go_back)
+        except _IsJoblib:
+            file.seek(place)
+            return _unpickle(file, loading, careful=True)
+    except (UntrustedObjectError, _Damaged):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
+                       f"({type(error).__name__}: {error})") from error
 
 
 def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
@@ -2058,7 +2187,7 @@ def _read(file: Any, loading: _Loading) -> Any:
     pickled = _read_exactly(file, size, "pickle")
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    if not count and loading.allowed is None:
+    if not count and loading.trusted:
         return _pickle_loads(pickled)
     buffers: list[Any] = []
     if count:
@@ -2071,26 +2200,7 @@ def _read(file: Any, loading: _Loading) -> Any:
                 _mark_changed(file, start, head, table)
         else:
             buffers = _read_buffers(file, sizes, phase + after, start - phase, not flags & _CHANGED)
-    return _unpickle(io.BytesIO(pickled), loading, iter(buffers))
-
-
-def _read_pickle(file: Any, loading: _Loading) -> Any:
-    """The value in a file that is not ours: a pickle of joblib or of pickle."""
-    place = _position(file)
-    can_go_back = hasattr(file, "seekable") and file.seekable()
-    try:
-        try:
-            return _unpickle(file, loading, careful=not can_go_back)
-        except _IsJoblib:
-            file.seek(place)
-            return _unpickle(file, loading, careful=True)
-    except (UntrustedObjectError, _Damaged):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
-                       f"({type(error).__name__}: {error})") from error
+    return (_unpickle if loading.trusted else _read_pickle)(io.BytesIO(pickled), loading, iter(buffers))
 
 
 def _peek(file: Any) -> tuple[Any, bytes]:
@@ -2127,6 +2237,8 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     packed = getattr(getattr(file, "file", file), "raw", None)
     if isinstance(packed, _Inflated):
         packed.finish()
+    elif isinstance(packed, _Unzstd) and file.read(1):
+        raise _Damaged("more zstd data follows, and the package zstandard does not tell where: write one value a file")
     return value
 
 
@@ -2134,7 +2246,7 @@ def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native:
                 read: Callable[[Any, _Loading], Any] = _read) -> Any:
     """The value that `_write_value` wrote at the current position of a file; ValueError if it is damaged."""
     try:
-        return read(file, _Loading(path, mmap_mode, native, trusted))
+        return read(file, (_Loading if trusted is True else _Untrusted)(path, mmap_mode, native, trusted))
     except _Damaged as error:
         raise ValueError(f"{path or file}: {error}") from error.__cause__
 
@@ -2169,7 +2281,8 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
         Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode` is given.
     trusted : True, False or a list, default True
         False allows only plain data: builtin containers and scalars, numpy arrays, dtypes and scalars, and the types of
-        `datetime`, `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted names.
+        `datetime`, `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted names. (A
+        hostile file can still use up memory, time or, with very deep nesting, the stack.)
 
     Raises
     ------

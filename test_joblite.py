@@ -1057,6 +1057,98 @@ def bit_flipped(data, rng):
     return bytes(changed)
 
 
+class Code(bytes):
+    """Opcodes of a pickle that push one value."""
+
+
+def code(value):
+    """The opcodes for a value; containers may hold opcodes, too."""
+    if isinstance(value, Code):
+        return value
+    if isinstance(value, dict):
+        return Code(b"}(" + b"".join(map(code, itertools.chain(*value.items()))) + b"u")
+    if isinstance(value, (list, tuple)):
+        return Code(b"(" + b"".join(map(code, value)) + (b"l" if isinstance(value, list) else b"t"))
+    return Code(pickle.dumps(value, 3)[2:-1])
+
+
+def calling(name, *args):
+    """The opcodes for what a function gives."""
+    return Code(b"c" + "\n".join(name.rsplit(".", 1)).encode() + b"\n" + code(args) + b"R")
+
+
+def stated(target, *state):
+    """The opcodes for an object that is given a state."""
+    return Code(target + code(state[0] if isinstance(state[0], dict) else state) + b"b")
+
+
+def dtype_code(text, names=None, fields=None, sub=None, itemsize=-1, target=None):
+    """The opcodes for a dtype, with parts if there are some."""
+    dtype = target or calling("numpy.dtype", text, False, True)
+    return stated(dtype, 3, "|", sub, names, fields, itemsize, 1, 0) if names or sub else dtype
+
+
+def array_code(*state):
+    """The opcodes for an array: version, shape, dtype, whether it is in Fortran's order, content."""
+    return stated(calling("numpy.core.multiarray._reconstruct", NDARRAY, (0,), b"b"), *state)
+
+
+def joblib_code(data, **attributes):
+    """The opcodes for an array of joblib, and its bytes."""
+    attributes = {"subclass": NDARRAY, "shape": (1,), "order": "C", "dtype": F8, "allow_mmap": True, **attributes}
+    return Code(stated(Code(b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81"), attributes) + data)
+
+
+def then(*parts):
+    """The opcodes for the last of some values; the first is again where AGAIN stands."""
+    return Code(parts[0] + b"p77\n0" + b"0".join(parts[1:]))
+
+
+NDARRAY, AGAIN = Code(b"cnumpy\nndarray\n"), Code(b"g77\n")
+F8, U1, O8, V8 = map(dtype_code, ["f8", "u1", "O8", "V8"])
+FRESH_ARRAY = array_code(1, (8,), U1, False, bytes(8))
+OBJECTS_WITHOUT_SAYING_SO = dtype_code("O8", ("a",), {"a": (F8, 0)}, None, 8)
+NUMPY_TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
+    "fields for a dtype of objects": (OBJECTS_WITHOUT_SAYING_SO, "another kind"),
+    "a shape for a dtype of objects": (dtype_code("O8", sub=(U1, (8,))), "another kind"),
+    "a unit that is a list of fields": (stated(calling("numpy.dtype", "M8", False, True), 4, "<", None, None, None, -1,
+                                               -1, 0, ({}, (b"s],O,M8[s", 1, 1, 1))), "another kind"),
+    "bytes for objects in an array": (calling("numpy.core.numeric._frombuffer", bytes(8), O8, (1,), "C"),
+                                      "bytes for objects"),
+    "bytes for objects in a scalar": (calling("numpy.core.multiarray.scalar", O8, bytes(8)), "scalar of objects"),
+    "no bytes for a scalar": (calling("numpy.core.multiarray.scalar", dtype_code("V99999"), None), "scalar of objects"),
+    "an array in the memory of another": (calling("numpy.core.numeric._frombuffer", FRESH_ARRAY, U1, (8,), "C"),
+                                          "array for bytes"),
+    "a second state for an array": (then(FRESH_ARRAY, stated(AGAIN, 1, (1,), U1, False, b"x")), "array that is in use"),
+    "a second state for a dtype": (then(V8, array_code(1, (1,), AGAIN, False, bytes(8)), dtype_code(
+        "", ("a",), {"a": (O8, 0)}, None, 8, AGAIN)), "dtype that is in use"),
+    "a state for a field of a dtype": (then(V8, dtype_code("V8", ("a",), {"a": (AGAIN, 0)}, None, 8), dtype_code(
+        "", ("a",), {"a": (O8, 0)}, None, 8, AGAIN)), "dtype that is in use"),
+    "a dtype inside a tuple": (then(V8, dtype_code("V8", ("a",), {"a": ((AGAIN, (1,)), 0)}, None, 8)), "takes a tuple"),
+    "a dtype inside itself": (then(V8, dtype_code("", ("a",), {"a": (AGAIN, 0)}, None, 8, AGAIN)), "in use"),
+    "an array inside itself": (then(V8, dtype_code("", sub=(AGAIN, (1,)), target=AGAIN)), "in use"),
+    "a field behind the end": (dtype_code("V8", ("a",), {"a": (dtype_code("V16"), 2**31 - 8)}, None, 16), "outside"),
+    "a field before the start": (dtype_code("V8", ("a",), {"a": (V8, -8)}, None, 8), "outside"),
+    "dtypes very deep": (functools.reduce(lambda inner, _: dtype_code("V1", ("a",), {"a": (inner, 0)}, None, 1),
+                                          range(40), U1), "too deeply"),
+    "too few objects": (array_code(1, (5,), O8, False, [7]), "leaves out"),
+    "too few objects in fields": (array_code(1, (2, 2), dtype_code("V9", ("a", "b"), {"a": (U1, 0), "b": (O8, 1)}, None,
+                                                                   9), False, [(1, 2)]), "leaves out"),
+    "negative sizes": (array_code(1, (-1, -8), U1, False, bytes(8)), "strange layout"),
+    "sizes that are none": (joblib_code(bytes(8), shape="8"), "strange layout"),
+    "an array of arrays": (array_code(1, (1,), dtype_code("V8", sub=(U1, (8,))), False, bytes(8)), "strange layout"),
+    "a dtype from a list": (calling("numpy.dtype", "u1,O", False, True), "kind and size"),
+    "something else for a dtype": (joblib_code(bytes(8), dtype=stated(calling("collections.Counter"), {
+        "hasobject": False, "dtype": O8})), "takes a Counter for a dtype"),
+    "objects in a file of joblib": (joblib_code(bytes(8), dtype=OBJECTS_WITHOUT_SAYING_SO), "another kind"),
+    "another order": (joblib_code(bytes(8), order="f"), "strange layout"),
+    "negative sizes in a file of joblib": (joblib_code(bytes(8), shape=(-1,)), "strange layout"),
+    "more than there is": (joblib_code(bytes(8), shape=(2**62, 4)), "cut short|neither"),
+    "a dtype for a class": (joblib_code(bytes(8), subclass=V8), "sub-type of ndarray"),
+    "an object of ndarray": (Code(NDARRAY + b")\x81"), "not a type"),
+}
+
+
 class TestSection3Files:
     @pytest.mark.parametrize("compress", [0, True])
     @pytest.mark.parametrize("name", VALUES)
@@ -1100,7 +1192,7 @@ class TestSection3Files:
         assert joblite.dump(SAMPLE, path) == [os.fsdecode(path)]
         assert same(joblite.load(path), SAMPLE)
 
-    @pytest.mark.parametrize("compress", [0, "gzip", "bz2"])
+    @pytest.mark.parametrize("compress", [0, "gzip", "bz2", METHODS[-1]])
     def test_every_kind_of_file_object(self, compress, tmp_path):
         """In memory, on disk with and without buffer, one that only writes and reads in small bits."""
         memory = io.BytesIO()
@@ -1149,6 +1241,22 @@ class TestSection3Files:
                 for value in values:
                     found = joblite.load(file, mmap_mode=mode)
                     assert joblite.hash(found, coerce_mmap=True) == joblite.hash(value)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_compressed_values_follow_each_other(self, method, tmp_path):
+        """And plain ones: each `load` takes one and leaves the file behind it, or says that it cannot."""
+        values = [[1], np.random.default_rng(0).random(100_000), "plain", "x" * 1_000_000, 5]
+        path = tmp_path / "file"
+        for file in (io.BytesIO(), open(path, "w+b", 0), open(path, "w+b")):
+            with file:
+                for value in values:
+                    joblite.dump(value, file, compress=method if value is not values[2] else 0)
+                file.seek(0)
+                if method == "zstd" and sys.version_info < (3, 14):
+                    with pytest.raises(ValueError, match="one value a file"):
+                        joblite.load(file)
+                    continue
+                assert same([joblite.load(file) for _ in values], values) and not file.read()
 
     @pytest.mark.parametrize("mode", [None, "r"])
     def test_a_value_that_was_moved_inside_a_file(self, mode, tmp_path):
@@ -1412,8 +1520,9 @@ class TestSection3Files:
         assert joblite.load(tmp_path / "value") == "old" and os.listdir(tmp_path) == ["value"]
         with pytest.raises(IsADirectoryError):
             joblite.dump(1, tmp_path)
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError) as caught:
             joblite.dump(1, tmp_path / "missing" / "value")
+        assert caught.value.filename == str(tmp_path / "missing" / "value")
 
     @posix
     @pytest.mark.parametrize("compress", [0, "zlib"])
@@ -1495,7 +1604,7 @@ class TestSection3Files:
                 with pytest.raises(ValueError, match="value: "):
                     joblite.load(path, mmap_mode=mode)
 
-    @pytest.mark.parametrize("kind", ["plain", "zlib", "gzip", "bz2", "xz", "lzma"])
+    @pytest.mark.parametrize("kind", ["plain", *METHODS])
     def test_every_flipped_bit_is_found(self, kind, tmp_path):
         """200 random bits of a larger file, one at a time: the error, or a value that is right all the same."""
         path = tmp_path / "value"
@@ -1630,6 +1739,15 @@ class TestSection3Files:
         for path in sorted(old_files.glob("*/[cf].pkl")):
             array = joblite.load(path, mmap_mode="r")
             assert type(array) is np.memmap and same(np.array(array, order="A"), OLD_VALUES[path.stem]), path
+
+    @pytest.mark.parametrize("mode", ["r", "r+", "c"])
+    def test_a_cut_file_of_joblib_is_not_mapped(self, mode, old_files, tmp_path):
+        """The error, and the file is not made longer."""
+        data = (old_files / "1.6.0" / "c.pkl").read_bytes()[:-20]
+        (tmp_path / "value").write_bytes(data)
+        with pytest.raises(ValueError, match="value: it is cut short"):
+            joblite.load(tmp_path / "value", mmap_mode=mode)
+        assert (tmp_path / "value").read_bytes() == data
 
     def test_old_files_through_file_objects(self, old_files):
         for path in sorted(old_files.glob("1.*/nested.*")):
@@ -1769,6 +1887,38 @@ class TestSection3Files:
             return
         with pytest.raises(ValueError, match=what):
             joblite.load(tmp_path / "value", trusted=False)
+
+    @pytest.mark.parametrize("name", NUMPY_TRICKS)
+    def test_what_numpy_would_believe_is_refused(self, name, tmp_path):
+        """States and layouts that make numpy take numbers for addresses, or look where no memory is."""
+        opcodes, what = NUMPY_TRICKS[name]
+        (tmp_path / "value").write_bytes(b"\x80\x03" + opcodes + b".")
+        for mode in (None, "r", "r+"):
+            with pytest.raises(ValueError, match=what):
+                joblite.load(tmp_path / "value", trusted=False, mmap_mode=mode)
+        assert (tmp_path / "value").stat().st_size == len(opcodes) + 3, "it is as long as it was"
+
+    def test_a_hostile_dump_is_the_same_error_as_a_hostile_pickle(self, tmp_path):
+        """Whatever goes wrong in a pickle that is not trusted, the error names the file."""
+        pickled = calling("builtins.int", "x") + b"."
+        (tmp_path / "value").write_bytes(b"".join(joblite._stream([pickled], [], 0)))
+        with pytest.raises(ValueError, match="value: .*invalid literal for int"):
+            joblite.load(tmp_path / "value", trusted=False)
+
+    @pytest.mark.skipif(np.__version__ < "2", reason="needs numpy 2")
+    @pytest.mark.parametrize("options", [{}, {"na_object": None}, {"na_object": float("nan"), "coerce": False}])
+    def test_arrays_of_long_texts_need_no_trust(self, options, tmp_path):
+        array = np.array(["a", "b" * 1000, "é"], np.dtypes.StringDType(**options))
+        joblite.dump([array, array[1:]], tmp_path / "value")
+        found = joblite.load(tmp_path / "value", trusted=False)
+        assert found[0].dtype == array.dtype and found[0].tolist() == array.tolist()
+        assert found[1].tolist() == array[1:].tolist()
+
+    def test_arrays_of_a_trusted_class_keep_it(self, tmp_path):
+        """A class of arrays that the list names; numpy's own names in the list change nothing."""
+        joblite.dump(ARRAY.view(Tagged), tmp_path / "value")
+        for trusted in ([Tagged], [Tagged, np.ndarray, np.dtype]):
+            assert same(joblite.load(tmp_path / "value", trusted=trusted), ARRAY.view(Tagged))
 
     def test_trusted_list_adds_classes_by_object_or_name(self, tmp_path):
         joblite.dump([Plain(a=1), Slots(1, 2)], tmp_path / "value")
