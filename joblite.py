@@ -316,7 +316,8 @@ def _code_facts(code: CodeType) -> _Facts:
     A variable or attribute that the same code also sets, or only writes to (`log.append(x)`), does not count as read:
     it is the function's notebook, not its input.
     """
-    assigned, imported, written, attributes, stored = set(), set(), set(), set(), set()
+    assigned, imported, attributes = set(), set(), set()
+    stored: dict[str, set[str]] = {"STORE_DEREF": set(), "STORE_ATTR": set()}
     read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
     steps = [*_instructions(code), ("", 0, None)]
     for place, (name, _, meaning) in enumerate(steps[:-1]):
@@ -324,8 +325,8 @@ def _code_facts(code: CodeType) -> _Facts:
         notes = following in ("LOAD_ATTR", "LOAD_METHOD") and attribute in _WRITE_ONLY
         if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             assigned.add(meaning)
-        elif name in ("STORE_DEREF", "STORE_ATTR"):
-            (written if name == "STORE_DEREF" else stored).add(meaning)
+        elif name in stored:
+            stored[name].add(meaning)
         elif name == "IMPORT_NAME":
             level, names = steps[place - 2][2], steps[place - 1][2]
             imported |= {(level, meaning, each) for each in names or ("",)}
@@ -336,9 +337,10 @@ def _code_facts(code: CodeType) -> _Facts:
         elif not notes and name.endswith("DEREF"):
             read.add(meaning)
     inner = [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    read = (read.union(*[each.closed for each in inner]) & set(code.co_freevars)) - written
-    return _Facts(assigned.union(*[each.assigned for each in inner]), imported.union(*[each.imported for each in inner]),
-                  read, (attributes - stored).union(*[each.attributes for each in inner]),
+    return _Facts(assigned.union(*[each.assigned for each in inner]),
+                  imported.union(*[each.imported for each in inner]),
+                  (read.union(*[each.closed for each in inner]) & set(code.co_freevars)) - stored["STORE_DEREF"],
+                  (attributes - stored["STORE_ATTR"]).union(*[each.attributes for each in inner]),
                   set(code.co_names).union(*[each.names for each in inner]))
 
 
@@ -738,9 +740,9 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
         raise _cannot_name(obj, error) from error
     if isinstance(reduced, str):
         inner = getattr(obj, "__wrapped__", None)  # of lru_cache
-        if inner is None and namer.name_of and namer.name_of(type(obj)):
-            inner = type(obj), getattr(obj, "__dict__", None)
-        return ("name", _module("pickle").whichmodule(obj, reduced), reduced, namer.name_of and inner)
+        told = namer.name_of and namer.name_of(inner or type(obj))
+        return ("name", _module("pickle").whichmodule(obj, reduced), reduced,
+                told and (told, None if inner else getattr(obj, "__dict__", None)))
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
@@ -2181,6 +2183,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #
 #   fingerprint = what f is made of, and everything of the project that it names
 #       f -> code, defaults, closure; each global it names: helper -> its code .., class -> its methods, data -> content
+#            a module that is held as a whole -> all that it defines or has from the project
 #
 # Laws
 #   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
@@ -2202,7 +2205,7 @@ _INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what i
     (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
     (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords"),
     (singledispatchmethod, "func dispatcher")]
-_kin_of = operator.attrgetter("__class__", "__bases__")
+_CONTAINERS_IN = ("builtins", "collections", "types")
 _MADE_ONCE = frozenset({"__annotations__", "__dataclass_fields__", "__orig_bases__", "__parameters__",
                         "__attrs_attrs__"})  # data of a class that is put in place when it is made, and slow to name
 
@@ -2251,10 +2254,14 @@ def _is_followed(thing: Any) -> bool:
 
 
 def _counts(value: Any) -> bool:
-    """Whether something in a module counts where code holds the module: what is of the project, and data."""
-    owner = getattr(value, "__module__", None)
-    return not isinstance(value, types.ModuleType) and (
-        owner in (None, type(value).__module__) or isinstance(owner, str) and _is_project(owner))
+    """Whether something in a module counts where code holds the module: data, and what is of the project."""
+    owner, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    if isinstance(value, types.ModuleType):
+        return False
+    if isinstance(owner, str) and isinstance(name, str) and not _is_project(owner):
+        if getattr(sys.modules.get(owner), name, _NOTHING) is value:
+            return False  # a package's own, which goes by its name
+    return owner in (None, type(value).__module__) or isinstance(owner, str) and _is_project(owner)
 
 
 def _ask(thing: Any, name: str, default: Any) -> Any:
@@ -2321,7 +2328,7 @@ class _Walk:
         roots = list(roots)
         self.parts: dict[str, str] = {}
         self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, the object met there)
-        self.codes: list[tuple[Any, Any, Any, Any]] = []  # (function, its code, defaults, keyword defaults)
+        self.codes: list[tuple[Any, ...]] = []  # (function, its code, defaults, keyword defaults, attributes, how many)
         self.equal: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
         self._labels: dict[Any, str] = {}
         self._todo: list[tuple[Any, str]] = []
@@ -2342,9 +2349,9 @@ class _Walk:
         for look, place, value in self.same:
             if look(place, _NOTHING) is not value:
                 return False
-        for function, code, defaults, keyword_defaults in self.codes:
+        for function, code, defaults, keyword_defaults, attributes, count in self.codes:
             if (function.__code__ is not code or function.__defaults__ is not defaults
-                    or function.__kwdefaults__ is not keyword_defaults):
+                    or function.__kwdefaults__ is not keyword_defaults or len(attributes) != count):
                 return False
         for question, subject, answer in self.equal:
             if question(subject) != answer:
@@ -2392,16 +2399,16 @@ class _Walk:
 
         Functions without a name of their own have one label where they share their code: no order of a set counts.
         """
-        if not (name or _is_followed(thing) or isinstance(thing, types.FunctionType)):
-            return f"module {thing.__name__}" if isinstance(thing, types.ModuleType) else _dotted(thing)
-        bare = isinstance(thing, _Bare)
-        key = (_code_digest(thing.code), id(thing.scope)) if bare else id(thing)
+        key: Any = id(thing)
+        if isinstance(thing, _Bare):
+            digest = _code_digest(thing.code)
+            key, name = (digest, id(thing.scope)), f"{thing.scope.get('__name__')}.{thing.code.co_name} {digest[:6]}"
+        elif not name:
+            name = f"module {thing.__name__}" if isinstance(thing, types.ModuleType) else _dotted(thing)
+            if not _is_followed(thing) and not isinstance(thing, types.FunctionType):
+                return name
         if key not in self._labels:
             self._alive.append(thing)
-            if bare:
-                name = f"{thing.scope.get('__name__', '')}.{thing.code.co_name} {key[0][:6]}"
-            elif not name:
-                name = f"module {thing.__name__}" if isinstance(thing, types.ModuleType) else _dotted(thing)
             label = self._labels[key] = self._note(name, f"not yet described: {id(thing)}")
             self._todo.append((thing, label))
         return self._labels[key]
@@ -2423,8 +2430,8 @@ class _Walk:
             if name in read:
                 self.same.append((_cell_value, cell, value := _cell_value(cell)))
                 lines.append(self._token(value, f"{name} of {own}"))
-        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
-        self.equal.append((len, vars(function), len(vars(function))))
+        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__, vars(function),
+                           len(vars(function))))
         self._held.append((function, self._labels[id(function)]))
         if not _is_project(scope.get("__name__", "")):
             return "\n".join(lines)
@@ -2442,17 +2449,20 @@ class _Walk:
         return "\n".join([_code_digest(code), *lines])
 
     def _class_text(self, cls: type) -> str:
-        """A class of the project by its bases and by its attributes; special ones that packages put there do not count."""
+        """A class of the project by its bases and its attributes, without special ones that packages put there."""
         lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
-        self.equal += [(len, vars(cls), len(vars(cls))), (_kin_of, cls, _kin_of(cls))]
+        self.equal.append((len, vars(cls), len(vars(cls))))
+        self.same += [(partial(getattr, cls), name, getattr(cls, name)) for name in ("__class__", "__bases__")]
         for name in sorted(vars(cls).keys() - _CLASS_NOISE):
             value, label = self._look_up(vars(cls), name), f"{_dotted(cls)}.{name}"
             home = "builtins" if callable(value) else type(value).__module__
-            if name in _MADE_ONCE:
+            if name.startswith("__") and home != "builtins" and not _is_project(home):
+                continue
+            if name in _MADE_ONCE or name.startswith("__pydantic_"):
                 lines.append(f"{name}={self._note(label, self._content(value))}")
                 if isinstance(value, dict):
                     self.equal.append((dict, value, dict(value)))
-            elif not name.startswith("__") or home == "builtins" or _is_project(home):
+            else:
                 lines.append(f"{name}={self._token(value, label)}")
         return "\n".join(lines)
 
@@ -2467,28 +2477,31 @@ class _Walk:
     def _container_text(self, container: Any) -> str:
         """A container that cannot be named as a whole by what it holds."""
         self.equal.append((_identities, container, _identities(container)))
-        label, pairs = self._labels[id(container)], isinstance(container, dict)
-        found = [self._tokens(label, each, container[each]) if pairs else self._token(each, label) for each in container]
-        self._alive += container.values() if pairs else container
+        items = list(container.items() if isinstance(container, dict) else zip(container))
+        self._alive += items
+        found = [self._tokens(self._labels[id(container)], *item) for item in items]
         return str(sorted(found) if isinstance(container, (set, frozenset)) else found)
 
     def _take_attributes(self) -> bool:
-        """Follow what code met so far reads of modules and functions that are held; whether there is more to describe."""
+        """Follow what the code met so far names of modules and functions; whether there is more to describe."""
         for thing, label in list(self._held):
-            space = vars(thing)
-            names = space.keys() & self._attributes
-            if isinstance(thing, types.ModuleType):
-                names = {name for name, value in space.items() if isinstance(value, types.ModuleType) and _is_followed(value)
-                         and (self._all_modules or name in self._names)}
-                if "__getattr__" in space:
-                    names |= self._names - space.keys()
-            for name in sorted(names):
+            for name in sorted(self._named(thing)):
                 if (label, name) not in self._taken:
                     self._taken.add((label, name))
+                    space = vars(thing)
                     value = self._look_up(space, name) if name in space else self._attribute(thing, name)
                     if value is not _NOTHING:
                         self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
         return bool(self._todo)
+
+    def _named(self, thing: Any) -> set[str]:
+        """The attributes of a function, or the modules in a module and what it makes when asked, that code names."""
+        space = vars(thing)
+        if not isinstance(thing, types.ModuleType):
+            return space.keys() & self._attributes
+        modules = {name for name, value in space.items() if isinstance(value, types.ModuleType) and _is_followed(value)}
+        made = self._names - space.keys() if "__getattr__" in space else set()
+        return made | (modules if self._all_modules else modules & self._names)
 
     def _look_up(self, namespace: Any, name: str) -> Any:
         """What `namespace` holds under `name`, or _NOTHING; it is looked at again at each call."""
@@ -2557,6 +2570,8 @@ class _Walk:
             return self._label(value, name)
         fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
         fixed = fixed or (numpy is not None and isinstance(value, numpy.ndarray) and not value.flags.writeable)
+        home = type(value).__module__  # a lock, a file: it will not have content later, and to try again is slow
+        fixed = fixed or (content.startswith("<") and home not in _CONTAINERS_IN and not _is_project(home))
         if not fixed:
             self.equal.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
         self._alive.append(value)
@@ -3712,10 +3727,11 @@ class Memory:
     (9, 9)
 
     A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
-    The code is followed into the functions, classes, constants and other globals of your project that it names; code of
-    the standard library and of installed packages goes by name. Change a helper: computed anew; change it back: the old
-    results are still there. What is not followed: installed packages, code written in C, files that the function
-    reads: name them in `depends`.
+    The code is followed into the functions, classes, modules, constants and other globals of your project that it
+    names, also inside closures, defaults, containers and arguments; code of the standard library and of installed
+    packages goes by name. Change a helper: computed anew; change it back: the old results are still there. What is not
+    followed: installed packages, code written in C, files that the function reads, submodules looked up by a text, the
+    content of what cannot be pickled (its class counts). Name in `depends` what matters of it.
 
     Parameters
     ----------
