@@ -1826,7 +1826,12 @@ class Unpicklable(threading.local):
 
 class Registered:
     def __init__(self, rate): self.rate = rate
+    def get(self): return self.rate
     def __reduce__(self): return "REGISTERED"
+
+
+class Aliased:
+    rate = 16
 
 
 class Point:
@@ -1851,7 +1856,7 @@ def rated(x): return x * rated.rate
 
 
 rated.rate = 14
-REGISTERED, UNPICKLABLE = Registered(15), Unpicklable()
+REGISTERED, UNPICKLABLE, ALIAS = Registered(15), Unpicklable(), list[Aliased]
 
 
 def many(x, tool=lambda x: by_default.tool(x)):
@@ -1862,8 +1867,8 @@ def many(x, tool=lambda x: by_default.tool(x)):
     match Point(x, 2):
         case Point(first): pass
     return [pkg.passed_on(x), pkg.unit.base(x), lazy.made(x), module.tool(x), wrapped(x), tool(x),
-            TABLE["module"].tool(x), TABLE["lambda"](x), TABLE["kept"](x), UNPICKLABLE.method(x), REGISTERED.rate,
-            Record().show(x), rated(x), Record.__scale__, Record.__annotations__, unit, first]
+            TABLE["module"].tool(x), TABLE["lambda"](x), TABLE["kept"](x), UNPICKLABLE.method(x), REGISTERED.get(),
+            ALIAS.__args__[0].rate, Record().show(x), rated(x), Record.__scale__, Record.__annotations__, unit, first]
 '''
 TOOL = "def tool(x):\n    return x + 1\n"
 FILES = {"job.py": JOB, "other.py": OTHER, "shapes.py": SHAPES, "late.py": "def late_helper(x): return x\n",
@@ -1874,7 +1879,8 @@ FILES = {"job.py": JOB, "other.py": OTHER, "shapes.py": SHAPES, "late.py": "def 
          "lazy/__init__.py": "def __getattr__(name):\n    from importlib import import_module\n"
                              "    return getattr(import_module('lazy.inner'), name)\n",
          "lazy/inner.py": "def made(x): return x + 1\n", "kept.py": "import functools\n@functools.lru_cache\n" + TOOL,
-         **dict.fromkeys(["as_variable.py", "by_default.py", "by_lambda.py", "in_instance.py", "in_table.py"], TOOL)}
+         "as_variable.py": "from in_variable import tool\n",
+         **dict.fromkeys(["in_variable.py", "by_default.py", "by_lambda.py", "in_instance.py", "in_table.py"], TOOL)}
 
 EDITS = {  # what is edited: (file, text before, text after, what the next run does)
     "nothing": ("job.py", "", "", "hits"),
@@ -1914,7 +1920,7 @@ EDITS = {  # what is edited: (file, text before, text after, what the next run d
     "a comment in what a package passes on": ("pkg/core.py", "    return x + 1", "    # one\n    return x + 1", "hits"),
     "a package whose module is imported": ("pkg/unit/__init__.py", "x + 1", "x + 2", "computes"),
     "what a module makes when asked": ("lazy/inner.py", "x + 1", "x + 2", "computes"),
-    "a module in a variable": ("as_variable.py", "x + 1", "x + 2", "computes"),
+    "what a module in a variable passes on": ("in_variable.py", "x + 1", "x + 2", "computes"),
     "a module in a table": ("in_table.py", "x + 1", "x + 2", "computes"),
     "what a lambda in a table uses": ("by_lambda.py", "x + 1", "x + 2", "computes"),
     "a comment there": ("by_lambda.py", "x + 1", "x + 1  # one", "hits"),
@@ -1923,7 +1929,8 @@ EDITS = {  # what is edited: (file, text before, text after, what the next run d
     "what a function inside an object uses": ("in_instance.py", "x + 1", "x + 2", "computes"),
     "a lambda in a table": ("more.py", "lambda x: by_lambda.tool(x)", "lambda x: -by_lambda.tool(x)", "computes"),
     "the class of what cannot be pickled": ("more.py", "x - 3", "x - 4", "computes"),
-    "an object that is pickled by name": ("more.py", "Registered(15)", "Registered(16)", "computes"),
+    "an object that is pickled by name": ("more.py", "Registered(15)", "Registered(10)", "computes"),
+    "the class in a generic alias": ("more.py", "rate = 16", "rate = 10", "computes"),
     "the order of a pattern": ("more.py", '("x", "y")', '("y", "x")', "computes"),
     "special data of a class": ("more.py", "11", "10", "computes"),
     "the metadata of a field": ("more.py", "12", "10", "computes"),
