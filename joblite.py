@@ -54,7 +54,7 @@ import time
 import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
-from functools import lru_cache, partial, partialmethod, reduce
+from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
 from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
 try:
@@ -298,6 +298,52 @@ def _module(name: str) -> Any:
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
 _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
+
+
+_WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
+                         "remove"})  # methods that give nothing back: what a function only writes to is no input of it
+_Facts = namedtuple("_Facts", "assigned imported closed attributes names")
+
+
+@lru_cache(maxsize=4096)
+def _code_facts(code: CodeType) -> _Facts:
+    """What a function and those inside it do with names.
+
+    assigned    globals that are set
+    imported    (level, module, name or "") of each import; `import a.b`, which binds a, brings both modules
+    closed      variables of the closure that are read
+    attributes  names of attributes that are read
+    names       all names of globals, attributes and imports
+
+    A variable or attribute that the same code also sets, or only writes to (`log.append(x)`), does not count as read:
+    it is the function's notebook, not its input.
+    """
+    assigned, imported, attributes = set(), set(), set()
+    stored: dict[str, set[str]] = {"STORE_DEREF": set(), "STORE_ATTR": set()}
+    read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
+    steps = [*_instructions(code), ("", 0, None)]
+    for place, (name, _, meaning) in enumerate(steps[:-1]):
+        following, _, attribute = steps[place + 1]
+        notes = following in ("LOAD_ATTR", "LOAD_METHOD") and attribute in _WRITE_ONLY
+        if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(meaning)
+        elif name in stored:
+            stored[name].add(meaning)
+        elif name == "IMPORT_NAME":
+            level, names = steps[place - 2][2], steps[place - 1][2]
+            imported |= {(level, meaning, each) for each in names or ("",)}
+            if not names and following != "IMPORT_FROM":  # which is how `import a.b as c` goes on
+                imported.add((level, meaning.partition(".")[0], ""))
+        elif not notes and name in ("LOAD_ATTR", "LOAD_METHOD"):
+            attributes.add(meaning)
+        elif not notes and name.endswith("DEREF"):
+            read.add(meaning)
+    inner = [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return _Facts(assigned.union(*[each.assigned for each in inner]),
+                  imported.union(*[each.imported for each in inner]),
+                  (read.union(*[each.closed for each in inner]) & set(code.co_freevars)) - stored["STORE_DEREF"],
+                  (attributes - stored["STORE_ATTR"]).union(*[each.attributes for each in inner]),
+                  set(code.co_names).union(*[each.names for each in inner]))
 
 
 def _short_digest(text: str, digits: int = 20) -> str:
@@ -670,9 +716,27 @@ def _cannot_name(obj: Any, reason: object) -> Exception:
         "Only what can be pickled has content to name; register_hasher(type, function) adds to it")
 
 
+class _Bare:
+    """A function without its name, closure and defaults: its code, and the globals that it sees."""
+
+    def __init__(self, function: Any) -> None:
+        self.code, self.scope = function.__code__, function.__globals__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Bare) and self.code is other.code and self.scope is other.scope
+
+    def __hash__(self) -> int:
+        return (id(self.code), id(self.scope)).__hash__()
+
+
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
+    told = namer.name_of and namer.name_of(_Bare(function))
+    if told:
+        read = function.__dict__.keys() & _code_facts(function.__code__).attributes
+        return ("function", told, function.__defaults__, function.__kwdefaults__, cells,
+                {name: function.__dict__[name] for name in read})
     names = {chain[0] for chain in _names_used(function.__code__)} & function.__globals__.keys()
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
             {name: function.__globals__[name] for name in names})
@@ -681,9 +745,8 @@ def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
 _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
                 "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
-                          "__static_attributes__", "__annotations__", "__annotate_func__", "__annotations_cache__",
-                          "__dataclass_fields__", "__dataclass_params__", "_abc_impl",
-                          "__slotnames__"})  # not what its body defined; pickling an object adds the last one
+                          "__static_attributes__", "__annotations_cache__", "__dataclass_params__", "_abc_impl",
+                          "__slotnames__", "__pydantic_core_schema__"})  # not of its body, or full of addresses
 
 
 def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
@@ -696,7 +759,10 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
     except Exception as error:
         raise _cannot_name(obj, error) from error
     if isinstance(reduced, str):
-        return ("name", _module("pickle").whichmodule(obj, reduced), reduced, None)
+        inner = getattr(obj, "__wrapped__", None)  # of lru_cache
+        told = namer.name_of and namer.name_of(inner or type(obj))
+        return ("name", _module("pickle").whichmodule(obj, reduced), reduced,
+                told and (told, None if inner else getattr(obj, "__dict__", None)))
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
@@ -814,7 +880,8 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     types.CodeType: lambda namer, code: ("code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
     types.MethodType: lambda namer, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda namer, method: ("builtin method", method.__name__, method.__self__),
-    types.ModuleType: lambda namer, module: ("module", module.__name__),
+    types.ModuleType: lambda namer, module: (
+        "module", module.__name__, *filter(None, [namer.name_of and namer.name_of(module)])),
     types.MappingProxyType: lambda namer, proxy: ("mapping proxy", dict(proxy)),
     staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
@@ -1061,7 +1128,8 @@ class _Namer:
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
             name_of: Callable[[Any], str | None] | None = None) -> str:
-    """`hash`, which also mixes in the text that `name_of` gives for a function or class known by its name."""
+    """`hash`, which also mixes in the text that `name_of` gives for a function, class or module; for what a function
+    that cannot be imported is made of, its `_Bare`, that text stands alone."""
     new = _HASHES.get(hash_name) or _hash_maker(hash_name)
     if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
         return new(_dumps(obj)).hexdigest()
@@ -2327,6 +2395,7 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #
 #   fingerprint = what f is made of, and everything of the project that it names
 #       f -> code, defaults, closure; each global it names: helper -> its code .., class -> its methods, data -> content
+#            a module that is held as a whole -> all that it defines or has from the project
 #
 # Laws
 #   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
@@ -2341,42 +2410,16 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 
 # --- What a function is made of ---------------------------------------------------------------------------------------
 
-_WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
-                         "remove"})  # methods that give nothing back: what a function only writes to is no input of it
 _MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__",
                               "__doc__", "__builtins__", "__annotations__"})
 _PLAIN_PARTS, _PLAIN_NBYTES = 10_000, 1 << 16  # up to here comparing the whole content is faster than its digest
 _INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what it is made of
     (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
-    (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords")]
-
-
-@lru_cache(maxsize=4096)
-def _code_facts(code: CodeType) -> tuple[set[str], set[tuple[int, str, str]], set[str]]:
-    """What a function and those inside it do with names: (globals set, imports, variables of the closure read).
-
-    An import is (level, module, name or ""). A variable that is also set, or only written to (`log.append(x)`), does
-    not count as read: it is the function's notebook, not its input.
-    """
-    assigned, imported, written = set(), set(), set()
-    read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
-    steps = [*_instructions(code), ("", 0, None)]
-    for place, (name, _, meaning) in enumerate(steps[:-1]):
-        following, _, attribute = steps[place + 1]
-        if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            assigned.add(meaning)
-        elif name == "STORE_DEREF":
-            written.add(meaning)
-        elif name == "IMPORT_NAME":
-            level, names = steps[place - 2][2], steps[place - 1][2]
-            imported |= {(level, meaning, each) for each in names or ("",)}
-        elif name.endswith("DEREF") and (following not in ("LOAD_ATTR", "LOAD_METHOD") or attribute not in _WRITE_ONLY):
-            read.add(meaning)
-    for inner in [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
-        assigned |= inner[0]
-        imported |= inner[1]
-        read |= inner[2]
-    return assigned, imported, (read & set(code.co_freevars)) - written
+    (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords"),
+    (singledispatchmethod, "func dispatcher")]
+_CONTAINERS_IN = ("builtins", "collections", "types")
+_MADE_ONCE = frozenset({"__annotations__", "__dataclass_fields__", "__orig_bases__", "__parameters__",
+                        "__attrs_attrs__"})  # data of a class that is put in place when it is made, and slow to name
 
 
 @lru_cache(maxsize=1024)
@@ -2411,6 +2454,45 @@ def _import_of_project(name: str) -> ModuleType | None:
         return import_module(name) if _is_project(name) else None
     except Exception:  # an import may fail in any way; the function meets the same failure
         return None
+
+
+def _is_followed(thing: Any) -> bool:
+    """Whether a thing is a function, class or module of the project."""
+    if isinstance(thing, _Bare):
+        return _is_project(thing.scope.get("__name__", ""))
+    if not issubclass(type(thing), (types.FunctionType, type, types.ModuleType)):  # Python 3.10 takes list[int] for one
+        return False
+    return _is_project(thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__)
+
+
+def _counts(value: Any) -> bool:
+    """Whether something in a module counts where code holds the module: data, and what is of the project."""
+    owner, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    if isinstance(value, types.ModuleType):
+        return False
+    if isinstance(owner, str) and isinstance(name, str) and not _is_project(owner):
+        if getattr(sys.modules.get(owner), name, _NOTHING) is value:
+            return False  # a package's own, which goes by its name
+    return owner in (None, type(value).__module__) or isinstance(owner, str) and _is_project(owner)
+
+
+def _ask(thing: Any, name: str, default: Any) -> Any:
+    """`getattr` where that runs code of the project, which may fail in any way: the call meets the same failure."""
+    try:
+        return getattr(thing, name)
+    except Exception:
+        return default
+
+
+def _identities(container: Any) -> list[int]:
+    """Which objects a container holds."""
+    return list(map(id, itertools.chain(container, container.values() if isinstance(container, dict) else ())))
+
+
+@lru_cache(maxsize=4096)
+def _code_digest(code: CodeType) -> str:
+    """The digest of what a code object does."""
+    return _short_digest(_code_text(code))
 
 
 def _dotted(obj: Any) -> str:
@@ -2453,25 +2535,34 @@ def _plain_content(value: Any) -> bytes | None:
 
 
 class _Walk:
-    """Follows functions and classes through the project, and notes what each thing met is made of.
+    """Follows functions, classes and modules through the project, and notes what each thing met is made of.
 
     `parts` is the outcome: label -> a digest of what bears that label. The lists below it hold what has to be the same
     object, or to have the same content, for the outcome to still hold. A root that is a path stands for that file.
+
+    What a module holds counts where code holds the module; of its modules, and of the attributes of functions, only
+    those whose name some code met reads: which others there are depends on what else the program does. Where the
+    module is a root, an argument, there is no such code: all its modules count.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
+        roots = list(roots)
         self.parts: dict[str, str] = {}
         self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, the object met there)
-        self.codes: list[tuple[Any, Any, Any, Any]] = []  # (function, its code, defaults, keyword defaults)
+        self.codes: list[tuple[Any, ...]] = []  # (function, its code, defaults, keyword defaults, attributes, how many)
         self.equal: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
-        self._labels: dict[int, str] = {}
+        self._labels: dict[Any, str] = {}
         self._todo: list[tuple[Any, str]] = []
         self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
-        found = [self._file(root) if isinstance(root, os.PathLike) else self._token(root, "depends") for root in roots]
-        while self._todo:
+        self._names: set[str] = set()  # in the code met so far: all, and those read as attributes
+        self._attributes: set[str] = set()
+        self._held: list[tuple[Any, str]] = []  # modules, functions and wrappers of functions with their labels
+        self._taken: set[tuple[str, str]] = set()  # (label, name) of their attributes that count
+        self._all_modules = any(isinstance(root, types.ModuleType) for root in roots)
+        found = [self._root(root) for root in roots]
+        while self._todo or self._take_attributes():
             thing, label = self._todo.pop()
-            teller = self._class_text if isinstance(thing, type) else self._function_text
-            self.parts[label] = _short_digest(teller(thing))
+            self.parts[label] = _short_digest(self._text(thing))
         self.fingerprint = _short_digest(repr((found, sorted(self.parts.items()))), 16)
 
     def holds(self) -> bool:
@@ -2479,30 +2570,36 @@ class _Walk:
         for look, place, value in self.same:
             if look(place, _NOTHING) is not value:
                 return False
-        for function, code, defaults, keyword_defaults in self.codes:
+        for function, code, defaults, keyword_defaults, attributes, count in self.codes:
             if (function.__code__ is not code or function.__defaults__ is not defaults
-                    or function.__kwdefaults__ is not keyword_defaults):
+                    or function.__kwdefaults__ is not keyword_defaults or len(attributes) != count):
                 return False
         for question, subject, answer in self.equal:
             if question(subject) != answer:
                 return False
         return True
 
+    def _root(self, root: Any) -> str:
+        """The token of a root."""
+        return self._file(root) if isinstance(root, os.PathLike) else self._token(root, "depends")
+
     def _token(self, value: Any, name: str) -> str:
         """What stands for `value`, known as `name`, in the text of the thing that names it."""
-        if isinstance(value, (types.FunctionType, type)):
+        if isinstance(value, _Bare) or issubclass(type(value), (types.FunctionType, type, types.ModuleType)):
             return self._label(value)
-        if isinstance(value, types.ModuleType):
-            return self._module_text(value) if _is_project(value.__name__) else f"module {value.__name__}"
         if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, (types.ModuleType, type(None))):
             return _dotted(value)
         for kind, attributes in _INSIDE:
             if isinstance(value, kind):
                 return f"{_dotted(value)} {self._tokens(name, *[getattr(value, each) for each in attributes.split()])}"
-        inside = getattr(value, "__dict__", {})
+        inside, own = getattr(value, "__dict__", {}), type(value).__module__ == __name__
         inner = inside.get("__wrapped__") or inside.get("func")  # of lru_cache, cached_property, our own
-        words = [_dotted(type(value)), self._token(inner, name) if callable(inner) else ""]
-        if type(value).__module__ != __name__ and value is not os.environ:
+        if callable(inner):
+            self._held.append((value, f"attributes of {name}"))
+        if own and "_print" in inside:  # a cached function: what it depends on itself
+            return " ".join(map(self._root, (*value._print.roots, *value._prefix, *value._carried)))
+        words = [self._label(type(value)), self._token(inner, name) if callable(inner) else ""]
+        if not own and value is not os.environ:
             words.append(self._data(value, name))
         return " ".join(words)
 
@@ -2518,49 +2615,140 @@ class _Walk:
             label = f"{name} ({number})"
         return label
 
-    def _label(self, thing: Any) -> str:
-        """The label of a function or class; when it is new, its turn to be described comes later."""
-        if isinstance(thing, type) and not _is_project(thing.__module__):
-            return _dotted(thing)
-        if id(thing) not in self._labels:
+    def _label(self, thing: Any, name: str = "") -> str:
+        """The label of a function, class, module or container; when it is new, its turn to be described comes later.
+
+        Functions without a name of their own have one label where they share their code: no order of a set counts.
+        """
+        key: Any = id(thing)
+        if isinstance(thing, _Bare):
+            digest = _code_digest(thing.code)
+            key, name = (digest, id(thing.scope)), f"{thing.scope.get('__name__')}.{thing.code.co_name} {digest[:6]}"
+        elif not name:
+            name = f"module {thing.__name__}" if isinstance(thing, types.ModuleType) else _dotted(thing)
+            if not _is_followed(thing) and not isinstance(thing, types.FunctionType):
+                return name
+        if key not in self._labels:
             self._alive.append(thing)
-            label = self._labels[id(thing)] = self._note(_dotted(thing), f"not yet described: {id(thing)}")
+            label = self._labels[key] = self._note(name, f"not yet described: {id(thing)}")
             self._todo.append((thing, label))
-        return self._labels[id(thing)]
+        return self._labels[key]
+
+    def _text(self, thing: Any) -> str:
+        """What a thing that has a label is made of."""
+        if isinstance(thing, _Bare):
+            return self._code_text(thing.code, thing.scope)
+        teller = next(teller for kind, teller in ((types.FunctionType, self._function_text), (type, self._class_text), (
+            types.ModuleType, self._module_text), (object, self._container_text)) if isinstance(thing, kind))
+        return teller(thing)
 
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
         code, scope, own = function.__code__, function.__globals__, function.__qualname__
-        assigned, imported, read = _code_facts(code)
+        read = _code_facts(code).closed
         lines = [_dotted(function)]
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             if name in read:
                 self.same.append((_cell_value, cell, value := _cell_value(cell)))
                 lines.append(self._token(value, f"{name} of {own}"))
-        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__))
+        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__, vars(function),
+                           len(vars(function))))
+        self._held.append((function, self._labels[id(function)]))
         if not _is_project(scope.get("__name__", "")):
             return "\n".join(lines)
         lines.append(self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__))
+        return "\n".join([*lines, self._code_text(code, scope)])
+
+    def _code_text(self, code: CodeType, scope: dict[str, Any]) -> str:
+        """Code of the project, and all that it names."""
+        facts = _code_facts(code)
+        self._names |= facts.names
+        self._attributes |= facts.attributes
+        lines = [self._import_token(scope, *each) for each in sorted(facts.imported)]  # first: they load modules
         lines += [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
-                  for chain in sorted(_names_used(code)) if chain[0] not in assigned]
-        lines += [self._import_token(scope, *each) for each in sorted(imported)]
-        return "\n".join([_code_text(code), *lines])
+                  for chain in sorted(_names_used(code)) if chain[0] not in facts.assigned]
+        return "\n".join([_code_digest(code), *lines])
 
     def _class_text(self, cls: type) -> str:
-        """A class of the project by its bases and by its attributes, special ones only where they are functions."""
+        """A class of the project by its bases and its attributes, without special ones that packages put there."""
         lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
         self.equal.append((len, vars(cls), len(vars(cls))))
-        for name, value in sorted(vars(cls).items()):
-            special = name.startswith("__") and name.endswith("__") and name != "__slots__"
-            if not special or callable(value) or isinstance(value, (staticmethod, classmethod, property)):
-                lines.append(f"{name}={self._token(self._look_up(vars(cls), name), f'{_dotted(cls)}.{name}')}")
+        self.same += [(partial(getattr, cls), name, getattr(cls, name)) for name in ("__class__", "__bases__")]
+        for name in sorted(vars(cls).keys() - _CLASS_NOISE):
+            value, label = self._look_up(vars(cls), name), f"{_dotted(cls)}.{name}"
+            home = "builtins" if callable(value) else type(value).__module__
+            if name.startswith("__") and home != "builtins" and not _is_project(home):
+                continue
+            if name in _MADE_ONCE or name.startswith("__pydantic_"):
+                lines.append(f"{name}={self._note(label, self._content(value))}")
+                if isinstance(value, dict):
+                    self.equal.append((dict, value, dict(value)))
+            else:
+                lines.append(f"{name}={self._token(value, label)}")
         return "\n".join(lines)
+
+    def _module_text(self, module: ModuleType) -> str:
+        """What a module of the project holds: code that holds the module may use any of it."""
+        space = vars(module)
+        self.equal.append((len, space, len(space)))
+        self._held.append((module, self._labels[id(module)]))
+        return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(space)
+                          if _counts(space[name])])
+
+    def _container_text(self, container: Any) -> str:
+        """A container that cannot be named as a whole by what it holds."""
+        self.equal.append((_identities, container, _identities(container)))
+        items = list(container.items() if isinstance(container, dict) else zip(container))
+        self._alive += items
+        found = [self._tokens(self._labels[id(container)], *item) for item in items]
+        return str(sorted(found) if isinstance(container, (set, frozenset)) else found)
+
+    def _take_attributes(self) -> bool:
+        """Follow what the code met so far names of modules and functions; whether there is more to describe."""
+        for thing, label in list(self._held):
+            for name in sorted(self._named(thing)):
+                if (label, name) not in self._taken:
+                    self._taken.add((label, name))
+                    space = vars(thing)
+                    value = self._look_up(space, name) if name in space else self._attribute(thing, name)
+                    if value is not _NOTHING:
+                        self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
+        return bool(self._todo)
+
+    def _named(self, thing: Any) -> set[str]:
+        """The attributes of a function, or the modules in a module and what it makes when asked, that code names."""
+        space = vars(thing)
+        if not isinstance(thing, types.ModuleType):
+            return space.keys() & self._attributes
+        modules = {name for name, value in space.items() if isinstance(value, types.ModuleType) and _is_followed(value)}
+        made = self._names - space.keys() if "__getattr__" in space else set()
+        return made | (modules if self._all_modules else modules & self._names)
 
     def _look_up(self, namespace: Any, name: str) -> Any:
         """What `namespace` holds under `name`, or _NOTHING; it is looked at again at each call."""
         value = namespace.get(name, _NOTHING)
         self.same.append((namespace.get, name, value))
         return value
+
+    def _attribute(self, owner: Any, name: str) -> Any:
+        """What `owner.name` is, looked at again at each call; _NOTHING where only all of `owner` tells."""
+        space, kind = getattr(owner, "__dict__", {}), type(owner)
+        if isinstance(owner, types.ModuleType):
+            if not _is_project(owner.__name__):
+                return _NOTHING
+            if name not in space and "__getattr__" in space:
+                value = _ask(owner, name, _NOTHING)
+                if value is not _NOTHING:
+                    self.same.append((partial(_ask, owner), name, value))
+                return value
+        elif name in space:
+            above = getattr(kind, name, _NOTHING)  # a property there would come first
+            if (callable(owner) or isinstance(kind.__getattribute__, types.FunctionType) or hasattr(above, "__set__")
+                    or above is not getattr(kind, name, _NOTHING)):
+                return _NOTHING
+            self.same += [(partial(getattr, owner), "__dict__", space), (partial(getattr, owner), "__class__", kind),
+                          (partial(getattr, kind), name, above)]
+        return self._look_up(space, name) if name in space else _NOTHING
 
     def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
         """The token of a global name with the attributes that the code follows from it."""
@@ -2570,10 +2758,9 @@ class _Walk:
         for attribute in chain[1:]:
             if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
                 return "written to"
-            foreign = isinstance(value, types.ModuleType) and not _is_project(value.__name__)
-            if foreign or callable(value) or attribute not in getattr(value, "__dict__", ()):
+            if (found := self._attribute(value, attribute)) is _NOTHING:
                 break
-            value, name = self._look_up(vars(value), attribute), f"{name}.{attribute}"
+            value, name = found, f"{name}.{attribute}"
         return self._token(value, name)
 
     def _import_token(self, scope: dict[str, Any], level: int, name: str, attribute: str) -> str:
@@ -2585,21 +2772,12 @@ class _Walk:
         if module is None:
             return f"import {name}"
         self._look_up(sys.modules, name)
-        if attribute in vars(module):
-            return self._global_token(vars(module), (attribute,))
-        inner = _import_of_project(f"{name}.{attribute}") if attribute else None
-        return self._module_text(inner or module)
-
-    def _module_text(self, module: ModuleType) -> str:
-        """Everything that a module of the project defines: code that holds the module may use any of it."""
-        label = f"module {module.__name__}"
-        if label not in self.parts:
-            self.parts[label] = ""  # a module may come round to itself
-            self.equal.append((len, vars(module), len(vars(module))))
-            names = [name for name, value in sorted(vars(module).items()) if not isinstance(value, types.ModuleType)
-                     and getattr(value, "__module__", None) in (module.__name__, None, type(value).__module__)]
-            self.parts[label] = _short_digest(str([self._global_token(vars(module), (name,)) for name in names]))
-        return label
+        if attribute in _MODULE_SPECIALS:
+            return "special"
+        found = self._attribute(module, attribute) if attribute else module
+        if found is _NOTHING:
+            found = _import_of_project(f"{name}.{attribute}") or module
+        return self._token(found, f"{name}.{attribute}")
 
     def _file(self, path: Any) -> str:
         """The token of a file by its content; its name stands for it only in words."""
@@ -2608,10 +2786,14 @@ class _Walk:
 
     def _data(self, value: Any, name: str) -> str:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
-        fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
-        plain = None if fixed or not _is_plain(value) else _plain_content(value)
         content = self._content(value)
-        if not fixed and not content.startswith("<"):
+        if content.startswith("<") and type(value) in (dict, list, tuple, set, frozenset):
+            return self._label(value, name)
+        fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
+        home = type(value).__module__  # a lock, a file: it will not have content later, and to try again is slow
+        fixed = fixed or (content.startswith("<") and home not in _CONTAINERS_IN and not _is_project(home))
+        plain = None if fixed or not _is_plain(value) else _plain_content(value)
+        if not fixed:
             self.equal.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
         self._alive.append(value)
         return self._note(name, content)
@@ -2621,8 +2803,7 @@ class _Walk:
         if type(value) in _ATOMS:
             return _short_digest(_code_text(value))
         try:
-            return _digest(value, name_of=lambda thing: self._label(thing) if isinstance(
-                thing, (types.FunctionType, type)) else None)[:20]
+            return _digest(value, name_of=lambda thing: self._label(thing) if _is_followed(thing) else None)[:20]
         except Exception:  # a lock, an open file, a connection: no data; its class may raise anything
             return f"<{_dotted(type(value))}>"
 
@@ -2631,24 +2812,27 @@ class _Fingerprint:
     """The fingerprint of functions, classes, files and values, kept while all that it was taken from stays the same."""
 
     def __init__(self, *roots: Any) -> None:
-        self._roots = roots
+        self.roots = roots
         self._walk: _Walk | None = None
 
     def walk(self) -> _Walk:
         """The walk that holds now; the old one unless something differs."""
         walk = self._walk
         if walk is None or not walk.holds():
-            walk = self._walk = _Walk(self._roots)
+            walk = self._walk = _Walk(self.roots)
         return walk
 
 
-_fingerprint_of = lru_cache(maxsize=1024)(_Fingerprint)  # one for each function or class that travels as an argument
+_fingerprint_of = lru_cache(maxsize=1024)(_Fingerprint)  # one for each thing that is followed into an argument
 
 
 def _name_in_arguments(thing: Any) -> str | None:
-    """What a function or class of the project that is (part of) an argument adds to the digest."""
-    if not isinstance(thing, (types.FunctionType, type)) or not _is_project(thing.__module__):
+    """What a function, class or module of the project that is (part of) an argument adds to the digest."""
+    if not _is_followed(thing):
         return None
+    home = sys.modules.get(thing.scope.get("__name__", "")) if isinstance(thing, _Bare) else None
+    if isinstance(thing, _Bare) and getattr(home, "__dict__", None) is not thing.scope:
+        return _Walk([thing]).fingerprint  # globals of no module are not kept alive
     return _fingerprint_of(thing).walk().fingerprint
 
 
@@ -3773,10 +3957,11 @@ class Memory:
     (9, 9)
 
     A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
-    The code is followed into the functions, classes, constants and other globals of your project that it names; code of
-    the standard library and of installed packages goes by name. Change a helper: computed anew; change it back: the old
-    results are still there. What is not followed: installed packages, code written in C, files that the function
-    reads: name them in `depends`.
+    The code is followed into the functions, classes, modules, constants and other globals of your project that it
+    names, also inside closures, defaults, containers and arguments; code of the standard library and of installed
+    packages goes by name. Change a helper: computed anew; change it back: the old results are still there. What is not
+    followed: installed packages, code written in C, files that the function reads, submodules looked up by a text, the
+    content of what cannot be pickled (its class counts). Name in `depends` what matters of it.
 
     Parameters
     ----------
@@ -3943,7 +4128,10 @@ class Memory:
         return f"Memory(location={self.location!r})"
 
 
-register_hasher(MemorizedFunc, lambda function: (function.func, function._prefix))  # where it caches is not what it is
+register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
+    function.func, function._prefix, *([function._options["version"], *[
+        _file_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]]
+        if function._options["depends"] or function._options["version"] is not None else ())))
 register_hasher(Memory, lambda memory: "Memory")
 
 

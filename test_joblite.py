@@ -1971,8 +1971,10 @@ def square_text(n):
 JOB = '''
 """A job."""
 import sys
+from pathlib import Path
 
 import joblite
+import more
 import other
 from packaged import installed
 from shapes import Shape
@@ -2019,7 +2021,12 @@ def work(x, extra=2):
     total += by(x) + TABLE["a"][0] + other.CONSTANT
     total += __private(x) + len(__version__)
     total += other.deep(x) + Shape(x).area() + late_helper(x)
-    return [total, installed(x), sorted({"x", "y"})]
+    return [total, installed(x), sorted({"x", "y"}), more.many(x), reader()]
+
+
+@memory.cache(depends=[Path(__file__).parent / "data.txt"], version=1)
+def reader():
+    return (Path(__file__).parent / "data.txt").read_text()
 
 
 kept = work.check_call_in_cache(7)
@@ -2038,8 +2045,92 @@ class Base:
 class Shape(Base):
     def __init__(self, side): self.side = side
 '''
+MORE = '''
+import dataclasses
+import functools
+import threading
+
+import as_variable
+import by_default
+import by_lambda
+import in_instance
+import in_table
+import kept
+import lazy
+
+TABLE = {"module": in_table, "lambda": lambda x: by_lambda.tool(x), "kept": kept.tool, "lock": threading.Lock()}
+
+
+class Wrapper:
+    def __init__(self, function): self.function = function
+    def __call__(self, x): return self.function(x)
+
+
+@Wrapper
+def wrapped(x): return in_instance.tool(x)
+
+
+class Unpicklable(threading.local):
+    def method(self, x): return x - 3
+
+
+class Registered:
+    def __init__(self, rate): self.rate = rate
+    def get(self): return self.rate
+    def __reduce__(self): return "REGISTERED"
+
+
+class Aliased:
+    rate = 16
+
+
+class Point:
+    __match_args__ = ("x", "y")
+    def __init__(self, x, y): self.x, self.y = x, y
+
+
+@dataclasses.dataclass
+class Record:
+    """A record."""
+    __scale__ = 11
+    size: int = dataclasses.field(default=1, metadata={"unit": 12})
+    @functools.singledispatchmethod
+    def show(self, x): return x
+    @show.register(int)
+    def _(self, x): return x + 13
+    @show.register(str)
+    def _(self, x): return x
+
+
+def rated(x): return x * rated.rate
+
+
+rated.rate = 14
+REGISTERED, UNPICKLABLE, ALIAS = Registered(15), Unpicklable(), list[Aliased]
+
+
+def many(x, tool=lambda x: by_default.tool(x)):
+    import pkg
+    import pkg.unit.more
+    module = as_variable
+    unit = dataclasses.fields(Record)[0].metadata["unit"]
+    match Point(x, 2):
+        case Point(first): pass
+    return [pkg.passed_on(x), pkg.unit.base(x), lazy.made(x), module.tool(x), wrapped(x), tool(x),
+            TABLE["module"].tool(x), TABLE["lambda"](x), TABLE["kept"](x), UNPICKLABLE.method(x), REGISTERED.get(),
+            ALIAS.__args__[0].rate, Record().show(x), rated(x), Record.__scale__, Record.__annotations__, unit, first]
+'''
+TOOL = "def tool(x):\n    return x + 1\n"
 FILES = {"job.py": JOB, "other.py": OTHER, "shapes.py": SHAPES, "late.py": "def late_helper(x): return x\n",
-         "site-packages/packaged.py": "def installed(x): return 'v1'\n"}
+         "site-packages/packaged.py": "def installed(x): return 'v1'\n", "more.py": MORE, "data.txt": "1",
+         "pkg/__init__.py": "from .core import passed_on, other\n", "pkg/unit/more.py": "",
+         "pkg/core.py": "def passed_on(x):\n    return x + 1\ndef other(x): return x\n",
+         "pkg/unit/__init__.py": "def base(x): return x + 1\n",
+         "lazy/__init__.py": "def __getattr__(name):\n    from importlib import import_module\n"
+                             "    return getattr(import_module('lazy.inner'), name)\n",
+         "lazy/inner.py": "def made(x): return x + 1\n", "kept.py": "import functools\n@functools.lru_cache\n" + TOOL,
+         "as_variable.py": "from in_variable import tool\n",
+         **dict.fromkeys(["in_variable.py", "by_default.py", "by_lambda.py", "in_instance.py", "in_table.py"], TOOL)}
 
 EDITS = {  # what is edited: (file, text before, text after, what the next run does)
     "nothing": ("job.py", "", "", "hits"),
@@ -2075,6 +2166,30 @@ EDITS = {  # what is edited: (file, text before, text after, what the next run d
     "inside a global": ("job.py", '{"a": [1]}', '{"a": [2]}', "computes"),
     "a global of another module": ("other.py", "CONSTANT = 1", "CONSTANT = 2", "computes"),
     "the decorator": ("job.py", "1000", "2000", "computes"),
+    "what a package passes on": ("pkg/core.py", "x + 1", "x + 2", "computes"),
+    "a comment in what a package passes on": ("pkg/core.py", "    return x + 1", "    # one\n    return x + 1", "hits"),
+    "a package whose module is imported": ("pkg/unit/__init__.py", "x + 1", "x + 2", "computes"),
+    "what a module makes when asked": ("lazy/inner.py", "x + 1", "x + 2", "computes"),
+    "what a module in a variable passes on": ("in_variable.py", "x + 1", "x + 2", "computes"),
+    "a module in a table": ("in_table.py", "x + 1", "x + 2", "computes"),
+    "what a lambda in a table uses": ("by_lambda.py", "x + 1", "x + 2", "computes"),
+    "a comment there": ("by_lambda.py", "x + 1", "x + 1  # one", "hits"),
+    "a lru_cache in a table": ("kept.py", "x + 1", "x + 2", "computes"),
+    "what a default uses": ("by_default.py", "x + 1", "x + 2", "computes"),
+    "what a function inside an object uses": ("in_instance.py", "x + 1", "x + 2", "computes"),
+    "a lambda in a table": ("more.py", "lambda x: by_lambda.tool(x)", "lambda x: -by_lambda.tool(x)", "computes"),
+    "the class of what cannot be pickled": ("more.py", "x - 3", "x - 4", "computes"),
+    "an object that is pickled by name": ("more.py", "Registered(15)", "Registered(10)", "computes"),
+    "the class in a generic alias": ("more.py", "rate = 16", "rate = 10", "computes"),
+    "the order of a pattern": ("more.py", '("x", "y")', '("y", "x")', "computes"),
+    "special data of a class": ("more.py", "11", "10", "computes"),
+    "the metadata of a field": ("more.py", "12", "10", "computes"),
+    "the annotation of a field": ("more.py", "size: int", "size: float", "computes"),
+    "the docstring of a dataclass": ("more.py", "A record", "The record", "hits"),
+    "one of several implementations": ("more.py", "x + 13", "x + 10", "computes"),
+    "an attribute of a function": ("more.py", "rate = 14", "rate = 10", "computes"),
+    "the file of a cached helper": ("data.txt", "1", "2", "computes"),
+    "the version of a cached helper": ("job.py", "version=1", "version=2", "computes"),
     "an installed package": ("site-packages/packaged.py", "v1", "v2", "hits"),  # not followed: the README says so
 }
 
@@ -2232,6 +2347,30 @@ class TestSection4Memory:
         base[0], objects[0][0] = 100, 2
         assert [each() for each in listers] == [view.tolist() for view in views]
 
+    def test_a_change_of_the_kind_of_a_thing_is_noticed(self, any_memory, monkeypatch):
+        """Bases, the attributes of an object at once, a property over one, a lock that leaves, what a lambda names."""
+        module = types.ModuleType("held_here")
+        monkeypatch.setitem(sys.modules, "held_here", module)
+        exec(textwrap.dedent("""
+            import threading
+            class One: rate = 1
+            class Two: rate = 2
+            class Derived(One): pass
+            class Config: pass
+            first, second, third, table = Config(), Config(), Config(), {"rate": 1, "lock": threading.Lock()}
+            first.rate = second.rate = third.rate = 1
+            def f(apply): return (Derived.rate, first.rate, second.rate, third.rate, table["rate"], apply(), f.rate)
+            f.rate, apply = 1, lambda: [first.rate, table["rate"]]
+            """), module.__dict__)
+        cached = any_memory.cache(module.f)
+        changes = ["Derived.__bases__ = (Two,)", "first.__dict__ = {'rate': 2}", "third.__class__ = Derived",
+                   "Config.rate = property(lambda self: 3)", "table['rate'] = 2", "del table['lock']", "f.rate = 2",
+                   "table['rate'] = 3", "apply.__code__ = (lambda: len(table)).__code__"]
+        for change in ["pass", *changes]:
+            exec(change, module.__dict__)
+            assert cached(module.apply) == module.f(module.apply), change
+            assert cached.check_call_in_cache(module.apply), change
+
     def test_closures_and_lambdas_have_their_own_results(self, any_memory):
         """Two closures of one factory, two lambdas on one line, one lambda as argument: never mixed up."""
         def factory(step):
@@ -2261,6 +2400,66 @@ class TestSection4Memory:
         assert run_job(folder, "cache") == "False [10, 6]\n"
         project(folder, {"part.py": part.replace("3 * x", "7 * x")})
         assert run_job(folder, "cache") == "False [4, 14]\n"
+
+    @pytest.mark.parametrize("edited", ["by_lambda.py", "in_local.py", "in_class.py", "module.py", "in_table.py",
+                                        "in_cached.py", "kept.py", "box/unit.py", "data.txt", "nothing"])
+    def test_what_arguments_lead_to_counts(self, edited, tmp_path):
+        """Functions and classes without a name, modules, cached functions: an edit of what they use computes."""
+        job = textwrap.dedent("""
+            import functools, sys, joblite
+            from pathlib import Path
+            import by_lambda, in_class, in_table, module, in_cached, kept, box.unit
+            memory = joblite.Memory("cache", verbose=0)
+            def make():
+                def inner(x):
+                    from in_local import tool
+                    return tool(x)
+                class Local:
+                    def method(self, x): return in_class.tool(x)
+                return inner, Local()
+            @memory.cache(depends=[Path("data.txt")])
+            def cached(x): return [in_cached.tool(x), Path("data.txt").read_text()]
+            @memory.cache
+            def apply(first, inner, local, module, table, cached, kept, box):
+                return [first(1), inner(1), local.method(1), module.tool(1), table["a"].tool(1), cached(1), kept(1),
+                        box.unit.tool(1)]
+            args = (lambda x: by_lambda.tool(x), *make(), module, {"a": in_table}, cached, kept.tool, box)
+            kept = apply.check_call_in_cache(*args)
+            print(kept, apply(*args) == apply.func(*args))
+            """)
+        files = {**dict.fromkeys(["in_local.py", "in_class.py", "in_cached.py", "in_table.py", "by_lambda.py",
+                                  "module.py", "box/unit.py"], TOOL),
+                 "job.py": job, "box/__init__.py": "", "data.txt": "1", "kept.py": FILES["kept.py"]}
+        folder = project(tmp_path, files)
+        assert run_job(folder) == "False True\n"
+        if edited != "nothing":
+            project(folder, {edited: files[edited].replace("1", "2")})
+        assert run_job(folder) == f"{edited == 'nothing'} True\n"
+
+    def test_what_else_a_program_loads_or_counts_does_not_matter(self, tmp_path):
+        """A module loaded besides, a counter that a function keeps on itself, the order of a set of lambdas."""
+        job = textwrap.dedent("""
+            import sys, joblite
+            if len(sys.argv) > 1: import pkg.unused
+            memory = joblite.Memory("cache", verbose=0)
+            STEPS = {eval(f"lambda x: x + {n}") for n in range(5)} | {(lambda n: lambda x: x * n)(n) for n in range(5)}
+            def helper(x):
+                helper.calls += 1
+                helper.log.append(x)
+                return x
+            helper.calls, helper.log = 0, []
+            @memory.cache
+            def f(x):
+                import pkg
+                import pkg.used
+                return helper(x) + pkg.used.value + sum(step(x) for step in STEPS)
+            print(f.check_call_in_cache(1), f(1), f.func(1), f.check_call_in_cache(1))
+            """)
+        folder = project(tmp_path, {"job.py": job, "pkg/__init__.py": "", "pkg/used.py": "value = 1",
+                                    "pkg/unused.py": ""})
+        assert run_job(folder) == "False 27 27 True\n"
+        for args in [(), ("more",), (), ("more",)]:
+            assert run_job(folder, *args) == "True 27 27 True\n"
 
     def test_a_changed_cached_helper_recomputes_what_uses_it(self, tmp_path):
         """A cached function that calls another cached function follows it."""
