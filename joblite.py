@@ -3750,7 +3750,7 @@ _inside: str | None = None  # "process" in a worker process: what nested calls a
 class _Local(threading.local):
     """What holds in one thread."""
 
-    spaces: Any = None  # while unpacking: token -> globals dict of functions that came by value
+    spaces: Any = None  # while unpacking: token -> module that holds the globals of functions that came by value
     inside: str | None = None  # "thread" in a worker thread, "process" in a job on an executor of somebody else
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -3851,16 +3851,31 @@ def _space_token(space: dict[str, Any]) -> str:
     return space.get(_SPACE) or f"{_process()}{id(space)}"
 
 
-def _enter_space(token: str, name: str) -> dict[str, Any]:
-    """The globals dict that stands here for the one called `token` at home."""
+def _enter_module(token: str, name: str, package: str | None) -> ModuleType:
+    """The module whose globals stand here for those called `token` at home."""
     spaces = _local.spaces
     if token not in spaces:
-        main = sys.modules.get("__main__")
-        if token == _space_token(vars(main)):
-            spaces[token] = vars(main)
-        else:
-            spaces[token] = {"__name__": name, "__builtins__": __builtins__, _SPACE: token}
+        main = sys.modules["__main__"]
+        spaces[token] = main if token == _space_token(vars(main)) else ModuleType(name)
+        if spaces[token] is not main:
+            vars(spaces[token]).update({"__package__": package, "__builtins__": __builtins__, _SPACE: token})
     return spaces[token]
+
+
+def _enter_space(token: str, name: str, package: str | None) -> dict[str, Any]:
+    return vars(_enter_module(token, name, package))
+
+
+def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
+    vars(module).update(state)
+
+
+def _reduce_module(module: ModuleType) -> Any:
+    """A module that running code made: with all that it holds, and shared with its functions."""
+    space = vars(module)
+    state = {name: value for name, value in space.items() if name not in ("__builtins__", "__loader__", "__spec__")}
+    made = _space_token(space), module.__name__, space.get("__package__")
+    return _enter_module, made, state, None, None, _fill_module
 
 
 def _module_space(name: str, epoch: int = 0) -> dict[str, Any]:
@@ -3879,7 +3894,7 @@ class _Space:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.by_name:
             return _module_space, (self.module, self.epoch)
-        return _enter_space, (_space_token(self.space), self.module)
+        return _enter_space, (_space_token(self.space), self.module, self.space.get("__package__"))
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
@@ -3927,7 +3942,8 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
         setattr(func, name, value)
 
 
-_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
+                        *(["__type_params__"] if sys.version_info >= (3, 12) else []))
 
 
 def _reduce_function(func: FunctionType, space: _Space) -> Any:
@@ -3963,52 +3979,92 @@ def _register_class(token: str, cls: type) -> type:
         return _classes.setdefault(token, cls)
 
 
-def _make_class(token: str, meta: type, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
-    import types
-
+def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
+    """The class (or type variable) of that name: made here when it comes for the first time."""
     known = _classes.get(token)
-    if known is not None:
-        return known
-    return _register_class(token, types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start)))
+    return _register_class(token, make(*args)) if known is None else known
 
 
-def _make_enum(token: str, meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
-    known = _classes.get(token)
-    if known is not None:
-        return known
+def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
+    if meta.__name__ == "_TypedDictMeta":  # it refuses the bases that it gives its classes
+        return type.__new__(meta, name, bases, start)
+    return types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start))
+
+
+def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
     space = meta.__prepare__(name, bases)
-    for member, value in members.items():
+    for member, (value, _) in members.items():
         space[member] = value
-    return _register_class(token, meta(name, bases, space))
+    cls = meta(name, bases, space)
+    for member, (_, attributes) in members.items():
+        vars(cls[member]).update(attributes)
+    return cls
 
 
-def _fill_class(cls: type, state: dict[str, Any]) -> None:
+def _fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
     if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
-    for name, value in state.items():
+    for name, value in state[0].items():
         setattr(cls, name, value)
+    for subclass in state[1]:
+        _module("abc").ABCMeta.register(cls, subclass)
 
 
 _CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotate_func__", "__annotations_cache__"}
+_ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names as _member_map_, but for methods
+
+
+def _class_parts(cls: Any) -> tuple[Any, ...]:
+    """(maker, what its namespace must hold from the start, the attributes) of a class by value."""
+    slots = vars(cls).get("__slots__", ())
+    slots = (slots,) if isinstance(slots, str) else tuple(slots)
+    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__") if name in vars(cls)}
+    return _new_class, {**start, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}, {
+        name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
+        and not (name in slots and isinstance(value, MemberDescriptorType))}
+
+
+def _enum_parts(cls: Any) -> tuple[Any, ...]:
+    """(maker, members with their own attributes, the attributes) of an enum by value."""
+    members = {name: (member._value_, {key: value for key, value in vars(member).items() if not key.endswith("_")})
+               for name, member in cls.__members__.items()}
+    return _new_enum, members, {
+        name: value for name, value in vars(cls).items() if name not in members and name not in _ENUM_INTERNALS
+        and (name[0] + name[-1] != "__" or name[:2] == "__" or name == "_boundary_"
+             or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
 
 
 def _reduce_class(cls: Any) -> Any:
-    """A class by value: an empty class of the same name and bases, then its attributes."""
-    token = _class_token(cls)
+    """A class by value: an empty class of the same name and bases, then its attributes and registered subclasses."""
     enum = _loaded("enum")
-    if enum and isinstance(cls, enum.EnumMeta):
-        members = {name: member._value_ for name, member in cls.__members__.items()}
-        state = {name: value for name, value in vars(cls).items() if name not in members
-                 and (not name.startswith("_") or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
-        made: Any = (_make_enum, (token, type(cls), cls.__name__, cls.__bases__, members))
-    else:
-        slots = vars(cls).get("__slots__", ())
-        slots = (slots,) if isinstance(slots, str) else tuple(slots)
-        state = {name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
-                 and not (name in slots and isinstance(value, MemberDescriptorType))}
-        start = {"__module__": cls.__module__, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}
-        made = (_make_class, (token, type(cls), cls.__name__, cls.__bases__, start))
-    return (*made, state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}, None, None, _fill_class)
+    make, start, state = (_enum_parts if enum and isinstance(cls, enum.EnumMeta) else _class_parts)(cls)
+    registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in vars(cls) else ()
+    made = _class_token(cls), make, type(cls), cls.__name__, cls.__bases__, start
+    filled = (state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__},
+              [subclass for ref in registered if (subclass := ref()) is not None])
+    return _make_once, made, filled, None, None, _fill_class
+
+
+_TYPING_OPTIONS = ("bound", "covariant", "contravariant", "infer_variance", "default")
+
+
+def _new_typing(kind: Any, module: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    made = kind(*args, **options)
+    made.__module__ = module
+    return made
+
+
+def _reduce_typing(thing: Any) -> Any:
+    """A type variable, NewType or type alias that its module does not hold under its name."""
+    kind, module, name = type(thing), thing.__module__, thing.__name__
+    if _can_import(module) and getattr(sys.modules[module], name, None) is thing:
+        return NotImplemented
+    if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
+        return partial(kind, type_params=thing.__type_params__), (name, thing.__value__)
+    options = {option: value for option in _TYPING_OPTIONS if (value := getattr(thing, f"__{option}__", None))
+               and type(value).__name__ != "NoDefaultType"}
+    base = [thing.__supertype__] if kind.__name__ == "NewType" else getattr(thing, "__constraints__", ())
+    return _make_once, (_class_token(thing), _new_typing, kind, module, (name, *base), options)
 
 
 def _dataclass_sentinel(name: str) -> Any:
@@ -4054,13 +4110,17 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
+    type(_make_cell.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
+    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
+                     "typing.TypeAliasType"), _reduce_typing),
+    **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda of: (type(of), (of.__origin__,))),
     "dataclasses._FIELD_BASE": _reduce_sentinel,
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
 }
-_LATE_MODULES = frozenset({"dataclasses", "functools", "random", "numpy.random.mtrand"})  # types named by text above
+_LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))  # types named by text above
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
@@ -4151,7 +4211,7 @@ class _Packer(Pickler):
             return self._override_class(obj)
         if kind is ModuleType:
             known = _can_import(obj.__name__) or obj.__name__ == "__main__"
-            return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else NotImplemented
+            return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else _reduce_module(obj)
         if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind)
@@ -5673,7 +5733,8 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
         return known[1:]
-    if not all(isinstance(value, _FIXED_TYPES) for value in used):
+    if not all(isinstance(value, _FIXED_TYPES) and (type(value) is not ModuleType or _can_import(value.__name__))
+               for value in used):
         return None
     sent = _name_or_value(func) if named and _has_own_code(func) else func
     packed = -_next_number(), _pack_or_explain(sent, "the function")

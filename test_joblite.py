@@ -63,6 +63,7 @@ import textwrap
 import threading
 import time
 import types
+import typing
 import uuid
 import warnings
 import weakref
@@ -3090,68 +3091,72 @@ class TestSection5Parcels:
 
         assert Parallel(n_jobs=2)([delayed(name)(1), delayed(cached)(2)]) == ["1!", 4]
 
-    def test_local_classes_of_every_kind_travel(self):
-        @dataclasses.dataclass
-        class Point:
-            x: int
-            y: int = 2
+    LOCAL = {  # what code that is in no module defines, and what is asked of it there
+        "a dataclass": ("@dataclasses.dataclass\nclass A:\n x: int\n y: int = 2",
+                        "[dataclasses.replace(A(1), x=9).x, A(1) == A(1), dataclasses.fields(A)[0].name]"),
+        "a frozen dataclass": ("@dataclasses.dataclass(frozen=True)\nclass A:\n x: int = dataclasses.field(default=3)",
+                               "[hash(A()) == hash(A()), dataclasses.fields(A)[0].default]"),
+        "slots": ("class A:\n __slots__ = ('a', '__b')\n def __init__(self): self.__b = 1\n def get(self): return self.__b",
+                  "[A().get(), hasattr(A(), 'a'), hasattr(A(), '__dict__')]"),
+        "methods": ("class B:\n def two(self): return 2\nclass A(B):\n @property\n def four(self): return 2 * self.two()"
+                    "\n @classmethod\n def name(cls): return cls.__name__\n @staticmethod\n def one(): return 1"
+                    "\n def two(self): return super().two()\n @functools.cached_property\n def slow(self): return 7",
+                    "[A().four, A.name(), A().one(), A().slow, isinstance(A(), B)]"),
+        "a namedtuple": ("A = collections.namedtuple('A', 'x y')", "A(1, 2)._asdict()"),
+        "a NamedTuple": ("class A(typing.NamedTuple):\n x: int\n y: int = 3", "[A(1)._asdict(), A._field_defaults]"),
+        "an abstract class": ("class B(abc.ABC):\n @abc.abstractmethod\n def f(self): ...\nclass A(B):\n def f(self): return 1",
+                              "[A().f(), isinstance(A(), B), sorted(B.__abstractmethods__)]"),
+        "a registered subclass": ("class B(abc.ABC): pass\n@B.register\nclass A: pass", "isinstance(A(), B)"),
+        "an enum": ("class A(enum.Enum):\n X = 1\n Y = 1\n _private = 2\n def shout(self): return self.name + '!'",
+                    "[A.X.shout(), A.Y is A.X, A(1) is A.X, A._private]"),
+        "an enum of texts": ("class A(str, enum.Enum):\n X = 'x'\n __str__ = str.__str__", "[repr(A.X), str(A.X), A.X == 'x']"),
+        "an enum of floats": ("class A(float, enum.Enum):\n X = 1.5", "[repr(A.X), A.X + 1]"),
+        "an IntEnum": ("class A(enum.IntEnum):\n X = 1", "[str(A.X), A.X + 1, A(1) is A.X]"),
+        "a flag": ("class A(enum.Flag):\n X = 1\n Y = 2", "[repr(A.X | A.Y), (A.X | A.Y) is A(3)]"),
+        "an enum with names of its own": (
+            "class A(str, enum.Enum):\n def _generate_next_value_(name, *_): return name.lower()\n X = enum.auto()"
+            "\n @classmethod\n def _missing_(cls, value): return cls.X", "[A.X.value, A('none').name]"),
+        "an enum with attributes": ("class A(enum.Enum):\n X = (1, 2)\n def __init__(self, a, b): self._b = b", "A.X._b"),
+        "an enum with __new__": ("class A(enum.Enum):\n X = (1, 'one')\n def __new__(cls, value, label):\n"
+                                 "  self = object.__new__(cls)\n  self._value_, self.label = value, label\n  return self",
+                                 "[A.X.label, A(1) is A.X]"),
+        "a generic class": ("T = typing.TypeVar('T')\nclass B(typing.Generic[T]):\n def f(self) -> T: return 1\n"
+                            "class A(B[int]): pass", "[A().f(), str(A.__orig_bases__), B.__parameters__ == (T,), B[int]().f()]"),
+        "a generic NamedTuple": ("class A(typing.NamedTuple, typing.Generic[T]):\n x: T", "A[int](1)._asdict()", (3, 11)),
+        "a protocol": ("@typing.runtime_checkable\nclass B(typing.Protocol[T]):\n def f(self) -> T: ...\n"
+                       "class A:\n def f(self): ...", "[isinstance(A(), B), isinstance(3, B)]"),
+        "a TypedDict": ("class B(typing.TypedDict):\n x: int\nclass A(B, total=False):\n y: B",
+                        "[A(x=1), A.__required_keys__, A.__optional_keys__, sorted(A.__annotations__)]"),
+        "a generic TypedDict": ("class A(typing.TypedDict, typing.Generic[T]):\n x: T", "A[int](x=1)", (3, 11)),
+        "type variables": ("S = typing.TypeVar('S', int, str)\nR = typing.TypeVar('R', bound=typing.Sized, covariant=True)\n"
+                           "P = typing.ParamSpec('P')\ndef f(c: typing.Callable[P, S], *a: P.args, **k: P.kwargs) -> R: ...",
+                           "[str(f.__annotations__), S.__constraints__, R.__bound__, f.__annotations__['return'] is R]"),
+        "many type variables": ("S = typing.TypeVarTuple('S')\ndef f(*a: typing.Unpack[S]): ...", "repr(f.__annotations__)",
+                                (3, 11)),
+        "a type variable of a module": ("def f(a: typing.AnyStr): ...", "f.__annotations__['a'] is typing.AnyStr"),
+        "a type variable with a default": ("S = typing.TypeVar('S', default=int)\ndef f(a: S): ...",
+                                           "[S.__default__, T.has_default()]", (3, 13)),
+        "a NewType": ("A = typing.NewType('A', int)\ndef f(x: A): ...", "[A(3), A.__supertype__, repr(A)]"),
+        "a text as annotation": ("def f(x: typing.List['Later']): ...", "repr(f.__annotations__)"),
+        "type parameters": ("def f[S: int](x: S) -> S: return x\nclass A[S]:\n def g(self, x: S): return x",
+                            "[f(1), A().g(2), A[int]().g(3), f.__type_params__[0].__bound__, A.__parameters__ == A.__type_params__]",
+                            (3, 12)),
+        "a type alias": ("type A[S] = list[S] | int\ndef f(x: A): ...", "[repr(A.__value__), A.__name__, str(A[int])]", (3, 12)),
+        "a module made here": ("m = types.ModuleType('m')\nexec('y = 5\\ndef g(): return y', vars(m))\n"
+                               "g = m.g", "[setattr(m, 'y', 6), m.g(), g(), m.__name__]"),
+        "code": ("c = compile('1 + 1', 'text', 'eval')", "eval(c)"),
+    }
 
-        @dataclasses.dataclass(frozen=True)
-        class Frozen:
-            x: int = dataclasses.field(default=3)
-
-        class Color(enum.Enum):
-            RED = 1
-
-            def shout(self):
-                return self.name + "!"
-
-        class Slots:
-            __slots__ = ("a", "b")
-
-            def __init__(self):
-                self.a = 1
-
-        class Base(abc.ABC):
-            @abc.abstractmethod
-            def size(self): ...
-
-        class Child(Base):
-            made = 0
-
-            def __init__(self):
-                super().__init__()
-                type(self).made += 1
-
-            def size(self):
-                return 5
-
-            @property
-            def double(self):
-                return 2 * self.size()
-
-            @classmethod
-            def named(cls):
-                return cls.__name__
-
-            @staticmethod
-            def one():
-                return 1
-
-            @functools.cached_property
-            def slow(self):
-                return 7
-
-        Pair = collections.namedtuple("Pair", "left right")
-
-        def use(point, frozen, color, slots, child, pair):
-            return (dataclasses.replace(point, x=9).x, dataclasses.fields(frozen)[0].default, color is Color.RED,
-                    color.shout(), slots.a, hasattr(slots, "b"), child.size(), child.double, child.named(), child.one(),
-                    child.slow, isinstance(child, Base), pair.right, Pair(1, 2)._asdict())
-
-        arguments = (Point(1), Frozen(), Color.RED, Slots(), Child(), Pair(1, 2))
-        expected = use(*arguments)
-        assert Parallel(n_jobs=2)([delayed(use)(*arguments)] * 3) == [expected] * 3
+    @pytest.mark.parametrize("name", LOCAL)
+    def test_local_classes_of_every_kind_travel(self, name):
+        definitions, question, *needed = self.LOCAL[name]
+        if sys.version_info < (*needed, (3,))[0]:
+            pytest.skip(f"of Python {needed[0]}")
+        names = "abc collections dataclasses enum functools types typing".split()
+        space = {"__name__": "notebook", "T": typing.TypeVar("T"), **{name: importlib.import_module(name) for name in names}}
+        exec(compile(definitions, "notebook", "exec", dont_inherit=True), space)
+        ask = eval(f"lambda: {question}", space)
+        assert Parallel(n_jobs=2)([delayed(ask)()] * 2) == [ask()] * 2
 
     def test_instances_come_home(self):
         """An instance sent out and back, or made over there, is an instance of the caller's own class."""
@@ -3165,7 +3170,9 @@ class TestSection5Parcels:
         back = Parallel(n_jobs=2)(delayed(lambda v: (v, Local(v.x + 1)))(Local(i)) for i in range(4))
         assert all(type(value) is Local for pair in back for value in pair)
         assert [(a.x, b.x) for a, b in back] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-        assert travel(Color.RED) is Color.RED
+        variable, number = typing.TypeVar("variable"), typing.NewType("number", int)
+        for value in (Color.RED, variable, number):
+            assert travel(value) is value
 
     def test_functions_share_globals(self):
         """Functions of one namespace change and see one set of globals over there too."""
