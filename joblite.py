@@ -3760,6 +3760,7 @@ _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary(
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 _token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
 _SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
+_KEPT = "__joblite_kept__"  # another: the names that no parcel changes any more, since an initializer gave them
 
 
 def _can_import(module: str | None) -> bool:
@@ -3872,8 +3873,8 @@ def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
 
 def _reduce_module(module: ModuleType) -> Any:
     """A module that running code made: with all that it holds, and shared with its functions."""
-    space = vars(module)
-    state = {name: value for name, value in space.items() if name not in ("__builtins__", "__loader__", "__spec__")}
+    space, own = vars(module), ("__builtins__", "__loader__", "__spec__", _KEPT)
+    state = {name: value for name, value in space.items() if name not in own}
     made = _space_token(space), module.__name__, space.get("__package__")
     return _enter_module, made, state, None, None, _fill_module
 
@@ -3928,11 +3929,8 @@ def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ..
 
 def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
     space = func.__globals__
-    if space.get(_SPACE):
-        space.update(state["globals"])
-    else:  # back in the module it came from: only what is missing there
-        for name, value in state["globals"].items():
-            space.setdefault(name, value)
+    kept = space.get(_KEPT, ()) if space.get(_SPACE) else space  # back in the module it came from, what is there stays
+    space.update([(name, value) for name, value in state["globals"].items() if name not in kept])
     for cell, content in state["cells"]:
         cell.cell_contents = content
     for name in state["modules"]:
@@ -4056,7 +4054,8 @@ def _new_typing(kind: Any, module: str, args: tuple[Any, ...], options: dict[str
 
 def _reduce_typing(thing: Any) -> Any:
     """A type variable, NewType or type alias that its module does not hold under its name."""
-    kind, module, name = type(thing), thing.__module__, thing.__name__
+    kind: Any = type(thing)
+    module, name = thing.__module__, thing.__name__
     if _can_import(module) and getattr(sys.modules[module], name, None) is thing:
         return NotImplemented
     if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
@@ -4103,6 +4102,10 @@ def _reduce_random(generator: Any, module: str, name: str) -> Any:
     own = generator is getattr(_loaded(module), name, None)
     return (_find_named, (module, 0, name)) if own else NotImplemented
 
+def _reduce_descriptor(thing: Any) -> Any:
+    """A connection or socket: multiprocessing hands its descriptor to the first that unpacks this."""
+    return _module("multiprocessing.reduction").ForkingPickler(io.BytesIO()).dispatch_table[type(thing)](thing)
+
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     CellType: _reduce_cell,
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
@@ -4113,14 +4116,15 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     type(_make_cell.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
                      "typing.TypeAliasType"), _reduce_typing),
-    **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda of: (type(of), (of.__origin__,))),
+    **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
+    **dict.fromkeys(("multiprocessing.connection.Connection", "socket.socket"), _reduce_descriptor),
     "dataclasses._FIELD_BASE": _reduce_sentinel,
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
 }
-_LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))  # types named by text above
+_LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
@@ -4186,6 +4190,7 @@ class _Packer(Pickler):
 
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
+    shares = False  # whether the parcel is unpacked once, on this machine: open descriptors go along
 
     def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
         keep = self._keep  # not `self` in the callback: a cycle would hold all that was packed
@@ -4221,6 +4226,9 @@ class _Packer(Pickler):
             reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:
             reducer = self.helper.get(kind)
+        if reducer is _reduce_descriptor and not self.shares:
+            raise PicklingError(f"a {kind.__name__} can be handed to one process of this machine only: pass it to "
+                                "tasks as an argument, or open it in the tasks")
         return reducer(obj) if reducer else NotImplemented
 
     def _override_class(self, cls: type) -> Any:
@@ -4249,11 +4257,15 @@ class _Packer(Pickler):
 
 
 class _AnswerPacker(_Packer):
-    homeward = True
+    homeward = shares = True
 
 
 class _NearPacker(_Packer):
-    nearby = True
+    nearby = shares = True
+
+
+class _FunctionPacker(_NearPacker):
+    shares = False
 
 
 def _more_reducers() -> Any:
@@ -5127,6 +5139,7 @@ class _Desk:
         self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
+        self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.limits: dict[str, str] = {}  # environment variables that hold native thread pools down
         self.idle_s = IDLE_S
         self.mapping = _NO_MAPPING  # how big results travel
@@ -5182,7 +5195,7 @@ class _Desk:
         _flush_descriptors()
 
     def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
-        table, spaces = self.runs.setdefault(run, ({}, {}))
+        table, spaces = self.runs.setdefault(run, ({}, dict(self.spaces)))
         at = 0
         for key, count in functions:
             (table if key > 0 else self.lasting)[key] = _unpack(frames[at:at + count], spaces)
@@ -5243,8 +5256,10 @@ def _set_up(desk: _Desk) -> bool:
         world, desk.idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
         _enter_world(world, desk.limits, desk.said)
         if packed:
-            initializer, initargs = _quietly(_unpack, _split(packed))
+            initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
             initializer(*initargs)
+            for module in desk.spaces.values():
+                setattr(module, _KEPT, frozenset(vars(module)))
     except BaseException as error:  # whatever an initializer raises is told
         desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
         return False
@@ -5744,12 +5759,33 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
 
 
 def _print_of(value: Any) -> int:
-    """A number that changes with the content of a value (of big buffers, samples are looked at)."""
-    frames = _pack(value)
-    number = _crc32(frames[0]) or 1
-    for frame in frames[1:]:
-        number = _sample(frame, number)
+    """A number that changes with the content of a value (of big buffers, samples are looked at). 0 for one that only
+    its name can change, and for one that cannot be packed, which its task will tell."""
+    if isinstance(value, (*_FIXED_TYPES, FunctionType, type)):
+        return 0
+    buffers: list[Any] = []
+    try:
+        head = _pickle_dumps(value, 5, buffer_callback=lambda each: _Packer._keep(each, buffers))
+    except Exception:  # it holds something that goes by value, or a __reduce__ of the user raises anything
+        try:
+            head, *buffers = _pack(value)
+        except Exception:  # as above
+            return 0
+    number = _crc32(head) or 1
+    for buffer in buffers:
+        number = _sample(buffer, number)
     return number
+
+
+def _depends_on(func: Any) -> list[Any]:
+    """What a function by value names, closes over, or has as defaults; of a builtin, the object it is bound to."""
+    if type(func) is not FunctionType or _goes_by_name(func):
+        owner = getattr(func, "__self__", None)
+        return [] if isinstance(owner, _FIXED_TYPES) else [owner]
+    space = func.__globals__
+    named = [space[names[0]] for names in _names_used(func.__code__) if names[0] in space]
+    return [*named, *map(_cell_value, func.__closure__ or ()), *(func.__defaults__ or ()),
+            *(func.__kwdefaults__ or {}).values()]
 
 
 _PLAIN_CALLABLES = (FunctionType, type(len), type)
@@ -5760,7 +5796,7 @@ class _Context:
     def __init__(self) -> None:
         self.number = _next_number()
         self.world = _world()
-        self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
+        self.packed: dict[int, tuple[Any, ...]] = {}  # id -> key, function, frames, what it depends on, prints of that
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
         self.most_tasks = sys.maxsize  # to pack at a time; 1 when tasks bring an object again with other content
@@ -5770,13 +5806,28 @@ class _Context:
         self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function. A negative key is good for all runs."""
+        """(key, frames) of a function. A negative key is good for all runs; 0 says that it goes with its tasks: it was
+        changed during the run, or a parcel for many cannot hold it."""
         known = self.packed.get(id(func))
         if known is None:
-            key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(
-                _pack_or_explain(func, "the function", _NearPacker)))
-            known = self.packed[id(func)] = key, func, frames
+            known = self.packed[id(func)] = self.pack_function(func)
+        elif known[3]:
+            now = _depends_on(func)
+            if any(map(operator.is_not, now, known[3])) or any(
+                    before and before != _print_of(value) for value, before in zip(now, known[4])):
+                known = self.packed[id(func)] = 0, func, [], [], []
         return known[0], known[2]
+
+    def pack_function(self, func: Any) -> tuple[Any, ...]:
+        try:
+            key, frames = _pack_lasting(func) or (len(self.packed) + 1, _pack(func, _FunctionPacker))
+        except Exception:  # a __reduce__ of the user may raise anything: its task will tell
+            return 0, func, [], [], []
+        parts = _depends_on(func)
+        if all(isinstance(part, ModuleType) for part in parts):
+            parts = []
+        prints = map(_print_of, parts) if sum(map(len, frames)) <= _IN_BAND else ()
+        return key, func, frames if key < 0 else self.settle(frames), parts, list(prints)
 
     def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
         """(this, frames by function key, frames of the batch) for some tasks. Functions travel by key; other callables
@@ -5787,12 +5838,10 @@ class _Context:
         named: dict[int, list[Any]] = {}
         keys: Any = []
         for func in funcs[:1] if len(set(map(id, funcs))) == 1 else funcs:
-            if type(func) in _PLAIN_CALLABLES:
-                key, frames = self.find(func)
+            key, frames = self.find(func) if type(func) in _PLAIN_CALLABLES else (0, [])
+            if key:
                 named[key] = frames
-                keys.append(key)
-            else:
-                keys.append((func,))
+            keys.append(key or (func,))
         if len(keys) == 1:
             keys = keys[0] if isinstance(keys[0], int) else keys * len(tasks)
         return self, named, self.settle(_pack((keys, args, kwargs if any(kwargs) else None), _NearPacker))
@@ -5814,8 +5863,7 @@ class _Context:
 
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
-        same = [a is b and not isinstance(a, (*_FIXED_TYPES, FunctionType, type)) for a, b in zip(args, self.last_args)]
-        prints = [_print_of(arg) if shared else 0 for arg, shared in zip(args, same)]
+        prints = [_print_of(a) if a is b else 0 for a, b in zip(args, self.last_args)]
         if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
             self.most_tasks = 1
         self.last_args, self.last_prints = args, prints
@@ -7414,7 +7462,7 @@ class _Run:
                 raise TypeError(f"task {first}: expected delayed(function)(...), or (function, args, kwargs); "
                                 f"got {tasks[0]!r:.200}") from None
             for what, part in zip(("function", "args", "kwargs"), tasks[0]):
-                _pack_or_explain(part, f"task {first}: {what}")
+                _pack_or_explain(part, f"task {first}: {what}", _NearPacker)
         except Exception as named:
             error = named
         self.counts.dispatched = max(self.counts.dispatched, first + 1)
