@@ -7774,6 +7774,8 @@ class Parallel:
     freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels as it is.
     A module that was reloaded, or a function that was redefined, is the new one in the workers too. Modules that the
     functions of a call do not name (a helper's helper) stay as they are there until `shutdown_workers()`.
+    A function that no module holds is sent once a call, and again when the tasks' iterator has changed what it itself
+    names, closes over or has as defaults (inside such an object only while the function is below 16 kB).
 
     Raises
     ------
