@@ -4024,6 +4024,10 @@ def _class_parts(cls: Any) -> tuple[Any, ...]:
 
 def _enum_parts(cls: Any) -> tuple[Any, ...]:
     """(maker, members with their own attributes, the attributes) of an enum by value."""
+    kind = cls._member_type_
+    if kind is not object and "__new_member__" in vars(cls) and any(kind(each._value_) != each for each in cls):
+        raise PicklingError(f"{cls.__qualname__} makes its members by a __new__ of its own, whose arguments are "
+                            "not known any more: define this enum in a module that tasks can import")
     members = {name: (member._value_, {key: value for key, value in vars(member).items() if not key.endswith("_")})
                for name, member in cls.__members__.items()}
     return _new_enum, members, {
@@ -4432,7 +4436,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield ".__self__", value.__self__
         yield ".__func__", value.__func__
     elif not isinstance(value, ModuleType):
-        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items()
+                    if name not in _CLASS_INTERNALS)
         for name in ("func", "args", "keywords") if type(value).__name__ == "partial" else ():
             yield f".{name}", getattr(value, name)
 

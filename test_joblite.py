@@ -3305,6 +3305,18 @@ class TestSection5Parcels:
         expected = {name: ask() for name, ask in asks.items()}
         assert dict(zip(asks, there)) == dict(zip(asks, there[len(asks):])) == expected
 
+    def test_an_enum_that_cannot_be_made_again_is_named(self):
+        class Code(bytes, enum.Enum):
+            A = 3
+
+            def __new__(cls, value):
+                self = bytes.__new__(cls, [value])
+                self._value_ = value
+                return self
+
+        with pytest.raises(pickle.PicklingError, match="Code makes its members by a __new__ of its own"):
+            travel(Code)
+
     def test_relative_imports_of_a_module_run_as_main_work(self, tmp_path):
         package = tmp_path / "package"
         package.mkdir()
