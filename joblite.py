@@ -4163,7 +4163,7 @@ _inside: str | None = None  # "process" in a worker process: what nested calls a
 class _Local(threading.local):
     """What holds in one thread."""
 
-    spaces: Any = None  # while unpacking: token -> globals dict of functions that came by value
+    spaces: Any = None  # while unpacking: token -> module that holds the globals of functions that came by value
     inside: str | None = None  # "thread" in a worker thread, "process" in a job on an executor of somebody else
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -4173,6 +4173,7 @@ _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary(
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 _token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
 _SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
+_KEPT = "__joblite_kept__"  # another: the names that no parcel changes any more, since an initializer gave them
 
 
 def _can_import(module: str | None) -> bool:
@@ -4264,16 +4265,31 @@ def _space_token(space: dict[str, Any]) -> str:
     return space.get(_SPACE) or f"{_process()}{id(space)}"
 
 
-def _enter_space(token: str, name: str) -> dict[str, Any]:
-    """The globals dict that stands here for the one called `token` at home."""
+def _enter_module(token: str, name: str, package: str | None) -> ModuleType:
+    """The module whose globals stand here for those called `token` at home."""
     spaces = _local.spaces
     if token not in spaces:
-        main = sys.modules.get("__main__")
-        if token == _space_token(vars(main)):
-            spaces[token] = vars(main)
-        else:
-            spaces[token] = {"__name__": name, "__builtins__": __builtins__, _SPACE: token}
+        main = sys.modules["__main__"]
+        spaces[token] = main if token == _space_token(vars(main)) else ModuleType(name)
+        if spaces[token] is not main:
+            vars(spaces[token]).update({"__package__": package, "__builtins__": __builtins__, _SPACE: token})
     return spaces[token]
+
+
+def _enter_space(token: str, name: str, package: str | None) -> dict[str, Any]:
+    return vars(_enter_module(token, name, package))
+
+
+def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
+    vars(module).update(state)
+
+
+def _reduce_module(module: ModuleType) -> Any:
+    """A module that running code made: with all that it holds, and shared with its functions."""
+    space, own = vars(module), ("__builtins__", "__loader__", "__spec__", _KEPT)
+    state = {name: value for name, value in space.items() if name not in own}
+    made = _space_token(space), module.__name__, space.get("__package__")
+    return _enter_module, made, state, None, None, _fill_module
 
 
 def _module_space(name: str, epoch: int = 0) -> dict[str, Any]:
@@ -4292,7 +4308,7 @@ class _Space:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.by_name:
             return _module_space, (self.module, self.epoch)
-        return _enter_space, (_space_token(self.space), self.module)
+        return _enter_space, (_space_token(self.space), self.module, self.space.get("__package__"))
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
@@ -4326,11 +4342,8 @@ def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ..
 
 def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
     space = func.__globals__
-    if space.get(_SPACE):
-        space.update(state["globals"])
-    else:  # back in the module it came from: only what is missing there
-        for name, value in state["globals"].items():
-            space.setdefault(name, value)
+    kept = space.get(_KEPT, ()) if space.get(_SPACE) else space  # back in the module it came from, what is there stays
+    space.update([(name, value) for name, value in state["globals"].items() if name not in kept])
     for cell, content in state["cells"]:
         cell.cell_contents = content
     for name in state["modules"]:
@@ -4340,7 +4353,8 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
         setattr(func, name, value)
 
 
-_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
+                        *(["__type_params__"] if sys.version_info >= (3, 12) else []))
 
 
 def _reduce_function(func: FunctionType, space: _Space) -> Any:
@@ -4376,52 +4390,97 @@ def _register_class(token: str, cls: type) -> type:
         return _classes.setdefault(token, cls)
 
 
-def _make_class(token: str, meta: type, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
-    import types
-
+def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
+    """The class (or type variable) of that name: made here when it comes for the first time."""
     known = _classes.get(token)
-    if known is not None:
-        return known
-    return _register_class(token, types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start)))
+    return _register_class(token, make(*args)) if known is None else known
 
 
-def _make_enum(token: str, meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
-    known = _classes.get(token)
-    if known is not None:
-        return known
+def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
+    if meta.__name__ == "_TypedDictMeta":  # it refuses the bases that it gives its classes
+        return type.__new__(meta, name, bases, start)
+    return types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start))
+
+
+def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
     space = meta.__prepare__(name, bases)
-    for member, value in members.items():
+    for member, (value, _) in members.items():
         space[member] = value
-    return _register_class(token, meta(name, bases, space))
+    cls = meta(name, bases, space)
+    for member, (_, attributes) in members.items():
+        vars(cls[member]).update(attributes)
+    return cls
 
 
-def _fill_class(cls: type, state: dict[str, Any]) -> None:
+def _fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
     if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
-    for name, value in state.items():
+    for name, value in state[0].items():
         setattr(cls, name, value)
+    for subclass in state[1]:
+        _module("abc").ABCMeta.register(cls, subclass)
 
 
 _CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotate_func__", "__annotations_cache__"}
+_ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names as _member_map_, but for methods
+
+
+def _class_parts(cls: Any) -> tuple[Any, ...]:
+    """(maker, what its namespace must hold from the start, the attributes) of a class by value."""
+    slots = vars(cls).get("__slots__", ())
+    slots = (slots,) if isinstance(slots, str) else tuple(slots)
+    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__") if name in vars(cls)}
+    return _new_class, {**start, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}, {
+        name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
+        and not (name in slots and isinstance(value, MemberDescriptorType))}
+
+
+def _enum_parts(cls: Any) -> tuple[Any, ...]:
+    """(maker, members with their own attributes, the attributes) of an enum by value."""
+    kind = cls._member_type_
+    if kind is not object and "__new_member__" in vars(cls) and any(kind(each._value_) != each for each in cls):
+        raise PicklingError(f"{cls.__qualname__} makes its members by a __new__ of its own, whose arguments are "
+                            "not known any more: define this enum in a module that tasks can import")
+    members = {name: (member._value_, {key: value for key, value in vars(member).items() if not key.endswith("_")})
+               for name, member in cls.__members__.items()}
+    return _new_enum, members, {
+        name: value for name, value in vars(cls).items() if name not in members and name not in _ENUM_INTERNALS
+        and (name[0] + name[-1] != "__" or name[:2] == "__" or name == "_boundary_"
+             or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
 
 
 def _reduce_class(cls: Any) -> Any:
-    """A class by value: an empty class of the same name and bases, then its attributes."""
-    token = _class_token(cls)
+    """A class by value: an empty class of the same name and bases, then its attributes and registered subclasses."""
     enum = _loaded("enum")
-    if enum and isinstance(cls, enum.EnumMeta):
-        members = {name: member._value_ for name, member in cls.__members__.items()}
-        state = {name: value for name, value in vars(cls).items() if name not in members
-                 and (not name.startswith("_") or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
-        made: Any = (_make_enum, (token, type(cls), cls.__name__, cls.__bases__, members))
-    else:
-        slots = vars(cls).get("__slots__", ())
-        slots = (slots,) if isinstance(slots, str) else tuple(slots)
-        state = {name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
-                 and not (name in slots and isinstance(value, MemberDescriptorType))}
-        start = {"__module__": cls.__module__, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}
-        made = (_make_class, (token, type(cls), cls.__name__, cls.__bases__, start))
-    return (*made, state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}, None, None, _fill_class)
+    make, start, state = (_enum_parts if enum and isinstance(cls, enum.EnumMeta) else _class_parts)(cls)
+    registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in vars(cls) else ()
+    made = _class_token(cls), make, type(cls), cls.__name__, cls.__bases__, start
+    filled = (state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__},
+              [subclass for ref in registered if (subclass := ref()) is not None])
+    return _make_once, made, filled, None, None, _fill_class
+
+
+_TYPING_OPTIONS = ("bound", "covariant", "contravariant", "infer_variance", "default")
+
+
+def _new_typing(kind: Any, module: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    made = kind(*args, **options)
+    made.__module__ = module
+    return made
+
+
+def _reduce_typing(thing: Any) -> Any:
+    """A type variable, NewType or type alias that its module does not hold under its name."""
+    kind: Any = type(thing)
+    module, name = thing.__module__, thing.__name__
+    if _can_import(module) and getattr(sys.modules[module], name, None) is thing:
+        return NotImplemented
+    if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
+        return partial(kind, type_params=thing.__type_params__), (name, thing.__value__)
+    options = {option: value for option in _TYPING_OPTIONS if (value := getattr(thing, f"__{option}__", None))
+               and type(value).__name__ != "NoDefaultType"}
+    base = [thing.__supertype__] if kind.__name__ == "NewType" else getattr(thing, "__constraints__", ())
+    return _make_once, (_class_token(thing), _new_typing, kind, module, (name, *base), options)
 
 
 def _dataclass_sentinel(name: str) -> Any:
@@ -4460,6 +4519,10 @@ def _reduce_random(generator: Any, module: str, name: str) -> Any:
     own = generator is getattr(_loaded(module), name, None)
     return (_find_named, (module, 0, name)) if own else NotImplemented
 
+def _reduce_descriptor(thing: Any) -> Any:
+    """A connection or socket: multiprocessing hands its descriptor to the first that unpacks this."""
+    return _module("multiprocessing.reduction").ForkingPickler(io.BytesIO()).dispatch_table[type(thing)](thing)
+
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     CellType: _reduce_cell,
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
@@ -4467,13 +4530,18 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
+    type(_make_cell.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
+    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
+                     "typing.TypeAliasType"), _reduce_typing),
+    **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
+    **dict.fromkeys(("multiprocessing.connection.Connection", "socket.socket"), _reduce_descriptor),
     "dataclasses._FIELD_BASE": _reduce_sentinel,
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
 }
-_LATE_MODULES = frozenset({"dataclasses", "functools", "random", "numpy.random.mtrand"})  # types named by text above
+_LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
@@ -4539,6 +4607,7 @@ class _Packer(Pickler):
 
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
+    shares = False  # whether the parcel is unpacked once, on this machine: open descriptors go along
 
     def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
         keep = self._keep  # not `self` in the callback: a cycle would hold all that was packed
@@ -4564,7 +4633,7 @@ class _Packer(Pickler):
             return self._override_class(obj)
         if kind is ModuleType:
             known = _can_import(obj.__name__) or obj.__name__ == "__main__"
-            return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else NotImplemented
+            return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else _reduce_module(obj)
         if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind)
@@ -4574,6 +4643,9 @@ class _Packer(Pickler):
             reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:
             reducer = self.helper.get(kind)
+        if reducer is _reduce_descriptor and not self.shares:
+            raise PicklingError(f"a {kind.__name__} can be handed to one process of this machine only: pass it to "
+                                "tasks as an argument, or open it in the tasks")
         return reducer(obj) if reducer else NotImplemented
 
     def _override_class(self, cls: type) -> Any:
@@ -4602,11 +4674,15 @@ class _Packer(Pickler):
 
 
 class _AnswerPacker(_Packer):
-    homeward = True
+    homeward = shares = True
 
 
 class _NearPacker(_Packer):
-    nearby = True
+    nearby = shares = True
+
+
+class _FunctionPacker(_NearPacker):
+    shares = False
 
 
 def _more_reducers() -> Any:
@@ -4773,7 +4849,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield ".__self__", value.__self__
         yield ".__func__", value.__func__
     elif not isinstance(value, ModuleType):
-        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
+        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items()
+                    if name not in _CLASS_INTERNALS)
         for name in ("func", "args", "keywords") if type(value).__name__ == "partial" else ():
             yield f".{name}", getattr(value, name)
 
@@ -5527,6 +5604,7 @@ class _Desk:
         self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
+        self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.limits: tuple[dict[str, str], bool] = {}, False  # see _enter_world
         self.idle_s = IDLE_S
         self.mapping = _NO_MAPPING  # how big results travel
@@ -5586,7 +5664,7 @@ class _Desk:
         _flush_descriptors()
 
     def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
-        table, spaces = self.runs.setdefault(run, ({}, {}))
+        table, spaces = self.runs.setdefault(run, ({}, dict(self.spaces)))
         at = 0
         for key, count in functions:
             (table if key > 0 else self.lasting)[key] = _unpack(frames[at:at + count], spaces)
@@ -5647,8 +5725,10 @@ def _set_up(desk: _Desk) -> bool:
         world, desk.idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
         _enter_world(world, desk.limits, desk.said)
         if packed:
-            initializer, initargs = _quietly(_unpack, _split(packed))
+            initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
             initializer(*initargs)
+            for module in desk.spaces.values():
+                setattr(module, _KEPT, frozenset(vars(module)))
     except BaseException as error:  # whatever an initializer raises is told
         desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
         return False
@@ -6150,7 +6230,8 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
         return known[1:]
-    if not all(isinstance(value, _FIXED_TYPES) for value in used):
+    if not all(isinstance(value, _FIXED_TYPES) and (type(value) is not ModuleType or _can_import(value.__name__))
+               for value in used):
         return None
     sent = _name_or_value(func) if named and _has_own_code(func) else func
     packed = -_next_number(), _pack_or_explain(sent, "the function")
@@ -6160,12 +6241,33 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
 
 
 def _print_of(value: Any) -> int:
-    """A number that changes with the content of a value (of big buffers, samples are looked at)."""
-    frames = _pack(value)
-    number = _crc32(frames[0]) or 1
-    for frame in frames[1:]:
-        number = _sample(frame, number)
+    """A number that changes with the content of a value (of big buffers, samples are looked at). 0 for one that only
+    its name can change, and for one that cannot be packed, which its task will tell."""
+    if isinstance(value, (*_FIXED_TYPES, FunctionType, type)):
+        return 0
+    buffers: list[Any] = []
+    try:
+        head = _pickle_dumps(value, 5, buffer_callback=lambda each: _Packer._keep(each, buffers))
+    except Exception:  # it holds something that goes by value, or a __reduce__ of the user raises anything
+        try:
+            head, *buffers = _pack(value)
+        except Exception:  # as above
+            return 0
+    number = _crc32(head) or 1
+    for buffer in buffers:
+        number = _sample(buffer, number)
     return number
+
+
+def _depends_on(func: Any) -> list[Any]:
+    """What a function by value names, closes over, or has as defaults; of a builtin, the object it is bound to."""
+    if type(func) is not FunctionType or _goes_by_name(func):
+        owner = getattr(func, "__self__", None)
+        return [] if isinstance(owner, _FIXED_TYPES) else [owner]
+    space = func.__globals__
+    named = [space[names[0]] for names in _names_used(func.__code__) if names[0] in space]
+    return [*named, *map(_cell_value, func.__closure__ or ()), *(func.__defaults__ or ()),
+            *(func.__kwdefaults__ or {}).values()]
 
 
 _PLAIN_CALLABLES = (FunctionType, type(len), type)
@@ -6178,7 +6280,7 @@ class _Context:
     def __init__(self) -> None:
         self.number = _next_number()
         self.world = _world()
-        self.packed: dict[int, tuple[int, Any, list[Any]]] = {}  # id -> key, function (kept alive), frames
+        self.packed: dict[int, tuple[Any, ...]] = {}  # id -> key, function, frames, what it depends on, prints of that
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
         self.most_tasks = sys.maxsize  # to pack at a time; 1 when tasks bring an object again with other content
@@ -6187,16 +6289,31 @@ class _Context:
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
         self.over = False
 
-    def find(self, func: Any) -> tuple[int, list[Any]] | None:
-        """(key, frames) of a function. A negative key is good for all runs. None when there are too many already."""
+    def find(self, func: Any) -> tuple[int, list[Any]]:
+        """(key, frames) of a function. A negative key is good for all runs; 0 says that it goes with its tasks: there
+        are many of them, it was changed during the run, or a parcel for many cannot hold it."""
         known = self.packed.get(id(func))
         if known is None and len(self.packed) >= _MOST_LASTING:
-            return None
+            return 0, []
         if known is None:
-            key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(
-                _pack_or_explain(func, "the function", _NearPacker)))
-            known = self.packed[id(func)] = key, func, frames
+            known = self.packed[id(func)] = self.pack_function(func)
+        elif known[3]:
+            now = _depends_on(func)
+            if any(map(operator.is_not, now, known[3])) or any(
+                    before and before != _print_of(value) for value, before in zip(now, known[4])):
+                known = self.packed[id(func)] = 0, func, [], [], []
         return known[0], known[2]
+
+    def pack_function(self, func: Any) -> tuple[Any, ...]:
+        try:
+            key, frames = _pack_lasting(func) or (len(self.packed) + 1, _pack(func, _FunctionPacker))
+        except Exception:  # a __reduce__ of the user may raise anything: its task will tell
+            return 0, func, [], [], []
+        parts = _depends_on(func)
+        if all(isinstance(part, ModuleType) for part in parts):
+            parts = []
+        prints = map(_print_of, parts) if sum(map(len, frames)) <= _IN_BAND else ()
+        return key, func, frames if key < 0 else self.settle(frames), parts, list(prints)
 
     def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
         """(this, frames by function key, frames of the batch) for some tasks. Functions travel by key; other callables
@@ -6207,12 +6324,10 @@ class _Context:
         named: dict[int, list[Any]] = {}
         keys: Any = []
         for func in funcs[:1] if len(set(map(id, funcs))) == 1 else funcs:
-            found = self.find(func) if type(func) in _PLAIN_CALLABLES else None
-            if found:
-                named[found[0]] = found[1]
-                keys.append(found[0])
-            else:
-                keys.append((func,))
+            key, frames = self.find(func) if type(func) in _PLAIN_CALLABLES else (0, [])
+            if key:
+                named[key] = frames
+            keys.append(key or (func,))
         if len(keys) == 1:
             keys = keys[0] if isinstance(keys[0], int) else keys * len(tasks)
         return self, named, self.settle(_pack((keys, args, kwargs if any(kwargs) else None), _NearPacker))
@@ -6234,8 +6349,7 @@ class _Context:
 
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
-        same = [a is b and not isinstance(a, (*_FIXED_TYPES, FunctionType, type)) for a, b in zip(args, self.last_args)]
-        prints = [_print_of(arg) if shared else 0 for arg, shared in zip(args, same)]
+        prints = [_print_of(a) if a is b else 0 for a, b in zip(args, self.last_args)]
         if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
             self.most_tasks = 1
         self.last_args, self.last_prints = args, prints
@@ -7856,7 +7970,7 @@ class _Run:
             if not _is_task(tasks[0]):
                 raise _no_task(tasks[0])
             for what, part in zip(("function", "args", "kwargs"), tasks[0]):
-                _pack_or_explain(part, f"task {first}: {what}")
+                _pack_or_explain(part, f"task {first}: {what}", _NearPacker)
         except Exception as named:
             error = named
         self.counts.dispatched = max(self.counts.dispatched, first + 1)
@@ -8169,6 +8283,8 @@ class Parallel:
     `numpy.random`; a generator object that is passed in travels as it is. A module that was reloaded, or a function
     that was redefined, is the new one in the workers too. Modules that the functions of a call do not name (a
     helper's helper) stay as they are there until `shutdown_workers()`.
+    A function that no module holds is sent once a call, and again when the tasks' iterator has changed what it itself
+    names, closes over or has as defaults (inside such an object only while the function is below 16 kB).
 
     Raises
     ------

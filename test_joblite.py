@@ -16,7 +16,6 @@ a test that needs one which is missing is skipped and says so. Nothing here asse
 
 from __future__ import annotations
 
-import abc
 import ast
 import asyncio
 import base64
@@ -63,6 +62,7 @@ import textwrap
 import threading
 import time
 import types
+import typing
 import uuid
 import warnings
 import weakref
@@ -3634,68 +3634,248 @@ class TestSection5Parcels:
 
         assert Parallel(n_jobs=2)([delayed(name)(1), delayed(cached)(2)]) == ["1!", 4]
 
+    LOCAL = {  # what code that is in no module defines; the last line is what is asked of it there
+        "a dataclass": """
+            @dataclasses.dataclass
+            class A:
+                x: int
+                y: int = 2
+            [dataclasses.replace(A(1), x=9).x, A(1) == A(1), dataclasses.fields(A)[0].name]
+            """,
+        "a frozen dataclass": """
+            @dataclasses.dataclass(frozen=True)
+            class A:
+                x: int = dataclasses.field(default=3)
+            [hash(A()) == hash(A()), dataclasses.fields(A)[0].default]
+            """,
+        "slots": """
+            class A:
+                __slots__ = ('a', '__b')
+                def __init__(self):
+                    self.__b = 1
+                def get(self):
+                    return self.__b
+            [A().get(), hasattr(A(), 'a'), hasattr(A(), '__dict__')]
+            """,
+        "methods": """
+            class B:
+                def two(self): return 2
+            class A(B):
+                @property
+                def four(self): return 2 * self.two()
+                @classmethod
+                def name(cls): return cls.__name__
+                @staticmethod
+                def one(): return 1
+                def two(self): return super().two()
+                @functools.cached_property
+                def slow(self): return 7
+            [A().four, A.name(), A().one(), A().slow, isinstance(A(), B)]
+            """,
+        "a namedtuple": """
+            A = collections.namedtuple('A', 'x y')
+            A(1, 2)._asdict()
+            """,
+        "a NamedTuple": """
+            class A(typing.NamedTuple):
+                x: int
+                y: int = 3
+            [A(1)._asdict(), A._field_defaults]
+            """,
+        "an abstract class": """
+            class B(abc.ABC):
+                @abc.abstractmethod
+                def f(self): ...
+            class A(B):
+                def f(self): return 1
+            [A().f(), isinstance(A(), B), sorted(B.__abstractmethods__)]
+            """,
+        "a registered subclass": """
+            class B(abc.ABC): pass
+            @B.register
+            class A: pass
+            isinstance(A(), B)
+            """,
+        "an enum": """
+            class A(enum.Enum):
+                X = 1
+                Y = 1
+                _private = 2
+                def shout(self): return self.name + '!'
+            [A.X.shout(), A.Y is A.X, A(1) is A.X, A._private]
+            """,
+        "an enum of texts": """
+            class A(str, enum.Enum):
+                X = 'x'
+                __str__ = str.__str__
+            [repr(A.X), str(A.X), A.X == 'x']
+            """,
+        "an enum of floats": """
+            class A(float, enum.Enum):
+                X = 1.5
+            [repr(A.X), A.X + 1]
+            """,
+        "an IntEnum": """
+            class A(enum.IntEnum):
+                X = 1
+            [str(A.X), A.X + 1, A(1) is A.X]
+            """,
+        "a flag": """
+            class A(enum.Flag):
+                X = 1
+                Y = 2
+            [repr(A.X | A.Y), (A.X | A.Y) is A(3)]
+            """,
+        "an enum with names of its own": """
+            class A(str, enum.Enum):
+                def _generate_next_value_(name, *_): return name.lower()
+                X = enum.auto()
+                @classmethod
+                def _missing_(cls, value): return cls.X
+            [A.X.value, A('none').name]
+            """,
+        "an enum with attributes": """
+            class A(enum.Enum):
+                X = (1, 2)
+                def __init__(self, a, b): self._b = b
+            A.X._b
+            """,
+        "an enum with __new__": """
+            class A(enum.Enum):
+                X = (1, 'one')
+                def __new__(cls, value, label):
+                    self = object.__new__(cls)
+                    self._value_, self.label = value, label
+                    return self
+            [A.X.label, A(1) is A.X]
+            """,
+        "a generic class": """
+            class B(typing.Generic[T]):
+                def f(self) -> T: return 1
+            class A(B[int]): pass
+            [A().f(), str(A.__orig_bases__), B.__parameters__ == (T,), B[int]().f()]
+            """,
+        "a generic NamedTuple": """
+            class A(typing.NamedTuple, typing.Generic[T]):
+                x: T
+            A[int](1)._asdict()
+            """,
+        "a protocol": """
+            @typing.runtime_checkable
+            class B(typing.Protocol[T]):
+                def f(self) -> T: ...
+            class A:
+                def f(self): ...
+            [isinstance(A(), B), isinstance(3, B)]
+            """,
+        "a TypedDict": """
+            class B(typing.TypedDict):
+                x: int
+            class A(B, total=False):
+                y: B
+            [A(x=1), A.__required_keys__, A.__optional_keys__, sorted(A.__annotations__)]
+            """,
+        "a generic TypedDict": """
+            class A(typing.TypedDict, typing.Generic[T]):
+                x: T
+            A[int](x=1)
+            """,
+        "type variables": """
+            S = typing.TypeVar('S', int, str)
+            R = typing.TypeVar('R', bound=typing.Sized, covariant=True)
+            P = typing.ParamSpec('P')
+            def f(c: typing.Callable[P, S], *a: P.args, **k: P.kwargs) -> R: ...
+            [str(f.__annotations__), S.__constraints__, R.__bound__, f.__annotations__['return'] is R]
+            """,
+        "many type variables": """
+            S = typing.TypeVarTuple('S')
+            def f(*a: typing.Unpack[S]): ...
+            repr(f.__annotations__)
+            """,
+        "a type variable of a module": """
+            def f(a: typing.AnyStr): ...
+            f.__annotations__['a'] is typing.AnyStr
+            """,
+        "a type variable with a default": """
+            S = typing.TypeVar('S', default=int)
+            def f(a: S): ...
+            [S.__default__, T.has_default()]
+            """,
+        "a NewType": """
+            A = typing.NewType('A', int)
+            def f(x: A): ...
+            [A(3), A.__supertype__, repr(A)]
+            """,
+        "a text as annotation": """
+            def f(x: typing.List['Later']): ...
+            repr(f.__annotations__)
+            """,
+        "type parameters": """
+            def f[S: int](x: S) -> S: return x
+            class A[S]:
+                def g(self, x: S): return x
+            [f(1), A().g(2), A[int]().g(3), f.__type_params__[0].__bound__, A.__parameters__ == A.__type_params__]
+            """,
+        "a type alias": """
+            type A[S] = list[S] | int
+            def f(x: A): ...
+            [repr(A.__value__), A.__name__, str(A[int])]
+            """,
+        "a module made here": """
+            m = types.ModuleType('m')
+            exec('y = 5\\ndef g(): return y', vars(m))
+            g = m.g
+            [setattr(m, 'y', 6), m.g(), g(), m.__name__]
+            """,
+        "code": """
+            c = compile('1 + 1', 'text', 'eval')
+            eval(c)
+            """,
+    }
+    SINCE = {"a generic NamedTuple": (3, 11), "a generic TypedDict": (3, 11), "many type variables": (3, 11),
+             "a type variable with a default": (3, 13), "type parameters": (3, 12), "a type alias": (3, 12)}
+
     def test_local_classes_of_every_kind_travel(self):
-        @dataclasses.dataclass
-        class Point:
-            x: int
-            y: int = 2
+        asks = {}
+        for name, text in self.LOCAL.items():
+            if sys.version_info >= self.SINCE.get(name, (3,)):
+                *definitions, question = textwrap.dedent(text).strip().splitlines()
+                modules = "abc collections dataclasses enum functools types typing".split()
+                space = {module: importlib.import_module(module) for module in modules}
+                space.update(__name__="notebook", T=typing.TypeVar("T"))
+                exec(compile("\n".join(definitions), "notebook", "exec", dont_inherit=True), space)
+                asks[name] = eval(f"lambda: {question}", space)
+        there = Parallel(n_jobs=2, on_error="return")([delayed(ask)() for ask in asks.values()] * 2)
+        expected = {name: ask() for name, ask in asks.items()}
+        assert dict(zip(asks, there)) == dict(zip(asks, there[len(asks):])) == expected
 
-        @dataclasses.dataclass(frozen=True)
-        class Frozen:
-            x: int = dataclasses.field(default=3)
+    def test_an_enum_that_cannot_be_made_again_is_named(self):
+        class Code(bytes, enum.Enum):
+            A = 3
 
-        class Color(enum.Enum):
-            RED = 1
+            def __new__(cls, value):
+                self = bytes.__new__(cls, [value])
+                self._value_ = value
+                return self
 
-            def shout(self):
-                return self.name + "!"
+        with pytest.raises(pickle.PicklingError, match="Code makes its members by a __new__ of its own"):
+            travel(Code)
 
-        class Slots:
-            __slots__ = ("a", "b")
-
-            def __init__(self):
-                self.a = 1
-
-        class Base(abc.ABC):
-            @abc.abstractmethod
-            def size(self): ...
-
-        class Child(Base):
-            made = 0
-
-            def __init__(self):
-                super().__init__()
-                type(self).made += 1
-
-            def size(self):
-                return 5
-
-            @property
-            def double(self):
-                return 2 * self.size()
-
-            @classmethod
-            def named(cls):
-                return cls.__name__
-
-            @staticmethod
-            def one():
-                return 1
-
-            @functools.cached_property
-            def slow(self):
-                return 7
-
-        Pair = collections.namedtuple("Pair", "left right")
-
-        def use(point, frozen, color, slots, child, pair):
-            return (dataclasses.replace(point, x=9).x, dataclasses.fields(frozen)[0].default, color is Color.RED,
-                    color.shout(), slots.a, hasattr(slots, "b"), child.size(), child.double, child.named(), child.one(),
-                    child.slow, isinstance(child, Base), pair.right, Pair(1, 2)._asdict())
-
-        arguments = (Point(1), Frozen(), Color.RED, Slots(), Child(), Pair(1, 2))
-        expected = use(*arguments)
-        assert Parallel(n_jobs=2)([delayed(use)(*arguments)] * 3) == [expected] * 3
+    def test_relative_imports_of_a_module_run_as_main_work(self, tmp_path):
+        package = tmp_path / "package"
+        package.mkdir()
+        (package / "util.py").write_text("def g(x): return x + 100\n")
+        (package / "__init__.py").touch()
+        (package / "main.py").write_text(textwrap.dedent("""
+            from joblite import Parallel, delayed
+            def work(x):
+                from .util import g
+                return g(x)
+            print(Parallel(n_jobs=2)(delayed(work)(i) for i in range(3)))
+            """))
+        done = subprocess.run([sys.executable, "-m", "package.main"], text=True, capture_output=True, env=script_env(),
+                              timeout=DEADLINE, cwd=tmp_path)
+        assert (done.stdout, done.stderr) == ("[100, 101, 102]\n", "")
 
     def test_instances_come_home(self):
         """An instance sent out and back, or made over there, is an instance of the caller's own class."""
@@ -3709,7 +3889,35 @@ class TestSection5Parcels:
         back = Parallel(n_jobs=2)(delayed(lambda v: (v, Local(v.x + 1)))(Local(i)) for i in range(4))
         assert all(type(value) is Local for pair in back for value in pair)
         assert [(a.x, b.x) for a, b in back] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-        assert travel(Color.RED) is Color.RED
+        variable, number = typing.TypeVar("variable"), typing.NewType("number", int)
+        for value in (Color.RED, variable, number):
+            assert travel(value) is value
+
+    def test_connections_and_sockets_travel(self):
+        done = run_script("""
+            import multiprocessing, pickle, socket
+            from joblite import Parallel, delayed
+            here, there = multiprocessing.Pipe()
+            left, right = socket.socketpair()
+            def tell(connection, sock, i):
+                connection.send(i)
+                sock.send(b"x")
+            def fresh():
+                ours, theirs = multiprocessing.Pipe()
+                theirs.send("back")
+                return ours
+            Parallel(n_jobs=2, batch_size=1)(delayed(tell)(there, right, i) for i in range(4))
+            Parallel(n_jobs=2, batch_size=1)(delayed(lambda i: there.send(i))(i) for i in range(4, 8))
+            back = Parallel(n_jobs=2)([delayed(fresh)()])[0].recv()
+            print(sorted(here.recv() for _ in range(8)), left.recv(10), back)
+            try:
+                Parallel(n_jobs=2, backend="multiprocessing", initializer=print, initargs=(there,))([delayed(abs)(1)])
+            except pickle.PicklingError as error:
+                print(error)
+            """)
+        first, second = done.stdout.splitlines()
+        assert first == "[0, 1, 2, 3, 4, 5, 6, 7] b'xxxx' back" and done.stderr == ""
+        assert "a Connection can be handed to one process of this machine only" in second
 
     def test_functions_share_globals(self):
         """Functions of one namespace change and see one set of globals over there too."""
@@ -3970,6 +4178,50 @@ class TestSection6Pools:
         assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
     @posix
+    def test_changes_between_tasks_reach_functions(self):
+        """What the tasks' iterator changes of a function's globals, closure or owner holds for the tasks after it."""
+        done = run_script("""
+            from joblite import Parallel, delayed
+            state, number, items = {"v": -1}, -1, [1]
+            def make(cell):
+                return lambda x: cell[0]
+            def of_dict(x): return state["v"]
+            def of_number(x): return number
+            def of_default(x, part=[-1]): return part[0]
+            cell = [-1]
+            def tasks(func):
+                global number
+                for i in range(4):
+                    yield delayed(func)(1)
+                    state["v"] = number = cell[0] = of_default.__defaults__[0][0] = i
+                    items.append(1)
+            for func in of_dict, make(cell), of_default, items.count:
+                print(Parallel(n_jobs=2, pre_dispatch=1, batch_size=1)(tasks(func)))
+                state["v"] = cell[0] = of_default.__defaults__[0][0] = -1
+                del items[1:]
+            number = -1
+            print(Parallel(n_jobs=2, pre_dispatch=1, batch_size=1)(tasks(of_number)))
+            """)
+        assert done.stdout.splitlines() == ["[-1, 0, 1, 2]"] * 3 + ["[1, 2, 3, 4]", "[-1, 0, 1, 2]"]
+
+    @pytest.mark.parametrize("name", ["multiprocessing", "loky"])
+    def test_globals_that_an_initializer_sets_stay(self, name):
+        done = run_script("""
+            import sys
+            from joblite import Parallel, delayed
+            data, seen, factor = None, [], 1
+            def prepare():
+                global data, fresh
+                data, fresh = [10, 20, 30], 7
+                seen.append("ready")
+            def work(i): return data[i] * factor, fresh, seen[-1]
+            for factor in (2, 3):
+                print(Parallel(n_jobs=2, backend=sys.argv[1], initializer=prepare)(delayed(work)(i) for i in range(2)))
+            print(data, seen)
+            """, name)
+        assert done.stdout == ("[(20, 7, 'ready'), (40, 7, 'ready')]\n[(30, 7, 'ready'), (60, 7, 'ready')]\n"
+                               "None []\n")
+
     def test_idle_death_is_not_noticed(self, processes):
         pids = set(Parallel(**processes, batch_size=1)(delayed(where)() for _ in range(8)))
         for pid in pids:
