@@ -4913,18 +4913,16 @@ def _try_pack(value: Any) -> bool:
 
 
 def _reduced_error(error: BaseException) -> _Reduced:
-    """An exception without what cannot be pickled of it."""
+    """An exception without what cannot be pickled of it: arguments as their text, exceptions in them reduced as well."""
+    def packable(arg: Any) -> Any:
+        if _try_pack(arg):
+            return arg
+        if isinstance(arg, list):  # of an exception group
+            return list(map(packable, arg))
+        return _reduced_error(arg) if isinstance(arg, BaseException) else repr(arg)
+
     plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
-    return _Reduced((_revive_error, (type(error), tuple(map(_packable, error.args)), plain)))
-
-
-def _packable(arg: Any) -> Any:
-    """An argument of an exception; where it cannot be pickled, an exception reduced, anything else as its text."""
-    if _try_pack(arg):
-        return arg
-    if isinstance(arg, list):  # of an exception group
-        return list(map(_packable, arg))
-    return _reduced_error(arg) if isinstance(arg, BaseException) else repr(arg)
+    return _Reduced((_revive_error, (type(error), tuple(map(packable, error.args)), plain)))
 
 
 def _pack_error(error: BaseException) -> list[Any] | None:
