@@ -4773,7 +4773,10 @@ def _folders(folder: str | None) -> Iterator[str]:
     yield "/dev/shm"
     import tempfile
 
-    yield tempfile.gettempdir()
+    try:
+        yield tempfile.gettempdir()
+    except FileNotFoundError:  # there is none that can be written to
+        pass
 
 
 def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -> list[_Piece]:
@@ -4913,7 +4916,7 @@ def _try_pack(value: Any) -> bool:
 
 
 def _reduced_error(error: BaseException) -> _Reduced:
-    """An exception without what cannot be pickled of it: arguments as their text, exceptions in them reduced as well."""
+    """An exception without what cannot be pickled of it: arguments as their text, exceptions in them reduced too."""
     def packable(arg: Any) -> Any:
         if _try_pack(arg):
             return arg
@@ -5900,8 +5903,11 @@ class _NurseryLoop:
         if len(data) < _REQUEST.size:
             return False
         what, number, sig = _REQUEST.unpack(data)
-        if what == _FORK:
+        if what == _FORK and len(fds) == 2:
             self.fork(number, *fds)
+        elif what == _FORK:  # no room for descriptors here
+            self.fates[number] = _NO_ROOM
+            list(map(os.close, fds))
         elif what == _SIGNAL and number in self.workers:
             _kill_group(self.workers[number][0], sig)
         elif what == _FATE:
@@ -5912,12 +5918,13 @@ class _NurseryLoop:
         import socket
 
         sock = socket.socket(fileno=fd)
+        pipe: tuple[int, ...] = ()
         try:
-            inner, line = os.pipe()
+            inner, line = pipe = os.pipe()
             pid = os.fork()
         except OSError:
             self.fates[number] = _NO_ROOM
-            os.close(page_fd)
+            list(map(os.close, (page_fd, *pipe)))
             return _hang_up(sock)
         if pid:
             try:
@@ -6093,9 +6100,14 @@ class _Spawner:
         inner, line = os.pipe()
         fds = (sock.fileno(), page_fd, inner)
         entry = f"_fresh_worker_main({sock.fileno()}, {page_fd}, {inner})"
-        process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL,
-                                   start_new_session=True)  # Ctrl-C in a terminal is for the caller only
-        os.close(inner)
+        try:
+            process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL,
+                                       start_new_session=True)  # Ctrl-C in a terminal is for the caller only
+        except BaseException:
+            os.close(line)
+            raise
+        finally:
+            os.close(inner)
         with self.lock:
             number = next(self.numbers)
             self.workers[number] = process, line

@@ -6012,6 +6012,23 @@ class TestSection8Faults:
 
         assert Parallel(**processes)([delayed(fork_and_go_on)()] * 6) == ["parent"] * 6
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and sets limits of another process")
+    @pytest.mark.parametrize("room", [0, 2])
+    def test_a_nursery_without_room_for_descriptors_refuses_and_lives(self, room):
+        """`room`: how many more it may open; a worker takes two and then two for its life line."""
+        import resource
+
+        Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
+        pid = joblite._starters["nursery"].pid
+        taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+        free = [number for number in range(1000) if number not in taken]
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[room], 1000))
+        with pytest.raises(joblite.TerminatedWorkerError, match="could not be started"):
+            Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (1000, 1000))
+        assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
+        assert joblite._starters["nursery"].pid == pid and limits[1] >= 1000
+
     def test_a_lost_answer_of_the_nursery_confuses_nobody(self):
         """Ctrl-C may come between question and answer."""
         Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
