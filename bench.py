@@ -172,8 +172,10 @@ def compare(rows: list[dict]) -> None:
 # ---- printing ----
 
 
-def human(seconds: float) -> str:
-    """A time with a fitting unit."""
+def human(seconds: float, scenario: str = "") -> str:
+    """A time with a fitting unit; where the scenario measures memory, megabytes."""
+    if scenario.startswith(("peak MB", "growth in MB")):
+        return f"{seconds:.0f} MB"
     for unit, scale in (("s", 1), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
@@ -199,9 +201,10 @@ def print_row(row: dict) -> None:
     if "median" not in row:
         print(f"{row['scenario']:28} {row['contestant']:26} failed")
         return
-    spread = f"{human(row['p10'])} .. {human(row['p90'])}"
+    median, low, high = (human(row[key], row["scenario"]) for key in ("median", "p10", "p90"))
+    spread = f"{low} .. {high}"
     ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("vs_joblib", "vs_best", "vs_floor")]
-    print(f"{row['scenario']:28} {row['contestant']:26} {human(row['median']):>9}  {spread:>20}  {ratios[0]:>9}  "
+    print(f"{row['scenario']:28} {row['contestant']:26} {median:>9}  {spread:>20}  {ratios[0]:>9}  "
           f"{ratios[1]:>7}  {ratios[2]:>8}  {'yes' if row['right'] else 'WRONG'}{'  noisy' if row['noisy'] else ''}",
           flush=True)
 
@@ -527,7 +530,7 @@ if __name__ == "__main__":
 
 
 def peak_scenario(stack, tasks):
-    """MB that all processes together take at most during a call, beyond what they had (shown as seconds)."""
+    """MB that all processes together take at most during a call, beyond what they had (in the place of seconds)."""
     yield lambda answer: answer.isdigit()
     if sys.platform == "linux" and optional("numpy"):
         for name in filter(optional, ("joblite", "joblib")):
@@ -667,9 +670,9 @@ print(max(0, size() - early) // 2**20)
 """
 
 
-@scenario("growth of the caller, stream", rounds=1)
+@scenario("growth in MB of the caller", rounds=1)
 def growth(stack):
-    """MB by which the caller grows between a tenth and the end of a stream of 1 kB results (shown as seconds)."""
+    """MB by which the caller grows between a tenth and the end of a stream of 1 kB results (not seconds)."""
     count = 20_000 if QUICK else 100_000
     yield lambda answer: True
 
