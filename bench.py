@@ -331,7 +331,7 @@ def parallel_contestants(stack: contextlib.ExitStack, tasks: Callable[[], Iterat
         yield f"loky, chunk {chunk}", lambda: list(reusable.map(call_task, tasks(), chunksize=chunk))
     if mpire:
         workers = stack.enter_context(mpire.WorkerPool(CORES, keep_alive=True))
-        yield "mpire", lambda: workers.map(mpire_task, list(tasks()))
+        yield "mpire", lambda: workers.map(mpire_task, list(tasks()), concatenate_numpy_output=False)
 
 
 def mpire_task(func, args, kwargs):
