@@ -151,7 +151,7 @@ def rows_of(name: str, steps: Iterator) -> list[dict]:
 
 def row_of(name: str, contestant: str, taken: list[float], right: bool) -> dict:
     median = statistics.median(taken)
-    tenth = statistics.quantiles(taken, n=10) if len(taken) > 1 else [median] * 9
+    tenth = statistics.quantiles(taken, n=10, method="inclusive") if len(taken) > 1 else [median] * 9
     return {"scenario": name, "contestant": contestant, "median": median, "p10": tenth[0], "p90": tenth[-1],
             "noisy": tenth[-1] - tenth[0] > median, "right": right}
 
