@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What parallel brings on this machine, and how joblite stands beside its peers.
 
-    python bench.py                   the main job and every scenario (some minutes)
+    python bench.py                   the main job and every scenario (many minutes with all peers)
     python bench.py --quick           smaller, against joblib and one other, in about half a minute
     python bench.py --only "warm"     the scenarios whose name holds a word
     python bench.py --json FILE       the figures as JSON as well

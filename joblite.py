@@ -6392,12 +6392,12 @@ def _write_bytes_to(stream: Any, data: bytes) -> None:
     try:
         _write_to(stream, data.decode())
     except UnicodeDecodeError:
-        if hasattr(stream, "buffer"):
-            _write_to(stream, "")  # what was said before
+        _write_to(stream, "" if hasattr(stream, "buffer") else data.decode("utf-8", "replace"))
+        try:
             stream.buffer.write(data)
             stream.buffer.flush()
-        else:
-            _write_to(stream, data.decode("utf-8", "replace"))
+        except (AttributeError, OSError, ValueError):
+            pass  # as in `_write_to`
 
 
 def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
@@ -6822,7 +6822,8 @@ class _ProcessCrew(_Crew):
         for worker in list(self.busy.values()):
             if worker.channel.torn:  # Ctrl-C came while it was listened to
                 self.drop(worker)
-            worker.signal(signal.SIGINT)
+            else:
+                worker.signal(signal.SIGINT)
         end = time.monotonic() + GRACE_S
         while self.busy and time.monotonic() < end:
             for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
@@ -7053,7 +7054,7 @@ class _ThreadCrew(_FutureCrew):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(_run_job(job, self.sheds))
-                except BaseException as error:  # a page or a clock that fails: whoever waits is told
+                except BaseException as error:  # such as: no memory left. Whoever waits is told
                     future.set_exception(error)
             del item, job, future
         _local.inside = place
@@ -7338,7 +7339,7 @@ class _Backend:
 
     shares_memory = False
     limits_threads = False  # whether inner_max_num_threads has a meaning
-    capacity: int | None = None  # workers of an engine of its own; None: cores of this machine, of which n_jobs says
+    capacity: int | None = None  # workers of an engine of its own; None: as many as n_jobs asks for
     options: frozenset[str] = frozenset()  # names of the backend options it takes
 
     def __init__(self, name: str) -> None:

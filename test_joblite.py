@@ -4564,6 +4564,7 @@ class TestSection6Pools:
         monkeypatch.setattr(sys, "stdout", stream and ascii)
         assert Parallel(2)([delayed(print)("\N{SNOWMAN}")] * 2) == [None] * 2
         assert stream != "ascii" or ascii.buffer.getvalue() == b"\\u2603\n" * 2
+        assert Parallel(2)([delayed(lambda: sys.stdout.buffer.write(b"\xff\n"))()] * 2) == [2] * 2
 
     def test_warnings_come_back_as_themselves(self, processes):
         class Mine(UserWarning):
