@@ -26,6 +26,7 @@ What the numbers cannot tell: your tasks are not these. Ratios hold better than 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import gc
 import importlib
@@ -49,6 +50,7 @@ from joblite import Parallel, delayed
 HERE = Path(__file__).resolve().parent
 CORES = min(joblite.cpu_count(), 8)  # workers of each contestant
 QUICK = False  # set by --quick
+PLACES = [("disk", None), ("shm", "/dev/shm")][:1 + os.path.isdir("/dev/shm")]  # in memory: no moods of a disk
 
 # A scenario is a generator function: it yields the expected answer (or a function that checks one), then for each
 # contestant (name, function without arguments). What must be closed in the end it enters into the stack it is given.
@@ -77,20 +79,22 @@ def optional(name: str):
 
 
 _QUICK_MOST = 2  # with --quick so many contestants of a scenario run, and joblib
-_QUICK_S = 0.3  # with --quick no new round of a scenario begins after so many seconds
+_MOST_S, _QUICK_S = 20, 0.3  # no new round of a scenario begins after so many seconds, but for the least number
+_LEAST_ROUNDS = 3
 
 
 def measure(contestants: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round for each contestant, taking turns. One burn-in round is not counted (with --quick, checking
-    the answers was the burn-in, and rounds end when their time is up)."""
+    """Seconds of each round for each contestant, taking turns, until their time is up. One burn-in round is not counted
+    (with --quick, and where there is one round only, checking the answers was the burn-in)."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    least = 1 if QUICK else _LEAST_ROUNDS
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
         started = time.perf_counter()
-        for turn in range(1 if QUICK else 0, rounds + 1):
-            if QUICK and turn > 1 and time.perf_counter() - started > _QUICK_S:
+        for turn in range(0 if rounds > 1 and not QUICK else 1, rounds + 1):
+            if turn > least and time.perf_counter() - started > (_QUICK_S if QUICK else _MOST_S):
                 break
             for name, func in contestants.items():
                 begun = time.perf_counter()
@@ -141,7 +145,9 @@ def rows_of(name: str, steps: Iterator) -> list[dict]:
             right[contestant] = False
         else:
             contestants[contestant] = func
-    rounds = max(3, SCENARIOS[name].rounds // (3 if QUICK else 1))  # type: ignore[attr-defined]
+    rounds = SCENARIOS[name].rounds  # type: ignore[attr-defined]
+    if QUICK:
+        rounds = max(min(rounds, _LEAST_ROUNDS), rounds // 3)
     seconds = measure(contestants, rounds)
     rows = [row_of(name, contestant, taken, right[contestant]) for contestant, taken in seconds.items()]
     rows += [{"scenario": name, "contestant": lost, "right": False} for lost in right if lost not in contestants]
@@ -157,16 +163,17 @@ def row_of(name: str, contestant: str, taken: list[float], right: bool) -> dict:
 
 
 def compare(rows: list[dict]) -> None:
-    """Add to each row how it stands to joblib and to the best library that is not joblite."""
-    medians = {row["contestant"]: row["median"] for row in rows if "median" in row}
-    joblib = next((value for name, value in medians.items() if name.startswith("joblib")), None)
-    others = [value for name, value in medians.items() if not name.startswith(("joblite", "plain", _FLOOR))]
-    floor = next((value for name, value in medians.items() if name.startswith(_FLOOR)), None)
-    for row in rows:
-        if "median" in row:
-            row["vs_joblib"] = row["median"] / joblib if joblib else None
-            row["vs_best"] = row["median"] / min(others) if others else None
-            row["vs_floor"] = row["median"] / floor if floor else None
+    """Add to each row how it stands to joblib, to the best library that is not joblite, and to the floor; rows of some
+    `N=` are compared with those of the same N only."""
+    for row in filter(lambda row: "median" in row, rows):
+        size = row["contestant"].partition(", N=")[2]
+        medians = {each["contestant"]: each["median"] for each in rows
+                   if "median" in each and each["contestant"].partition(", N=")[2] == size}
+        joblib = next((value for name, value in medians.items() if name.startswith("joblib")), None)
+        others = [value for name, value in medians.items() if not name.startswith(("joblite", _FLOOR))]
+        floor = next((value for name, value in medians.items() if name.startswith(_FLOOR)), None)
+        for key, other in (("vs_joblib", joblib), ("vs_best", min(others, default=None)), ("vs_floor", floor)):
+            row[key] = row["median"] / other if other else None
 
 
 # ---- printing ----
@@ -355,6 +362,7 @@ def import_time(stack):
 @scenario("first call, whole script", rounds=11)
 def first_call(stack):
     yield "[0, 1]"
+    yield "= bare python", run_fresh(stack, "print([0, 1])")
     body = "def f(x): return x\n"
     yield "joblite", run_fresh(stack, "from joblite import Parallel, delayed\n" + body
                                + "print(Parallel(2)(delayed(f)(i) for i in range(2)))")
@@ -408,9 +416,15 @@ def warm_call(stack):
     yield from parallel_contestants(stack, lambda: (delayed(noop)(i) for i in range(2)), 1)
 
 
+def plain_loop(tasks: Iterator) -> list:
+    """The floor of many small tasks: each recorded call made, in a plain loop."""
+    return [func(*args, **kwargs) for func, args, kwargs in tasks]
+
+
 @scenario("20,000 no-op tasks", rounds=15)
 def many_tasks(stack):
     yield list(range(20_000))
+    yield "= loop over the tasks", lambda: plain_loop(delayed(noop)(i) for i in range(20_000))
     yield from parallel_contestants(stack, lambda: (delayed(noop)(i) for i in range(20_000)), 500)
 
 
@@ -446,6 +460,7 @@ def thread_tasks(stack):
         return (delayed(noop)(i) for i in range(20_000))
 
     yield list(range(20_000))
+    yield "= loop over the tasks", lambda: plain_loop(tasks())
     yield "joblite", lambda: Parallel(CORES, backend="threading")(tasks())
     pool = stack.enter_context(ThreadPool(CORES))
     yield "ThreadPool.map", lambda: pool.map(call_task, tasks())
@@ -486,20 +501,29 @@ def shared_array(stack):
 @scenario("32 results of 8 MB", rounds=7)
 def big_results(stack):
     yield lambda answer: [array[-1] for array in answer] == list(range(32))
-    if optional("numpy"):
-        yield from parallel_contestants(stack, lambda: (delayed(filled)(i) for i in range(32)), 1)
+    if not optional("numpy"):
+        return
+    yield "= made in this process", lambda: [filled(i) for i in range(32)]
+    yield from parallel_contestants(stack, lambda: (delayed(filled)(i) for i in range(32)), 1)
+    ray = None if QUICK else optional("ray")
+    if ray:
+        ray.init(num_cpus=CORES, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        stack.callback(ray.shutdown)
+        remote = ray.remote(filled)
+        yield "ray", lambda: ray.get([remote.remote(i) for i in range(32)])
 
 
 _PEAK = """
-import os, threading, time
+import os, shutil, tempfile, threading, time
 import numpy
-from {module} import Parallel, delayed
+from {module} import Parallel, delayed, dump, hash, load
 from bench import filled, pick
 
 def in_use():
     \"""Bytes of private memory of all processes of this session, and of shared memory files.\"""
     disk = os.statvfs("/dev/shm")
     total = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    total -= sum(512 * each.stat().st_blocks for each in os.scandir(folder))
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.getsid(int(pid)) == os.getsid(0):
@@ -510,8 +534,10 @@ def in_use():
     return total
 
 if __name__ == "__main__":
+    folder = tempfile.mkdtemp(prefix="bench-", dir="/dev/shm")
+    path = folder + "/value"
     array = numpy.arange({count}, dtype=float)
-    Parallel(2)(delayed(abs)(i) for i in range(4))
+    {before}
     begun, most, over = in_use(), 0, threading.Event()
 
     def watch():
@@ -521,31 +547,35 @@ if __name__ == "__main__":
 
     thread = threading.Thread(target=watch)
     thread.start()
-    results = Parallel(2)({tasks})
+    results = {job}
     most = max(most, in_use() - begun)
     over.set()
     thread.join()
+    shutil.rmtree(folder)
     print(most // 10**6)
 """
 
 
-def peak_scenario(stack, tasks):
-    """MB that all processes together take at most during a call, beyond what they had (in the place of seconds)."""
+def peak_scenario(stack, job, before="Parallel(2)(delayed(abs)(i) for i in range(4))"):
+    """MB that all processes together take at most during a job, beyond what they had (in the place of seconds). What
+    the job writes beside `path` is not counted."""
     yield lambda answer: answer.isdigit()
     if sys.platform == "linux" and optional("numpy"):
         for name in filter(optional, ("joblite", "joblib")):
-            call = run_fresh(stack, _PEAK.format(module=name, tasks=tasks, count=len(big_array())))
+            call = run_fresh(stack, _PEAK.format(module=name, job=job, before=before, count=len(big_array())))
             yield name, lambda call=call: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
 
 
-@scenario("peak MB: 200 MB array", rounds=3, quick=False)
-def shared_array_peak(stack):
-    yield from peak_scenario(stack, "delayed(pick)(array, i) for i in range(32)")
-
-
-@scenario("peak MB: 32 results of 8 MB", rounds=3, quick=False)
-def big_results_peak(stack):
-    yield from peak_scenario(stack, "delayed(filled)(i) for i in range(32)")
+for what, *job in (("200 MB array", "Parallel(2)(delayed(pick)(array, i) for i in range(32))"),
+                   ("32 results of 8 MB", "Parallel(2)(delayed(filled)(i) for i in range(32))"),
+                   ("stream of 32 x 8 MB",
+                    "list(map(len, Parallel(2, return_as='generator')(delayed(filled)(i) for i in range(32))))"),
+                   ("hash of 200 MB", "hash(array)", ""),
+                   ("dump of 200 MB", "dump(array, path)", ""),
+                   ("dump, zlib", "dump(array, path, compress=True)", ""),
+                   ("load of 200 MB", "load(path)", "dump(array, path)"),
+                   ("load, zlib", "load(path)", "dump(array, path, compress=True)")):
+    scenario(f"peak MB: {what}", rounds=1, quick=False)(lambda stack, job=job: peak_scenario(stack, *job))
 
 
 # How cost grows: seconds of one unit, to be read down the column: flat is linear growth. A row a size, no peers.
@@ -625,7 +655,7 @@ def one_job(stack):
         return (delayed(noop)(i) for i in range(20_000))
 
     yield list(range(20_000))
-    yield "plain loop over triples", lambda: [f(*a, **k) for f, a, k in tasks()]
+    yield "= loop over the tasks", lambda: plain_loop(tasks())
     yield "joblite", lambda: Parallel(n_jobs=1)(tasks())
     joblib = optional("joblib")
     if joblib:
@@ -636,6 +666,7 @@ def one_job(stack):
 def one_call(stack):
     yield [0]
     task = delayed(noop)(0)
+    yield "= loop over the tasks", lambda: plain_loop(iter([task]))
     yield "joblite", lambda: Parallel(n_jobs=1)([task])
     joblib = optional("joblib")
     if joblib:
@@ -650,9 +681,11 @@ def stream(stack):
         return sum(generator)
 
     yield sum(range(count))
+    yield "= loop over the tasks", lambda: total(plain_loop(delayed(noop)(i) for i in range(count)))
     yield "joblite", lambda: total(Parallel(CORES, return_as="generator")(delayed(noop)(i) for i in range(count)))
     pool = stack.enter_context(fork_pool())
-    yield "Pool.imap, chunk 500", lambda: total(pool.imap(noop, range(count), chunksize=500))
+    yield "Pool.imap, chunk 500", lambda: total(
+        pool.imap(call_task, (delayed(noop)(i) for i in range(count)), chunksize=500))
     joblib = optional("joblib")
     if joblib:
         yield "joblib", lambda: total(
@@ -727,25 +760,36 @@ def namers(value) -> Iterator:
         yield "dask.tokenize", lambda: dask.tokenize(value)
 
 
+def pickled_name(value: object) -> str:
+    """The floor of a name: what pickle makes of the value, hashed."""
+    import hashlib
+    import pickle
+
+    return hashlib.sha256(pickle.dumps(value, 5)).hexdigest()
+
+
 @scenario("hash, small tuple x 1000", rounds=15)
 def hash_small(stack):
     value = (1, "a", 2.5)
     yield lambda answer: True
-    for name, func in namers(value):
+    for name, func in [("= pickle, sha256", lambda: pickled_name(value)), *namers(value)]:
         yield name, lambda func=func: [func() for _ in range(1000)][0]
 
 
 @scenario("hash, dict of 100,000", rounds=5)
 def hash_dict(stack):
     yield lambda name: isinstance(name, str)
-    yield from namers({f"key {number}": number for number in range(100_000)})
+    value = {f"key {number}": number for number in range(100_000)}
+    yield "= pickle, sha256", lambda: pickled_name(value)
+    yield from namers(value)
 
 
 @scenario("hash, nested list of 100,000", rounds=5)
 def hash_nested(stack):
     yield lambda name: isinstance(name, str)
-    yield from namers([[list(range(start, start + 10)) for start in range(row, row + 100, 10)]
-                       for row in range(0, 100_000, 100)])
+    value = [[list(range(start, start + 10)) for start in range(row, row + 100, 10)] for row in range(0, 100_000, 100)]
+    yield "= pickle, sha256", lambda: pickled_name(value)
+    yield from namers(value)
 
 
 @numpy_scenario("hash, 256 MB array", rounds=5)
@@ -767,7 +811,9 @@ def hash_frame(stack):
     np, pd = importlib.import_module("numpy"), optional("pandas")
     yield lambda name: isinstance(name, str)
     if pd:
-        yield from namers(pd.DataFrame(np.random.default_rng(0).random(((65 if QUICK else 650) * 1000, 10))))
+        frame = pd.DataFrame(np.random.default_rng(0).random(((65 if QUICK else 650) * 1000, 10)))
+        yield "= pickle, sha256", lambda: pickled_name(frame)
+        yield from namers(frame)
 
 
 # ---- scenarios: files ----
@@ -801,6 +847,27 @@ def pickle_load(path: str) -> object:
         return pickle.load(file)
 
 
+def write_plain(arrays: list, path: str) -> None:
+    """The floor of a dump: the bytes of the arrays, written as they are."""
+    with open(path, "wb", 0) as file:
+        for array in arrays:
+            rest = memoryview(array).cast("B")
+            while rest:
+                rest = rest[file.write(rest):]
+
+
+def read_plain(arrays: list, path: str) -> list:
+    """The floor of a load: the same bytes, read into new memory."""
+    np = importlib.import_module("numpy")
+    with open(path, "rb", 0) as file:
+        found = [np.empty_like(array) for array in arrays]
+        for array in found:
+            rest = memoryview(array).cast("B")
+            while rest:
+                rest = rest[file.readinto(rest):]
+    return found
+
+
 def filers(stack: contextlib.ExitStack, folder: str | None = None) -> Iterator:
     """(name, dump, load, a path of its own) of every library that keeps any value in a file."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=folder))
@@ -829,6 +896,10 @@ def dump_to(folder: str | None) -> Callable:
     def steps(stack):
         value = mixed_value()
         yield lambda found: equal_values(value, found[1](found[0]))
+        plain = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=folder)), "plain")
+        yield "= write of the arrays", lambda: Timed(
+            (plain, lambda path: {"arrays": read_plain(value["arrays"], path), "objects": value["objects"]}),
+            timed(write_plain, value["arrays"], plain, remove=plain).seconds)
         for name, dump, load, path in filers(stack, folder):
             yield name, lambda dump=dump, load=load, path=path: Timed(
                 (path, load), timed(dump, value, path, remove=path).seconds)
@@ -839,16 +910,19 @@ def load_from(folder: str | None) -> Callable:
     def steps(stack):
         value = mixed_value()
         yield lambda found: equal_values(value, found)
+        plain = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=folder)), "plain")
+        write_plain(value["arrays"], plain)
+        yield "= read of the arrays", lambda: timed(
+            lambda: {"arrays": read_plain(value["arrays"], plain), "objects": value["objects"]})
         for name, dump, load, path in filers(stack, folder):
             dump(value, path)
             yield name, lambda load=load, path=path: timed(load, path)
     return steps
 
 
-for place, where in (("disk", None), ("shm", "/dev/shm")):
-    if where is None or os.path.isdir(where):
-        numpy_scenario(f"dump 400 MB + 100,000, {place}", rounds=5)(dump_to(where))
-        numpy_scenario(f"load 400 MB + 100,000, {place}", rounds=5)(load_from(where))
+for place, where in PLACES:
+    numpy_scenario(f"dump 400 MB + 100,000, {place}", rounds=5)(dump_to(where))
+    numpy_scenario(f"load 400 MB + 100,000, {place}", rounds=5)(load_from(where))
 
 
 @numpy_scenario("mapped load, 8 arrays", rounds=15)
@@ -966,31 +1040,41 @@ def remembered(stack: contextlib.ExitStack, func: Callable, **options) -> Iterat
     """(name, cached function) of each library that remembers results in a folder of its own."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
     yield "joblite", joblite.Memory(f"{folder}/joblite", verbose=0, **options).cache(func)
-    joblib, diskcache = optional("joblib"), optional("diskcache")
+    joblib, diskcache, cachier = optional("joblib"), optional("diskcache"), optional("cachier")
     if joblib:
         yield "joblib", joblib.Memory(f"{folder}/joblib", verbose=0, **options).cache(func)
     if diskcache and not options:
         cache = stack.enter_context(diskcache.Cache(f"{folder}/diskcache", size_limit=2**33))
         yield "diskcache", cache.memoize(name=func.__name__)(func)
+    if cachier and not options:
+        yield "cachier", cachier.cachier(cache_dir=f"{folder}/cachier", separate_files=True)(func)
 
 
-def write_and_rename(folder: str, numbers: Iterator[int], nbytes: int, count: int) -> list[int]:
-    """The floor of a miss: make `count` files of so many bytes, each renamed into place."""
-    content = bytes(nbytes)
-    for number in (next(numbers) for _ in range(count)):
-        fd = os.open(f"{folder}/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        os.write(fd, content)
-        os.close(fd)
-        os.rename(f"{folder}/new", f"{folder}/{number}")
-    return [count]
+def write_and_rename(path: str, content: bytes) -> None:
+    """The floor of a miss: make a file and rename it into place."""
+    fd = os.open(f"{path}.new", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    os.write(fd, content)
+    os.close(fd)
+    os.rename(f"{path}.new", path)
 
 
-def replace_all(folder: str, numbers: Iterator[int]) -> int:
-    """The floor of a miss that makes room: remove 100 files and make 100 others. Some file systems (ext4 without a
-    journal) grow slow at making files where many were removed a moment ago."""
-    for name in os.listdir(folder):
-        os.unlink(f"{folder}/{name}")
-    return write_and_rename(folder, numbers, 400, 100)[0]
+def replacer(folder: str, count: int) -> Callable[[], int]:
+    """The floor of 100 misses that make room: of so many files in 16 folders the oldest goes, and a new one comes. Some
+    file systems (ext4 without a journal) grow slow at making files where many were removed a moment ago."""
+    content = bytes(400)
+    for shard in range(16):
+        os.mkdir(f"{folder}/{shard}")
+    for number in range(count):
+        write_and_rename(f"{folder}/{number % 16}/{number}", content)
+    oldest, newest = itertools.count(), itertools.count(count)
+
+    def call():
+        for _ in range(100):
+            old, new = next(oldest), next(newest)
+            write_and_rename(f"{folder}/{new % 16}/{new}", content)
+            os.unlink(f"{folder}/{old % 16}/{old}")
+        return 100
+    return call
 
 
 def read_file(path: str, nbytes: int) -> None:
@@ -1021,7 +1105,8 @@ def memory_misses(stack):
         numbers = itertools.count()
         yield name, lambda cached=cached, numbers=numbers: [cached(next(numbers)) for _ in range(100)]
     folder, numbers = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), itertools.count()
-    yield "= create, write, rename", lambda: write_and_rename(folder, numbers, 400, 100)
+    yield "= create, write, rename", lambda: [
+        write_and_rename(f"{folder}/{next(numbers)}", bytes(400)) for _ in range(100)]
 
 
 _FIRST_HIT = """
@@ -1062,12 +1147,31 @@ def doubled(array):
     return array * 2
 
 
+def array_floor(stack: contextlib.ExitStack, array, misses: bool) -> Iterator:
+    """The floor of a hit or a miss with arrays: the argument hashed, the bytes of the result read or written."""
+    import hashlib
+
+    folder, numbers = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")), itertools.count()
+    write_plain([array], f"{folder}/kept")
+
+    def call():
+        hashlib.sha256(array).digest()
+        if not misses:
+            return read_plain([array], f"{folder}/kept")[0]
+        answer = doubled(array)
+        write_plain([answer], f"{folder}/{next(numbers)}")
+        return answer
+
+    yield "= sha256, write" if misses else "= sha256, read", call
+
+
 def array_scenario(stack: contextlib.ExitStack, misses: bool, **options) -> Iterator:
     """Hits or misses of a function of an 8 MB array that gives one."""
     numpy = optional("numpy")
     yield lambda answer: answer[1000] == 2 * (answer[1000] // 2)
     if numpy is None:
         return
+    yield from array_floor(stack, numpy.arange(1e6) % 1000, misses)
     for name, cached in remembered(stack, doubled, **options):
         array = numpy.arange(1e6) % 1000
 
@@ -1103,41 +1207,66 @@ def kept_bytes(folder: str) -> int:
     return sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names)
 
 
-@scenario("Memory: growth, limit active", rounds=20)
-def memory_growth(stack):
-    """100 misses, and the slowest of them, with so many entries kept and the oldest going: flat, says the design."""
-    yield lambda answer: answer == 100
-    diskcache, numbers = optional("diskcache"), itertools.count()
+def fill(cached: Callable, numbers: list[int]) -> None:
+    """Keep so many results."""
+    for number in numbers:
+        cached(number)
 
-    def misses(cached, longest):
-        def call():
-            worst, begun = 0.0, time.perf_counter()
-            for _ in range(100):
-                before = time.perf_counter()
-                cached(next(numbers))
-                worst = max(worst, time.perf_counter() - before)
-            return Timed(100, worst if longest else time.perf_counter() - begun)
-        return call
 
-    for count in (0, 1000) if QUICK else (0, 1000, 10_000, 100_000):
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-        filled = joblite.Memory(folder, verbose=0).cache(noop)
-        for _ in range(max(count, 20)):
-            filled(next(numbers))
-        cached = joblite.Memory(folder, verbose=0, bytes_limit=kept_bytes(f"{folder}/joblite")).cache(noop)
-        yield f"joblite, {count:,}", misses(cached, False)
-        yield f"joblite, {count:,}, longest", misses(cached, True)
-        os.mkdir(f"{folder}/floor")
-        floor = f"{folder}/floor", itertools.count()
-        yield f"= the file system, {count:,}", lambda floor=floor: replace_all(*floor)
-        if diskcache and count <= 10_000:
-            other = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-            cache = stack.enter_context(diskcache.Cache(other, size_limit=2**30))
-            remember = cache.memoize()(noop)
-            for _ in range(count):
-                remember(next(numbers))
-            cache.reset("size_limit", cache.volume())
-            yield f"diskcache, {count:,}", misses(remember, False)
+def growth_in(place: str | None) -> Callable:
+    """With so many entries kept, 100 misses with the oldest entries going, the slowest of them, and 100 hits: flat,
+    says the design."""
+    def steps(stack):
+        yield lambda answer: answer == 100
+        for count in (0, 1000) if QUICK else (0, 1000, 10_000, 100_000):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place))
+            filled, numbers = joblite.Memory(folder, verbose=0).cache(noop), itertools.count()
+            Parallel(CORES)(delayed(fill)(filled, [next(numbers) for _ in range(max(20, count // 10))])
+                            for _ in range(10 if count else 1))
+            limit = kept_bytes(f"{folder}/joblite")
+            cached = joblite.Memory(folder, verbose=0, bytes_limit=limit).cache(noop)
+            misses, hits = misses_and_hits(cached, numbers)
+            yield f"joblite, N={count:,}", lambda misses=misses: Timed(100, sum(misses()))
+            yield f"joblite, N={count:,} longest", lambda misses=misses: Timed(100, max(misses()))
+            yield f"joblite, N={count:,} hits", hits
+            floor = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place))
+            yield f"= the file system, N={count:,}", replacer(floor, max(20, count))
+            if optional("diskcache") and count <= 10_000:
+                yield f"diskcache, N={count:,}", full_diskcache(stack, place, count)
+    return steps
+
+
+def misses_and_hits(cached: Callable, numbers: Iterator[int]) -> tuple[Callable, Callable]:
+    """A function that makes 100 misses and gives the seconds of each, and one that makes 100 hits of what came last."""
+    latest: collections.deque[int] = collections.deque(maxlen=10)
+
+    def misses():
+        seconds = []
+        for number in itertools.islice(numbers, 100):
+            begun = time.perf_counter()
+            cached(number)
+            seconds.append(time.perf_counter() - begun)
+            latest.append(number)
+        return seconds
+
+    def hits():
+        return len([cached(number) for number in list(latest) * 10])
+
+    return misses, hits
+
+
+def full_diskcache(stack: contextlib.ExitStack, place: str | None, count: int) -> Callable:
+    """100 misses of a diskcache with so many entries that is full."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=place))
+    cache = stack.enter_context(importlib.import_module("diskcache").Cache(folder, size_limit=2**30))
+    cached, numbers = cache.memoize()(noop), itertools.count()
+    fill(cached, list(itertools.islice(numbers, count)))
+    cache.reset("size_limit", cache.volume())
+    return lambda: fill(cached, list(itertools.islice(numbers, 100))) or 100
+
+
+for place, where in PLACES:
+    scenario(f"Memory: growth, {place}", rounds=20, quick=False)(growth_in(where))
 
 
 # ---- the command ----
