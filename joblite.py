@@ -2948,42 +2948,36 @@ _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
 
 
-class _Turns:
-    """Who computes what in this process: call -> [owner, how many times, what to run at its end ...]."""
-
-    def __init__(self) -> None:
-        self._renew()
-        _renewed_after_fork().add(self)
-
-    def _renew(self) -> None:
-        """Begin anew: after a fork the turns of the parent's threads are none of ours."""
-        self._mutex = threading.Lock()  # guards `_running`
-        self._running: dict[Any, list[Any]] = {}
-
-    def take(self, call: Any, owner: object, over: Callable[[], Any]) -> bool:
-        """Whether the turn is the owner's, who may take it again; while it is another's, `over` will run at its end."""
-        with self._mutex:
-            turn = self._running.setdefault(call, [owner, 0])
-            if turn[0] == owner:
-                turn[1] += 1
-            else:
-                turn.append(over)
-            return bool(turn[0] == owner)
-
-    def give_back(self, call: Any) -> None:
-        """End a turn."""
-        with self._mutex:
-            turn = self._running.get(call, [None, 1])
-            turn[1] -= 1
-            waiting = [] if turn[1] else self._running.pop(call, turn)[2:]
-        for over in waiting:
-            over()
+_TURNS: dict[Any, Any] = {}  # (process, store, call) -> the turn that lasts; no lock, which a fork could find locked
 
 
-@lru_cache(maxsize=1)
-def _turns() -> _Turns:
-    """The turns of this process."""
-    return _Turns()
+class _Turn:
+    """The right to compute a call, which one thread or task of this process has at a time; it may take it again."""
+
+    def __init__(self, store: Any, key: str, owner: object, wake: Callable[[], Any]) -> None:
+        self._place, self._owner, self._wake = (os.getpid(), store.location or id(store), key), owner, wake
+        self._waiting: list[Callable[[], Any]] = []
+
+    def take(self) -> bool:
+        """Whether the right is the owner's now; if not, `wake` is called when it is worth asking again."""
+        self._current = current = _TURNS.setdefault(self._place, self)
+        if current._owner == self._owner:
+            return True
+        current._waiting.append(self._wake)
+        if _TURNS.get(self._place) is not current:  # it ended before it knew of us
+            self._wake()
+        return False
+
+    def give_back(self) -> None:
+        """End the turn; one that was taken inside another of the owner leaves that one."""
+        if self._current is not self:
+            return
+        del _TURNS[self._place]
+        for wake in self._waiting:
+            try:
+                wake()
+            except RuntimeError:
+                pass  # an event loop that has ended, and with it who waited
 
 
 class _Store:
@@ -3163,7 +3157,7 @@ class _DiskStore(_Store):
         path = self._root + key
         try:
             if mmap_mode:
-                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")  # the caller closes it
+                file = open(path, "r+b" if mmap_mode == "r+" else "rb")  # the caller closes it
                 self._mark(file.fileno(), path, peek)
                 return file
             fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
@@ -3421,20 +3415,6 @@ def _read_about(file: Any, key: str) -> bytes:
     return text[len(key) + 1:]
 
 
-def _read_entry_value(file: Any, mmap_mode: str | None, key: str) -> Any:
-    """The value of an entry, compressed or not, whose metadata has been read; mapped where it lies on disk as it is."""
-    start = file.read(8)
-    file.seek(-len(start), os.SEEK_CUR)
-    if mmap_mode and start == _MAGIC and _is_on_disk(file):
-        return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, file.name)
-    if start != _MAGIC:
-        opener = _opener_of(start)
-        if not opener:
-            raise _Damaged("its value does not begin as one")
-        file = opener(file)
-    return _read_value(file, None, key)
-
-
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
     """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
     file = store.open(key, peek=True)
@@ -3453,35 +3433,27 @@ def _for_callers(about: dict[str, Any]) -> dict[str, Any]:
     return {name: about[name] for name in ("time", "duration", "input_args")}
 
 
-def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
-    """Warn, once a call, of an entry that cannot be read."""
-    if not refused:
-        refused.append(b"")
-        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
-    return _NOTHING
-
-
-def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
-                accepts: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The value of an entry; _NOTHING when there is none, when it is not accepted and, with a warning, when damaged.
-
-    `refused` remembers what was found wanting: it is not judged, nor warned of, a second time.
-    """
-    file = store.open(key, mmap_mode)
+def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any]) -> Any:
+    """The value of an entry, arrays mapped where it lies on disk as it is; _NOTHING when there is none or, with a
+    warning if `told` is still empty, when it is damaged."""
+    mode = "r+" if mmap_mode == "w+" else mmap_mode
+    file = store.open(key, mode)
     if file is None:
         return _NOTHING
     with file:
         try:
-            about = _read_about(file, key)
-        except Exception as err:  # whatever it is that lies there
-            return _count_as_missing(store, key, refused, err)
-        if accepts and (about in refused or not accepts(_for_callers(_pickle_loads(about)))):
-            refused.append(about)
+            _read_about(file, key)
+            start = file.read(8)
+            file.seek(-len(start), os.SEEK_CUR)
+            opener = start != _MAGIC and _opener_of(start)
+            if opener:
+                return _read_value(opener(file), None, key)
+            return _read_value(file, mode if mode and _is_on_disk(file) else None, key)
+        except Exception as err:  # whatever it is that lies there: a pickle whose classes are gone may raise anything
+            if not told:
+                told.append(err)
+                _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {err}")
             return _NOTHING
-        try:
-            return _read_entry_value(file, mmap_mode, key)
-        except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
-            return _count_as_missing(store, key, refused, err)
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
@@ -3595,16 +3567,8 @@ def _named_function(module: str, name: str) -> Any:
     return found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
 
 
-def _wake(loop: Any, event: Any) -> None:
-    """Set an asyncio event from whatever thread."""
-    try:
-        loop.call_soon_threadsafe(event.set)
-    except RuntimeError:
-        pass  # the loop has ended, and with it who waited
-
-
 # One call of a cached function. pairs: its arguments with their labels; texts: what stands for each in the key;
-# refused: the metadata of entries that were found and may not be used.
+# refused: why entries that were found are not used: the metadata that the callback refused, an error.
 _Call = namedtuple("_Call", "args kwargs pairs texts key refused")
 
 
@@ -3695,8 +3659,12 @@ class MemorizedFunc:
                                 f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
 
     def _load(self, call: _Call) -> Any:
-        """The kept value, or _NOTHING."""
-        value = _load_entry(self._store, call.key, self.mmap_mode, call.refused, self._accepts)
+        """The kept value, or _NOTHING. In one call the callback is asked once about an entry, whatever it says."""
+        about = self._accepts and _metadata_of(self._store, call.key)
+        if about and (about in call.refused or not self._accepts(_for_callers(about))):
+            call.refused.append(about)
+            return _NOTHING
+        value = _load_entry(self._store, call.key, self.mmap_mode, call.refused)
         if self._verbose > 2 and value is not _NOTHING:
             _say(f"{self._folder}({_show_arguments(_shown_all(call.pairs))}) read from {self._memory._place}")
         return value
@@ -3710,40 +3678,40 @@ class MemorizedFunc:
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        store, over = self._store, threading.Lock()
-        turn = store.location or id(store), call.key
-        over.acquire()
-        while not _turns().take(turn, threading.get_ident(), over.release):
-            over.acquire()  # until the other's turn ends
+        over = threading.Event()
+        turn = _Turn(self._store, call.key, threading.get_ident(), over.set)
+        while not turn.take():
+            over.wait()
+            over.clear()
             if (value := self._load(call)) is not _NOTHING:
                 return value
         try:
-            store.lock(call.key)
+            self._store.lock(call.key)
             value = self._load(call)
             return self._compute(call)[0] if value is _NOTHING else value
         finally:
-            store.unlock(call.key)
-            _turns().give_back(turn)
+            self._store.unlock(call.key)
+            turn.give_back()
 
     async def _obtain_awaited(self, call: _Call) -> Any:
         """`_obtain` for a coroutine function: tasks that wait do not block the loop."""
         import asyncio
 
-        store, over = self._store, asyncio.Event()
-        turn, wake = (store.location or id(store), call.key), partial(_wake, asyncio.get_running_loop(), over)
-        while not _turns().take(turn, asyncio.current_task(), wake):
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        turn = _Turn(self._store, call.key, asyncio.current_task(), partial(loop.call_soon_threadsafe, over.set))
+        while not turn.take():
             await over.wait()
             over.clear()
             if (value := self._load(call)) is not _NOTHING:
                 return value
         try:
-            while not store.lock(call.key, wait=False):
+            while not self._store.lock(call.key, wait=False):
                 await asyncio.sleep(0.01)  # another process computes; a thread that waits for it could not be cancelled
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
-            store.unlock(call.key)
-            _turns().give_back(turn)
+            self._store.unlock(call.key)
+            turn.give_back()
 
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""
