@@ -2580,8 +2580,11 @@ class _Walk:
         return True
 
     def _root(self, root: Any) -> str:
-        """The token of a root."""
-        return self._file(root) if isinstance(root, os.PathLike) else self._token(root, "depends")
+        """The token of a root; of a file by its content: the name stands for it only in words."""
+        if not isinstance(root, os.PathLike):
+            return self._token(root, "depends")
+        self.equal.append((_file_state, root, _file_state(root)))
+        return self._note(f"file {os.path.basename(root)}", _file_digest(root))
 
     def _token(self, value: Any, name: str) -> str:
         """What stands for `value`, known as `name`, in the text of the thing that names it."""
@@ -2779,11 +2782,6 @@ class _Walk:
             found = _import_of_project(f"{name}.{attribute}") or module
         return self._token(found, f"{name}.{attribute}")
 
-    def _file(self, path: Any) -> str:
-        """The token of a file by its content; its name stands for it only in words."""
-        self.equal.append((_file_state, path, _file_state(path)))
-        return self._note(f"file {os.path.basename(path)}", _file_digest(path))
-
     def _data(self, value: Any, name: str) -> str:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
         content = self._content(value)
@@ -2814,6 +2812,9 @@ class _Fingerprint:
     def __init__(self, *roots: Any) -> None:
         self.roots = roots
         self._walk: _Walk | None = None
+
+    def __reduce__(self) -> Any:
+        return _Fingerprint, self.roots  # a walk holds for this process
 
     def walk(self) -> _Walk:
         """The walk that holds now; the old one unless something differs."""
@@ -2848,11 +2849,11 @@ def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple
 class _Parameters:
     """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
 
-    def __init__(self, names: Sequence[str], keyword_only: Sequence[str], defaults: dict[str, Any], star: str,
-                 starstar: str, positional_only: int) -> None:
-        self.names, self.all, self.defaults = names, (*names, *keyword_only), defaults
-        self.rest = {stars: name for stars, name in (("*", star), ("**", starstar)) if name}
-        self.by_keyword = frozenset(self.all[positional_only:])
+    def __init__(self, kinds: Sequence[Sequence[str]], defaults: dict[str, Any]) -> None:
+        only, plain, star, named, starstar = kinds  # names, kinds in the order of `inspect`
+        self.names, self.all, self.defaults = [*only, *plain], [*only, *plain, *named], defaults
+        self.rest = {stars: names[0] for stars, names in (("*", star), ("**", starstar)) if names}
+        self.by_keyword = {*plain, *named}
         self.known = [*self.all, *self.rest.values(), "*", "**"]  # what `ignore` may hold
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -2882,13 +2883,11 @@ def _signature_parameters(function: Any) -> _Parameters:
     try:
         found = inspect.signature(function, follow_wrapped=not hasattr(function, "__wrapped__")).parameters.values()
     except (TypeError, ValueError):
-        return _Parameters((), (), {}, "args", "kwargs", 0)
-    names: list[list[str]] = [[], [], [], [], []]
+        return _Parameters([[], [], ["args"], [], ["kwargs"]], {})
+    kinds: list[list[str]] = [[], [], [], [], []]
     for each in found:
-        names[each.kind].append(each.name)
-    only, plain, star, named, starstar = names
-    defaults = {each.name: each.default for each in found if each.default is not each.empty}
-    return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
+        kinds[each.kind].append(each.name)
+    return _Parameters(kinds, {each.name: each.default for each in found if each.default is not each.empty})
 
 
 def _own_parameters(function: Any) -> _Parameters:
@@ -2896,13 +2895,13 @@ def _own_parameters(function: Any) -> _Parameters:
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__signature__"):
         return _signature_parameters(function)
-    count, only = code.co_argcount, code.co_kwonlyargcount
-    names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
-    star = rest.pop(0) if code.co_flags & _CO_VARARGS else ""
-    given = function.__defaults__ or ()
-    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
-    starstar = rest.pop(0) if code.co_flags & _CO_VARKEYWORDS else ""
-    return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
+    names, given = code.co_varnames, function.__defaults__ or ()
+    plain, named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount  # where these end
+    star = named + bool(code.co_flags & _CO_VARARGS)
+    starstar = star + bool(code.co_flags & _CO_VARKEYWORDS)
+    kinds = (names[:code.co_posonlyargcount], names[code.co_posonlyargcount:plain], names[named:star],
+             names[plain:named], names[star:starstar])
+    return _Parameters(kinds, dict(zip(names[plain - len(given):plain], given)) | (function.__kwdefaults__ or {}))
 
 
 def _parameters_of(function: Any) -> _Parameters:
@@ -3074,7 +3073,6 @@ class _LockFile:
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
         self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
-        self._identity: tuple[int, int] | None = None  # of the file that is open
         self._renew()
         _renewed_after_fork().add(self)
 
@@ -3089,18 +3087,15 @@ class _LockFile:
         """The descriptor of the file that is there now; -1 where there is no folder, or one that cannot be written."""
         with self.mutex:
             try:
-                state = os.stat(self.path)
-                if self._identity == (state.st_dev, state.st_ino):
+                if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
                     return self.fd
             except OSError:
-                pass  # the folder is new, or has been removed
+                pass  # nothing is open yet, or the folder has been removed
             self.__del__()
             try:
-                self.fd, self._identity = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600), None
-                state = os.fstat(self.fd)
-                self._identity = state.st_dev, state.st_ino
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
             except OSError:
-                self.fd, self._identity = -1, None
+                self.fd = -1
             return self.fd
 
     def __enter__(self) -> None:
@@ -3124,10 +3119,7 @@ class _LockFile:
             os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
 
 
-@lru_cache(maxsize=1)
-def _lock_files() -> Any:
-    """The lock files in use in this process, by path: all stores on one folder share one."""
-    return weakref.WeakValueDictionary()
+_LOCK_FILES: Any = weakref.WeakValueDictionary()  # those in use, by path: all stores on one folder share one
 
 
 def _lock_place(key: str) -> int:
@@ -3142,7 +3134,7 @@ class _DiskStore(_Store):
         self.location, self._limit, self._mode = location, limit, mode
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
-        self._locks: _LockFile = _lock_files().setdefault(self._root, _LockFile(self._root + "lock"))
+        self._locks: _LockFile = _LOCK_FILES.setdefault(self._root, _LockFile(self._root + "lock"))
         self._newest = 0  # the latest mark of use that this store has set, in ns
         self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
         self._swept = 0  # the process that has looked for abandoned files
@@ -3605,15 +3597,10 @@ class MemorizedFunc:
         self.mmap_mode: str | None = memory.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
         self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
         self._folder = _folder_name(_dotted(self._holder))
-        self._begin()
-        self._check_options(flags)
-
-    def _begin(self) -> None:
-        """Set what does not travel with a pickle."""
-        version = self._options["version"]
-        code = self._holder if version is None else ("version", version)
-        self._print = _Fingerprint(code, *self._options["depends"])
+        version = options["version"]
+        self._print = _Fingerprint(self._holder if version is None else ("version", version), *options["depends"])
         self._known: tuple[str, Any] = "", None  # the parameters with the fingerprint they go with
+        self._check_options(flags)
 
     def _check_options(self, flags: int) -> None:
         """Refuse what cannot work, when the function is made."""
@@ -3659,7 +3646,7 @@ class MemorizedFunc:
                                 f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
 
     def _load(self, call: _Call) -> Any:
-        """The kept value, or _NOTHING. In one call the callback is asked once about an entry, whatever it says."""
+        """The kept value, or _NOTHING. A call asks the callback about an entry that it refused once."""
         about = self._accepts and _metadata_of(self._store, call.key)
         if about and (about in call.refused or not self._accepts(_for_callers(about))):
             call.refused.append(about)
@@ -3899,12 +3886,7 @@ class MemorizedFunc:
 
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very object."""
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_print", "_known")}
-        return object.__new__, (MemorizedFunc,), state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+        return object.__new__, (MemorizedFunc,), self.__dict__
 
     def __repr__(self) -> str:
         return f"MemorizedFunc({self._folder}, location={self._store.location!r})"
