@@ -2556,8 +2556,7 @@ class _Walk:
         self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
         self._names: set[str] = set()  # in the code met so far: all, and those read as attributes
         self._attributes: set[str] = set()
-        self._held: list[tuple[Any, str]] = []  # modules, functions and wrappers of functions with their labels
-        self._taken: set[tuple[str, str]] = set()  # (label, name) of their attributes that count
+        self._held: list[tuple[Any, str, set[str]]] = []  # (module, function or wrapper of one, label, what was taken)
         self._all_modules = any(isinstance(root, types.ModuleType) for root in roots)
         found = [self._root(root) for root in roots]
         while self._todo or self._take_attributes():
@@ -2598,7 +2597,7 @@ class _Walk:
         inside, own = getattr(value, "__dict__", {}), type(value).__module__ == __name__
         inner = inside.get("__wrapped__") or inside.get("func")  # of lru_cache, cached_property, our own
         if callable(inner):
-            self._held.append((value, f"attributes of {name}"))
+            self._held.append((value, f"attributes of {name}", set()))
         if own and "_print" in inside:  # a cached function: what it depends on itself
             return " ".join(map(self._root, (*value._print.roots, *value._prefix, *value._carried)))
         words = [self._label(type(value)), self._token(inner, name) if callable(inner) else ""]
@@ -2639,15 +2638,13 @@ class _Walk:
 
     def _text(self, thing: Any) -> str:
         """What a thing that has a label is made of."""
-        if isinstance(thing, _Bare):
-            return self._code_text(thing.code, thing.scope)
-        teller = next(teller for kind, teller in ((types.FunctionType, self._function_text), (type, self._class_text), (
-            types.ModuleType, self._module_text), (object, self._container_text)) if isinstance(thing, kind))
-        return teller(thing)
+        return next(tell(thing) for kind, tell in (
+            (_Bare, self._code_text), (types.FunctionType, self._function_text), (type, self._class_text),
+            (types.ModuleType, self._module_text), (object, self._container_text)) if isinstance(thing, kind))
 
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
-        code, scope, own = function.__code__, function.__globals__, function.__qualname__
+        code, own = function.__code__, function.__qualname__
         read = _code_facts(code).closed
         lines = [_dotted(function)]
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
@@ -2656,15 +2653,15 @@ class _Walk:
                 lines.append(self._token(value, f"{name} of {own}"))
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__, vars(function),
                            len(vars(function))))
-        self._held.append((function, self._labels[id(function)]))
-        if not _is_project(scope.get("__name__", "")):
-            return "\n".join(lines)
-        lines.append(self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__))
-        return "\n".join([*lines, self._code_text(code, scope)])
+        self._held.append((function, self._labels[id(function)], set()))
+        if _is_followed(_Bare(function)):
+            lines += [self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__),
+                      self._code_text(_Bare(function))]
+        return "\n".join(lines)
 
-    def _code_text(self, code: CodeType, scope: dict[str, Any]) -> str:
+    def _code_text(self, bare: Any) -> str:
         """Code of the project, and all that it names."""
-        facts = _code_facts(code)
+        code, scope, facts = bare.code, bare.scope, _code_facts(bare.code)
         self._names |= facts.names
         self._attributes |= facts.attributes
         lines = [self._import_token(scope, *each) for each in sorted(facts.imported)]  # first: they load modules
@@ -2672,7 +2669,7 @@ class _Walk:
                   for chain in sorted(_names_used(code)) if chain[0] not in facts.assigned]
         return "\n".join([_code_digest(code), *lines])
 
-    def _class_text(self, cls: type) -> str:
+    def _class_text(self, cls: Any) -> str:
         """A class of the project by its bases and its attributes, without special ones that packages put there."""
         lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
         self.equal.append((len, vars(cls), len(vars(cls))))
@@ -2690,11 +2687,11 @@ class _Walk:
                 lines.append(f"{name}={self._token(value, label)}")
         return "\n".join(lines)
 
-    def _module_text(self, module: ModuleType) -> str:
+    def _module_text(self, module: Any) -> str:
         """What a module of the project holds: code that holds the module may use any of it."""
         space = vars(module)
         self.equal.append((len, space, len(space)))
-        self._held.append((module, self._labels[id(module)]))
+        self._held.append((module, self._labels[id(module)], set()))
         return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(space)
                           if _counts(space[name])])
 
@@ -2708,14 +2705,13 @@ class _Walk:
 
     def _take_attributes(self) -> bool:
         """Follow what the code met so far names of modules and functions; whether there is more to describe."""
-        for thing, label in list(self._held):
-            for name in sorted(self._named(thing)):
-                if (label, name) not in self._taken:
-                    self._taken.add((label, name))
-                    space = vars(thing)
-                    value = self._look_up(space, name) if name in space else self._attribute(thing, name)
-                    if value is not _NOTHING:
-                        self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
+        for thing, label, taken in list(self._held):
+            for name in sorted(self._named(thing) - taken):
+                taken.add(name)
+                space = vars(thing)
+                value = self._look_up(space, name) if name in space else self._attribute(thing, name)
+                if value is not _NOTHING:
+                    self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
         return bool(self._todo)
 
     def _named(self, thing: Any) -> set[str]:
@@ -3341,9 +3337,9 @@ class _DiskStore(_Store):
         if (fd := self._locks.opened()) < 0:
             try:
                 self._make_folders()
+                fd = self._locks.opened()
             except OSError:
-                return True  # where nothing can be written there are no locks either: law 7
-            fd = self._locks.opened()
+                pass  # where nothing can be written there are no locks either: law 7
         return fd < 0 or _lock_byte(fd, _lock_place(key), wait) is not False
 
     def unlock(self, key: str) -> None:
@@ -3373,21 +3369,11 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     >>> cached(2, 10), cached.check_call_in_cache(2, 10)
     (1024, True)
 
-    Parameters
-    ----------
-    backend_name : str
-        For `Memory(backend=...)`.
-    backend : callable
-        Called as `backend(location, **backend_options)`; gives an object with these methods. `open(key)`: a readable
-        binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file,
-        and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
-        bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
-        `._-/`.
-
-    Raises
-    ------
-    TypeError
-        `backend_name` is not a text.
+    `backend` is called as `backend(location, **backend_options)` and gives an object with these methods. `open(key)`: a
+    readable binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary
+    file, and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
+    bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
+    `._-/`. TypeError: `backend_name` is not a text.
     """
     if not isinstance(backend_name, str):
         raise TypeError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
@@ -3681,16 +3667,16 @@ class MemorizedFunc:
             turn.give_back()
 
     async def _obtain_awaited(self, call: _Call) -> Any:
-        """`_obtain` for a coroutine function: tasks that wait do not block the loop."""
+        """The value of a call of a coroutine function, found or obtained; tasks that wait do not block the loop."""
         import asyncio
 
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         turn = _Turn(self._store, call.key, asyncio.current_task(), partial(loop.call_soon_threadsafe, over.set))
-        while not turn.take():
+        while (value := self._load(call)) is _NOTHING and not turn.take():
             await over.wait()
             over.clear()
-            if (value := self._load(call)) is not _NOTHING:
-                return value
+        if value is not _NOTHING:
+            return value
         try:
             while not self._store.lock(call.key, wait=False):
                 await asyncio.sleep(0.01)  # another process computes; a thread that waits for it could not be cancelled
@@ -3710,6 +3696,18 @@ class MemorizedFunc:
         shown, start = _shown_all(call.pairs), time.perf_counter()
         return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
 
+    def _write(self, call: _Call, about: dict[str, Any], value: Any) -> int:
+        """Write the entry of a call; gives how many others had to go."""
+        head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
+        by_value = self._memory.backend == "cloudpickle"
+        pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler if by_value else None
+
+        def fill(file: Any) -> None:
+            _write_value(head, file)
+            _write_value(value, file, self._memory.compress, None, pickler)
+
+        return self._store.write(call.key, fill)
+
     def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> tuple[Any, dict[str, Any]]:
         """Write the entry of a call; gives (value, metadata). What goes wrong costs a warning, not the value."""
         duration, memory = time.perf_counter() - start, self._memory
@@ -3717,9 +3715,7 @@ class MemorizedFunc:
         if self._verbose > 1:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
-            about = {**metadata, "texts": call.texts, "parts": self._print.walk().parts}
-            head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
-            gone = self._store.write(call.key, partial(self._fill, head, value))
+            gone = self._write(call, {**metadata, "texts": call.texts, "parts": self._print.walk().parts}, value)
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {memory._place}")
             if self.mmap_mode and (found := _load_entry(self._store, call.key, self.mmap_mode, [])) is not _NOTHING:
@@ -3730,18 +3726,6 @@ class MemorizedFunc:
             memory._warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {memory._place}: "
                          f"{err}")
         return value, metadata
-
-    def _fill(self, head: bytes, value: Any, file: Any) -> None:
-        """Write what an entry consists of."""
-        _write_value(head, file)
-        by_value = self._memory.backend == "cloudpickle"
-        pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler if by_value else None
-        _write_value(value, file, self._memory.compress, None, pickler)
-
-    async def _found(self, call: _Call) -> Any:
-        """The value of a call of a coroutine function."""
-        value = self._load(call)
-        return await self._obtain_awaited(call) if value is _NOTHING else value
 
     async def _shelved(self, call: _Call) -> MemorizedResult:
         """`call_and_shelve` for a coroutine function."""
@@ -3761,7 +3745,7 @@ class MemorizedFunc:
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:
-            return self._found(call)
+            return self._obtain_awaited(call)
         value = self._load(call)
         return self._obtain(call) if value is _NOTHING else value
 
@@ -4039,33 +4023,21 @@ class Memory:
 
         >>> Memory().reduce_size("1M", items_limit=100)
 
-        Parameters
-        ----------
-        bytes_limit : number, str or None, default None
-            Bytes to keep, or a text such as "3K".
-        items_limit : int or None, default None
-            Results to keep; 0 removes all.
-        age_limit : datetime.timedelta or None, default None
-            Results not used for so long are removed.
-
-        Raises
-        ------
-        ValueError
-            A limit is negative, or the age is not positive.
+        Each limit may be None (default). `bytes_limit`: bytes to keep, a number or a text such as "3K". `items_limit`:
+        results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`; what was not used for so long goes.
+        ValueError: a limit is negative, or the age is not positive.
         """
-        seconds = None if age_limit is None else age_limit.total_seconds()
-        if seconds is not None and seconds <= 0:
+        seconds = float("inf") if age_limit is None else age_limit.total_seconds()
+        items = float("inf") if items_limit is None else items_limit
+        most = float("inf") if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        if seconds <= 0:
             raise ValueError(f"age_limit: expected a positive timedelta, got {age_limit!r}")
-        if items_limit is not None and items_limit < 0:
+        if items < 0:
             raise ValueError(f"items_limit: expected 0 or more results to keep, got {items_limit!r}")
-        most = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
-        kept = sorted(self.store.entries(), key=lambda entry: -entry[2])
-        oldest = time.time() - seconds if seconds is not None else 0.0
-        total = 0
-        for number, (key, size, used) in enumerate(kept):
+        oldest, total = time.time() - seconds, 0
+        for number, (key, size, used) in enumerate(sorted(self.store.entries(), key=lambda entry: -entry[2])):
             total += size
-            too_many = items_limit is not None and number >= items_limit
-            if too_many or used < oldest or (most is not None and total > most):
+            if number >= items or used < oldest or total > most:
                 self.store.delete(key)
 
     def _warn(self, text: str) -> None:
