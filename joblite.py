@@ -2442,16 +2442,13 @@ def _is_project(module_name: str) -> bool:
 
 def _import_of_project(name: str) -> ModuleType | None:
     """A module of the project that a function imports when it runs; None for others and for one that fails."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
     try:
         if name not in sys.modules:
-            spec = find_spec(name.partition(".")[0])
+            spec = _module("importlib.util").find_spec(name.partition(".")[0])
             places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
             if not _is_project_file(next(filter(None, places), None)):
                 return None
-        return import_module(name) if _is_project(name) else None
+        return _module("importlib").import_module(name) if _is_project(name) else None
     except Exception:  # an import may fail in any way; the function meets the same failure
         return None
 
@@ -2468,12 +2465,12 @@ def _is_followed(thing: Any) -> bool:
 def _counts(value: Any) -> bool:
     """Whether something in a module counts where code holds the module: data, and what is of the project."""
     owner, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-    if isinstance(value, types.ModuleType):
+    if isinstance(value, types.ModuleType) or not isinstance(owner, (str, type(None))):
         return False
-    if isinstance(owner, str) and isinstance(name, str) and not _is_project(owner):
-        if getattr(sys.modules.get(owner), name, _NOTHING) is value:
-            return False  # a package's own, which goes by its name
-    return owner in (None, type(value).__module__) or isinstance(owner, str) and _is_project(owner)
+    if owner is None or _is_project(owner):
+        return True
+    named = isinstance(name, str) and getattr(sys.modules.get(owner), name, _NOTHING) is value
+    return owner == type(value).__module__ and not named  # a package's own goes by its name
 
 
 def _ask(thing: Any, name: str, default: Any) -> Any:
@@ -2548,7 +2545,7 @@ class _Walk:
     def __init__(self, roots: Iterable[Any]) -> None:
         roots = list(roots)
         self.parts: dict[str, str] = {}
-        self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, the object met there)
+        self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, what was met there)
         self.codes: list[tuple[Any, ...]] = []  # (function, its code, defaults, keyword defaults, attributes, how many)
         self.equal: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
         self._labels: dict[Any, str] = {}
@@ -2644,13 +2641,10 @@ class _Walk:
 
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
-        code, own = function.__code__, function.__qualname__
-        read = _code_facts(code).closed
+        code, own, read = function.__code__, function.__qualname__, _code_facts(function.__code__).closed
         lines = [_dotted(function)]
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            if name in read:
-                self.same.append((_cell_value, cell, value := _cell_value(cell)))
-                lines.append(self._token(value, f"{name} of {own}"))
+        lines += [self._token(self._look(_cell_value, cell), f"{name} of {own}")
+                  for name, cell in zip(code.co_freevars, function.__closure__ or ()) if name in read]
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__, vars(function),
                            len(vars(function))))
         self._held.append((function, self._labels[id(function)], set()))
@@ -2673,9 +2667,10 @@ class _Walk:
         """A class of the project by its bases and its attributes, without special ones that packages put there."""
         lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
         self.equal.append((len, vars(cls), len(vars(cls))))
-        self.same += [(partial(getattr, cls), name, getattr(cls, name)) for name in ("__class__", "__bases__")]
+        for name in ("__class__", "__bases__"):
+            self._look(partial(getattr, cls), name)
         for name in sorted(vars(cls).keys() - _CLASS_NOISE):
-            value, label = self._look_up(vars(cls), name), f"{_dotted(cls)}.{name}"
+            value, label = self._look(vars(cls).get, name), f"{_dotted(cls)}.{name}"
             home = "builtins" if callable(value) else type(value).__module__
             if name.startswith("__") and home != "builtins" and not _is_project(home):
                 continue
@@ -2709,7 +2704,7 @@ class _Walk:
             for name in sorted(self._named(thing) - taken):
                 taken.add(name)
                 space = vars(thing)
-                value = self._look_up(space, name) if name in space else self._attribute(thing, name)
+                value = self._look(space.get, name) if name in space else self._attribute(thing, name)
                 if value is not _NOTHING:
                     self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
         return bool(self._todo)
@@ -2723,10 +2718,10 @@ class _Walk:
         made = self._names - space.keys() if "__getattr__" in space else set()
         return made | (modules if self._all_modules else modules & self._names)
 
-    def _look_up(self, namespace: Any, name: str) -> Any:
-        """What `namespace` holds under `name`, or _NOTHING; it is looked at again at each call."""
-        value = namespace.get(name, _NOTHING)
-        self.same.append((namespace.get, name, value))
+    def _look(self, how: Callable[[Any, Any], Any], where: Any) -> Any:
+        """What `how` finds there, or _NOTHING; it is looked at again at each call."""
+        value = how(where, _NOTHING)
+        self.same.append((how, where, value))
         return value
 
     def _attribute(self, owner: Any, name: str) -> Any:
@@ -2736,24 +2731,22 @@ class _Walk:
             if not _is_project(owner.__name__):
                 return _NOTHING
             if name not in space and "__getattr__" in space:
-                value = _ask(owner, name, _NOTHING)
-                if value is not _NOTHING:
-                    self.same.append((partial(_ask, owner), name, value))
-                return value
+                ask = partial(_ask, owner)
+                return _NOTHING if ask(name, _NOTHING) is _NOTHING else self._look(ask, name)
         elif name in space:
             above = getattr(kind, name, _NOTHING)  # a property there would come first
             if (callable(owner) or isinstance(kind.__getattribute__, types.FunctionType) or hasattr(above, "__set__")
-                    or above is not getattr(kind, name, _NOTHING)):
+                    or above is not self._look(partial(getattr, kind), name)):
                 return _NOTHING
-            self.same += [(partial(getattr, owner), "__dict__", space), (partial(getattr, owner), "__class__", kind),
-                          (partial(getattr, kind), name, above)]
-        return self._look_up(space, name) if name in space else _NOTHING
+            for special in ("__dict__", "__class__"):
+                self._look(partial(getattr, owner), special)
+        return self._look(space.get, name) if name in space else _NOTHING
 
     def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
         """The token of a global name with the attributes that the code follows from it."""
         if chain[0] in _MODULE_SPECIALS:
             return "special"  # where the code lies is no part of what it does
-        value, name = self._look_up(scope, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
+        value, name = self._look(scope.get, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
         for attribute in chain[1:]:
             if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
                 return "written to"
@@ -2770,7 +2763,7 @@ class _Walk:
         module = _import_of_project(name)
         if module is None:
             return f"import {name}"
-        self._look_up(sys.modules, name)
+        self._look(sys.modules.get, name)
         if attribute in _MODULE_SPECIALS:
             return "special"
         found = self._attribute(module, attribute) if attribute else module
@@ -2874,10 +2867,9 @@ class _Parameters:
 
 def _signature_parameters(function: Any) -> _Parameters:
     """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
-    import inspect
-
+    follow = not hasattr(function, "__wrapped__")
     try:
-        found = inspect.signature(function, follow_wrapped=not hasattr(function, "__wrapped__")).parameters.values()
+        found = _module("inspect").signature(function, follow_wrapped=follow).parameters.values()
     except (TypeError, ValueError):
         return _Parameters([[], [], ["args"], [], ["kwargs"]], {})
     kinds: list[list[str]] = [[], [], [], [], []]
@@ -2913,13 +2905,11 @@ def _shown(value: Any) -> str:
     """A value as a short text for people."""
     if type(value) in (int, float, bool) and -1e15 < value < 1e15:
         return repr(value)
-    from reprlib import repr as short
-
     shape = getattr(value, "shape", ())
     if isinstance(shape, tuple) and shape:  # the text of a table or a big array is slow to make and says less
         return f"{type(value).__name__}(shape={shape}, dtype={getattr(value, 'dtype', None)})"
     try:
-        return short(value)
+        return str(_module("reprlib").repr(value))
     except Exception as err:  # the class of an argument may fail in any way when asked for its text
         return f"<{type(value).__name__}: no text, {type(err).__name__}>"
 
@@ -3457,9 +3447,7 @@ class expires_after:
 
     def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
                  minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
-        from datetime import timedelta
-
-        self.delta = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+        self.delta = _module("datetime").timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
         return time.time() - metadata["time"] < self.delta.total_seconds()
@@ -3565,11 +3553,9 @@ class MemorizedFunc:
     __qualname__: str
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
-        from functools import update_wrapper
-
         self._binds = _BINDING.get(type(func), "nothing")
         self.func: Callable[..., Any] = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
-        update_wrapper(self, self.func)
+        _module("functools").update_wrapper(self, self.func)
         self._memory, self._store, self._options = memory, memory.store, options
         self._accepts = options["cache_validation_callback"]
         self._run: Any = self.func
@@ -3668,8 +3654,7 @@ class MemorizedFunc:
 
     async def _obtain_awaited(self, call: _Call) -> Any:
         """The value of a call of a coroutine function, found or obtained; tasks that wait do not block the loop."""
-        import asyncio
-
+        asyncio = _module("asyncio")
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         turn = _Turn(self._store, call.key, asyncio.current_task(), partial(loop.call_soon_threadsafe, over.set))
         while (value := self._load(call)) is _NOTHING and not turn.take():
@@ -3862,8 +3847,7 @@ class MemorizedFunc:
 
     def __reduce__(self) -> Any:
         if self._unbound is not None:
-            obj = self._prefix[0]
-            return MemorizedFunc.__get__, (self._unbound, obj, obj if isinstance(obj, type) else type(obj))
+            return MemorizedFunc.__get__, (self._unbound, self._prefix[0], self._prefix[0])
         if _named_function(self.__module__, self.__qualname__) is self:
             return _named_function, (self.__module__, self.__qualname__)
         return self._reduce_by_value()
