@@ -2764,8 +2764,6 @@ class _Walk:
         if module is None:
             return f"import {name}"
         self._look(sys.modules.get, name)
-        if attribute in _MODULE_SPECIALS:
-            return "special"
         found = self._attribute(module, attribute) if attribute else module
         if found is _NOTHING:
             found = _import_of_project(f"{name}.{attribute}") or module
@@ -2931,8 +2929,6 @@ _MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no 
 _SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
-
-
 _TURNS: dict[Any, Any] = {}  # (process, store, call) -> the turn that lasts; no lock, which a fork could find locked
 
 
@@ -2940,7 +2936,8 @@ class _Turn:
     """The right to compute a call, which one thread or task of this process has at a time; it may take it again."""
 
     def __init__(self, store: Any, key: str, owner: object, wake: Callable[[], Any]) -> None:
-        self._place, self._owner, self._wake = (os.getpid(), store.location or id(store), key), owner, wake
+        self._place, self._store, self._key = (os.getpid(), store.location or id(store), key), store, key
+        self._owner, self._wake = owner, wake
         self._waiting: list[Callable[[], Any]] = []
 
     def take(self) -> bool:
@@ -2950,19 +2947,23 @@ class _Turn:
             return True
         current._waiting.append(self._wake)
         if _TURNS.get(self._place) is not current:  # it ended before it knew of us
-            self._wake()
+            current._wake_all()
         return False
 
     def give_back(self) -> None:
-        """End the turn; one that was taken inside another of the owner leaves that one."""
-        if self._current is not self:
-            return
-        del _TURNS[self._place]
-        for wake in self._waiting:
+        """End the turn, and unlock the call; one that was taken inside another leaves that as it is."""
+        if self._current is self:
+            self._store.unlock(self._key)
+            del _TURNS[self._place]
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        """Wake each who waits once."""
+        while self._waiting:
             try:
-                wake()
-            except RuntimeError:
-                pass  # an event loop that has ended, and with it who waited
+                self._waiting.pop()()
+            except (IndexError, RuntimeError):
+                pass  # another thread took it; or it is an event loop that has ended, and with it who waited
 
 
 class _Store:
@@ -3058,6 +3059,7 @@ class _LockFile:
 
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
+        self._state: Any = None  # of the file that is open
         self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
         self._renew()
         _renewed_after_fork().add(self)
@@ -3073,13 +3075,14 @@ class _LockFile:
         """The descriptor of the file that is there now; -1 where there is no folder, or one that cannot be written."""
         with self.mutex:
             try:
-                if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
+                if self.fd >= 0 and os.path.samestat(os.stat(self.path), self._state):
                     return self.fd
             except OSError:
-                pass  # nothing is open yet, or the folder has been removed
+                pass  # the folder has been removed
             self.__del__()
             try:
                 self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
+                self._state = os.fstat(self.fd)
             except OSError:
                 self.fd = -1
             return self.fd
@@ -3241,12 +3244,12 @@ class _DiskStore(_Store):
         with self._locks:
             try:
                 total, state = self._total(), _file_state(self._root + key)
-                found = _unlink(self._root + key)
-                self._locks.set_total(total - (state[1] if state else 0))
+                if state and _unlink(self._root + key):
+                    self._locks.set_total(total - state[1])
+                    return True
             except OSError as err:
                 _warn(f"{self._base}: an entry could not be removed: {err}")
-                return False
-        return found
+            return False
 
     def _make_room(self, total: int, size: int, key: str) -> tuple[int, int]:
         """Remove the least recently used entries until `size` more bytes fit; gives the new sum and how many went."""
@@ -3637,11 +3640,11 @@ class MemorizedFunc:
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        over = threading.Event()
-        turn = _Turn(self._store, call.key, threading.get_ident(), over.set)
+        over = threading.Lock()
+        over.acquire()
+        turn = _Turn(self._store, call.key, threading.get_ident(), over.release)
         while not turn.take():
-            over.wait()
-            over.clear()
+            over.acquire()  # until the other's turn ends
             if (value := self._load(call)) is not _NOTHING:
                 return value
         try:
@@ -3649,7 +3652,6 @@ class MemorizedFunc:
             value = self._load(call)
             return self._compute(call)[0] if value is _NOTHING else value
         finally:
-            self._store.unlock(call.key)
             turn.give_back()
 
     async def _obtain_awaited(self, call: _Call) -> Any:
@@ -3668,7 +3670,6 @@ class MemorizedFunc:
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
-            self._store.unlock(call.key)
             turn.give_back()
 
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
