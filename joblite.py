@@ -2482,13 +2482,11 @@ def _ask(thing: Any, name: str, default: Any) -> Any:
 
 
 def _identities(container: Any) -> list[int]:
-    """Which objects a container holds."""
     return list(map(id, itertools.chain(container, container.values() if isinstance(container, dict) else ())))
 
 
 @lru_cache(maxsize=4096)
 def _code_digest(code: CodeType) -> str:
-    """The digest of what a code object does."""
     return _short_digest(_code_text(code))
 
 
@@ -2534,8 +2532,8 @@ def _plain_content(value: Any) -> bytes | None:
 class _Walk:
     """Follows functions, classes and modules through the project, and notes what each thing met is made of.
 
-    `parts` is the outcome: label -> a digest of what bears that label. The lists below it hold what has to be the same
-    object, or to have the same content, for the outcome to still hold. A root that is a path stands for that file.
+    `parts` is the outcome: label -> a digest of what bears that label. It holds while what the lists below it name is
+    the same object or has the same content. A root that is a path stands for that file.
 
     What a module holds counts where code holds the module; of its modules, and of the attributes of functions, only
     those whose name some code met reads: which others there are depends on what else the program does. Where the
@@ -2603,7 +2601,6 @@ class _Walk:
         return " ".join(words)
 
     def _tokens(self, name: str, *values: Any) -> str:
-        """The tokens of several values, in order."""
         return str([self._token(value, name) for value in values])
 
     def _note(self, name: str, content: str) -> str:
@@ -2841,7 +2838,6 @@ class _Parameters:
         self.names, self.all, self.defaults = [*only, *plain], [*only, *plain, *named], defaults
         self.rest = {stars: names[0] for stars, names in (("*", star), ("**", starstar)) if names}
         self.by_keyword = {*plain, *named}
-        self.known = [*self.all, *self.rest.values(), "*", "**"]  # what `ignore` may hold
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         """Every argument of a call with its label, defaults included; bare ones when the call does not fit."""
@@ -2913,12 +2909,10 @@ def _shown(value: Any) -> str:
 
 
 def _shown_all(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """Labelled arguments as short texts."""
     return {label: _shown(value) for label, value in pairs}
 
 
 def _show_arguments(shown: dict[str, str]) -> str:
-    """The arguments of a call as one line."""
     return ", ".join([f"{label}={text}" for label, text in shown.items()])
 
 
@@ -2958,7 +2952,6 @@ class _Turn:
             self._wake_all()
 
     def _wake_all(self) -> None:
-        """Wake each who waits once."""
         while self._waiting:
             try:
                 self._waiting.pop()()
@@ -3102,7 +3095,6 @@ class _LockFile:
         return int.from_bytes(content, "little") if len(content) == 8 else None
 
     def set_total(self, total: int) -> None:
-        """Write the sum of all sizes."""
         if self.fd >= 0:
             os.lseek(self.fd, 0, os.SEEK_SET)
             os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
@@ -3393,8 +3385,7 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
         return None
     with file:
         try:
-            found: dict[str, Any] = _pickle_loads(_read_about(file, key))
-            return found
+            return dict(_pickle_loads(_read_about(file, key)))
         except Exception:  # whatever it is that lies there
             return None
 
@@ -3438,14 +3429,12 @@ CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its
 
 
 class expires_after:
-    """A `cache_validation_callback` that lets a result be used for a time.
+    """A `cache_validation_callback` that lets a result be used for a time: the sum, as in `datetime.timedelta`.
 
     >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
     ... def price(item): return 3
     >>> price("tea")
     3
-
-    The numbers (default 0) are added up, as in `datetime.timedelta`.
     """
 
     def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
@@ -3528,7 +3517,7 @@ def _holder_of(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
 def _named_function(module: str, name: str) -> Any:
     """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
     try:
-        found: Any = sys.modules.get(module) or __import__(module, fromlist=["*"])
+        found: Any = _module("importlib").import_module(module)
     except ImportError:
         return None
     for part in name.split("."):
@@ -3551,9 +3540,6 @@ class MemorizedFunc:
     It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then
     `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
-
-    __name__: str
-    __qualname__: str
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
         self._binds = _BINDING.get(type(func), "nothing")
@@ -3578,14 +3564,13 @@ class MemorizedFunc:
         self._check_options(flags)
 
     def _check_options(self, flags: int) -> None:
-        """Refuse what cannot work, when the function is made."""
         _check_mmap_mode(self.mmap_mode)
         if flags & _CO_GENERATORS:
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
                             "it yields can be taken once only; return a list of it")
-        known = _parameters_of(self._run).known
-        unknown = [name for name in self.ignore if name not in known]
-        if unknown:
+        parameters = _parameters_of(self._run)
+        known = [*parameters.all, *parameters.rest.values(), "*", "**"]
+        if unknown := [name for name in self.ignore if name not in known]:
             raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), "
                              f"got {unknown!r}")
         for name in ("cache_validation_callback", "key"):
@@ -3610,7 +3595,6 @@ class MemorizedFunc:
         return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}", [])
 
     def _text(self, label: str, value: Any) -> str:
-        """What stands for one argument."""
         kind = type(value)
         if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
             return repr(value)
@@ -3678,7 +3662,6 @@ class MemorizedFunc:
         return self._keep(call, shown, self._run(*call.args, **call.kwargs), start)
 
     async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
-        """`_compute` for a coroutine function."""
         shown, start = _shown_all(call.pairs), time.perf_counter()
         return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
 
@@ -3714,7 +3697,6 @@ class MemorizedFunc:
         return value, metadata
 
     async def _shelved(self, call: _Call) -> MemorizedResult:
-        """`call_and_shelve` for a coroutine function."""
         return self._result(call, _NOTHING if self._is_kept(call) else await self._obtain_awaited(call))
 
     def _result(self, call: _Call, value: Any) -> MemorizedResult:
@@ -3849,9 +3831,8 @@ class MemorizedFunc:
     def __reduce__(self) -> Any:
         if self._unbound is not None:
             return MemorizedFunc.__get__, (self._unbound, self._prefix[0], self._prefix[0])
-        if _named_function(self.__module__, self.__qualname__) is self:
-            return _named_function, (self.__module__, self.__qualname__)
-        return self._reduce_by_value()
+        name = self.__module__, getattr(self, "__qualname__", "")  # a partial has none
+        return (_named_function, name) if _named_function(*name) is self else self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very object."""
@@ -3877,10 +3858,10 @@ class Memory:
 
     A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
     The code is followed into the functions, classes, modules, constants and other globals of your project that it
-    names, also inside closures, defaults, containers and arguments; code of the standard library and of installed
-    packages goes by name. Change a helper: computed anew; change it back: the old results are still there. What is not
-    followed: installed packages, code written in C, files that the function reads, submodules looked up by a text, the
-    content of what cannot be pickled (its class counts). Name in `depends` what matters of it.
+    names, also inside closures, defaults, containers and arguments. Change a helper: computed anew; change it back: the
+    old results are still there. Not followed are the standard library, installed packages and code written in C (they
+    go by name), files that the function reads, submodules looked up by a text, and the content of what cannot be
+    pickled (its class counts): name in `depends` what matters of it.
 
     Parameters
     ----------
@@ -4026,7 +4007,6 @@ class Memory:
                 self.store.delete(key)
 
     def _warn(self, text: str) -> None:
-        """A warning, the first time."""
         if text not in self._told:
             self._told.add(text)
             _warn(text)
@@ -4036,9 +4016,8 @@ class Memory:
 
 
 register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
-    function.func, function._prefix, *([function._options["version"], *[
-        _file_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]]
-        if function._options["depends"] or function._options["version"] is not None else ())))
+    function.func, function._prefix, function._options["version"],
+    [_file_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]))
 register_hasher(Memory, lambda memory: "Memory")
 
 

@@ -2843,6 +2843,8 @@ class TestSection4Memory:
         assert (copy.location, copy.verbose, copy.backend) == (any_memory.location, 0, "local")
         again = pickle.loads(pickle.dumps(any_memory.cache(math.sqrt)))
         assert again(4) == 2.0
+        nameless = [any_memory.cache(each) for each in (functools.partial(pow, 2), operator.attrgetter("imag"))]
+        assert [each(5) for each in pickle.loads(pickle.dumps(nameless))] == [32, 0]
         code = """
             import sys, pickle, joblite
             memory = joblite.Memory(sys.argv[1], verbose=0)
