@@ -2554,9 +2554,12 @@ class _Walk:
         self._held: list[tuple[Any, str, set[str]]] = []  # (module, function or wrapper of one, label, what was taken)
         self._all_modules = any(isinstance(root, types.ModuleType) for root in roots)
         found = [self._root(root) for root in roots]
+        tellers = ((_Bare, self._code_text), (types.FunctionType, self._function_text), (type, self._class_text),
+                   (types.ModuleType, self._module_text), (object, self._container_text))
         while self._todo or self._take_attributes():
             thing, label = self._todo.pop()
-            self.parts[label] = _short_digest(self._text(thing))
+            tell = next(tell for kind, tell in tellers if isinstance(thing, kind))
+            self.parts[label] = _short_digest(tell(thing))
         self.fingerprint = _short_digest(repr((found, sorted(self.parts.items()))), 16)
 
     def holds(self) -> bool:
@@ -2629,12 +2632,6 @@ class _Walk:
             label = self._labels[key] = self._note(name, f"not yet described: {id(thing)}")
             self._todo.append((thing, label))
         return self._labels[key]
-
-    def _text(self, thing: Any) -> str:
-        """What a thing that has a label is made of."""
-        return next(tell(thing) for kind, tell in (
-            (_Bare, self._code_text), (types.FunctionType, self._function_text), (type, self._class_text),
-            (types.ModuleType, self._module_text), (object, self._container_text)) if isinstance(thing, kind))
 
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
@@ -2802,10 +2799,9 @@ class _Fingerprint:
 
     def walk(self) -> _Walk:
         """The walk that holds now; the old one unless something differs."""
-        walk = self._walk
-        if walk is None or not walk.holds():
-            walk = self._walk = _Walk(self.roots)
-        return walk
+        if self._walk is None or not self._walk.holds():
+            self._walk = _Walk(self.roots)
+        return self._walk
 
 
 _fingerprint_of = lru_cache(maxsize=1024)(_Fingerprint)  # one for each thing that is followed into an argument
@@ -3491,7 +3487,6 @@ class MemorizedResult:
         return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
 
 
-@lru_cache(maxsize=1024)
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
     safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
