@@ -3276,11 +3276,8 @@ class _DiskStore(_Store):
     def _states(self, shard: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[int, int, str]]:
         """(last use, size, key) of each entry of a shard that is still there."""
         for entry in entries:
-            try:
-                state = entry.stat()
-            except OSError:
-                continue  # removed by another process just now
-            yield state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"
+            if state := _file_state(entry.path):  # else removed by another process just now
+                yield *state[:2], f"{shard}/{entry.name}"
 
     def _shards(self, prefix: str = "") -> list[str]:
         """The folders that hold entries, relative to the root."""
@@ -3494,10 +3491,8 @@ def _folder_name(name: str) -> str:
 
 
 def _holder_of(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
-    """What holds the code of a callable, the flags of that code, and what the callable carries besides.
-
-    A partial carries its arguments, an object its content; labelled as no argument can be.
-    """
+    """What holds the code of a callable, the flags of that code, and what the callable carries besides, labelled as no
+    argument can be: a partial its arguments, an object its content."""
     carried: list[tuple[str, Any]] = []
     while isinstance(function, partial):
         carried.append((f"(partial {len(carried)})", (function.args, function.keywords)))
@@ -3549,7 +3544,7 @@ class MemorizedFunc:
         self._unbound: MemorizedFunc | None = None
         self._holder, flags, self._carried = _holder_of(self._run)
         self._awaited = bool(flags & _CO_COROUTINE)
-        self.ignore: list[str] = list(options["ignore"] or ())
+        self.ignore: list[str] = options["ignore"]
         self.mmap_mode: str | None = memory.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
         self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
         self._folder = _folder_name(_dotted(self._holder))
@@ -3950,7 +3945,7 @@ class Memory:
         ValueError
             `ignore` names no argument; `key` or `cache_validation_callback` is not callable; no such `mmap_mode`.
         """
-        options = {"ignore": None if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
+        options = {"ignore": list(ignore or ()), "verbose": verbose, "mmap_mode": mmap_mode,
                    "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
                    "version": version}
         if func is None:
