@@ -2961,6 +2961,16 @@ class TestSection4Memory:
         with pytest.raises(ValueError, match="cache_validation_callback: expected a function or None, got 5"):
             any_memory.cache(function, cache_validation_callback=5)
 
+    def test_a_validation_callback_does_not_hide_damage(self, memory):
+        """What cannot be read is warned of once, and the callback is not asked about it."""
+        asked, function = [], counted()
+        cached = memory.cache(function, cache_validation_callback=asked.append)
+        cached(1)
+        entry_files(memory.location)[0].write_bytes(b"damaged")
+        with pytest.warns(UserWarning, match="counts as missing") as told:
+            assert cached(1) == 1
+        assert (len(told), len(function.calls), asked) == (1, 2, [])
+
     def test_clear_removes_the_functions_results_or_all(self, any_memory, capsys):
         one, two = any_memory.cache(lambda x: x), any_memory.cache(lambda y: y + 1)
         two.func.__name__ = "two"
