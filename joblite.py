@@ -2442,16 +2442,13 @@ def _is_project(module_name: str) -> bool:
 
 def _import_of_project(name: str) -> ModuleType | None:
     """A module of the project that a function imports when it runs; None for others and for one that fails."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
     try:
         if name not in sys.modules:
-            spec = find_spec(name.partition(".")[0])
+            spec = _module("importlib.util").find_spec(name.partition(".")[0])
             places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
             if not _is_project_file(next(filter(None, places), None)):
                 return None
-        return import_module(name) if _is_project(name) else None
+        return _module("importlib").import_module(name) if _is_project(name) else None
     except Exception:  # an import may fail in any way; the function meets the same failure
         return None
 
@@ -2468,12 +2465,12 @@ def _is_followed(thing: Any) -> bool:
 def _counts(value: Any) -> bool:
     """Whether something in a module counts where code holds the module: data, and what is of the project."""
     owner, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-    if isinstance(value, types.ModuleType):
+    if isinstance(value, types.ModuleType) or not isinstance(owner, (str, type(None))):
         return False
-    if isinstance(owner, str) and isinstance(name, str) and not _is_project(owner):
-        if getattr(sys.modules.get(owner), name, _NOTHING) is value:
-            return False  # a package's own, which goes by its name
-    return owner in (None, type(value).__module__) or isinstance(owner, str) and _is_project(owner)
+    if owner is None or _is_project(owner):
+        return True
+    named = isinstance(name, str) and getattr(sys.modules.get(owner), name, _NOTHING) is value
+    return owner == type(value).__module__ and not named  # a package's own goes by its name
 
 
 def _ask(thing: Any, name: str, default: Any) -> Any:
@@ -2485,13 +2482,11 @@ def _ask(thing: Any, name: str, default: Any) -> Any:
 
 
 def _identities(container: Any) -> list[int]:
-    """Which objects a container holds."""
     return list(map(id, itertools.chain(container, container.values() if isinstance(container, dict) else ())))
 
 
 @lru_cache(maxsize=4096)
 def _code_digest(code: CodeType) -> str:
-    """The digest of what a code object does."""
     return _short_digest(_code_text(code))
 
 
@@ -2537,8 +2532,8 @@ def _plain_content(value: Any) -> bytes | None:
 class _Walk:
     """Follows functions, classes and modules through the project, and notes what each thing met is made of.
 
-    `parts` is the outcome: label -> a digest of what bears that label. The lists below it hold what has to be the same
-    object, or to have the same content, for the outcome to still hold. A root that is a path stands for that file.
+    `parts` is the outcome: label -> a digest of what bears that label. It holds while what the lists below it name is
+    the same object or has the same content. A root that is a path stands for that file.
 
     What a module holds counts where code holds the module; of its modules, and of the attributes of functions, only
     those whose name some code met reads: which others there are depends on what else the program does. Where the
@@ -2548,7 +2543,7 @@ class _Walk:
     def __init__(self, roots: Iterable[Any]) -> None:
         roots = list(roots)
         self.parts: dict[str, str] = {}
-        self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, the object met there)
+        self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, what was met there)
         self.codes: list[tuple[Any, ...]] = []  # (function, its code, defaults, keyword defaults, attributes, how many)
         self.equal: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
         self._labels: dict[Any, str] = {}
@@ -2556,13 +2551,15 @@ class _Walk:
         self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
         self._names: set[str] = set()  # in the code met so far: all, and those read as attributes
         self._attributes: set[str] = set()
-        self._held: list[tuple[Any, str]] = []  # modules, functions and wrappers of functions with their labels
-        self._taken: set[tuple[str, str]] = set()  # (label, name) of their attributes that count
+        self._held: list[tuple[Any, str, set[str]]] = []  # (module, function or wrapper of one, label, what was taken)
         self._all_modules = any(isinstance(root, types.ModuleType) for root in roots)
         found = [self._root(root) for root in roots]
+        tellers = ((_Bare, self._code_text), (types.FunctionType, self._function_text), (type, self._class_text),
+                   (types.ModuleType, self._module_text), (object, self._container_text))
         while self._todo or self._take_attributes():
             thing, label = self._todo.pop()
-            self.parts[label] = _short_digest(self._text(thing))
+            tell = next(tell for kind, tell in tellers if isinstance(thing, kind))
+            self.parts[label] = _short_digest(tell(thing))
         self.fingerprint = _short_digest(repr((found, sorted(self.parts.items()))), 16)
 
     def holds(self) -> bool:
@@ -2580,8 +2577,11 @@ class _Walk:
         return True
 
     def _root(self, root: Any) -> str:
-        """The token of a root."""
-        return self._file(root) if isinstance(root, os.PathLike) else self._token(root, "depends")
+        """The token of a root; of a file by its content: the name stands for it only in words."""
+        if not isinstance(root, os.PathLike):
+            return self._token(root, "depends")
+        self.equal.append((_file_state, root, _file_state(root)))
+        return self._note(f"file {os.path.basename(root)}", _file_digest(root))
 
     def _token(self, value: Any, name: str) -> str:
         """What stands for `value`, known as `name`, in the text of the thing that names it."""
@@ -2595,7 +2595,7 @@ class _Walk:
         inside, own = getattr(value, "__dict__", {}), type(value).__module__ == __name__
         inner = inside.get("__wrapped__") or inside.get("func")  # of lru_cache, cached_property, our own
         if callable(inner):
-            self._held.append((value, f"attributes of {name}"))
+            self._held.append((value, f"attributes of {name}", set()))
         if own and "_print" in inside:  # a cached function: what it depends on itself
             return " ".join(map(self._root, (*value._print.roots, *value._prefix, *value._carried)))
         words = [self._label(type(value)), self._token(inner, name) if callable(inner) else ""]
@@ -2604,7 +2604,6 @@ class _Walk:
         return " ".join(words)
 
     def _tokens(self, name: str, *values: Any) -> str:
-        """The tokens of several values, in order."""
         return str([self._token(value, name) for value in values])
 
     def _note(self, name: str, content: str) -> str:
@@ -2634,34 +2633,23 @@ class _Walk:
             self._todo.append((thing, label))
         return self._labels[key]
 
-    def _text(self, thing: Any) -> str:
-        """What a thing that has a label is made of."""
-        if isinstance(thing, _Bare):
-            return self._code_text(thing.code, thing.scope)
-        teller = next(teller for kind, teller in ((types.FunctionType, self._function_text), (type, self._class_text), (
-            types.ModuleType, self._module_text), (object, self._container_text)) if isinstance(thing, kind))
-        return teller(thing)
-
     def _function_text(self, function: Any) -> str:
         """A function of the project by its code; one of an installed package by its name; both by their closure."""
-        code, scope, own = function.__code__, function.__globals__, function.__qualname__
-        read = _code_facts(code).closed
+        code, own, read = function.__code__, function.__qualname__, _code_facts(function.__code__).closed
         lines = [_dotted(function)]
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            if name in read:
-                self.same.append((_cell_value, cell, value := _cell_value(cell)))
-                lines.append(self._token(value, f"{name} of {own}"))
+        lines += [self._token(self._look(_cell_value, cell), f"{name} of {own}")
+                  for name, cell in zip(code.co_freevars, function.__closure__ or ()) if name in read]
         self.codes.append((function, code, function.__defaults__, function.__kwdefaults__, vars(function),
                            len(vars(function))))
-        self._held.append((function, self._labels[id(function)]))
-        if not _is_project(scope.get("__name__", "")):
-            return "\n".join(lines)
-        lines.append(self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__))
-        return "\n".join([*lines, self._code_text(code, scope)])
+        self._held.append((function, self._labels[id(function)], set()))
+        if _is_followed(_Bare(function)):
+            lines += [self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__),
+                      self._code_text(_Bare(function))]
+        return "\n".join(lines)
 
-    def _code_text(self, code: CodeType, scope: dict[str, Any]) -> str:
+    def _code_text(self, bare: Any) -> str:
         """Code of the project, and all that it names."""
-        facts = _code_facts(code)
+        code, scope, facts = bare.code, bare.scope, _code_facts(bare.code)
         self._names |= facts.names
         self._attributes |= facts.attributes
         lines = [self._import_token(scope, *each) for each in sorted(facts.imported)]  # first: they load modules
@@ -2669,13 +2657,14 @@ class _Walk:
                   for chain in sorted(_names_used(code)) if chain[0] not in facts.assigned]
         return "\n".join([_code_digest(code), *lines])
 
-    def _class_text(self, cls: type) -> str:
+    def _class_text(self, cls: Any) -> str:
         """A class of the project by its bases and its attributes, without special ones that packages put there."""
         lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
         self.equal.append((len, vars(cls), len(vars(cls))))
-        self.same += [(partial(getattr, cls), name, getattr(cls, name)) for name in ("__class__", "__bases__")]
+        for name in ("__class__", "__bases__"):
+            self._look(partial(getattr, cls), name)
         for name in sorted(vars(cls).keys() - _CLASS_NOISE):
-            value, label = self._look_up(vars(cls), name), f"{_dotted(cls)}.{name}"
+            value, label = self._look(vars(cls).get, name), f"{_dotted(cls)}.{name}"
             home = "builtins" if callable(value) else type(value).__module__
             if name.startswith("__") and home != "builtins" and not _is_project(home):
                 continue
@@ -2687,11 +2676,11 @@ class _Walk:
                 lines.append(f"{name}={self._token(value, label)}")
         return "\n".join(lines)
 
-    def _module_text(self, module: ModuleType) -> str:
+    def _module_text(self, module: Any) -> str:
         """What a module of the project holds: code that holds the module may use any of it."""
         space = vars(module)
         self.equal.append((len, space, len(space)))
-        self._held.append((module, self._labels[id(module)]))
+        self._held.append((module, self._labels[id(module)], set()))
         return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(space)
                           if _counts(space[name])])
 
@@ -2705,14 +2694,13 @@ class _Walk:
 
     def _take_attributes(self) -> bool:
         """Follow what the code met so far names of modules and functions; whether there is more to describe."""
-        for thing, label in list(self._held):
-            for name in sorted(self._named(thing)):
-                if (label, name) not in self._taken:
-                    self._taken.add((label, name))
-                    space = vars(thing)
-                    value = self._look_up(space, name) if name in space else self._attribute(thing, name)
-                    if value is not _NOTHING:
-                        self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
+        for thing, label, taken in list(self._held):
+            for name in sorted(self._named(thing) - taken):
+                taken.add(name)
+                space = vars(thing)
+                value = self._look(space.get, name) if name in space else self._attribute(thing, name)
+                if value is not _NOTHING:
+                    self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
         return bool(self._todo)
 
     def _named(self, thing: Any) -> set[str]:
@@ -2724,10 +2712,10 @@ class _Walk:
         made = self._names - space.keys() if "__getattr__" in space else set()
         return made | (modules if self._all_modules else modules & self._names)
 
-    def _look_up(self, namespace: Any, name: str) -> Any:
-        """What `namespace` holds under `name`, or _NOTHING; it is looked at again at each call."""
-        value = namespace.get(name, _NOTHING)
-        self.same.append((namespace.get, name, value))
+    def _look(self, how: Callable[[Any, Any], Any], where: Any) -> Any:
+        """What `how` finds there, or _NOTHING; it is looked at again at each call."""
+        value = how(where, _NOTHING)
+        self.same.append((how, where, value))
         return value
 
     def _attribute(self, owner: Any, name: str) -> Any:
@@ -2737,24 +2725,22 @@ class _Walk:
             if not _is_project(owner.__name__):
                 return _NOTHING
             if name not in space and "__getattr__" in space:
-                value = _ask(owner, name, _NOTHING)
-                if value is not _NOTHING:
-                    self.same.append((partial(_ask, owner), name, value))
-                return value
+                ask = partial(_ask, owner)
+                return _NOTHING if ask(name, _NOTHING) is _NOTHING else self._look(ask, name)
         elif name in space:
             above = getattr(kind, name, _NOTHING)  # a property there would come first
             if (callable(owner) or isinstance(kind.__getattribute__, types.FunctionType) or hasattr(above, "__set__")
-                    or above is not getattr(kind, name, _NOTHING)):
+                    or above is not self._look(partial(getattr, kind), name)):
                 return _NOTHING
-            self.same += [(partial(getattr, owner), "__dict__", space), (partial(getattr, owner), "__class__", kind),
-                          (partial(getattr, kind), name, above)]
-        return self._look_up(space, name) if name in space else _NOTHING
+            for special in ("__dict__", "__class__"):
+                self._look(partial(getattr, owner), special)
+        return self._look(space.get, name) if name in space else _NOTHING
 
     def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
         """The token of a global name with the attributes that the code follows from it."""
         if chain[0] in _MODULE_SPECIALS:
             return "special"  # where the code lies is no part of what it does
-        value, name = self._look_up(scope, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
+        value, name = self._look(scope.get, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
         for attribute in chain[1:]:
             if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
                 return "written to"
@@ -2771,18 +2757,11 @@ class _Walk:
         module = _import_of_project(name)
         if module is None:
             return f"import {name}"
-        self._look_up(sys.modules, name)
-        if attribute in _MODULE_SPECIALS:
-            return "special"
+        self._look(sys.modules.get, name)
         found = self._attribute(module, attribute) if attribute else module
         if found is _NOTHING:
             found = _import_of_project(f"{name}.{attribute}") or module
         return self._token(found, f"{name}.{attribute}")
-
-    def _file(self, path: Any) -> str:
-        """The token of a file by its content; its name stands for it only in words."""
-        self.equal.append((_file_state, path, _file_state(path)))
-        return self._note(f"file {os.path.basename(path)}", _file_digest(path))
 
     def _data(self, value: Any, name: str) -> str:
         """A value by its content, which is looked at again at each call: a global is an argument like any other."""
@@ -2815,12 +2794,14 @@ class _Fingerprint:
         self.roots = roots
         self._walk: _Walk | None = None
 
+    def __reduce__(self) -> Any:
+        return _Fingerprint, self.roots  # a walk holds for this process
+
     def walk(self) -> _Walk:
         """The walk that holds now; the old one unless something differs."""
-        walk = self._walk
-        if walk is None or not walk.holds():
-            walk = self._walk = _Walk(self.roots)
-        return walk
+        if self._walk is None or not self._walk.holds():
+            self._walk = _Walk(self.roots)
+        return self._walk
 
 
 _fingerprint_of = lru_cache(maxsize=1024)(_Fingerprint)  # one for each thing that is followed into an argument
@@ -2848,12 +2829,11 @@ def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple
 class _Parameters:
     """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
 
-    def __init__(self, names: Sequence[str], keyword_only: Sequence[str], defaults: dict[str, Any], star: str,
-                 starstar: str, positional_only: int) -> None:
-        self.names, self.all, self.defaults = names, (*names, *keyword_only), defaults
-        self.rest = {stars: name for stars, name in (("*", star), ("**", starstar)) if name}
-        self.by_keyword = frozenset(self.all[positional_only:])
-        self.known = [*self.all, *self.rest.values(), "*", "**"]  # what `ignore` may hold
+    def __init__(self, kinds: Sequence[Sequence[str]], defaults: dict[str, Any]) -> None:
+        only, plain, star, named, starstar = kinds  # names, kinds in the order of `inspect`
+        self.names, self.all, self.defaults = [*only, *plain], [*only, *plain, *named], defaults
+        self.rest = {stars: names[0] for stars, names in (("*", star), ("**", starstar)) if names}
+        self.by_keyword = {*plain, *named}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         """Every argument of a call with its label, defaults included; bare ones when the call does not fit."""
@@ -2877,18 +2857,15 @@ class _Parameters:
 
 def _signature_parameters(function: Any) -> _Parameters:
     """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
-    import inspect
-
+    follow = not hasattr(function, "__wrapped__")
     try:
-        found = inspect.signature(function, follow_wrapped=not hasattr(function, "__wrapped__")).parameters.values()
+        found = _module("inspect").signature(function, follow_wrapped=follow).parameters.values()
     except (TypeError, ValueError):
-        return _Parameters((), (), {}, "args", "kwargs", 0)
-    names: list[list[str]] = [[], [], [], [], []]
+        return _Parameters([[], [], ["args"], [], ["kwargs"]], {})
+    kinds: list[list[str]] = [[], [], [], [], []]
     for each in found:
-        names[each.kind].append(each.name)
-    only, plain, star, named, starstar = names
-    defaults = {each.name: each.default for each in found if each.default is not each.empty}
-    return _Parameters(only + plain, named, defaults, "".join(star), "".join(starstar), len(only))
+        kinds[each.kind].append(each.name)
+    return _Parameters(kinds, {each.name: each.default for each in found if each.default is not each.empty})
 
 
 def _own_parameters(function: Any) -> _Parameters:
@@ -2896,13 +2873,13 @@ def _own_parameters(function: Any) -> _Parameters:
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__signature__"):
         return _signature_parameters(function)
-    count, only = code.co_argcount, code.co_kwonlyargcount
-    names, rest = code.co_varnames[:count], list(code.co_varnames[count + only:])
-    star = rest.pop(0) if code.co_flags & _CO_VARARGS else ""
-    given = function.__defaults__ or ()
-    defaults = dict(zip(names[count - len(given):], given)) | (function.__kwdefaults__ or {})
-    starstar = rest.pop(0) if code.co_flags & _CO_VARKEYWORDS else ""
-    return _Parameters(names, code.co_varnames[count:count + only], defaults, star, starstar, code.co_posonlyargcount)
+    names, given = code.co_varnames, function.__defaults__ or ()
+    plain, named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount  # where these end
+    star = named + bool(code.co_flags & _CO_VARARGS)
+    starstar = star + bool(code.co_flags & _CO_VARKEYWORDS)
+    kinds = (names[:code.co_posonlyargcount], names[code.co_posonlyargcount:plain], names[named:star],
+             names[plain:named], names[star:starstar])
+    return _Parameters(kinds, dict(zip(names[plain - len(given):plain], given)) | (function.__kwdefaults__ or {}))
 
 
 def _parameters_of(function: Any) -> _Parameters:
@@ -2918,24 +2895,20 @@ def _shown(value: Any) -> str:
     """A value as a short text for people."""
     if type(value) in (int, float, bool) and -1e15 < value < 1e15:
         return repr(value)
-    from reprlib import repr as short
-
     shape = getattr(value, "shape", ())
     if isinstance(shape, tuple) and shape:  # the text of a table or a big array is slow to make and says less
         return f"{type(value).__name__}(shape={shape}, dtype={getattr(value, 'dtype', None)})"
     try:
-        return short(value)
+        return str(_module("reprlib").repr(value))
     except Exception as err:  # the class of an argument may fail in any way when asked for its text
         return f"<{type(value).__name__}: no text, {type(err).__name__}>"
 
 
 def _shown_all(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """Labelled arguments as short texts."""
     return {label: _shown(value) for label, value in pairs}
 
 
 def _show_arguments(shown: dict[str, str]) -> str:
-    """The arguments of a call as one line."""
     return ", ".join([f"{label}={text}" for label, text in shown.items()])
 
 
@@ -2946,44 +2919,40 @@ _MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no 
 _SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
+_TURNS: dict[Any, Any] = {}  # (process, store, call) -> the turn that lasts; no lock, which a fork could find locked
 
 
-class _Turns:
-    """Who computes what in this process: call -> [owner, how many times, what to run at its end ...]."""
+class _Turn:
+    """The right to compute a call, which one thread or task of this process has at a time; it may take it again."""
 
-    def __init__(self) -> None:
-        self._renew()
-        _renewed_after_fork().add(self)
+    def __init__(self, store: Any, key: str, owner: object, wake: Callable[[], Any]) -> None:
+        self._place, self._store, self._key = (os.getpid(), store.location or id(store), key), store, key
+        self._owner, self._wake = owner, wake
+        self._waiting: list[Callable[[], Any]] = []
 
-    def _renew(self) -> None:
-        """Begin anew: after a fork the turns of the parent's threads are none of ours."""
-        self._mutex = threading.Lock()  # guards `_running`
-        self._running: dict[Any, list[Any]] = {}
+    def take(self) -> bool:
+        """Whether the right is the owner's now; if not, `wake` is called when it is worth asking again."""
+        self._current = current = _TURNS.setdefault(self._place, self)
+        if current._owner == self._owner:
+            return True
+        current._waiting.append(self._wake)
+        if _TURNS.get(self._place) is not current:  # it ended before it knew of us
+            current._wake_all()
+        return False
 
-    def take(self, call: Any, owner: object, over: Callable[[], Any]) -> bool:
-        """Whether the turn is the owner's, who may take it again; while it is another's, `over` will run at its end."""
-        with self._mutex:
-            turn = self._running.setdefault(call, [owner, 0])
-            if turn[0] == owner:
-                turn[1] += 1
-            else:
-                turn.append(over)
-            return bool(turn[0] == owner)
+    def give_back(self) -> None:
+        """End the turn, and unlock the call; one that was taken inside another leaves that as it is."""
+        if self._current is self:
+            self._store.unlock(self._key)
+            del _TURNS[self._place]
+            self._wake_all()
 
-    def give_back(self, call: Any) -> None:
-        """End a turn."""
-        with self._mutex:
-            turn = self._running.get(call, [None, 1])
-            turn[1] -= 1
-            waiting = [] if turn[1] else self._running.pop(call, turn)[2:]
-        for over in waiting:
-            over()
-
-
-@lru_cache(maxsize=1)
-def _turns() -> _Turns:
-    """The turns of this process."""
-    return _Turns()
+    def _wake_all(self) -> None:
+        while self._waiting:
+            try:
+                self._waiting.pop()()
+            except (IndexError, RuntimeError):
+                pass  # another thread took it; or it is an event loop that has ended, and with it who waited
 
 
 class _Store:
@@ -3079,8 +3048,8 @@ class _LockFile:
 
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
+        self._state: Any = None  # of the file that is open
         self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
-        self._identity: tuple[int, int] | None = None  # of the file that is open
         self._renew()
         _renewed_after_fork().add(self)
 
@@ -3095,18 +3064,16 @@ class _LockFile:
         """The descriptor of the file that is there now; -1 where there is no folder, or one that cannot be written."""
         with self.mutex:
             try:
-                state = os.stat(self.path)
-                if self._identity == (state.st_dev, state.st_ino):
+                if self.fd >= 0 and os.path.samestat(os.stat(self.path), self._state):
                     return self.fd
             except OSError:
-                pass  # the folder is new, or has been removed
+                pass  # the folder has been removed
             self.__del__()
             try:
-                self.fd, self._identity = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600), None
-                state = os.fstat(self.fd)
-                self._identity = state.st_dev, state.st_ino
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
+                self._state = os.fstat(self.fd)
             except OSError:
-                self.fd, self._identity = -1, None
+                self.fd = -1
             return self.fd
 
     def __enter__(self) -> None:
@@ -3124,16 +3091,12 @@ class _LockFile:
         return int.from_bytes(content, "little") if len(content) == 8 else None
 
     def set_total(self, total: int) -> None:
-        """Write the sum of all sizes."""
         if self.fd >= 0:
             os.lseek(self.fd, 0, os.SEEK_SET)
             os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
 
 
-@lru_cache(maxsize=1)
-def _lock_files() -> Any:
-    """The lock files in use in this process, by path: all stores on one folder share one."""
-    return weakref.WeakValueDictionary()
+_LOCK_FILES: Any = weakref.WeakValueDictionary()  # those in use, by path: all stores on one folder share one
 
 
 def _lock_place(key: str) -> int:
@@ -3148,7 +3111,7 @@ class _DiskStore(_Store):
         self.location, self._limit, self._mode = location, limit, mode
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
-        self._locks: _LockFile = _lock_files().setdefault(self._root, _LockFile(self._root + "lock"))
+        self._locks: _LockFile = _LOCK_FILES.setdefault(self._root, _LockFile(self._root + "lock"))
         self._newest = 0  # the latest mark of use that this store has set, in ns
         self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
         self._swept = 0  # the process that has looked for abandoned files
@@ -3163,7 +3126,7 @@ class _DiskStore(_Store):
         path = self._root + key
         try:
             if mmap_mode:
-                file = open(path, "r+b" if mmap_mode in ("r+", "w+") else "rb")  # the caller closes it
+                file = open(path, "r+b" if mmap_mode == "r+" else "rb")  # the caller closes it
                 self._mark(file.fileno(), path, peek)
                 return file
             fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
@@ -3269,12 +3232,12 @@ class _DiskStore(_Store):
         with self._locks:
             try:
                 total, state = self._total(), _file_state(self._root + key)
-                found = _unlink(self._root + key)
-                self._locks.set_total(total - (state[1] if state else 0))
+                if state and _unlink(self._root + key):
+                    self._locks.set_total(total - state[1])
+                    return True
             except OSError as err:
                 _warn(f"{self._base}: an entry could not be removed: {err}")
-                return False
-        return found
+            return False
 
     def _make_room(self, total: int, size: int, key: str) -> tuple[int, int]:
         """Remove the least recently used entries until `size` more bytes fit; gives the new sum and how many went."""
@@ -3313,11 +3276,8 @@ class _DiskStore(_Store):
     def _states(self, shard: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[int, int, str]]:
         """(last use, size, key) of each entry of a shard that is still there."""
         for entry in entries:
-            try:
-                state = entry.stat()
-            except OSError:
-                continue  # removed by another process just now
-            yield state.st_mtime_ns, state.st_size, f"{shard}/{entry.name}"
+            if state := _file_state(entry.path):  # else removed by another process just now
+                yield *state[:2], f"{shard}/{entry.name}"
 
     def _shards(self, prefix: str = "") -> list[str]:
         """The folders that hold entries, relative to the root."""
@@ -3355,9 +3315,9 @@ class _DiskStore(_Store):
         if (fd := self._locks.opened()) < 0:
             try:
                 self._make_folders()
+                fd = self._locks.opened()
             except OSError:
-                return True  # where nothing can be written there are no locks either: law 7
-            fd = self._locks.opened()
+                pass  # where nothing can be written there are no locks either: law 7
         return fd < 0 or _lock_byte(fd, _lock_place(key), wait) is not False
 
     def unlock(self, key: str) -> None:
@@ -3387,21 +3347,11 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     >>> cached(2, 10), cached.check_call_in_cache(2, 10)
     (1024, True)
 
-    Parameters
-    ----------
-    backend_name : str
-        For `Memory(backend=...)`.
-    backend : callable
-        Called as `backend(location, **backend_options)`; gives an object with these methods. `open(key)`: a readable
-        binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary file,
-        and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
-        bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
-        `._-/`.
-
-    Raises
-    ------
-    TypeError
-        `backend_name` is not a text.
+    `backend` is called as `backend(location, **backend_options)` and gives an object with these methods. `open(key)`: a
+    readable binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary
+    file, and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
+    bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
+    `._-/`. TypeError: `backend_name` is not a text.
     """
     if not isinstance(backend_name, str):
         raise TypeError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
@@ -3421,20 +3371,6 @@ def _read_about(file: Any, key: str) -> bytes:
     return text[len(key) + 1:]
 
 
-def _read_entry_value(file: Any, mmap_mode: str | None, key: str) -> Any:
-    """The value of an entry, compressed or not, whose metadata has been read; mapped where it lies on disk as it is."""
-    start = file.read(8)
-    file.seek(-len(start), os.SEEK_CUR)
-    if mmap_mode and start == _MAGIC and _is_on_disk(file):
-        return _read_value(file, "r+" if mmap_mode == "w+" else mmap_mode, file.name)
-    if start != _MAGIC:
-        opener = _opener_of(start)
-        if not opener:
-            raise _Damaged("its value does not begin as one")
-        file = opener(file)
-    return _read_value(file, None, key)
-
-
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
     """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
     file = store.open(key, peek=True)
@@ -3442,8 +3378,7 @@ def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
         return None
     with file:
         try:
-            found: dict[str, Any] = _pickle_loads(_read_about(file, key))
-            return found
+            return dict(_pickle_loads(_read_about(file, key)))
         except Exception:  # whatever it is that lies there
             return None
 
@@ -3453,35 +3388,27 @@ def _for_callers(about: dict[str, Any]) -> dict[str, Any]:
     return {name: about[name] for name in ("time", "duration", "input_args")}
 
 
-def _count_as_missing(store: _Store, key: str, refused: list[bytes], error: Exception) -> Any:
-    """Warn, once a call, of an entry that cannot be read."""
-    if not refused:
-        refused.append(b"")
-        _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {error}")
-    return _NOTHING
-
-
-def _load_entry(store: _Store, key: str, mmap_mode: str | None, refused: list[bytes],
-                accepts: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The value of an entry; _NOTHING when there is none, when it is not accepted and, with a warning, when damaged.
-
-    `refused` remembers what was found wanting: it is not judged, nor warned of, a second time.
-    """
-    file = store.open(key, mmap_mode)
+def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any]) -> Any:
+    """The value of an entry, arrays mapped where it lies on disk as it is; _NOTHING when there is none or, with a
+    warning if `told` is still empty, when it is damaged."""
+    mode = "r+" if mmap_mode == "w+" else mmap_mode
+    file = store.open(key, mode)
     if file is None:
         return _NOTHING
     with file:
         try:
-            about = _read_about(file, key)
-        except Exception as err:  # whatever it is that lies there
-            return _count_as_missing(store, key, refused, err)
-        if accepts and (about in refused or not accepts(_for_callers(_pickle_loads(about)))):
-            refused.append(about)
+            _read_about(file, key)
+            start = file.read(8)
+            file.seek(-len(start), os.SEEK_CUR)
+            opener = start != _MAGIC and _opener_of(start)
+            if opener:
+                return _read_value(opener(file), None, key)
+            return _read_value(file, mode if mode and _is_on_disk(file) else None, key)
+        except Exception as err:  # whatever it is that lies there: a pickle whose classes are gone may raise anything
+            if not told:
+                told.append(err)
+                _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {err}")
             return _NOTHING
-        try:
-            return _read_entry_value(file, mmap_mode, key)
-        except Exception as err:  # a damaged pickle, or one whose classes are gone, may raise anything
-            return _count_as_missing(store, key, refused, err)
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
@@ -3495,21 +3422,17 @@ CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its
 
 
 class expires_after:
-    """A `cache_validation_callback` that lets a result be used for a time.
+    """A `cache_validation_callback` that lets a result be used for a time: the sum, as in `datetime.timedelta`.
 
     >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
     ... def price(item): return 3
     >>> price("tea")
     3
-
-    The numbers (default 0) are added up, as in `datetime.timedelta`.
     """
 
     def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
                  minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
-        from datetime import timedelta
-
-        self.delta = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+        self.delta = _module("datetime").timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
         return time.time() - metadata["time"] < self.delta.total_seconds()
@@ -3561,7 +3484,6 @@ class MemorizedResult:
         return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
 
 
-@lru_cache(maxsize=1024)
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
     safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
@@ -3569,10 +3491,8 @@ def _folder_name(name: str) -> str:
 
 
 def _holder_of(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
-    """What holds the code of a callable, the flags of that code, and what the callable carries besides.
-
-    A partial carries its arguments, an object its content; labelled as no argument can be.
-    """
+    """What holds the code of a callable, the flags of that code, and what the callable carries besides, labelled as no
+    argument can be: a partial its arguments, an object its content."""
     carried: list[tuple[str, Any]] = []
     while isinstance(function, partial):
         carried.append((f"(partial {len(carried)})", (function.args, function.keywords)))
@@ -3587,7 +3507,7 @@ def _holder_of(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
 def _named_function(module: str, name: str) -> Any:
     """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
     try:
-        found: Any = sys.modules.get(module) or __import__(module, fromlist=["*"])
+        found: Any = _module("importlib").import_module(module)
     except ImportError:
         return None
     for part in name.split("."):
@@ -3595,16 +3515,8 @@ def _named_function(module: str, name: str) -> Any:
     return found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
 
 
-def _wake(loop: Any, event: Any) -> None:
-    """Set an asyncio event from whatever thread."""
-    try:
-        loop.call_soon_threadsafe(event.set)
-    except RuntimeError:
-        pass  # the loop has ended, and with it who waited
-
-
 # One call of a cached function. pairs: its arguments with their labels; texts: what stands for each in the key;
-# refused: the metadata of entries that were found and may not be used.
+# refused: why entries that were found are not used: the metadata that the callback refused, an error.
 _Call = namedtuple("_Call", "args kwargs pairs texts key refused")
 
 
@@ -3619,15 +3531,10 @@ class MemorizedFunc:
     `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
 
-    __name__: str
-    __qualname__: str
-
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
-        from functools import update_wrapper
-
         self._binds = _BINDING.get(type(func), "nothing")
         self.func: Callable[..., Any] = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
-        update_wrapper(self, self.func)
+        _module("functools").update_wrapper(self, self.func)
         self._memory, self._store, self._options = memory, memory.store, options
         self._accepts = options["cache_validation_callback"]
         self._run: Any = self.func
@@ -3637,29 +3544,23 @@ class MemorizedFunc:
         self._unbound: MemorizedFunc | None = None
         self._holder, flags, self._carried = _holder_of(self._run)
         self._awaited = bool(flags & _CO_COROUTINE)
-        self.ignore: list[str] = list(options["ignore"] or ())
+        self.ignore: list[str] = options["ignore"]
         self.mmap_mode: str | None = memory.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
         self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
         self._folder = _folder_name(_dotted(self._holder))
-        self._begin()
+        version = options["version"]
+        self._print = _Fingerprint(self._holder if version is None else ("version", version), *options["depends"])
+        self._known: tuple[str, Any] = "", None  # the parameters with the fingerprint they go with
         self._check_options(flags)
 
-    def _begin(self) -> None:
-        """Set what does not travel with a pickle."""
-        version = self._options["version"]
-        code = self._holder if version is None else ("version", version)
-        self._print = _Fingerprint(code, *self._options["depends"])
-        self._known: tuple[str, Any] = "", None  # the parameters with the fingerprint they go with
-
     def _check_options(self, flags: int) -> None:
-        """Refuse what cannot work, when the function is made."""
         _check_mmap_mode(self.mmap_mode)
         if flags & _CO_GENERATORS:
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
                             "it yields can be taken once only; return a list of it")
-        known = _parameters_of(self._run).known
-        unknown = [name for name in self.ignore if name not in known]
-        if unknown:
+        parameters = _parameters_of(self._run)
+        known = [*parameters.all, *parameters.rest.values(), "*", "**"]
+        if unknown := [name for name in self.ignore if name not in known]:
             raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), "
                              f"got {unknown!r}")
         for name in ("cache_validation_callback", "key"):
@@ -3684,7 +3585,6 @@ class MemorizedFunc:
         return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}", [])
 
     def _text(self, label: str, value: Any) -> str:
-        """What stands for one argument."""
         kind = type(value)
         if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
             return repr(value)
@@ -3695,8 +3595,12 @@ class MemorizedFunc:
                                 f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
 
     def _load(self, call: _Call) -> Any:
-        """The kept value, or _NOTHING."""
-        value = _load_entry(self._store, call.key, self.mmap_mode, call.refused, self._accepts)
+        """The kept value, or _NOTHING. A call asks the callback about an entry that it refused once."""
+        about = self._accepts and _metadata_of(self._store, call.key)
+        if about and (about in call.refused or not self._accepts(_for_callers(about))):
+            call.refused.append(about)
+            return _NOTHING
+        value = _load_entry(self._store, call.key, self.mmap_mode, call.refused)
         if self._verbose > 2 and value is not _NOTHING:
             _say(f"{self._folder}({_show_arguments(_shown_all(call.pairs))}) read from {self._memory._place}")
         return value
@@ -3710,40 +3614,37 @@ class MemorizedFunc:
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        store, over = self._store, threading.Lock()
-        turn = store.location or id(store), call.key
+        over = threading.Lock()
         over.acquire()
-        while not _turns().take(turn, threading.get_ident(), over.release):
+        turn = _Turn(self._store, call.key, threading.get_ident(), over.release)
+        while not turn.take():
             over.acquire()  # until the other's turn ends
             if (value := self._load(call)) is not _NOTHING:
                 return value
         try:
-            store.lock(call.key)
+            self._store.lock(call.key)
             value = self._load(call)
             return self._compute(call)[0] if value is _NOTHING else value
         finally:
-            store.unlock(call.key)
-            _turns().give_back(turn)
+            turn.give_back()
 
     async def _obtain_awaited(self, call: _Call) -> Any:
-        """`_obtain` for a coroutine function: tasks that wait do not block the loop."""
-        import asyncio
-
-        store, over = self._store, asyncio.Event()
-        turn, wake = (store.location or id(store), call.key), partial(_wake, asyncio.get_running_loop(), over)
-        while not _turns().take(turn, asyncio.current_task(), wake):
+        """The value of a call of a coroutine function, found or obtained; tasks that wait do not block the loop."""
+        asyncio = _module("asyncio")
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        turn = _Turn(self._store, call.key, asyncio.current_task(), partial(loop.call_soon_threadsafe, over.set))
+        while (value := self._load(call)) is _NOTHING and not turn.take():
             await over.wait()
             over.clear()
-            if (value := self._load(call)) is not _NOTHING:
-                return value
+        if value is not _NOTHING:
+            return value
         try:
-            while not store.lock(call.key, wait=False):
+            while not self._store.lock(call.key, wait=False):
                 await asyncio.sleep(0.01)  # another process computes; a thread that waits for it could not be cancelled
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
-            store.unlock(call.key)
-            _turns().give_back(turn)
+            turn.give_back()
 
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""
@@ -3751,9 +3652,20 @@ class MemorizedFunc:
         return self._keep(call, shown, self._run(*call.args, **call.kwargs), start)
 
     async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
-        """`_compute` for a coroutine function."""
         shown, start = _shown_all(call.pairs), time.perf_counter()
         return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
+
+    def _write(self, call: _Call, about: dict[str, Any], value: Any) -> int:
+        """Write the entry of a call; gives how many others had to go."""
+        head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
+        by_value = self._memory.backend == "cloudpickle"
+        pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler if by_value else None
+
+        def fill(file: Any) -> None:
+            _write_value(head, file)
+            _write_value(value, file, self._memory.compress, None, pickler)
+
+        return self._store.write(call.key, fill)
 
     def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> tuple[Any, dict[str, Any]]:
         """Write the entry of a call; gives (value, metadata). What goes wrong costs a warning, not the value."""
@@ -3762,9 +3674,7 @@ class MemorizedFunc:
         if self._verbose > 1:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
-            about = {**metadata, "texts": call.texts, "parts": self._print.walk().parts}
-            head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
-            gone = self._store.write(call.key, partial(self._fill, head, value))
+            gone = self._write(call, {**metadata, "texts": call.texts, "parts": self._print.walk().parts}, value)
             if gone and self._verbose > 2:
                 _say(f"{gone} least recently used results removed from {memory._place}")
             if self.mmap_mode and (found := _load_entry(self._store, call.key, self.mmap_mode, [])) is not _NOTHING:
@@ -3776,20 +3686,7 @@ class MemorizedFunc:
                          f"{err}")
         return value, metadata
 
-    def _fill(self, head: bytes, value: Any, file: Any) -> None:
-        """Write what an entry consists of."""
-        _write_value(head, file)
-        by_value = self._memory.backend == "cloudpickle"
-        pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler if by_value else None
-        _write_value(value, file, self._memory.compress, None, pickler)
-
-    async def _found(self, call: _Call) -> Any:
-        """The value of a call of a coroutine function."""
-        value = self._load(call)
-        return await self._obtain_awaited(call) if value is _NOTHING else value
-
     async def _shelved(self, call: _Call) -> MemorizedResult:
-        """`call_and_shelve` for a coroutine function."""
         return self._result(call, _NOTHING if self._is_kept(call) else await self._obtain_awaited(call))
 
     def _result(self, call: _Call, value: Any) -> MemorizedResult:
@@ -3806,7 +3703,7 @@ class MemorizedFunc:
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:
-            return self._found(call)
+            return self._obtain_awaited(call)
         value = self._load(call)
         return self._obtain(call) if value is _NOTHING else value
 
@@ -3923,20 +3820,13 @@ class MemorizedFunc:
 
     def __reduce__(self) -> Any:
         if self._unbound is not None:
-            obj = self._prefix[0]
-            return MemorizedFunc.__get__, (self._unbound, obj, obj if isinstance(obj, type) else type(obj))
-        if _named_function(self.__module__, self.__qualname__) is self:
-            return _named_function, (self.__module__, self.__qualname__)
-        return self._reduce_by_value()
+            return MemorizedFunc.__get__, (self._unbound, self._prefix[0], self._prefix[0])
+        name = self.__module__, getattr(self, "__qualname__", "")  # a partial has none
+        return (_named_function, name) if _named_function(*name) is self else self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very object."""
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_print", "_known")}
-        return object.__new__, (MemorizedFunc,), state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+        return object.__new__, (MemorizedFunc,), self.__dict__
 
     def __repr__(self) -> str:
         return f"MemorizedFunc({self._folder}, location={self._store.location!r})"
@@ -3958,10 +3848,10 @@ class Memory:
 
     A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
     The code is followed into the functions, classes, modules, constants and other globals of your project that it
-    names, also inside closures, defaults, containers and arguments; code of the standard library and of installed
-    packages goes by name. Change a helper: computed anew; change it back: the old results are still there. What is not
-    followed: installed packages, code written in C, files that the function reads, submodules looked up by a text, the
-    content of what cannot be pickled (its class counts). Name in `depends` what matters of it.
+    names, also inside closures, defaults, containers and arguments. Change a helper: computed anew; change it back: the
+    old results are still there. Not followed are the standard library, installed packages and code written in C (they
+    go by name), files that the function reads, submodules looked up by a text, and the content of what cannot be
+    pickled (its class counts): name in `depends` what matters of it.
 
     Parameters
     ----------
@@ -4055,7 +3945,7 @@ class Memory:
         ValueError
             `ignore` names no argument; `key` or `cache_validation_callback` is not callable; no such `mmap_mode`.
         """
-        options = {"ignore": None if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
+        options = {"ignore": list(ignore or ()), "verbose": verbose, "mmap_mode": mmap_mode,
                    "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
                    "version": version}
         if func is None:
@@ -4089,37 +3979,24 @@ class Memory:
 
         >>> Memory().reduce_size("1M", items_limit=100)
 
-        Parameters
-        ----------
-        bytes_limit : number, str or None, default None
-            Bytes to keep, or a text such as "3K".
-        items_limit : int or None, default None
-            Results to keep; 0 removes all.
-        age_limit : datetime.timedelta or None, default None
-            Results not used for so long are removed.
-
-        Raises
-        ------
-        ValueError
-            A limit is negative, or the age is not positive.
+        Each limit may be None (default). `bytes_limit`: bytes to keep, a number or a text such as "3K". `items_limit`:
+        results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`; what was not used for so long goes.
+        ValueError: a limit is negative, or the age is not positive.
         """
-        seconds = None if age_limit is None else age_limit.total_seconds()
-        if seconds is not None and seconds <= 0:
+        seconds = float("inf") if age_limit is None else age_limit.total_seconds()
+        items = float("inf") if items_limit is None else items_limit
+        most = float("inf") if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        if seconds <= 0:
             raise ValueError(f"age_limit: expected a positive timedelta, got {age_limit!r}")
-        if items_limit is not None and items_limit < 0:
+        if items < 0:
             raise ValueError(f"items_limit: expected 0 or more results to keep, got {items_limit!r}")
-        most = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
-        kept = sorted(self.store.entries(), key=lambda entry: -entry[2])
-        oldest = time.time() - seconds if seconds is not None else 0.0
-        total = 0
-        for number, (key, size, used) in enumerate(kept):
+        oldest, total = time.time() - seconds, 0
+        for number, (key, size, used) in enumerate(sorted(self.store.entries(), key=lambda entry: -entry[2])):
             total += size
-            too_many = items_limit is not None and number >= items_limit
-            if too_many or used < oldest or (most is not None and total > most):
+            if number >= items or used < oldest or total > most:
                 self.store.delete(key)
 
     def _warn(self, text: str) -> None:
-        """A warning, the first time."""
         if text not in self._told:
             self._told.add(text)
             _warn(text)
@@ -4129,9 +4006,8 @@ class Memory:
 
 
 register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
-    function.func, function._prefix, *([function._options["version"], *[
-        _file_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]]
-        if function._options["depends"] or function._options["version"] is not None else ())))
+    function.func, function._prefix, function._options["version"],
+    [_file_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]))
 register_hasher(Memory, lambda memory: "Memory")
 
 

@@ -2843,6 +2843,8 @@ class TestSection4Memory:
         assert (copy.location, copy.verbose, copy.backend) == (any_memory.location, 0, "local")
         again = pickle.loads(pickle.dumps(any_memory.cache(math.sqrt)))
         assert again(4) == 2.0
+        nameless = [any_memory.cache(each) for each in (functools.partial(pow, 2), operator.attrgetter("imag"))]
+        assert [each(5) for each in pickle.loads(pickle.dumps(nameless))] == [32, 0]
         code = """
             import sys, pickle, joblite
             memory = joblite.Memory(sys.argv[1], verbose=0)
@@ -2958,6 +2960,16 @@ class TestSection4Memory:
         assert all({"time", "duration", "input_args"} <= set(about) for about in seen)
         with pytest.raises(ValueError, match="cache_validation_callback: expected a function or None, got 5"):
             any_memory.cache(function, cache_validation_callback=5)
+
+    def test_a_validation_callback_does_not_hide_damage(self, memory):
+        """What cannot be read is warned of once, and the callback is not asked about it."""
+        asked, function = [], counted()
+        cached = memory.cache(function, cache_validation_callback=asked.append)
+        cached(1)
+        entry_files(memory.location)[0].write_bytes(b"damaged")
+        with pytest.warns(UserWarning, match="counts as missing") as told:
+            assert cached(1) == 1
+        assert (len(told), len(function.calls), asked) == (1, 2, [])
 
     def test_clear_removes_the_functions_results_or_all(self, any_memory, capsys):
         one, two = any_memory.cache(lambda x: x), any_memory.cache(lambda y: y + 1)
