@@ -97,8 +97,6 @@ IS_WINDOWS = os.name == "nt"
 HAS_PROCESSES = (hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi") and bool(sys.executable)
                  and not getattr(sys, "frozen", False))  # whether an interpreter can be started here, and forked
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
-
-
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})  # types of plain values
 
 
@@ -173,20 +171,16 @@ def _parse_bytes(size: Any, what: str) -> int:
 @lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    quotas = [("/sys/fs/cgroup/cpu.max", None),
-              ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us")]
-    for first, second in quotas:
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2 of control groups; 1
         try:
-            with open(first) as file:
-                words = file.read().split()
-            if second:
-                with open(second) as file:
+            words = []
+            for name in names:
+                with open(f"/sys/fs/cgroup/{name}") as file:
                     words += file.read().split()
-            quota, period = words[:2]
-            if quota not in ("max", "-1"):
-                return int(quota) / int(period)
-        except (OSError, ValueError):
-            continue  # no such control group version here: the other one may be, or there is no limit
+            if words[0] not in ("max", "-1"):
+                return int(words[0]) / int(words[1])
+        except (OSError, ValueError, IndexError):
+            continue  # not of this version, or no limit
     return float("inf")
 
 
@@ -195,9 +189,8 @@ def _physical_cores() -> int:
     cores = set()
     try:
         for cpu in os.sched_getaffinity(0):
-            folder = f"/sys/devices/system/cpu/cpu{cpu}/topology/"
-            with open(folder + "physical_package_id") as package, open(folder + "core_id") as core:
-                cores.add((package.read(), core.read()))
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
+                cores.add(file.read())
     except (OSError, AttributeError):
         return 0
     return len(cores)
@@ -241,7 +234,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
 
 def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
     """(name, argument, what it means where that is a constant, a name or a variable of the closure) of each step."""
-    from opcode import hasconst, hasfree, hasname, opname
+    from opcode import hasconst, hasfree, hasname, opname  # `dis` on top of it is five times slower
 
     own = code.co_varnames if sys.version_info >= (3, 11) else ()
     cells = (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)
@@ -262,12 +255,7 @@ _GLOBAL_STEPS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE
 
 @lru_cache(maxsize=4096)
 def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
-    """The global names that a code object and the code inside it read or set, each with the attributes it follows.
-
-    >>> def f(x): return helper(x) + np.linalg.norm(x)
-    >>> sorted(_names_used(f.__code__))
-    [('helper',), ('np', 'linalg', 'norm')]
-    """
+    """The globals that code and the code inside it names, each with the attributes it follows: ("np", "linalg")."""
     found: set[tuple[str, ...]] = set()
     chain: tuple[str, ...] = ()
     for name, _, meaning in (*_instructions(code), ("", 0, None)):
@@ -278,13 +266,6 @@ def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
             found.add(chain)
         chain = (meaning,) if name in _GLOBAL_STEPS else ()
     return frozenset(found.union(*[_names_used(const) for const in code.co_consts if isinstance(const, type(code))]))
-
-
-@lru_cache(maxsize=4096)
-def _sets_globals(code: CodeType) -> bool:
-    """Whether a code object, or code inside it, assigns or deletes global names."""
-    return (any(name in ("STORE_GLOBAL", "DELETE_GLOBAL") for name, _, _ in _instructions(code))
-            or any(_sets_globals(const) for const in code.co_consts if isinstance(const, type(code))))
 
 
 @lru_cache
@@ -298,8 +279,6 @@ def _module(name: str) -> Any:
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
 _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
-
-
 _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
                          "remove"})  # methods that give nothing back: what a function only writes to is no input of it
 _Facts = namedtuple("_Facts", "assigned imported closed attributes names")
@@ -307,16 +286,10 @@ _Facts = namedtuple("_Facts", "assigned imported closed attributes names")
 
 @lru_cache(maxsize=4096)
 def _code_facts(code: CodeType) -> _Facts:
-    """What a function and those inside it do with names.
+    """What a function and those inside it do with names: globals `assigned`; `imported` as (level, module, name or ""),
+    both modules for `import a.b`; variables of the closure (`closed`) and `attributes` that are read; all `names`.
 
-    assigned    globals that are set
-    imported    (level, module, name or "") of each import; `import a.b`, which binds a, brings both modules
-    closed      variables of the closure that are read
-    attributes  names of attributes that are read
-    names       all names of globals, attributes and imports
-
-    A variable or attribute that the same code also sets, or only writes to (`log.append(x)`), does not count as read:
-    it is the function's notebook, not its input.
+    What the same code also sets, or only writes to (`log.append(x)`), does not count as read: it is no input.
     """
     assigned, imported, attributes = set(), set(), set()
     stored: dict[str, set[str]] = {"STORE_DEREF": set(), "STORE_ATTR": set()}
@@ -344,6 +317,11 @@ def _code_facts(code: CodeType) -> _Facts:
                   (read.union(*[each.closed for each in inner]) & set(code.co_freevars)) - stored["STORE_DEREF"],
                   (attributes - stored["STORE_ATTR"]).union(*[each.attributes for each in inner]),
                   set(code.co_names).union(*[each.names for each in inner]))
+
+
+def _sets_globals(code: CodeType) -> bool:
+    """Whether a code object, or code inside it, assigns or deletes global names."""
+    return bool(_code_facts(code).assigned)
 
 
 def _short_digest(text: str, digits: int = 20) -> str:
@@ -390,77 +368,53 @@ def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread
 
 
 class _Beside:
-    """Calls of one function by threads beside the caller, who helps when many wait; the results come back in order.
+    """Calls of one function by threads beside the caller; the results come back in order, and few calls wait.
 
-    For functions that let other threads run: compression, checksums, hashing of big pieces. With no threads, because
-    none were asked for or the system gives none, the caller does it all.
+    For functions that let other threads run: compression, checksums, hashing of big pieces. Where the system, or the
+    closing interpreter, gives no threads, the caller makes the calls.
     """
 
     def __init__(self, function: Callable[..., Any], threads: int) -> None:
-        self.function, self.new_queue = function, _module("queue").SimpleQueue
-        self.calls, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
-        self.threads = _start_threads(self.work, threads)
-
-    def work(self) -> None:
-        """What a thread does."""
-        for call in iter(self.calls.get, None):
-            self.make(*call)
-
-    def make(self, args: tuple[Any, ...], answer: Any) -> None:
-        """Make one call; its value or error goes to a queue of its own."""
+        self.function, self.threads = function, threads
+        self.answers: deque[Callable[[], Any]] = deque()
+        self.pool: Any = None
         try:
-            answer.put((self.function(*args), None))
-        except BaseException as error:
-            answer.put((None, error))
+            self.pool = threads and _module("concurrent.futures.thread").ThreadPoolExecutor(threads)
+        except RuntimeError:
+            pass
 
     def add(self, *args: Any) -> None:
         """One more call to make."""
-        self.answers.append(self.new_queue())
-        self.calls.put((args, self.answers[-1]))
-        if not self.threads or self.calls.qsize() > 16 + 4 * len(self.threads):  # so that few arguments are held
-            self.make(*self.calls.get())
-
-    def next(self) -> Any:
-        """The next result."""
-        answer = self.answers.popleft()
-        while answer.empty():
-            try:
-                self.make(*self.calls.get_nowait())
-            except _module("queue").Empty:
-                break
-        value, error = answer.get()
-        if error is not None:
-            raise error
-        return value
+        waiting = 16 + 4 * self.threads
+        if self.pool and len(self.answers) >= waiting:
+            self.answers[-waiting]()
+        try:
+            self.answers.append(self.pool.submit(self.function, *args).result)
+        except (AttributeError, RuntimeError):  # no pool, or no thread for it
+            value = self.function(*args)
+            self.answers.append(lambda: value)
 
     def rest(self) -> Iterator[Any]:
         """The results still to come."""
         while self.answers:
-            yield self.next()
+            yield self.answers.popleft()()
 
     def stop(self) -> None:
         """End the threads."""
-        for _ in self.threads:
-            self.calls.put(None)
-        for thread in self.threads:
-            thread.join()
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
 
 
 def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """The results of `function` over `items`, in order, computed on all cores by threads; few items are held at once.
-
-    >>> list(_spread(len, ["a", "bc"]))
-    [1, 2]
-    """
+    """The results of `function` over `items`, in order, computed by threads on all cores; few items are held."""
     items = iter(items)
     head = list(itertools.islice(items, 2))
-    threads = cpu_count() - 1 if len(head) > 1 else 0
-    beside = _Beside(function, threads)
+    beside = _Beside(function, cpu_count() if len(head) > 1 else 0)
     try:
         for item in itertools.chain(head, items):
             beside.add(item)
-            if len(beside.answers) > 2 * threads + 1:
-                yield beside.next()
+            if len(beside.answers) > 2 * beside.threads:
+                yield beside.answers.popleft()()
         yield from beside.rest()
     finally:
         beside.stop()
@@ -694,11 +648,8 @@ def _without_giants(form: Any) -> Any:
         return kind(map(_without_giants, form))
     if kind not in (bytes, str) or len(form) < 1 << 29:  # a character has up to four bytes
         return form
-    content = _hash_maker("sha256")()
-    for start in range(0, len(form), _HASH_BLOCK):
-        piece = form[start:start + _HASH_BLOCK]
-        content.update(piece if kind is bytes else piece.encode("utf-8", "surrogatepass"))
-    return (_MARK, kind.__name__, content.digest())
+    content = form if kind is bytes else form.encode("utf-8", "surrogatepass")
+    return (_MARK, kind.__name__, _hash_maker("sha256")(content).digest())
 
 
 def _dumps(form: Any) -> bytes:
@@ -977,10 +928,8 @@ class _Namer:
         """The digest of a value, in hex."""
         try:
             return self.new(_dumps(self.expand(value)[0])).hexdigest()
-        except _Recursive:
+        except (_Recursive, RecursionError):  # or nested too deeply, or a long way round to itself
             return self.recursive_name(value)
-        except RecursionError:  # nested too deeply to be walked like this, or a long way round to itself
-            return self.recursive_name(value, perhaps=True)
 
     def form(self, obj: Any) -> tuple[Any, int]:
         """The form of a value, and the number of values in it."""
@@ -1056,10 +1005,8 @@ class _Namer:
 
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
-        kind = type(obj)
-        if kind not in self.ways:
-            self.ways[kind] = self.way(kind)
-        return self.ways[kind](self, obj)
+        way = self.ways.get(type(obj)) or self.ways.setdefault(type(obj), self.way(type(obj)))
+        return way(self, obj)
 
     def way(self, kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
         """How objects of a class are taken apart: as registered for it or the nearest class above it."""
@@ -1074,13 +1021,12 @@ class _Namer:
         name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
         return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
 
-    def recursive_name(self, root: Any, perhaps: bool = False) -> str:
-        """The digest of a value that holds itself; an error if it does not (`perhaps` asks to find out).
+    def recursive_name(self, root: Any) -> str:
+        """The digest of a value that holds itself; an error if it does not.
 
         Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
-        its own and those of its parts, until a round tells no more parts apart: two parts with one colour then cannot
-        be told apart by any path through them. Where that takes many rounds, each as long as the value, `_refined`
-        goes on: first to see what can be told apart, then to number that in an order that depends on nothing else.
+        its own and those of its parts, until a round tells no more parts apart. Where that takes many rounds, each as
+        long as the value, `_refined` goes on: first to tell apart, then to number in an order that is always the same.
         """
         todo, number = [root], {id(root): 0}
         shapes = []
@@ -1090,14 +1036,13 @@ class _Namer:
                 if number.setdefault(id(part), len(todo)) == len(todo):
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
-        if perhaps:
-            graphlib = _module("graphlib")
-            try:
-                graphlib.TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
-            except graphlib.CycleError:
-                pass  # it does hold itself
-            else:
-                raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
+        graphlib = _module("graphlib")
+        try:
+            graphlib.TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
+        except graphlib.CycleError:
+            pass
+        else:
+            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         for _ in range(_ROUNDS):
             if count == (count := len(set(colours))):
@@ -1269,24 +1214,13 @@ def _crc32(data: Any, crc: int = 0) -> int:
     return _module("zlib").crc32(data, crc)
 
 
-_EVEN_WORDS = int.from_bytes((b"\xff" * 8 + bytes(8)) * 256, "little")  # every other 64-bit word of a row of 4 KiB
-
-
 def _word_sums(piece: memoryview, rows: int) -> tuple[bytes, bytes]:
-    """The sums of `_checksum` without numpy: a row is one long integer, in which every other word has room to grow."""
-    even = odd = 0
-    lines = []
-    for row in range(0, rows << 12, 1 << 12):
-        words = int.from_bytes(piece[row:row + 4096], "little")
-        even += words & _EVEN_WORDS
-        odd += words >> 64 & _EVEN_WORDS
-        words = int.from_bytes(piece[row + 4:row + 4100], "little")
-        total = (words & _EVEN_WORDS) + (words >> 64 & _EVEN_WORDS)
-        for half in (16384, 8192, 4096, 2048, 1024, 512, 256, 128):  # bits: fold the row until one word is left
-            total = (total & (1 << half) - 1) + (total >> half)
-        lines.append((total & 2**64 - 1).to_bytes(8, "little"))
-    columns = [sums.to_bytes(4096, "little")[place:place + 8] for place in range(0, 4096, 16) for sums in (even, odd)]
-    return b"".join(columns), b"".join(lines[:-1])
+    """The sums of `_checksum` without numpy: few values then have buffers, so they may be slow."""
+    words = struct.unpack_from(f"<{rows << 9}Q", piece)
+    columns = [sum(words[place::512]) % 2**64 for place in range(512)]
+    words = struct.unpack_from(f"<{rows - 1 << 9}Q", piece, 4)
+    lines = [sum(words[place:place + 512]) % 2**64 for place in range(0, len(words), 512)]
+    return struct.pack("<512Q", *columns), struct.pack(f"<{rows - 1}Q", *lines)
 
 
 def _checksum(piece: memoryview) -> int:
@@ -1320,12 +1254,10 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
     rest = bytearray()
     for chunk in chunks:
-        chunk = memoryview(chunk)
-        while len(rest) + len(chunk) >= nbytes:
-            cut = nbytes - len(rest)
-            yield rest + chunk[:cut] if rest else chunk[:cut]
-            chunk, rest = chunk[cut:], bytearray()
         rest += chunk
+        while len(rest) >= nbytes:
+            yield rest[:nbytes]
+            del rest[:nbytes]
     if rest:
         yield rest
 
@@ -1333,39 +1265,35 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
 _Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
 
 
-def _by_blocks(nbytes: int, pieces: Callable[..., Iterator[bytes]]) -> Callable[[Iterator[Any], Any, int], None]:
-    """The `write(chunks, file, level)` of a format: `pieces(blocks, level)` gives the bytes of the file."""
-    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
-        for piece in pieces(_blocks(chunks, nbytes), level):
-            _write_all(file, piece)
-
-    return write
+def _write_blocks(nbytes: int, pack: Callable[..., Iterator[bytes]], chunks: Iterator[Any], file: Any,
+                  level: int) -> None:
+    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of `nbytes`."""
+    for piece in pack(_blocks(chunks, nbytes), level):
+        _write_all(file, piece)
 
 
-def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int], bytes]) -> Callable[..., Any]:
-    """The `pieces` of a format: `head`, one deflate stream made by threads, `tail(check value, number of bytes)`.
+def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int], bytes], blocks: Iterator[Any],
+              level: int) -> Iterator[bytes]:
+    """`head`, one deflate stream made by threads, `tail(check value, number of bytes)`.
 
     Each block knows the 32 KiB before it, as in pigz (Adler), so that nothing is lost by cutting.
     """
-    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-        zlib, sums = _module("zlib"), [start, 0]
+    zlib, sums = _module("zlib"), [start, 0]
 
-        def with_window() -> Iterator[tuple[Any, bytes]]:
-            window = b""
-            for block in blocks:
-                sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
-                yield block, window
-                window = bytes(block[-_DEFLATE_WINDOW:])
+    def with_window() -> Iterator[tuple[Any, bytes]]:
+        window = b""
+        for block in blocks:
+            sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
+            yield block, window
+            window = bytes(block[-_DEFLATE_WINDOW:])
 
-        def compress(pair: tuple[Any, bytes]) -> bytes:
-            packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
-            return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
+    def compress(pair: tuple[Any, bytes]) -> bytes:
+        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
+        return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
 
-        yield head
-        yield from _spread(compress, with_window())
-        yield b"\x03\x00" + tail(*sums)  # an empty last block
-
-    return pieces
+    yield head
+    yield from _spread(compress, with_window())
+    yield b"\x03\x00" + tail(*sums)  # an empty last block
 
 
 _PACKAGES = {"lz4.frame": "lz4", "zstandard": "zstandard", "cloudpickle": "cloudpickle"}  # module -> its package
@@ -1381,8 +1309,8 @@ def _optional(name: str, purpose: str = "this compression") -> Any:
         raise ImportError(f"{purpose} needs {needed}") from error
 
 
-def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """The older format: one stream, so one thread."""
+def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """The bytes of the older format of lzma: one stream, so one thread."""
     lzma = _module("lzma")
     packer = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=level)
     for block in blocks:
@@ -1390,13 +1318,10 @@ def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _in_blocks(module: str, level_name: str) -> Callable[..., Iterator[bytes]]:
-    """The `pieces` of a format whose files may be one stream after the other: each block is one, made by a thread."""
-    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-        packer = _optional(module)
-        return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
-
-    return pieces
+def _in_streams(module: str, level_name: str, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """The bytes of a format whose files may be one stream after the other: each block is one, made by a thread."""
+    packer = _optional(module)
+    return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
 
 
 class _Inflated(io.RawIOBase):
@@ -1445,41 +1370,32 @@ class _Inflated(io.RawIOBase):
         return content
 
 
-def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
-    """The `open` of a codec that the standard library has."""
-    def open_inflated(file: Any) -> Any:
-        make = partial(getattr(_optional(module), maker), *args)
-        return io.BufferedReader(_Inflated(file, make, module), _PIECE >> 4)
-
-    return open_inflated
-
-
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
-class _Unzstd(io.RawIOBase):
-    """The content of a zstd file, from the package zstandard, which does not tell where in the file a stream ends."""
+class _Unzstd:
+    """The decompressor of the package zstandard, with the interface of those of the standard library."""
 
-    def __init__(self, file: Any) -> None:
-        unpacker = _optional("zstandard").ZstdDecompressor()
-        self.reader = unpacker.stream_reader(file, read_across_frames=True, closefd=False)
+    def __init__(self) -> None:
+        self.unpacker, self.content = _module("zstandard").ZstdDecompressor().decompressobj(), memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
+    def decompress(self, data: bytes, nbytes: int) -> memoryview:
+        if data:
+            self.content = memoryview(self.unpacker.decompress(data))
+        given, self.content = self.content[:nbytes], self.content[nbytes:]
+        self.needs_input, self.unused_data = not self.content, self.unpacker.unused_data
+        return given
 
-    def readinto(self, target: Any) -> int:
-        """Give the next bytes of the content."""
-        try:
-            return self.reader.readinto(target)  # type: ignore[no-any-return]
-        except _module("zstandard").ZstdError as error:
-            raise _Damaged(f"its zstd data is damaged ({error})") from error
+    @property
+    def eof(self) -> bool:
+        return not self.content and self.unpacker.eof  # type: ignore[no-any-return]
 
 
-def _open_zstd(file: Any) -> Any:
-    """The content of a zstd file."""
-    if sys.version_info >= (3, 14):
-        return _inflater("compression.zstd", "ZstdDecompressor")(file)
-    return io.BufferedReader(_Unzstd(file), _PIECE >> 4)
+def _open_packed(module: str, maker: str, *args: Any) -> Any:
+    """The `open` of a format: the module that has its decompressor, how that is made, at last the file."""
+    found = _optional(module)
+    make = _Unzstd if module == "zstandard" else partial(getattr(found, maker), *args[:-1])
+    return io.BufferedReader(_Inflated(args[-1], make, module), _PIECE >> 4)
 
 
 class _Ahead(io.RawIOBase):
@@ -1505,25 +1421,26 @@ class _Ahead(io.RawIOBase):
 def _open_zfile(file: Any) -> Any:
     """The content of a file of joblib before 0.10: "ZF", the size in 19 hex characters, sometimes a blank, zlib."""
     first = file.read(21)[21:] + file.read(1)
-    return _inflater("zlib", "decompressobj")(file if first == b" " else _Ahead(file, first))
+    return _open_packed("zlib", "decompressobj", file if first == b" " else _Ahead(file, first))
 
 
-_CODECS: dict[str, _Codec] = {
-    "zlib": _Codec(b"\x78", (".z",), _by_blocks(1 << 20, _deflated(  # RFC 1950
-        b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big"))),
-        _inflater("zlib", "decompressobj", 15)),
-    "gzip": _Codec(b"\x1f\x8b", (".gz",), _by_blocks(1 << 20, _deflated(  # RFC 1952, without name and time
-        b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0, lambda check, size: struct.pack("<II", check, size % 2**32))),
-        _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", (".bz2",), _by_blocks(900_000, _in_blocks("bz2", "compresslevel")),
-                  _inflater("bz2", "BZ2Decompressor")),
-    "lzma": _Codec(b"\x5d\0", (".lzma",), _by_blocks(_PIECE, _lzma_pieces), _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", (".xz",), _by_blocks(2 * _PIECE, _in_blocks("lzma", "preset")),
-                 _inflater("lzma", "LZMADecompressor")),
-    "lz4": _Codec(b"\x04\x22\x4d\x18", (".lz4",), _by_blocks(_PIECE, _in_blocks(
-        "lz4.frame", "compression_level")), _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", (".zst",), _by_blocks(_PIECE, _in_blocks(_ZSTD, "level")), _open_zstd),
-}
+_FORMATS: list[tuple[Any, ...]] = [  # name, first bytes, extension, size of blocks, what packs them, what unpacks
+    ("zlib", b"\x78", ".z", 1 << 20, partial(  # RFC 1950
+        _deflated, b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big")),
+        "zlib", "decompressobj", 15),
+    ("gzip", b"\x1f\x8b", ".gz", 1 << 20, partial(  # RFC 1952, without name and time
+        _deflated, b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0,
+        lambda check, size: struct.pack("<II", check, size % 2**32)), "zlib", "decompressobj", 31),
+    ("bz2", b"BZ", ".bz2", 900_000, partial(_in_streams, "bz2", "compresslevel"), "bz2", "BZ2Decompressor"),
+    ("lzma", b"\x5d\0", ".lzma", _PIECE, _lzma_alone, "lzma", "LZMADecompressor"),
+    ("xz", b"\xfd7zXZ", ".xz", 2 * _PIECE, partial(_in_streams, "lzma", "preset"), "lzma", "LZMADecompressor"),
+    ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE, partial(_in_streams, "lz4.frame", "compression_level"),
+     "lz4.frame", "LZ4FrameDecompressor"),
+    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE, partial(_in_streams, _ZSTD, "level"),
+     _ZSTD, "ZstdDecompressor"),
+]
+_CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack))
+           for name, prefix, extension, nbytes, pack, *unpack in _FORMATS}
 
 
 def _opener_of(head: bytes) -> Any:
@@ -1579,11 +1496,7 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
-    """(method, level) from what the user said and the extension of the file; None for no compression.
-
-    >>> _parse_compress(True), _parse_compress(0, "a.bz2"), _parse_compress(("xz", 6)), _parse_compress(False)
-    (('zlib', 3), ('bz2', 3), ('xz', 6), None)
-    """
+    """(method, level) from what the user said and the extension of the file; None for no compression."""
     if compress == 0 and not filename:
         return None
     by_name = next((name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None)
@@ -1616,31 +1529,10 @@ def _read_and_check(piece: Any, disk: Any = None) -> int:
 
 def _checks_of(nbytes: int) -> _Beside:
     """The checks of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
-    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0)
+    return _Beside(_read_and_check, min(4, cpu_count()) if nbytes >= _PARALLEL else 0)
 
 
-class _Sink(list):  # type: ignore[type-arg]
-    """A file for picklers that keeps what is written, large bytes without a copy."""
-
-    write = list.append
-
-
-@lru_cache
-def _frombuffer_of(np: ModuleType) -> Any:
-    """The function by which numpy makes an array from a buffer, its dtype, shape and order."""
-    return np.empty(1).__reduce_ex__(5)[0]
-
-
-def _pickler(kind: Any, table: dict[type, Any], sink: _Sink, protocol: int, take: Callable[[Any], Any]) -> Any:
-    """A pickler, of a given class if `kind` is one, that asks `table` first."""
-    take_or_none = take if protocol >= 5 else None
-    if kind is None:
-        pickler = _module("pickle").Pickler(sink, protocol, buffer_callback=take_or_none)
-        pickler.dispatch_table = {**copyreg.dispatch_table, **table}
-        return pickler
-    own: Any = getattr(kind, "dispatch_table", None)
-    merged = {**(own if hasattr(own, "items") else copyreg.dispatch_table), **table}
-    return type(kind.__name__, (kind,), {"dispatch_table": merged})(sink, protocol, buffer_callback=take_or_none)
+_frombuffer_of = lru_cache(lambda np: np.empty(1).__reduce_ex__(5)[0])  # makes an array from a buffer and its layout
 
 
 def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tuple[list[Any], list[Any]]:
@@ -1650,7 +1542,8 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
     if type(value) in _ATOMS:
         return [pickle.dumps(value, protocol)], []
     np: Any = _loaded("numpy")
-    sink, buffers = _Sink(), []
+    pickled: list[Any] = []
+    buffers: list[Any] = []
     waiting: list[Any] = []  # at most the one array that the pickler is working on
     mark = pickle.PickleBuffer(bytearray())  # stands for it, so that arrays of any layout can be left out
 
@@ -1665,9 +1558,16 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         return _frombuffer_of(np), (mark, array.dtype, array.shape, order)
 
-    table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and protocol >= 5 else {}
-    _pickler(kind, table, sink, protocol, take).dump(value)
-    return sink, buffers
+    out_of_band = protocol >= 5
+    table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and out_of_band else {}
+    if kind:  # which has a table of its own
+        kind = type(kind.__name__, (kind,), {"dispatch_table": {**kind.dispatch_table, **table}})
+    pickler = (kind or pickle.Pickler)(types.SimpleNamespace(write=pickled.append), protocol,
+                                       buffer_callback=take if out_of_band else None)
+    if not kind:
+        pickler.dispatch_table = {**copyreg.dispatch_table, **table}
+    pickler.dump(value)
+    return pickled, buffers
 
 
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
@@ -1713,59 +1613,32 @@ def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None 
         _write_all(file, chunk)
 
 
-def _mode_of(path: str) -> int:
-    """What the system keeps about the kind and the rights of a path; 0 if there is nothing."""
-    try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
-        return 0
+def _file_beside(path: str) -> tuple[str, str, Any]:
+    """(path, temporary, what to open): a file to write to, at `temporary`, that can then take the place of `path`.
 
-
-class _atomic_file:
-    """A file to write to that takes the place of `path` when the block ends well, and is gone when it does not.
-
-    The file is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has what the
-    umask allows. Links are followed. What cannot be replaced (a device, a pipe, a file in a folder that takes no other)
-    is written directly.
+    It is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has what the umask
+    allows. Links are followed. What cannot be replaced (a device, a pipe, a file in a folder that takes no other) is to
+    be written directly, and `temporary` is "".
     """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.temporary = ""  # while there is one to put into place or remove
-
-    def __enter__(self) -> Any:
-        mode = _mode_of(self.path)
-        if stat.S_ISLNK(mode):
-            self.path = os.path.realpath(self.path)
-            mode = _mode_of(self.path)
-        self.file = open(self.open_beside(mode) if stat.S_ISREG(mode or stat.S_IFREG) else self.path, "wb", _BUFFER)
-        return self.file
-
-    def open_beside(self, mode: int) -> Any:
-        """The descriptor of the file beside; the path itself where none can be made but one may be written."""
-        temporary = os.path.join(os.path.dirname(self.path), f".{os.urandom(8).hex()}.part")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
-        try:
-            descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
-        except OSError as error:
-            if mode and isinstance(error, PermissionError):
-                return self.path
-            error.filename = self.path  # nobody knows the one beside
-            raise
-        self.temporary = temporary
-        if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
-            os.chmod(temporary, stat.S_IMODE(mode))
-        return descriptor
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            self.file.close()
-            if self.temporary and kind is None:
-                os.replace(self.temporary, self.path)
-                self.temporary = ""
-        finally:
-            if self.temporary:
-                os.unlink(self.temporary)
+    path = os.path.realpath(path) if os.path.islink(path) else path
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if mode and not stat.S_ISREG(mode):
+        return path, "", path
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
+    except OSError as error:
+        if mode and isinstance(error, PermissionError):
+            return path, "", path
+        error.filename = path  # nobody knows the one beside
+        raise
+    if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
+        os.chmod(temporary, stat.S_IMODE(mode))
+    return path, temporary, descriptor
 
 
 def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = None) -> list[str] | None:
@@ -1811,8 +1684,16 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
         return None
     path = os.fsdecode(filename)
     method = _parse_compress(compress, path)
-    with _atomic_file(path) as file:
-        _write_value(value, file, method or 0, protocol)
+    target, temporary, source = _file_beside(path)
+    try:
+        with open(source, "wb", _BUFFER) as file:
+            _write_value(value, file, method or 0, protocol)
+        if temporary:
+            os.replace(temporary, target)
+            temporary = ""
+    finally:
+        if temporary:
+            os.unlink(temporary)
     return [path]
 
 
@@ -1919,8 +1800,6 @@ _PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
     "fractions": "Fraction",
     "uuid": "UUID",
 }.items() for name in names.split())
-
-
 _PLAIN_ARRAY = object()  # stands for numpy.ndarray where only plain data is allowed: nothing can be made with it
 
 
@@ -2169,40 +2048,37 @@ def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
     return array if subclass in (_PLAIN_ARRAY, np.ndarray, np.memmap) else array.view(type=subclass)
 
 
-def _find_class(self: Any, module: str, name: str) -> Any:
-    """The find_class of our unpicklers."""
-    careful = hasattr(self, "dispatch")
-    if careful and self.proto < 3:  # names of Python 2
-        names = _module("_compat_pickle")
-        module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
-    return self.loading.find(module, name, super(type(self), self).find_class, careful)
-
-
-def _no_extension(self: Any, code: int) -> Any:
-    """The copyreg extension registry holds objects of the process, whatever the file names: it is not used."""
-    raise UntrustedObjectError(f"{self.loading.path}: it uses extension code {code} of copyreg, which no dump does")
-
-
-def _build(self: Any) -> None:
-    """The opcode that gives an object its state."""
-    state, target = self.stack[-1], self.stack[-2]
-    if self.loading.set_state(target, state):
-        self.stack.pop()
-        return
-    _module("pickle")._Unpickler.load_build(self)
-    if isinstance(target, _JoblibArray):
-        self.stack[-1] = _read_joblib_array(self, target)
-
-
 @lru_cache
 def _unpicklers() -> tuple[Any, Any]:
     """The quick unpickler, in C, and the careful one, which can stop at objects: for joblib's files and `trusted`."""
     pickle = _module("pickle")
-    slow = pickle._Unpickler
-    quick = type("Unpickler", (pickle.Unpickler,), {"find_class": _find_class})
-    careful = type("Unpickler", (slow,), {"find_class": _find_class, "get_extension": _no_extension,
-                                          "dispatch": {**slow.dispatch, pickle.BUILD[0]: _build}})
-    return quick, careful
+
+    class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
+        def find_class(self, module: str, name: str) -> Any:
+            return self.loading.find(module, name, super().find_class, False)
+
+    class Careful(pickle._Unpickler):  # type: ignore[misc, name-defined]
+        def find_class(self, module: str, name: str) -> Any:
+            if self.proto < 3:  # names of Python 2
+                names = _module("_compat_pickle")
+                module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
+            return self.loading.find(module, name, super().find_class, True)
+
+        def get_extension(self, code: int) -> Any:  # the registry holds objects of the process
+            raise UntrustedObjectError(f"{self.loading.path}: it uses extension code {code}, which no dump does")
+
+        def load_build(self) -> None:
+            state, target = self.stack[-1], self.stack[-2]
+            if self.loading.set_state(target, state):
+                self.stack.pop()
+                return
+            super().load_build()
+            if isinstance(target, _JoblibArray):
+                self.stack[-1] = _read_joblib_array(self, target)
+
+        dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+    return Quick, Careful
 
 
 def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
@@ -2305,8 +2181,6 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     packed = getattr(getattr(file, "file", file), "raw", None)
     if isinstance(packed, _Inflated):
         packed.finish()
-    elif isinstance(packed, _Unzstd) and file.read(1):
-        raise _Damaged("more zstd data follows, and the package zstandard does not tell where: write one value a file")
     return value
 
 
