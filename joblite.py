@@ -148,11 +148,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _parse_bytes(size: Any, what: str) -> int:
-    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter in the error.
-
-    >>> _parse_bytes("1.5K", "max_nbytes")
-    1536
-    """
+    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter."""
     from numbers import Real
 
     number: Any = size if isinstance(size, Real) and not isinstance(size, bool) else -1
@@ -250,9 +246,6 @@ def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
                               arg if name == "LOAD_SMALL_INT" else None)
 
 
-_GLOBAL_STEPS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL"}
-
-
 @lru_cache(maxsize=4096)
 def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
     """The globals that code and the code inside it names, each with the attributes it follows: ("np", "linalg")."""
@@ -264,7 +257,8 @@ def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
             continue
         if chain:
             found.add(chain)
-        chain = (meaning,) if name in _GLOBAL_STEPS else ()
+        is_global = name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL")
+        chain = (meaning,) if is_global else ()
     return frozenset(found.union(*[_names_used(const) for const in code.co_consts if isinstance(const, type(code))]))
 
 
@@ -628,10 +622,6 @@ _HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower t
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
 
-class _Recursive(Exception):
-    """The value holds itself: its form would never end."""
-
-
 def _hash_maker(hash_name: str) -> Any:
     """The constructor of hashlib with that name."""
     hashlib = _module("hashlib")
@@ -928,7 +918,7 @@ class _Namer:
         """The digest of a value, in hex."""
         try:
             return self.new(_dumps(self.expand(value)[0])).hexdigest()
-        except (_Recursive, RecursionError):  # or nested too deeply, or a long way round to itself
+        except RecursionError:
             return self.recursive_name(value)
 
     def form(self, obj: Any) -> tuple[Any, int]:
@@ -942,7 +932,7 @@ class _Namer:
         if key in self.known:
             return self.known[key], 1
         if key in self.path:
-            raise _Recursive
+            raise RecursionError  # it holds itself
         self.path.add(key)
         form, size = self.expand(obj)
         self.path.remove(key)
@@ -1182,14 +1172,12 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #      what it can check.               test_attacks_are_refused, test_what_numpy_would_believe_is_refused
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
-_HEAD_FORMAT = "<8sBBBxIQI"  # then its CRC
-_HEAD_NBYTES = 32
+_HEAD_FORMAT = "<8sBBBxIQI"  # 28 bytes, then their CRC
 _CHANGED = 1  # flag
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector instruction
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache, hides the cost of a call
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
-_DEFLATE_WINDOW = 1 << 15  # how far back deflate looks
 _PATH = (str, bytes, os.PathLike)
 _U4 = struct.Struct("<I").pack  # a checksum in a file
 
@@ -1285,7 +1273,7 @@ def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int
         for block in blocks:
             sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
             yield block, window
-            window = bytes(block[-_DEFLATE_WINDOW:])
+            window = bytes(block[-1 << 15:])
 
     def compress(pair: tuple[Any, bytes]) -> bytes:
         packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
@@ -1713,14 +1701,9 @@ def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
 
 def _read_into(file: Any, target: Any) -> None:
     """Fill memory from a file, without a copy where the file can."""
-    readinto, rest = getattr(file, "readinto", None), memoryview(target)
+    readinto, rest = getattr(file, "readinto", None) or _Ahead(file, b"").readinto, memoryview(target)
     while len(rest):
-        if readinto:
-            count = readinto(rest)
-        else:
-            data = file.read(min(len(rest), _PIECE))
-            count = len(data)
-            rest[:count] = data
+        count = readinto(rest)
         if not count:
             raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of an array are missing")
         rest = rest[count:]
@@ -1803,16 +1786,6 @@ _PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
 _PLAIN_ARRAY = object()  # stands for numpy.ndarray where only plain data is allowed: nothing can be made with it
 
 
-def _allowed_names(trusted: Any) -> frozenset[str]:
-    """The dotted names that `trusted` allows: plain data, and what the user adds."""
-    if trusted is False:
-        return _PLAIN_NAMES
-    if isinstance(trusted, (str, bytes)) or not hasattr(trusted, "__iter__"):
-        raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
-    return _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-                              for each in trusted)
-
-
 class _Loading:
     """One `load`: what was asked for (less when the file cannot be mapped), and how names become objects."""
 
@@ -1869,7 +1842,11 @@ class _Untrusted(_Loading):
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         super().__init__(path, mode, native, trusted)
-        self.allowed = _allowed_names(trusted)
+        added = () if trusted is False else trusted
+        if isinstance(added, (str, bytes)) or not hasattr(added, "__iter__"):
+            raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
+        self.allowed = _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+                                          for each in added)
         self.fresh: dict[int, Any] = {}
         self.nested: dict[int, tuple[int, Any]] = {}
         self.stand_ins = {
@@ -1897,21 +1874,20 @@ class _Untrusted(_Loading):
 
     def settled(self, dtype: Any) -> Any:
         """A dtype that is in use from now on."""
-        if not isinstance(dtype, _module("numpy").dtype):
-            self.check(False, f"takes a {type(dtype).__name__} for a dtype")
+        self.check(isinstance(dtype, _module("numpy").dtype), f"takes a {type(dtype).__name__} for a dtype")
         self.fresh.pop(id(dtype), None)
         return dtype
 
     def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
         """Refuse what is not the dtype, the sizes and the order of an array."""
-        if self.settled(dtype).subdtype is not None or order not in ("C", "F") or not _is_shape(shape):
-            self.check(False, "makes an array of a strange layout")
+        self.check(self.settled(dtype).subdtype is None and order in ("C", "F") and _is_shape(shape),
+                   "makes an array of a strange layout")
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array of numbers in a buffer, which is no array that might still change its size."""
         np = _module("numpy")
-        if self.settled(dtype).hasobject or (isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)):
-            self.check(False, "takes bytes for objects, or an array for bytes")
+        is_array = isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)
+        self.check(not self.settled(dtype).hasobject and not is_array, "takes bytes for objects, or an array for bytes")
         return super().frombuffer(buffer, dtype, shape, order)
 
     def new_scalar(self, dtype: Any, data: Any) -> Any:
@@ -2119,7 +2095,7 @@ def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
 def _read(file: Any, loading: _Loading) -> Any:
     """The value at the current position of a file, in our format."""
     start = _position(file)
-    head = _read_exactly(file, _HEAD_NBYTES, "head")
+    head = _read_exactly(file, 32, "head")
     magic, version, flags, phase, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
     if magic != _MAGIC:
         raise _Damaged("there is no dumped value at this place")
