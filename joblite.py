@@ -57,14 +57,9 @@ from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
 from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
-try:
-    from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
-    from _pickle import dumps as _pickle_dumps
-    from _pickle import loads as _pickle_loads
-except ImportError:  # an interpreter without the accelerator
-    from pickle import Pickler, PicklingError  # type: ignore[assignment]
-    from pickle import dumps as _pickle_dumps
-    from pickle import loads as _pickle_loads
+from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
+from _pickle import dumps as _pickle_dumps
+from _pickle import loads as _pickle_loads
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
 if TYPE_CHECKING:
@@ -180,18 +175,6 @@ def _cgroup_cpus() -> float:
     return float("inf")
 
 
-def _physical_cores() -> int:
-    """The number of physical cores this process may use; 0 when the system does not tell."""
-    cores = set()
-    try:
-        for cpu in os.sched_getaffinity(0):
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
-                cores.add(file.read())
-    except (OSError, AttributeError):
-        return 0
-    return len(cores)
-
-
 def cpu_count(only_physical_cores: bool = False) -> int:
     """The number of cores that this process may use: at least 1.
 
@@ -211,15 +194,18 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     ValueError
         LOKY_MAX_CPU_COUNT is not a whole number.
     """
+    cores = os.cpu_count() or 1
     try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    if only_physical_cores:
-        cores = _physical_cores() or cores
+        usable, siblings = os.sched_getaffinity(0), set()
+        cores = len(usable)
+        for cpu in usable if only_physical_cores else ():
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
+                siblings.add(file.read())
+        cores = len(siblings) or cores
+    except (AttributeError, OSError):
+        pass  # not on macOS and Windows; the system does not tell
     limits = [cores, _cgroup_cpus()]
-    limit = os.environ.get("LOKY_MAX_CPU_COUNT")
-    if limit:
+    if limit := os.environ.get("LOKY_MAX_CPU_COUNT"):
         try:
             limits.append(int(limit))
         except ValueError:
@@ -324,10 +310,8 @@ def _short_digest(text: str, digits: int = 20) -> str:
 
 
 def _code_text(const: Any) -> str:
-    """What a code object does, or a constant, as text: without file, line, docstring, names of local variables.
-
-    Constants stand where they are used, with their type: a docstring, which no instruction loads, leaves no trace.
-    """
+    """What a code object does, or a constant, as text: without file, line, docstring (which no instruction loads) and
+    names of local variables; constants stand where they are used, with their type."""
     if type(const) is int:
         return hex(const)  # `repr` refuses very long integers
     if isinstance(const, (tuple, frozenset)):
@@ -350,23 +334,20 @@ def _code_text(const: Any) -> str:
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
     """`count` threads that run `work`; fewer, or none, where the system or the (closing, sub-)interpreter refuses."""
-    started = []
-    for _ in range(count):
-        try:
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
             worker = threading.Thread(target=work, daemon=True)
             worker.start()
-        except RuntimeError:
-            break
-        started.append(worker)
+            started.append(worker)
+    except RuntimeError:
+        pass
     return started
 
 
 class _Beside:
-    """Calls of one function by threads beside the caller; the results come back in order, and few calls wait.
-
-    For functions that let other threads run: compression, checksums, hashing of big pieces. Where the system, or the
-    closing interpreter, gives no threads, the caller makes the calls.
-    """
+    """Calls of one function, which lets other threads run, by threads beside the caller; the results come in order, few
+    calls wait. Where the system, or the closing interpreter, gives no threads, the caller makes the calls."""
 
     def __init__(self, function: Callable[..., Any], threads: int) -> None:
         self.function, self.threads = function, threads
@@ -393,8 +374,10 @@ class _Beside:
         while self.answers:
             yield self.answers.popleft()()
 
-    def stop(self) -> None:
-        """End the threads."""
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         if self.pool:
             self.pool.shutdown(cancel_futures=True)
 
@@ -403,15 +386,12 @@ def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
     """The results of `function` over `items`, in order, computed by threads on all cores; few items are held."""
     items = iter(items)
     head = list(itertools.islice(items, 2))
-    beside = _Beside(function, cpu_count() if len(head) > 1 else 0)
-    try:
+    with _Beside(function, cpu_count() if len(head) > 1 else 0) as beside:
         for item in itertools.chain(head, items):
             beside.add(item)
             if len(beside.answers) > 2 * beside.threads:
                 yield beside.answers.popleft()()
         yield from beside.rest()
-    finally:
-        beside.stop()
 
 
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
@@ -443,8 +423,7 @@ def _process_lives(pid: int) -> bool:
 
 
 def _lock_byte(fd: int, place: int, wait: bool) -> bool | None:
-    """Lock one byte of a file against other processes; False when it is taken and `wait` is false, None when that is
-    not possible here."""
+    """Lock one byte of a file against other processes; False when it is taken, None when that is not possible here."""
     try:
         import fcntl
 
@@ -582,8 +561,7 @@ class PrintTime:
         seconds = time.time() - (self.start_time if total else self.last_time)
         self.last_time = time.time()
         line = f"{msg}: {seconds:.1f}s, {seconds / 60:.1f}min\n"
-        if sys.stderr is not None:
-            sys.stderr.write(line)
+        _write_to(sys.stderr, line)
         if self.logfile is not None:
             with open(self.logfile, "a", encoding="utf-8") as file:
                 file.write(line)
@@ -673,14 +651,12 @@ class _Bare:
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
-    told = namer.name_of and namer.name_of(_Bare(function))
+    told, carried = namer.name_of and namer.name_of(_Bare(function)), function.__globals__
+    names = {chain[0] for chain in _names_used(function.__code__)}
     if told:
-        read = function.__dict__.keys() & _code_facts(function.__code__).attributes
-        return ("function", told, function.__defaults__, function.__kwdefaults__, cells,
-                {name: function.__dict__[name] for name in read})
-    names = {chain[0] for chain in _names_used(function.__code__)} & function.__globals__.keys()
-    return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            {name: function.__globals__[name] for name in names})
+        names, carried = _code_facts(function.__code__).attributes, function.__dict__
+    return ("function", told or function.__code__, function.__defaults__, function.__kwdefaults__, cells,
+            {name: carried[name] for name in names & carried.keys()})
 
 
 _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
@@ -743,28 +719,25 @@ def _dtype_parts(namer: Any, dtype: Any) -> tuple[Any, ...]:
     return ("dtype", repr(dtype) if dtype.kind == "T" else dtype.str)
 
 
-def _array_content(namer: Any, array: Any, order: str) -> Any:
-    """What an array holds: its objects; its fields one by one (gaps do not count); or a digest of its bytes."""
-    if array.dtype.names is not None:
-        return [array[name] for name in array.dtype.names]
-    if array.dtype.hasobject:
-        return array.ravel(order).tolist()
-    if array.dtype.char in "gG" and array.itemsize % 16 == 0:  # ten of the sixteen bytes of an x86 long double count
-        array = array.ravel(order).view("u1").reshape(-1, 16)[:, :10].copy()
-    if array.nbytes <= _HASH_BLOCK:
-        return namer.new(array.tobytes(order)).digest()
-    blocks = _spread(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
-    return namer.new(b"".join(blocks)).digest()
-
-
 def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
-    """An array: its class if not the plain one, dtype, shape, layout, content."""
-    np, kind = sys.modules["numpy"], type(array)
+    """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its fields one by one (gaps
+    do not count), or a digest of its bytes."""
+    np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
     plain = kind is np.ndarray or (kind is np.memmap and namer.coerce_mmap)
     extra = None if plain or kind is np.memmap else _attributes(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    content = _array_content(namer, array if plain else array.view(np.ndarray), order)
-    return ("array", None if plain else kind, _dtype_parts(namer, array.dtype), array.shape, order, content, extra)
+    told = ("array", None if plain else kind, _dtype_parts(namer, dtype), array.shape, order)
+    array = array if plain else array.view(np.ndarray)
+    if dtype.names is not None:
+        return (*told, [array[name] for name in array.dtype.names], extra)
+    if dtype.hasobject:
+        return (*told, array.ravel(order).tolist(), extra)
+    if dtype.char in "gG" and dtype.itemsize % 16 == 0:  # ten of the sixteen bytes of an x86 long double count
+        array = array.ravel(order).view("u1").reshape(-1, 16)[:, :10].copy()
+    if array.nbytes <= _HASH_BLOCK:
+        return (*told, namer.new(array.tobytes(order)).digest(), extra)
+    blocks = _spread(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
+    return (*told, namer.new(b"".join(blocks)).digest(), extra)
 
 
 def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
@@ -788,10 +761,14 @@ def _column_parts(column: Any) -> Any:
     return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
 
 
-def _kept_by_pandas(obj: Any) -> list[Any]:
-    """The attributes that a subclass of a frame or series asks pandas to pickle and to hand on."""
-    names = set(obj._metadata) - {"name", "_name"}  # of every series
-    return [{name: getattr(obj, name, None) for name in names}] if names else []
+def _table_parts(namer: Any, table: Any) -> tuple[Any, ...]:
+    """A pandas frame, by columns (the blocks inside do not count), or series; with what a subclass asks to be kept."""
+    names = set(table._metadata) - {"name", "_name"}  # of every series
+    own = dict(table.attrs), *([{name: getattr(table, name, None) for name in names}] if names else [])
+    if table.ndim == 1:
+        return ("series", type(table), table.name, table.index, _column_parts(table), *own)
+    columns = [_column_parts(table.iloc[:, number]) for number in range(table.shape[1])]
+    return ("frame", type(table), table.columns, table.index, columns, *own)
 
 
 def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
@@ -837,13 +814,8 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
-    ("pandas", "DataFrame", lambda namer, frame: (  # by columns: the blocks inside do not count
-        "frame", type(frame), frame.columns, frame.index,
-        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs),
-        *_kept_by_pandas(frame))),
-    ("pandas", "Series", lambda namer, series: (
-        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs),
-        *_kept_by_pandas(series))),
+    ("pandas", "DataFrame", _table_parts),
+    ("pandas", "Series", _table_parts),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
@@ -898,21 +870,14 @@ _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
 class _Namer:
-    """One call of `hash`: the settings, and the digests of the parts met so far.
-
-    data       who writes it      what for
-    known      keep               id of a part that has a name or a digest of its own -> that, marked
-    kept       keep               those parts, kept alive so that no id is used twice
-    path       form               ids of the parts being walked: met again, the value holds itself
-    ways       parts              class -> how its objects are taken apart
-    """
+    """One call of `hash`: the settings, and the digests of the parts met so far."""
 
     def __init__(self, new: Any, coerce_mmap: bool, name_of: Callable[[Any], str | None] | None) -> None:
         self.new, self.coerce_mmap, self.name_of = new, coerce_mmap, name_of
-        self.known: dict[int, Any] = {}
-        self.kept: list[Any] = []
-        self.path: set[int] = set()
-        self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
+        self.known: dict[int, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
+        self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
+        self.path: set[int] = set()  # ids of the parts being walked: met again, the value holds itself
+        self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}  # how objects of a class are taken apart
 
     def name(self, value: Any) -> str:
         """The digest of a value, in hex."""
@@ -984,27 +949,18 @@ class _Namer:
         if len(kinds) < 2 and kinds <= _SORTABLE:
             keys = sorted(obj)
             return keys, keys, len(keys) + 1
-        members = []
-        size = 1
-        for key in obj:
-            form, count = self.form(key)
-            members.append((_dumps(form), key, form))
-            size += count
-        members.sort(key=lambda member: member[0])
-        return [member[1] for member in members], [member[2] for member in members], size
+        members = sorted([(key, *self.form(key)) for key in obj], key=lambda member: _dumps(member[1]))
+        return [key for key, _, _ in members], [form for _, form, _ in members], 1 + sum(size for _, _, size in members)
 
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
-        way = self.ways.get(type(obj)) or self.ways.setdefault(type(obj), self.way(type(obj)))
-        return way(self, obj)
-
-    def way(self, kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
-        """How objects of a class are taken apart: as registered for it or the nearest class above it."""
-        hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
-        if hasher:
-            return lambda namer, obj: ("hasher", type(obj), hasher(obj))
-        table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
-        return next(table[cls] for cls in kind.__mro__ if cls in table)
+        kind = type(obj)
+        if kind not in self.ways:  # as registered for it or the nearest class above it
+            hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
+            table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
+            self.ways[kind] = (lambda namer, obj: ("hasher", type(obj), hasher(obj))) if hasher else next(
+                table[cls] for cls in kind.__mro__ if cls in table)
+        return self.ways[kind](self, obj)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
         """The form of a function or class that has a name; None for other objects."""
@@ -1014,9 +970,8 @@ class _Namer:
     def recursive_name(self, root: Any) -> str:
         """The digest of a value that holds itself; an error if it does not.
 
-        Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
-        its own and those of its parts, until a round tells no more parts apart. Where that takes many rounds, each as
-        long as the value, `_refined` goes on: first to tell apart, then to number in an order that is always the same.
+        In each round every part gets a new colour made of its own and those of its parts, until no more parts are told
+        apart. Where that takes many rounds, `_refined` goes on: first to tell apart, then to number in a fixed order.
         """
         todo, number = [root], {id(root): 0}
         shapes = []
@@ -1101,8 +1056,6 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
         Something in `obj` can neither be pickled nor named.
     ValueError
         `hash_name` is unknown.
-
-    The digest of a tree of digests is Merkle's (1979); arrays over 1 MiB are digested in blocks by several threads.
     """
     return _digest(obj, hash_name, coerce_mmap)
 
@@ -1202,15 +1155,6 @@ def _crc32(data: Any, crc: int = 0) -> int:
     return _module("zlib").crc32(data, crc)
 
 
-def _word_sums(piece: memoryview, rows: int) -> tuple[bytes, bytes]:
-    """The sums of `_checksum` without numpy: few values then have buffers, so they may be slow."""
-    words = struct.unpack_from(f"<{rows << 9}Q", piece)
-    columns = [sum(words[place::512]) % 2**64 for place in range(512)]
-    words = struct.unpack_from(f"<{rows - 1 << 9}Q", piece, 4)
-    lines = [sum(words[place:place + 512]) % 2**64 for place in range(0, len(words), 512)]
-    return struct.pack("<512Q", *columns), struct.pack(f"<{rows - 1}Q", *lines)
-
-
 def _checksum(piece: memoryview) -> int:
     """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
 
@@ -1225,8 +1169,10 @@ def _checksum(piece: memoryview) -> int:
     if np:
         columns = np.frombuffer(piece, "<u8", rows << 9).reshape(rows, 512).sum(0).astype("<u8")
         lines = np.frombuffer(piece, "<u8", last >> 3, 4).reshape(-1, 512).sum(1).astype("<u8")
-    else:
-        columns, lines = _word_sums(piece, rows)
+    else:  # few values then have buffers: this may be slow
+        words, later = struct.unpack_from(f"<{rows << 9}Q", piece), struct.unpack_from(f"<{last >> 3}Q", piece, 4)
+        columns = struct.pack("<512Q", *[sum(words[place::512]) % 2**64 for place in range(512)])
+        lines = struct.pack(f"<{rows - 1}Q", *[sum(later[row << 9:row + 1 << 9]) % 2**64 for row in range(rows - 1)])
     return _crc32(piece[last:], _crc32(lines, _crc32(columns)))
 
 
@@ -1253,25 +1199,21 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
 _Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
 
 
-def _write_blocks(nbytes: int, pack: Callable[..., Iterator[bytes]], chunks: Iterator[Any], file: Any,
-                  level: int) -> None:
+def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, level: int) -> None:
     """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of `nbytes`."""
     for piece in pack(_blocks(chunks, nbytes), level):
         _write_all(file, piece)
 
 
-def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int], bytes], blocks: Iterator[Any],
-              level: int) -> Iterator[bytes]:
-    """`head`, one deflate stream made by threads, `tail(check value, number of bytes)`.
-
-    Each block knows the 32 KiB before it, as in pigz (Adler), so that nothing is lost by cutting.
-    """
+def _deflated(head: bytes, check: str, start: int, tail: Any, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """`head`, one deflate stream made by threads, `tail(check value, number of bytes)`. Each block knows the 32 KiB
+    before it, as in pigz (Adler), so that nothing is lost by cutting."""
     zlib, sums = _module("zlib"), [start, 0]
 
     def with_window() -> Iterator[tuple[Any, bytes]]:
         window = b""
         for block in blocks:
-            sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
+            sums[:] = getattr(zlib, check)(block, sums[0]), sums[1] + len(block)
             yield block, window
             window = bytes(block[-1 << 15:])
 
@@ -1284,16 +1226,14 @@ def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int
     yield b"\x03\x00" + tail(*sums)  # an empty last block
 
 
-_PACKAGES = {"lz4.frame": "lz4", "zstandard": "zstandard", "cloudpickle": "cloudpickle"}  # module -> its package
-
-
 def _optional(name: str, purpose: str = "this compression") -> Any:
     """An optional module, or an ImportError that says what to install."""
     try:
         return _module(name)
     except ImportError as error:
-        needed = f"the package {_PACKAGES[name]}: pip install {_PACKAGES[name]}" if name in _PACKAGES else (
-            f"a Python that was built with the module {name}")
+        package = name.partition(".")[0]
+        needed = (f"a Python that was built with the module {name}" if package in sys.stdlib_module_names else
+                  f"the package {package}: pip install {package}")
         raise ImportError(f"{purpose} needs {needed}") from error
 
 
@@ -1366,17 +1306,15 @@ class _Unzstd:
 
     def __init__(self) -> None:
         self.unpacker, self.content = _module("zstandard").ZstdDecompressor().decompressobj(), memoryview(b"")
+        self.eof = False
 
     def decompress(self, data: bytes, nbytes: int) -> memoryview:
         if data:
             self.content = memoryview(self.unpacker.decompress(data))
         given, self.content = self.content[:nbytes], self.content[nbytes:]
         self.needs_input, self.unused_data = not self.content, self.unpacker.unused_data
+        self.eof = self.needs_input and self.unpacker.eof
         return given
-
-    @property
-    def eof(self) -> bool:
-        return not self.content and self.unpacker.eof  # type: ignore[no-any-return]
 
 
 def _open_packed(module: str, maker: str, *args: Any) -> Any:
@@ -1424,8 +1362,7 @@ _FORMATS: list[tuple[Any, ...]] = [  # name, first bytes, extension, size of blo
     ("xz", b"\xfd7zXZ", ".xz", 2 * _PIECE, partial(_in_streams, "lzma", "preset"), "lzma", "LZMADecompressor"),
     ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE, partial(_in_streams, "lz4.frame", "compression_level"),
      "lz4.frame", "LZ4FrameDecompressor"),
-    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE, partial(_in_streams, _ZSTD, "level"),
-     _ZSTD, "ZstdDecompressor"),
+    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE, partial(_in_streams, _ZSTD, "level"), _ZSTD, "ZstdDecompressor"),
 ]
 _CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack))
            for name, prefix, extension, nbytes, pack, *unpack in _FORMATS}
@@ -1479,8 +1416,8 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
             for chunk in chunks:
                 _write_all(out, chunk)
 
-    extensions = (compressor.extension,) if compressor.extension else ()
-    _CODECS[compressor_name] = _Codec(compressor.prefix, extensions, write, compressor.decompressor_file)
+    _CODECS[compressor_name] = _Codec(compressor.prefix, tuple(filter(None, [compressor.extension])), write,
+                                      compressor.decompressor_file)
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
@@ -1568,8 +1505,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     if not buffers:
         return
     place = start + len(head) + nbytes
-    checks = _checks_of(sum(buffer.nbytes for buffer in buffers))
-    try:
+    with _checks_of(sum(buffer.nbytes for buffer in buffers)) as checks:
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
             for piece in _raw_pieces(buffer, _PIECE):
@@ -1577,8 +1513,6 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
                 yield piece
             place += -place % _ALIGNMENT + buffer.nbytes
         yield b"".join(map(_U4, checks.rest()))
-    finally:
-        checks.stop()
 
 
 def _position(file: Any) -> int:
@@ -1591,23 +1525,19 @@ def _position(file: Any) -> int:
 
 def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None = None, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of picklers to use."""
-    compress = _parse_compress(compress)
-    pickled, buffers = _take_apart(value, protocol, pickler)
-    if compress:
-        codec = _CODECS[compress[0]]
-        codec.write(_stream(pickled, buffers, 0), file, compress[1])
-        return
-    for chunk in _stream(pickled, buffers, _position(file)):
-        _write_all(file, chunk)
+    packed = _parse_compress(compress)
+    chunks = _stream(*_take_apart(value, protocol, pickler), 0 if packed else _position(file))
+    if packed:
+        _CODECS[packed[0]].write(chunks, file, packed[1])
+    else:
+        for chunk in chunks:
+            _write_all(file, chunk)
 
 
 def _file_beside(path: str) -> tuple[str, str, Any]:
-    """(path, temporary, what to open): a file to write to, at `temporary`, that can then take the place of `path`.
-
-    It is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has what the umask
-    allows. Links are followed. What cannot be replaced (a device, a pipe, a file in a folder that takes no other) is to
-    be written directly, and `temporary` is "".
-    """
+    """(path, temporary, what to open): a file at `temporary` that can take the place of `path`, links followed. It is
+    beside it, under a name nobody can guess, with its mode; for a new one, what the umask allows. What cannot be
+    replaced (a device, a pipe, a file in a folder that takes no other) is written directly: `temporary` is ""."""
     path = os.path.realpath(path) if os.path.islink(path) else path
     try:
         mode = os.stat(path).st_mode
@@ -1715,10 +1645,8 @@ def _is_on_disk(file: Any) -> bool:
 
 
 def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[int]:
-    """Where each buffer lies in a file on disk, then where the checks begin and end; all of it is there.
-
-    `place` is where the pickle ends in the file that was written, and `shift` how much further on it is in this one.
-    """
+    """Where each buffer lies in a file on disk, then where the checks begin and end; all of it is there. `place` is
+    where the pickle ended in the file that was written, `shift` how much further on it is in this one."""
     places = []
     for size in sizes:
         place += -place % _ALIGNMENT
@@ -1740,11 +1668,10 @@ def _memory(nbytes: int) -> Any:
 
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
-    checks = _checks_of(sum(sizes))
-    by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
-    places = _places(file, sizes, place, shift) if by_threads else []
     buffers = []
-    try:
+    with _checks_of(sum(sizes)) as checks:
+        by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
+        places = _places(file, sizes, place, shift) if by_threads else []
         for number, size in enumerate(sizes):
             buffers.append(_memory(size))
             if not places:
@@ -1760,8 +1687,6 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
         found = b"".join(map(_U4, checks.rest()))
         if _read_exactly(file, len(found), "checksums") != found and checked:
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
-    finally:
-        checks.stop()
     return buffers
 
 
@@ -1770,7 +1695,10 @@ class _IsJoblib(Exception):
 
 
 class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow; takes the attributes that joblib gave it."""
+    """Stands in a pickle of joblib for an array whose bytes follow."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise _IsJoblib
 
 
 _JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
@@ -1792,15 +1720,12 @@ class _Loading:
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         self.path, self.mode, self.native, self.trusted = path, mode, native, trusted is True
 
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any], careful: bool) -> Any:
+    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names."""
         if module.startswith("numpy") and name == "_frombuffer":
             return self.frombuffer
-        if name in _JOBLIB_CLASSES and ".numpy_pickle" in module:
-            if not careful:
-                raise _IsJoblib
-            return _JOBLIB_CLASSES[name]
-        return find_class(module, name)
+        is_joblib = name in _JOBLIB_CLASSES and ".numpy_pickle" in module
+        return _JOBLIB_CLASSES[name] if is_joblib else find_class(module, name)
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array in a buffer."""
@@ -1824,20 +1749,11 @@ class _Loading:
         return False
 
 
-def _is_shape(shape: Any) -> bool:
-    """Whether these are the sizes of an array, as pickles of arrays give them."""
-    return isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
-
-
 class _Untrusted(_Loading):
     """One `load` of a file that may be hostile: plain names, and of numpy only what dumps and pickles do with it.
 
     numpy believes what a pickle tells it: a false dtype, or a second state for an array or a dtype that is in use,
     makes it take numbers for addresses.
-
-    data      who writes it                                what for
-    fresh     new_dtype, new_array, settled, set_state     id -> dtype or array that may still be given its state, once
-    nested    set_dtype                                    id -> (levels, dtype) of a dtype made of others
     """
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
@@ -1847,8 +1763,8 @@ class _Untrusted(_Loading):
             raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
         self.allowed = _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
                                           for each in added)
-        self.fresh: dict[int, Any] = {}
-        self.nested: dict[int, tuple[int, Any]] = {}
+        self.fresh: dict[int, Any] = {}  # id -> dtype or array that may still be given its state, once
+        self.nested: dict[int, tuple[int, Any]] = {}  # id -> (levels, dtype) of a dtype made of others
         self.stand_ins = {
             "numpy.dtype": self.new_dtype, "numpy.ndarray": _PLAIN_ARRAY, "numpy.memmap": _PLAIN_ARRAY,
             "numpy.core.multiarray.scalar": self.new_scalar, "numpy.core.multiarray._reconstruct": self.new_array,
@@ -1856,11 +1772,11 @@ class _Untrusted(_Loading):
             "_codecs.encode": lambda text, _: text.encode("latin1"),
         }
 
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any], careful: bool) -> Any:
+    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
         dotted = f"{module}.{name}"
         stand_in = self.stand_ins.get(dotted.replace("numpy._core.", "numpy.core."))
-        return stand_in or super().find(module, name, find_class if dotted in self.allowed else self.refuse, careful)
+        return stand_in or super().find(module, name, find_class if dotted in self.allowed else self.refuse)
 
     def refuse(self, module: str, name: str) -> Any:
         """The error for a name that is not allowed."""
@@ -1880,7 +1796,8 @@ class _Untrusted(_Loading):
 
     def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
         """Refuse what is not the dtype, the sizes and the order of an array."""
-        self.check(self.settled(dtype).subdtype is None and order in ("C", "F") and _is_shape(shape),
+        fine = isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
+        self.check(self.settled(dtype).subdtype is None and order in ("C", "F") and fine,
                    "makes an array of a strange layout")
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
@@ -1948,9 +1865,8 @@ class _Untrusted(_Loading):
                        "has fields outside of their dtype")
             spec = {"names": list(names), "formats": parts, "offsets": offsets, "itemsize": itemsize}
         elif sub is not None:
-            parts = [self.settled(sub[0])]
-            self.check(_is_shape(sub[1]), "makes a dtype of a strange shape")
-            spec = (parts[0], sub[1])
+            self.check_array(*sub[:2])
+            parts, spec = [sub[0]], (sub[0], sub[1])
         elif dtype.kind in "mM":
             unit, count = state[8][1][:2]
             spec = f"{dtype.kind}8[{count}{unit.decode() if isinstance(unit, bytes) else unit}]"
@@ -2031,26 +1947,27 @@ def _unpicklers() -> tuple[Any, Any]:
 
     class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
-            return self.loading.find(module, name, super().find_class, False)
+            return self.loading.find(module, name, super().find_class)
 
     class Careful(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
             if self.proto < 3:  # names of Python 2
                 names = _module("_compat_pickle")
                 module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
-            return self.loading.find(module, name, super().find_class, True)
+            return self.loading.find(module, name, super().find_class)
 
         def get_extension(self, code: int) -> Any:  # the registry holds objects of the process
             raise UntrustedObjectError(f"{self.loading.path}: it uses extension code {code}, which no dump does")
 
         def load_build(self) -> None:
             state, target = self.stack[-1], self.stack[-2]
-            if self.loading.set_state(target, state):
-                self.stack.pop()
-                return
-            super().load_build()
             if isinstance(target, _JoblibArray):
-                self.stack[-1] = _read_joblib_array(self, target)
+                vars(target).update(state)
+                self.stack[-2:] = [_read_joblib_array(self, target)]
+            elif self.loading.set_state(target, state):
+                self.stack.pop()
+            else:
+                super().load_build()
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
@@ -2067,17 +1984,14 @@ def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool =
 def _read_pickle(file: Any, loading: _Loading, buffers: Any = None) -> Any:
     """The value in a file that is not ours, a pickle of joblib or of pickle; or in a pickle that is not trusted."""
     place = _position(file)
-    can_go_back = hasattr(file, "seekable") and file.seekable()
     try:
         try:
-            return _unpickle(file, loading, buffers, not can_go_back)
+            return _unpickle(file, loading, buffers, careful=not (hasattr(file, "seekable") and file.seekable()))
         except _IsJoblib:
             file.seek(place)
             return _unpickle(file, loading, careful=True)
-    except (UntrustedObjectError, _Damaged):
-        raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, (UntrustedObjectError, _Damaged)) or (isinstance(error, OSError) and error.errno):
             raise
         raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
                        f"({type(error).__name__}: {error})") from error
