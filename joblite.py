@@ -714,8 +714,7 @@ def _dtype_parts(namer: Any, dtype: Any) -> tuple[Any, ...]:
     if dtype.subdtype is not None:
         return ("dtype of arrays", *dtype.subdtype)
     if dtype.names is not None:
-        fields = [(name, *dtype.fields[name]) for name in dtype.names]
-        return ("dtype of fields", dtype.itemsize, fields)
+        return ("dtype of fields", dtype.itemsize, [(name, *dtype.fields[name]) for name in dtype.names])
     return ("dtype", repr(dtype) if dtype.kind == "T" else dtype.str)
 
 
@@ -1851,8 +1850,7 @@ class _Untrusted(_Loading):
         """Give a new array its shape, dtype and content."""
         self.check_array(dtype, shape)
         if dtype.hasobject:  # numpy does not count them
-            count = _module("math").prod(shape)
-            self.check(type(data) is list and len(data) == count, "leaves out objects of an array")
+            self.check(type(data) is list and len(data) == _module("math").prod(shape), "leaves out an array's objects")
         array.__setstate__((version, shape, dtype, fortran, data))
 
     def set_dtype(self, dtype: Any, state: Any) -> None:
