@@ -57,14 +57,9 @@ from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
 from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
 
-try:
-    from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
-    from _pickle import dumps as _pickle_dumps
-    from _pickle import loads as _pickle_loads
-except ImportError:  # an interpreter without the accelerator
-    from pickle import Pickler, PicklingError  # type: ignore[assignment]
-    from pickle import dumps as _pickle_dumps
-    from pickle import loads as _pickle_loads
+from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
+from _pickle import dumps as _pickle_dumps
+from _pickle import loads as _pickle_loads
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
 if TYPE_CHECKING:
@@ -97,8 +92,6 @@ IS_WINDOWS = os.name == "nt"
 HAS_PROCESSES = (hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi") and bool(sys.executable)
                  and not getattr(sys, "frozen", False))  # whether an interpreter can be started here, and forked
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
-
-
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})  # types of plain values
 
 
@@ -150,11 +143,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _parse_bytes(size: Any, what: str) -> int:
-    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter in the error.
-
-    >>> _parse_bytes("1.5K", "max_nbytes")
-    1536
-    """
+    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter."""
     from numbers import Real
 
     number: Any = size if isinstance(size, Real) and not isinstance(size, bool) else -1
@@ -173,34 +162,17 @@ def _parse_bytes(size: Any, what: str) -> int:
 @lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    quotas = [("/sys/fs/cgroup/cpu.max", None),
-              ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us")]
-    for first, second in quotas:
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2 of control groups; 1
         try:
-            with open(first) as file:
-                words = file.read().split()
-            if second:
-                with open(second) as file:
+            words = []
+            for name in names:
+                with open(f"/sys/fs/cgroup/{name}") as file:
                     words += file.read().split()
-            quota, period = words[:2]
-            if quota not in ("max", "-1"):
-                return int(quota) / int(period)
-        except (OSError, ValueError):
-            continue  # no such control group version here: the other one may be, or there is no limit
+            if words[0] not in ("max", "-1"):
+                return int(words[0]) / int(words[1])
+        except (OSError, ValueError, IndexError):
+            continue  # not of this version, or no limit
     return float("inf")
-
-
-def _physical_cores() -> int:
-    """The number of physical cores this process may use; 0 when the system does not tell."""
-    cores = set()
-    try:
-        for cpu in os.sched_getaffinity(0):
-            folder = f"/sys/devices/system/cpu/cpu{cpu}/topology/"
-            with open(folder + "physical_package_id") as package, open(folder + "core_id") as core:
-                cores.add((package.read(), core.read()))
-    except (OSError, AttributeError):
-        return 0
-    return len(cores)
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
@@ -222,15 +194,18 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     ValueError
         LOKY_MAX_CPU_COUNT is not a whole number.
     """
+    cores = os.cpu_count() or 1
     try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    if only_physical_cores:
-        cores = _physical_cores() or cores
+        usable, siblings = os.sched_getaffinity(0), set()
+        cores = len(usable)
+        for cpu in usable if only_physical_cores else ():
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
+                siblings.add(file.read())
+        cores = len(siblings) or cores
+    except (AttributeError, OSError):
+        pass  # not on macOS and Windows; the system does not tell
     limits = [cores, _cgroup_cpus()]
-    limit = os.environ.get("LOKY_MAX_CPU_COUNT")
-    if limit:
+    if limit := os.environ.get("LOKY_MAX_CPU_COUNT"):
         try:
             limits.append(int(limit))
         except ValueError:
@@ -241,7 +216,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
 
 def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
     """(name, argument, what it means where that is a constant, a name or a variable of the closure) of each step."""
-    from opcode import hasconst, hasfree, hasname, opname
+    from opcode import hasconst, hasfree, hasname, opname  # `dis` on top of it is five times slower
 
     own = code.co_varnames if sys.version_info >= (3, 11) else ()
     cells = (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)
@@ -257,17 +232,9 @@ def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
                               arg if name == "LOAD_SMALL_INT" else None)
 
 
-_GLOBAL_STEPS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL"}
-
-
 @lru_cache(maxsize=4096)
 def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
-    """The global names that a code object and the code inside it read or set, each with the attributes it follows.
-
-    >>> def f(x): return helper(x) + np.linalg.norm(x)
-    >>> sorted(_names_used(f.__code__))
-    [('helper',), ('np', 'linalg', 'norm')]
-    """
+    """The globals that code and the code inside it names, each with the attributes it follows: ("np", "linalg")."""
     found: set[tuple[str, ...]] = set()
     chain: tuple[str, ...] = ()
     for name, _, meaning in (*_instructions(code), ("", 0, None)):
@@ -276,15 +243,9 @@ def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
             continue
         if chain:
             found.add(chain)
-        chain = (meaning,) if name in _GLOBAL_STEPS else ()
+        is_global = name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL")
+        chain = (meaning,) if is_global else ()
     return frozenset(found.union(*[_names_used(const) for const in code.co_consts if isinstance(const, type(code))]))
-
-
-@lru_cache(maxsize=4096)
-def _sets_globals(code: CodeType) -> bool:
-    """Whether a code object, or code inside it, assigns or deletes global names."""
-    return (any(name in ("STORE_GLOBAL", "DELETE_GLOBAL") for name, _, _ in _instructions(code))
-            or any(_sets_globals(const) for const in code.co_consts if isinstance(const, type(code))))
 
 
 @lru_cache
@@ -298,8 +259,6 @@ def _module(name: str) -> Any:
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
 _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
-
-
 _WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
                          "remove"})  # methods that give nothing back: what a function only writes to is no input of it
 _Facts = namedtuple("_Facts", "assigned imported closed attributes names")
@@ -307,16 +266,10 @@ _Facts = namedtuple("_Facts", "assigned imported closed attributes names")
 
 @lru_cache(maxsize=4096)
 def _code_facts(code: CodeType) -> _Facts:
-    """What a function and those inside it do with names.
+    """What a function and those inside it do with names: globals `assigned`; `imported` as (level, module, name or ""),
+    both modules for `import a.b`; variables of the closure (`closed`) and `attributes` that are read; all `names`.
 
-    assigned    globals that are set
-    imported    (level, module, name or "") of each import; `import a.b`, which binds a, brings both modules
-    closed      variables of the closure that are read
-    attributes  names of attributes that are read
-    names       all names of globals, attributes and imports
-
-    A variable or attribute that the same code also sets, or only writes to (`log.append(x)`), does not count as read:
-    it is the function's notebook, not its input.
+    What the same code also sets, or only writes to (`log.append(x)`), does not count as read: it is no input.
     """
     assigned, imported, attributes = set(), set(), set()
     stored: dict[str, set[str]] = {"STORE_DEREF": set(), "STORE_ATTR": set()}
@@ -346,16 +299,19 @@ def _code_facts(code: CodeType) -> _Facts:
                   set(code.co_names).union(*[each.names for each in inner]))
 
 
+def _sets_globals(code: CodeType) -> bool:
+    """Whether a code object, or code inside it, assigns or deletes global names."""
+    return bool(_code_facts(code).assigned)
+
+
 def _short_digest(text: str, digits: int = 20) -> str:
     """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
     return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def _code_text(const: Any) -> str:
-    """What a code object does, or a constant, as text: without file, line, docstring, names of local variables.
-
-    Constants stand where they are used, with their type: a docstring, which no instruction loads, leaves no trace.
-    """
+    """What a code object does, or a constant, as text: without file, line, docstring (which no instruction loads) and
+    names of local variables; constants stand where they are used, with their type."""
     if type(const) is int:
         return hex(const)  # `repr` refuses very long integers
     if isinstance(const, (tuple, frozenset)):
@@ -378,92 +334,64 @@ def _code_text(const: Any) -> str:
 
 def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
     """`count` threads that run `work`; fewer, or none, where the system or the (closing, sub-)interpreter refuses."""
-    started = []
-    for _ in range(count):
-        try:
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
             worker = threading.Thread(target=work, daemon=True)
             worker.start()
-        except RuntimeError:
-            break
-        started.append(worker)
+            started.append(worker)
+    except RuntimeError:
+        pass
     return started
 
 
 class _Beside:
-    """Calls of one function by threads beside the caller, who helps when many wait; the results come back in order.
-
-    For functions that let other threads run: compression, checksums, hashing of big pieces. With no threads, because
-    none were asked for or the system gives none, the caller does it all.
-    """
+    """Calls of one function, which lets other threads run, by threads beside the caller; the results come in order, few
+    calls wait. Where the system, or the closing interpreter, gives no threads, the caller makes the calls."""
 
     def __init__(self, function: Callable[..., Any], threads: int) -> None:
-        self.function, self.new_queue = function, _module("queue").SimpleQueue
-        self.calls, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
-        self.threads = _start_threads(self.work, threads)
-
-    def work(self) -> None:
-        """What a thread does."""
-        for call in iter(self.calls.get, None):
-            self.make(*call)
-
-    def make(self, args: tuple[Any, ...], answer: Any) -> None:
-        """Make one call; its value or error goes to a queue of its own."""
+        self.function, self.threads = function, threads
+        self.answers: deque[Callable[[], Any]] = deque()
+        self.pool: Any = None
         try:
-            answer.put((self.function(*args), None))
-        except BaseException as error:
-            answer.put((None, error))
+            self.pool = threads and _module("concurrent.futures.thread").ThreadPoolExecutor(threads)
+        except RuntimeError:
+            pass
 
     def add(self, *args: Any) -> None:
         """One more call to make."""
-        self.answers.append(self.new_queue())
-        self.calls.put((args, self.answers[-1]))
-        if not self.threads or self.calls.qsize() > 16 + 4 * len(self.threads):  # so that few arguments are held
-            self.make(*self.calls.get())
-
-    def next(self) -> Any:
-        """The next result."""
-        answer = self.answers.popleft()
-        while answer.empty():
-            try:
-                self.make(*self.calls.get_nowait())
-            except _module("queue").Empty:
-                break
-        value, error = answer.get()
-        if error is not None:
-            raise error
-        return value
+        waiting = 16 + 4 * self.threads
+        if self.pool and len(self.answers) >= waiting:
+            self.answers[-waiting]()
+        try:
+            self.answers.append(self.pool.submit(self.function, *args).result)
+        except (AttributeError, RuntimeError):  # no pool, or no thread for it
+            value = self.function(*args)
+            self.answers.append(lambda: value)
 
     def rest(self) -> Iterator[Any]:
         """The results still to come."""
         while self.answers:
-            yield self.next()
+            yield self.answers.popleft()()
 
-    def stop(self) -> None:
-        """End the threads."""
-        for _ in self.threads:
-            self.calls.put(None)
-        for thread in self.threads:
-            thread.join()
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
 
 
 def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """The results of `function` over `items`, in order, computed on all cores by threads; few items are held at once.
-
-    >>> list(_spread(len, ["a", "bc"]))
-    [1, 2]
-    """
+    """The results of `function` over `items`, in order, computed by threads on all cores; few items are held."""
     items = iter(items)
     head = list(itertools.islice(items, 2))
-    threads = cpu_count() - 1 if len(head) > 1 else 0
-    beside = _Beside(function, threads)
-    try:
+    with _Beside(function, cpu_count() if len(head) > 1 else 0) as beside:
         for item in itertools.chain(head, items):
             beside.add(item)
-            if len(beside.answers) > 2 * threads + 1:
-                yield beside.next()
+            if len(beside.answers) > 2 * beside.threads:
+                yield beside.answers.popleft()()
         yield from beside.rest()
-    finally:
-        beside.stop()
 
 
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
@@ -495,8 +423,7 @@ def _process_lives(pid: int) -> bool:
 
 
 def _lock_byte(fd: int, place: int, wait: bool) -> bool | None:
-    """Lock one byte of a file against other processes; False when it is taken and `wait` is false, None when that is
-    not possible here."""
+    """Lock one byte of a file against other processes; False when it is taken, None when that is not possible here."""
     try:
         import fcntl
 
@@ -634,8 +561,7 @@ class PrintTime:
         seconds = time.time() - (self.start_time if total else self.last_time)
         self.last_time = time.time()
         line = f"{msg}: {seconds:.1f}s, {seconds / 60:.1f}min\n"
-        if sys.stderr is not None:
-            sys.stderr.write(line)
+        _write_to(sys.stderr, line)
         if self.logfile is not None:
             with open(self.logfile, "a", encoding="utf-8") as file:
                 file.write(line)
@@ -674,10 +600,6 @@ _HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower t
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
 
-class _Recursive(Exception):
-    """The value holds itself: its form would never end."""
-
-
 def _hash_maker(hash_name: str) -> Any:
     """The constructor of hashlib with that name."""
     hashlib = _module("hashlib")
@@ -694,11 +616,8 @@ def _without_giants(form: Any) -> Any:
         return kind(map(_without_giants, form))
     if kind not in (bytes, str) or len(form) < 1 << 29:  # a character has up to four bytes
         return form
-    content = _hash_maker("sha256")()
-    for start in range(0, len(form), _HASH_BLOCK):
-        piece = form[start:start + _HASH_BLOCK]
-        content.update(piece if kind is bytes else piece.encode("utf-8", "surrogatepass"))
-    return (_MARK, kind.__name__, content.digest())
+    content = form if kind is bytes else form.encode("utf-8", "surrogatepass")
+    return (_MARK, kind.__name__, _hash_maker("sha256")(content).digest())
 
 
 def _dumps(form: Any) -> bytes:
@@ -732,14 +651,12 @@ class _Bare:
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
-    told = namer.name_of and namer.name_of(_Bare(function))
+    told, carried = namer.name_of and namer.name_of(_Bare(function)), function.__globals__
+    names = {chain[0] for chain in _names_used(function.__code__)}
     if told:
-        read = function.__dict__.keys() & _code_facts(function.__code__).attributes
-        return ("function", told, function.__defaults__, function.__kwdefaults__, cells,
-                {name: function.__dict__[name] for name in read})
-    names = {chain[0] for chain in _names_used(function.__code__)} & function.__globals__.keys()
-    return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            {name: function.__globals__[name] for name in names})
+        names, carried = _code_facts(function.__code__).attributes, function.__dict__
+    return ("function", told or function.__code__, function.__defaults__, function.__kwdefaults__, cells,
+            {name: carried[name] for name in names & carried.keys()})
 
 
 _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
@@ -797,33 +714,29 @@ def _dtype_parts(namer: Any, dtype: Any) -> tuple[Any, ...]:
     if dtype.subdtype is not None:
         return ("dtype of arrays", *dtype.subdtype)
     if dtype.names is not None:
-        fields = [(name, *dtype.fields[name]) for name in dtype.names]
-        return ("dtype of fields", dtype.itemsize, fields)
+        return ("dtype of fields", dtype.itemsize, [(name, *dtype.fields[name]) for name in dtype.names])
     return ("dtype", repr(dtype) if dtype.kind == "T" else dtype.str)
 
 
-def _array_content(namer: Any, array: Any, order: str) -> Any:
-    """What an array holds: its objects; its fields one by one (gaps do not count); or a digest of its bytes."""
-    if array.dtype.names is not None:
-        return [array[name] for name in array.dtype.names]
-    if array.dtype.hasobject:
-        return array.ravel(order).tolist()
-    if array.dtype.char in "gG" and array.itemsize % 16 == 0:  # ten of the sixteen bytes of an x86 long double count
-        array = array.ravel(order).view("u1").reshape(-1, 16)[:, :10].copy()
-    if array.nbytes <= _HASH_BLOCK:
-        return namer.new(array.tobytes(order)).digest()
-    blocks = _spread(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
-    return namer.new(b"".join(blocks)).digest()
-
-
 def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
-    """An array: its class if not the plain one, dtype, shape, layout, content."""
-    np, kind = sys.modules["numpy"], type(array)
+    """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its fields one by one (gaps
+    do not count), or a digest of its bytes."""
+    np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
     plain = kind is np.ndarray or (kind is np.memmap and namer.coerce_mmap)
     extra = None if plain or kind is np.memmap else _attributes(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    content = _array_content(namer, array if plain else array.view(np.ndarray), order)
-    return ("array", None if plain else kind, _dtype_parts(namer, array.dtype), array.shape, order, content, extra)
+    told = ("array", None if plain else kind, _dtype_parts(namer, dtype), array.shape, order)
+    array = array if plain else array.view(np.ndarray)
+    if dtype.names is not None:
+        return (*told, [array[name] for name in array.dtype.names], extra)
+    if dtype.hasobject:
+        return (*told, array.ravel(order).tolist(), extra)
+    if dtype.char in "gG" and dtype.itemsize % 16 == 0:  # ten of the sixteen bytes of an x86 long double count
+        array = array.ravel(order).view("u1").reshape(-1, 16)[:, :10].copy()
+    if array.nbytes <= _HASH_BLOCK:
+        return (*told, namer.new(array.tobytes(order)).digest(), extra)
+    blocks = _spread(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
+    return (*told, namer.new(b"".join(blocks)).digest(), extra)
 
 
 def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
@@ -847,10 +760,14 @@ def _column_parts(column: Any) -> Any:
     return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
 
 
-def _kept_by_pandas(obj: Any) -> list[Any]:
-    """The attributes that a subclass of a frame or series asks pandas to pickle and to hand on."""
-    names = set(obj._metadata) - {"name", "_name"}  # of every series
-    return [{name: getattr(obj, name, None) for name in names}] if names else []
+def _table_parts(namer: Any, table: Any) -> tuple[Any, ...]:
+    """A pandas frame, by columns (the blocks inside do not count), or series; with what a subclass asks to be kept."""
+    names = set(table._metadata) - {"name", "_name"}  # of every series
+    own = dict(table.attrs), *([{name: getattr(table, name, None) for name in names}] if names else [])
+    if table.ndim == 1:
+        return ("series", type(table), table.name, table.index, _column_parts(table), *own)
+    columns = [_column_parts(table.iloc[:, number]) for number in range(table.shape[1])]
+    return ("frame", type(table), table.columns, table.index, columns, *own)
 
 
 def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
@@ -896,13 +813,8 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
-    ("pandas", "DataFrame", lambda namer, frame: (  # by columns: the blocks inside do not count
-        "frame", type(frame), frame.columns, frame.index,
-        [_column_parts(frame.iloc[:, number]) for number in range(frame.shape[1])], dict(frame.attrs),
-        *_kept_by_pandas(frame))),
-    ("pandas", "Series", lambda namer, series: (
-        "series", type(series), series.name, series.index, _column_parts(series), dict(series.attrs),
-        *_kept_by_pandas(series))),
+    ("pandas", "DataFrame", _table_parts),
+    ("pandas", "Series", _table_parts),
     ("pandas", "Index", _index_parts),
     ("torch", "Tensor", _tensor_parts),
     ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
@@ -957,30 +869,21 @@ _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
 class _Namer:
-    """One call of `hash`: the settings, and the digests of the parts met so far.
-
-    data       who writes it      what for
-    known      keep               id of a part that has a name or a digest of its own -> that, marked
-    kept       keep               those parts, kept alive so that no id is used twice
-    path       form               ids of the parts being walked: met again, the value holds itself
-    ways       parts              class -> how its objects are taken apart
-    """
+    """One call of `hash`: the settings, and the digests of the parts met so far."""
 
     def __init__(self, new: Any, coerce_mmap: bool, name_of: Callable[[Any], str | None] | None) -> None:
         self.new, self.coerce_mmap, self.name_of = new, coerce_mmap, name_of
-        self.known: dict[int, Any] = {}
-        self.kept: list[Any] = []
-        self.path: set[int] = set()
-        self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
+        self.known: dict[int, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
+        self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
+        self.path: set[int] = set()  # ids of the parts being walked: met again, the value holds itself
+        self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}  # how objects of a class are taken apart
 
     def name(self, value: Any) -> str:
         """The digest of a value, in hex."""
         try:
             return self.new(_dumps(self.expand(value)[0])).hexdigest()
-        except _Recursive:
+        except RecursionError:
             return self.recursive_name(value)
-        except RecursionError:  # nested too deeply to be walked like this, or a long way round to itself
-            return self.recursive_name(value, perhaps=True)
 
     def form(self, obj: Any) -> tuple[Any, int]:
         """The form of a value, and the number of values in it."""
@@ -993,7 +896,7 @@ class _Namer:
         if key in self.known:
             return self.known[key], 1
         if key in self.path:
-            raise _Recursive
+            raise RecursionError  # it holds itself
         self.path.add(key)
         form, size = self.expand(obj)
         self.path.remove(key)
@@ -1045,42 +948,29 @@ class _Namer:
         if len(kinds) < 2 and kinds <= _SORTABLE:
             keys = sorted(obj)
             return keys, keys, len(keys) + 1
-        members = []
-        size = 1
-        for key in obj:
-            form, count = self.form(key)
-            members.append((_dumps(form), key, form))
-            size += count
-        members.sort(key=lambda member: member[0])
-        return [member[1] for member in members], [member[2] for member in members], size
+        members = sorted([(key, *self.form(key)) for key in obj], key=lambda member: _dumps(member[1]))
+        return [key for key, _, _ in members], [form for _, form, _ in members], 1 + sum(size for _, _, size in members)
 
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
         kind = type(obj)
-        if kind not in self.ways:
-            self.ways[kind] = self.way(kind)
+        if kind not in self.ways:  # as registered for it or the nearest class above it
+            hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
+            table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
+            self.ways[kind] = (lambda namer, obj: ("hasher", type(obj), hasher(obj))) if hasher else next(
+                table[cls] for cls in kind.__mro__ if cls in table)
         return self.ways[kind](self, obj)
-
-    def way(self, kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
-        """How objects of a class are taken apart: as registered for it or the nearest class above it."""
-        hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
-        if hasher:
-            return lambda namer, obj: ("hasher", type(obj), hasher(obj))
-        table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
-        return next(table[cls] for cls in kind.__mro__ if cls in table)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
         """The form of a function or class that has a name; None for other objects."""
         name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
         return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
 
-    def recursive_name(self, root: Any, perhaps: bool = False) -> str:
-        """The digest of a value that holds itself; an error if it does not (`perhaps` asks to find out).
+    def recursive_name(self, root: Any) -> str:
+        """The digest of a value that holds itself; an error if it does not.
 
-        Every part starts with a colour made of what it is without its parts. In each round it gets a new one made of
-        its own and those of its parts, until a round tells no more parts apart: two parts with one colour then cannot
-        be told apart by any path through them. Where that takes many rounds, each as long as the value, `_refined`
-        goes on: first to see what can be told apart, then to number that in an order that depends on nothing else.
+        In each round every part gets a new colour made of its own and those of its parts, until no more parts are told
+        apart. Where that takes many rounds, `_refined` goes on: first to tell apart, then to number in a fixed order.
         """
         todo, number = [root], {id(root): 0}
         shapes = []
@@ -1090,14 +980,13 @@ class _Namer:
                 if number.setdefault(id(part), len(todo)) == len(todo):
                     todo.append(part)
             shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
-        if perhaps:
-            graphlib = _module("graphlib")
-            try:
-                graphlib.TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
-            except graphlib.CycleError:
-                pass  # it does hold itself
-            else:
-                raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
+        graphlib = _module("graphlib")
+        try:
+            graphlib.TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
+        except graphlib.CycleError:
+            pass
+        else:
+            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
         colours, count = [own for own, _, _ in shapes], 0
         for _ in range(_ROUNDS):
             if count == (count := len(set(colours))):
@@ -1166,8 +1055,6 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
         Something in `obj` can neither be pickled nor named.
     ValueError
         `hash_name` is unknown.
-
-    The digest of a tree of digests is Merkle's (1979); arrays over 1 MiB are digested in blocks by several threads.
     """
     return _digest(obj, hash_name, coerce_mmap)
 
@@ -1237,14 +1124,12 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #      what it can check.               test_attacks_are_refused, test_what_numpy_would_believe_is_refused
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
-_HEAD_FORMAT = "<8sBBBxIQI"  # then its CRC
-_HEAD_NBYTES = 32
+_HEAD_FORMAT = "<8sBBBxIQI"  # 28 bytes, then their CRC
 _CHANGED = 1  # flag
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector instruction
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache, hides the cost of a call
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
-_DEFLATE_WINDOW = 1 << 15  # how far back deflate looks
 _PATH = (str, bytes, os.PathLike)
 _U4 = struct.Struct("<I").pack  # a checksum in a file
 
@@ -1269,26 +1154,6 @@ def _crc32(data: Any, crc: int = 0) -> int:
     return _module("zlib").crc32(data, crc)
 
 
-_EVEN_WORDS = int.from_bytes((b"\xff" * 8 + bytes(8)) * 256, "little")  # every other 64-bit word of a row of 4 KiB
-
-
-def _word_sums(piece: memoryview, rows: int) -> tuple[bytes, bytes]:
-    """The sums of `_checksum` without numpy: a row is one long integer, in which every other word has room to grow."""
-    even = odd = 0
-    lines = []
-    for row in range(0, rows << 12, 1 << 12):
-        words = int.from_bytes(piece[row:row + 4096], "little")
-        even += words & _EVEN_WORDS
-        odd += words >> 64 & _EVEN_WORDS
-        words = int.from_bytes(piece[row + 4:row + 4100], "little")
-        total = (words & _EVEN_WORDS) + (words >> 64 & _EVEN_WORDS)
-        for half in (16384, 8192, 4096, 2048, 1024, 512, 256, 128):  # bits: fold the row until one word is left
-            total = (total & (1 << half) - 1) + (total >> half)
-        lines.append((total & 2**64 - 1).to_bytes(8, "little"))
-    columns = [sums.to_bytes(4096, "little")[place:place + 8] for place in range(0, 4096, 16) for sums in (even, odd)]
-    return b"".join(columns), b"".join(lines[:-1])
-
-
 def _checksum(piece: memoryview) -> int:
     """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
 
@@ -1303,8 +1168,10 @@ def _checksum(piece: memoryview) -> int:
     if np:
         columns = np.frombuffer(piece, "<u8", rows << 9).reshape(rows, 512).sum(0).astype("<u8")
         lines = np.frombuffer(piece, "<u8", last >> 3, 4).reshape(-1, 512).sum(1).astype("<u8")
-    else:
-        columns, lines = _word_sums(piece, rows)
+    else:  # few values then have buffers: this may be slow
+        words, later = struct.unpack_from(f"<{rows << 9}Q", piece), struct.unpack_from(f"<{last >> 3}Q", piece, 4)
+        columns = struct.pack("<512Q", *[sum(words[place::512]) % 2**64 for place in range(512)])
+        lines = struct.pack(f"<{rows - 1}Q", *[sum(later[row << 9:row + 1 << 9]) % 2**64 for row in range(rows - 1)])
     return _crc32(piece[last:], _crc32(lines, _crc32(columns)))
 
 
@@ -1320,12 +1187,10 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
     rest = bytearray()
     for chunk in chunks:
-        chunk = memoryview(chunk)
-        while len(rest) + len(chunk) >= nbytes:
-            cut = nbytes - len(rest)
-            yield rest + chunk[:cut] if rest else chunk[:cut]
-            chunk, rest = chunk[cut:], bytearray()
         rest += chunk
+        while len(rest) >= nbytes:
+            yield rest[:nbytes]
+            del rest[:nbytes]
     if rest:
         yield rest
 
@@ -1333,42 +1198,31 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
 _Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
 
 
-def _by_blocks(nbytes: int, pieces: Callable[..., Iterator[bytes]]) -> Callable[[Iterator[Any], Any, int], None]:
-    """The `write(chunks, file, level)` of a format: `pieces(blocks, level)` gives the bytes of the file."""
-    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
-        for piece in pieces(_blocks(chunks, nbytes), level):
-            _write_all(file, piece)
-
-    return write
+def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, level: int) -> None:
+    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of `nbytes`."""
+    for piece in pack(_blocks(chunks, nbytes), level):
+        _write_all(file, piece)
 
 
-def _deflated(head: bytes, check_name: str, start: int, tail: Callable[[int, int], bytes]) -> Callable[..., Any]:
-    """The `pieces` of a format: `head`, one deflate stream made by threads, `tail(check value, number of bytes)`.
+def _deflated(head: bytes, check: str, start: int, tail: Any, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """`head`, one deflate stream made by threads, `tail(check value, number of bytes)`. Each block knows the 32 KiB
+    before it, as in pigz (Adler), so that nothing is lost by cutting."""
+    zlib, sums = _module("zlib"), [start, 0]
 
-    Each block knows the 32 KiB before it, as in pigz (Adler), so that nothing is lost by cutting.
-    """
-    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-        zlib, sums = _module("zlib"), [start, 0]
+    def with_window() -> Iterator[tuple[Any, bytes]]:
+        window = b""
+        for block in blocks:
+            sums[:] = getattr(zlib, check)(block, sums[0]), sums[1] + len(block)
+            yield block, window
+            window = bytes(block[-1 << 15:])
 
-        def with_window() -> Iterator[tuple[Any, bytes]]:
-            window = b""
-            for block in blocks:
-                sums[:] = getattr(zlib, check_name)(block, sums[0]), sums[1] + len(block)
-                yield block, window
-                window = bytes(block[-_DEFLATE_WINDOW:])
+    def compress(pair: tuple[Any, bytes]) -> bytes:
+        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
+        return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
 
-        def compress(pair: tuple[Any, bytes]) -> bytes:
-            packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
-            return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
-
-        yield head
-        yield from _spread(compress, with_window())
-        yield b"\x03\x00" + tail(*sums)  # an empty last block
-
-    return pieces
-
-
-_PACKAGES = {"lz4.frame": "lz4", "zstandard": "zstandard", "cloudpickle": "cloudpickle"}  # module -> its package
+    yield head
+    yield from _spread(compress, with_window())
+    yield b"\x03\x00" + tail(*sums)  # an empty last block
 
 
 def _optional(name: str, purpose: str = "this compression") -> Any:
@@ -1376,13 +1230,14 @@ def _optional(name: str, purpose: str = "this compression") -> Any:
     try:
         return _module(name)
     except ImportError as error:
-        needed = f"the package {_PACKAGES[name]}: pip install {_PACKAGES[name]}" if name in _PACKAGES else (
-            f"a Python that was built with the module {name}")
+        package = name.partition(".")[0]
+        needed = (f"a Python that was built with the module {name}" if package in sys.stdlib_module_names else
+                  f"the package {package}: pip install {package}")
         raise ImportError(f"{purpose} needs {needed}") from error
 
 
-def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """The older format: one stream, so one thread."""
+def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """The bytes of the older format of lzma: one stream, so one thread."""
     lzma = _module("lzma")
     packer = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=level)
     for block in blocks:
@@ -1390,13 +1245,10 @@ def _lzma_pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _in_blocks(module: str, level_name: str) -> Callable[..., Iterator[bytes]]:
-    """The `pieces` of a format whose files may be one stream after the other: each block is one, made by a thread."""
-    def pieces(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-        packer = _optional(module)
-        return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
-
-    return pieces
+def _in_streams(module: str, level_name: str, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """The bytes of a format whose files may be one stream after the other: each block is one, made by a thread."""
+    packer = _optional(module)
+    return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
 
 
 class _Inflated(io.RawIOBase):
@@ -1445,41 +1297,30 @@ class _Inflated(io.RawIOBase):
         return content
 
 
-def _inflater(module: str, maker: str, *args: Any) -> Callable[[Any], Any]:
-    """The `open` of a codec that the standard library has."""
-    def open_inflated(file: Any) -> Any:
-        make = partial(getattr(_optional(module), maker), *args)
-        return io.BufferedReader(_Inflated(file, make, module), _PIECE >> 4)
-
-    return open_inflated
-
-
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
-class _Unzstd(io.RawIOBase):
-    """The content of a zstd file, from the package zstandard, which does not tell where in the file a stream ends."""
+class _Unzstd:
+    """The decompressor of the package zstandard, with the interface of those of the standard library."""
 
-    def __init__(self, file: Any) -> None:
-        unpacker = _optional("zstandard").ZstdDecompressor()
-        self.reader = unpacker.stream_reader(file, read_across_frames=True, closefd=False)
+    def __init__(self) -> None:
+        self.unpacker, self.content = _module("zstandard").ZstdDecompressor().decompressobj(), memoryview(b"")
+        self.eof = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        """Give the next bytes of the content."""
-        try:
-            return self.reader.readinto(target)  # type: ignore[no-any-return]
-        except _module("zstandard").ZstdError as error:
-            raise _Damaged(f"its zstd data is damaged ({error})") from error
+    def decompress(self, data: bytes, nbytes: int) -> memoryview:
+        if data:
+            self.content = memoryview(self.unpacker.decompress(data))
+        given, self.content = self.content[:nbytes], self.content[nbytes:]
+        self.needs_input, self.unused_data = not self.content, self.unpacker.unused_data
+        self.eof = self.needs_input and self.unpacker.eof
+        return given
 
 
-def _open_zstd(file: Any) -> Any:
-    """The content of a zstd file."""
-    if sys.version_info >= (3, 14):
-        return _inflater("compression.zstd", "ZstdDecompressor")(file)
-    return io.BufferedReader(_Unzstd(file), _PIECE >> 4)
+def _open_packed(module: str, maker: str, *args: Any) -> Any:
+    """The `open` of a format: the module that has its decompressor, how that is made, at last the file."""
+    found = _optional(module)
+    make = _Unzstd if module == "zstandard" else partial(getattr(found, maker), *args[:-1])
+    return io.BufferedReader(_Inflated(args[-1], make, module), _PIECE >> 4)
 
 
 class _Ahead(io.RawIOBase):
@@ -1505,25 +1346,25 @@ class _Ahead(io.RawIOBase):
 def _open_zfile(file: Any) -> Any:
     """The content of a file of joblib before 0.10: "ZF", the size in 19 hex characters, sometimes a blank, zlib."""
     first = file.read(21)[21:] + file.read(1)
-    return _inflater("zlib", "decompressobj")(file if first == b" " else _Ahead(file, first))
+    return _open_packed("zlib", "decompressobj", file if first == b" " else _Ahead(file, first))
 
 
-_CODECS: dict[str, _Codec] = {
-    "zlib": _Codec(b"\x78", (".z",), _by_blocks(1 << 20, _deflated(  # RFC 1950
-        b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big"))),
-        _inflater("zlib", "decompressobj", 15)),
-    "gzip": _Codec(b"\x1f\x8b", (".gz",), _by_blocks(1 << 20, _deflated(  # RFC 1952, without name and time
-        b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0, lambda check, size: struct.pack("<II", check, size % 2**32))),
-        _inflater("zlib", "decompressobj", 31)),
-    "bz2": _Codec(b"BZ", (".bz2",), _by_blocks(900_000, _in_blocks("bz2", "compresslevel")),
-                  _inflater("bz2", "BZ2Decompressor")),
-    "lzma": _Codec(b"\x5d\0", (".lzma",), _by_blocks(_PIECE, _lzma_pieces), _inflater("lzma", "LZMADecompressor")),
-    "xz": _Codec(b"\xfd7zXZ", (".xz",), _by_blocks(2 * _PIECE, _in_blocks("lzma", "preset")),
-                 _inflater("lzma", "LZMADecompressor")),
-    "lz4": _Codec(b"\x04\x22\x4d\x18", (".lz4",), _by_blocks(_PIECE, _in_blocks(
-        "lz4.frame", "compression_level")), _inflater("lz4.frame", "LZ4FrameDecompressor")),
-    "zstd": _Codec(b"\x28\xb5\x2f\xfd", (".zst",), _by_blocks(_PIECE, _in_blocks(_ZSTD, "level")), _open_zstd),
-}
+_FORMATS: list[tuple[Any, ...]] = [  # name, first bytes, extension, size of blocks, what packs them, what unpacks
+    ("zlib", b"\x78", ".z", 1 << 20, partial(  # RFC 1950
+        _deflated, b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big")),
+        "zlib", "decompressobj", 15),
+    ("gzip", b"\x1f\x8b", ".gz", 1 << 20, partial(  # RFC 1952, without name and time
+        _deflated, b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0,
+        lambda check, size: struct.pack("<II", check, size % 2**32)), "zlib", "decompressobj", 31),
+    ("bz2", b"BZ", ".bz2", 900_000, partial(_in_streams, "bz2", "compresslevel"), "bz2", "BZ2Decompressor"),
+    ("lzma", b"\x5d\0", ".lzma", _PIECE, _lzma_alone, "lzma", "LZMADecompressor"),
+    ("xz", b"\xfd7zXZ", ".xz", 2 * _PIECE, partial(_in_streams, "lzma", "preset"), "lzma", "LZMADecompressor"),
+    ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE, partial(_in_streams, "lz4.frame", "compression_level"),
+     "lz4.frame", "LZ4FrameDecompressor"),
+    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE, partial(_in_streams, _ZSTD, "level"), _ZSTD, "ZstdDecompressor"),
+]
+_CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack))
+           for name, prefix, extension, nbytes, pack, *unpack in _FORMATS}
 
 
 def _opener_of(head: bytes) -> Any:
@@ -1574,16 +1415,12 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
             for chunk in chunks:
                 _write_all(out, chunk)
 
-    extensions = (compressor.extension,) if compressor.extension else ()
-    _CODECS[compressor_name] = _Codec(compressor.prefix, extensions, write, compressor.decompressor_file)
+    _CODECS[compressor_name] = _Codec(compressor.prefix, tuple(filter(None, [compressor.extension])), write,
+                                      compressor.decompressor_file)
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
-    """(method, level) from what the user said and the extension of the file; None for no compression.
-
-    >>> _parse_compress(True), _parse_compress(0, "a.bz2"), _parse_compress(("xz", 6)), _parse_compress(False)
-    (('zlib', 3), ('bz2', 3), ('xz', 6), None)
-    """
+    """(method, level) from what the user said and the extension of the file; None for no compression."""
     if compress == 0 and not filename:
         return None
     by_name = next((name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None)
@@ -1616,31 +1453,10 @@ def _read_and_check(piece: Any, disk: Any = None) -> int:
 
 def _checks_of(nbytes: int) -> _Beside:
     """The checks of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
-    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0)
+    return _Beside(_read_and_check, min(4, cpu_count()) if nbytes >= _PARALLEL else 0)
 
 
-class _Sink(list):  # type: ignore[type-arg]
-    """A file for picklers that keeps what is written, large bytes without a copy."""
-
-    write = list.append
-
-
-@lru_cache
-def _frombuffer_of(np: ModuleType) -> Any:
-    """The function by which numpy makes an array from a buffer, its dtype, shape and order."""
-    return np.empty(1).__reduce_ex__(5)[0]
-
-
-def _pickler(kind: Any, table: dict[type, Any], sink: _Sink, protocol: int, take: Callable[[Any], Any]) -> Any:
-    """A pickler, of a given class if `kind` is one, that asks `table` first."""
-    take_or_none = take if protocol >= 5 else None
-    if kind is None:
-        pickler = _module("pickle").Pickler(sink, protocol, buffer_callback=take_or_none)
-        pickler.dispatch_table = {**copyreg.dispatch_table, **table}
-        return pickler
-    own: Any = getattr(kind, "dispatch_table", None)
-    merged = {**(own if hasattr(own, "items") else copyreg.dispatch_table), **table}
-    return type(kind.__name__, (kind,), {"dispatch_table": merged})(sink, protocol, buffer_callback=take_or_none)
+_frombuffer_of = lru_cache(lambda np: np.empty(1).__reduce_ex__(5)[0])  # makes an array from a buffer and its layout
 
 
 def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tuple[list[Any], list[Any]]:
@@ -1650,7 +1466,8 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
     if type(value) in _ATOMS:
         return [pickle.dumps(value, protocol)], []
     np: Any = _loaded("numpy")
-    sink, buffers = _Sink(), []
+    pickled: list[Any] = []
+    buffers: list[Any] = []
     waiting: list[Any] = []  # at most the one array that the pickler is working on
     mark = pickle.PickleBuffer(bytearray())  # stands for it, so that arrays of any layout can be left out
 
@@ -1665,9 +1482,16 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         return _frombuffer_of(np), (mark, array.dtype, array.shape, order)
 
-    table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and protocol >= 5 else {}
-    _pickler(kind, table, sink, protocol, take).dump(value)
-    return sink, buffers
+    out_of_band = protocol >= 5
+    table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and out_of_band else {}
+    if kind:  # which has a table of its own
+        kind = type(kind.__name__, (kind,), {"dispatch_table": {**kind.dispatch_table, **table}})
+    pickler = (kind or pickle.Pickler)(types.SimpleNamespace(write=pickled.append), protocol,
+                                       buffer_callback=take if out_of_band else None)
+    if not kind:
+        pickler.dispatch_table = {**copyreg.dispatch_table, **table}
+    pickler.dump(value)
+    return pickled, buffers
 
 
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
@@ -1680,8 +1504,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     if not buffers:
         return
     place = start + len(head) + nbytes
-    checks = _checks_of(sum(buffer.nbytes for buffer in buffers))
-    try:
+    with _checks_of(sum(buffer.nbytes for buffer in buffers)) as checks:
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
             for piece in _raw_pieces(buffer, _PIECE):
@@ -1689,8 +1512,6 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
                 yield piece
             place += -place % _ALIGNMENT + buffer.nbytes
         yield b"".join(map(_U4, checks.rest()))
-    finally:
-        checks.stop()
 
 
 def _position(file: Any) -> int:
@@ -1703,69 +1524,38 @@ def _position(file: Any) -> int:
 
 def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None = None, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of picklers to use."""
-    compress = _parse_compress(compress)
-    pickled, buffers = _take_apart(value, protocol, pickler)
-    if compress:
-        codec = _CODECS[compress[0]]
-        codec.write(_stream(pickled, buffers, 0), file, compress[1])
-        return
-    for chunk in _stream(pickled, buffers, _position(file)):
-        _write_all(file, chunk)
+    packed = _parse_compress(compress)
+    chunks = _stream(*_take_apart(value, protocol, pickler), 0 if packed else _position(file))
+    if packed:
+        _CODECS[packed[0]].write(chunks, file, packed[1])
+    else:
+        for chunk in chunks:
+            _write_all(file, chunk)
 
 
-def _mode_of(path: str) -> int:
-    """What the system keeps about the kind and the rights of a path; 0 if there is nothing."""
+def _file_beside(path: str) -> tuple[str, str, Any]:
+    """(path, temporary, what to open): a file at `temporary` that can take the place of `path`, links followed. It is
+    beside it, under a name nobody can guess, with its mode; for a new one, what the umask allows. What cannot be
+    replaced (a device, a pipe, a file in a folder that takes no other) is written directly: `temporary` is ""."""
+    path = os.path.realpath(path) if os.path.islink(path) else path
     try:
-        return os.lstat(path).st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return 0
-
-
-class _atomic_file:
-    """A file to write to that takes the place of `path` when the block ends well, and is gone when it does not.
-
-    The file is made beside, under a name nobody can guess, with the mode of the one it replaces; a new one has what the
-    umask allows. Links are followed. What cannot be replaced (a device, a pipe, a file in a folder that takes no other)
-    is written directly.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.temporary = ""  # while there is one to put into place or remove
-
-    def __enter__(self) -> Any:
-        mode = _mode_of(self.path)
-        if stat.S_ISLNK(mode):
-            self.path = os.path.realpath(self.path)
-            mode = _mode_of(self.path)
-        self.file = open(self.open_beside(mode) if stat.S_ISREG(mode or stat.S_IFREG) else self.path, "wb", _BUFFER)
-        return self.file
-
-    def open_beside(self, mode: int) -> Any:
-        """The descriptor of the file beside; the path itself where none can be made but one may be written."""
-        temporary = os.path.join(os.path.dirname(self.path), f".{os.urandom(8).hex()}.part")
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
-        try:
-            descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
-        except OSError as error:
-            if mode and isinstance(error, PermissionError):
-                return self.path
-            error.filename = self.path  # nobody knows the one beside
-            raise
-        self.temporary = temporary
-        if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
-            os.chmod(temporary, stat.S_IMODE(mode))
-        return descriptor
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            self.file.close()
-            if self.temporary and kind is None:
-                os.replace(self.temporary, self.path)
-                self.temporary = ""
-        finally:
-            if self.temporary:
-                os.unlink(self.temporary)
+        mode = 0
+    if mode and not stat.S_ISREG(mode):
+        return path, "", path
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
+    except OSError as error:
+        if mode and isinstance(error, PermissionError):
+            return path, "", path
+        error.filename = path  # nobody knows the one beside
+        raise
+    if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
+        os.chmod(temporary, stat.S_IMODE(mode))
+    return path, temporary, descriptor
 
 
 def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = None) -> list[str] | None:
@@ -1811,8 +1601,16 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
         return None
     path = os.fsdecode(filename)
     method = _parse_compress(compress, path)
-    with _atomic_file(path) as file:
-        _write_value(value, file, method or 0, protocol)
+    target, temporary, source = _file_beside(path)
+    try:
+        with open(source, "wb", _BUFFER) as file:
+            _write_value(value, file, method or 0, protocol)
+        if temporary:
+            os.replace(temporary, target)
+            temporary = ""
+    finally:
+        if temporary:
+            os.unlink(temporary)
     return [path]
 
 
@@ -1832,14 +1630,9 @@ def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
 
 def _read_into(file: Any, target: Any) -> None:
     """Fill memory from a file, without a copy where the file can."""
-    readinto, rest = getattr(file, "readinto", None), memoryview(target)
+    readinto, rest = getattr(file, "readinto", None) or _Ahead(file, b"").readinto, memoryview(target)
     while len(rest):
-        if readinto:
-            count = readinto(rest)
-        else:
-            data = file.read(min(len(rest), _PIECE))
-            count = len(data)
-            rest[:count] = data
+        count = readinto(rest)
         if not count:
             raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of an array are missing")
         rest = rest[count:]
@@ -1851,10 +1644,8 @@ def _is_on_disk(file: Any) -> bool:
 
 
 def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[int]:
-    """Where each buffer lies in a file on disk, then where the checks begin and end; all of it is there.
-
-    `place` is where the pickle ends in the file that was written, and `shift` how much further on it is in this one.
-    """
+    """Where each buffer lies in a file on disk, then where the checks begin and end; all of it is there. `place` is
+    where the pickle ended in the file that was written, `shift` how much further on it is in this one."""
     places = []
     for size in sizes:
         place += -place % _ALIGNMENT
@@ -1876,11 +1667,10 @@ def _memory(nbytes: int) -> Any:
 
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
-    checks = _checks_of(sum(sizes))
-    by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
-    places = _places(file, sizes, place, shift) if by_threads else []
     buffers = []
-    try:
+    with _checks_of(sum(sizes)) as checks:
+        by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
+        places = _places(file, sizes, place, shift) if by_threads else []
         for number, size in enumerate(sizes):
             buffers.append(_memory(size))
             if not places:
@@ -1896,8 +1686,6 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, che
         found = b"".join(map(_U4, checks.rest()))
         if _read_exactly(file, len(found), "checksums") != found and checked:
             raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
-    finally:
-        checks.stop()
     return buffers
 
 
@@ -1906,7 +1694,10 @@ class _IsJoblib(Exception):
 
 
 class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow; takes the attributes that joblib gave it."""
+    """Stands in a pickle of joblib for an array whose bytes follow."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise _IsJoblib
 
 
 _JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
@@ -1919,19 +1710,7 @@ _PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
     "fractions": "Fraction",
     "uuid": "UUID",
 }.items() for name in names.split())
-
-
 _PLAIN_ARRAY = object()  # stands for numpy.ndarray where only plain data is allowed: nothing can be made with it
-
-
-def _allowed_names(trusted: Any) -> frozenset[str]:
-    """The dotted names that `trusted` allows: plain data, and what the user adds."""
-    if trusted is False:
-        return _PLAIN_NAMES
-    if isinstance(trusted, (str, bytes)) or not hasattr(trusted, "__iter__"):
-        raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
-    return _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-                              for each in trusted)
 
 
 class _Loading:
@@ -1940,15 +1719,12 @@ class _Loading:
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         self.path, self.mode, self.native, self.trusted = path, mode, native, trusted is True
 
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any], careful: bool) -> Any:
+    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names."""
         if module.startswith("numpy") and name == "_frombuffer":
             return self.frombuffer
-        if name in _JOBLIB_CLASSES and ".numpy_pickle" in module:
-            if not careful:
-                raise _IsJoblib
-            return _JOBLIB_CLASSES[name]
-        return find_class(module, name)
+        is_joblib = name in _JOBLIB_CLASSES and ".numpy_pickle" in module
+        return _JOBLIB_CLASSES[name] if is_joblib else find_class(module, name)
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array in a buffer."""
@@ -1972,27 +1748,22 @@ class _Loading:
         return False
 
 
-def _is_shape(shape: Any) -> bool:
-    """Whether these are the sizes of an array, as pickles of arrays give them."""
-    return isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
-
-
 class _Untrusted(_Loading):
     """One `load` of a file that may be hostile: plain names, and of numpy only what dumps and pickles do with it.
 
     numpy believes what a pickle tells it: a false dtype, or a second state for an array or a dtype that is in use,
     makes it take numbers for addresses.
-
-    data      who writes it                                what for
-    fresh     new_dtype, new_array, settled, set_state     id -> dtype or array that may still be given its state, once
-    nested    set_dtype                                    id -> (levels, dtype) of a dtype made of others
     """
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         super().__init__(path, mode, native, trusted)
-        self.allowed = _allowed_names(trusted)
-        self.fresh: dict[int, Any] = {}
-        self.nested: dict[int, tuple[int, Any]] = {}
+        added = () if trusted is False else trusted
+        if isinstance(added, (str, bytes)) or not hasattr(added, "__iter__"):
+            raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
+        self.allowed = _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+                                          for each in added)
+        self.fresh: dict[int, Any] = {}  # id -> dtype or array that may still be given its state, once
+        self.nested: dict[int, tuple[int, Any]] = {}  # id -> (levels, dtype) of a dtype made of others
         self.stand_ins = {
             "numpy.dtype": self.new_dtype, "numpy.ndarray": _PLAIN_ARRAY, "numpy.memmap": _PLAIN_ARRAY,
             "numpy.core.multiarray.scalar": self.new_scalar, "numpy.core.multiarray._reconstruct": self.new_array,
@@ -2000,11 +1771,11 @@ class _Untrusted(_Loading):
             "_codecs.encode": lambda text, _: text.encode("latin1"),
         }
 
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any], careful: bool) -> Any:
+    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
         dotted = f"{module}.{name}"
         stand_in = self.stand_ins.get(dotted.replace("numpy._core.", "numpy.core."))
-        return stand_in or super().find(module, name, find_class if dotted in self.allowed else self.refuse, careful)
+        return stand_in or super().find(module, name, find_class if dotted in self.allowed else self.refuse)
 
     def refuse(self, module: str, name: str) -> Any:
         """The error for a name that is not allowed."""
@@ -2018,21 +1789,21 @@ class _Untrusted(_Loading):
 
     def settled(self, dtype: Any) -> Any:
         """A dtype that is in use from now on."""
-        if not isinstance(dtype, _module("numpy").dtype):
-            self.check(False, f"takes a {type(dtype).__name__} for a dtype")
+        self.check(isinstance(dtype, _module("numpy").dtype), f"takes a {type(dtype).__name__} for a dtype")
         self.fresh.pop(id(dtype), None)
         return dtype
 
     def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
         """Refuse what is not the dtype, the sizes and the order of an array."""
-        if self.settled(dtype).subdtype is not None or order not in ("C", "F") or not _is_shape(shape):
-            self.check(False, "makes an array of a strange layout")
+        fine = isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
+        self.check(self.settled(dtype).subdtype is None and order in ("C", "F") and fine,
+                   "makes an array of a strange layout")
 
     def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
         """The array of numbers in a buffer, which is no array that might still change its size."""
         np = _module("numpy")
-        if self.settled(dtype).hasobject or (isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)):
-            self.check(False, "takes bytes for objects, or an array for bytes")
+        is_array = isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)
+        self.check(not self.settled(dtype).hasobject and not is_array, "takes bytes for objects, or an array for bytes")
         return super().frombuffer(buffer, dtype, shape, order)
 
     def new_scalar(self, dtype: Any, data: Any) -> Any:
@@ -2079,8 +1850,7 @@ class _Untrusted(_Loading):
         """Give a new array its shape, dtype and content."""
         self.check_array(dtype, shape)
         if dtype.hasobject:  # numpy does not count them
-            count = _module("math").prod(shape)
-            self.check(type(data) is list and len(data) == count, "leaves out objects of an array")
+            self.check(type(data) is list and len(data) == _module("math").prod(shape), "leaves out an array's objects")
         array.__setstate__((version, shape, dtype, fortran, data))
 
     def set_dtype(self, dtype: Any, state: Any) -> None:
@@ -2093,9 +1863,8 @@ class _Untrusted(_Loading):
                        "has fields outside of their dtype")
             spec = {"names": list(names), "formats": parts, "offsets": offsets, "itemsize": itemsize}
         elif sub is not None:
-            parts = [self.settled(sub[0])]
-            self.check(_is_shape(sub[1]), "makes a dtype of a strange shape")
-            spec = (parts[0], sub[1])
+            self.check_array(*sub[:2])
+            parts, spec = [sub[0]], (sub[0], sub[1])
         elif dtype.kind in "mM":
             unit, count = state[8][1][:2]
             spec = f"{dtype.kind}8[{count}{unit.decode() if isinstance(unit, bytes) else unit}]"
@@ -2169,40 +1938,38 @@ def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
     return array if subclass in (_PLAIN_ARRAY, np.ndarray, np.memmap) else array.view(type=subclass)
 
 
-def _find_class(self: Any, module: str, name: str) -> Any:
-    """The find_class of our unpicklers."""
-    careful = hasattr(self, "dispatch")
-    if careful and self.proto < 3:  # names of Python 2
-        names = _module("_compat_pickle")
-        module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
-    return self.loading.find(module, name, super(type(self), self).find_class, careful)
-
-
-def _no_extension(self: Any, code: int) -> Any:
-    """The copyreg extension registry holds objects of the process, whatever the file names: it is not used."""
-    raise UntrustedObjectError(f"{self.loading.path}: it uses extension code {code} of copyreg, which no dump does")
-
-
-def _build(self: Any) -> None:
-    """The opcode that gives an object its state."""
-    state, target = self.stack[-1], self.stack[-2]
-    if self.loading.set_state(target, state):
-        self.stack.pop()
-        return
-    _module("pickle")._Unpickler.load_build(self)
-    if isinstance(target, _JoblibArray):
-        self.stack[-1] = _read_joblib_array(self, target)
-
-
 @lru_cache
 def _unpicklers() -> tuple[Any, Any]:
     """The quick unpickler, in C, and the careful one, which can stop at objects: for joblib's files and `trusted`."""
     pickle = _module("pickle")
-    slow = pickle._Unpickler
-    quick = type("Unpickler", (pickle.Unpickler,), {"find_class": _find_class})
-    careful = type("Unpickler", (slow,), {"find_class": _find_class, "get_extension": _no_extension,
-                                          "dispatch": {**slow.dispatch, pickle.BUILD[0]: _build}})
-    return quick, careful
+
+    class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
+        def find_class(self, module: str, name: str) -> Any:
+            return self.loading.find(module, name, super().find_class)
+
+    class Careful(pickle._Unpickler):  # type: ignore[misc, name-defined]
+        def find_class(self, module: str, name: str) -> Any:
+            if self.proto < 3:  # names of Python 2
+                names = _module("_compat_pickle")
+                module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
+            return self.loading.find(module, name, super().find_class)
+
+        def get_extension(self, code: int) -> Any:  # the registry holds objects of the process
+            raise UntrustedObjectError(f"{self.loading.path}: it uses extension code {code}, which no dump does")
+
+        def load_build(self) -> None:
+            state, target = self.stack[-1], self.stack[-2]
+            if isinstance(target, _JoblibArray):
+                vars(target).update(state)
+                self.stack[-2:] = [_read_joblib_array(self, target)]
+            elif self.loading.set_state(target, state):
+                self.stack.pop()
+            else:
+                super().load_build()
+
+        dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+    return Quick, Careful
 
 
 def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
@@ -2215,17 +1982,14 @@ def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool =
 def _read_pickle(file: Any, loading: _Loading, buffers: Any = None) -> Any:
     """The value in a file that is not ours, a pickle of joblib or of pickle; or in a pickle that is not trusted."""
     place = _position(file)
-    can_go_back = hasattr(file, "seekable") and file.seekable()
     try:
         try:
-            return _unpickle(file, loading, buffers, not can_go_back)
+            return _unpickle(file, loading, buffers, careful=not (hasattr(file, "seekable") and file.seekable()))
         except _IsJoblib:
             file.seek(place)
             return _unpickle(file, loading, careful=True)
-    except (UntrustedObjectError, _Damaged):
-        raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, (UntrustedObjectError, _Damaged)) or (isinstance(error, OSError) and error.errno):
             raise
         raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
                        f"({type(error).__name__}: {error})") from error
@@ -2243,7 +2007,7 @@ def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
 def _read(file: Any, loading: _Loading) -> Any:
     """The value at the current position of a file, in our format."""
     start = _position(file)
-    head = _read_exactly(file, _HEAD_NBYTES, "head")
+    head = _read_exactly(file, 32, "head")
     magic, version, flags, phase, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
     if magic != _MAGIC:
         raise _Damaged("there is no dumped value at this place")
@@ -2305,8 +2069,6 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     packed = getattr(getattr(file, "file", file), "raw", None)
     if isinstance(packed, _Inflated):
         packed.finish()
-    elif isinstance(packed, _Unzstd) and file.read(1):
-        raise _Damaged("more zstd data follows, and the package zstandard does not tell where: write one value a file")
     return value
 
 
