@@ -102,7 +102,7 @@ def wait_until(condition, what="the condition", deadline=DEADLINE):
         if value:
             return value
         time.sleep(0.005)
-    pytest.fail(f"{what} did not come within {deadline:g} s")
+    raise AssertionError(f"{what} did not come within {deadline:g} s")
 
 
 def run_script(code, *args, cwd=None, env=None, check=True, python=sys.executable, stdin=None, flags=()):
@@ -169,7 +169,7 @@ def leftovers():
     }
 
 
-# Functions that tasks call. Module-level ones travel by name.
+# Functions that tasks call.
 
 
 def square(x):
@@ -267,6 +267,13 @@ def backend(request):
 def processes(request):
     """Arguments of a Parallel, for both ways to start worker processes."""
     return backend_options(request.param)
+
+
+@pytest.fixture
+def by_value(monkeypatch):
+    """Let the functions and classes of this file travel by value, as those of a script or notebook do. By name (as in
+    sections 7 and 10) each new worker imports this file, numpy and pytest, which takes longer than most tests."""
+    monkeypatch.setattr(sys.modules[__name__], "__spec__", None)
 
 
 @pytest.fixture(autouse=True)
@@ -3600,6 +3607,7 @@ def travel(value):
     return Parallel(n_jobs=2)([delayed(lambda x: x)(value)] * 2)[0]
 
 
+@pytest.mark.usefixtures("by_value")
 class TestSection5Parcels:
     FUNCTIONS = {
         "a lambda": (lambda x: x + 1, (1,), 2),
@@ -4141,6 +4149,7 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop(name, None)
 
 
+@pytest.mark.usefixtures("by_value")
 class TestSection6Pools:
     DEATHS = {
         "SIGKILL": (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
@@ -5012,6 +5021,7 @@ def open_segments():
     return sum(link.startswith("/dev/shm/") and "(deleted)" in link for link in links)
 
 
+@pytest.mark.usefixtures("by_value")
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="looks into /proc/self/maps and /dev/shm")
 class TestSection6BigArrays:
     def test_a_shared_array_is_laid_down_once(self, processes):
@@ -5423,6 +5433,7 @@ class Watched:
         return next(self.tasks)
 
 
+@pytest.mark.usefixtures("by_value")
 class TestSection8Parallel:
     def test_delayed_records_a_call(self):
         assert delayed(square)(1, a=2) == (square, (1,), {"a": 2})
@@ -5709,8 +5720,9 @@ class TestSection8Parallel:
         Path(found.__file__).write_text("def show(): return 'edited since'")
         assert Parallel(**processes)([delayed(found.show)()] * 4) == ["loaded"] * 4
 
-    def test_functions_of_test_modules_go_by_name(self):
+    def test_functions_of_test_modules_go_by_name(self, monkeypatch):
         """An import hook that rewrites code (pytest's, here) does not make them travel by value."""
+        monkeypatch.undo()
         assert joblite._find_named.__module__ and Parallel(2)([delayed(assert_it)(1)]) == [1]
 
     def test_globals_that_tasks_change_start_anew_with_each_call(self):
@@ -5905,6 +5917,7 @@ PROCESS_FAULTS = {
 
 
 @posix
+@pytest.mark.usefixtures("by_value")
 class TestSection8Faults:
     def test_a_fault_fails_its_task_only(self, backend):
         """On every backend: first with cold workers, then with warm ones."""
@@ -6293,6 +6306,7 @@ class TestSection8Faults:
 
 
 @posix
+@pytest.mark.usefixtures("by_value")
 class TestSection8ManyCallers:
     def test_callers_of_every_kind_work_at_the_same_time(self, processes, tmp_path):
         """Threads, daemon threads, executors, coroutines, generators; different n_jobs: their tasks meet."""
