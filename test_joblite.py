@@ -285,7 +285,7 @@ def nothing_left_behind():
     yield
     if hasattr(joblite, "shutdown_workers"):
         joblite.shutdown_workers()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while leftovers() - before and time.monotonic() < end:
         time.sleep(0.01)
     left = leftovers() - before
@@ -1669,7 +1669,6 @@ class TestSection3Files:
         assert data[place:] == b"".join(struct.pack("<I", zlib.crc32(buffer)) for buffer in buffers)
         assert b"joblite" not in pickled and same(pickle.loads(pickled, buffers=map(bytearray, buffers)), value)
 
-    @needs("numpy")
     def test_the_check_of_a_big_buffer_is_as_written_down(self, tmp_path):
         """The sums of columns and of rows 4 bytes later, with and without numpy; wherever the words come from."""
         code = """
@@ -1687,7 +1686,6 @@ class TestSection3Files:
         assert run_script(code, tmp_path / "piece").stdout == "True False\n"
         assert run_script("import numpy\n" + textwrap.dedent(code), tmp_path / "piece").stdout == "True True\n"
 
-    @needs("numpy")
     def test_damage_of_whole_rows_and_words_is_found(self, tmp_path):
         """Zeroed and exchanged pages and words, also of an array that holds one round number everywhere."""
         damages = {
@@ -2347,27 +2345,15 @@ class TestSection4Memory:
             f, set_step = make()
             cached = memory.cache(f)
             """), space)
+        changes = ["RATE = 2", "TABLE['a'][0] = 2", "Config.scale = 2", "helper = lambda x: -x", "set_step(2)",
+                   "f.__code__ = (lambda step: lambda x: (step, 'new'))(0).__code__"]
         cached, f = space["cached"], space["f"]
-
-        def changes():
-            space["RATE"] = 2
-            yield
-            space["TABLE"]["a"][0] = 2
-            yield
-            space["Config"].scale = 2
-            yield
-            space["helper"] = lambda x: -x
-            yield
-            space["set_step"](2)
-            yield
-            f.__code__ = (lambda step: lambda x: (step, "new"))(0).__code__
-            yield
-
         assert cached(5) == f(5)
-        for _ in changes():
-            assert not cached.check_call_in_cache(5)
-            assert cached(5) == f(5)
-            assert cached.check_call_in_cache(5)
+        for change in changes:
+            exec(change, space)
+            assert not cached.check_call_in_cache(5), change
+            assert cached(5) == f(5), change
+            assert cached.check_call_in_cache(5), change
 
     @pytest.mark.parametrize("before, after", [
         (np.zeros((2, 3)), np.zeros(6, "i8")), (np.float64(0), np.int64(0)), (bytearray(b"a"), b"a"),
@@ -2761,10 +2747,7 @@ class TestSection4Memory:
         assert [Thing(1).run(2), Thing(3).run(2)] == [(1, 2), (3, 2)]
         assert Thing(1).run.check_call_in_cache(2)
 
-    @needs("numpy")
     def test_partials_ufuncs_builtins_and_callable_objects_cache(self, any_memory):
-        import numpy as np
-
         class Adder:
             def __init__(self, n): self.n = n
             def __call__(self, x): return x + self.n
@@ -2896,10 +2879,7 @@ class TestSection4Memory:
             """
         assert run_script(code, tmp_path).stdout == f"[1, 2, 3, 5, 8, 13] {[True] * 6 + [False]}\n"
 
-    @needs("numpy")
     def test_a_mapped_result_is_the_same_argument_as_its_array(self, tmp_path):
-        import numpy as np
-
         memory = joblite.Memory(tmp_path, verbose=0, mmap_mode="r")
         make, total = memory.cache(lambda n: np.arange(n)), memory.cache(lambda array: array.sum())
         make(1000)
@@ -3059,11 +3039,8 @@ class TestSection4Memory:
                              "print(joblite.Memory(sys.argv[1], verbose=3).cache(math.sqrt)(4))"
         assert run_script(with_closed_stderr, tmp_path).stdout == "2.0\n"
 
-    @needs("numpy")
     def test_arrays_of_a_hit_are_mapped_in_every_mode(self, tmp_path):
         """None reads; r and c protect the cache; r+ and w+ write through; compress excludes mapping with a warning."""
-        import numpy as np
-
         cached = joblite.Memory(tmp_path, verbose=0).cache(lambda: np.arange(1000.0))
         cached()
         for mode in ("r", "c", "r+", "w+"):
@@ -3105,11 +3082,8 @@ class TestSection4Memory:
             assert cached().acquire()
         assert cached()[0] == 3 and joblite.Memory(mmap_mode="r").cache(lambda: np.zeros(3))()[0] == 0
 
-    @needs("numpy")
     def test_arrays_that_cannot_be_mapped_are_read(self, tmp_path, recwarn):
         """Kept in memory, or compressed by another Memory."""
-        import numpy as np
-
         packing = joblite.Memory(tmp_path, verbose=0, compress=True)
         for memory in (joblite.Memory(mmap_mode="r", verbose=0), joblite.Memory(tmp_path, mmap_mode="r", verbose=0)):
             function = counted(lambda: np.arange(1000.0))
@@ -3223,12 +3197,9 @@ class TestSection4Memory:
         cached = memory.cache(function)
         wanted = cached(1)
         [path] = entry_files(memory.location)
-        whole, random = path.read_bytes(), __import__("random").Random(1)
+        whole, rng = path.read_bytes(), random.Random(1)
         for _ in range(200):
-            place = random.randrange(len(whole) * 8)
-            damaged = bytearray(whole)
-            damaged[place // 8] ^= 1 << place % 8
-            path.write_bytes(damaged)
+            path.write_bytes(bit_flipped(whole, rng))
             calls = len(function.calls)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
@@ -3441,7 +3412,7 @@ class TestSection4Memory:
             """
         script = tmp_path / "writer.py"
         script.write_text(textwrap.dedent(code))
-        cache, generator = tmp_path / "cache", __import__("random").Random(0)
+        cache, generator = tmp_path / "cache", random.Random(0)
         for start in range(0, 50, 5):
             writers = [subprocess.Popen([sys.executable, str(script), str(cache), str(n)], env=script_env(),
                                         stdout=subprocess.PIPE) for n in range(start, start + 5)]
@@ -3960,7 +3931,6 @@ class TestSection5Parcels:
         assert done.stdout == "[(1, 1)] 0\n"
 
     def test_arrays_travel_uncopied(self):
-        np = pytest.importorskip("numpy")
         array = np.arange(100_000.0)
         frames = joblite._pack({"deep": [array]})
         assert len(frames) == 2 and len(frames[0]) < 1000
@@ -4316,15 +4286,16 @@ class TestSection6Pools:
     def test_timeout_ends_its_task_only(self, processes, tmp_path):
         tasks = [delayed(square)(i) for i in range(6)]
         tasks[2] = delayed(mark_and_hang)(tmp_path / "sign")
-        results = Parallel(**processes, timeout=1, on_error="return")(tasks)
-        assert results[:2] + results[3:] == [0, 1, 9, 16, 25]
-        assert isinstance(results[2], TimeoutError) and isinstance(results[2], multiprocessing.TimeoutError)
-        assert "longer than timeout=1 s" in str(results[2])
+        for _ in ("cold", "warm"):
+            results = Parallel(**processes, timeout=1, on_error="return")(tasks)
+            assert results[:2] + results[3:] == [0, 1, 9, 16, 25]
+            assert isinstance(results[2], TimeoutError) and isinstance(results[2], multiprocessing.TimeoutError)
+            assert "task 2 ran longer than timeout=1 s" in str(results[2])
 
     def test_timeout_in_threads_leaves_the_thread(self, tmp_path):
         gate = threading.Event()
         try:
-            results = Parallel(2, backend="threading", timeout=0.2, on_error="return")(
+            results = Parallel(2, backend="threading", timeout=1, on_error="return")(
                 [delayed(gate.wait)(DEADLINE), *(delayed(square)(i) for i in range(4))])
             assert isinstance(results[0], TimeoutError) and results[1:] == [0, 1, 4, 9]
         finally:
@@ -5025,14 +4996,12 @@ def open_segments():
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="looks into /proc/self/maps and /dev/shm")
 class TestSection6BigArrays:
     def test_a_shared_array_is_laid_down_once(self, processes):
-        np = pytest.importorskip("numpy")
         array = np.ones(300_000)
         seen = Parallel(**processes)(delayed(look)(array, i) for i in range(20))
         assert len(set(seen)) == 1 and seen[0][0][0] and seen[0][1:] == (True, 300_000.0)
         assert open_segments() == 0
 
     def test_idle_workers_hold_no_array_of_an_ended_run(self, processes):
-        np = pytest.importorskip("numpy")
         array = np.ones(300_000)
 
         def by_closure(i):
@@ -5048,7 +5017,6 @@ class TestSection6BigArrays:
         wait_until(lambda: held() == 0, "the end of the last map")
 
     def test_several_views_of_one_array_share_its_segment_or_not_but_are_right(self, processes):
-        np = pytest.importorskip("numpy")
         array = np.arange(600_000.0).reshape(600, 1000)
         views = [array, array.T, array[:300], array[300:], array[::2], np.asfortranarray(array), array[:, 3:900]]
         for _ in range(2):
@@ -5057,7 +5025,6 @@ class TestSection6BigArrays:
             assert all(inode for (inode, _), _, _ in found)
 
     def test_distinct_arrays_go_as_soon_as_their_task_is_done(self, processes):
-        np = pytest.importorskip("numpy")
         most = []
 
         def tasks():
@@ -5071,8 +5038,6 @@ class TestSection6BigArrays:
 
     @pytest.mark.parametrize("mode, seen", [("c", 0.0), ("r+", 1.0), ("w+", 1.0)])
     def test_mmap_mode_says_who_sees_what_a_task_writes(self, tmp_path, mode, seen):
-        np = pytest.importorskip("numpy")
-
         def write_or_read(array, i):
             if i == 0:
                 array[0] = 1
@@ -5084,15 +5049,14 @@ class TestSection6BigArrays:
         assert array.max() == 0
 
     def test_read_only_mode_refuses_writes(self, processes):
-        np = pytest.importorskip("numpy")
         with pytest.raises(ValueError, match="read-only"):
             Parallel(**processes, mmap_mode="r")(delayed(add_one)(np.zeros(200_000)) for _ in range(3))
 
     def test_max_nbytes_says_what_is_mapped(self):
         array = np.zeros(200_000)
-        for given, mapped in [
+        for given, mapped in (
                 ({}, True), ({"max_nbytes": "2M"}, False), ({"max_nbytes": None}, False), ({"mmap_mode": None}, False),
-                ({"max_nbytes": 1_600_000}, True), ({"max_nbytes": "0.001G"}, True), ({"max_nbytes": 1_600_001}, False)]:
+                ({"max_nbytes": 1_600_000}, True), ({"max_nbytes": 1_600_001}, False), ({"max_nbytes": "1e-3G"}, True)):
             found = Parallel(2, **given)(delayed(look)(array) for _ in range(4))
             assert {bool(inode) for (inode, _), *_ in found} == {mapped}, given
             with joblite.parallel_config(backend="loky", n_jobs=2, **given):
@@ -5100,14 +5064,7 @@ class TestSection6BigArrays:
             back = Parallel(2, **given)(delayed(np.ones)(200_000) for _ in range(2))[0]
             assert bool(memory_of(back)[0]) == mapped and back.sum() == 200_000, given
 
-    def test_bad_mapping_arguments_are_refused(self):
-        for given, text in (({"mmap_mode": "x"}, "mmap_mode: expected None, 'r'"),
-                            ({"max_nbytes": "?"}, "max_nbytes: expected")):
-            with pytest.raises(ValueError, match=text):
-                Parallel(2, **given)
-
     def test_big_results_come_back_mapped_and_writable(self, processes):
-        np = pytest.importorskip("numpy")
         results = Parallel(**processes)(delayed(np.full)(150_000 + i, i, float) for i in range(12))
         assert [(len(array), array[7]) for array in results] == [(150_000 + i, i) for i in range(12)]
         assert all(memory_of(array)[0] for array in results)
@@ -5127,7 +5084,6 @@ class TestSection6BigArrays:
         assert len(set(seen)) == 1 and seen[0][0] and seen[0][1] == 200_000 * 199_999 // 2
 
     def test_a_big_global_crosses_once_a_call(self):
-        pytest.importorskip("numpy")
         done = run_script("""
             import numpy as np
             from joblite import Parallel, delayed
@@ -5146,7 +5102,6 @@ class TestSection6BigArrays:
         assert not done.stderr
 
     def test_arrays_changed_between_or_within_calls_are_seen(self, processes):
-        np = pytest.importorskip("numpy")
         array = np.zeros(200_000)
         with Parallel(**processes) as parallel:
             for i in range(3):
@@ -5158,7 +5113,6 @@ class TestSection6BigArrays:
     @pytest.mark.parametrize("mode", ["r", "r+", "c"])
     @pytest.mark.parametrize("order", ["C", "F"])
     def test_a_memmap_of_the_caller_travels_by_reference(self, tmp_path, mode, order):
-        np = pytest.importorskip("numpy")
         path = tmp_path / "array"
         whole = np.memmap(path, "f8", "w+", 800, (500, 100), order)
         whole[:] = np.arange(50_000).reshape(500, 100)
@@ -5177,7 +5131,6 @@ class TestSection6BigArrays:
             assert values == view.tolist()
 
     def test_tasks_write_through_a_memmap_and_not_through_a_copy(self, tmp_path):
-        np = pytest.importorskip("numpy")
         for mode, after in ("r+", 4.0), ("c", 0.0):
             array = np.memmap(tmp_path / mode, "f8", "w+", 0, (4, 10_000))
             array = np.memmap(tmp_path / mode, "f8", mode, 0, (4, 10_000))
@@ -5185,7 +5138,6 @@ class TestSection6BigArrays:
             assert np.fromfile(tmp_path / mode)[::10_000].sum() == after
 
     def test_a_memmap_whose_file_is_gone_or_another_goes_by_value(self, tmp_path):
-        np = pytest.importorskip("numpy")
         for spoil in (lambda path: None, Path.unlink, lambda path: (path.unlink(), path.write_bytes(bytes(400_000)))):
             path = tmp_path / "array"
             np.arange(50_000.0).tofile(path)
@@ -5195,7 +5147,6 @@ class TestSection6BigArrays:
             assert Parallel(2)(delayed(np.sum)(array) for _ in range(2)) == [array.sum()] * 2
 
     def test_temp_folder_holds_what_is_mapped_and_keeps_nothing(self, tmp_path, monkeypatch):
-        np = pytest.importorskip("numpy")
         array = np.ones(200_000)
         for given in ({"temp_folder": tmp_path}, {}):
             (_, path), _, _ = Parallel(2, **given)(delayed(look)(array) for _ in range(2))[0]
@@ -5204,7 +5155,6 @@ class TestSection6BigArrays:
 
     @pytest.mark.parametrize("spoil", ["missing", "a file"])
     def test_a_bad_temp_folder_is_named_and_another_way_found(self, tmp_path, spoil):
-        np = pytest.importorskip("numpy")
         folder = tmp_path / spoil
         if spoil == "a file":
             folder.touch()
@@ -5213,7 +5163,6 @@ class TestSection6BigArrays:
         assert [total for _, _, total in found] == [200_000] * 2
 
     def test_full_disks_leave_the_pipe(self, tmp_path):
-        pytest.importorskip("numpy")
         if os.geteuid() or subprocess.run(["unshare", "-m", "true"]).returncode:
             pytest.skip("mounting a tmpfs is not allowed here")
         done = run_script("""
@@ -5235,7 +5184,6 @@ class TestSection6BigArrays:
         assert not done.stderr
 
     def test_two_thousand_results_fit_under_few_descriptors(self):
-        pytest.importorskip("numpy")
         run_script("""
             import resource
             import numpy as np
@@ -5247,7 +5195,6 @@ class TestSection6BigArrays:
 
     @pytest.mark.parametrize("victim", ["worker", "nursery", "caller"])
     def test_a_kill_leaves_no_segment(self, tmp_path, victim):
-        pytest.importorskip("numpy")
         if os.geteuid() or subprocess.run(["unshare", "-m", "true"]).returncode:
             pytest.skip("mounting a tmpfs is not allowed here")
         script = run_script("""
@@ -5310,6 +5257,7 @@ class TestSection7Choosing:
         "timeout: expected": {"timeout": -3},
         "pre_dispatch: expected": {"pre_dispatch": "__import__('os')"},
         "max_nbytes: expected": {"max_nbytes": "1 apple"},
+        "mmap_mode: expected None, 'r'": {"mmap_mode": "x"},
         "needs a backend of threads": {"backend": "loky", "require": "sharedmem"},
         "expected options among": {"backend": "loky", "nonsense": 1},
     }
@@ -5357,8 +5305,6 @@ class TestSection7Choosing:
         assert sorted(seen) == [0, 1, 2, 3, 4]
 
     def test_registered_backend_runs(self):
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(2) as executor:
             joblite.register_parallel_backend("mine", lambda: executor)
             try:
@@ -5368,8 +5314,6 @@ class TestSection7Choosing:
                 del joblite._factories["mine"]
 
     def test_options_of_a_registered_backend_go_to_its_factory(self):
-        from concurrent.futures import ThreadPoolExecutor
-
         joblite.register_parallel_backend("sized", lambda size: ThreadPoolExecutor(size))
         try:
             with parallel_config(backend="sized", size=3) as settings:
@@ -5749,18 +5693,14 @@ class TestSection8Parallel:
         pids = Parallel(2)(delayed(nap)(i) for i in range(2020))[2000:]
         assert len(set(pids)) == 2, "both workers had some of the slow ones"
 
-    @pytest.mark.parametrize("verbose, lines", [(0, [0]), (1, [0]), (2, range(1, 6)), (3, [5])])
+    @pytest.mark.parametrize("verbose, lines", [(0, [0]), (1, [0]), (2, range(1, 6)), (3, [5]), (50, [5])])
     @pytest.mark.parametrize("n_jobs", [1, 2])
     def test_verbose_says_how_far_the_run_is(self, n_jobs, verbose, lines, capfd):
         Parallel(n_jobs, verbose=verbose, batch_size=1)(delayed(square)(i) for i in range(5))
-        said = capfd.readouterr().err.splitlines()
-        assert len(said) in lines and all("tasks done in" in line for line in said)
-        assert not said or "5" in said[-1]
-
-    def test_nothing_is_printed_on_stdout(self, capfd):
-        Parallel(2, verbose=50)(delayed(square)(i) for i in range(5))
         captured = capfd.readouterr()
-        assert captured.out == "" and "5 of" not in captured.out and "tasks done" in captured.err
+        said = captured.err.splitlines()
+        assert captured.out == "" and len(said) in lines and all("tasks done in" in line for line in said)
+        assert not said or "5" in said[-1]
 
     def test_closed_streams_do_not_stop_the_work(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", None)
@@ -5811,17 +5751,7 @@ class TestSection8Parallel:
         assert (call.n_jobs, call.verbose, call.timeout, call.return_generator) == (2, 1, 3, True)
         assert repr(call) == "Parallel(n_jobs=2)"
 
-    def test_changed_array_is_seen_by_the_next_call(self):
-        np = pytest.importorskip("numpy")
-        array = np.zeros(300_000)
-        with Parallel(n_jobs=2) as parallel:
-            assert parallel([delayed(np.sum)(array)] * 2) == [0.0, 0.0]
-            array[:] = 1
-            assert parallel([delayed(np.sum)(array)] * 2) == [300_000.0] * 2
-
     def test_refilled_array_keeps_its_values_at_submission(self):
-        np = pytest.importorskip("numpy")
-
         def tasks():
             array = np.zeros(300_000)
             for i in range(10):
@@ -5840,8 +5770,6 @@ class TestSection8Parallel:
         assert Parallel(2, backend="multiprocessing")(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
     def test_thread_executor_shares_memory(self):
-        from concurrent.futures import ThreadPoolExecutor
-
         seen = []
         with ThreadPoolExecutor(2) as executor:
             Parallel(backend=executor, require="sharedmem")(delayed(seen.append)(i) for i in range(5))
@@ -5931,13 +5859,6 @@ class TestSection8Faults:
                 error = results[number]
                 assert isinstance(error, kind) and re.search(text, str(error)), (name, error)
                 assert kind is not TERMINATED or f"task {number} " in str(error)
-
-    def test_time_out_fails_its_task_only_and_names_it(self, processes):
-        for _ in ("cold", "warm"):
-            tasks = [delayed(abs)(-1), delayed(time.sleep)(600), delayed(abs)(-2)]
-            results = Parallel(**processes, timeout=0.5, on_error="return")(tasks)
-            assert results[::2] == [1, 2] and isinstance(results[1], TimeoutError)
-            assert "task 1 ran longer than timeout=0.5 s" in str(results[1])
 
     def test_a_worker_that_dies_between_tasks_costs_no_task(self):
         """What was delivered is not run again, what was not started is."""
@@ -6310,8 +6231,6 @@ class TestSection8Faults:
 class TestSection8ManyCallers:
     def test_callers_of_every_kind_work_at_the_same_time(self, processes, tmp_path):
         """Threads, daemon threads, executors, coroutines, generators; different n_jobs: their tasks meet."""
-        from concurrent.futures import ThreadPoolExecutor
-
         results = {}
 
         def call(name, n_jobs, options=processes):
@@ -6352,7 +6271,7 @@ class TestSection8ManyCallers:
 
         def is_late():
             if stuck:
-                results["late"] = Parallel(**backend, timeout=0.3, on_error="return")(
+                results["late"] = Parallel(**backend, timeout=1, on_error="return")(
                     [delayed(stuck)(600), delayed(abs)(-1)])
 
         def at_once(work, *args):
@@ -6908,8 +6827,6 @@ def small_things(lib, folder):
 @as_joblib([[0, 1, 2], [0, 1, 2], "ValueError", [0, 1, 2], True])
 def backends_of_others(lib, folder):
     """joblib's protocol: one that calls back (as ray's does), one whose result is waited for (as ipyparallel's)."""
-    from concurrent.futures import ThreadPoolExecutor
-
     class CallsBack(lib.ParallelBackendBase):
         supports_retrieve_callback = True
         ended = 0
