@@ -1187,10 +1187,11 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
     rest = bytearray()
     for chunk in chunks:
-        rest += chunk
-        while len(rest) >= nbytes:
-            yield rest[:nbytes]
-            del rest[:nbytes]
+        for start in range(0, len(chunk), nbytes):
+            rest += memoryview(chunk)[start:start + nbytes]
+            if len(rest) >= nbytes:
+                yield rest[:nbytes]
+                del rest[:nbytes]
     if rest:
         yield rest
 
@@ -1402,11 +1403,17 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     """
     if not isinstance(compressor_name, str):
         raise ValueError(f"compressor_name: expected a text, got {compressor_name!r}")
-    needed = ("prefix", "extension", "compressor_file", "decompressor_file")
+    needed: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "prefix": ("some bytes", lambda prefix: isinstance(prefix, bytes) and prefix != b""),
+        "extension": ("'.xyz' or ''", lambda text: isinstance(text, str) and text[:1] in ("", ".")),
+        "compressor_file": ("a function", callable), "decompressor_file": ("a function", callable)}
     missing = [name for name in needed if not hasattr(compressor, name)]
     if missing:
         raise ValueError(f"compressor: expected an object with {', '.join(needed)}; "
                          f"{compressor!r} has no {', '.join(missing)}")
+    for name, (expected, is_right) in needed.items():
+        if not is_right(getattr(compressor, name)):
+            raise ValueError(f"compressor.{name}: expected {expected}, got {getattr(compressor, name)!r}")
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
 
@@ -3113,10 +3120,12 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     readable binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary
     file, and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
     bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
-    `._-/`. TypeError: `backend_name` is not a text.
+    `._-/`. ValueError: `backend_name` is not a text, `backend` cannot be called.
     """
     if not isinstance(backend_name, str):
-        raise TypeError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
+        raise ValueError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
+    if not callable(backend):
+        raise ValueError(f"backend: expected a class with open, write, delete and entries, got {backend!r}")
     _STORES[backend_name] = lambda location, limit, **options: _Store(location, backend(location, **options))
 
 
