@@ -4276,39 +4276,22 @@ def _enter_module(token: str, name: str, package: str | None) -> ModuleType:
     return spaces[token]
 
 
-def _enter_space(token: str, name: str, package: str | None) -> dict[str, Any]:
-    return vars(_enter_module(token, name, package))
-
-
-def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
-    vars(module).update(state)
-
-
 def _reduce_module(module: ModuleType) -> Any:
     """A module that running code made: with all that it holds, and shared with its functions."""
     space, own = vars(module), ("__builtins__", "__loader__", "__spec__", _KEPT)
     state = {name: value for name, value in space.items() if name not in own}
-    made = _space_token(space), module.__name__, space.get("__package__")
-    return _enter_module, made, state, None, None, _fill_module
+    return _enter_module, (_space_token(space), module.__name__, space.get("__package__")), state
 
 
-def _module_space(name: str, epoch: int = 0) -> dict[str, Any]:
-    return vars(_import_module(name, epoch))
-
-
-class _Space:
+class _Space(_Reduced):
     """Stands in a parcel for a dict of globals, so that functions which shared it share it again."""
 
     def __init__(self, space: dict[str, Any], epoch_of: Callable[[str], int]) -> None:
-        self.space = space
-        self.module = space.get("__name__", "__main__")
-        self.by_name = _can_import(self.module) and vars(sys.modules[self.module]) is space
-        self.epoch = epoch_of(self.module) if self.by_name else 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.by_name:
-            return _module_space, (self.module, self.epoch)
-        return _enter_space, (_space_token(self.space), self.module, self.space.get("__package__"))
+        name = space.get("__name__", "__main__")
+        self.by_name = _can_import(name) and vars(sys.modules[name]) is space
+        module = (_import_module, (name, epoch_of(name))) if self.by_name else (
+            _enter_module, (_space_token(space), name, space.get("__package__")))
+        super().__init__((vars, (_Reduced(module),)))
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
@@ -4325,15 +4308,6 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
                 if dotted in sys.modules:
                     modules.append(dotted)
     return used, modules
-
-
-def _make_cell() -> CellType:
-    return CellType()
-
-
-def _reduce_cell(cell: CellType) -> Any:
-    """A closure's variable, empty: the functions that close over it bring its content."""
-    return _make_cell, ()
 
 
 def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
@@ -4384,16 +4358,15 @@ def _known_class(token: str) -> type:
     return _classes[token]
 
 
-def _register_class(token: str, cls: type) -> type:
-    with _token_lock:
-        _class_tokens[cls] = token
-        return _classes.setdefault(token, cls)
-
-
 def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
-    """The class (or type variable) of that name: made here when it comes for the first time."""
+    """The class (or type variable) of that token: made here when it comes for the first time."""
     known = _classes.get(token)
-    return _register_class(token, make(*args)) if known is None else known
+    if known is None:
+        made = make(*args)
+        with _token_lock:
+            _class_tokens[made] = token
+            known = _classes.setdefault(token, made)
+    return known
 
 
 def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
@@ -4483,15 +4456,9 @@ def _reduce_typing(thing: Any) -> Any:
     return _make_once, (_class_token(thing), _new_typing, kind, module, (name, *base), options)
 
 
-def _dataclass_sentinel(name: str) -> Any:
-    import dataclasses
-
-    return getattr(dataclasses, name)
-
-
 def _reduce_sentinel(value: Any) -> Any:
     """The unique objects that dataclasses compare by identity."""
-    return _dataclass_sentinel, (getattr(value, "name", "MISSING"),)
+    return _find_named, ("dataclasses", 0, getattr(value, "name", "MISSING"))
 
 
 def _rebuild_lru_cache(func: Any, maxsize: int | None, typed: bool) -> Any:
@@ -4505,14 +4472,8 @@ def _reduce_lru_cache(cached: Any) -> Any:
     return _rebuild_lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
 
 
-_HIDDEN_TYPES = {kind.__qualname__: kind for kind in (  # what they are called in builtins, where nobody finds them
-    CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType, type(len))}
-
-def _hidden_type(name: str) -> type:
-    return _HIDDEN_TYPES[name]
-
-def _fill_property(prop: Any, state: dict[str, Any]) -> None:
-    prop.attrname = state["attrname"]
+_HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()  # they say to be of builtins, which has no such name
+                 if isinstance(kind, type) and kind.__module__ == "builtins"}
 
 def _reduce_random(generator: Any, module: str, name: str) -> Any:
     """The generator behind a module's functions stays at home: each process has its own, or all would draw the same."""
@@ -4524,13 +4485,13 @@ def _reduce_descriptor(thing: Any) -> Any:
     return _module("multiprocessing.reduction").ForkingPickler(io.BytesIO()).dispatch_table[type(thing)](thing)
 
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
-    CellType: _reduce_cell,
+    CellType: lambda cell: (CellType, ()),  # empty: the functions that close over it bring its content
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
-    type(_make_cell.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
+    type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
                      "typing.TypeAliasType"), _reduce_typing),
     **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
@@ -4539,7 +4500,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     "dataclasses._MISSING_TYPE": _reduce_sentinel,
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
-    "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
+    "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
 }
 _LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
@@ -4649,8 +4610,8 @@ class _Packer(Pickler):
         return reducer(obj) if reducer else NotImplemented
 
     def _override_class(self, cls: type) -> Any:
-        if cls.__module__ == "builtins" and cls.__qualname__ in _HIDDEN_TYPES:
-            return _hidden_type, (cls.__qualname__,)
+        if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:
+            return _find_named, ("types", 0, _HIDDEN_TYPES[cls])
         if not cls.__flags__ & _HEAP_TYPE:
             return NotImplemented
         if _goes_by_name(cls):
