@@ -4713,31 +4713,15 @@ def _address(view: memoryview) -> int:
     return interface["data"][0] if interface else id(view.obj)
 
 
-def _open_unlinked(folder: str) -> int:
-    """A descriptor of a new file without a name. (Where the system cannot, it has one for an instant.)"""
-    if hasattr(os, "O_TMPFILE"):
+def _open_unlinked(folder: str | None) -> int:
+    """A descriptor of a new file without a name, by default in the system's folder for such files."""
+    if folder and hasattr(os, "O_TMPFILE"):  # as `tempfile` does, whose import takes longer than most tasks
         try:
             return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
         except OSError:  # this file system cannot, or the folder is bad: the next call says
             pass
-    import tempfile
-
-    fd, path = tempfile.mkstemp(prefix="joblite-", dir=folder)
-    os.unlink(path)
-    return fd
-
-
-def _folders(folder: str | None) -> Iterator[str]:
-    """Where a segment may lie, best first."""
-    if folder:
-        yield folder
-    yield "/dev/shm"
-    import tempfile
-
-    try:
-        yield tempfile.gettempdir()
-    except FileNotFoundError:  # there is none that can be written to
-        pass
+    with _module("tempfile").TemporaryFile(prefix="joblite-", dir=folder, buffering=0) as file:
+        return os.dup(file.fileno())
 
 
 def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -> list[_Piece]:
@@ -4753,11 +4737,11 @@ def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -
 
 def _lay(views: Sequence[memoryview], mapping: _Mapping) -> list[_Piece] | None:
     """The same buffers laid in one segment, in the first folder with room for them; None where there is none."""
-    for folder in _folders(mapping.folder):
+    for folder in (mapping.folder or "/dev/shm", "/dev/shm", None):
         try:
             return _fill_segment(_Segment(_open_unlinked(folder)), views, _ACCESS[mapping.mode])
         except OSError as error:
-            if folder == mapping.folder and _inside is None:
+            if folder and folder == mapping.folder and _inside is None:
                 _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it goes another way")
     return None
 
@@ -4781,15 +4765,11 @@ def _map(fd: int, access: int) -> Any:
     import mmap
 
     try:
-        nbytes = os.fstat(fd).st_size
-        if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
-            content = bytearray(nbytes)
-            with open(fd, "rb", closefd=False) as file:
-                file.readinto(content)
-            return content
-        found = mmap.mmap(fd, nbytes, access=access, **_MAP_OPTIONS)
+        found = mmap.mmap(fd, 0, access=access, **_MAP_OPTIONS)
     finally:
         os.close(fd)
+    if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
+        return bytearray(found)
     with _token_lock:
         _maps.add(found)
     return found
@@ -5769,8 +5749,7 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
     import mmap
 
     if fd is None:
-        fd = os.memfd_create("joblite-page") if hasattr(os, "memfd_create") else _open_unlinked(
-            _module("tempfile").gettempdir())
+        fd = os.memfd_create("joblite-page") if hasattr(os, "memfd_create") else _open_unlinked(None)
         os.ftruncate(fd, _PAGE_NBYTES)
     return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
 

@@ -5249,6 +5249,13 @@ class TestSection6BigArrays:
             assert [array[-1] for array in results] == list(range(2000))
             """)
 
+    def test_a_worker_that_holds_very_many_maps_copies(self):
+        np = pytest.importorskip("numpy")
+        array = np.ones(300_000)
+        few = {"initializer": lambda: setattr(sys.modules["joblite"], "_MOST_MAPS", 0)}
+        seen = Parallel(2, **few, batch_size=1)(delayed(look)(array, i) for i in range(8))
+        assert [(inode, total) for (inode, _), _, total in seen] == [(0, 300_000.0)] * 8
+
     @pytest.mark.parametrize("victim", ["worker", "nursery", "caller"])
     def test_a_kill_leaves_no_segment(self, tmp_path, victim):
         pytest.importorskip("numpy")
