@@ -5099,21 +5099,12 @@ _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in on
 _FDS_NBYTES = 512  # room for the descriptors of one message
 
 
-def _join(frames: Sequence[Any]) -> bytes:
+def _join(frames: Iterable[Any]) -> bytes:
     """Frames as one bytes object, for wires that carry only that."""
-    sizes = [memoryview(frame).nbytes for frame in frames]
-    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
+    return _pickle_dumps(list(map(bytearray, frames)), 5)
 
 
-def _split(data: bytes) -> list[Any]:
-    count = struct.unpack_from("<I", data)[0]
-    at, frames = 4 + 8 * count, []
-    for size in struct.unpack_from(f"<{count}Q", data, 4):
-        frames.append(data[at:at + size])
-        at += size
-    return frames
-
-
+_split = _pickle_loads
 _TICKET = struct.Struct("<QQQQ")  # what is sent for a piece: place of its segment among the message's descriptors,
 #                                     access, offset, bytes
 _IS_TICKET = 1 << 63  # is added to the size of such a frame
@@ -5138,74 +5129,51 @@ class _Channel:
         self.fds: deque[int] = deque()  # descriptors that came, for messages not yet taken apart
 
     def send(self, frames: Sequence[Any]) -> None:
-        if any(type(frame) is _Piece for frame in frames):
-            return self.send_pieces(frames)
-        sizes = [memoryview(frame).nbytes for frame in frames]
-        head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-        if sum(sizes) < _AT_ONCE:
-            self.sock.sendall(b"".join([head, *frames]))
-        else:
-            self.send_all([memoryview(head), *(memoryview(frame).cast("B") for frame in frames)])
-
-    def send_pieces(self, frames: Sequence[Any]) -> None:
-        """As `send`, for frames among which are pieces."""
-        import socket
-
         places: dict[int, int] = {}  # descriptor -> place in the message
-        sizes, parts = [], []
-        for frame in frames:
-            is_piece = type(frame) is _Piece
-            if is_piece:
-                place = places.setdefault(frame.segment.fd, len(places))
-                frame = _TICKET.pack(place, frame.access, frame.offset, len(frame.view))
-            parts.append(memoryview(frame).cast("B"))
-            sizes.append(len(parts[-1]) | is_piece * _IS_TICKET)
+        parts = [frame if type(frame) is not _Piece else _TICKET.pack(
+            places.setdefault(frame.segment.fd, len(places)), frame.access, frame.offset, len(frame.view))
+            for frame in frames]
+        sizes = [len(part) if part is frame else len(part) | _IS_TICKET for part, frame in zip(parts, frames)]
         head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-        sent = socket.send_fds(self.sock, [head], list(places))
-        self.send_all([memoryview(head)[sent:], *parts])
-
-    def send_all(self, pending: list[memoryview]) -> None:
-        while pending:
-            sent = self.sock.sendmsg(pending[:512])  # the system takes at most 1024 buffers a call
-            while pending and sent >= len(pending[0]):
-                sent -= len(pending.pop(0))
-            if sent:
-                pending[0] = pending[0][sent:]
+        if places:
+            _module("socket").send_fds(self.sock, [head[:1]], list(places))
+            head = head[1:]
+        for part in [head, *parts] if sum(sizes) >= _AT_ONCE else [b"".join([head, *parts])]:
+            self.sock.sendall(part)
 
     def receive(self) -> list[Any]:
-        """The next message's frames. EOFError when the other side is gone."""
-        self.torn = True
-        data = self.rest or self._more(_AT_ONCE)
+        """The next message's frames, mapped memory in the place of tickets. EOFError when the other side is gone."""
+        data, self.torn = self.rest, True
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
-            data += self._more(_AT_ONCE)
+            more, extra, _, _ = self.sock.recvmsg(_AT_ONCE, _FDS_NBYTES)
+            for _, _, fds in extra:
+                self.fds.extend(memoryview(fds).cast("i"))
+            if not more:
+                raise EOFError
+            data += more
         count = struct.unpack_from("<I", data)[0]
-        sizes = struct.unpack_from(f"<{count}Q", data, 4)
         at = 4 + 8 * count
         frames: list[Any] = []
-        for size in sizes:
-            size &= ~_IS_TICKET
-            if at + size <= len(data):
-                frame = data[at:at + size]
-                frames.append(bytearray(frame) if size >= _IN_BAND else frame)  # tasks may write to arrays
-            else:
-                frames.append(self._fill(bytearray(size), data[at:]))
-            at += size
+        maps: list[Any] = []
+        for size in struct.unpack_from(f"<{count}Q", data, 4):
+            nbytes = size & ~_IS_TICKET
+            frame: Any = data[at:at + nbytes]
+            if len(frame) < nbytes or nbytes >= _IN_BAND:
+                frame = self._fill(bytearray(nbytes), frame)  # which tasks may write to, as arrays are
+            frames.append(frame if size == nbytes else self._redeem(frame, maps))
+            at += nbytes
         self.rest = data[at:]
-        if max(sizes) & _IS_TICKET:
-            self._redeem(frames, sizes)
         self.torn = False
         return frames
 
-    def _redeem(self, frames: list[Any], sizes: Sequence[int]) -> None:
-        """Put mapped memory in the place of tickets."""
-        tickets = {number: _TICKET.unpack(frames[number]) for number, size in enumerate(sizes) if size & _IS_TICKET}
-        count = 1 + max(place for place, _, _, _ in tickets.values())
-        if len(self.fds) < count:
-            raise RuntimeError("a big array could not be received: too many open files in this process")
-        access = next(iter(tickets.values()))[1]
-        maps = [_map(self.fds.popleft(), access) for _ in range(count)]
-        for number, (place, _, offset, nbytes) in tickets.items():
-            frames[number] = memoryview(maps[place])[offset:offset + nbytes]
+    def _redeem(self, ticket: bytes, maps: list[Any]) -> memoryview:
+        """What a ticket stands for. `maps` are those that this message has brought so far."""
+        place, access, offset, nbytes = _TICKET.unpack(ticket)
+        if place == len(maps):
+            if not self.fds:
+                raise RuntimeError("a big array could not be received: too many open files in this process")
+            maps.append(_map(self.fds.popleft(), access))
+        return memoryview(maps[place])[offset:offset + nbytes]
 
     def has_data(self) -> bool:
         """Whether there is something to read now (or the end of the other side to be noticed)."""
@@ -5218,14 +5186,6 @@ class _Channel:
         except OSError:  # it died with a message unread
             pass
         return True
-
-    def _more(self, most: int) -> bytes:
-        data, extra, _, _ = self.sock.recvmsg(most, _FDS_NBYTES)
-        for _, _, fds in extra:
-            self.fds.extend(memoryview(fds).cast("i"))
-        if not data:
-            raise EOFError
-        return data
 
     def _fill(self, frame: bytearray, begun: bytes) -> bytearray:
         frame[:len(begun)] = begun
