@@ -4951,7 +4951,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #
 #     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
 #     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
-#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
+#     nursery: one clean child process; forks workers on request (for start_method="spawn" they then become fresh
+#     interpreters), sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
@@ -4999,7 +5000,7 @@ _table_lock = threading.Lock()  # guards the three above, each use of one by its
 
 
 def _next_number() -> int:
-    """A number that no other job, run or function of this process has."""
+    """A number that no other job, run, function or worker of this process has."""
     with _table_lock:
         return next(_numbers)
 
@@ -5665,18 +5666,17 @@ def _work(sock: Any, page: Any) -> None:
         os._exit(0)
 
 
-# ---- the nursery, and starting without one ----
+# ---- the nursery ----
 
 _REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
 _REPLY = struct.Struct("<qq")  # worker number, wait status
-_FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
+_FORK, _SPAWN, _SIGNAL, _FATE = b"f", b"p", b"s", b"w"
 _NO_ROOM = -1  # in the place of a wait status: there is no worker
 
 _BOOT = """\
 import sys
 sys.path[:1] = filter(None, sys.path[:1])  # not the current directory: its modules may have names of the library
 import os
-os.closerange(3, 4096) if {close} else None
 try:
     os.getcwd()
 except OSError:  # deleted: imports may fail there
@@ -5692,7 +5692,7 @@ module.{entry}
 """  # a child loads this very file under the name it has here, so that a package around it is not imported
 
 
-def _interpreter_command(entry: str, close: bool) -> list[str]:
+def _interpreter_command(entry: str) -> list[str]:
     """The command line of a fresh interpreter with this one's flags, which runs one function of this file."""
     flags = sys.flags
     options = ["-" + letter for letter, on in (("B", flags.dont_write_bytecode), ("s", flags.no_user_site),
@@ -5700,7 +5700,7 @@ def _interpreter_command(entry: str, close: bool) -> list[str]:
                                                ("I", flags.isolated), ("P", getattr(flags, "safe_path", False))) if on]
     options += ["-O"] * flags.optimize
     options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
-    code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry, close=close)
+    code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry)
     return [sys.executable, *options, "-c", code]
 
 
@@ -5738,6 +5738,16 @@ def _kill_group(pid: int, sig: int) -> None:
         pass
 
 
+def _worker_main(fd: int, page_fd: int, line: int) -> None:
+    """What the nursery's child, or the fresh interpreter that it has become, runs as a worker."""
+    import socket
+
+    _die_with(line)
+    page, _ = _make_page(page_fd)
+    os.close(page_fd)
+    _work(socket.socket(fileno=fd), page)
+
+
 class _NurseryLoop:
     """The nursery's own side: forks, signals and buries workers until its caller is gone."""
 
@@ -5750,33 +5760,22 @@ class _NurseryLoop:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.close(null)
-        self.poll = select.poll()
-        self.poll.register(self.control, select.POLLIN)
-        self.caller = self._watch(caller)
-        self.wake, wake = socket.socketpair()
-        wake.setblocking(False)
-        self.wake.setblocking(False)
-        self.poll.register(self.wake, select.POLLIN)
-        self.wake_end = wake
+        self.wake, self.wake_end = os.pipe()
+        os.set_blocking(self.wake_end, False)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake.fileno())
+        signal.set_wakeup_fd(self.wake_end)
+        try:  # tells the end of the caller, even while a forked child of it holds the control socket
+            self.caller = [os.pidfd_open(caller)]
+        except (AttributeError, OSError):  # not on this system: the control socket alone tells
+            self.caller = []
+        if os.getppid() != caller:  # it has ended already
+            os._exit(0)
+        self.poll = select.poll()
+        for fd in (self.control.fileno(), self.wake, *self.caller):
+            self.poll.register(fd, select.POLLIN)
         self.workers: dict[int, tuple[int, Any, int]] = {}  # number -> pid, a copy of its socket, its life line
         self.fates: dict[int, int] = {}  # number -> wait status of a dead one
-
-    def _watch(self, pid: int) -> int:
-        """A descriptor that tells the end of the caller, even while a forked child of it holds the control socket."""
-        import select
-
-        try:
-            caller = os.pidfd_open(pid)
-        except (AttributeError, OSError):  # not on this system: the control socket alone tells
-            caller = -1
-        if os.getppid() != pid:  # it has ended already
-            os._exit(0)
-        if caller >= 0:
-            self.poll.register(caller, select.POLLIN)
-        return caller
 
     def run(self) -> None:
         import signal
@@ -5784,9 +5783,9 @@ class _NurseryLoop:
         try:
             while True:
                 ready = {fd for fd, _ in self.poll.poll(None if self.workers else IDLE_S * 1000)}
-                if self.caller in ready or not ready:
+                if ready.intersection(self.caller) or not ready:
                     return
-                if self.wake.fileno() in ready:
+                if self.wake in ready:
                     self.bury()
                 if self.control.fileno() in ready and not self.obey():
                     return
@@ -5803,18 +5802,19 @@ class _NurseryLoop:
         if len(data) < _REQUEST.size:
             return False
         what, number, sig = _REQUEST.unpack(data)
-        if what == _FORK and len(fds) == 2:
-            self.fork(number, *fds)
-        elif what == _FORK:  # no room for descriptors here
+        if what == _FATE:
+            self.control.sendall(_REPLY.pack(number, self.fate(number)))
+        elif what == _SIGNAL:
+            if number in self.workers:
+                _kill_group(self.workers[number][0], sig)
+        elif len(fds) == 2:
+            self.fork(number, what == _SPAWN, *fds)
+        else:  # no room for descriptors here
             self.fates[number] = _NO_ROOM
             list(map(os.close, fds))
-        elif what == _SIGNAL and number in self.workers:
-            _kill_group(self.workers[number][0], sig)
-        elif what == _FATE:
-            self.control.sendall(_REPLY.pack(number, self.fate(number)))
         return True
 
-    def fork(self, number: int, fd: int, page_fd: int) -> None:
+    def fork(self, number: int, fresh: bool, fd: int, page_fd: int) -> None:
         import socket
 
         sock = socket.socket(fileno=fd)
@@ -5826,18 +5826,20 @@ class _NurseryLoop:
             self.fates[number] = _NO_ROOM
             list(map(os.close, (page_fd, *pipe)))
             return _hang_up(sock)
-        if pid:
+        if not pid:
             try:
-                os.setpgid(pid, pid)  # both sides do it: whichever comes first
-            except OSError:  # already dead
-                pass
-            os.close(page_fd)
-            os.close(inner)
-            self.workers[number] = pid, sock, line
-        else:
-            self.become_worker(sock, page_fd, inner, line)
+                self.become_worker(fresh, sock, page_fd, inner, line)
+            finally:  # whatever happens: the loop goes on in the parent only
+                os._exit(1)
+        try:
+            os.setpgid(pid, pid)  # both sides do it: whichever comes first
+        except OSError:  # already dead
+            pass
+        os.close(page_fd)
+        os.close(inner)
+        self.workers[number] = pid, sock, line
 
-    def become_worker(self, sock: Any, page_fd: int, inner: int, line: int) -> None:
+    def become_worker(self, fresh: bool, sock: Any, page_fd: int, inner: int, line: int) -> None:
         import signal
 
         os.setpgid(0, 0)
@@ -5846,22 +5848,19 @@ class _NurseryLoop:
         for _, other, other_line in self.workers.values():
             other.close()
             os.close(other_line)
-        for sock_ in (self.control, self.wake, self.wake_end):
-            sock_.close()
-        os.close(line)
-        if self.caller >= 0:
-            os.close(self.caller)
-        _die_with(inner)
-        page, _ = _make_page(page_fd)
-        os.close(page_fd)
-        _work(sock, page)
+        self.control.close()
+        list(map(os.close, (self.wake, self.wake_end, line, *self.caller)))
+        fds = sock.detach(), page_fd, inner
+        if not fresh:
+            _worker_main(*fds)
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        command = _interpreter_command(f"_worker_main{fds}")
+        os.execv(command[0], command)
 
     def bury(self) -> None:
         """Learn how workers died, and let their drivers know: a grandchild may still hold the socket."""
-        try:
-            self.wake.recv(4096)
-        except OSError:
-            pass
+        os.read(self.wake, 4096)
         for number in list(self.workers):
             pid, status = os.waitpid(self.workers[number][0], os.WNOHANG)
             if pid:
@@ -5869,16 +5868,11 @@ class _NurseryLoop:
 
     def rest(self, number: int, status: int) -> None:
         import signal
-        import socket
 
         pid, sock, line = self.workers.pop(number)
         self.fates[number] = status
         _kill_group(pid, signal.SIGKILL)  # what the worker started
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the driver closed its end
-            pass
-        sock.close()
+        _hang_up(sock)
         os.close(line)
 
     def fate(self, number: int) -> int:
@@ -5896,6 +5890,7 @@ def _nursery_main(caller: int, *modules: str) -> None:
     """What the nursery process runs. Its workers will need these modules."""
     import gc
 
+    os.closerange(3, 4096)  # what the caller made inheritable
     for name in modules:
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
@@ -5917,21 +5912,20 @@ class _Nursery:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.numbers = itertools.count(1)
         self.control, theirs = _socket_pair()
         modules = "warnings", "logging" if _loaded("logging") else "warnings"
-        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}", True)
+        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}")
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
 
-    def start(self, sock: Any, page_fd: int) -> int:
-        """Have a worker forked that serves the other end of `sock`; gives the worker's number."""
+    def start(self, how: bytes, sock: Any, page_fd: int) -> int:
+        """Have a worker started that serves the other end of `sock`; gives the worker's number."""
         import socket
 
+        number = _next_number()
         with self.lock:
-            number = next(self.numbers)
-            socket.send_fds(self.control, [_REQUEST.pack(_FORK, number, 0)], [sock.fileno(), page_fd])
+            socket.send_fds(self.control, [_REQUEST.pack(how, number, 0)], [sock.fileno(), page_fd])
         return number
 
     def signal(self, number: int, sig: int) -> None:
@@ -5973,76 +5967,6 @@ class _Nursery:
             pass
 
 
-def _fresh_worker_main(fd: int, page_fd: int, line: int) -> None:
-    """What a worker runs that was started as a fresh interpreter."""
-    import socket
-
-    import signal
-
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the thread blocked that started this
-    _die_with(line)
-    page, _ = _make_page(page_fd)
-    os.close(page_fd)
-    _work(socket.socket(fileno=fd), page)
-
-
-class _Spawner:
-    """Starts each worker as a fresh interpreter, when asked to. Same methods as _Nursery."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.workers: dict[int, tuple[Any, int]] = {}  # number -> Popen, life line
-        self.numbers = itertools.count(1)
-
-    def start(self, sock: Any, page_fd: int) -> int:
-        import subprocess
-
-        inner, line = os.pipe()
-        fds = (sock.fileno(), page_fd, inner)
-        entry = f"_fresh_worker_main({sock.fileno()}, {page_fd}, {inner})"
-        try:
-            process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL,
-                                       start_new_session=True)  # Ctrl-C in a terminal is for the caller only
-        except BaseException:
-            os.close(line)
-            raise
-        finally:
-            os.close(inner)
-        with self.lock:
-            number = next(self.numbers)
-            self.workers[number] = process, line
-        return number
-
-    def signal(self, number: int, sig: int) -> None:
-        with self.lock:
-            known = self.workers.get(number)
-        if known and known[0].poll() is None:
-            _kill_group(known[0].pid, sig)
-
-    def fate(self, number: int) -> int | None:
-        with self.lock:
-            process, line = self.workers.pop(number, (None, -1))
-        if process is None:
-            return None
-        process.kill()  # its socket has closed: if it lives all the same, it must die
-        code = process.wait()
-        os.close(line)
-        return -code if code < 0 else code << 8
-
-    def lives(self) -> bool:
-        return True
-
-    def let_go(self) -> None:
-        """In a forked child: the workers shall end with the parent alone."""
-        for _, line in self.workers.values():
-            os.close(line)
-        self.workers.clear()
-
-    def close(self, wait: bool) -> None:
-        for number in list(self.workers):
-            self.fate(number)
-
-
 # ---- the side of the caller ----
 
 
@@ -6065,29 +5989,23 @@ def _death_of(status: int | None) -> str:
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
 
 
-_starters: dict[str, Any] = {}  # start method -> nursery or spawner
+_starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.Lock()  # guards the dict above
 
 
-def _starter_of(start: str) -> Any:
-    """The living nursery (or spawner) of this process."""
-    with _starters_lock:
-        starter = _starters.get(start)
-        if starter is None or not starter.lives():
-            starter = _starters[start] = _Nursery() if start == "nursery" else _Spawner()
-        return starter
-
-
-def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
-    """(starter, number) of a new worker. A nursery that dies as it is asked is replaced."""
+def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
+    """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
     for _ in range(_START_TRIES):
-        starter = _starter_of(start)
+        with _starters_lock:
+            nursery = _starters.get("nursery")
+            if nursery is None or not nursery.lives():
+                nursery = _starters["nursery"] = _Nursery()
         try:
-            return starter, starter.start(sock, page_fd)
+            return nursery, nursery.start(_SPAWN if start == "spawn" else _FORK, sock, page_fd)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
-            starter.close(True)
+            nursery.close(True)
     raise RuntimeError(f"the process that starts workers ends at once: can {sys.executable} still run {__file__}?")
 
 
