@@ -55,7 +55,7 @@ import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
-from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
+from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, ModuleType
 
 try:
     from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
     from types import CodeType
-    from typing import Any, BinaryIO
+    from typing import Any
 
     Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -4354,10 +4354,6 @@ def _class_token(cls: type) -> str:
         return token
 
 
-def _known_class(token: str) -> type:
-    return _classes[token]
-
-
 def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
     """The class (or type variable) of that token: made here when it comes for the first time."""
     known = _classes.get(token)
@@ -4433,9 +4429,6 @@ def _reduce_class(cls: Any) -> Any:
     return _make_once, made, filled, None, None, _fill_class
 
 
-_TYPING_OPTIONS = ("bound", "covariant", "contravariant", "infer_variance", "default")
-
-
 def _new_typing(kind: Any, module: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     made = kind(*args, **options)
     made.__module__ = module
@@ -4450,26 +4443,20 @@ def _reduce_typing(thing: Any) -> Any:
         return NotImplemented
     if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
         return partial(kind, type_params=thing.__type_params__), (name, thing.__value__)
-    options = {option: value for option in _TYPING_OPTIONS if (value := getattr(thing, f"__{option}__", None))
-               and type(value).__name__ != "NoDefaultType"}
+    options = {option: value for option in ("bound", "covariant", "contravariant", "infer_variance", "default")
+               if (value := getattr(thing, f"__{option}__", None)) and type(value).__name__ != "NoDefaultType"}
     base = [thing.__supertype__] if kind.__name__ == "NewType" else getattr(thing, "__constraints__", ())
     return _make_once, (_class_token(thing), _new_typing, kind, module, (name, *base), options)
 
 
-def _reduce_sentinel(value: Any) -> Any:
-    """The unique objects that dataclasses compare by identity."""
-    return _find_named, ("dataclasses", 0, getattr(value, "name", "MISSING"))
-
-
-def _rebuild_lru_cache(func: Any, maxsize: int | None, typed: bool) -> Any:
-    return lru_cache(maxsize, typed)(func)
+def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
+    return lru_cache(**settings)(func)
 
 
 def _reduce_lru_cache(cached: Any) -> Any:
     if _goes_by_name(cached):
         return NotImplemented
-    settings = cached.cache_parameters()
-    return _rebuild_lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
+    return _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters())
 
 
 _HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()  # they say to be of builtins, which has no such name
@@ -4496,8 +4483,8 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
                      "typing.TypeAliasType"), _reduce_typing),
     **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
     **dict.fromkeys(("multiprocessing.connection.Connection", "socket.socket"), _reduce_descriptor),
-    "dataclasses._FIELD_BASE": _reduce_sentinel,
-    "dataclasses._MISSING_TYPE": _reduce_sentinel,
+    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # these are compared by identity
+                    lambda unique: (_find_named, ("dataclasses", 0, getattr(unique, "name", "MISSING")))),
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
@@ -4569,15 +4556,11 @@ class _Packer(Pickler):
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
     shares = False  # whether the parcel is unpacked once, on this machine: open descriptors go along
-
-    def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
-        keep = self._keep  # not `self` in the callback: a cycle would hold all that was packed
-        super().__init__(file, 5, buffer_callback=lambda buffer: keep(buffer, buffers))
-        self.spaces: dict[int, _Space] = {}
-        self.helper = helper  # cloudpickle's table of reducers, on the second try
+    helper: Any = None  # cloudpickle's table of reducers, on the second try
+    spaces: dict[int, _Space]  # id of globals -> what stands for them in this parcel
 
     @staticmethod
-    def _keep(buffer: Any, buffers: list[Any]) -> bool:
+    def _keep(buffer: Any, buffers: list[Any]) -> bool:  # not of an instance: a cycle would hold all that was packed
         raw = buffer.raw()
         if raw.nbytes < _IN_BAND:
             return True
@@ -4589,7 +4572,11 @@ class _Packer(Pickler):
         if kind is FunctionType:
             if obj.__module__ == __name__:
                 return NotImplemented
-            return self._by_name(obj) if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
+            if _goes_by_name(obj):
+                return self._by_name(obj)
+            space = self.spaces.get(id(obj.__globals__)) or self.spaces.setdefault(
+                id(obj.__globals__), _Space(obj.__globals__, self._epoch))
+            return _reduce_function(obj, space)
         if isinstance(obj, type):
             return self._override_class(obj)
         if kind is ModuleType:
@@ -4617,7 +4604,7 @@ class _Packer(Pickler):
         if _goes_by_name(cls):
             return self._by_name(cls)
         if self.homeward and not _class_token(cls).startswith(_process()):
-            return _known_class, (_class_token(cls),)
+            return _make_once, (_class_token(cls), None)  # it is known there
         return _reduce_class(cls)
 
     def _epoch(self, module: str) -> int:
@@ -4626,12 +4613,6 @@ class _Packer(Pickler):
     def _by_name(self, obj: Any) -> Any:
         epoch = self._epoch(obj.__module__)
         return (_find_named, (obj.__module__, epoch, obj.__qualname__)) if epoch else NotImplemented
-
-    def _space_of(self, func: FunctionType) -> _Space:
-        space = self.spaces.get(id(func.__globals__))
-        if space is None:
-            space = self.spaces[id(func.__globals__)] = _Space(func.__globals__, self._epoch)
-        return space
 
 
 class _AnswerPacker(_Packer):
@@ -4659,8 +4640,10 @@ def _pack(value: Any, packer: type[_Packer] = _Packer, helper: Any = None) -> li
     """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
     leaves out is left to cloudpickle's reducers, on a second try."""
     file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+    pickler = packer(file, 5, buffer_callback=lambda buffer: packer._keep(buffer, buffers))
+    pickler.spaces, pickler.helper = {}, helper
     try:
-        packer(file, buffers, helper).dump(value)
+        pickler.dump(value)
         return [file.getvalue(), *buffers]
     except Exception:  # a __reduce__ of the user may raise anything
         if helper or not (helper := _more_reducers()):
@@ -4724,8 +4707,9 @@ def _open_unlinked(folder: str | None) -> int:
         return os.dup(file.fileno())
 
 
-def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -> list[_Piece]:
-    pieces, offset = [], 0
+def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_Piece]:
+    """The buffers laid in one segment."""
+    segment, pieces, offset = _Segment(_open_unlinked(folder)), [], 0
     for view in views:
         done = 0
         while done < len(view):
@@ -4735,25 +4719,20 @@ def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -
     return pieces
 
 
-def _lay(views: Sequence[memoryview], mapping: _Mapping) -> list[_Piece] | None:
-    """The same buffers laid in one segment, in the first folder with room for them; None where there is none."""
-    for folder in (mapping.folder or "/dev/shm", "/dev/shm", None):
+def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
+    """The frames, buffers among them that are big enough as pieces of one segment in the first folder with room."""
+    big = [] if mapping.nbytes is None else [
+        place for place, frame in enumerate(frames) if type(frame) is memoryview and len(frame) >= mapping.nbytes]
+    for folder in (mapping.folder or "/dev/shm", "/dev/shm", None) if big else ():
         try:
-            return _fill_segment(_Segment(_open_unlinked(folder)), views, _ACCESS[mapping.mode])
+            pieces = _lay([frames[place] for place in big], folder, _ACCESS[mapping.mode])
         except OSError as error:
             if folder and folder == mapping.folder and _inside is None:
                 _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it goes another way")
-    return None
-
-
-def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
-    """The frames, buffers among them that are big enough as pieces of one segment, as far as there is room."""
-    if mapping.nbytes is None:
-        return frames
-    big = [place for place, frame in enumerate(frames) if type(frame) is memoryview and len(frame) >= mapping.nbytes]
-    pieces = _lay([frames[place] for place in big], mapping) if big else None
-    for place, piece in zip(big, pieces or ()):
-        frames[place] = piece
+            continue
+        for place, piece in zip(big, pieces):
+            frames[place] = piece
+        break
     return frames
 
 
@@ -4789,14 +4768,12 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                    if _cell_value(cell) is not _NOTHING)
         yield from ((f" uses global {name}", item) for name, item in _globals_of(value)[0].items())
         yield from ((f" default {item!r}", item) for item in value.__defaults__ or ())
-    elif isinstance(value, MethodType):
-        yield ".__self__", value.__self__
-        yield ".__func__", value.__func__
     elif not isinstance(value, ModuleType):
         yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items()
                     if name not in _CLASS_INTERNALS)
-        for name in ("func", "args", "keywords") if type(value).__name__ == "partial" else ():
-            yield f".{name}", getattr(value, name)
+        hidden = {"partial": ("func", "args", "keywords"), "method": ("__self__", "__func__")}
+        for name in hidden.get(type(value).__name__, ()):
+            yield f".{name}", getattr(value, name, None)
 
 
 def _guilty_path(value: Any, packer: type[_Packer], path: str = "", seen: frozenset[int] = frozenset()) -> str:
@@ -4824,9 +4801,6 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
-
-_Described = tuple  # (type name, message, traceback text, frames of the exception or None)
-
 
 class RemoteTraceback(Exception):
     """Shows the traceback of a task's error as it was in the worker: the cause of the error that you get."""
@@ -4894,8 +4868,8 @@ def _text_of(error: BaseException) -> str:
         return repr(error.args)
 
 
-def _describe_error(error: BaseException) -> _Described:
-    """What is sent of an error: its type's name, message, traceback, and the error itself where possible."""
+def _describe_error(error: BaseException) -> tuple[Any, ...]:
+    """What is sent of an error: its type's name, message, traceback, and its frames (None if it cannot be packed)."""
     import traceback
 
     inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
@@ -4903,7 +4877,7 @@ def _describe_error(error: BaseException) -> _Described:
     return (f"{type(error).__module__}.{type(error).__qualname__}", _text_of(error), text, _pack_error(error))
 
 
-def _restore_error(described: _Described) -> BaseException:
+def _restore_error(described: tuple[Any, ...]) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
     name, message, text, frames = described
     try:
@@ -5586,23 +5560,19 @@ class _Desk:
 
     def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         described = {offset: _describe_error(error) for offset, error in errors.items()}
-        if len(values) == 1 and type(values[0]) not in _ATOMS:
-            self.retained = []
-            return self.send(kind, [_pack_value(values[0])], described, seconds, each=True)
-        try:
-            frames = _pack(values, _AnswerPacker)
-        except Exception:  # a value's pickling may raise anything: then find out which
-            self.retained = values
-            self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
-        else:
-            small = kind == _ANSWER and sum(map(len, frames)) <= _RETAIN_NBYTES
-            self.retained = values if small else []
-            if small or _ATOMS.issuperset(map(type, values)):
-                self.send(kind, [(False, frames)], described, seconds)
-            else:
-                self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
+        if _ATOMS.issuperset(map(type, values)):
+            return self.send(kind, [(False, _pack(values, _AnswerPacker))], described, seconds)
+        if kind == _ANSWER and len(values) > 1:
+            try:
+                frames = _pack(values, _AnswerPacker)
+                self.retained = values if sum(map(len, frames)) <= _RETAIN_NBYTES else []
+            except Exception:  # a value's pickling may raise anything: then find out which
+                pass
+            if self.retained:
+                return self.send(kind, [(False, frames)], described, seconds)
+        self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
 
-    def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, _Described], seconds: float,
+    def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, tuple[Any, ...]], seconds: float,
              each: bool = False) -> None:
         """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
         layout = [(bad, len(frames)) for bad, frames in packed] if each else None
@@ -5694,11 +5664,9 @@ module.{entry}
 
 def _interpreter_command(entry: str) -> list[str]:
     """The command line of a fresh interpreter with this one's flags, which runs one function of this file."""
-    flags = sys.flags
-    options = ["-" + letter for letter, on in (("B", flags.dont_write_bytecode), ("s", flags.no_user_site),
-                                               ("S", flags.no_site), ("E", flags.ignore_environment),
-                                               ("I", flags.isolated), ("P", getattr(flags, "safe_path", False))) if on]
-    options += ["-O"] * flags.optimize
+    flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
+             "I": "isolated", "P": "safe_path", "O": "optimize"}
+    options = ["-" + letter * count for letter, flag in flags.items() if (count := getattr(sys.flags, flag, 0))]
     options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
     code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry)
     return [sys.executable, *options, "-c", code]
@@ -5980,10 +5948,7 @@ def _death_of(status: int | None) -> str:
         return "could not be started: the system gives no further process, or no descriptor for it"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
+        name = {each.value: each.name for each in signal.Signals}.get(number, "unknown")
         hint = "; if nobody sent it, the system may have run out of memory" if name == "SIGKILL" else ""
         return f"was killed by signal {number} ({name}){hint}"
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
