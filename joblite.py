@@ -4221,11 +4221,12 @@ def _import_module(name: str, epoch: int = 0) -> ModuleType:
     """The module of that name, loaded anew if the sender did that since it came here."""
     import importlib
 
-    stale = name in sys.modules and _reloads.get(name, 0) < epoch
+    was_here = name in sys.modules
     module = importlib.import_module(name)
-    if stale:
-        importlib.reload(module)
-    _reloads[name] = max(epoch, _reloads.get(name, 0))
+    if epoch > _reloads.get(name, 0):
+        _reloads[name] = epoch
+        if was_here:
+            importlib.reload(module)
     return module
 
 
@@ -4302,11 +4303,8 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
             continue
         value = used[name] = space[name]
         if isinstance(value, ModuleType):
-            dotted = value.__name__
-            for attribute in attributes:
-                dotted += "." + attribute
-                if dotted in sys.modules:
-                    modules.append(dotted)
+            dotted = itertools.accumulate(attributes, "{}.{}".format, initial=value.__name__)
+            modules += [submodule for submodule in dotted if submodule in sys.modules and submodule != value.__name__]
     return used, modules
 
 
@@ -4627,15 +4625,6 @@ class _FunctionPacker(_NearPacker):
     shares = False
 
 
-def _more_reducers() -> Any:
-    """cloudpickle's table of reducers, if that package is installed."""
-    try:
-        from cloudpickle import CloudPickler  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        return None
-    return CloudPickler.dispatch_table
-
-
 def _pack(value: Any, packer: type[_Packer] = _Packer, helper: Any = None) -> list[Any]:
     """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
     leaves out is left to cloudpickle's reducers, on a second try."""
@@ -4646,9 +4635,9 @@ def _pack(value: Any, packer: type[_Packer] = _Packer, helper: Any = None) -> li
         pickler.dump(value)
         return [file.getvalue(), *buffers]
     except Exception:  # a __reduce__ of the user may raise anything
-        if helper or not (helper := _more_reducers()):
+        if helper or not _find_package("cloudpickle"):
             raise
-    return _pack(value, packer, helper)
+    return _pack(value, packer, _module("cloudpickle").CloudPickler.dispatch_table)
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
@@ -5351,7 +5340,7 @@ def _flush_descriptors() -> None:
 
 def _log_levels() -> tuple[int, dict[str, int]] | None:
     """What `logging.disable` was given, and the levels of loggers that have one of their own (the root is "")."""
-    logging: Any = _loaded("logging")
+    logging: Any = sys.modules.get("logging")
     if not hasattr(logging, "captureWarnings"):  # not loaded, or by another thread just now
         return None
     cache = logging.root._cache  # logging empties it when any level changes: so there is no need to ask all loggers
@@ -5401,25 +5390,14 @@ def _open_filter(action: str, message: Any, category: tuple[str, str], module: A
     return action, message, found, module, line
 
 
-def _set_filters(filters: list[Any]) -> None:
-    """Make these the warning filters; what was shown once may be shown again."""
-    import warnings
-
-    warnings.resetwarnings()
-    warnings.filters[:] = filters  # type: ignore[index]
-
-
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
     """The result of a call that may import modules: what they warn of when they are imported was said at home. After
     it, what was shown once may be shown again: a run finds a used worker like a new one."""
     import warnings
 
-    hush: Any = ("ignore", None, Warning, None, 0)
-    warnings.filters.insert(0, hush)  # type: ignore[attr-defined]
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return func(*args)
-    finally:
-        _set_filters([each for each in warnings.filters if each is not hush])
 
 
 def _world() -> tuple[Any, ...]:
@@ -5430,9 +5408,9 @@ def _world() -> tuple[Any, ...]:
     except OSError:  # it was deleted
         folder = ""
     environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
-    multiprocessing = _loaded("multiprocessing.process")
+    multiprocessing = sys.modules.get("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    filters = getattr(_loaded("warnings"), "filters", ())
+    filters = getattr(sys.modules.get("warnings"), "filters", ())
     return (folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key,
             list(filters), _log_levels())
 
@@ -5449,6 +5427,8 @@ def _portable(world: tuple[Any, ...]) -> tuple[Any, ...]:
 def _enter_world(world: tuple[Any, ...], limits: tuple[dict[str, str], bool], said: _Said) -> None:
     """Take over the caller's world; `limits` are environment variables that hold native thread pools down, and whether
     they count for more than the caller's."""
+    import warnings
+
     folder, sys.path[:], sys.argv[:], environ, key, filters, levels = world
     if folder:
         try:
@@ -5464,7 +5444,8 @@ def _enter_world(world: tuple[Any, ...], limits: tuple[dict[str, str], bool], sa
         import multiprocessing.process
 
         multiprocessing.process.current_process().authkey = key
-    _set_filters([_open_filter(*filter) for filter in filters])
+    warnings.resetwarnings()
+    warnings.filters[:] = [_open_filter(*filter) for filter in filters]  # type: ignore[index]
     if levels:
         if not _levels:
             _tell_records(said)
@@ -5526,8 +5507,6 @@ class _Desk:
                 calls = self.unpack(run, functions, frames[1:])
             else:
                 calls = _quietly(self.unpack, run, functions, frames[1:])
-            if self.page[_INTERRUPT] == number:
-                raise KeyboardInterrupt
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
