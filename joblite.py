@@ -4320,7 +4320,6 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
         cell.cell_contents = content
     for name in state["modules"]:
         _import_module(name)
-    func.__dict__.update(state["dict"])
     for name, value in state["attributes"].items():
         setattr(func, name, value)
 
@@ -4338,7 +4337,7 @@ def _reduce_function(func: FunctionType, space: _Space) -> Any:
         attributes["__annotations__"] = func.__annotations__
     cells = func.__closure__ or ()
     filled = [(cell, value) for cell in cells if (value := _cell_value(cell)) is not _NOTHING]
-    state = {"globals": used, "modules": modules, "cells": filled, "dict": func.__dict__, "attributes": attributes}
+    state = {"globals": used, "modules": modules, "cells": filled, "attributes": attributes | func.__dict__}
     return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
 
 
@@ -4394,12 +4393,11 @@ _ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names 
 
 def _class_parts(cls: Any) -> tuple[Any, ...]:
     """(maker, what its namespace must hold from the start, the attributes) of a class by value."""
-    slots = vars(cls).get("__slots__", ())
-    slots = (slots,) if isinstance(slots, str) else tuple(slots)
-    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__") if name in vars(cls)}
-    return _new_class, {**start, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}, {
-        name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
-        and not (name in slots and isinstance(value, MemberDescriptorType))}
+    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in vars(cls)}
+    if not isinstance(start.get("__slots__", ""), str):
+        start["__slots__"] = tuple(start["__slots__"])
+    return _new_class, start, {name: value for name, value in vars(cls).items()
+                               if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
 
 
 def _enum_parts(cls: Any) -> tuple[Any, ...]:
@@ -5464,15 +5462,10 @@ class _Desk:
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.limits: tuple[dict[str, str], bool] = {}, False  # see _enter_world
-        self.idle_s = IDLE_S
         self.mapping = _NO_MAPPING  # how big results travel
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
-        import socket
-
-        self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(self.idle_s), int(
-            self.idle_s % 1 * 1e6)))
         while True:
             try:
                 frames = self.channel.receive()
@@ -5480,12 +5473,11 @@ class _Desk:
                 return
             if frames[0] == _AGAIN:
                 self.send(_ANSWER, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
-                continue
-            self.retained = []
-            if frames[0] == _FORGET:
+            elif frames[0] == _FORGET:
                 self.runs.pop(int(frames[1]), None)
-                continue
-            self.answer(frames)
+            else:
+                self.retained = []
+                self.answer(frames)
             del frames  # the big arrays of the job may go
 
     def answer(self, frames: list[Any]) -> None:
@@ -5503,10 +5495,8 @@ class _Desk:
                 self.lasting.clear()
             if world:
                 _enter_world(world, self.limits, self.said)
-            if run in self.runs and not functions:
-                calls = self.unpack(run, functions, frames[1:])
-            else:
-                calls = _quietly(self.unpack, run, functions, frames[1:])
+            unpack = self.unpack if run in self.runs and not functions else partial(_quietly, self.unpack)
+            calls = unpack(run, functions, frames[1:])
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
@@ -5521,17 +5511,15 @@ class _Desk:
 
     def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
         table, spaces = self.runs.setdefault(run, ({}, dict(self.spaces)))
+        tables = table, self.lasting  # functions whose key is above 0, and below
         at = 0
         for key, count in functions:
-            (table if key > 0 else self.lasting)[key] = _unpack(frames[at:at + count], spaces)
+            tables[key < 0][key] = _unpack(frames[at:at + count], spaces)
             at += count
         keys, args, kwargs = _unpack(frames[at:], spaces)
-        called = itertools.repeat(self.function(table, keys)) if isinstance(keys, int) else [
-            self.function(table, key) if isinstance(key, int) else key[0] for key in keys]
+        called = itertools.repeat(tables[keys < 0][keys]) if isinstance(keys, int) else [
+            tables[key < 0][key] if isinstance(key, int) else key[0] for key in keys]
         return zip(called, args, kwargs or itertools.repeat({}))
-
-    def function(self, table: dict[int, Any], key: int) -> Any:
-        return (table if key > 0 else self.lasting)[key]
 
     def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         self.send_values(_PART, values, errors, seconds)
@@ -5569,12 +5557,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 def _set_up(desk: _Desk) -> bool:
     """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
     global _cores
+    import socket
+
     try:
         frames = desk.channel.receive()
     except (EOFError, OSError):
         return False
     try:
-        world, desk.idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
+        world, idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
+        desk.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                     struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6)))
         _enter_world(world, desk.limits, desk.said)
         if packed:
             initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
