@@ -5713,7 +5713,7 @@ class _NurseryLoop:
         self.poll = select.poll()
         for fd in (self.control.fileno(), self.wake, *self.caller):
             self.poll.register(fd, select.POLLIN)
-        self.workers: dict[int, tuple[int, Any, int]] = {}  # number -> pid, a copy of its socket, its life line
+        self.workers: dict[int, tuple[int, int, int]] = {}  # number -> pid, its socket here too, its life line
         self.fates: dict[int, int] = {}  # number -> wait status of a dead one
 
     def run(self) -> None:
@@ -5746,50 +5746,46 @@ class _NurseryLoop:
         elif what == _SIGNAL:
             if number in self.workers:
                 _kill_group(self.workers[number][0], sig)
-        elif len(fds) == 2:
-            self.fork(number, what == _SPAWN, *fds)
-        else:  # no room for descriptors here
-            self.fates[number] = _NO_ROOM
-            list(map(os.close, fds))
+        else:
+            self.fork(number, what == _SPAWN, fds)
         return True
 
-    def fork(self, number: int, fresh: bool, fd: int, page_fd: int) -> None:
-        import socket
-
-        sock = socket.socket(fileno=fd)
+    def fork(self, number: int, fresh: bool, fds: list[int]) -> None:
         pipe: tuple[int, ...] = ()
         try:
+            fd, page_fd = fds  # ValueError: there was no room here for both
             inner, line = pipe = os.pipe()
             pid = os.fork()
-        except OSError:
+        except (OSError, ValueError):
             self.fates[number] = _NO_ROOM
-            list(map(os.close, (page_fd, *pipe)))
-            return _hang_up(sock)
+            for each in (*fds, *pipe):
+                os.close(each)
+            return
         if not pid:
             try:
-                self.become_worker(fresh, sock, page_fd, inner, line)
+                self.become_worker(fresh, (fd, page_fd, inner), line)
             finally:  # whatever happens: the loop goes on in the parent only
                 os._exit(1)
         try:
             os.setpgid(pid, pid)  # both sides do it: whichever comes first
-        except OSError:  # already dead
+        except OSError:  # dead already, or another program
             pass
         os.close(page_fd)
         os.close(inner)
-        self.workers[number] = pid, sock, line
+        self.workers[number] = pid, fd, line
 
-    def become_worker(self, fresh: bool, sock: Any, page_fd: int, inner: int, line: int) -> None:
+    def become_worker(self, fresh: bool, fds: tuple[int, int, int], line: int) -> None:
         import signal
 
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for _, other, other_line in self.workers.values():
-            other.close()
-            os.close(other_line)
         self.control.close()
-        list(map(os.close, (self.wake, self.wake_end, line, *self.caller)))
-        fds = sock.detach(), page_fd, inner
+        for end in (self.wake, self.wake_end, line, *self.caller):
+            os.close(end)
+        for _, other, other_line in self.workers.values():
+            os.close(other)
+            os.close(other_line)
         if not fresh:
             _worker_main(*fds)
         for fd in fds:
@@ -5807,11 +5803,12 @@ class _NurseryLoop:
 
     def rest(self, number: int, status: int) -> None:
         import signal
+        import socket
 
-        pid, sock, line = self.workers.pop(number)
+        pid, fd, line = self.workers.pop(number)
         self.fates[number] = status
         _kill_group(pid, signal.SIGKILL)  # what the worker started
-        _hang_up(sock)
+        _hang_up(socket.socket(fileno=fd))
         os.close(line)
 
     def fate(self, number: int) -> int:
