@@ -4485,16 +4485,12 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
 }
-_LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
-_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
-
-
 def _sampled(nbytes: int) -> range:
-    """Where the samples of a buffer lie."""
-    return range(0, nbytes, max(64, nbytes // _SAMPLES))
+    """Where the 64 samples, of 64 bytes each, of a big buffer lie."""
+    return range(0, nbytes, max(64, nbytes // 64))
 
 
 def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
@@ -4580,11 +4576,9 @@ class _Packer(Pickler):
             return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else _reduce_module(obj)
         if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
             return _reduce_array(obj, self.nearby)
-        reducer = _REDUCERS.get(kind)
+        reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
             return obj._reduce_by_value()
-        if reducer is None and kind.__module__ in _LATE_MODULES:
-            reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:
             reducer = self.helper.get(kind)
         if reducer is _reduce_descriptor and not self.shares:
