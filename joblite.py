@@ -5402,7 +5402,7 @@ def _world() -> tuple[Any, ...]:
     environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
     multiprocessing = sys.modules.get("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    filters = getattr(sys.modules.get("warnings"), "filters", ())
+    filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
     return (folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key,
             list(filters), _log_levels())
 

@@ -4602,6 +4602,14 @@ class TestSection6Pools:
             with pytest.raises(Mine, match="text 3"):
                 call([delayed(warn)("text 3")])
 
+    def test_default_filters_hold_where_nobody_has_imported_warnings(self):
+        done = run_script("""
+            import os
+            from joblite import Parallel, delayed
+            print(Parallel(2)([delayed(lambda: open(os.devnull).name)()]))  # a file that is not closed
+            """)
+        assert (done.stdout, done.stderr) == (f"{[os.devnull]}\n", "")
+
     def test_error_filters_do_not_hit_imports_in_workers(self, processes, module):
         with pytest.warns(UserWarning, match="old"):
             found = module("import warnings\nwarnings.warn('old')\ndef one(): return 1\n")
