@@ -4425,12 +4425,6 @@ def _reduce_class(cls: Any) -> Any:
     return _make_once, made, filled, None, None, _fill_class
 
 
-def _new_typing(kind: Any, module: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    made = kind(*args, **options)
-    made.__module__ = module
-    return made
-
-
 def _reduce_typing(thing: Any) -> Any:
     """A type variable, NewType or type alias that its module does not hold under its name."""
     kind: Any = type(thing)
@@ -4442,7 +4436,7 @@ def _reduce_typing(thing: Any) -> Any:
     options = {option: value for option in ("bound", "covariant", "contravariant", "infer_variance", "default")
                if (value := getattr(thing, f"__{option}__", None)) and type(value).__name__ != "NoDefaultType"}
     base = [thing.__supertype__] if kind.__name__ == "NewType" else getattr(thing, "__constraints__", ())
-    return _make_once, (_class_token(thing), _new_typing, kind, module, (name, *base), options)
+    return _make_once, (_class_token(thing), partial(kind, name, *base, **options)), (None, {"__module__": module})
 
 
 def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
