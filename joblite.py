@@ -55,7 +55,7 @@ import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
-from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType
+from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, ModuleType
 
 from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
 from _pickle import dumps as _pickle_dumps
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
     from types import CodeType
-    from typing import Any, BinaryIO
+    from typing import Any
 
     Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -3868,11 +3868,12 @@ def _import_module(name: str, epoch: int = 0) -> ModuleType:
     """The module of that name, loaded anew if the sender did that since it came here."""
     import importlib
 
-    stale = name in sys.modules and _reloads.get(name, 0) < epoch
+    was_here = name in sys.modules
     module = importlib.import_module(name)
-    if stale:
-        importlib.reload(module)
-    _reloads[name] = max(epoch, _reloads.get(name, 0))
+    if epoch > _reloads.get(name, 0):
+        _reloads[name] = epoch
+        if was_here:
+            importlib.reload(module)
     return module
 
 
@@ -3923,39 +3924,22 @@ def _enter_module(token: str, name: str, package: str | None) -> ModuleType:
     return spaces[token]
 
 
-def _enter_space(token: str, name: str, package: str | None) -> dict[str, Any]:
-    return vars(_enter_module(token, name, package))
-
-
-def _fill_module(module: ModuleType, state: dict[str, Any]) -> None:
-    vars(module).update(state)
-
-
 def _reduce_module(module: ModuleType) -> Any:
     """A module that running code made: with all that it holds, and shared with its functions."""
     space, own = vars(module), ("__builtins__", "__loader__", "__spec__", _KEPT)
     state = {name: value for name, value in space.items() if name not in own}
-    made = _space_token(space), module.__name__, space.get("__package__")
-    return _enter_module, made, state, None, None, _fill_module
+    return _enter_module, (_space_token(space), module.__name__, space.get("__package__")), state
 
 
-def _module_space(name: str, epoch: int = 0) -> dict[str, Any]:
-    return vars(_import_module(name, epoch))
-
-
-class _Space:
+class _Space(_Reduced):
     """Stands in a parcel for a dict of globals, so that functions which shared it share it again."""
 
     def __init__(self, space: dict[str, Any], epoch_of: Callable[[str], int]) -> None:
-        self.space = space
-        self.module = space.get("__name__", "__main__")
-        self.by_name = _can_import(self.module) and vars(sys.modules[self.module]) is space
-        self.epoch = epoch_of(self.module) if self.by_name else 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.by_name:
-            return _module_space, (self.module, self.epoch)
-        return _enter_space, (_space_token(self.space), self.module, self.space.get("__package__"))
+        name = space.get("__name__", "__main__")
+        self.by_name = _can_import(name) and vars(sys.modules[name]) is space
+        module = (_import_module, (name, epoch_of(name))) if self.by_name else (
+            _enter_module, (_space_token(space), name, space.get("__package__")))
+        super().__init__((vars, (_Reduced(module),)))
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
@@ -3966,21 +3950,9 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
             continue
         value = used[name] = space[name]
         if isinstance(value, ModuleType):
-            dotted = value.__name__
-            for attribute in attributes:
-                dotted += "." + attribute
-                if dotted in sys.modules:
-                    modules.append(dotted)
+            dotted = itertools.accumulate(attributes, "{}.{}".format, initial=value.__name__)
+            modules += [submodule for submodule in dotted if submodule in sys.modules and submodule != value.__name__]
     return used, modules
-
-
-def _make_cell() -> CellType:
-    return CellType()
-
-
-def _reduce_cell(cell: CellType) -> Any:
-    """A closure's variable, empty: the functions that close over it bring its content."""
-    return _make_cell, ()
 
 
 def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
@@ -3995,7 +3967,6 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
         cell.cell_contents = content
     for name in state["modules"]:
         _import_module(name)
-    func.__dict__.update(state["dict"])
     for name, value in state["attributes"].items():
         setattr(func, name, value)
 
@@ -4013,7 +3984,7 @@ def _reduce_function(func: FunctionType, space: _Space) -> Any:
         attributes["__annotations__"] = func.__annotations__
     cells = func.__closure__ or ()
     filled = [(cell, value) for cell in cells if (value := _cell_value(cell)) is not _NOTHING]
-    state = {"globals": used, "modules": modules, "cells": filled, "dict": func.__dict__, "attributes": attributes}
+    state = {"globals": used, "modules": modules, "cells": filled, "attributes": attributes | func.__dict__}
     return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
 
 
@@ -4027,20 +3998,15 @@ def _class_token(cls: type) -> str:
         return token
 
 
-def _known_class(token: str) -> type:
-    return _classes[token]
-
-
-def _register_class(token: str, cls: type) -> type:
-    with _token_lock:
-        _class_tokens[cls] = token
-        return _classes.setdefault(token, cls)
-
-
 def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
-    """The class (or type variable) of that name: made here when it comes for the first time."""
+    """The class (or type variable) of that token: made here when it comes for the first time."""
     known = _classes.get(token)
-    return _register_class(token, make(*args)) if known is None else known
+    if known is None:
+        made = make(*args)
+        with _token_lock:
+            _class_tokens[made] = token
+            known = _classes.setdefault(token, made)
+    return known
 
 
 def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
@@ -4074,12 +4040,11 @@ _ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names 
 
 def _class_parts(cls: Any) -> tuple[Any, ...]:
     """(maker, what its namespace must hold from the start, the attributes) of a class by value."""
-    slots = vars(cls).get("__slots__", ())
-    slots = (slots,) if isinstance(slots, str) else tuple(slots)
-    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__") if name in vars(cls)}
-    return _new_class, {**start, **({"__slots__": slots} if "__slots__" in vars(cls) else {})}, {
-        name: value for name, value in vars(cls).items() if name not in _CLASS_INTERNALS
-        and not (name in slots and isinstance(value, MemberDescriptorType))}
+    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in vars(cls)}
+    if not isinstance(start.get("__slots__", ""), str):
+        start["__slots__"] = tuple(start["__slots__"])
+    return _new_class, start, {name: value for name, value in vars(cls).items()
+                               if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
 
 
 def _enum_parts(cls: Any) -> tuple[Any, ...]:
@@ -4107,15 +4072,6 @@ def _reduce_class(cls: Any) -> Any:
     return _make_once, made, filled, None, None, _fill_class
 
 
-_TYPING_OPTIONS = ("bound", "covariant", "contravariant", "infer_variance", "default")
-
-
-def _new_typing(kind: Any, module: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    made = kind(*args, **options)
-    made.__module__ = module
-    return made
-
-
 def _reduce_typing(thing: Any) -> Any:
     """A type variable, NewType or type alias that its module does not hold under its name."""
     kind: Any = type(thing)
@@ -4124,42 +4080,24 @@ def _reduce_typing(thing: Any) -> Any:
         return NotImplemented
     if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
         return partial(kind, type_params=thing.__type_params__), (name, thing.__value__)
-    options = {option: value for option in _TYPING_OPTIONS if (value := getattr(thing, f"__{option}__", None))
-               and type(value).__name__ != "NoDefaultType"}
+    options = {option: value for option in ("bound", "covariant", "contravariant", "infer_variance", "default")
+               if (value := getattr(thing, f"__{option}__", None)) and type(value).__name__ != "NoDefaultType"}
     base = [thing.__supertype__] if kind.__name__ == "NewType" else getattr(thing, "__constraints__", ())
-    return _make_once, (_class_token(thing), _new_typing, kind, module, (name, *base), options)
+    return _make_once, (_class_token(thing), partial(kind, name, *base, **options)), (None, {"__module__": module})
 
 
-def _dataclass_sentinel(name: str) -> Any:
-    import dataclasses
-
-    return getattr(dataclasses, name)
-
-
-def _reduce_sentinel(value: Any) -> Any:
-    """The unique objects that dataclasses compare by identity."""
-    return _dataclass_sentinel, (getattr(value, "name", "MISSING"),)
-
-
-def _rebuild_lru_cache(func: Any, maxsize: int | None, typed: bool) -> Any:
-    return lru_cache(maxsize, typed)(func)
+def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
+    return lru_cache(**settings)(func)
 
 
 def _reduce_lru_cache(cached: Any) -> Any:
     if _goes_by_name(cached):
         return NotImplemented
-    settings = cached.cache_parameters()
-    return _rebuild_lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
+    return _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters())
 
 
-_HIDDEN_TYPES = {kind.__qualname__: kind for kind in (  # what they are called in builtins, where nobody finds them
-    CellType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType, type(len))}
-
-def _hidden_type(name: str) -> type:
-    return _HIDDEN_TYPES[name]
-
-def _fill_property(prop: Any, state: dict[str, Any]) -> None:
-    prop.attrname = state["attrname"]
+_HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()  # they say to be of builtins, which has no such name
+                 if isinstance(kind, type) and kind.__module__ == "builtins"}
 
 def _reduce_random(generator: Any, module: str, name: str) -> Any:
     """The generator behind a module's functions stays at home: each process has its own, or all would draw the same."""
@@ -4171,33 +4109,29 @@ def _reduce_descriptor(thing: Any) -> Any:
     return _module("multiprocessing.reduction").ForkingPickler(io.BytesIO()).dispatch_table[type(thing)](thing)
 
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
-    CellType: _reduce_cell,
+    CellType: lambda cell: (CellType, ()),  # empty: the functions that close over it bring its content
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
-    type(_make_cell.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
+    type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
                      "typing.TypeAliasType"), _reduce_typing),
     **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
     **dict.fromkeys(("multiprocessing.connection.Connection", "socket.socket"), _reduce_descriptor),
-    "dataclasses._FIELD_BASE": _reduce_sentinel,
-    "dataclasses._MISSING_TYPE": _reduce_sentinel,
+    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # these are compared by identity
+                    lambda unique: (_find_named, ("dataclasses", 0, getattr(unique, "name", "MISSING")))),
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
-    "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}, None, None, _fill_property),
+    "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
 }
-_LATE_MODULES = frozenset(key.rpartition(".")[0] for key in _REDUCERS if isinstance(key, str))
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
-_SAMPLES = 64  # blocks of 64 bytes that are looked at in a big buffer
-
-
 def _sampled(nbytes: int) -> range:
-    """Where the samples of a buffer lie."""
-    return range(0, nbytes, max(64, nbytes // _SAMPLES))
+    """Where the 64 samples, of 64 bytes each, of a big buffer lie."""
+    return range(0, nbytes, max(64, nbytes // 64))
 
 
 def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
@@ -4255,15 +4189,11 @@ class _Packer(Pickler):
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
     shares = False  # whether the parcel is unpacked once, on this machine: open descriptors go along
-
-    def __init__(self, file: BinaryIO, buffers: list[Any], helper: Any = None) -> None:
-        keep = self._keep  # not `self` in the callback: a cycle would hold all that was packed
-        super().__init__(file, 5, buffer_callback=lambda buffer: keep(buffer, buffers))
-        self.spaces: dict[int, _Space] = {}
-        self.helper = helper  # cloudpickle's table of reducers, on the second try
+    helper: Any = None  # cloudpickle's table of reducers, on the second try
+    spaces: dict[int, _Space]  # id of globals -> what stands for them in this parcel
 
     @staticmethod
-    def _keep(buffer: Any, buffers: list[Any]) -> bool:
+    def _keep(buffer: Any, buffers: list[Any]) -> bool:  # not of an instance: a cycle would hold all that was packed
         raw = buffer.raw()
         if raw.nbytes < _IN_BAND:
             return True
@@ -4275,7 +4205,11 @@ class _Packer(Pickler):
         if kind is FunctionType:
             if obj.__module__ == __name__:
                 return NotImplemented
-            return self._by_name(obj) if _goes_by_name(obj) else _reduce_function(obj, self._space_of(obj))
+            if _goes_by_name(obj):
+                return self._by_name(obj)
+            space = self.spaces.get(id(obj.__globals__)) or self.spaces.setdefault(
+                id(obj.__globals__), _Space(obj.__globals__, self._epoch))
+            return _reduce_function(obj, space)
         if isinstance(obj, type):
             return self._override_class(obj)
         if kind is ModuleType:
@@ -4283,11 +4217,9 @@ class _Packer(Pickler):
             return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else _reduce_module(obj)
         if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
             return _reduce_array(obj, self.nearby)
-        reducer = _REDUCERS.get(kind)
+        reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
             return obj._reduce_by_value()
-        if reducer is None and kind.__module__ in _LATE_MODULES:
-            reducer = _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if reducer is None and self.helper:
             reducer = self.helper.get(kind)
         if reducer is _reduce_descriptor and not self.shares:
@@ -4296,14 +4228,14 @@ class _Packer(Pickler):
         return reducer(obj) if reducer else NotImplemented
 
     def _override_class(self, cls: type) -> Any:
-        if cls.__module__ == "builtins" and cls.__qualname__ in _HIDDEN_TYPES:
-            return _hidden_type, (cls.__qualname__,)
+        if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:
+            return _find_named, ("types", 0, _HIDDEN_TYPES[cls])
         if not cls.__flags__ & _HEAP_TYPE:
             return NotImplemented
         if _goes_by_name(cls):
             return self._by_name(cls)
         if self.homeward and not _class_token(cls).startswith(_process()):
-            return _known_class, (_class_token(cls),)
+            return _make_once, (_class_token(cls), None)  # it is known there
         return _reduce_class(cls)
 
     def _epoch(self, module: str) -> int:
@@ -4312,12 +4244,6 @@ class _Packer(Pickler):
     def _by_name(self, obj: Any) -> Any:
         epoch = self._epoch(obj.__module__)
         return (_find_named, (obj.__module__, epoch, obj.__qualname__)) if epoch else NotImplemented
-
-    def _space_of(self, func: FunctionType) -> _Space:
-        space = self.spaces.get(id(func.__globals__))
-        if space is None:
-            space = self.spaces[id(func.__globals__)] = _Space(func.__globals__, self._epoch)
-        return space
 
 
 class _AnswerPacker(_Packer):
@@ -4332,26 +4258,19 @@ class _FunctionPacker(_NearPacker):
     shares = False
 
 
-def _more_reducers() -> Any:
-    """cloudpickle's table of reducers, if that package is installed."""
-    try:
-        from cloudpickle import CloudPickler  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        return None
-    return CloudPickler.dispatch_table
-
-
 def _pack(value: Any, packer: type[_Packer] = _Packer, helper: Any = None) -> list[Any]:
     """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
     leaves out is left to cloudpickle's reducers, on a second try."""
     file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+    pickler = packer(file, 5, buffer_callback=lambda buffer: packer._keep(buffer, buffers))
+    pickler.spaces, pickler.helper = {}, helper
     try:
-        packer(file, buffers, helper).dump(value)
+        pickler.dump(value)
         return [file.getvalue(), *buffers]
     except Exception:  # a __reduce__ of the user may raise anything
-        if helper or not (helper := _more_reducers()):
+        if helper or not _find_package("cloudpickle"):
             raise
-    return _pack(value, packer, helper)
+    return _pack(value, packer, _module("cloudpickle").CloudPickler.dispatch_table)
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
@@ -4399,35 +4318,20 @@ def _address(view: memoryview) -> int:
     return interface["data"][0] if interface else id(view.obj)
 
 
-def _open_unlinked(folder: str) -> int:
-    """A descriptor of a new file without a name. (Where the system cannot, it has one for an instant.)"""
-    if hasattr(os, "O_TMPFILE"):
+def _open_unlinked(folder: str | None) -> int:
+    """A descriptor of a new file without a name, by default in the system's folder for such files."""
+    if folder and hasattr(os, "O_TMPFILE"):  # as `tempfile` does, whose import takes longer than most tasks
         try:
             return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
         except OSError:  # this file system cannot, or the folder is bad: the next call says
             pass
-    import tempfile
-
-    fd, path = tempfile.mkstemp(prefix="joblite-", dir=folder)
-    os.unlink(path)
-    return fd
+    with _module("tempfile").TemporaryFile(prefix="joblite-", dir=folder, buffering=0) as file:
+        return os.dup(file.fileno())
 
 
-def _folders(folder: str | None) -> Iterator[str]:
-    """Where a segment may lie, best first."""
-    if folder:
-        yield folder
-    yield "/dev/shm"
-    import tempfile
-
-    try:
-        yield tempfile.gettempdir()
-    except FileNotFoundError:  # there is none that can be written to
-        pass
-
-
-def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -> list[_Piece]:
-    pieces, offset = [], 0
+def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_Piece]:
+    """The buffers laid in one segment."""
+    segment, pieces, offset = _Segment(_open_unlinked(folder)), [], 0
     for view in views:
         done = 0
         while done < len(view):
@@ -4437,25 +4341,20 @@ def _fill_segment(segment: _Segment, views: Sequence[memoryview], access: int) -
     return pieces
 
 
-def _lay(views: Sequence[memoryview], mapping: _Mapping) -> list[_Piece] | None:
-    """The same buffers laid in one segment, in the first folder with room for them; None where there is none."""
-    for folder in _folders(mapping.folder):
-        try:
-            return _fill_segment(_Segment(_open_unlinked(folder)), views, _ACCESS[mapping.mode])
-        except OSError as error:
-            if folder == mapping.folder and _inside is None:
-                _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it goes another way")
-    return None
-
-
 def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
-    """The frames, buffers among them that are big enough as pieces of one segment, as far as there is room."""
-    if mapping.nbytes is None:
-        return frames
-    big = [place for place, frame in enumerate(frames) if type(frame) is memoryview and len(frame) >= mapping.nbytes]
-    pieces = _lay([frames[place] for place in big], mapping) if big else None
-    for place, piece in zip(big, pieces or ()):
-        frames[place] = piece
+    """The frames, buffers among them that are big enough as pieces of one segment in the first folder with room."""
+    big = [] if mapping.nbytes is None else [
+        place for place, frame in enumerate(frames) if type(frame) is memoryview and len(frame) >= mapping.nbytes]
+    for folder in (mapping.folder or "/dev/shm", "/dev/shm", None) if big else ():
+        try:
+            pieces = _lay([frames[place] for place in big], folder, _ACCESS[mapping.mode])
+        except OSError as error:
+            if folder and folder == mapping.folder and _inside is None:
+                _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it goes another way")
+            continue
+        for place, piece in zip(big, pieces):
+            frames[place] = piece
+        break
     return frames
 
 
@@ -4467,15 +4366,11 @@ def _map(fd: int, access: int) -> Any:
     import mmap
 
     try:
-        nbytes = os.fstat(fd).st_size
-        if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
-            content = bytearray(nbytes)
-            with open(fd, "rb", closefd=False) as file:
-                file.readinto(content)
-            return content
-        found = mmap.mmap(fd, nbytes, access=access, **_MAP_OPTIONS)
+        found = mmap.mmap(fd, 0, access=access, **_MAP_OPTIONS)
     finally:
         os.close(fd)
+    if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
+        return bytearray(found)
     with _token_lock:
         _maps.add(found)
     return found
@@ -4495,14 +4390,12 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                    if _cell_value(cell) is not _NOTHING)
         yield from ((f" uses global {name}", item) for name, item in _globals_of(value)[0].items())
         yield from ((f" default {item!r}", item) for item in value.__defaults__ or ())
-    elif isinstance(value, MethodType):
-        yield ".__self__", value.__self__
-        yield ".__func__", value.__func__
     elif not isinstance(value, ModuleType):
         yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items()
                     if name not in _CLASS_INTERNALS)
-        for name in ("func", "args", "keywords") if type(value).__name__ == "partial" else ():
-            yield f".{name}", getattr(value, name)
+        hidden = {"partial": ("func", "args", "keywords"), "method": ("__self__", "__func__")}
+        for name in hidden.get(type(value).__name__, ()):
+            yield f".{name}", getattr(value, name, None)
 
 
 def _guilty_path(value: Any, packer: type[_Packer], path: str = "", seen: frozenset[int] = frozenset()) -> str:
@@ -4530,9 +4423,6 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
-
-_Described = tuple  # (type name, message, traceback text, frames of the exception or None)
-
 
 class RemoteTraceback(Exception):
     """Shows the traceback of a task's error as it was in the worker: the cause of the error that you get."""
@@ -4600,8 +4490,8 @@ def _text_of(error: BaseException) -> str:
         return repr(error.args)
 
 
-def _describe_error(error: BaseException) -> _Described:
-    """What is sent of an error: its type's name, message, traceback, and the error itself where possible."""
+def _describe_error(error: BaseException) -> tuple[Any, ...]:
+    """What is sent of an error: its type's name, message, traceback, and its frames (None if it cannot be packed)."""
     import traceback
 
     inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
@@ -4609,7 +4499,7 @@ def _describe_error(error: BaseException) -> _Described:
     return (f"{type(error).__module__}.{type(error).__qualname__}", _text_of(error), text, _pack_error(error))
 
 
-def _restore_error(described: _Described) -> BaseException:
+def _restore_error(described: tuple[Any, ...]) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
     name, message, text, frames = described
     try:
@@ -4657,7 +4547,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #
 #     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
 #     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
-#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
+#     nursery: one clean child process; forks workers on request (for start_method="spawn" they then become fresh
+#     interpreters), sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
@@ -4705,7 +4596,7 @@ _table_lock = threading.Lock()  # guards the three above, each use of one by its
 
 
 def _next_number() -> int:
-    """A number that no other job, run or function of this process has."""
+    """A number that no other job, run, function or worker of this process has."""
     with _table_lock:
         return next(_numbers)
 
@@ -4805,21 +4696,12 @@ _AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in on
 _FDS_NBYTES = 512  # room for the descriptors of one message
 
 
-def _join(frames: Sequence[Any]) -> bytes:
+def _join(frames: Iterable[Any]) -> bytes:
     """Frames as one bytes object, for wires that carry only that."""
-    sizes = [memoryview(frame).nbytes for frame in frames]
-    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
+    return _pickle_dumps(list(map(bytearray, frames)), 5)
 
 
-def _split(data: bytes) -> list[Any]:
-    count = struct.unpack_from("<I", data)[0]
-    at, frames = 4 + 8 * count, []
-    for size in struct.unpack_from(f"<{count}Q", data, 4):
-        frames.append(data[at:at + size])
-        at += size
-    return frames
-
-
+_split = _pickle_loads
 _TICKET = struct.Struct("<QQQQ")  # what is sent for a piece: place of its segment among the message's descriptors,
 #                                     access, offset, bytes
 _IS_TICKET = 1 << 63  # is added to the size of such a frame
@@ -4844,74 +4726,51 @@ class _Channel:
         self.fds: deque[int] = deque()  # descriptors that came, for messages not yet taken apart
 
     def send(self, frames: Sequence[Any]) -> None:
-        if any(type(frame) is _Piece for frame in frames):
-            return self.send_pieces(frames)
-        sizes = [memoryview(frame).nbytes for frame in frames]
-        head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-        if sum(sizes) < _AT_ONCE:
-            self.sock.sendall(b"".join([head, *frames]))
-        else:
-            self.send_all([memoryview(head), *(memoryview(frame).cast("B") for frame in frames)])
-
-    def send_pieces(self, frames: Sequence[Any]) -> None:
-        """As `send`, for frames among which are pieces."""
-        import socket
-
         places: dict[int, int] = {}  # descriptor -> place in the message
-        sizes, parts = [], []
-        for frame in frames:
-            is_piece = type(frame) is _Piece
-            if is_piece:
-                place = places.setdefault(frame.segment.fd, len(places))
-                frame = _TICKET.pack(place, frame.access, frame.offset, len(frame.view))
-            parts.append(memoryview(frame).cast("B"))
-            sizes.append(len(parts[-1]) | is_piece * _IS_TICKET)
+        parts = [frame if type(frame) is not _Piece else _TICKET.pack(
+            places.setdefault(frame.segment.fd, len(places)), frame.access, frame.offset, len(frame.view))
+            for frame in frames]
+        sizes = [len(part) if part is frame else len(part) | _IS_TICKET for part, frame in zip(parts, frames)]
         head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-        sent = socket.send_fds(self.sock, [head], list(places))
-        self.send_all([memoryview(head)[sent:], *parts])
-
-    def send_all(self, pending: list[memoryview]) -> None:
-        while pending:
-            sent = self.sock.sendmsg(pending[:512])  # the system takes at most 1024 buffers a call
-            while pending and sent >= len(pending[0]):
-                sent -= len(pending.pop(0))
-            if sent:
-                pending[0] = pending[0][sent:]
+        if places:
+            _module("socket").send_fds(self.sock, [head[:1]], list(places))
+            head = head[1:]
+        for part in [head, *parts] if sum(sizes) >= _AT_ONCE else [b"".join([head, *parts])]:
+            self.sock.sendall(part)
 
     def receive(self) -> list[Any]:
-        """The next message's frames. EOFError when the other side is gone."""
-        self.torn = True
-        data = self.rest or self._more(_AT_ONCE)
+        """The next message's frames, mapped memory in the place of tickets. EOFError when the other side is gone."""
+        data, self.torn = self.rest, True
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
-            data += self._more(_AT_ONCE)
+            more, extra, _, _ = self.sock.recvmsg(_AT_ONCE, _FDS_NBYTES)
+            for _, _, fds in extra:
+                self.fds.extend(memoryview(fds).cast("i"))
+            if not more:
+                raise EOFError
+            data += more
         count = struct.unpack_from("<I", data)[0]
-        sizes = struct.unpack_from(f"<{count}Q", data, 4)
         at = 4 + 8 * count
         frames: list[Any] = []
-        for size in sizes:
-            size &= ~_IS_TICKET
-            if at + size <= len(data):
-                frame = data[at:at + size]
-                frames.append(bytearray(frame) if size >= _IN_BAND else frame)  # tasks may write to arrays
-            else:
-                frames.append(self._fill(bytearray(size), data[at:]))
-            at += size
+        maps: list[Any] = []
+        for size in struct.unpack_from(f"<{count}Q", data, 4):
+            nbytes = size & ~_IS_TICKET
+            frame: Any = data[at:at + nbytes]
+            if len(frame) < nbytes or nbytes >= _IN_BAND:
+                frame = self._fill(bytearray(nbytes), frame)  # which tasks may write to, as arrays are
+            frames.append(frame if size == nbytes else self._redeem(frame, maps))
+            at += nbytes
         self.rest = data[at:]
-        if max(sizes) & _IS_TICKET:
-            self._redeem(frames, sizes)
         self.torn = False
         return frames
 
-    def _redeem(self, frames: list[Any], sizes: Sequence[int]) -> None:
-        """Put mapped memory in the place of tickets."""
-        tickets = {number: _TICKET.unpack(frames[number]) for number, size in enumerate(sizes) if size & _IS_TICKET}
-        count = 1 + max(place for place, _, _, _ in tickets.values())
-        if len(self.fds) < count:
-            raise RuntimeError("a big array could not be received: too many open files in this process")
-        access = next(iter(tickets.values()))[1]
-        maps = [_map(self.fds.popleft(), access) for _ in range(count)]
-        for number, (place, _, offset, nbytes) in tickets.items():
-            frames[number] = memoryview(maps[place])[offset:offset + nbytes]
+    def _redeem(self, ticket: bytes, maps: list[Any]) -> memoryview:
+        """What a ticket stands for. `maps` are those that this message has brought so far."""
+        place, access, offset, nbytes = _TICKET.unpack(ticket)
+        if place == len(maps):
+            if not self.fds:
+                raise RuntimeError("a big array could not be received: too many open files in this process")
+            maps.append(_map(self.fds.popleft(), access))
+        return memoryview(maps[place])[offset:offset + nbytes]
 
     def has_data(self) -> bool:
         """Whether there is something to read now (or the end of the other side to be noticed)."""
@@ -4924,14 +4783,6 @@ class _Channel:
         except OSError:  # it died with a message unread
             pass
         return True
-
-    def _more(self, most: int) -> bytes:
-        data, extra, _, _ = self.sock.recvmsg(most, _FDS_NBYTES)
-        for _, _, fds in extra:
-            self.fds.extend(memoryview(fds).cast("i"))
-        if not data:
-            raise EOFError
-        return data
 
     def _fill(self, frame: bytearray, begun: bytes) -> bytearray:
         frame[:len(begun)] = begun
@@ -5122,7 +4973,7 @@ def _flush_descriptors() -> None:
 
 def _log_levels() -> tuple[int, dict[str, int]] | None:
     """What `logging.disable` was given, and the levels of loggers that have one of their own (the root is "")."""
-    logging: Any = _loaded("logging")
+    logging: Any = sys.modules.get("logging")
     if not hasattr(logging, "captureWarnings"):  # not loaded, or by another thread just now
         return None
     cache = logging.root._cache  # logging empties it when any level changes: so there is no need to ask all loggers
@@ -5172,25 +5023,14 @@ def _open_filter(action: str, message: Any, category: tuple[str, str], module: A
     return action, message, found, module, line
 
 
-def _set_filters(filters: list[Any]) -> None:
-    """Make these the warning filters; what was shown once may be shown again."""
-    import warnings
-
-    warnings.resetwarnings()
-    warnings.filters[:] = filters  # type: ignore[index]
-
-
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
     """The result of a call that may import modules: what they warn of when they are imported was said at home. After
     it, what was shown once may be shown again: a run finds a used worker like a new one."""
     import warnings
 
-    hush: Any = ("ignore", None, Warning, None, 0)
-    warnings.filters.insert(0, hush)  # type: ignore[attr-defined]
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return func(*args)
-    finally:
-        _set_filters([each for each in warnings.filters if each is not hush])
 
 
 def _world() -> tuple[Any, ...]:
@@ -5201,9 +5041,9 @@ def _world() -> tuple[Any, ...]:
     except OSError:  # it was deleted
         folder = ""
     environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
-    multiprocessing = _loaded("multiprocessing.process")
+    multiprocessing = sys.modules.get("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
-    filters = getattr(_loaded("warnings"), "filters", ())
+    filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
     return (folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key,
             list(filters), _log_levels())
 
@@ -5220,6 +5060,8 @@ def _portable(world: tuple[Any, ...]) -> tuple[Any, ...]:
 def _enter_world(world: tuple[Any, ...], limits: tuple[dict[str, str], bool], said: _Said) -> None:
     """Take over the caller's world; `limits` are environment variables that hold native thread pools down, and whether
     they count for more than the caller's."""
+    import warnings
+
     folder, sys.path[:], sys.argv[:], environ, key, filters, levels = world
     if folder:
         try:
@@ -5235,7 +5077,8 @@ def _enter_world(world: tuple[Any, ...], limits: tuple[dict[str, str], bool], sa
         import multiprocessing.process
 
         multiprocessing.process.current_process().authkey = key
-    _set_filters([_open_filter(*filter) for filter in filters])
+    warnings.resetwarnings()
+    warnings.filters[:] = [_open_filter(*filter) for filter in filters]  # type: ignore[index]
     if levels:
         if not _levels:
             _tell_records(said)
@@ -5254,15 +5097,10 @@ class _Desk:
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.limits: tuple[dict[str, str], bool] = {}, False  # see _enter_world
-        self.idle_s = IDLE_S
         self.mapping = _NO_MAPPING  # how big results travel
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
-        import socket
-
-        self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(self.idle_s), int(
-            self.idle_s % 1 * 1e6)))
         while True:
             try:
                 frames = self.channel.receive()
@@ -5270,12 +5108,11 @@ class _Desk:
                 return
             if frames[0] == _AGAIN:
                 self.send(_ANSWER, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
-                continue
-            self.retained = []
-            if frames[0] == _FORGET:
+            elif frames[0] == _FORGET:
                 self.runs.pop(int(frames[1]), None)
-                continue
-            self.answer(frames)
+            else:
+                self.retained = []
+                self.answer(frames)
             del frames  # the big arrays of the job may go
 
     def answer(self, frames: list[Any]) -> None:
@@ -5293,12 +5130,8 @@ class _Desk:
                 self.lasting.clear()
             if world:
                 _enter_world(world, self.limits, self.said)
-            if run in self.runs and not functions:
-                calls = self.unpack(run, functions, frames[1:])
-            else:
-                calls = _quietly(self.unpack, run, functions, frames[1:])
-            if self.page[_INTERRUPT] == number:
-                raise KeyboardInterrupt
+            unpack = self.unpack if run in self.runs and not functions else partial(_quietly, self.unpack)
+            calls = unpack(run, functions, frames[1:])
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
         else:
@@ -5313,17 +5146,15 @@ class _Desk:
 
     def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
         table, spaces = self.runs.setdefault(run, ({}, dict(self.spaces)))
+        tables = table, self.lasting  # functions whose key is above 0, and below
         at = 0
         for key, count in functions:
-            (table if key > 0 else self.lasting)[key] = _unpack(frames[at:at + count], spaces)
+            tables[key < 0][key] = _unpack(frames[at:at + count], spaces)
             at += count
         keys, args, kwargs = _unpack(frames[at:], spaces)
-        called = itertools.repeat(self.function(table, keys)) if isinstance(keys, int) else [
-            self.function(table, key) if isinstance(key, int) else key[0] for key in keys]
+        called = itertools.repeat(tables[keys < 0][keys]) if isinstance(keys, int) else [
+            tables[key < 0][key] if isinstance(key, int) else key[0] for key in keys]
         return zip(called, args, kwargs or itertools.repeat({}))
-
-    def function(self, table: dict[int, Any], key: int) -> Any:
-        return (table if key > 0 else self.lasting)[key]
 
     def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         self.send_values(_PART, values, errors, seconds)
@@ -5331,23 +5162,19 @@ class _Desk:
 
     def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         described = {offset: _describe_error(error) for offset, error in errors.items()}
-        if len(values) == 1 and type(values[0]) not in _ATOMS:
-            self.retained = []
-            return self.send(kind, [_pack_value(values[0])], described, seconds, each=True)
-        try:
-            frames = _pack(values, _AnswerPacker)
-        except Exception:  # a value's pickling may raise anything: then find out which
-            self.retained = values
-            self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
-        else:
-            small = kind == _ANSWER and sum(map(len, frames)) <= _RETAIN_NBYTES
-            self.retained = values if small else []
-            if small or _ATOMS.issuperset(map(type, values)):
-                self.send(kind, [(False, frames)], described, seconds)
-            else:
-                self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
+        if _ATOMS.issuperset(map(type, values)):
+            return self.send(kind, [(False, _pack(values, _AnswerPacker))], described, seconds)
+        if kind == _ANSWER and len(values) > 1:
+            try:
+                frames = _pack(values, _AnswerPacker)
+                self.retained = values if sum(map(len, frames)) <= _RETAIN_NBYTES else []
+            except Exception:  # a value's pickling may raise anything: then find out which
+                pass
+            if self.retained:
+                return self.send(kind, [(False, frames)], described, seconds)
+        self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
 
-    def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, _Described], seconds: float,
+    def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, tuple[Any, ...]], seconds: float,
              each: bool = False) -> None:
         """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
         layout = [(bad, len(frames)) for bad, frames in packed] if each else None
@@ -5365,12 +5192,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 def _set_up(desk: _Desk) -> bool:
     """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
     global _cores
+    import socket
+
     try:
         frames = desk.channel.receive()
     except (EOFError, OSError):
         return False
     try:
-        world, desk.idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
+        world, idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
+        desk.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                     struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6)))
         _enter_world(world, desk.limits, desk.said)
         if packed:
             initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
@@ -5411,18 +5242,17 @@ def _work(sock: Any, page: Any) -> None:
         os._exit(0)
 
 
-# ---- the nursery, and starting without one ----
+# ---- the nursery ----
 
 _REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
 _REPLY = struct.Struct("<qq")  # worker number, wait status
-_FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
+_FORK, _SPAWN, _SIGNAL, _FATE = b"f", b"p", b"s", b"w"
 _NO_ROOM = -1  # in the place of a wait status: there is no worker
 
 _BOOT = """\
 import sys
 sys.path[:1] = filter(None, sys.path[:1])  # not the current directory: its modules may have names of the library
 import os
-os.closerange(3, 4096) if {close} else None
 try:
     os.getcwd()
 except OSError:  # deleted: imports may fail there
@@ -5438,15 +5268,13 @@ module.{entry}
 """  # a child loads this very file under the name it has here, so that a package around it is not imported
 
 
-def _interpreter_command(entry: str, close: bool) -> list[str]:
+def _interpreter_command(entry: str) -> list[str]:
     """The command line of a fresh interpreter with this one's flags, which runs one function of this file."""
-    flags = sys.flags
-    options = ["-" + letter for letter, on in (("B", flags.dont_write_bytecode), ("s", flags.no_user_site),
-                                               ("S", flags.no_site), ("E", flags.ignore_environment),
-                                               ("I", flags.isolated), ("P", getattr(flags, "safe_path", False))) if on]
-    options += ["-O"] * flags.optimize
+    flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
+             "I": "isolated", "P": "safe_path", "O": "optimize"}
+    options = ["-" + letter * count for letter, flag in flags.items() if (count := getattr(sys.flags, flag, 0))]
     options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
-    code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry, close=close)
+    code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry)
     return [sys.executable, *options, "-c", code]
 
 
@@ -5455,8 +5283,7 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
     import mmap
 
     if fd is None:
-        fd = os.memfd_create("joblite-page") if hasattr(os, "memfd_create") else _open_unlinked(
-            _module("tempfile").gettempdir())
+        fd = os.memfd_create("joblite-page") if hasattr(os, "memfd_create") else _open_unlinked(None)
         os.ftruncate(fd, _PAGE_NBYTES)
     return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
 
@@ -5485,6 +5312,16 @@ def _kill_group(pid: int, sig: int) -> None:
         pass
 
 
+def _worker_main(fd: int, page_fd: int, line: int) -> None:
+    """What the nursery's child, or the fresh interpreter that it has become, runs as a worker."""
+    import socket
+
+    _die_with(line)
+    page, _ = _make_page(page_fd)
+    os.close(page_fd)
+    _work(socket.socket(fileno=fd), page)
+
+
 class _NurseryLoop:
     """The nursery's own side: forks, signals and buries workers until its caller is gone."""
 
@@ -5497,33 +5334,22 @@ class _NurseryLoop:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.close(null)
-        self.poll = select.poll()
-        self.poll.register(self.control, select.POLLIN)
-        self.caller = self._watch(caller)
-        self.wake, wake = socket.socketpair()
-        wake.setblocking(False)
-        self.wake.setblocking(False)
-        self.poll.register(self.wake, select.POLLIN)
-        self.wake_end = wake
+        self.wake, self.wake_end = os.pipe()
+        os.set_blocking(self.wake_end, False)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake.fileno())
-        self.workers: dict[int, tuple[int, Any, int]] = {}  # number -> pid, a copy of its socket, its life line
-        self.fates: dict[int, int] = {}  # number -> wait status of a dead one
-
-    def _watch(self, pid: int) -> int:
-        """A descriptor that tells the end of the caller, even while a forked child of it holds the control socket."""
-        import select
-
-        try:
-            caller = os.pidfd_open(pid)
+        signal.set_wakeup_fd(self.wake_end)
+        try:  # tells the end of the caller, even while a forked child of it holds the control socket
+            self.caller = [os.pidfd_open(caller)]
         except (AttributeError, OSError):  # not on this system: the control socket alone tells
-            caller = -1
-        if os.getppid() != pid:  # it has ended already
+            self.caller = []
+        if os.getppid() != caller:  # it has ended already
             os._exit(0)
-        if caller >= 0:
-            self.poll.register(caller, select.POLLIN)
-        return caller
+        self.poll = select.poll()
+        for fd in (self.control.fileno(), self.wake, *self.caller):
+            self.poll.register(fd, select.POLLIN)
+        self.workers: dict[int, tuple[int, int, int]] = {}  # number -> pid, its socket here too, its life line
+        self.fates: dict[int, int] = {}  # number -> wait status of a dead one
 
     def run(self) -> None:
         import signal
@@ -5531,9 +5357,9 @@ class _NurseryLoop:
         try:
             while True:
                 ready = {fd for fd, _ in self.poll.poll(None if self.workers else IDLE_S * 1000)}
-                if self.caller in ready or not ready:
+                if ready.intersection(self.caller) or not ready:
                     return
-                if self.wake.fileno() in ready:
+                if self.wake in ready:
                     self.bury()
                 if self.control.fileno() in ready and not self.obey():
                     return
@@ -5550,65 +5376,61 @@ class _NurseryLoop:
         if len(data) < _REQUEST.size:
             return False
         what, number, sig = _REQUEST.unpack(data)
-        if what == _FORK and len(fds) == 2:
-            self.fork(number, *fds)
-        elif what == _FORK:  # no room for descriptors here
-            self.fates[number] = _NO_ROOM
-            list(map(os.close, fds))
-        elif what == _SIGNAL and number in self.workers:
-            _kill_group(self.workers[number][0], sig)
-        elif what == _FATE:
+        if what == _FATE:
             self.control.sendall(_REPLY.pack(number, self.fate(number)))
+        elif what == _SIGNAL:
+            if number in self.workers:
+                _kill_group(self.workers[number][0], sig)
+        else:
+            self.fork(number, what == _SPAWN, fds)
         return True
 
-    def fork(self, number: int, fd: int, page_fd: int) -> None:
-        import socket
-
-        sock = socket.socket(fileno=fd)
+    def fork(self, number: int, fresh: bool, fds: list[int]) -> None:
         pipe: tuple[int, ...] = ()
         try:
+            fd, page_fd = fds  # ValueError: there was no room here for both
             inner, line = pipe = os.pipe()
             pid = os.fork()
-        except OSError:
+        except (OSError, ValueError):
             self.fates[number] = _NO_ROOM
-            list(map(os.close, (page_fd, *pipe)))
-            return _hang_up(sock)
-        if pid:
+            for each in (*fds, *pipe):
+                os.close(each)
+            return
+        if not pid:
             try:
-                os.setpgid(pid, pid)  # both sides do it: whichever comes first
-            except OSError:  # already dead
-                pass
-            os.close(page_fd)
-            os.close(inner)
-            self.workers[number] = pid, sock, line
-        else:
-            self.become_worker(sock, page_fd, inner, line)
+                self.become_worker(fresh, (fd, page_fd, inner), line)
+            finally:  # whatever happens: the loop goes on in the parent only
+                os._exit(1)
+        try:
+            os.setpgid(pid, pid)  # both sides do it: whichever comes first
+        except OSError:  # dead already, or another program
+            pass
+        os.close(page_fd)
+        os.close(inner)
+        self.workers[number] = pid, fd, line
 
-    def become_worker(self, sock: Any, page_fd: int, inner: int, line: int) -> None:
+    def become_worker(self, fresh: bool, fds: tuple[int, int, int], line: int) -> None:
         import signal
 
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.control.close()
+        for end in (self.wake, self.wake_end, line, *self.caller):
+            os.close(end)
         for _, other, other_line in self.workers.values():
-            other.close()
+            os.close(other)
             os.close(other_line)
-        for sock_ in (self.control, self.wake, self.wake_end):
-            sock_.close()
-        os.close(line)
-        if self.caller >= 0:
-            os.close(self.caller)
-        _die_with(inner)
-        page, _ = _make_page(page_fd)
-        os.close(page_fd)
-        _work(sock, page)
+        if not fresh:
+            _worker_main(*fds)
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        command = _interpreter_command(f"_worker_main{fds}")
+        os.execv(command[0], command)
 
     def bury(self) -> None:
         """Learn how workers died, and let their drivers know: a grandchild may still hold the socket."""
-        try:
-            self.wake.recv(4096)
-        except OSError:
-            pass
+        os.read(self.wake, 4096)
         for number in list(self.workers):
             pid, status = os.waitpid(self.workers[number][0], os.WNOHANG)
             if pid:
@@ -5618,14 +5440,10 @@ class _NurseryLoop:
         import signal
         import socket
 
-        pid, sock, line = self.workers.pop(number)
+        pid, fd, line = self.workers.pop(number)
         self.fates[number] = status
         _kill_group(pid, signal.SIGKILL)  # what the worker started
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the driver closed its end
-            pass
-        sock.close()
+        _hang_up(socket.socket(fileno=fd))
         os.close(line)
 
     def fate(self, number: int) -> int:
@@ -5643,6 +5461,7 @@ def _nursery_main(caller: int, *modules: str) -> None:
     """What the nursery process runs. Its workers will need these modules."""
     import gc
 
+    os.closerange(3, 4096)  # what the caller made inheritable
     for name in modules:
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
@@ -5664,21 +5483,20 @@ class _Nursery:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.numbers = itertools.count(1)
         self.control, theirs = _socket_pair()
         modules = "warnings", "logging" if _loaded("logging") else "warnings"
-        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}", True)
+        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}")
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
 
-    def start(self, sock: Any, page_fd: int) -> int:
-        """Have a worker forked that serves the other end of `sock`; gives the worker's number."""
+    def start(self, how: bytes, sock: Any, page_fd: int) -> int:
+        """Have a worker started that serves the other end of `sock`; gives the worker's number."""
         import socket
 
+        number = _next_number()
         with self.lock:
-            number = next(self.numbers)
-            socket.send_fds(self.control, [_REQUEST.pack(_FORK, number, 0)], [sock.fileno(), page_fd])
+            socket.send_fds(self.control, [_REQUEST.pack(how, number, 0)], [sock.fileno(), page_fd])
         return number
 
     def signal(self, number: int, sig: int) -> None:
@@ -5720,76 +5538,6 @@ class _Nursery:
             pass
 
 
-def _fresh_worker_main(fd: int, page_fd: int, line: int) -> None:
-    """What a worker runs that was started as a fresh interpreter."""
-    import socket
-
-    import signal
-
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the thread blocked that started this
-    _die_with(line)
-    page, _ = _make_page(page_fd)
-    os.close(page_fd)
-    _work(socket.socket(fileno=fd), page)
-
-
-class _Spawner:
-    """Starts each worker as a fresh interpreter, when asked to. Same methods as _Nursery."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.workers: dict[int, tuple[Any, int]] = {}  # number -> Popen, life line
-        self.numbers = itertools.count(1)
-
-    def start(self, sock: Any, page_fd: int) -> int:
-        import subprocess
-
-        inner, line = os.pipe()
-        fds = (sock.fileno(), page_fd, inner)
-        entry = f"_fresh_worker_main({sock.fileno()}, {page_fd}, {inner})"
-        try:
-            process = subprocess.Popen(_interpreter_command(entry, False), pass_fds=fds, stdin=subprocess.DEVNULL,
-                                       start_new_session=True)  # Ctrl-C in a terminal is for the caller only
-        except BaseException:
-            os.close(line)
-            raise
-        finally:
-            os.close(inner)
-        with self.lock:
-            number = next(self.numbers)
-            self.workers[number] = process, line
-        return number
-
-    def signal(self, number: int, sig: int) -> None:
-        with self.lock:
-            known = self.workers.get(number)
-        if known and known[0].poll() is None:
-            _kill_group(known[0].pid, sig)
-
-    def fate(self, number: int) -> int | None:
-        with self.lock:
-            process, line = self.workers.pop(number, (None, -1))
-        if process is None:
-            return None
-        process.kill()  # its socket has closed: if it lives all the same, it must die
-        code = process.wait()
-        os.close(line)
-        return -code if code < 0 else code << 8
-
-    def lives(self) -> bool:
-        return True
-
-    def let_go(self) -> None:
-        """In a forked child: the workers shall end with the parent alone."""
-        for _, line in self.workers.values():
-            os.close(line)
-        self.workers.clear()
-
-    def close(self, wait: bool) -> None:
-        for number in list(self.workers):
-            self.fate(number)
-
-
 # ---- the side of the caller ----
 
 
@@ -5803,38 +5551,29 @@ def _death_of(status: int | None) -> str:
         return "could not be started: the system gives no further process, or no descriptor for it"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
+        name = {each.value: each.name for each in signal.Signals}.get(number, "unknown")
         hint = "; if nobody sent it, the system may have run out of memory" if name == "SIGKILL" else ""
         return f"was killed by signal {number} ({name}){hint}"
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
 
 
-_starters: dict[str, Any] = {}  # start method -> nursery or spawner
+_starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.Lock()  # guards the dict above
 
 
-def _starter_of(start: str) -> Any:
-    """The living nursery (or spawner) of this process."""
-    with _starters_lock:
-        starter = _starters.get(start)
-        if starter is None or not starter.lives():
-            starter = _starters[start] = _Nursery() if start == "nursery" else _Spawner()
-        return starter
-
-
-def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[Any, int]:
-    """(starter, number) of a new worker. A nursery that dies as it is asked is replaced."""
+def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
+    """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
     for _ in range(_START_TRIES):
-        starter = _starter_of(start)
+        with _starters_lock:
+            nursery = _starters.get("nursery")
+            if nursery is None or not nursery.lives():
+                nursery = _starters["nursery"] = _Nursery()
         try:
-            return starter, starter.start(sock, page_fd)
+            return nursery, nursery.start(_SPAWN if start == "spawn" else _FORK, sock, page_fd)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
-            starter.close(True)
+            nursery.close(True)
     raise RuntimeError(f"the process that starts workers ends at once: can {sys.executable} still run {__file__}?")
 
 

@@ -4600,6 +4600,14 @@ class TestSection6Pools:
             with pytest.raises(Mine, match="text 3"):
                 call([delayed(warn)("text 3")])
 
+    def test_default_filters_hold_where_nobody_has_imported_warnings(self):
+        done = run_script("""
+            import os
+            from joblite import Parallel, delayed
+            print(Parallel(2)([delayed(lambda: open(os.devnull).name)()]))  # a file that is not closed
+            """)
+        assert (done.stdout, done.stderr) == (f"{[os.devnull]}\n", "")
+
     def test_error_filters_do_not_hit_imports_in_workers(self, processes, module):
         with pytest.warns(UserWarning, match="old"):
             found = module("import warnings\nwarnings.warn('old')\ndef one(): return 1\n")
@@ -5222,6 +5230,13 @@ class TestSection6BigArrays:
             results = Parallel(2)(delayed(np.full)(2**17, i, float) for i in range(2000))
             assert [array[-1] for array in results] == list(range(2000))
             """)
+
+    def test_a_worker_that_holds_very_many_maps_copies(self):
+        np = pytest.importorskip("numpy")
+        array = np.ones(300_000)
+        few = {"initializer": lambda: setattr(sys.modules["joblite"], "_MOST_MAPS", 0)}
+        seen = Parallel(2, **few, batch_size=1)(delayed(look)(array, i) for i in range(8))
+        assert [(inode, total) for (inode, _), _, total in seen] == [(0, 300_000.0)] * 8
 
     @pytest.mark.parametrize("victim", ["worker", "nursery", "caller"])
     def test_a_kill_leaves_no_segment(self, tmp_path, victim):
