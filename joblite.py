@@ -1404,7 +1404,7 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     if not isinstance(compressor_name, str):
         raise ValueError(f"compressor_name: expected a text, got {compressor_name!r}")
     needed: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "prefix": ("some bytes", lambda prefix: isinstance(prefix, bytes) and prefix != b""),
+        "prefix": ("bytes", lambda prefix: isinstance(prefix, bytes)),
         "extension": ("'.xyz' or ''", lambda text: isinstance(text, str) and text[:1] in ("", ".")),
         "compressor_file": ("a function", callable), "decompressor_file": ("a function", callable)}
     missing = [name for name in needed if not hasattr(compressor, name)]
