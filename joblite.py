@@ -7793,8 +7793,7 @@ class parallel_backend(parallel_config):
 #     results <--in order / as ready-- outcome        each finished batch lets the next one be cut
 #
 #     state:  RUNNING -> DONE        all results are there
-#                   |--> FAILED      a task failed, a worker died, time ran out, the tasks' iterator raised
-#                   '--> CANCELLED   the generator was closed or dropped, Ctrl-C
+#                   '--> ENDED       an error of a task or of the tasks' iterator, Ctrl-C, a generator closed or dropped
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
@@ -7809,7 +7808,7 @@ _GROW = 16  # a batch is at most so many times larger than one that was seen to 
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
-RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
+RUNNING, DONE, ENDED = "running", "done", "ended early"
 
 
 def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
@@ -7869,33 +7868,68 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
                          f"got {pre_dispatch!r}") from error
 
 
+def _plain_bar(total: int | None) -> Callable[[int], None]:
+    """A line on stderr that is written over: count, rate, time left."""
+    begun = time.monotonic()
+
+    def show(done: int) -> None:
+        rate = done / max(time.monotonic() - begun, 1e-9)
+        rest = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
+        _write_to(sys.stderr, f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
+
+    return show
+
+
+def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
+    """Tell a bar how many tasks were done since; close it after the last."""
+    told = 0
+
+    def show(done: int) -> None:
+        nonlocal told
+        bar.update(done - told)
+        told = done
+        if done == last:
+            bar.close()
+
+    return show
+
+
+def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable[[int], None] | None:
+    """What to call with the number of tasks that are done; None for nothing."""
+    if progress is not True:
+        return _updating(progress) if hasattr(progress, "update") else lambda done: progress(done, total)
+    if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
+        return None
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        return _plain_bar(total)
+    return _updating(tqdm(total=total), total)
+
+
 class _Counts:
     """What a run tells about itself."""
 
     __slots__ = ("dispatched", "completed", "total", "begun", "told", "told_at", "show")
 
-    def __init__(self, tasks: Any) -> None:
-        self.show: Callable[[int], None] | None = None  # who else wants to know the number of tasks done
+    def __init__(self, tasks: Any, progress: Any = None, verbose: int = 0) -> None:
         self.dispatched = self.completed = 0
         self.told = 0  # how many were done when the last line was printed
         try:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator
             self.total = None
+        self.show = None if progress is None else _progress_shower(progress, self.total, verbose)
         self.begun = self.told_at = time.monotonic()
-
-
-def _attach_partial(error: BaseException, results: dict[int, Any]) -> None:
-    """Let the error that ends a run carry what was done: task number -> result."""
-    _set_on_error(error, "partial_results", results)
 
 
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel, crew: _Crew, iterable: Iterable[Task], counts: _Counts) -> None:
+    def __init__(self, parallel: Parallel, crew: _Crew, tasks: Iterator[Task], counts: _Counts) -> None:
         self.parallel = parallel
         self.crew = crew
+        self.tasks = tasks
         self.n_jobs = parallel._choice.n_jobs
         self.counts = counts
         self.state = RUNNING
@@ -7911,17 +7945,11 @@ class _Run:
         self.skipped: set[int] = set()  # numbers of the tasks whose errors are left out
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False  # whether the tasks' iterator has ended
-        try:
-            self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
-            self.feed()
-        except BaseException:
-            self.finish(FAILED)
-            raise
 
     # -- out: tasks to batches to jobs --
 
     def feed(self) -> None:
-        """Keep `window` jobs out, as long as there are tasks."""
+        """Keep `window` jobs out, as long as there are tasks: when none is out after it, all are done."""
         while len(self.out) < self.window + self.crew.more:
             cut = self.cut()
             if cut is None:
@@ -8048,64 +8076,55 @@ class _Run:
                 values = [value for offset, value in enumerate(values) if offset not in errors]
         self.ready[first] = count, values
         self.counts.completed += count
-        self.parallel._report(self.counts)
+        if self.parallel._is_watched:
+            self.parallel._report(self.counts)
 
     # -- results --
 
-    def is_over(self) -> bool:
-        return not self.out and not self.redo and self.exhausted
-
     def as_list(self) -> list[Any]:
         try:
-            while not self.is_over():
-                if self.broken:
-                    raise self.broken
+            self.feed()
+            while self.out and not self.broken:
                 self.collect()
             if self.broken:
                 raise self.broken
         except BaseException as error:
-            self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
-            _attach_partial(error, self.partial_results())
+            self.end_early(error)
             raise
         self.finish(DONE)
         ready = self.ready
         return [value for first in sorted(ready) for value in ready[first][1]]
-
-    def partial_results(self) -> dict[int, Any]:
-        """What was done and not yet given out: task number -> result."""
-        return {number: value for first, (count, values) in self.ready.items() for number, value in zip(
-            (number for number in range(first, first + count) if number not in self.skipped), values)}
 
     def stream(self, ordered: bool) -> Iterator[Any]:
         """The results, one by one: in the order of the tasks, or as they come. Before them None, for whoever makes the
         generator: to close one that was never started would not end the run."""
         expected = 0
         try:
+            self.feed()
             yield None
             while True:
-                if ordered:
-                    while expected in self.ready:
-                        count, values = self.ready.pop(expected)
-                        expected += count
-                        yield from values
-                else:
-                    while self.ready:
-                        yield from self.ready.pop(next(iter(self.ready)))[1]
-                if self.is_over():
+                while expected in self.ready if ordered else self.ready:
+                    count, values = self.ready.pop(expected if ordered else next(iter(self.ready)))
+                    expected += count
+                    yield from values
+                if not self.out:
                     break
                 self.collect()
             if self.broken:
                 raise self.broken
-        except GeneratorExit:
-            self.finish(CANCELLED)
-            raise
         except BaseException as error:
-            self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
-            _attach_partial(error, self.partial_results())
+            self.end_early(error)
             raise
         self.finish(DONE)
 
     # -- the end --
+
+    def end_early(self, error: BaseException) -> None:
+        """The error gets what was done and not yet given out: task number -> result."""
+        self.finish(ENDED)
+        _set_on_error(error, "partial_results", {
+            number: value for first, (count, values) in self.ready.items() for number, value in zip(
+                (number for number in range(first, first + count) if number not in self.skipped), values)})
 
     def finish(self, state: str) -> None:
         """The one place where a run ends: what is out is stopped, the crew let go."""
@@ -8120,58 +8139,8 @@ class _Run:
             self.out.clear()
             if self.crew.owned:
                 self.parallel._release(self.crew, state is DONE)
-        if state is DONE and self.parallel.verbose == 2:
+        if state is DONE and self.parallel._is_watched:
             self.parallel._report(self.counts, over=True)
-
-    def __del__(self) -> None:
-        if getattr(self, "state", None) is RUNNING and hasattr(self, "exhausted"):
-            self.finish(CANCELLED)
-
-
-def _plain_bar(total: int | None) -> Callable[[int], None]:
-    """A line on stderr that is written over: count, rate, time left."""
-    begun = time.monotonic()
-
-    def show(done: int) -> None:
-        seconds = time.monotonic() - begun
-        rate = done / max(seconds, 1e-9)
-        rest = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
-        _write_to(sys.stderr, f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
-
-    return show
-
-
-def _since_last(update: Callable[[int], Any]) -> Callable[[int], None]:
-    """Turn a function of "so many more" into one of "so many in all"."""
-    told = [0]
-
-    def show(done: int) -> None:
-        update(done - told[0])
-        told[0] = done
-
-    return show
-
-
-def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable[[int], None] | None:
-    """What to call with the number of tasks that are done; None for nothing."""
-    if progress is False:
-        return None
-    if progress is not True:
-        return _since_last(progress.update) if hasattr(progress, "update") else lambda done: progress(done, total)
-    if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
-        return None
-    try:
-        from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        return _plain_bar(total)
-    bar = tqdm(total=total)
-
-    def show(done: int) -> None:
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return show
 
 
 _DEFAULT_MAPPING = _Mapping(2**20, "c", None)
@@ -8197,24 +8166,16 @@ _RETURN_AS = ("list", "generator", "generator_unordered")
 _ON_ERROR = ("raise", "return", "skip")
 
 
-_END = object()
-
 def _begun(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results; the first is made now, its error kept until it is asked for."""
-    error: BaseException | None = None
+    """The same results after a None: with that the first is made, its error kept until it is asked for."""
     try:
-        first = next(results, _END)
-    except Exception as raised:
-        first, error = _END, raised
-
-    def rest() -> Iterator[Any]:
-        if error:
-            raise error
-        if first is not _END:
-            yield first
-            yield from results
-
-    return rest()
+        first = list(itertools.islice(results, 1))
+    except Exception:
+        yield None
+        raise
+    yield None
+    yield from first
+    yield from results
 
 
 class Parallel:
@@ -8326,9 +8287,11 @@ class Parallel:
         self.batch_size = batch_size
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
-        self.progress = progress
+        self.progress = None if progress is False else progress
         context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
+        self._is_watched = self.verbose > 1 or self.progress is not None or (
+            type(self).print_progress is not Parallel.print_progress)
         self._counts: _Counts | None = None
         self._kept: Any = None  # the executor of the first run in this `with`
         self._managed = False
@@ -8377,21 +8340,18 @@ class Parallel:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
             return self._call_in_place(iterable)
-        counts = self._begin_counting(iterable)
-        run = _Run(self, self._open_crew(), iterable, counts)
+        counts = self._counts = _Counts(iterable, self.progress, self.verbose)
+        tasks = iter(list(iterable) if self.pre_dispatch == "all" else iterable)
+        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list") if (
+            self._kept is None) else _ExecutorCrew(self._kept, self.n_jobs, owned=True)
+        if crew.context:
+            crew.context.mapping = self._mapping
+        run = _Run(self, crew, tasks, counts)
         if self.return_as == "list":
             return run.as_list()
         results = run.stream(self.return_as == "generator")
         next(results)
         return results
-
-    def _open_crew(self) -> _Crew:
-        if self._kept is not None:
-            return _ExecutorCrew(self._kept, self.n_jobs, owned=True)
-        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
-        if crew.context:
-            crew.context.mapping = self._mapping
-        return crew
 
     def _release(self, crew: Any, well: bool) -> None:
         """A run has ended: close its executor, or keep it for the next call of this `with` if all went well."""
@@ -8410,14 +8370,15 @@ class Parallel:
 
             warnings.warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread", stacklevel=3)
         if self.return_as != "list":
-            return _begun(value for _, value in self._in_place(iterable))
-        if self.on_error != "raise" or self.verbose or self.progress or (
-                type(self).print_progress is not Parallel.print_progress):
+            stream = _begun(value for _, value in self._in_place(iterable))
+            next(stream)
+            return stream
+        if self.on_error != "raise" or self._is_watched:
             done: dict[int, Any] = {}
             try:
                 done.update(self._in_place(iterable))
             except BaseException as error:
-                _attach_partial(error, done)
+                _set_on_error(error, "partial_results", done)
                 raise
             return list(done.values())
         results: list[Any] = []
@@ -8430,7 +8391,7 @@ class Parallel:
         except BaseException as error:
             if started == len(results):  # not the iterable's error
                 error = _name_task(error if _is_task(task) else _no_task(task), started)
-            _attach_partial(error, dict(enumerate(results)))
+            _set_on_error(error, "partial_results", dict(enumerate(results)))
             raise error from error.__cause__
         counts = self._counts = _Counts(results)
         counts.dispatched = counts.completed = len(results)
@@ -8438,7 +8399,7 @@ class Parallel:
 
     def _in_place(self, iterable: Iterable[Task]) -> Iterator[tuple[int, Any]]:
         """Task numbers with results, one by one, each made when it is asked for."""
-        counts = self._begin_counting(iterable)
+        counts = self._counts = _Counts(iterable, self.progress, self.verbose)
         for number, task in enumerate(iterable):
             counts.dispatched += 1
             try:
@@ -8455,12 +8416,6 @@ class Parallel:
         self._report(counts, over=True)
 
     # -- progress --
-
-    def _begin_counting(self, iterable: Iterable[Task]) -> _Counts:
-        counts = self._counts = _Counts(iterable)
-        if self.progress is not None:
-            counts.show = _progress_shower(self.progress, counts.total, self.verbose)
-        return counts
 
     def _report(self, counts: _Counts, over: bool = False) -> None:
         """Tasks were done, or all are: let whoever wants to know."""

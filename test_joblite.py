@@ -5786,11 +5786,16 @@ class TestSection8Parallel:
             def update(self, n):
                 sum_of.append(n)
 
+            def __bool__(self):
+                raise TypeError("as a tqdm bar without a total")
+
         Parallel(**backend, progress=lambda done, total: seen.append((done, total)))(
             [delayed(square)(i) for i in range(30)])
         assert seen[-1] == (30, 30) and seen == sorted(seen)
         list(Parallel(**backend, progress=Bar(), return_as="generator")(delayed(square)(i) for i in range(30)))
         assert sum(sum_of) == 30
+        Parallel(**backend, progress=Bar())(delayed(square)(i) for i in range(30))
+        assert sum(sum_of) == 60
 
     @pytest.mark.parametrize("bar", ["tqdm", "plain"])
     def test_progress_bar_is_on_stderr(self, bar, capfd, monkeypatch):
