@@ -6219,11 +6219,6 @@ def _has_own_code(func: Any) -> bool:
     return type(loader).__name__ == "SourceFileLoader" and _ATOMS.issuperset(map(type, defaults))
 
 
-def _version_of(value: Any) -> Any:
-    """An object that is another one when a module was loaded anew; other values stand for themselves."""
-    return value if type(value) is not ModuleType else getattr(value, "__spec__", None) or value
-
-
 def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
     """(key, frames) of a function that workers may keep from run to run, because it goes by name, or nothing that it
     names can change without our notice; None for other functions, which are packed anew for each run."""
@@ -6235,7 +6230,8 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
         used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
     else:
         return None
-    made_of = [getattr(func, "__code__", None), *map(_version_of, used)]
+    made_of = [getattr(func, "__code__", None), *(  # the spec of a module is another one when it was loaded anew
+        value if type(value) is not ModuleType else getattr(value, "__spec__", None) or value for value in used)]
     with _table_lock:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
@@ -6255,14 +6251,10 @@ def _print_of(value: Any) -> int:
     its name can change, and for one that cannot be packed, which its task will tell."""
     if isinstance(value, (*_FIXED_TYPES, FunctionType, type)):
         return 0
-    buffers: list[Any] = []
     try:
-        head = _pickle_dumps(value, 5, buffer_callback=lambda each: _Packer._keep(each, buffers))
-    except Exception:  # it holds something that goes by value, or a __reduce__ of the user raises anything
-        try:
-            head, *buffers = _pack(value)
-        except Exception:  # as above
-            return 0
+        head, *buffers = _pack(value)
+    except Exception:  # a __reduce__ of the user may raise anything
+        return 0
     number = _crc32(head) or 1
     for buffer in buffers:
         number = _sample(buffer, number)
@@ -6297,7 +6289,6 @@ class _Context:
         self.mapping = _NO_MAPPING
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
-        self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
         """(key, frames) of a function. A negative key is good for all runs; 0 says that it goes with its tasks: there
@@ -6365,7 +6356,6 @@ class _Context:
         self.last_args, self.last_prints = args, prints
 
     def close(self) -> None:
-        self.over = True
         self.packed.clear()
         self.newest.clear()
         self.last_args = ()
@@ -6440,8 +6430,8 @@ class _Worker:
     def __init__(self, kind: _WorkerKind) -> None:
         self.job: Job | None = None
         self.served = 0  # how many tasks it was given
-        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
-        self.lasting: set[int] = set()  # keys of those it has for good
+        self.run: int | None = None  # number of the last run it served
+        self.known: set[int] = set()  # keys of the functions it has: for that run, and (negative ones) for good
         ours, theirs = _socket_pair()
         self.fd = ours.fileno()
         self.channel = _Channel(ours)
@@ -6463,16 +6453,15 @@ class _Worker:
         job.tries += 1
         self.served += len(job.tasks)
         context, functions, frames = job.parcel
-        forgotten = [0] if len(self.lasting) > _MOST_LASTING else []
-        if forgotten:
-            self.lasting.clear()
-        known = self.known.setdefault(context, set())
-        missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
-        known.update(missing)
-        self.lasting.update(missing)
-        for known_context in [each for each in self.known if each.over]:
-            del self.known[known_context]
-            forgotten.append(known_context.number)
+        forgotten: list[int | None] = []
+        if context.number != self.run:
+            forgotten.append(self.run)
+            self.run, self.known = context.number, {key for key in self.known if key < 0}
+            if len(self.known) > _MOST_LASTING:
+                forgotten.append(0)
+                self.known.clear()
+        missing = [key for key in functions if key not in self.known]
+        self.known.update(missing)
         world = _portable(context.world) if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
@@ -6480,12 +6469,12 @@ class _Worker:
                               (context.mapping.nbytes, "c", context.mapping.folder)))
         self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
 
-    def forget(self, context: _Context) -> None:
+    def end_run(self) -> None:
         """A run is over: functions that came for it alone may go, and what they close over."""
-        if any(key > 0 for key in self.known.get(context, ())):
-            del self.known[context]
+        self.job = None
+        if any(key > 0 for key in self.known):
             try:
-                self.channel.send([_FORGET, str(context.number).encode()])
+                self.channel.send([_FORGET, str(self.run).encode()])
             except OSError:  # it has died idle
                 pass
 
@@ -6609,7 +6598,7 @@ def _lease(kind: _WorkerKind) -> _Worker:
 
 
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
-    worker.job = None
+    worker.end_run()
     with _shelf_lock:
         idle = _shelf[kind] = _shelf.pop(kind, [])
         idle.append(worker)
@@ -6625,6 +6614,10 @@ def _timeout_type() -> type[Exception]:
 
     space = {"__module__": __name__, "__doc__": "A task ran longer than `timeout` allows. Also a multiprocessing one."}
     return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
+
+
+def _late(job: Job, more: str = " (it cannot be stopped here, and is left running)") -> Exception:
+    return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s{more}")
 
 
 # ---- crews ----
@@ -6647,8 +6640,8 @@ class _Crew:
         raise NotImplementedError
 
     def wait(self, hungry: bool) -> list[Job]:
-        """Wait for jobs to end, and give them, their outcome filled in. `hungry`: no further job is to be had, so that
-        long ones had better give back what they have not started."""
+        """Wait for something to happen, and give the jobs that ended, their outcome filled in. `hungry`: no further job
+        is to be had, so that long ones had better give back what they have not started."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -6698,18 +6691,11 @@ class _ProcessCrew(_Crew):
             self.replace(worker, job)
 
     def wait(self, hungry: bool) -> list[Job]:
-        while not self.finished:
-            self.step(hungry)
-        finished, self.finished = self.finished, []
-        return finished
-
-    def step(self, hungry: bool) -> None:
-        """Wait for some descriptor to become ready, and listen to it."""
         if hungry and not self.queue and len(self.busy) < self.size:
             for worker in self.busy.values():
                 if worker.job and worker.job.shrinkable:
                     worker.page[_SHED] = worker.job.number
-        for fd, _ in self.ready.poll(self.patience()):
+        for fd, _ in self.ready.poll(self.patience()) if not self.finished else ():
             if fd not in self.busy:
                 os.read(fd, 4096)  # the bell of a deputy
                 continue
@@ -6717,6 +6703,8 @@ class _ProcessCrew(_Crew):
             self.listen(worker)
             while worker.channel.rest and self.busy.get(fd) is worker:  # what followed a part was read with it
                 self.listen(worker)
+        finished, self.finished = self.finished, []
+        return finished
 
     def patience(self) -> float | None:
         """Milliseconds until the first running task's time is up; on the way, tasks whose time is up are ended."""
@@ -6756,18 +6744,10 @@ class _ProcessCrew(_Crew):
         if kind != _PART:
             self.finish(worker, job)
 
-    def end(self, job: Job) -> None:
-        job.parcel = None  # its big arrays may go
-        self.finished.append(job)
-
-    @staticmethod
-    def late(job: Job) -> Exception:
-        return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s")
-
     def finish(self, worker: _Worker, job: Job) -> None:
         """The worker is done with its job: the next one, please."""
-        self.end(job)
-        worker.job = None
+        job.parcel = worker.job = None  # its big arrays may go
+        self.finished.append(job)
         del self.busy[worker.fd]
         self.ready.unregister(worker.fd)
         if self.queue:
@@ -6791,13 +6771,14 @@ class _ProcessCrew(_Crew):
         outcome = job.outcome
         if job.expired:
             if not outcome.values:  # its value may have come just before
-                outcome.fail(self.late(job))
+                outcome.fail(_late(job, ""))
         elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
             outcome.alone = True
         else:
             blamed = max(place - 1, 0)
             outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
-        self.end(job)
+        job.parcel = None
+        self.finished.append(job)
         if self.queue:
             self.submit(self.queue.popleft())
 
@@ -6811,7 +6792,6 @@ class _ProcessCrew(_Crew):
                 self.drop(worker)
             self.context.close()
             for worker in self.free:
-                worker.forget(self.context)
                 _put_back(self.kind, worker)
             self.free.clear()
 
@@ -6890,10 +6870,8 @@ class _Deputy(_Crew):
     def drive(self) -> None:
         try:
             while self.take_jobs():
-                self.crew.step(self.hungry)
-                for job in self.crew.finished:
+                for job in self.crew.wait(self.hungry):
                     self.done.put(job)
-                self.crew.finished.clear()
         except BaseException as error:  # such as: no descriptor left for another worker. Whoever waits is told
             self.done.put(error)
         finally:
@@ -6913,11 +6891,6 @@ class _Deputy(_Crew):
                 job.fault = error
                 self.done.put(job)
         return True
-
-
-def _late_and_left(job: Job) -> Exception:
-    return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s (it cannot be stopped here, "
-                           f"and is left running)")
 
 
 class _FutureCrew(_Crew):
@@ -6942,6 +6915,7 @@ class _FutureCrew(_Crew):
 
     def open(self, job: Job, result: Any) -> None:
         """Fill in the outcome from the future's result."""
+        job.outcome = result
 
     def submit(self, job: Job) -> None:
         future = self.out[job] = self.start(job)
@@ -6998,28 +6972,29 @@ class _FutureCrew(_Crew):
         late = [job for job, start in self.starts.items() if job in self.out and now > start + (job.timeout or 0.0)]
         for job in late:
             self.out.pop(job).cancel()
-            self.abandon()
-            job.outcome = Outcome()  # what its thread fills in later is nobody's
-            job.outcome.fail(_late_and_left(job))
+            self.size += 1  # another thread may take the place of the one that is stuck
+            job.outcome.fail(_late(job))
         return late
-
-    def abandon(self) -> None:
-        """A worker is stuck in a task that ran out of time."""
 
     def close(self) -> None:
         for future in self.out.values():
             future.cancel()
 
 
-def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """Run a job in this thread. Where `sheds()` becomes true, tasks not started are given back."""
+def _run_job(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """Run a job in this thread; a `Parallel` in it finds itself inside that place. Where `sheds()` becomes true, tasks
+    not started are given back."""
     outcome = Outcome()
 
     def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         outcome.add(values, errors, seconds)
         return not (job.shrinkable and sheds())
 
-    outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
+    outer, _local.inside = _local.inside, place
+    try:
+        outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
+    finally:
+        _local.inside = outer
     return outcome
 
 
@@ -7048,22 +7023,14 @@ class _ThreadCrew(_FutureCrew):
 
     def serve(self) -> None:
         """The life of one thread."""
-        place, _local.inside = _local.inside, "thread"
         while (item := self.queue.get()) is not None:
             job, future = item
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(_run_job(job, self.sheds))
+                    future.set_result(_run_job("thread", job, self.sheds))
                 except BaseException as error:  # such as: no memory left. Whoever waits is told
                     future.set_exception(error)
             del item, job, future
-        _local.inside = place
-
-    def open(self, job: Job, result: Any) -> None:
-        job.outcome = result
-
-    def abandon(self) -> None:
-        self.size += 1  # another thread may take its place
 
     def close(self) -> None:
         super().close()
@@ -7110,15 +7077,6 @@ def _own_source() -> bytes:
         return zlib.compress(file.read())
 
 
-def _run_inside(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """Run a job in a thread of somebody else; a `Parallel` in it finds itself inside that place."""
-    _local.inside = place
-    try:
-        return _run_job(job, sheds)
-    finally:
-        _local.inside = None
-
-
 def _run_in_time(job: Job, work: Callable[[], Outcome]) -> Outcome:
     """`work()`, in a thread that is left to itself if it has not ended when the job's time is up."""
     done: list[Outcome] = []
@@ -7127,7 +7085,7 @@ def _run_in_time(job: Job, work: Callable[[], Outcome]) -> Outcome:
         return work()
     threads[0].join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
     late = Outcome()
-    late.fail(_late_and_left(job))
+    late.fail(_late(job))
     return done[0] if done else late
 
 
@@ -7139,7 +7097,7 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
         job = Job(*_unpack([frames[0], *map(bytearray, frames[1:])]))  # arrays that a task may write to
     except BaseException as error:  # unpickling runs code of the user
         return _pack(([], None, {0: _describe_error(error)}, 0.0))
-    done = _run_in_time(job, lambda: _run_inside("process", job, lambda: time.monotonic() > end))
+    done = _run_in_time(job, lambda: _run_job("process", job, lambda: time.monotonic() > end))
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
     plain = _ATOMS.issuperset(map(type, done.values))
     packed = [] if plain else [_pack_value(value) for value in done.values]
@@ -7198,21 +7156,18 @@ class _ExecutorCrew(_FutureCrew):
         self.sent[job] = time.monotonic()
         super().submit(job)
 
-    def call_of(self, job: Job) -> tuple[Any, ...]:
-        """The function and the arguments that the executor is to call."""
+    def start(self, job: Job) -> Any:
         if self.by_reference:
-            return _run_inside, "thread", job, self.sheds
+            return self.call(_run_job, "thread", job, self.sheds)
         parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.parcel,
                   "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
-        return eval, "exec(far_side) or answer", parcel
+        return self.call(eval, "exec(far_side) or answer", parcel)
 
-    def start(self, job: Job) -> Any:
-        return self.call(*self.call_of(job))
-
-    def call(self, *call: Any) -> Any:
-        return self.executor.submit(*call)
+    def call(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Have the engine call a function with arguments: a future."""
+        return self.executor.submit(func, *args)
 
     def settle(self, job: Job, future: Any) -> None:
         super().settle(job, future)
@@ -7225,18 +7180,14 @@ class _ExecutorCrew(_FutureCrew):
 
     def open(self, job: Job, result: Any) -> None:
         if self.by_reference:
-            job.outcome = result
-        elif result is None:
-            self.submit(job)
-        else:
-            self.unpack(job, result)
-
-    def unpack(self, job: Job, frames: list[Any]) -> None:
-        layout, values, described, seconds = _unpack(frames[:1])
+            return super().open(job, result)
+        if result is None:
+            return self.submit(job)
+        layout, values, described, seconds = _unpack(result[:1])
         errors = {offset: _restore_error(text) for offset, text in described.items()}
         if values is None:  # the job could not be unpacked there
             return job.blame(errors[0])
-        values += _open_values(layout, map(bytearray, frames[1:]), errors)  # the caller may write to arrays
+        values += _open_values(layout, map(bytearray, result[1:]), errors)  # the caller may write to arrays
         job.outcome.add(values, errors, seconds)
 
     def patience(self) -> float | None:
@@ -7251,9 +7202,9 @@ class _DaskCrew(_ExecutorCrew):
         self.client = self.executor._client  # the executor's own futures never end when a buffer is lost
         self.laid: dict[int, tuple[Any, int, Any]] = {}  # id -> (owner of the buffer, checksum, dask's future)
 
-    def call(self, *call: Any) -> Any:
+    def call(self, func: Callable[..., Any], *args: Any) -> Any:
         settings = {**self.executor._kwargs, "key": f"joblite-{os.urandom(8).hex()}", "pure": False}
-        return self.client.submit(*call, **settings)  # if it were pure, equal batches would be run once
+        return self.client.submit(func, *args, **settings)  # if it were pure, equal batches would be run once
 
     def lose(self, job: Job, error: Exception) -> None:
         from concurrent.futures import CancelledError
@@ -7284,12 +7235,10 @@ class _GuestCrew(_ExecutorCrew):
         self.by_reference = by_reference
         guest.start_call()
 
-    def start(self, job: Job) -> Any:
+    def call(self, func: Callable[..., Any], *args: Any) -> Any:
         from concurrent.futures import Future
 
         guest: Any = self.executor
-        func, *args = self.call_of(job)
-        call = partial(func, *args)
         future: Any = Future()
         future.set_running_or_notify_cancel()  # when it really starts, a guest does not tell
 
@@ -7300,9 +7249,9 @@ class _GuestCrew(_ExecutorCrew):
                 future.set_exception(error)
 
         if guest.supports_retrieve_callback:
-            guest.submit(call, callback=partial(fill, guest.retrieve_result_callback))
+            guest.submit(partial(func, *args), callback=partial(fill, guest.retrieve_result_callback))
         else:  # its callback may fail to come with an error: wait for the result itself
-            out = guest.submit(call, callback=lambda _: None)
+            out = guest.submit(partial(func, *args), callback=lambda _: None)
             threading.Thread(target=fill, args=(guest.retrieve_result, out), daemon=True, name="joblite-guest").start()
         return future
 
@@ -7420,18 +7369,16 @@ class _Multiprocessing(_Processes):
         return _ExecutorCrew(executor, n_jobs, owned=True)
 
 
-@lru_cache(maxsize=1)
-def _say_no_processes() -> None:
-    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
-
-
 class _NoProcesses(_Threads):
     """Where no process can be started: threads, which is said once."""
 
     options = _Processes.options
+    is_said = False
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        _say_no_processes()
+        if not self.is_said:
+            self.is_said = True
+            _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
         return super().open(n_jobs, options, deputy)
 
 
@@ -7553,9 +7500,9 @@ _BACKENDS: dict[str, Callable[[], _Backend]] = {
     "interpreters": lambda: _Interpreters("interpreters"),
     "dask": _dask_engine,
 }
-_factories: dict[str, Callable[..., Any]] = {}  # name -> factory of an executor, by register_parallel_backend
+# Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
+_factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
-_registry_lock = threading.Lock()  # guards the two above
 
 
 def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
@@ -7576,10 +7523,9 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     make_default : bool, default False
         Use it where no backend is named.
     """
-    with _registry_lock:
-        _factories[name] = factory
-        if make_default:
-            _registry_default[:] = [name]
+    _factories[name] = factory
+    if make_default:
+        _registry_default[:] = [name]
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
@@ -7587,9 +7533,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
-        with _registry_lock:
-            factory = _factories.get(backend)
-        if factory:
+        if factory := _factories.get(backend):
             taken = dict(options)
             options.clear()
             return _engine(factory(**taken))
@@ -7599,8 +7543,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         return _engine(backend)
     elif hasattr(backend, "Pool") and hasattr(backend, "Lock"):  # a context of multiprocessing, or that module
         return _Multiprocessing(backend)
-    with _registry_lock:
-        names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
+    names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
 
@@ -7868,18 +7811,6 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
                          f"got {pre_dispatch!r}") from error
 
 
-def _plain_bar(total: int | None) -> Callable[[int], None]:
-    """A line on stderr that is written over: count, rate, time left."""
-    begun = time.monotonic()
-
-    def show(done: int) -> None:
-        rate = done / max(time.monotonic() - begun, 1e-9)
-        rest = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
-        _write_to(sys.stderr, f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
-
-    return show
-
-
 def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
     """Tell a bar how many tasks were done since; close it after the last."""
     told = 0
@@ -7894,19 +7825,6 @@ def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
     return show
 
 
-def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable[[int], None] | None:
-    """What to call with the number of tasks that are done; None for nothing."""
-    if progress is not True:
-        return _updating(progress) if hasattr(progress, "update") else lambda done: progress(done, total)
-    if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
-        return None
-    try:
-        from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        return _plain_bar(total)
-    return _updating(tqdm(total=total), total)
-
-
 class _Counts:
     """What a run tells about itself."""
 
@@ -7919,8 +7837,30 @@ class _Counts:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator
             self.total = None
-        self.show = None if progress is None else _progress_shower(progress, self.total, verbose)
         self.begun = self.told_at = time.monotonic()
+        self.show = None if progress is None else self.shower(progress, verbose)  # who is told the number of tasks done
+
+    def __str__(self) -> str:
+        done, total, seconds = self.completed, self.total, time.monotonic() - self.begun
+        left = f", {seconds / done * (total - done):.1f} s left" if total and 0 < done < total else ""
+        return f"{done}{'' if total is None else f' of {total}'} tasks done in {seconds:.1f} s{left}"
+
+    def shower(self, progress: Any, verbose: int) -> Callable[[int], Any] | None:
+        """What to call with the number of tasks that are done; None for nothing."""
+        total = self.total
+        if progress is not True:
+            return _updating(progress) if hasattr(progress, "update") else lambda done: progress(done, total)
+        if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
+            return None
+        try:
+            from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        except ImportError:
+            return self.write_over
+        return _updating(tqdm(total=total), total)
+
+    def write_over(self, done: int) -> None:
+        rate = done / max(time.monotonic() - self.begun, 1e-9)
+        _write_to(sys.stderr, f"\r{self}, {rate:.1f}/s  " + "\n" * (done == self.total))
 
 
 class _Run:
@@ -8366,9 +8306,7 @@ class Parallel:
 
     def _call_in_place(self, iterable: Iterable[Task]) -> Any:
         if self.timeout is not None:
-            import warnings
-
-            warnings.warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread", stacklevel=3)
+            _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
         if self.return_as != "list":
             stream = _begun(value for _, value in self._in_place(iterable))
             next(stream)
@@ -8433,12 +8371,7 @@ class Parallel:
         counts = self._counts
         if counts is None:
             return
-        done, seconds, total, left = counts.completed, time.monotonic() - counts.begun, "", ""
-        if counts.total is not None:
-            total = f" of {counts.total}"
-            left = f", {seconds / done * (counts.total - done):.1f} s left" if 0 < done < counts.total else ""
-        _write_to(sys.stdout if self.verbose > 50 else sys.stderr,
-                  f"[{self!r}] {done}{total} tasks done in {seconds:.1f} s{left}\n")
+        _write_to(sys.stdout if self.verbose > 50 else sys.stderr, f"[{self!r}] {counts}\n")
 
     @property
     def n_tasks(self) -> int | None:
