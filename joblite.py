@@ -6469,25 +6469,25 @@ class _Worker:
                               (context.mapping.nbytes, "c", context.mapping.folder)))
         self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
 
-    def end_run(self) -> None:
-        """A run is over: functions that came for it alone may go, and what they close over."""
-        self.job = None
-        if any(key > 0 for key in self.known):
-            try:
-                self.channel.send([_FORGET, str(self.run).encode()])
-            except OSError:  # it has died idle
-                pass
-
     def has_begun(self, job: Job) -> bool:
         return self.page[_JOB] == job.number
 
-    def seconds_left(self, job: Job) -> float:
-        """What remains of the task's time (all of it while the task has not begun), and of its grace after that."""
-        assert job.timeout is not None
+    def was_ended(self, job: Job) -> bool:
+        return self.page[_INTERRUPT] == job.number
+
+    def seconds_left(self, job: Job, timeout: float) -> float:
+        """What remains of the task's time (all of it while the task has not begun). When it is up the task is ended,
+        and after its grace the worker."""
+        import signal
+
         if not self.has_begun(job) or self.page[_TASK] == 0:
-            return job.timeout
-        ran = (time.monotonic_ns() - self.page[_START]) / 1e9
-        return job.timeout + (GRACE_S if job.expired else 0.0) - ran
+            return timeout
+        left = timeout + GRACE_S * job.expired - (time.monotonic_ns() - self.page[_START]) / 1e9
+        if left > 0:
+            return left
+        self.signal(signal.SIGKILL if job.expired else signal.SIGINT)
+        job.expired = True
+        return GRACE_S
 
     def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
         """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
@@ -6598,7 +6598,12 @@ def _lease(kind: _WorkerKind) -> _Worker:
 
 
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
-    worker.end_run()
+    """A run is over: its worker is idle, and may forget the functions that came for it alone."""
+    if any(key > 0 for key in worker.known):
+        try:
+            worker.channel.send([_FORGET, str(worker.run).encode()])
+        except OSError:  # it has died idle
+            pass
     with _shelf_lock:
         idle = _shelf[kind] = _shelf.pop(kind, [])
         idle.append(worker)
@@ -6699,49 +6704,39 @@ class _ProcessCrew(_Crew):
             if fd not in self.busy:
                 os.read(fd, 4096)  # the bell of a deputy
                 continue
-            worker = self.busy[fd]
-            self.listen(worker)
-            while worker.channel.rest and self.busy.get(fd) is worker:  # what followed a part was read with it
-                self.listen(worker)
+            self.listen(self.busy[fd])
         finished, self.finished = self.finished, []
         return finished
 
     def patience(self) -> float | None:
-        """Milliseconds until the first running task's time is up; on the way, tasks whose time is up are ended."""
-        import signal
-
-        least = None
-        for worker in self.busy.values():
-            job = worker.job
-            if job is None or job.timeout is None:
-                continue
-            left = worker.seconds_left(job)
-            if left <= 0:
-                worker.signal(signal.SIGKILL if job.expired else signal.SIGINT)
-                job.expired, left = True, GRACE_S
-            least = left if least is None else min(least, left)
-        return None if least is None else min(least, _LONGEST_S) * 1000 + 1
+        """Milliseconds until the first running task's time is up."""
+        left = [worker.seconds_left(worker.job, worker.job.timeout) for worker in self.busy.values()
+                if worker.job and worker.job.timeout is not None]
+        return min(*left, _LONGEST_S) * 1000 + 1 if left else None
 
     def listen(self, worker: _Worker) -> None:
         """Hear what a worker says of its job."""
         job = worker.job
         assert job is not None
-        try:
-            kind, values, errors, seconds = worker.hear()
-        except (EOFError, OSError):
-            return self.replace(worker, job)
+        kind = _PART
+        while kind == _PART:
+            try:
+                kind, values, errors, seconds = worker.hear()
+            except (EOFError, OSError):
+                return self.replace(worker, job)
+            if kind == _BAD_PARCEL:
+                job.blame(errors[0])
+            elif not job.expired:
+                job.outcome.add(values, errors, seconds)
+            if kind == _PART and not worker.channel.rest:  # else what followed was read with it
+                return
         if kind == _INIT_FAILED:
             job.fault = errors[0]
             self.drop(worker)
             self.finished.append(job)
-            return
-        if kind == _BAD_PARCEL:
-            job.blame(errors[0])
-        elif not job.expired:
-            job.outcome.add(values, errors, seconds)
-        elif kind != _PART:
-            return self.replace(worker, job)  # as in `interrupt`: what was ended midway is not used again
-        if kind != _PART:
+        elif job.expired or worker.was_ended(job) and any(isinstance(e, KeyboardInterrupt) for e in errors.values()):
+            self.replace(worker, job)  # what its task was in the midst of is undone some time: not in another run
+        else:
             self.finish(worker, job)
 
     def finish(self, worker: _Worker, job: Job) -> None:
@@ -6763,9 +6758,9 @@ class _ProcessCrew(_Crew):
 
     def replace(self, worker: _Worker, job: Job) -> None:
         """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
-        begun, place = worker.has_begun(job), worker.page[_TASK]
+        to_blame, place = worker.has_begun(job) or worker.was_ended(job), worker.page[_TASK]
         death = self.drop(worker)
-        if not begun and not job.expired and job.tries < _START_TRIES:
+        if not to_blame and job.tries < _START_TRIES:
             self.hand(_lease(self.kind), job)
             return
         outcome = job.outcome
@@ -6807,18 +6802,7 @@ class _ProcessCrew(_Crew):
         end = time.monotonic() + GRACE_S
         while self.busy and time.monotonic() < end:
             for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
-                worker, job = self.busy[fd], self.busy[fd].job
-                try:
-                    kind, _, errors, _ = worker.hear()
-                    while kind == _PART and worker.channel.rest:
-                        kind, _, errors, _ = worker.hear()
-                except (EOFError, OSError):
-                    self.drop(worker)
-                    continue
-                if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
-                    self.drop(worker)  # what its task was in the midst of is undone some time: not in the next run
-                elif kind != _PART and job:
-                    self.finish(worker, job)
+                self.listen(self.busy[fd])
 
 
 class _Deputy(_Crew):
@@ -6893,92 +6877,7 @@ class _Deputy(_Crew):
         return True
 
 
-class _FutureCrew(_Crew):
-    """Anything that gives futures: threads of our own, or an executor of somebody else."""
-
-    def __init__(self) -> None:
-        from queue import SimpleQueue
-
-        self.done: Any = SimpleQueue()
-        self.out: dict[Job, Any] = {}  # job -> its future
-        self.starts: dict[Job, float] = {}  # job -> when it was first seen running
-        self.size = 1
-        self.hungry = False
-
-    def sheds(self) -> bool:
-        """Whether a long job had better give tasks back: asked by its worker thread."""
-        return self.hungry and len(self.out) < self.size
-
-    def start(self, job: Job) -> Any:
-        """Give the job to a worker; gives a future."""
-        raise NotImplementedError
-
-    def open(self, job: Job, result: Any) -> None:
-        """Fill in the outcome from the future's result."""
-        job.outcome = result
-
-    def submit(self, job: Job) -> None:
-        future = self.out[job] = self.start(job)
-        done = self.done
-        future.add_done_callback(lambda _: done.put(job))
-
-    def wait(self, hungry: bool) -> list[Job]:
-        from queue import Empty
-
-        self.hungry = hungry
-        while True:
-            try:
-                job = self.done.get(timeout=self.patience())
-            except Empty:
-                late = self.late()
-                if late:
-                    return late
-                continue
-            if job in self.out:
-                self.settle(job, self.out.pop(job))
-                if job not in self.out:  # else it was sent again
-                    return [job]
-
-    def settle(self, job: Job, future: Any) -> None:
-        try:
-            self.open(job, future.result())
-        except Exception as error:
-            self.lose(job, error)
-
-    def lose(self, job: Job, error: Exception) -> None:
-        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
-        from concurrent.futures import BrokenExecutor, CancelledError
-
-        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
-        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
-        lost.__cause__ = error
-        if isinstance(error, (BrokenExecutor, CancelledError)):
-            job.fault = lost  # nothing more is to be had of it
-        else:
-            job.blame(lost)
-
-    def patience(self) -> float | None:
-        """Seconds until the first running task's time may be up."""
-        now = time.monotonic()
-        left = [self.starts.get(job, now) + job.timeout - now for job in self.out if job.timeout is not None]
-        for job, future in self.out.items():
-            if job.timeout is not None and future.running():
-                self.starts.setdefault(job, now)
-        return min(max(0.0, min(left)), _LONGEST_S) + 0.001 if left else None
-
-    def late(self) -> list[Job]:
-        """Jobs whose time is up. What runs cannot be stopped: it is left to itself."""
-        now = time.monotonic()
-        late = [job for job, start in self.starts.items() if job in self.out and now > start + (job.timeout or 0.0)]
-        for job in late:
-            self.out.pop(job).cancel()
-            self.size += 1  # another thread may take the place of the one that is stuck
-            job.outcome.fail(_late(job))
-        return late
-
-    def close(self) -> None:
-        for future in self.out.values():
-            future.cancel()
+# ---- any executor ----
 
 
 def _run_job(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
@@ -6996,49 +6895,6 @@ def _run_job(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
     finally:
         _local.inside = outer
     return outcome
-
-
-class _ThreadCrew(_FutureCrew):
-    """Daemon threads of this process, made for one run: exit never waits for them."""
-
-    def __init__(self, size: int) -> None:
-        from queue import SimpleQueue
-
-        super().__init__()
-        self.size = size
-        self.threads = 0
-        self.queue: Any = SimpleQueue()
-
-    def start(self, job: Job) -> Any:
-        from concurrent.futures import Future
-
-        future: Any = Future()
-        self.queue.put((job, future))
-        if self.threads < min(self.size, len(self.out) + 1):
-            self.threads += len(_start_threads(self.serve, 1))
-        if not self.threads:  # none is to be had (as in a browser): the job is done here
-            self.queue.put(None)
-            self.serve()
-        return future
-
-    def serve(self) -> None:
-        """The life of one thread."""
-        while (item := self.queue.get()) is not None:
-            job, future = item
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(_run_job("thread", job, self.sheds))
-                except BaseException as error:  # such as: no memory left. Whoever waits is told
-                    future.set_exception(error)
-            del item, job, future
-
-    def close(self) -> None:
-        super().close()
-        for _ in range(self.threads):
-            self.queue.put(None)
-
-
-# ---- any executor ----
 
 
 _FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
@@ -7106,33 +6962,81 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
     return [*head, *(bytes(frame) for _, own in packed for frame in own)]
 
 
-def _is_threads(executor: Executor) -> bool:
-    """Whether an executor is the standard one of threads, or of interpreters: its futures know when they run."""
+class _DaemonThreads:
+    """An executor of threads for one run, which exit does not wait for."""
+
+    def __init__(self, size: int) -> None:
+        from queue import SimpleQueue
+
+        self.size = size
+        self.threads = 0
+        self.queue: Any = SimpleQueue()
+
+    def submit(self, func: Callable[..., Any], *args: Any) -> Any:
+        from concurrent.futures import Future
+
+        future: Any = Future()
+        self.queue.put((future, func, args))
+        if self.threads < self.size:
+            self.threads += len(_start_threads(self.serve, 1))
+        if not self.threads:  # none is to be had (as in a browser): the call is made here
+            self.queue.put(None)
+            self.serve()
+        return future
+
+    def serve(self) -> None:
+        """The life of one thread."""
+        while (item := self.queue.get()) is not None:
+            future, func, args = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(func(*args))
+                except BaseException as error:  # such as: no memory left. Whoever waits is told
+                    future.set_exception(error)
+            del item, future, func, args
+
+    def close(self) -> None:
+        for _ in range(self.threads):
+            self.queue.put(None)
+
+
+def _is_threads(executor: Executor | _DaemonThreads) -> bool:
+    """Whether an executor is ours, or the standard one of threads or interpreters: its futures know when they run."""
     pool: Any = _loaded("concurrent.futures.thread")
-    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor)
+    return isinstance(executor, (_DaemonThreads, pool.ThreadPoolExecutor) if pool else _DaemonThreads)
 
 
-def _shares_memory(executor: Executor) -> bool:
+def _shares_memory(executor: Executor | _DaemonThreads) -> bool:
     """Whether an executor's workers are threads of this interpreter."""
     return _is_threads(executor) and "Interpreter" not in type(executor).__name__
 
 
-class _ExecutorCrew(_FutureCrew):
-    """An executor of somebody else, which is never closed here unless it is `owned`."""
+class _ExecutorCrew(_Crew):
+    """Threads of our own, or an executor of somebody else, which is never closed here unless it is `owned`."""
 
     context: _Context
 
     def __init__(self, executor: Any, size: int, owned: bool = False, grows: bool = False) -> None:
-        super().__init__()
-        self.size = size
+        from queue import SimpleQueue
+
         self.executor = executor
+        self.size = size
         self.owned = owned
         self.grows = grows  # whether nobody knows how many jobs it takes
         self.by_reference = _shares_memory(executor)
         self.counts_here = _is_threads(executor)  # where a task's time is counted
-        self.context = _Context()
+        if not self.by_reference:
+            self.context = _Context()
+        self.done: Any = SimpleQueue()
+        self.out: dict[Job, Any] = {}  # job -> its future
         self.sent: dict[Job, float] = {}  # when
+        self.starts: dict[Job, float] = {}  # job -> when it was first seen running
         self.last: list[Any] = []  # owners of the buffers of the last parcel
+        self.hungry = False
+
+    def sheds(self) -> bool:
+        """Whether a long job had better give tasks back: asked by its worker thread."""
+        return self.hungry and len(self.out) < self.size
 
     def prepare(self, job: Job) -> None:
         if self.by_reference:
@@ -7154,7 +7058,9 @@ class _ExecutorCrew(_FutureCrew):
 
     def submit(self, job: Job) -> None:
         self.sent[job] = time.monotonic()
-        super().submit(job)
+        future = self.out[job] = self.start(job)
+        done = self.done
+        future.add_done_callback(lambda _: done.put(job))
 
     def start(self, job: Job) -> Any:
         if self.by_reference:
@@ -7166,21 +7072,41 @@ class _ExecutorCrew(_FutureCrew):
         return self.call(eval, "exec(far_side) or answer", parcel)
 
     def call(self, func: Callable[..., Any], *args: Any) -> Any:
-        """Have the engine call a function with arguments: a future."""
+        """Have the engine call a function: a future."""
         return self.executor.submit(func, *args)
 
+    def wait(self, hungry: bool) -> list[Job]:
+        from queue import Empty
+
+        self.hungry = hungry
+        try:
+            job = self.done.get(timeout=self.patience())
+        except Empty:
+            return self.late()
+        if job not in self.out:
+            return []
+        self.settle(job, self.out.pop(job))
+        return [job] if job not in self.out else []
+
     def settle(self, job: Job, future: Any) -> None:
-        super().settle(job, future)
-        if self.by_reference or job in self.out:
+        sent = self.sent.pop(job)
+        self.starts.pop(job, None)
+        try:
+            self.open(job, future.result())
+        except Exception as error:
+            self.lose(job, error)
+        if self.by_reference or job in self.out:  # there is no way to go, or it was sent again
             return
-        on_its_way = time.monotonic() - self.sent.pop(job) - job.outcome.seconds
+        on_its_way = time.monotonic() - sent - job.outcome.seconds
         self.round_trip = min(self.round_trip or on_its_way, on_its_way)
         if self.grows and on_its_way - self.round_trip < job.outcome.seconds / 2:  # it did not wait for its turn
             self.more += 1
 
     def open(self, job: Job, result: Any) -> None:
+        """Fill in the outcome from the future's result."""
         if self.by_reference:
-            return super().open(job, result)
+            job.outcome = result
+            return
         if result is None:
             return self.submit(job)
         layout, values, described, seconds = _unpack(result[:1])
@@ -7190,8 +7116,44 @@ class _ExecutorCrew(_FutureCrew):
         values += _open_values(layout, map(bytearray, result[1:]), errors)  # the caller may write to arrays
         job.outcome.add(values, errors, seconds)
 
+    def lose(self, job: Job, error: Exception) -> None:
+        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
+        from concurrent.futures import BrokenExecutor, CancelledError
+
+        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
+        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
+        lost.__cause__ = error
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            job.fault = lost  # nothing more is to be had of it
+        else:
+            job.blame(lost)
+
     def patience(self) -> float | None:
-        return super().patience() if self.counts_here else None
+        """Seconds until the first running task's time may be up."""
+        now, left = time.monotonic(), []
+        for job, future in self.out.items() if self.counts_here else ():
+            if job.timeout is not None:
+                left.append(self.starts.get(job, now) + job.timeout - now)
+                if future.running():
+                    self.starts.setdefault(job, now)
+        return min(max(0.0, min(left)), _LONGEST_S) + 0.001 if left else None
+
+    def late(self) -> list[Job]:
+        """Jobs whose time is up. What runs cannot be stopped: it is left to itself."""
+        now = time.monotonic()
+        late = [job for job, start in self.starts.items() if job in self.out and now > start + (job.timeout or 0.0)]
+        for job in late:
+            self.out.pop(job).cancel()
+            if isinstance(self.executor, _DaemonThreads):
+                self.executor.size += 1  # another thread may take the place of the one that is stuck
+            job.outcome.fail(_late(job))
+        return late
+
+    def close(self) -> None:
+        for future in self.out.values():
+            future.cancel()
+        if isinstance(self.executor, _DaemonThreads):
+            self.executor.close()
 
 
 class _DaskCrew(_ExecutorCrew):
@@ -7310,13 +7272,7 @@ class _Threads(_Backend):
     shares_memory = True
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        return _ThreadCrew(n_jobs)
-
-
-@lru_cache(maxsize=16)
-def _limits_of(threads: int) -> tuple[tuple[str, str], ...]:
-    """The environment variables that hold native thread pools to so many threads."""
-    return tuple((name, str(threads)) for name in _THREAD_VARIABLES)
+        return _ExecutorCrew(_DaemonThreads(n_jobs), n_jobs)
 
 
 class _Processes(_Backend):
@@ -7338,8 +7294,9 @@ class _Processes(_Backend):
         if options.get("initializer") is not None:
             settings = options["initializer"], tuple(options.get("initargs") or ())
             packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
+        limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
         forced = bool(options.get("inner_max_num_threads"))
-        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, _limits_of(threads), forced, packed)
+        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, limits, forced, packed)
         crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
         return _Deputy(crew) if deputy else crew
 
@@ -7743,9 +7700,6 @@ class parallel_backend(parallel_config):
 #   2. The caller's thread owns the tasks' iterator and the results.    test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
 #   4. However a run ends, its jobs do too.                                   test_dropped_generator_frees_the_workers
-#
-#     data                      | who writes it        | who may read it
-#     all of a run              | the caller's thread  | the caller's thread
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
@@ -7775,21 +7729,22 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     return record
 
 
+_OPERATORS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Mod": operator.mod,
+              "FloorDiv": operator.floordiv, "Div": operator.truediv, "Pow": operator.pow}
+
+
 def _evaluate(node: Any, n_jobs: int) -> Any:
     """The value of an arithmetic expression in n_jobs, given as a syntax tree."""
-    import ast
-
-    operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
-                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Pow: operator.pow}
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    kind = type(node).__name__
+    if kind == "Constant" and type(node.value) in (int, float):
         return node.value
-    if isinstance(node, ast.Name) and node.id == "n_jobs":
+    if kind == "Name" and node.id == "n_jobs":
         return n_jobs
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+    if kind == "UnaryOp" and type(node.op).__name__ == "USub":
         return -_evaluate(node.operand, n_jobs)
-    if isinstance(node, ast.BinOp) and type(node.op) in operators:
-        return operators[type(node.op)](_evaluate(node.left, n_jobs), _evaluate(node.right, n_jobs))
-    raise ValueError(type(node).__name__)
+    if kind == "BinOp" and type(node.op).__name__ in _OPERATORS:
+        return _OPERATORS[type(node.op).__name__](_evaluate(node.left, n_jobs), _evaluate(node.right, n_jobs))
+    raise ValueError(kind)
 
 
 def _window(pre_dispatch: Any, n_jobs: int) -> int:
