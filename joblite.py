@@ -6199,24 +6199,21 @@ _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits forced initia
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
 
-def _name_or_value(func: FunctionType) -> _Reduced:
-    """A function by its name, and by value for a worker where that name has other code."""
+def _name_or_value(func: Any) -> Any:
+    """What is sent of a function that goes by name: the name. If all of it is in its code as the module's file has it
+    (no closure, attributes or defaults with an identity, and no import hook that rewrote it, as pytest's does, and is
+    not at work elsewhere), also its value, for a worker where that name has other code."""
+    defaults = [*(getattr(func, "__defaults__", None) or ()), *(getattr(func, "__kwdefaults__", None) or {}).values()]
+    loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
+    if type(func) is not FunctionType or func.__closure__ or func.__dict__ or (
+            type(loader).__name__ != "SourceFileLoader" or not _ATOMS.issuperset(map(type, defaults))):
+        return func
     try:
         home = _pack(_Reduced(_reduce_function(func, _Space(func.__globals__, _epoch_of))))
     except Exception:  # an annotation may refuse to be pickled: then the name has to do
         home = []
     named = func.__module__, _epoch_of(func.__module__), func.__qualname__, _digest_of(func)
     return _Reduced((_find_named, (*named, [bytes(frame) for frame in home])))
-
-
-def _has_own_code(func: Any) -> bool:
-    """Whether all that a function of a module does is in its code as that module's file has it: no closure, attributes
-    or defaults with an identity, and no import hook that rewrote it (as pytest's does) and is not at work elsewhere."""
-    if type(func) is not FunctionType or func.__closure__ or func.__dict__:
-        return False
-    defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
-    loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
-    return type(loader).__name__ == "SourceFileLoader" and _ATOMS.issuperset(map(type, defaults))
 
 
 def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
@@ -6239,8 +6236,7 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
     if not all(isinstance(value, _FIXED_TYPES) and (type(value) is not ModuleType or _can_import(value.__name__))
                for value in used):
         return None
-    sent = _name_or_value(func) if named and _has_own_code(func) else func
-    packed = -_next_number(), _pack_or_explain(sent, "the function")
+    packed = -_next_number(), _pack_or_explain(_name_or_value(func) if named else func, "the function")
     with _table_lock:
         _lasting[func] = made_of, *packed
     return packed
@@ -6342,7 +6338,8 @@ class _Context:
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
-        _lay_big(frames, self.mapping)
+        if len(frames) > 1:
+            _lay_big(frames, self.mapping)
         self.newest = [frame for frame in frames if type(frame) is _Piece]
         for piece in self.newest:
             self.laid[_address(piece.view), len(piece.view)] = piece
@@ -6621,7 +6618,7 @@ def _timeout_type() -> type[Exception]:
     return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
 
 
-def _late(job: Job, more: str = " (it cannot be stopped here, and is left running)") -> Exception:
+def _late(job: Job, more: str = "") -> Exception:
     return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s{more}")
 
 
@@ -6734,7 +6731,7 @@ class _ProcessCrew(_Crew):
             job.fault = errors[0]
             self.drop(worker)
             self.finished.append(job)
-        elif job.expired or worker.was_ended(job) and any(isinstance(e, KeyboardInterrupt) for e in errors.values()):
+        elif job.expired or any(isinstance(e, KeyboardInterrupt) for e in errors.values()) and worker.was_ended(job):
             self.replace(worker, job)  # what its task was in the midst of is undone some time: not in another run
         else:
             self.finish(worker, job)
@@ -6766,7 +6763,7 @@ class _ProcessCrew(_Crew):
         outcome = job.outcome
         if job.expired:
             if not outcome.values:  # its value may have come just before
-                outcome.fail(_late(job, ""))
+                outcome.fail(_late(job))
         elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
             outcome.alone = True
         else:
@@ -6933,16 +6930,20 @@ def _own_source() -> bytes:
         return zlib.compress(file.read())
 
 
-def _run_in_time(job: Job, work: Callable[[], Outcome]) -> Outcome:
-    """`work()`, in a thread that is left to itself if it has not ended when the job's time is up."""
+def _run_in_time(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """As `_run_job`; with a limit, in a thread that is left to itself if it has not ended when the time is up."""
     done: list[Outcome] = []
-    threads = _start_threads(lambda: done.append(work()), 1) if job.timeout else []
-    if not threads:  # no limit, or an interpreter that has no such threads
-        return work()
-    threads[0].join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
-    late = Outcome()
-    late.fail(_late(job))
-    return done[0] if done else late
+    for daemon in (True, False) if job.timeout else ():
+        try:
+            thread = threading.Thread(target=lambda: done.append(_run_job(place, job, sheds)), daemon=daemon)
+            thread.start()
+        except RuntimeError:  # a sub-interpreter has no daemon threads, a closing one has none at all
+            continue
+        thread.join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
+        late = Outcome()
+        late.fail(_late(job, " (it cannot be stopped here, and is left running)"))
+        return done[0] if done else late
+    return _run_job(place, job, sheds)
 
 
 def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
@@ -6953,7 +6954,7 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
         job = Job(*_unpack([frames[0], *map(bytearray, frames[1:])]))  # arrays that a task may write to
     except BaseException as error:  # unpickling runs code of the user
         return _pack(([], None, {0: _describe_error(error)}, 0.0))
-    done = _run_in_time(job, lambda: _run_job("process", job, lambda: time.monotonic() > end))
+    done = _run_in_time("process", job, lambda: time.monotonic() > end)
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
     plain = _ATOMS.issuperset(map(type, done.values))
     packed = [] if plain else [_pack_value(value) for value in done.values]
@@ -7000,15 +7001,11 @@ class _DaemonThreads:
             self.queue.put(None)
 
 
-def _is_threads(executor: Executor | _DaemonThreads) -> bool:
-    """Whether an executor is ours, or the standard one of threads or interpreters: its futures know when they run."""
-    pool: Any = _loaded("concurrent.futures.thread")
-    return isinstance(executor, (_DaemonThreads, pool.ThreadPoolExecutor) if pool else _DaemonThreads)
-
-
 def _shares_memory(executor: Executor | _DaemonThreads) -> bool:
-    """Whether an executor's workers are threads of this interpreter."""
-    return _is_threads(executor) and "Interpreter" not in type(executor).__name__
+    """Whether an executor's workers are threads of this interpreter: ours, or those of the standard executor."""
+    pool: Any = _loaded("concurrent.futures.thread")
+    return isinstance(executor, _DaemonThreads) or bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and (
+        "Interpreter" not in type(executor).__name__)
 
 
 class _ExecutorCrew(_Crew):
@@ -7024,13 +7021,11 @@ class _ExecutorCrew(_Crew):
         self.owned = owned
         self.grows = grows  # whether nobody knows how many jobs it takes
         self.by_reference = _shares_memory(executor)
-        self.counts_here = _is_threads(executor)  # where a task's time is counted
         if not self.by_reference:
             self.context = _Context()
         self.done: Any = SimpleQueue()
         self.out: dict[Job, Any] = {}  # job -> its future
         self.sent: dict[Job, float] = {}  # when
-        self.starts: dict[Job, float] = {}  # job -> when it was first seen running
         self.last: list[Any] = []  # owners of the buffers of the last parcel
         self.hungry = False
 
@@ -7043,8 +7038,7 @@ class _ExecutorCrew(_Crew):
             return
         if len(job.tasks) == 1:
             self.context.watch(job.tasks[0][1])
-        timeout = None if self.counts_here else job.timeout
-        settings = list(job.tasks), timeout, job.keep_going, job.shrinkable, job.first
+        settings = list(job.tasks), job.timeout, job.keep_going, job.shrinkable, job.first
         frames = [memoryview(frame) for frame in _pack(settings)]
         shared = set(map(id, self.last))
         self.last = [frame.obj for frame in frames]
@@ -7064,7 +7058,7 @@ class _ExecutorCrew(_Crew):
 
     def start(self, job: Job) -> Any:
         if self.by_reference:
-            return self.call(_run_job, "thread", job, self.sheds)
+            return self.call(_run_in_time, "thread", job, self.sheds)
         parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.parcel,
                   "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
@@ -7076,21 +7070,13 @@ class _ExecutorCrew(_Crew):
         return self.executor.submit(func, *args)
 
     def wait(self, hungry: bool) -> list[Job]:
-        from queue import Empty
-
         self.hungry = hungry
-        try:
-            job = self.done.get(timeout=self.patience())
-        except Empty:
-            return self.late()
-        if job not in self.out:
-            return []
+        job = self.done.get()
         self.settle(job, self.out.pop(job))
         return [job] if job not in self.out else []
 
     def settle(self, job: Job, future: Any) -> None:
         sent = self.sent.pop(job)
-        self.starts.pop(job, None)
         try:
             self.open(job, future.result())
         except Exception as error:
@@ -7127,27 +7113,6 @@ class _ExecutorCrew(_Crew):
             job.fault = lost  # nothing more is to be had of it
         else:
             job.blame(lost)
-
-    def patience(self) -> float | None:
-        """Seconds until the first running task's time may be up."""
-        now, left = time.monotonic(), []
-        for job, future in self.out.items() if self.counts_here else ():
-            if job.timeout is not None:
-                left.append(self.starts.get(job, now) + job.timeout - now)
-                if future.running():
-                    self.starts.setdefault(job, now)
-        return min(max(0.0, min(left)), _LONGEST_S) + 0.001 if left else None
-
-    def late(self) -> list[Job]:
-        """Jobs whose time is up. What runs cannot be stopped: it is left to itself."""
-        now = time.monotonic()
-        late = [job for job, start in self.starts.items() if job in self.out and now > start + (job.timeout or 0.0)]
-        for job in late:
-            self.out.pop(job).cancel()
-            if isinstance(self.executor, _DaemonThreads):
-                self.executor.size += 1  # another thread may take the place of the one that is stuck
-            job.outcome.fail(_late(job))
-        return late
 
     def close(self) -> None:
         for future in self.out.values():
@@ -7520,11 +7485,7 @@ def _default_backend(prefer: str | None, require: str | None) -> _Backend:
 
 
 def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
-    """The number of workers that `n_jobs` asks for: negative counts back from all there are.
-
-    >>> [_count_jobs(n, _THREADS) for n in (1, 3, 4.0)]
-    [1, 3, 4]
-    """
+    """The number of workers that `n_jobs` asks for: negative counts back from all there are."""
     if n_jobs is None:
         return backend.capacity or 1
     try:
@@ -7753,8 +7714,6 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     >>> _window("2 * n_jobs", 4), _window("n_jobs // 2 + 1", 4), _window(3, 4)
     (8, 3, 3)
     """
-    if pre_dispatch in ("2 * n_jobs", "2*n_jobs", "all"):
-        return 2 * n_jobs
     try:
         if isinstance(pre_dispatch, str):
             import ast
@@ -7782,8 +7741,6 @@ def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
 
 class _Counts:
     """What a run tells about itself."""
-
-    __slots__ = ("dispatched", "completed", "total", "begun", "told", "told_at", "show")
 
     def __init__(self, tasks: Any, progress: Any = None, verbose: int = 0) -> None:
         self.dispatched = self.completed = 0
@@ -7829,7 +7786,8 @@ class _Run:
         self.counts = counts
         self.state = RUNNING
         self.home = os.getpid()
-        self.window = _window(parallel.pre_dispatch, self.n_jobs)
+        self.window = 2 * self.n_jobs if parallel.pre_dispatch in ("2 * n_jobs", "all") else _window(
+            parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
         self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
@@ -8216,7 +8174,8 @@ class Parallel:
             well = False
         if not well:
             raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
-        _window(self.pre_dispatch, 2)
+        if self.pre_dispatch != "all":
+            _window(self.pre_dispatch, 2)
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
