@@ -6565,18 +6565,17 @@ def _forget_workers() -> None:
 _exiting = False  # whether the interpreter has begun to end. Set once
 
 
-def _shut_down_at_exit() -> None:
-    global _exiting
-    _exiting = True
-    shutdown_workers()
-
-
 @lru_cache(maxsize=1)
 def _watch_exit_and_forks() -> None:
     """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
     import atexit
 
-    atexit.register(_shut_down_at_exit)
+    def shut_down() -> None:
+        global _exiting
+        _exiting = True
+        shutdown_workers()
+
+    atexit.register(shut_down)
     os.register_at_fork(after_in_child=_forget_workers)
 
 
@@ -6639,7 +6638,6 @@ class _Crew:
 
     def submit(self, job: Job) -> None:
         """Take a job, which waits in the crew until a worker is free; the caller does not."""
-        raise NotImplementedError
 
     def wait(self, hungry: bool) -> list[Job]:
         """Wait for something to happen, and give the jobs that ended, their outcome filled in. `hungry`: no further job
@@ -6850,7 +6848,11 @@ class _Deputy(_Crew):
 
     def drive(self) -> None:
         try:
-            while self.take_jobs():
+            while True:
+                while not self.inbox.empty():
+                    if (job := self.inbox.get()) is None:
+                        return
+                    self.crew.submit(job)
                 for job in self.crew.wait(self.hungry):
                     self.done.put(job)
         except BaseException as error:  # such as: no descriptor left for another worker. Whoever waits is told
@@ -6859,19 +6861,6 @@ class _Deputy(_Crew):
             self.crew.ready.unregister(self.bell)
             os.close(self.bell)
             self.crew.close()
-
-    def take_jobs(self) -> bool:
-        """Hand on what has come in; False when the run is over."""
-        while not self.inbox.empty():
-            job = self.inbox.get()
-            if job is None:
-                return False
-            try:
-                self.crew.submit(job)
-            except BaseException as error:  # whoever waits for the job is told
-                job.fault = error
-                self.done.put(job)
-        return True
 
 
 # ---- any executor ----
@@ -7024,8 +7013,7 @@ class _ExecutorCrew(_Crew):
         if not self.by_reference:
             self.context = _Context()
         self.done: Any = SimpleQueue()
-        self.out: dict[Job, Any] = {}  # job -> its future
-        self.sent: dict[Job, float] = {}  # when
+        self.out: dict[Job, tuple[Any, float]] = {}  # job -> its future, and when it was sent
         self.last: list[Any] = []  # owners of the buffers of the last parcel
         self.hungry = False
 
@@ -7051,9 +7039,9 @@ class _ExecutorCrew(_Crew):
         return bytes(frame)
 
     def submit(self, job: Job) -> None:
-        self.sent[job] = time.monotonic()
-        future = self.out[job] = self.start(job)
-        done = self.done
+        sent, done = time.monotonic(), self.done
+        future = self.start(job)
+        self.out[job] = future, sent
         future.add_done_callback(lambda _: done.put(job))
 
     def start(self, job: Job) -> Any:
@@ -7072,11 +7060,10 @@ class _ExecutorCrew(_Crew):
     def wait(self, hungry: bool) -> list[Job]:
         self.hungry = hungry
         job = self.done.get()
-        self.settle(job, self.out.pop(job))
+        self.settle(job, *self.out.pop(job))
         return [job] if job not in self.out else []
 
-    def settle(self, job: Job, future: Any) -> None:
-        sent = self.sent.pop(job)
+    def settle(self, job: Job, future: Any, sent: float) -> None:
         try:
             self.open(job, future.result())
         except Exception as error:
@@ -7115,7 +7102,7 @@ class _ExecutorCrew(_Crew):
             job.blame(lost)
 
     def close(self) -> None:
-        for future in self.out.values():
+        for future, _ in self.out.values():
             future.cancel()
         if isinstance(self.executor, _DaemonThreads):
             self.executor.close()
@@ -7473,17 +7460,6 @@ _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled fo
 _ONE_JOB = _Choice(_IN_PLACE, 1, {})
 
 
-def _default_backend(prefer: str | None, require: str | None) -> _Backend:
-    place = _local.inside or _inside
-    if place == "thread":
-        return _IN_PLACE
-    if place == "process" or prefer == "threads" or require == "sharedmem":
-        return _THREADS
-    if _registry_default:
-        return _find_backend(_registry_default[0], {})
-    return _PROCESSES
-
-
 def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     """The number of workers that `n_jobs` asks for: negative counts back from all there are."""
     if n_jobs is None:
@@ -7519,7 +7495,7 @@ def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
 
 def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
-    context = _local.settings
+    context, place = _local.settings, _local.inside or _inside
     explicit = backend is not _U_BACKEND and backend is not None
     prefer = context.get("prefer") if prefer is _U_PREFER else prefer
     require = context.get("require") if require is _U_REQUIRE else require
@@ -7529,8 +7505,12 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
         found = _find_backend(backend, options)
     elif context.get("backend") is not None:
         found = _find_backend(context["backend"], options := {**context["options"], **options})
+    elif place == "thread":
+        found = _IN_PLACE
+    elif place == "process" or prefer == "threads" or require == "sharedmem":
+        found = _THREADS
     else:
-        found = _default_backend(prefer, require)
+        found = _find_backend(_registry_default[0], {}) if _registry_default else _PROCESSES
     if require == "sharedmem" and not found.shares_memory:
         if explicit:
             raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")

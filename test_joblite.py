@@ -7344,7 +7344,7 @@ class TestTheText:
         text = (HERE / "README.md").read_text(encoding="utf-8")
         assert text.count("```python") == len(readme_blocks()) > 5
 
-    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 76), ("a `Memory` has kept", 20)])
+    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 64), ("a `Memory` has kept", 20)])
     def test_readme_follows_a_call_as_it_is(self, what, most, tmp_path):
         text = (HERE / "README.md").read_text(encoding="utf-8")
         story = text.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
