@@ -6379,12 +6379,12 @@ def _write_bytes_to(stream: Any, data: bytes) -> None:
     try:
         _write_to(stream, data.decode())
     except UnicodeDecodeError:
-        _write_to(stream, "" if hasattr(stream, "buffer") else data.decode("utf-8", "replace"))
         try:
+            stream.flush()
             stream.buffer.write(data)
             stream.buffer.flush()
         except (AttributeError, OSError, ValueError):
-            pass  # as in `_write_to`
+            _write_to(stream, data.decode("utf-8", "replace"))
 
 
 def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
@@ -7213,13 +7213,6 @@ class _Backend:
         raise NotImplementedError
 
 
-class _InPlace(_Backend):
-    """No crew: the caller's thread runs the tasks."""
-
-    shares_memory = True
-    capacity = 1
-
-
 class _Threads(_Backend):
     shares_memory = True
 
@@ -7394,7 +7387,8 @@ def _dask_engine() -> _Backend:
                          "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
-_IN_PLACE, _THREADS = _InPlace("sequential"), _Threads("threading")
+_IN_PLACE, _THREADS = _Backend("sequential"), _Threads("threading")
+_IN_PLACE.shares_memory, _IN_PLACE.capacity = True, 1  # it opens no crew: the caller's thread runs the tasks
 if HAS_PROCESSES:
     _PROCESSES: _Backend = _Processes("loky")
 else:
@@ -7488,7 +7482,7 @@ def _check_hints(prefer: Any, require: Any) -> None:
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
     unknown = set(options) - backend.options
-    if unknown and not isinstance(backend, _InPlace):
+    if unknown and backend is not _IN_PLACE:
         raise ValueError(f"backend {backend.name!r}: expected options among {sorted(backend.options)}, "
                          f"got {sorted(unknown)}")
 
@@ -7727,7 +7721,7 @@ class _Counts:
         self.told = 0  # how many were done when the last line was printed
         try:
             self.total: int | None = len(tasks)
-        except TypeError:  # a generator
+        except TypeError:  # a generator, or a tqdm bar around one
             self.total = None
         self.begun = self.told_at = time.monotonic()
         self.show = None if progress is None else self.shower(progress, verbose)  # who is told the number of tasks done
@@ -7836,8 +7830,7 @@ class _Run:
     def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
         """A batch cannot be packed: with one task its error says why; of several, find out which."""
         if len(tasks) > 1:
-            self.redo.appendleft((first, tasks, True))
-            return
+            return self.send_again(first, tasks, True)
         try:
             if not _is_task(tasks[0]):
                 raise _no_task(tasks[0])
@@ -7996,7 +7989,6 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
 
 _LINE_S = 1.0  # seconds between two lines of verbose=2
 _RETURN_AS = ("list", "generator", "generator_unordered")
-_ON_ERROR = ("raise", "return", "skip")
 
 
 def _begun(results: Iterator[Any]) -> Iterator[Any]:
@@ -8140,10 +8132,9 @@ class Parallel:
         self.n_jobs = self._choice.n_jobs
 
     def _check(self) -> None:
-        if self.return_as not in _RETURN_AS:
-            raise ValueError(f"return_as: expected one of {', '.join(map(repr, _RETURN_AS))}; got {self.return_as!r}")
-        if self.on_error not in _ON_ERROR:
-            raise ValueError(f"on_error: expected one of {', '.join(map(repr, _ON_ERROR))}; got {self.on_error!r}")
+        for name, words in (("return_as", _RETURN_AS), ("on_error", ("raise", "return", "skip"))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, words))}; got {getattr(self, name)!r}")
         size = self.batch_size
         if size != "auto" and (isinstance(size, (bool, str)) or not hasattr(size, "__index__") or size < 1):
             raise ValueError(f"batch_size: expected 'auto' or a whole number above 0; got {size!r}")
