@@ -5585,29 +5585,21 @@ _WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits forced initia
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
 
-def _name_or_value(func: FunctionType) -> _Reduced:
-    """A function by its name, and by value for a worker where that name has other code."""
+def _name_or_value(func: Any) -> Any:
+    """What is sent of a function that goes by name: the name. If all of it is in its code as the module's file has it
+    (no closure, attributes or defaults with an identity, and no import hook that rewrote it, as pytest's does, and is
+    not at work elsewhere), also its value, for a worker where that name has other code."""
+    defaults = [*(getattr(func, "__defaults__", None) or ()), *(getattr(func, "__kwdefaults__", None) or {}).values()]
+    loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
+    if type(func) is not FunctionType or func.__closure__ or func.__dict__ or (
+            type(loader).__name__ != "SourceFileLoader" or not _ATOMS.issuperset(map(type, defaults))):
+        return func
     try:
         home = _pack(_Reduced(_reduce_function(func, _Space(func.__globals__, _epoch_of))))
     except Exception:  # an annotation may refuse to be pickled: then the name has to do
         home = []
     named = func.__module__, _epoch_of(func.__module__), func.__qualname__, _digest_of(func)
     return _Reduced((_find_named, (*named, [bytes(frame) for frame in home])))
-
-
-def _has_own_code(func: Any) -> bool:
-    """Whether all that a function of a module does is in its code as that module's file has it: no closure, attributes
-    or defaults with an identity, and no import hook that rewrote it (as pytest's does) and is not at work elsewhere."""
-    if type(func) is not FunctionType or func.__closure__ or func.__dict__:
-        return False
-    defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
-    loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
-    return type(loader).__name__ == "SourceFileLoader" and _ATOMS.issuperset(map(type, defaults))
-
-
-def _version_of(value: Any) -> Any:
-    """An object that is another one when a module was loaded anew; other values stand for themselves."""
-    return value if type(value) is not ModuleType else getattr(value, "__spec__", None) or value
 
 
 def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
@@ -5621,7 +5613,8 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
         used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
     else:
         return None
-    made_of = [getattr(func, "__code__", None), *map(_version_of, used)]
+    made_of = [getattr(func, "__code__", None), *(  # the spec of a module is another one when it was loaded anew
+        value if type(value) is not ModuleType else getattr(value, "__spec__", None) or value for value in used)]
     with _table_lock:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
@@ -5629,8 +5622,7 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
     if not all(isinstance(value, _FIXED_TYPES) and (type(value) is not ModuleType or _can_import(value.__name__))
                for value in used):
         return None
-    sent = _name_or_value(func) if named and _has_own_code(func) else func
-    packed = -_next_number(), _pack_or_explain(sent, "the function")
+    packed = -_next_number(), _pack_or_explain(_name_or_value(func) if named else func, "the function")
     with _table_lock:
         _lasting[func] = made_of, *packed
     return packed
@@ -5641,14 +5633,10 @@ def _print_of(value: Any) -> int:
     its name can change, and for one that cannot be packed, which its task will tell."""
     if isinstance(value, (*_FIXED_TYPES, FunctionType, type)):
         return 0
-    buffers: list[Any] = []
     try:
-        head = _pickle_dumps(value, 5, buffer_callback=lambda each: _Packer._keep(each, buffers))
-    except Exception:  # it holds something that goes by value, or a __reduce__ of the user raises anything
-        try:
-            head, *buffers = _pack(value)
-        except Exception:  # as above
-            return 0
+        head, *buffers = _pack(value)
+    except Exception:  # a __reduce__ of the user may raise anything
+        return 0
     number = _crc32(head) or 1
     for buffer in buffers:
         number = _sample(buffer, number)
@@ -5683,7 +5671,6 @@ class _Context:
         self.mapping = _NO_MAPPING
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
-        self.over = False
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
         """(key, frames) of a function. A negative key is good for all runs; 0 says that it goes with its tasks: there
@@ -5737,7 +5724,8 @@ class _Context:
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
-        _lay_big(frames, self.mapping)
+        if len(frames) > 1:
+            _lay_big(frames, self.mapping)
         self.newest = [frame for frame in frames if type(frame) is _Piece]
         for piece in self.newest:
             self.laid[_address(piece.view), len(piece.view)] = piece
@@ -5751,7 +5739,6 @@ class _Context:
         self.last_args, self.last_prints = args, prints
 
     def close(self) -> None:
-        self.over = True
         self.packed.clear()
         self.newest.clear()
         self.last_args = ()
@@ -5778,12 +5765,12 @@ def _write_bytes_to(stream: Any, data: bytes) -> None:
     try:
         _write_to(stream, data.decode())
     except UnicodeDecodeError:
-        _write_to(stream, "" if hasattr(stream, "buffer") else data.decode("utf-8", "replace"))
         try:
+            stream.flush()
             stream.buffer.write(data)
             stream.buffer.flush()
         except (AttributeError, OSError, ValueError):
-            pass  # as in `_write_to`
+            _write_to(stream, data.decode("utf-8", "replace"))
 
 
 def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
@@ -5826,8 +5813,8 @@ class _Worker:
     def __init__(self, kind: _WorkerKind) -> None:
         self.job: Job | None = None
         self.served = 0  # how many tasks it was given
-        self.known: dict[_Context, set[int]] = {}  # run -> keys of the functions that the worker has for it
-        self.lasting: set[int] = set()  # keys of those it has for good
+        self.run: int | None = None  # number of the last run it served
+        self.known: set[int] = set()  # keys of the functions it has: for that run, and (negative ones) for good
         ours, theirs = _socket_pair()
         self.fd = ours.fileno()
         self.channel = _Channel(ours)
@@ -5849,16 +5836,15 @@ class _Worker:
         job.tries += 1
         self.served += len(job.tasks)
         context, functions, frames = job.parcel
-        forgotten = [0] if len(self.lasting) > _MOST_LASTING else []
-        if forgotten:
-            self.lasting.clear()
-        known = self.known.setdefault(context, set())
-        missing = [key for key in functions if key not in (known if key > 0 else self.lasting)]
-        known.update(missing)
-        self.lasting.update(missing)
-        for known_context in [each for each in self.known if each.over]:
-            del self.known[known_context]
-            forgotten.append(known_context.number)
+        forgotten: list[int | None] = []
+        if context.number != self.run:
+            forgotten.append(self.run)
+            self.run, self.known = context.number, {key for key in self.known if key < 0}
+            if len(self.known) > _MOST_LASTING:
+                forgotten.append(0)
+                self.known.clear()
+        missing = [key for key in functions if key not in self.known]
+        self.known.update(missing)
         world = _portable(context.world) if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
@@ -5866,25 +5852,25 @@ class _Worker:
                               (context.mapping.nbytes, "c", context.mapping.folder)))
         self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
 
-    def forget(self, context: _Context) -> None:
-        """A run is over: functions that came for it alone may go, and what they close over."""
-        if any(key > 0 for key in self.known.get(context, ())):
-            del self.known[context]
-            try:
-                self.channel.send([_FORGET, str(context.number).encode()])
-            except OSError:  # it has died idle
-                pass
-
     def has_begun(self, job: Job) -> bool:
         return self.page[_JOB] == job.number
 
-    def seconds_left(self, job: Job) -> float:
-        """What remains of the task's time (all of it while the task has not begun), and of its grace after that."""
-        assert job.timeout is not None
+    def was_ended(self, job: Job) -> bool:
+        return self.page[_INTERRUPT] == job.number
+
+    def seconds_left(self, job: Job, timeout: float) -> float:
+        """What remains of the task's time (all of it while the task has not begun). When it is up the task is ended,
+        and after its grace the worker."""
+        import signal
+
         if not self.has_begun(job) or self.page[_TASK] == 0:
-            return job.timeout
-        ran = (time.monotonic_ns() - self.page[_START]) / 1e9
-        return job.timeout + (GRACE_S if job.expired else 0.0) - ran
+            return timeout
+        left = timeout + GRACE_S * job.expired - (time.monotonic_ns() - self.page[_START]) / 1e9
+        if left > 0:
+            return left
+        self.signal(signal.SIGKILL if job.expired else signal.SIGINT)
+        job.expired = True
+        return GRACE_S
 
     def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
         """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
@@ -5965,18 +5951,17 @@ def _forget_workers() -> None:
 _exiting = False  # whether the interpreter has begun to end. Set once
 
 
-def _shut_down_at_exit() -> None:
-    global _exiting
-    _exiting = True
-    shutdown_workers()
-
-
 @lru_cache(maxsize=1)
 def _watch_exit_and_forks() -> None:
     """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
     import atexit
 
-    atexit.register(_shut_down_at_exit)
+    def shut_down() -> None:
+        global _exiting
+        _exiting = True
+        shutdown_workers()
+
+    atexit.register(shut_down)
     os.register_at_fork(after_in_child=_forget_workers)
 
 
@@ -5995,7 +5980,12 @@ def _lease(kind: _WorkerKind) -> _Worker:
 
 
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
-    worker.job = None
+    """A run is over: its worker is idle, and may forget the functions that came for it alone."""
+    if any(key > 0 for key in worker.known):
+        try:
+            worker.channel.send([_FORGET, str(worker.run).encode()])
+        except OSError:  # it has died idle
+            pass
     with _shelf_lock:
         idle = _shelf[kind] = _shelf.pop(kind, [])
         idle.append(worker)
@@ -6011,6 +6001,10 @@ def _timeout_type() -> type[Exception]:
 
     space = {"__module__": __name__, "__doc__": "A task ran longer than `timeout` allows. Also a multiprocessing one."}
     return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
+
+
+def _late(job: Job, more: str = "") -> Exception:
+    return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s{more}")
 
 
 # ---- crews ----
@@ -6030,11 +6024,10 @@ class _Crew:
 
     def submit(self, job: Job) -> None:
         """Take a job, which waits in the crew until a worker is free; the caller does not."""
-        raise NotImplementedError
 
     def wait(self, hungry: bool) -> list[Job]:
-        """Wait for jobs to end, and give them, their outcome filled in. `hungry`: no further job is to be had, so that
-        long ones had better give back what they have not started."""
+        """Wait for something to happen, and give the jobs that ended, their outcome filled in. `hungry`: no further job
+        is to be had, so that long ones had better give back what they have not started."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -6084,76 +6077,53 @@ class _ProcessCrew(_Crew):
             self.replace(worker, job)
 
     def wait(self, hungry: bool) -> list[Job]:
-        while not self.finished:
-            self.step(hungry)
-        finished, self.finished = self.finished, []
-        return finished
-
-    def step(self, hungry: bool) -> None:
-        """Wait for some descriptor to become ready, and listen to it."""
         if hungry and not self.queue and len(self.busy) < self.size:
             for worker in self.busy.values():
                 if worker.job and worker.job.shrinkable:
                     worker.page[_SHED] = worker.job.number
-        for fd, _ in self.ready.poll(self.patience()):
+        for fd, _ in self.ready.poll(self.patience()) if not self.finished else ():
             if fd not in self.busy:
                 os.read(fd, 4096)  # the bell of a deputy
                 continue
-            worker = self.busy[fd]
-            self.listen(worker)
-            while worker.channel.rest and self.busy.get(fd) is worker:  # what followed a part was read with it
-                self.listen(worker)
+            self.listen(self.busy[fd])
+        finished, self.finished = self.finished, []
+        return finished
 
     def patience(self) -> float | None:
-        """Milliseconds until the first running task's time is up; on the way, tasks whose time is up are ended."""
-        import signal
-
-        least = None
-        for worker in self.busy.values():
-            job = worker.job
-            if job is None or job.timeout is None:
-                continue
-            left = worker.seconds_left(job)
-            if left <= 0:
-                worker.signal(signal.SIGKILL if job.expired else signal.SIGINT)
-                job.expired, left = True, GRACE_S
-            least = left if least is None else min(least, left)
-        return None if least is None else min(least, _LONGEST_S) * 1000 + 1
+        """Milliseconds until the first running task's time is up."""
+        left = [worker.seconds_left(worker.job, worker.job.timeout) for worker in self.busy.values()
+                if worker.job and worker.job.timeout is not None]
+        return min(*left, _LONGEST_S) * 1000 + 1 if left else None
 
     def listen(self, worker: _Worker) -> None:
         """Hear what a worker says of its job."""
         job = worker.job
         assert job is not None
-        try:
-            kind, values, errors, seconds = worker.hear()
-        except (EOFError, OSError):
-            return self.replace(worker, job)
+        kind = _PART
+        while kind == _PART:
+            try:
+                kind, values, errors, seconds = worker.hear()
+            except (EOFError, OSError):
+                return self.replace(worker, job)
+            if kind == _BAD_PARCEL:
+                job.blame(errors[0])
+            elif not job.expired:
+                job.outcome.add(values, errors, seconds)
+            if kind == _PART and not worker.channel.rest:  # else what followed was read with it
+                return
         if kind == _INIT_FAILED:
             job.fault = errors[0]
             self.drop(worker)
             self.finished.append(job)
-            return
-        if kind == _BAD_PARCEL:
-            job.blame(errors[0])
-        elif not job.expired:
-            job.outcome.add(values, errors, seconds)
-        elif kind != _PART:
-            return self.replace(worker, job)  # as in `interrupt`: what was ended midway is not used again
-        if kind != _PART:
+        elif job.expired or any(isinstance(e, KeyboardInterrupt) for e in errors.values()) and worker.was_ended(job):
+            self.replace(worker, job)  # what its task was in the midst of is undone some time: not in another run
+        else:
             self.finish(worker, job)
-
-    def end(self, job: Job) -> None:
-        job.parcel = None  # its big arrays may go
-        self.finished.append(job)
-
-    @staticmethod
-    def late(job: Job) -> Exception:
-        return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s")
 
     def finish(self, worker: _Worker, job: Job) -> None:
         """The worker is done with its job: the next one, please."""
-        self.end(job)
-        worker.job = None
+        job.parcel = worker.job = None  # its big arrays may go
+        self.finished.append(job)
         del self.busy[worker.fd]
         self.ready.unregister(worker.fd)
         if self.queue:
@@ -6169,21 +6139,22 @@ class _ProcessCrew(_Crew):
 
     def replace(self, worker: _Worker, job: Job) -> None:
         """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
-        begun, place = worker.has_begun(job), worker.page[_TASK]
+        to_blame, place = worker.has_begun(job) or worker.was_ended(job), worker.page[_TASK]
         death = self.drop(worker)
-        if not begun and not job.expired and job.tries < _START_TRIES:
+        if not to_blame and job.tries < _START_TRIES:
             self.hand(_lease(self.kind), job)
             return
         outcome = job.outcome
         if job.expired:
             if not outcome.values:  # its value may have come just before
-                outcome.fail(self.late(job))
+                outcome.fail(_late(job))
         elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
             outcome.alone = True
         else:
             blamed = max(place - 1, 0)
             outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
-        self.end(job)
+        job.parcel = None
+        self.finished.append(job)
         if self.queue:
             self.submit(self.queue.popleft())
 
@@ -6197,7 +6168,6 @@ class _ProcessCrew(_Crew):
                 self.drop(worker)
             self.context.close()
             for worker in self.free:
-                worker.forget(self.context)
                 _put_back(self.kind, worker)
             self.free.clear()
 
@@ -6213,18 +6183,7 @@ class _ProcessCrew(_Crew):
         end = time.monotonic() + GRACE_S
         while self.busy and time.monotonic() < end:
             for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
-                worker, job = self.busy[fd], self.busy[fd].job
-                try:
-                    kind, _, errors, _ = worker.hear()
-                    while kind == _PART and worker.channel.rest:
-                        kind, _, errors, _ = worker.hear()
-                except (EOFError, OSError):
-                    self.drop(worker)
-                    continue
-                if any(isinstance(error, KeyboardInterrupt) for error in errors.values()):
-                    self.drop(worker)  # what its task was in the midst of is undone some time: not in the next run
-                elif kind != _PART and job:
-                    self.finish(worker, job)
+                self.listen(self.busy[fd])
 
 
 class _Deputy(_Crew):
@@ -6275,11 +6234,13 @@ class _Deputy(_Crew):
 
     def drive(self) -> None:
         try:
-            while self.take_jobs():
-                self.crew.step(self.hungry)
-                for job in self.crew.finished:
+            while True:
+                while not self.inbox.empty():
+                    if (job := self.inbox.get()) is None:
+                        return
+                    self.crew.submit(job)
+                for job in self.crew.wait(self.hungry):
                     self.done.put(job)
-                self.crew.finished.clear()
         except BaseException as error:  # such as: no descriptor left for another worker. Whoever waits is told
             self.done.put(error)
         finally:
@@ -6287,177 +6248,25 @@ class _Deputy(_Crew):
             os.close(self.bell)
             self.crew.close()
 
-    def take_jobs(self) -> bool:
-        """Hand on what has come in; False when the run is over."""
-        while not self.inbox.empty():
-            job = self.inbox.get()
-            if job is None:
-                return False
-            try:
-                self.crew.submit(job)
-            except BaseException as error:  # whoever waits for the job is told
-                job.fault = error
-                self.done.put(job)
-        return True
+
+# ---- any executor ----
 
 
-def _late_and_left(job: Job) -> Exception:
-    return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s (it cannot be stopped here, "
-                           f"and is left running)")
-
-
-class _FutureCrew(_Crew):
-    """Anything that gives futures: threads of our own, or an executor of somebody else."""
-
-    def __init__(self) -> None:
-        from queue import SimpleQueue
-
-        self.done: Any = SimpleQueue()
-        self.out: dict[Job, Any] = {}  # job -> its future
-        self.starts: dict[Job, float] = {}  # job -> when it was first seen running
-        self.size = 1
-        self.hungry = False
-
-    def sheds(self) -> bool:
-        """Whether a long job had better give tasks back: asked by its worker thread."""
-        return self.hungry and len(self.out) < self.size
-
-    def start(self, job: Job) -> Any:
-        """Give the job to a worker; gives a future."""
-        raise NotImplementedError
-
-    def open(self, job: Job, result: Any) -> None:
-        """Fill in the outcome from the future's result."""
-
-    def submit(self, job: Job) -> None:
-        future = self.out[job] = self.start(job)
-        done = self.done
-        future.add_done_callback(lambda _: done.put(job))
-
-    def wait(self, hungry: bool) -> list[Job]:
-        from queue import Empty
-
-        self.hungry = hungry
-        while True:
-            try:
-                job = self.done.get(timeout=self.patience())
-            except Empty:
-                late = self.late()
-                if late:
-                    return late
-                continue
-            if job in self.out:
-                self.settle(job, self.out.pop(job))
-                if job not in self.out:  # else it was sent again
-                    return [job]
-
-    def settle(self, job: Job, future: Any) -> None:
-        try:
-            self.open(job, future.result())
-        except Exception as error:
-            self.lose(job, error)
-
-    def lose(self, job: Job, error: Exception) -> None:
-        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
-        from concurrent.futures import BrokenExecutor, CancelledError
-
-        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
-        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
-        lost.__cause__ = error
-        if isinstance(error, (BrokenExecutor, CancelledError)):
-            job.fault = lost  # nothing more is to be had of it
-        else:
-            job.blame(lost)
-
-    def patience(self) -> float | None:
-        """Seconds until the first running task's time may be up."""
-        now = time.monotonic()
-        left = [self.starts.get(job, now) + job.timeout - now for job in self.out if job.timeout is not None]
-        for job, future in self.out.items():
-            if job.timeout is not None and future.running():
-                self.starts.setdefault(job, now)
-        return min(max(0.0, min(left)), _LONGEST_S) + 0.001 if left else None
-
-    def late(self) -> list[Job]:
-        """Jobs whose time is up. What runs cannot be stopped: it is left to itself."""
-        now = time.monotonic()
-        late = [job for job, start in self.starts.items() if job in self.out and now > start + (job.timeout or 0.0)]
-        for job in late:
-            self.out.pop(job).cancel()
-            self.abandon()
-            job.outcome = Outcome()  # what its thread fills in later is nobody's
-            job.outcome.fail(_late_and_left(job))
-        return late
-
-    def abandon(self) -> None:
-        """A worker is stuck in a task that ran out of time."""
-
-    def close(self) -> None:
-        for future in self.out.values():
-            future.cancel()
-
-
-def _run_job(job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """Run a job in this thread. Where `sheds()` becomes true, tasks not started are given back."""
+def _run_job(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """Run a job in this thread; a `Parallel` in it finds itself inside that place. Where `sheds()` becomes true, tasks
+    not started are given back."""
     outcome = Outcome()
 
     def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         outcome.add(values, errors, seconds)
         return not (job.shrinkable and sheds())
 
-    outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
+    outer, _local.inside = _local.inside, place
+    try:
+        outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
+    finally:
+        _local.inside = outer
     return outcome
-
-
-class _ThreadCrew(_FutureCrew):
-    """Daemon threads of this process, made for one run: exit never waits for them."""
-
-    def __init__(self, size: int) -> None:
-        from queue import SimpleQueue
-
-        super().__init__()
-        self.size = size
-        self.threads = 0
-        self.queue: Any = SimpleQueue()
-
-    def start(self, job: Job) -> Any:
-        from concurrent.futures import Future
-
-        future: Any = Future()
-        self.queue.put((job, future))
-        if self.threads < min(self.size, len(self.out) + 1):
-            self.threads += len(_start_threads(self.serve, 1))
-        if not self.threads:  # none is to be had (as in a browser): the job is done here
-            self.queue.put(None)
-            self.serve()
-        return future
-
-    def serve(self) -> None:
-        """The life of one thread."""
-        place, _local.inside = _local.inside, "thread"
-        while (item := self.queue.get()) is not None:
-            job, future = item
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(_run_job(job, self.sheds))
-                except BaseException as error:  # such as: no memory left. Whoever waits is told
-                    future.set_exception(error)
-            del item, job, future
-        _local.inside = place
-
-    def open(self, job: Job, result: Any) -> None:
-        job.outcome = result
-
-    def abandon(self) -> None:
-        self.size += 1  # another thread may take its place
-
-    def close(self) -> None:
-        super().close()
-        for _ in range(self.threads):
-            self.queue.put(None)
-
-
-# ---- any executor ----
 
 
 _FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
@@ -6496,25 +6305,20 @@ def _own_source() -> bytes:
         return zlib.compress(file.read())
 
 
-def _run_inside(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """Run a job in a thread of somebody else; a `Parallel` in it finds itself inside that place."""
-    _local.inside = place
-    try:
-        return _run_job(job, sheds)
-    finally:
-        _local.inside = None
-
-
-def _run_in_time(job: Job, work: Callable[[], Outcome]) -> Outcome:
-    """`work()`, in a thread that is left to itself if it has not ended when the job's time is up."""
+def _run_in_time(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
+    """As `_run_job`; with a limit, in a thread that is left to itself if it has not ended when the time is up."""
     done: list[Outcome] = []
-    threads = _start_threads(lambda: done.append(work()), 1) if job.timeout else []
-    if not threads:  # no limit, or an interpreter that has no such threads
-        return work()
-    threads[0].join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
-    late = Outcome()
-    late.fail(_late_and_left(job))
-    return done[0] if done else late
+    for daemon in (True, False) if job.timeout else ():
+        try:
+            thread = threading.Thread(target=lambda: done.append(_run_job(place, job, sheds)), daemon=daemon)
+            thread.start()
+        except RuntimeError:  # a sub-interpreter has no daemon threads, a closing one has none at all
+            continue
+        thread.join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
+        late = Outcome()
+        late.fail(_late(job, " (it cannot be stopped here, and is left running)"))
+        return done[0] if done else late
+    return _run_job(place, job, sheds)
 
 
 def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
@@ -6525,7 +6329,7 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
         job = Job(*_unpack([frames[0], *map(bytearray, frames[1:])]))  # arrays that a task may write to
     except BaseException as error:  # unpickling runs code of the user
         return _pack(([], None, {0: _describe_error(error)}, 0.0))
-    done = _run_in_time(job, lambda: _run_inside("process", job, lambda: time.monotonic() > end))
+    done = _run_in_time("process", job, lambda: time.monotonic() > end)
     errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
     plain = _ATOMS.issuperset(map(type, done.values))
     packed = [] if plain else [_pack_value(value) for value in done.values]
@@ -6534,41 +6338,81 @@ def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
     return [*head, *(bytes(frame) for _, own in packed for frame in own)]
 
 
-def _is_threads(executor: Executor) -> bool:
-    """Whether an executor is the standard one of threads, or of interpreters: its futures know when they run."""
+class _DaemonThreads:
+    """An executor of threads for one run, which exit does not wait for."""
+
+    def __init__(self, size: int) -> None:
+        from queue import SimpleQueue
+
+        self.size = size
+        self.threads = 0
+        self.queue: Any = SimpleQueue()
+
+    def submit(self, func: Callable[..., Any], *args: Any) -> Any:
+        from concurrent.futures import Future
+
+        future: Any = Future()
+        self.queue.put((future, func, args))
+        if self.threads < self.size:
+            self.threads += len(_start_threads(self.serve, 1))
+        if not self.threads:  # none is to be had (as in a browser): the call is made here
+            self.queue.put(None)
+            self.serve()
+        return future
+
+    def serve(self) -> None:
+        """The life of one thread."""
+        while (item := self.queue.get()) is not None:
+            future, func, args = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(func(*args))
+                except BaseException as error:  # such as: no memory left. Whoever waits is told
+                    future.set_exception(error)
+            del item, future, func, args
+
+    def close(self) -> None:
+        for _ in range(self.threads):
+            self.queue.put(None)
+
+
+def _shares_memory(executor: Executor | _DaemonThreads) -> bool:
+    """Whether an executor's workers are threads of this interpreter: ours, or those of the standard executor."""
     pool: Any = _loaded("concurrent.futures.thread")
-    return bool(pool) and isinstance(executor, pool.ThreadPoolExecutor)
+    return isinstance(executor, _DaemonThreads) or bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and (
+        "Interpreter" not in type(executor).__name__)
 
 
-def _shares_memory(executor: Executor) -> bool:
-    """Whether an executor's workers are threads of this interpreter."""
-    return _is_threads(executor) and "Interpreter" not in type(executor).__name__
-
-
-class _ExecutorCrew(_FutureCrew):
-    """An executor of somebody else, which is never closed here unless it is `owned`."""
+class _ExecutorCrew(_Crew):
+    """Threads of our own, or an executor of somebody else, which is never closed here unless it is `owned`."""
 
     context: _Context
 
     def __init__(self, executor: Any, size: int, owned: bool = False, grows: bool = False) -> None:
-        super().__init__()
-        self.size = size
+        from queue import SimpleQueue
+
         self.executor = executor
+        self.size = size
         self.owned = owned
         self.grows = grows  # whether nobody knows how many jobs it takes
         self.by_reference = _shares_memory(executor)
-        self.counts_here = _is_threads(executor)  # where a task's time is counted
-        self.context = _Context()
-        self.sent: dict[Job, float] = {}  # when
+        if not self.by_reference:
+            self.context = _Context()
+        self.done: Any = SimpleQueue()
+        self.out: dict[Job, tuple[Any, float]] = {}  # job -> its future, and when it was sent
         self.last: list[Any] = []  # owners of the buffers of the last parcel
+        self.hungry = False
+
+    def sheds(self) -> bool:
+        """Whether a long job had better give tasks back: asked by its worker thread."""
+        return self.hungry and len(self.out) < self.size
 
     def prepare(self, job: Job) -> None:
         if self.by_reference:
             return
         if len(job.tasks) == 1:
             self.context.watch(job.tasks[0][1])
-        timeout = None if self.counts_here else job.timeout
-        settings = list(job.tasks), timeout, job.keep_going, job.shrinkable, job.first
+        settings = list(job.tasks), job.timeout, job.keep_going, job.shrinkable, job.first
         frames = [memoryview(frame) for frame in _pack(settings)]
         shared = set(map(id, self.last))
         self.last = [frame.obj for frame in frames]
@@ -6581,52 +6425,73 @@ class _ExecutorCrew(_FutureCrew):
         return bytes(frame)
 
     def submit(self, job: Job) -> None:
-        self.sent[job] = time.monotonic()
-        super().submit(job)
+        sent, done = time.monotonic(), self.done
+        future = self.start(job)
+        self.out[job] = future, sent
+        future.add_done_callback(lambda _: done.put(job))
 
-    def call_of(self, job: Job) -> tuple[Any, ...]:
-        """The function and the arguments that the executor is to call."""
+    def start(self, job: Job) -> Any:
         if self.by_reference:
-            return _run_inside, "thread", job, self.sheds
+            return self.call(_run_in_time, "thread", job, self.sheds)
         parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.parcel,
                   "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
-        return eval, "exec(far_side) or answer", parcel
+        return self.call(eval, "exec(far_side) or answer", parcel)
 
-    def start(self, job: Job) -> Any:
-        return self.call(*self.call_of(job))
+    def call(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Have the engine call a function: a future."""
+        return self.executor.submit(func, *args)
 
-    def call(self, *call: Any) -> Any:
-        return self.executor.submit(*call)
+    def wait(self, hungry: bool) -> list[Job]:
+        self.hungry = hungry
+        job = self.done.get()
+        self.settle(job, *self.out.pop(job))
+        return [job] if job not in self.out else []
 
-    def settle(self, job: Job, future: Any) -> None:
-        super().settle(job, future)
-        if self.by_reference or job in self.out:
+    def settle(self, job: Job, future: Any, sent: float) -> None:
+        try:
+            self.open(job, future.result())
+        except Exception as error:
+            self.lose(job, error)
+        if self.by_reference or job in self.out:  # there is no way to go, or it was sent again
             return
-        on_its_way = time.monotonic() - self.sent.pop(job) - job.outcome.seconds
+        on_its_way = time.monotonic() - sent - job.outcome.seconds
         self.round_trip = min(self.round_trip or on_its_way, on_its_way)
         if self.grows and on_its_way - self.round_trip < job.outcome.seconds / 2:  # it did not wait for its turn
             self.more += 1
 
     def open(self, job: Job, result: Any) -> None:
+        """Fill in the outcome from the future's result."""
         if self.by_reference:
             job.outcome = result
-        elif result is None:
-            self.submit(job)
-        else:
-            self.unpack(job, result)
-
-    def unpack(self, job: Job, frames: list[Any]) -> None:
-        layout, values, described, seconds = _unpack(frames[:1])
+            return
+        if result is None:
+            return self.submit(job)
+        layout, values, described, seconds = _unpack(result[:1])
         errors = {offset: _restore_error(text) for offset, text in described.items()}
         if values is None:  # the job could not be unpacked there
             return job.blame(errors[0])
-        values += _open_values(layout, map(bytearray, frames[1:]), errors)  # the caller may write to arrays
+        values += _open_values(layout, map(bytearray, result[1:]), errors)  # the caller may write to arrays
         job.outcome.add(values, errors, seconds)
 
-    def patience(self) -> float | None:
-        return super().patience() if self.counts_here else None
+    def lose(self, job: Job, error: Exception) -> None:
+        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
+        from concurrent.futures import BrokenExecutor, CancelledError
+
+        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
+        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
+        lost.__cause__ = error
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            job.fault = lost  # nothing more is to be had of it
+        else:
+            job.blame(lost)
+
+    def close(self) -> None:
+        for future, _ in self.out.values():
+            future.cancel()
+        if isinstance(self.executor, _DaemonThreads):
+            self.executor.close()
 
 
 class _DaskCrew(_ExecutorCrew):
@@ -6637,9 +6502,9 @@ class _DaskCrew(_ExecutorCrew):
         self.client = self.executor._client  # the executor's own futures never end when a buffer is lost
         self.laid: dict[int, tuple[Any, int, Any]] = {}  # id -> (owner of the buffer, checksum, dask's future)
 
-    def call(self, *call: Any) -> Any:
+    def call(self, func: Callable[..., Any], *args: Any) -> Any:
         settings = {**self.executor._kwargs, "key": f"joblite-{os.urandom(8).hex()}", "pure": False}
-        return self.client.submit(*call, **settings)  # if it were pure, equal batches would be run once
+        return self.client.submit(func, *args, **settings)  # if it were pure, equal batches would be run once
 
     def lose(self, job: Job, error: Exception) -> None:
         from concurrent.futures import CancelledError
@@ -6670,12 +6535,10 @@ class _GuestCrew(_ExecutorCrew):
         self.by_reference = by_reference
         guest.start_call()
 
-    def start(self, job: Job) -> Any:
+    def call(self, func: Callable[..., Any], *args: Any) -> Any:
         from concurrent.futures import Future
 
         guest: Any = self.executor
-        func, *args = self.call_of(job)
-        call = partial(func, *args)
         future: Any = Future()
         future.set_running_or_notify_cancel()  # when it really starts, a guest does not tell
 
@@ -6686,9 +6549,9 @@ class _GuestCrew(_ExecutorCrew):
                 future.set_exception(error)
 
         if guest.supports_retrieve_callback:
-            guest.submit(call, callback=partial(fill, guest.retrieve_result_callback))
+            guest.submit(partial(func, *args), callback=partial(fill, guest.retrieve_result_callback))
         else:  # its callback may fail to come with an error: wait for the result itself
-            out = guest.submit(call, callback=lambda _: None)
+            out = guest.submit(partial(func, *args), callback=lambda _: None)
             threading.Thread(target=fill, args=(guest.retrieve_result, out), daemon=True, name="joblite-guest").start()
         return future
 
@@ -6736,24 +6599,11 @@ class _Backend:
         raise NotImplementedError
 
 
-class _InPlace(_Backend):
-    """No crew: the caller's thread runs the tasks."""
-
-    shares_memory = True
-    capacity = 1
-
-
 class _Threads(_Backend):
     shares_memory = True
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        return _ThreadCrew(n_jobs)
-
-
-@lru_cache(maxsize=16)
-def _limits_of(threads: int) -> tuple[tuple[str, str], ...]:
-    """The environment variables that hold native thread pools to so many threads."""
-    return tuple((name, str(threads)) for name in _THREAD_VARIABLES)
+        return _ExecutorCrew(_DaemonThreads(n_jobs), n_jobs)
 
 
 class _Processes(_Backend):
@@ -6775,8 +6625,9 @@ class _Processes(_Backend):
         if options.get("initializer") is not None:
             settings = options["initializer"], tuple(options.get("initargs") or ())
             packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
+        limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
         forced = bool(options.get("inner_max_num_threads"))
-        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, _limits_of(threads), forced, packed)
+        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, limits, forced, packed)
         crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
         return _Deputy(crew) if deputy else crew
 
@@ -6806,18 +6657,16 @@ class _Multiprocessing(_Processes):
         return _ExecutorCrew(executor, n_jobs, owned=True)
 
 
-@lru_cache(maxsize=1)
-def _say_no_processes() -> None:
-    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
-
-
 class _NoProcesses(_Threads):
     """Where no process can be started: threads, which is said once."""
 
     options = _Processes.options
+    is_said = False
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        _say_no_processes()
+        if not self.is_said:
+            self.is_said = True
+            _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
         return super().open(n_jobs, options, deputy)
 
 
@@ -6924,7 +6773,8 @@ def _dask_engine() -> _Backend:
                          "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
-_IN_PLACE, _THREADS = _InPlace("sequential"), _Threads("threading")
+_IN_PLACE, _THREADS = _Backend("sequential"), _Threads("threading")
+_IN_PLACE.shares_memory, _IN_PLACE.capacity = True, 1  # it opens no crew: the caller's thread runs the tasks
 if HAS_PROCESSES:
     _PROCESSES: _Backend = _Processes("loky")
 else:
@@ -6939,9 +6789,9 @@ _BACKENDS: dict[str, Callable[[], _Backend]] = {
     "interpreters": lambda: _Interpreters("interpreters"),
     "dask": _dask_engine,
 }
-_factories: dict[str, Callable[..., Any]] = {}  # name -> factory of an executor, by register_parallel_backend
+# Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
+_factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
-_registry_lock = threading.Lock()  # guards the two above
 
 
 def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
@@ -6962,10 +6812,9 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     make_default : bool, default False
         Use it where no backend is named.
     """
-    with _registry_lock:
-        _factories[name] = factory
-        if make_default:
-            _registry_default[:] = [name]
+    _factories[name] = factory
+    if make_default:
+        _registry_default[:] = [name]
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
@@ -6973,9 +6822,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
-        with _registry_lock:
-            factory = _factories.get(backend)
-        if factory:
+        if factory := _factories.get(backend):
             taken = dict(options)
             options.clear()
             return _engine(factory(**taken))
@@ -6985,8 +6832,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         return _engine(backend)
     elif hasattr(backend, "Pool") and hasattr(backend, "Lock"):  # a context of multiprocessing, or that module
         return _Multiprocessing(backend)
-    with _registry_lock:
-        names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
+    names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
 
@@ -6994,23 +6840,8 @@ _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled fo
 _ONE_JOB = _Choice(_IN_PLACE, 1, {})
 
 
-def _default_backend(prefer: str | None, require: str | None) -> _Backend:
-    place = _local.inside or _inside
-    if place == "thread":
-        return _IN_PLACE
-    if place == "process" or prefer == "threads" or require == "sharedmem":
-        return _THREADS
-    if _registry_default:
-        return _find_backend(_registry_default[0], {})
-    return _PROCESSES
-
-
 def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
-    """The number of workers that `n_jobs` asks for: negative counts back from all there are.
-
-    >>> [_count_jobs(n, _THREADS) for n in (1, 3, 4.0)]
-    [1, 3, 4]
-    """
+    """The number of workers that `n_jobs` asks for: negative counts back from all there are."""
     if n_jobs is None:
         return backend.capacity or 1
     try:
@@ -7037,14 +6868,14 @@ def _check_hints(prefer: Any, require: Any) -> None:
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
     unknown = set(options) - backend.options
-    if unknown and not isinstance(backend, _InPlace):
+    if unknown and backend is not _IN_PLACE:
         raise ValueError(f"backend {backend.name!r}: expected options among {sorted(backend.options)}, "
                          f"got {sorted(unknown)}")
 
 
 def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
-    context = _local.settings
+    context, place = _local.settings, _local.inside or _inside
     explicit = backend is not _U_BACKEND and backend is not None
     prefer = context.get("prefer") if prefer is _U_PREFER else prefer
     require = context.get("require") if require is _U_REQUIRE else require
@@ -7054,8 +6885,12 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
         found = _find_backend(backend, options)
     elif context.get("backend") is not None:
         found = _find_backend(context["backend"], options := {**context["options"], **options})
+    elif place == "thread":
+        found = _IN_PLACE
+    elif place == "process" or prefer == "threads" or require == "sharedmem":
+        found = _THREADS
     else:
-        found = _default_backend(prefer, require)
+        found = _find_backend(_registry_default[0], {}) if _registry_default else _PROCESSES
     if require == "sharedmem" and not found.shares_memory:
         if explicit:
             raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
@@ -7179,23 +7014,19 @@ class parallel_backend(parallel_config):
 #     results <--in order / as ready-- outcome        each finished batch lets the next one be cut
 #
 #     state:  RUNNING -> DONE        all results are there
-#                   |--> FAILED      a task failed, a worker died, time ran out, the tasks' iterator raised
-#                   '--> CANCELLED   the generator was closed or dropped, Ctrl-C
+#                   '--> ENDED       an error of a task or of the tasks' iterator, Ctrl-C, a generator closed or dropped
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
 #   2. The caller's thread owns the tasks' iterator and the results.    test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
 #   4. However a run ends, its jobs do too.                                   test_dropped_generator_frees_the_workers
-#
-#     data                      | who writes it        | who may read it
-#     all of a run              | the caller's thread  | the caller's thread
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
-RUNNING, DONE, FAILED, CANCELLED = "running", "done", "failed", "cancelled"
+RUNNING, DONE, ENDED = "running", "done", "ended early"
 
 
 def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
@@ -7219,21 +7050,22 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     return record
 
 
+_OPERATORS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Mod": operator.mod,
+              "FloorDiv": operator.floordiv, "Div": operator.truediv, "Pow": operator.pow}
+
+
 def _evaluate(node: Any, n_jobs: int) -> Any:
     """The value of an arithmetic expression in n_jobs, given as a syntax tree."""
-    import ast
-
-    operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
-                 ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Pow: operator.pow}
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    kind = type(node).__name__
+    if kind == "Constant" and type(node.value) in (int, float):
         return node.value
-    if isinstance(node, ast.Name) and node.id == "n_jobs":
+    if kind == "Name" and node.id == "n_jobs":
         return n_jobs
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+    if kind == "UnaryOp" and type(node.op).__name__ == "USub":
         return -_evaluate(node.operand, n_jobs)
-    if isinstance(node, ast.BinOp) and type(node.op) in operators:
-        return operators[type(node.op)](_evaluate(node.left, n_jobs), _evaluate(node.right, n_jobs))
-    raise ValueError(type(node).__name__)
+    if kind == "BinOp" and type(node.op).__name__ in _OPERATORS:
+        return _OPERATORS[type(node.op).__name__](_evaluate(node.left, n_jobs), _evaluate(node.right, n_jobs))
+    raise ValueError(kind)
 
 
 def _window(pre_dispatch: Any, n_jobs: int) -> int:
@@ -7242,8 +7074,6 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     >>> _window("2 * n_jobs", 4), _window("n_jobs // 2 + 1", 4), _window(3, 4)
     (8, 3, 3)
     """
-    if pre_dispatch in ("2 * n_jobs", "2*n_jobs", "all"):
-        return 2 * n_jobs
     try:
         if isinstance(pre_dispatch, str):
             import ast
@@ -7255,38 +7085,69 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
                          f"got {pre_dispatch!r}") from error
 
 
+def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
+    """Tell a bar how many tasks were done since; close it after the last."""
+    told = 0
+
+    def show(done: int) -> None:
+        nonlocal told
+        bar.update(done - told)
+        told = done
+        if done == last:
+            bar.close()
+
+    return show
+
+
 class _Counts:
     """What a run tells about itself."""
 
-    __slots__ = ("dispatched", "completed", "total", "begun", "told", "told_at", "show")
-
-    def __init__(self, tasks: Any) -> None:
-        self.show: Callable[[int], None] | None = None  # who else wants to know the number of tasks done
+    def __init__(self, tasks: Any, progress: Any = None, verbose: int = 0) -> None:
         self.dispatched = self.completed = 0
         self.told = 0  # how many were done when the last line was printed
         try:
             self.total: int | None = len(tasks)
-        except TypeError:  # a generator
+        except TypeError:  # a generator, or a tqdm bar around one
             self.total = None
         self.begun = self.told_at = time.monotonic()
+        self.show = None if progress is None else self.shower(progress, verbose)  # who is told the number of tasks done
 
+    def __str__(self) -> str:
+        done, total, seconds = self.completed, self.total, time.monotonic() - self.begun
+        left = f", {seconds / done * (total - done):.1f} s left" if total and 0 < done < total else ""
+        return f"{done}{'' if total is None else f' of {total}'} tasks done in {seconds:.1f} s{left}"
 
-def _attach_partial(error: BaseException, results: dict[int, Any]) -> None:
-    """Let the error that ends a run carry what was done: task number -> result."""
-    _set_on_error(error, "partial_results", results)
+    def shower(self, progress: Any, verbose: int) -> Callable[[int], Any] | None:
+        """What to call with the number of tasks that are done; None for nothing."""
+        total = self.total
+        if progress is not True:
+            return _updating(progress) if hasattr(progress, "update") else lambda done: progress(done, total)
+        if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
+            return None
+        try:
+            from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        except ImportError:
+            return self.write_over
+        return _updating(tqdm(total=total), total)
+
+    def write_over(self, done: int) -> None:
+        rate = done / max(time.monotonic() - self.begun, 1e-9)
+        _write_to(sys.stderr, f"\r{self}, {rate:.1f}/s  " + "\n" * (done == self.total))
 
 
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel, crew: _Crew, iterable: Iterable[Task], counts: _Counts) -> None:
+    def __init__(self, parallel: Parallel, crew: _Crew, tasks: Iterator[Task], counts: _Counts) -> None:
         self.parallel = parallel
         self.crew = crew
+        self.tasks = tasks
         self.n_jobs = parallel._choice.n_jobs
         self.counts = counts
         self.state = RUNNING
         self.home = os.getpid()
-        self.window = _window(parallel.pre_dispatch, self.n_jobs)
+        self.window = 2 * self.n_jobs if parallel.pre_dispatch in ("2 * n_jobs", "all") else _window(
+            parallel.pre_dispatch, self.n_jobs)
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
         self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
@@ -7297,17 +7158,11 @@ class _Run:
         self.skipped: set[int] = set()  # numbers of the tasks whose errors are left out
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False  # whether the tasks' iterator has ended
-        try:
-            self.tasks = iter(list(iterable) if parallel.pre_dispatch == "all" else iterable)
-            self.feed()
-        except BaseException:
-            self.finish(FAILED)
-            raise
 
     # -- out: tasks to batches to jobs --
 
     def feed(self) -> None:
-        """Keep `window` jobs out, as long as there are tasks."""
+        """Keep `window` jobs out, as long as there are tasks: when none is out after it, all are done."""
         while len(self.out) < self.window + self.crew.more:
             cut = self.cut()
             if cut is None:
@@ -7361,8 +7216,7 @@ class _Run:
     def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
         """A batch cannot be packed: with one task its error says why; of several, find out which."""
         if len(tasks) > 1:
-            self.redo.appendleft((first, tasks, True))
-            return
+            return self.send_again(first, tasks, True)
         try:
             if not _is_task(tasks[0]):
                 raise _no_task(tasks[0])
@@ -7434,64 +7288,55 @@ class _Run:
                 values = [value for offset, value in enumerate(values) if offset not in errors]
         self.ready[first] = count, values
         self.counts.completed += count
-        self.parallel._report(self.counts)
+        if self.parallel._is_watched:
+            self.parallel._report(self.counts)
 
     # -- results --
 
-    def is_over(self) -> bool:
-        return not self.out and not self.redo and self.exhausted
-
     def as_list(self) -> list[Any]:
         try:
-            while not self.is_over():
-                if self.broken:
-                    raise self.broken
+            self.feed()
+            while self.out and not self.broken:
                 self.collect()
             if self.broken:
                 raise self.broken
         except BaseException as error:
-            self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
-            _attach_partial(error, self.partial_results())
+            self.end_early(error)
             raise
         self.finish(DONE)
         ready = self.ready
         return [value for first in sorted(ready) for value in ready[first][1]]
-
-    def partial_results(self) -> dict[int, Any]:
-        """What was done and not yet given out: task number -> result."""
-        return {number: value for first, (count, values) in self.ready.items() for number, value in zip(
-            (number for number in range(first, first + count) if number not in self.skipped), values)}
 
     def stream(self, ordered: bool) -> Iterator[Any]:
         """The results, one by one: in the order of the tasks, or as they come. Before them None, for whoever makes the
         generator: to close one that was never started would not end the run."""
         expected = 0
         try:
+            self.feed()
             yield None
             while True:
-                if ordered:
-                    while expected in self.ready:
-                        count, values = self.ready.pop(expected)
-                        expected += count
-                        yield from values
-                else:
-                    while self.ready:
-                        yield from self.ready.pop(next(iter(self.ready)))[1]
-                if self.is_over():
+                while expected in self.ready if ordered else self.ready:
+                    count, values = self.ready.pop(expected if ordered else next(iter(self.ready)))
+                    expected += count
+                    yield from values
+                if not self.out:
                     break
                 self.collect()
             if self.broken:
                 raise self.broken
-        except GeneratorExit:
-            self.finish(CANCELLED)
-            raise
         except BaseException as error:
-            self.finish(FAILED if isinstance(error, Exception) else CANCELLED)
-            _attach_partial(error, self.partial_results())
+            self.end_early(error)
             raise
         self.finish(DONE)
 
     # -- the end --
+
+    def end_early(self, error: BaseException) -> None:
+        """The error gets what was done and not yet given out: task number -> result."""
+        self.finish(ENDED)
+        _set_on_error(error, "partial_results", {
+            number: value for first, (count, values) in self.ready.items() for number, value in zip(
+                (number for number in range(first, first + count) if number not in self.skipped), values)})
 
     def finish(self, state: str) -> None:
         """The one place where a run ends: what is out is stopped, the crew let go."""
@@ -7506,58 +7351,8 @@ class _Run:
             self.out.clear()
             if self.crew.owned:
                 self.parallel._release(self.crew, state is DONE)
-        if state is DONE and self.parallel.verbose == 2:
+        if state is DONE and self.parallel._is_watched:
             self.parallel._report(self.counts, over=True)
-
-    def __del__(self) -> None:
-        if getattr(self, "state", None) is RUNNING and hasattr(self, "exhausted"):
-            self.finish(CANCELLED)
-
-
-def _plain_bar(total: int | None) -> Callable[[int], None]:
-    """A line on stderr that is written over: count, rate, time left."""
-    begun = time.monotonic()
-
-    def show(done: int) -> None:
-        seconds = time.monotonic() - begun
-        rate = done / max(seconds, 1e-9)
-        rest = "" if total is None else f" of {total}, {(total - done) / max(rate, 1e-9):.0f} s left"
-        _write_to(sys.stderr, f"\r{done}{rest}, {rate:.1f}/s  " + "\n" * (done == total))
-
-    return show
-
-
-def _since_last(update: Callable[[int], Any]) -> Callable[[int], None]:
-    """Turn a function of "so many more" into one of "so many in all"."""
-    told = [0]
-
-    def show(done: int) -> None:
-        update(done - told[0])
-        told[0] = done
-
-    return show
-
-
-def _progress_shower(progress: Any, total: int | None, verbose: int) -> Callable[[int], None] | None:
-    """What to call with the number of tasks that are done; None for nothing."""
-    if progress is False:
-        return None
-    if progress is not True:
-        return _since_last(progress.update) if hasattr(progress, "update") else lambda done: progress(done, total)
-    if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
-        return None
-    try:
-        from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        return _plain_bar(total)
-    bar = tqdm(total=total)
-
-    def show(done: int) -> None:
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return show
 
 
 _DEFAULT_MAPPING = _Mapping(2**20, "c", None)
@@ -7580,27 +7375,18 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
 
 _LINE_S = 1.0  # seconds between two lines of verbose=2
 _RETURN_AS = ("list", "generator", "generator_unordered")
-_ON_ERROR = ("raise", "return", "skip")
 
-
-_END = object()
 
 def _begun(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results; the first is made now, its error kept until it is asked for."""
-    error: BaseException | None = None
+    """The same results after a None: with that the first is made, its error kept until it is asked for."""
     try:
-        first = next(results, _END)
-    except Exception as raised:
-        first, error = _END, raised
-
-    def rest() -> Iterator[Any]:
-        if error:
-            raise error
-        if first is not _END:
-            yield first
-            yield from results
-
-    return rest()
+        first = list(itertools.islice(results, 1))
+    except Exception:
+        yield None
+        raise
+    yield None
+    yield from first
+    yield from results
 
 
 class Parallel:
@@ -7712,9 +7498,11 @@ class Parallel:
         self.batch_size = batch_size
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
-        self.progress = progress
+        self.progress = None if progress is False else progress
         context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
+        self._is_watched = self.verbose > 1 or self.progress is not None or (
+            type(self).print_progress is not Parallel.print_progress)
         self._counts: _Counts | None = None
         self._kept: Any = None  # the executor of the first run in this `with`
         self._managed = False
@@ -7730,10 +7518,9 @@ class Parallel:
         self.n_jobs = self._choice.n_jobs
 
     def _check(self) -> None:
-        if self.return_as not in _RETURN_AS:
-            raise ValueError(f"return_as: expected one of {', '.join(map(repr, _RETURN_AS))}; got {self.return_as!r}")
-        if self.on_error not in _ON_ERROR:
-            raise ValueError(f"on_error: expected one of {', '.join(map(repr, _ON_ERROR))}; got {self.on_error!r}")
+        for name, words in (("return_as", _RETURN_AS), ("on_error", ("raise", "return", "skip"))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, words))}; got {getattr(self, name)!r}")
         size = self.batch_size
         if size != "auto" and (isinstance(size, (bool, str)) or not hasattr(size, "__index__") or size < 1):
             raise ValueError(f"batch_size: expected 'auto' or a whole number above 0; got {size!r}")
@@ -7744,7 +7531,8 @@ class Parallel:
             well = False
         if not well:
             raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
-        _window(self.pre_dispatch, 2)
+        if self.pre_dispatch != "all":
+            _window(self.pre_dispatch, 2)
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
@@ -7763,21 +7551,18 @@ class Parallel:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
             return self._call_in_place(iterable)
-        counts = self._begin_counting(iterable)
-        run = _Run(self, self._open_crew(), iterable, counts)
+        counts = self._counts = _Counts(iterable, self.progress, self.verbose)
+        tasks = iter(list(iterable) if self.pre_dispatch == "all" else iterable)
+        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list") if (
+            self._kept is None) else _ExecutorCrew(self._kept, self.n_jobs, owned=True)
+        if crew.context:
+            crew.context.mapping = self._mapping
+        run = _Run(self, crew, tasks, counts)
         if self.return_as == "list":
             return run.as_list()
         results = run.stream(self.return_as == "generator")
         next(results)
         return results
-
-    def _open_crew(self) -> _Crew:
-        if self._kept is not None:
-            return _ExecutorCrew(self._kept, self.n_jobs, owned=True)
-        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
-        if crew.context:
-            crew.context.mapping = self._mapping
-        return crew
 
     def _release(self, crew: Any, well: bool) -> None:
         """A run has ended: close its executor, or keep it for the next call of this `with` if all went well."""
@@ -7792,18 +7577,17 @@ class Parallel:
 
     def _call_in_place(self, iterable: Iterable[Task]) -> Any:
         if self.timeout is not None:
-            import warnings
-
-            warnings.warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread", stacklevel=3)
+            _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
         if self.return_as != "list":
-            return _begun(value for _, value in self._in_place(iterable))
-        if self.on_error != "raise" or self.verbose or self.progress or (
-                type(self).print_progress is not Parallel.print_progress):
+            stream = _begun(value for _, value in self._in_place(iterable))
+            next(stream)
+            return stream
+        if self.on_error != "raise" or self._is_watched:
             done: dict[int, Any] = {}
             try:
                 done.update(self._in_place(iterable))
             except BaseException as error:
-                _attach_partial(error, done)
+                _set_on_error(error, "partial_results", done)
                 raise
             return list(done.values())
         results: list[Any] = []
@@ -7816,7 +7600,7 @@ class Parallel:
         except BaseException as error:
             if started == len(results):  # not the iterable's error
                 error = _name_task(error if _is_task(task) else _no_task(task), started)
-            _attach_partial(error, dict(enumerate(results)))
+            _set_on_error(error, "partial_results", dict(enumerate(results)))
             raise error from error.__cause__
         counts = self._counts = _Counts(results)
         counts.dispatched = counts.completed = len(results)
@@ -7824,7 +7608,7 @@ class Parallel:
 
     def _in_place(self, iterable: Iterable[Task]) -> Iterator[tuple[int, Any]]:
         """Task numbers with results, one by one, each made when it is asked for."""
-        counts = self._begin_counting(iterable)
+        counts = self._counts = _Counts(iterable, self.progress, self.verbose)
         for number, task in enumerate(iterable):
             counts.dispatched += 1
             try:
@@ -7842,12 +7626,6 @@ class Parallel:
 
     # -- progress --
 
-    def _begin_counting(self, iterable: Iterable[Task]) -> _Counts:
-        counts = self._counts = _Counts(iterable)
-        if self.progress is not None:
-            counts.show = _progress_shower(self.progress, counts.total, self.verbose)
-        return counts
-
     def _report(self, counts: _Counts, over: bool = False) -> None:
         """Tasks were done, or all are: let whoever wants to know."""
         waited = time.monotonic() - counts.told_at > _LINE_S
@@ -7864,12 +7642,7 @@ class Parallel:
         counts = self._counts
         if counts is None:
             return
-        done, seconds, total, left = counts.completed, time.monotonic() - counts.begun, "", ""
-        if counts.total is not None:
-            total = f" of {counts.total}"
-            left = f", {seconds / done * (counts.total - done):.1f} s left" if 0 < done < counts.total else ""
-        _write_to(sys.stdout if self.verbose > 50 else sys.stderr,
-                  f"[{self!r}] {done}{total} tasks done in {seconds:.1f} s{left}\n")
+        _write_to(sys.stdout if self.verbose > 50 else sys.stderr, f"[{self!r}] {counts}\n")
 
     @property
     def n_tasks(self) -> int | None:

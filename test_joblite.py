@@ -5769,11 +5769,16 @@ class TestSection8Parallel:
             def update(self, n):
                 sum_of.append(n)
 
+            def __bool__(self):
+                raise TypeError("as a tqdm bar without a total")
+
         Parallel(**backend, progress=lambda done, total: seen.append((done, total)))(
             [delayed(square)(i) for i in range(30)])
         assert seen[-1] == (30, 30) and seen == sorted(seen)
         list(Parallel(**backend, progress=Bar(), return_as="generator")(delayed(square)(i) for i in range(30)))
         assert sum(sum_of) == 30
+        Parallel(**backend, progress=Bar())(delayed(square)(i) for i in range(30))
+        assert sum(sum_of) == 60
 
     @pytest.mark.parametrize("bar", ["tqdm", "plain"])
     def test_progress_bar_is_on_stderr(self, bar, capfd, monkeypatch):
@@ -7301,7 +7306,7 @@ class TestTheText:
         text = (HERE / "README.md").read_text(encoding="utf-8")
         assert text.count("```python") == len(readme_blocks()) > 5
 
-    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 76), ("a `Memory` has kept", 20)])
+    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 64), ("a `Memory` has kept", 20)])
     def test_readme_follows_a_call_as_it_is(self, what, most, tmp_path):
         text = (HERE / "README.md").read_text(encoding="utf-8")
         story = text.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
