@@ -5807,6 +5807,9 @@ def _say_here(said: list[tuple[int, list[Any]]]) -> None:
                 _say(f"what a task warned of or logged could not be shown: {type(error).__name__}: {error}")
 
 
+_RESULT_NBYTES_S = 2**30  # results count as if so many bytes took a second: a long batch brings some 32 MB of them
+
+
 class _Worker:
     """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
@@ -5873,9 +5876,11 @@ class _Worker:
         return GRACE_S
 
     def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
-        """One message of the worker: (kind, values, errors by offset, seconds). EOFError when it is dead."""
+        """One message of the worker: (kind, values, errors by offset, seconds of work, more if there is much to keep).
+        EOFError when it is dead."""
         frames = self.channel.receive()
         kind, seconds, described, layout, said = marshal.loads(frames[0])
+        seconds = max(seconds, sum(map(len, frames)) / _RESULT_NBYTES_S)
         if said:
             _say_here(said)
         errors = {offset: _restore_error(text) for offset, text in described.items()}
@@ -6848,7 +6853,7 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
         whole = int(n_jobs)
     except (TypeError, ValueError):
         whole = 0
-    if whole == 0 or whole != n_jobs:
+    if whole == 0 or whole != float(n_jobs):  # a text is fine, from an environment variable say
         raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but one), or None; "
                          f"got {n_jobs!r}")
     if backend is _IN_PLACE:
