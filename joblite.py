@@ -346,12 +346,13 @@ def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread
 
 
 class _Beside:
-    """Calls of one function, which lets other threads run, by threads beside the caller; the results come in order, few
-    calls wait. Where the system, or the closing interpreter, gives no threads, the caller makes the calls."""
+    """Calls of one function, which lets other threads run, by threads beside the caller; the results come in order.
+    Where `most` calls a thread wait, or the system or the closing interpreter gives none, the caller makes the call."""
 
-    def __init__(self, function: Callable[..., Any], threads: int) -> None:
-        self.function, self.threads = function, threads
+    def __init__(self, function: Callable[..., Any], threads: int, most: int) -> None:
+        self.function, self.most = function, most * threads
         self.answers: deque[Callable[[], Any]] = deque()
+        self.pending: list[Any] = []
         self.pool: Any = None
         try:
             self.pool = threads and _module("concurrent.futures.thread").ThreadPoolExecutor(threads)
@@ -360,19 +361,26 @@ class _Beside:
 
     def add(self, *args: Any) -> None:
         """One more call to make."""
-        waiting = 16 + 4 * self.threads
-        if self.pool and len(self.answers) >= waiting:
-            self.answers[-waiting]()
+        self.pending = [future for future in self.pending if not future.done()]
         try:
-            self.answers.append(self.pool.submit(self.function, *args).result)
+            future = self.pool.submit(self.function, *args) if len(self.pending) < self.most else None
         except (AttributeError, RuntimeError):  # no pool, or no thread for it
+            future = None
+        if future:
+            self.pending.append(future)
+            self.answers.append(future.result)
+        else:
             value = self.function(*args)
             self.answers.append(lambda: value)
+
+    def next(self) -> Any:
+        """The next result."""
+        return self.answers.popleft()()
 
     def rest(self) -> Iterator[Any]:
         """The results still to come."""
         while self.answers:
-            yield self.answers.popleft()()
+            yield self.next()
 
     def __enter__(self) -> _Beside:
         return self
@@ -383,14 +391,15 @@ class _Beside:
 
 
 def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """The results of `function` over `items`, in order, computed by threads on all cores; few items are held."""
+    """The results of `function` over `items`, in order, computed on all cores by threads; few items are held."""
     items = iter(items)
     head = list(itertools.islice(items, 2))
-    with _Beside(function, cpu_count() if len(head) > 1 else 0) as beside:
+    threads = cpu_count() - 1 if len(head) > 1 else 0
+    with _Beside(function, threads, 2) as beside:
         for item in itertools.chain(head, items):
             beside.add(item)
-            if len(beside.answers) > 2 * beside.threads:
-                yield beside.answers.popleft()()
+            if len(beside.answers) > 2 * threads + 1:
+                yield beside.next()
         yield from beside.rest()
 
 
@@ -1458,9 +1467,9 @@ def _read_and_check(piece: Any, disk: Any = None) -> int:
     return _checksum(piece)
 
 
-def _checks_of(nbytes: int) -> _Beside:
+def _checks_of(nbytes: int, most: int) -> _Beside:
     """The checks of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
-    return _Beside(_read_and_check, min(4, cpu_count()) if nbytes >= _PARALLEL else 0)
+    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0, most)
 
 
 _frombuffer_of = lru_cache(lambda np: np.empty(1).__reduce_ex__(5)[0])  # makes an array from a buffer and its layout
@@ -1511,7 +1520,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]
     if not buffers:
         return
     place = start + len(head) + nbytes
-    with _checks_of(sum(buffer.nbytes for buffer in buffers)) as checks:
+    with _checks_of(sum(buffer.nbytes for buffer in buffers), 16) as checks:  # the caller writes
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
             for piece in _raw_pieces(buffer, _PIECE):
@@ -1675,8 +1684,8 @@ def _memory(nbytes: int) -> Any:
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
     buffers = []
-    with _checks_of(sum(sizes)) as checks:
-        by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
+    with _checks_of(sum(sizes), 2) as checks:
+        by_threads = checks.pool and _is_on_disk(file) and hasattr(os, "preadv")
         places = _places(file, sizes, place, shift) if by_threads else []
         for number, size in enumerate(sizes):
             buffers.append(_memory(size))
