@@ -63,7 +63,7 @@ from _pickle import loads as _pickle_loads
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
     from types import CodeType
     from typing import Any
@@ -1314,16 +1314,22 @@ class _Unzstd:
     """The decompressor of the package zstandard, with the interface of those of the standard library."""
 
     def __init__(self) -> None:
-        self.unpacker, self.content = _module("zstandard").ZstdDecompressor().decompressobj(), memoryview(b"")
-        self.eof = False
+        self.unpacker, self.data = _module("zstandard").ZstdDecompressor().decompressobj(), memoryview(b"")
+        self.content, self.eof = self.data, False
 
     def decompress(self, data: bytes, nbytes: int) -> memoryview:
-        if data:
-            self.content = memoryview(self.unpacker.decompress(data))
         given, self.content = self.content[:nbytes], self.content[nbytes:]
-        self.needs_input, self.unused_data = not self.content, self.unpacker.unused_data
+        self.data = memoryview(data) if data else self.data
+        while self.data and not self.content and not self.unpacker.eof:
+            self.content = memoryview(self.unpacker.decompress(self.data[:2048]))  # 4 bytes may be 128 KiB: 64 MiB
+            self.data = self.data[2048:]
+        self.needs_input = not self.content
         self.eof = self.needs_input and self.unpacker.eof
         return given
+
+    @property
+    def unused_data(self) -> bytes:
+        return self.unpacker.unused_data + self.data  # type: ignore[no-any-return]
 
 
 def _open_packed(module: str, maker: str, *args: Any) -> Any:
@@ -1510,7 +1516,7 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
     return pickled, buffers
 
 
-def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Iterator[Any]:
+def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any, None, None]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
     head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
@@ -1542,11 +1548,14 @@ def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None 
     """Write a value at the current position of an open binary file; `pickler` is a class of picklers to use."""
     packed = _parse_compress(compress)
     chunks = _stream(*_take_apart(value, protocol, pickler), 0 if packed else _position(file))
-    if packed:
-        _CODECS[packed[0]].write(chunks, file, packed[1])
-    else:
-        for chunk in chunks:
-            _write_all(file, chunk)
+    try:
+        if packed:
+            _CODECS[packed[0]].write(chunks, file, packed[1])
+        else:
+            for chunk in chunks:
+                _write_all(file, chunk)
+    finally:
+        chunks.close()  # an error that is kept holds this frame: its threads would last as long
 
 
 def _file_beside(path: str) -> tuple[str, str, Any]:
@@ -2079,6 +2088,9 @@ def _read_any(file: Any, loading: _Loading) -> Any:
         _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be "
               "mapped; its arrays are read into memory")
         loading.mode, loading.native = None, True
+    if loading.mode == "r+" and not getattr(file, "raw", file).writable():
+        raise ValueError(f"mmap_mode: 'r+' needs a file that is open for writing too, got {loading.path} in mode "
+                         f"{file.mode!r}: open it in mode 'r+b', or give its path")
     if opener:
         file, head = _peek(opener(file))
     value = (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
@@ -2508,10 +2520,10 @@ class _Walk:
         elif name in space:
             above = getattr(kind, name, _NOTHING)  # a property there would come first
             if (callable(owner) or isinstance(kind.__getattribute__, types.FunctionType) or hasattr(above, "__set__")
-                    or above is not self._look(partial(getattr, kind), name)):
+                    or above is not getattr(kind, name, _NOTHING)):  # or something else each time
                 return _NOTHING
-            for special in ("__dict__", "__class__"):
-                self._look(partial(getattr, owner), special)
+            for where, each in ((kind, name), (owner, "__dict__"), (owner, "__class__")):
+                self._look(partial(getattr, where), each)
         return self._look(space.get, name) if name in space else _NOTHING
 
     def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
@@ -2536,6 +2548,8 @@ class _Walk:
         if module is None:
             return f"import {name}"
         self._look(sys.modules.get, name)
+        if attribute in _MODULE_SPECIALS:
+            return "special"
         found = self._attribute(module, attribute) if attribute else module
         if found is _NOTHING:
             found = _import_of_project(f"{name}.{attribute}") or module
@@ -3606,7 +3620,7 @@ class MemorizedFunc:
 
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very object."""
-        return object.__new__, (MemorizedFunc,), self.__dict__
+        return object.__new__, (MemorizedFunc,), {**self.__dict__, "_known": ("", None)}  # defaults may not pickle
 
     def __repr__(self) -> str:
         return f"MemorizedFunc({self._folder}, location={self._store.location!r})"
@@ -3725,7 +3739,7 @@ class Memory:
         ValueError
             `ignore` names no argument; `key` or `cache_validation_callback` is not callable; no such `mmap_mode`.
         """
-        options = {"ignore": list(ignore or ()), "verbose": verbose, "mmap_mode": mmap_mode,
+        options = {"ignore": [] if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
                    "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
                    "version": version}
         if func is None:

@@ -61,6 +61,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import tracemalloc
 import types
 import typing
 import uuid
@@ -1441,6 +1442,17 @@ class TestSection3Files:
             with open(tmp_path / "value", "rb", buffering) as file:
                 assert type(joblite.load(file, mmap_mode="c")) is np.memmap
 
+    @pytest.mark.parametrize("mode", ["r+", "w+"])
+    def test_a_map_for_writing_of_a_file_open_for_reading_is_refused(self, mode, tmp_path):
+        """The error says what to do; a file that is open for both is mapped."""
+        joblite.dump(ARRAY, tmp_path / "value")
+        for buffering in (0, -1):
+            with open(tmp_path / "value", "rb", buffering) as file:
+                with pytest.raises(ValueError, match=r"mmap_mode: 'r\+' .* got .*value in mode 'rb': .* 'r\+b', or"):
+                    joblite.load(file, mmap_mode=mode)
+            with open(tmp_path / "value", "r+b", buffering) as file:
+                assert joblite.load(file, mmap_mode=mode).mode == "r+"
+
     def test_a_file_that_cannot_be_mapped_is_read_with_one_warning(self, tmp_path):
         packed = tmp_path / "packed.gz"
         joblite.dump(SAMPLE, packed)
@@ -1550,6 +1562,20 @@ class TestSection3Files:
         with pytest.raises(FileNotFoundError) as caught:
             joblite.dump(1, tmp_path / "missing" / "value")
         assert caught.value.filename == str(tmp_path / "missing" / "value")
+
+    @pytest.mark.parametrize("compress", [0, "zlib"])
+    def test_a_kept_error_of_a_failed_dump_keeps_no_thread(self, compress):
+        class Full:
+            def write(self, chunk):
+                if len(chunk) > 1 << 16:  # the threads have begun
+                    raise OSError("no room")
+
+        before, errors = threading.active_count(), []
+        try:
+            joblite.dump(np.random.default_rng(0).random(4_000_000), Full(), compress=compress)
+        except OSError as error:
+            errors.append(error)
+        assert len(errors) == 1 and threading.active_count() == before
 
     @posix
     @pytest.mark.parametrize("compress", [0, "zlib"])
@@ -1913,6 +1939,19 @@ class TestSection3Files:
         with pytest.raises(ValueError, match=what):
             joblite.load(tmp_path / "value", trusted=False)
 
+    @needs("compression" if sys.version_info >= (3, 14) else "zstandard")
+    @pytest.mark.parametrize("trusted", [True, False])
+    def test_a_small_zstd_file_does_not_fill_the_memory(self, trusted, tmp_path):
+        """16 KiB that say 4,096 times: 128 KiB of zeros. They are unpacked a part at a time."""
+        (tmp_path / "value").write_bytes(b"\x28\xb5\x2f\xfd\0\x58" + b"\x02\0\x10\0" * 4096)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match="value: it is neither a file"):
+                joblite.load(tmp_path / "value", trusted=trusted)
+            assert tracemalloc.get_traced_memory()[1] < 2**27
+        finally:
+            tracemalloc.stop()
+
     @pytest.mark.parametrize("name", NUMPY_TRICKS)
     def test_what_numpy_would_believe_is_refused(self, name, tmp_path):
         """States and layouts that make numpy take numbers for addresses, or look where no memory is."""
@@ -2141,6 +2180,7 @@ REGISTERED, UNPICKLABLE, ALIAS = Registered(15), Unpicklable(), list[Aliased]
 def many(x, tool=lambda x: by_default.tool(x)):
     import pkg
     import pkg.unit.more
+    from pkg import __file__ as place
     module = as_variable
     unit = dataclasses.fields(Record)[0].metadata["unit"]
     match Point(x, 2):
@@ -2420,6 +2460,19 @@ class TestSection4Memory:
             exec(change, module.__dict__)
             assert cached(module.apply) == module.f(module.apply), change
             assert cached.check_call_in_cache(module.apply), change
+
+    def test_an_attribute_over_one_of_the_class_is_followed_once(self, any_memory):
+        """Where the class gives another object each time it is asked (a bound classmethod), nothing has changed."""
+        class Config:
+            @classmethod
+            def rate(cls): return 1
+
+        config = Config()
+        config.__dict__["rate"] = 3
+        cached = any_memory.cache(eval("lambda: config.rate", {"__name__": "__main__", "config": config}))
+        assert cached() == 3 and cached._print.walk() is cached._print.walk()
+        config.__dict__["rate"] = 4
+        assert cached() == 4
 
     def test_closures_and_lambdas_have_their_own_results(self, any_memory):
         """Two closures of one factory, two lambdas on one line, one lambda as argument: never mixed up."""
@@ -2703,6 +2756,7 @@ class TestSection4Memory:
         assert [cached(1, 2), cached(1, y=3), cached(1)] == [(1, 2)] * 3
         more = any_memory.cache(lambda x, *args, **kwargs: (x, args, kwargs), ignore=["*", "**"])
         assert more(1, 2, a=3) == more(1, 5, b=4)
+        assert any_memory.cache(function, ignore=np.array(["x", "y"])).ignore == ["x", "y"]
         with pytest.raises(ValueError, match=r"ignore: expected names of arguments .*\(x, y.*got \['z'\]"):
             any_memory.cache(function, ignore=["z"])
 
@@ -2954,6 +3008,13 @@ class TestSection4Memory:
         (first, about), (second, _) = cached.call(3), cached.call(3)
         assert (first, second, len(function.calls), cached(3), len(function.calls)) == (3, 3, 2, 3, 2)
         assert about["input_args"] == {"x": "3", "y": "1"} and about["duration"] >= 0 and about["time"] > 0
+
+    def test_a_cached_function_pickles_after_a_call_whatever_its_defaults_are(self, any_memory, monkeypatch):
+        """A default that cannot be pickled stays with the function, which goes by its name."""
+        monkeypatch.setattr(textwrap.indent, "__defaults__", (threading.Lock(),))
+        cached = any_memory.cache(textwrap.indent)
+        for _ in range(2):
+            assert pickle.loads(pickle.dumps(cached))("a", "- ", None) == cached("a", "- ", None) == "- a"
 
     def test_a_shelved_result_can_be_got_cleared_pickled_and_pasted(self, any_memory):
         cached = any_memory.cache(lambda x: [x])
