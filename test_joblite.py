@@ -7028,7 +7028,8 @@ def writing_to_a_big_argument(lib, folder):
     return error_of(lib.Parallel(2), [lib.delayed(write)(np.zeros(300_000))] * 2)
 
 
-@unlike_joblib("a second call while a generator of the same `Parallel` is open", joblib="RuntimeError", joblite="no error")
+@unlike_joblib("a second call while a generator of the same `Parallel` is open",
+               joblib="RuntimeError", joblite="no error")
 def second_call_of_a_parallel(lib, folder):
     parallel = lib.Parallel(2, return_as="generator", batch_size=1)
     first = parallel(lib.delayed(abs)(i) for i in range(8))
