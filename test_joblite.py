@@ -7040,9 +7040,42 @@ def memory_prints(lib, folder):
     return bool(out.getvalue())
 
 
+@unlike_joblib("`Parallel(verbose=1)`; `verbose=5`", joblib=[True, False], joblite=[False, True])
+def lines_of_a_run(lib, folder):
+    """Whether there are any with verbose=1, and with 5 one for each of 12 batches."""
+    counts = []
+    for verbose in (1, 5):
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            lib.Parallel(2, verbose=verbose, batch_size=1)(lib.delayed(abs)(i) for i in range(12))
+        counts.append(len(err.getvalue().splitlines()))
+    return [counts[0] > 0, counts[1] == 12]
+
+
+@unlike_joblib("an unknown option, `Parallel(foo=3)`", joblib="no error", joblite="ValueError")
+def unknown_option(lib, folder):
+    return error_of(lambda: lib.Parallel(2, foo=3)([lib.delayed(abs)(1)]))
+
+
+@unlike_joblib("`n_jobs=1.7`", joblib="no error", joblite="ValueError")
+def broken_number_of_jobs(lib, folder):
+    return error_of(lambda: lib.Parallel(1.7)([lib.delayed(abs)(1)]))
+
+
 @unlike_joblib("wrong arguments to a cached function", joblib="ValueError", joblite="TypeError")
 def wrong_arguments(lib, folder):
     return error_of(lib.Memory(folder, verbose=0).cache(counting([])), 1, 2, 3, 4)
+
+
+@unlike_joblib("a generator function given to `Memory.cache`", joblib=[False], joblite="TypeError")
+def caching_a_generator_function(lib, folder):
+    def numbers(n):
+        yield from range(n)
+
+    try:
+        cached = lib.Memory(folder, verbose=0).cache(numbers)
+        return [cached.check_call_in_cache(1) for _ in cached(1)]
+    except TypeError as error:
+        return type(error).__name__
 
 
 @unlike_joblib("`check_call_in_cache` with a callback that refuses", joblib=False, joblite=True)
@@ -7060,6 +7093,15 @@ def writing_to_a_big_argument(lib, folder):
         array[0] = 1
 
     return error_of(lib.Parallel(2), [lib.delayed(write)(np.zeros(300_000))] * 2)
+
+
+@unlike_joblib("a second call while a generator of the same `Parallel` is open",
+               joblib="RuntimeError", joblite="no error")
+def second_call_of_a_parallel(lib, folder):
+    parallel = lib.Parallel(2, return_as="generator", batch_size=1)
+    first = parallel(lib.delayed(abs)(i) for i in range(8))
+    next(first)
+    return error_of(lambda: list(parallel([lib.delayed(abs)(1)])))
 
 
 @unlike_joblib('`backend="multiprocessing"`', joblib=["ValueError", "AttributeError"], joblite=["no error", "no error"])
