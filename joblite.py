@@ -5293,15 +5293,19 @@ def _die_with(pipe: int) -> None:
     import fcntl
     import signal
 
+    def wait() -> None:
+        os.read(pipe, 1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC | os.O_NONBLOCK)
+        try:
+            wait()  # if it has closed before, as this interpreter started, no signal comes
+        except BlockingIOError:
+            pass
     else:  # only Linux lets us choose the signal: elsewhere a thread waits for the end
-        def wait() -> None:
-            os.read(pipe, 1)
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-
         threading.Thread(target=wait, daemon=True).start()
 
 
@@ -5519,9 +5523,6 @@ class _Nursery:
                 pass
         return None
 
-    def let_go(self) -> None:
-        """In a forked child: its socket is closed there with all others."""
-
     def lives(self) -> bool:
         """Whether the nursery process runs. (A dead one is buried here.)"""
         try:
@@ -5559,8 +5560,6 @@ def _death_of(status: int | None) -> str:
 
 _starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.Lock()  # guards the dict above
-
-
 def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
     """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
     for _ in range(_START_TRIES):
@@ -5942,8 +5941,6 @@ def _forget_workers() -> None:
     _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.Lock() for _ in range(4))
     for sock in list(_sockets):
         sock.close()
-    for starter in _starters.values():
-        starter.let_go()
     _shelf.clear()
     _starters.clear()
 
@@ -7333,6 +7330,8 @@ class _Run:
 
     def end_early(self, error: BaseException) -> None:
         """The error gets what was done and not yet given out: task number -> result."""
+        if _exiting and threading.current_thread().daemon and not isinstance(error, GeneratorExit):
+            threading.Event().wait()  # for ever: no call of a daemon thread lives to tell that the interpreter ends
         self.finish(ENDED)
         _set_on_error(error, "partial_results", {
             number: value for first, (count, values) in self.ready.items() for number, value in zip(
@@ -7342,8 +7341,6 @@ class _Run:
         """The one place where a run ends: what is out is stopped, the crew let go."""
         if self.state is not RUNNING or self.home != os.getpid() or sys.is_finalizing():
             return  # a forked copy: all is the parent's; at the end of the interpreter: processes and threads go anyway
-        if _exiting and threading.current_thread().daemon:
-            threading.Event().wait()  # for ever: no call of a daemon thread lives to tell that the interpreter ends
         self.state = state
         try:
             self.crew.close()
