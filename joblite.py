@@ -7421,7 +7421,8 @@ class Parallel:
     timeout : float or None, default None
         Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
         tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
-        left running. Ignored, with a warning, where tasks run in place.
+        left running (in a thread of its own: it sees no thread-locals of an initializer). Ignored, with a warning,
+        where tasks run in place.
     batch_size : int or "auto", default "auto"
         How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"
@@ -7498,8 +7499,6 @@ class Parallel:
         self.progress = None if progress is False else progress
         context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
-        self._is_watched = self.verbose > 1 or self.progress is not None or (
-            type(self).print_progress is not Parallel.print_progress)
         self._counts: _Counts | None = None
         self._kept: Any = None  # the executor of the first run in this `with`
         self._managed = False
@@ -7622,6 +7621,12 @@ class Parallel:
         self._report(counts, over=True)
 
     # -- progress --
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether anybody wants to know of progress."""
+        return self.verbose > 1 or self.progress is not None or (
+            type(self).print_progress is not Parallel.print_progress)
 
     def _report(self, counts: _Counts, over: bool = False) -> None:
         """Tasks were done, or all are: let whoever wants to know."""

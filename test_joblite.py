@@ -5765,6 +5765,13 @@ class TestSection8Parallel:
         assert captured.out == "" and len(said) in lines and all("tasks done in" in line for line in said)
         assert not said or "5" in said[-1]
 
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_verbose_can_be_set_on_a_parallel_that_is_made_already(self, n_jobs, capfd):
+        call = Parallel(n_jobs, batch_size=1)
+        call.verbose = 3
+        call(delayed(square)(i) for i in range(5))
+        assert len(capfd.readouterr().err.splitlines()) == 5
+
     def test_closed_streams_do_not_stop_the_work(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", None)
         monkeypatch.setattr(sys, "stdout", None)
