@@ -6157,6 +6157,19 @@ class TestSection8Faults:
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("end\n", "")
 
+    @pytest.mark.parametrize("moment", [0.05, 0.1, 0.2])  # the interpreters of the workers are just starting
+    def test_a_worker_that_starts_as_the_interpreter_ends_does_not_run_its_task(self, moment):
+        done = run_script(f"""
+            import threading, time
+            from joblite import Parallel, delayed
+            def call():
+                Parallel(2, start_method="spawn")([delayed(time.sleep)({DEADLINE * 4})] * 2)
+            for _ in range(2):
+                threading.Thread(target=call, daemon=True).start()
+            time.sleep({moment})
+            """)  # a worker that lives holds our standard output
+        assert (done.stdout, done.stderr) == ("", "")
+
     @pytest.mark.parametrize("backend", ["loky", "threading"])
     def test_a_daemon_thread_can_close_its_generator_as_the_interpreter_ends(self, backend):
         done = run_script(f"""
