@@ -5316,15 +5316,19 @@ def _die_with(pipe: int) -> None:
     import fcntl
     import signal
 
+    def wait() -> None:
+        os.read(pipe, 1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC | os.O_NONBLOCK)
+        try:
+            wait()  # if it has closed before, as this interpreter started, no signal comes
+        except BlockingIOError:
+            pass
     else:  # only Linux lets us choose the signal: elsewhere a thread waits for the end
-        def wait() -> None:
-            os.read(pipe, 1)
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-
         threading.Thread(target=wait, daemon=True).start()
 
 
@@ -5542,9 +5546,6 @@ class _Nursery:
                 pass
         return None
 
-    def let_go(self) -> None:
-        """In a forked child: its socket is closed there with all others."""
-
     def lives(self) -> bool:
         """Whether the nursery process runs. (A dead one is buried here.)"""
         try:
@@ -5582,8 +5583,6 @@ def _death_of(status: int | None) -> str:
 
 _starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.Lock()  # guards the dict above
-
-
 def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
     """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
     for _ in range(_START_TRIES):
@@ -5970,8 +5969,6 @@ def _forget_workers() -> None:
     _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.Lock() for _ in range(4))
     for sock in list(_sockets):
         sock.close()
-    for starter in _starters.values():
-        starter.let_go()
     _shelf.clear()
     _starters.clear()
 
@@ -7361,6 +7358,8 @@ class _Run:
 
     def end_early(self, error: BaseException) -> None:
         """The error gets what was done and not yet given out: task number -> result."""
+        if _exiting and threading.current_thread().daemon and not isinstance(error, GeneratorExit):
+            threading.Event().wait()  # for ever: no call of a daemon thread lives to tell that the interpreter ends
         self.finish(ENDED)
         _set_on_error(error, "partial_results", {
             number: value for first, (count, values) in self.ready.items() for number, value in zip(
@@ -7370,8 +7369,6 @@ class _Run:
         """The one place where a run ends: what is out is stopped, the crew let go."""
         if self.state is not RUNNING or self.home != os.getpid() or sys.is_finalizing():
             return  # a forked copy: all is the parent's; at the end of the interpreter: processes and threads go anyway
-        if _exiting and threading.current_thread().daemon:
-            threading.Event().wait()  # for ever: no call of a daemon thread lives to tell that the interpreter ends
         self.state = state
         try:
             self.crew.close()
@@ -7452,7 +7449,8 @@ class Parallel:
     timeout : float or None, default None
         Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
         tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
-        left running. Ignored, with a warning, where tasks run in place.
+        left running (in a thread of its own: it sees no thread-locals of an initializer). Ignored, with a warning,
+        where tasks run in place.
     batch_size : int or "auto", default "auto"
         How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"
@@ -7529,8 +7527,6 @@ class Parallel:
         self.progress = None if progress is False else progress
         context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
-        self._is_watched = self.verbose > 1 or self.progress is not None or (
-            type(self).print_progress is not Parallel.print_progress)
         self._counts: _Counts | None = None
         self._kept: Any = None  # the executor of the first run in this `with`
         self._managed = False
@@ -7653,6 +7649,12 @@ class Parallel:
         self._report(counts, over=True)
 
     # -- progress --
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether anybody wants to know of progress."""
+        return self.verbose > 1 or self.progress is not None or (
+            type(self).print_progress is not Parallel.print_progress)
 
     def _report(self, counts: _Counts, over: bool = False) -> None:
         """Tasks were done, or all are: let whoever wants to know."""

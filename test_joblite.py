@@ -4319,6 +4319,24 @@ class TestSection6Pools:
             process.wait()
             wait_until(lambda: all_gone(family | parents - {os.getpid()} - {process.pid}), "the end of all processes")
 
+    @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="looks for processes in /proc")
+    def test_no_worker_outlives_a_caller_and_a_nursery_that_are_killed_as_it_starts(self):
+        done = run_script(f"""
+            import glob, os, signal, threading, time
+            from joblite import Parallel, delayed
+            def children(pid):
+                return [int(path.split("/")[2]) for path in glob.glob("/proc/[0-9]*/stat")
+                        if open(path).read().rpartition(")")[2].split()[1] == str(pid)]
+            tasks = [delayed(time.sleep)({DEADLINE * 4})] * 2
+            threading.Thread(target=lambda: Parallel(2, start_method="spawn")(tasks), daemon=True).start()
+            nursery = []
+            while not (nursery and children(nursery[0])):
+                nursery = children(os.getpid())
+            for pid in (*nursery, os.getpid()):
+                os.kill(pid, signal.SIGKILL)
+            """, check=False)  # a worker that lives holds our standard output
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
     @posix
     @pytest.mark.parametrize("options", [
         "3", "3, start_method='spawn'", "3, return_as='generator'", "3, 'threading'", "1"])
@@ -5814,6 +5832,13 @@ class TestSection8Parallel:
         assert captured.out == "" and len(said) in lines and all("tasks done in" in line for line in said)
         assert not said or "5" in said[-1]
 
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_verbose_can_be_set_on_a_parallel_that_is_made_already(self, n_jobs, capfd):
+        call = Parallel(n_jobs, batch_size=1)
+        call.verbose = 3
+        call(delayed(square)(i) for i in range(5))
+        assert len(capfd.readouterr().err.splitlines()) == 5
+
     def test_closed_streams_do_not_stop_the_work(self, monkeypatch):
         monkeypatch.setattr(sys, "stderr", None)
         monkeypatch.setattr(sys, "stdout", None)
@@ -6198,6 +6223,39 @@ class TestSection8Faults:
             print("end")
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("end\n", "")
+
+    @pytest.mark.parametrize("moment", [0.05, 0.1, 0.2])  # the interpreters of the workers are just starting
+    def test_a_worker_that_starts_as_the_interpreter_ends_does_not_run_its_task(self, moment):
+        done = run_script(f"""
+            import threading, time
+            from joblite import Parallel, delayed
+            def call():
+                Parallel(2, start_method="spawn")([delayed(time.sleep)({DEADLINE * 4})] * 2)
+            for _ in range(2):
+                threading.Thread(target=call, daemon=True).start()
+            time.sleep({moment})
+            """)  # a worker that lives holds our standard output
+        assert (done.stdout, done.stderr) == ("", "")
+
+    @pytest.mark.parametrize("backend", ["loky", "threading"])
+    def test_a_daemon_thread_can_close_its_generator_as_the_interpreter_ends(self, backend):
+        done = run_script(f"""
+            import atexit, threading
+            from joblite import Parallel, delayed
+            ready, end = threading.Event(), threading.Event()
+            def read():
+                Parallel(2)([delayed(abs)(-1)] * 2)
+                results = Parallel(2, {backend!r}, return_as="generator")(delayed(abs)(i) for i in range(100))
+                print(next(results))
+                ready.set(), end.wait()
+                results.close()
+                print("closed")
+            atexit.register(lambda: (end.set(), thread.join()))  # before joblite's own: runs after it
+            thread = threading.Thread(target=read, daemon=True)
+            thread.start()
+            ready.wait()
+            """, flags=["-X", "dev"])
+        assert (done.stdout, done.stderr) == ("0\nclosed\n", "")
 
     @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
     def test_closed_standard_streams_do_not_stop_the_work(self, closed):
