@@ -9,7 +9,7 @@
     def slow(x): ...                                              # computed once, then read from disk
 
     dump({"weights": array}, "model.joblite"); load("model.joblite", mmap_mode="r")
-    hash(anything)                                                # equal values, equal name
+    hash(anything)                                                # equal content, equal name
 
 One file, standard library only: copy it into a project, rename it if you like. numpy is served when the caller has
 imported it; only `load` imports it, for a file that holds arrays.
@@ -1035,7 +1035,7 @@ def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
-    """The name of a value by its content: equal values have equal names, on any machine, in any process.
+    """The name of a value by its content: equal types and content have equal names, on any machine, in any process.
 
     >>> hash({"a": 1, "b": [2, 3]}) == hash({"b": [2, 3], "a": 1})
     True
