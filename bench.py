@@ -81,7 +81,7 @@ def optional(name: str):
 
 
 _OURS = ("joblite", "joblib", _FLOOR)  # contestants that run with --quick, and one other
-_MOST_S, _QUICK_S = 20, 0.3  # no new round of a scenario begins after so many seconds, but for the least number
+_MOST_S, _QUICK_S = 6, 0.3  # no new round of a scenario begins after so many seconds, but for the least number
 _LEAST_ROUNDS = 3
 
 
