@@ -346,36 +346,46 @@ def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread
 
 
 class _Beside:
-    """Calls of one function, which lets other threads run, by threads beside the caller; the results come in order.
-    Where `most` calls a thread wait, or the system or the closing interpreter gives none, the caller makes the call."""
+    """Calls of one function, which lets other threads run, by threads beside the caller, who helps when many wait; the
+    results come in order. Where the system, or the closing interpreter, gives no threads, the caller makes all calls.
+    (A ThreadPoolExecutor in its place makes the hash of 8 MB, and so a hit with such an argument, a tenth slower.)"""
 
-    def __init__(self, function: Callable[..., Any], threads: int, most: int) -> None:
-        self.function, self.most = function, most * threads
-        self.answers: deque[Callable[[], Any]] = deque()
-        self.pending: list[Any] = []
-        self.pool: Any = None
+    def __init__(self, function: Callable[..., Any], threads: int) -> None:
+        self.function, self.new_queue = function, _module("queue").SimpleQueue
+        self.calls, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
+        self.threads = _start_threads(self.work, threads)
+
+    def work(self) -> None:
+        """What a thread does."""
+        for call in iter(self.calls.get, None):
+            self.make(*call)
+
+    def make(self, args: tuple[Any, ...], answer: Any) -> None:
+        """Make one call; its value or error goes to a queue of its own."""
         try:
-            self.pool = threads and _module("concurrent.futures.thread").ThreadPoolExecutor(threads)
-        except RuntimeError:
-            pass
+            answer.put((self.function(*args), None))
+        except BaseException as error:
+            answer.put((None, error))
 
     def add(self, *args: Any) -> None:
         """One more call to make."""
-        self.pending = [future for future in self.pending if not future.done()]
-        try:
-            future = self.pool.submit(self.function, *args) if len(self.pending) < self.most else None
-        except (AttributeError, RuntimeError):  # no pool, or no thread for it
-            future = None
-        if future:
-            self.pending.append(future)
-            self.answers.append(future.result)
-        else:
-            value = self.function(*args)
-            self.answers.append(lambda: value)
+        self.answers.append(self.new_queue())
+        self.calls.put((args, self.answers[-1]))
+        if not self.threads or self.calls.qsize() > 16 + 4 * len(self.threads):  # so that few arguments are held
+            self.make(*self.calls.get())
 
     def next(self) -> Any:
         """The next result."""
-        return self.answers.popleft()()
+        answer = self.answers.popleft()
+        while answer.empty():
+            try:
+                self.make(*self.calls.get_nowait())
+            except _module("queue").Empty:
+                break
+        value, error = answer.get()
+        if error is not None:
+            raise error
+        return value
 
     def rest(self) -> Iterator[Any]:
         """The results still to come."""
@@ -386,8 +396,10 @@ class _Beside:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+        for thread in self.threads:
+            self.calls.put(None)
+        for thread in self.threads:
+            thread.join()
 
 
 def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -395,7 +407,7 @@ def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[An
     items = iter(items)
     head = list(itertools.islice(items, 2))
     threads = cpu_count() - 1 if len(head) > 1 else 0
-    with _Beside(function, threads, 2) as beside:
+    with _Beside(function, threads) as beside:
         for item in itertools.chain(head, items):
             beside.add(item)
             if len(beside.answers) > 2 * threads + 1:
@@ -1473,9 +1485,9 @@ def _read_and_check(piece: Any, disk: Any = None) -> int:
     return _checksum(piece)
 
 
-def _checks_of(nbytes: int, most: int) -> _Beside:
+def _checks_of(nbytes: int) -> _Beside:
     """The checks of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
-    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0, most)
+    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0)
 
 
 _frombuffer_of = lru_cache(lambda np: np.empty(1).__reduce_ex__(5)[0])  # makes an array from a buffer and its layout
@@ -1526,7 +1538,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any
     if not buffers:
         return
     place = start + len(head) + nbytes
-    with _checks_of(sum(buffer.nbytes for buffer in buffers), 16) as checks:  # the caller writes
+    with _checks_of(sum(buffer.nbytes for buffer in buffers)) as checks:
         for buffer in buffers:
             yield bytes(-place % _ALIGNMENT)
             for piece in _raw_pieces(buffer, _PIECE):
@@ -1693,8 +1705,8 @@ def _memory(nbytes: int) -> Any:
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
     """The buffers of a value, read and checked; from a file on disk, by several threads."""
     buffers = []
-    with _checks_of(sum(sizes), 2) as checks:
-        by_threads = checks.pool and _is_on_disk(file) and hasattr(os, "preadv")
+    with _checks_of(sum(sizes)) as checks:
+        by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
         places = _places(file, sizes, place, shift) if by_threads else []
         for number, size in enumerate(sizes):
             buffers.append(_memory(size))
