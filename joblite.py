@@ -395,8 +395,8 @@ class _Beside:
     def __enter__(self) -> _Beside:
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        for thread in self.threads:
+    def __exit__(self, *error: Any) -> None:
+        for _ in self.threads:
             self.calls.put(None)
         for thread in self.threads:
             thread.join()
