@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What parallel brings on this machine, and how joblite stands beside its peers.
 
-    python bench.py                   the main job and every scenario (some ten minutes with all peers)
+    python bench.py                   the main job and every scenario (a quarter of an hour with all peers)
     python bench.py --quick           sizes of a tenth or so, against joblib and one other, in about a minute
     python bench.py --only "warm"     the scenarios whose name holds a word
     python bench.py --json FILE       the figures as JSON as well
