@@ -4322,11 +4322,15 @@ class TestSection6Pools:
     @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="looks for processes in /proc")
     def test_no_worker_outlives_a_caller_and_a_nursery_that_are_killed_as_it_starts(self):
         done = run_script(f"""
-            import glob, os, signal, threading, time
+            import contextlib, glob, os, signal, threading, time
             from joblite import Parallel, delayed
             def children(pid):
-                return [int(path.split("/")[2]) for path in glob.glob("/proc/[0-9]*/stat")
-                        if open(path).read().rpartition(")")[2].split()[1] == str(pid)]
+                found = []
+                for path in glob.glob("/proc/[0-9]*/stat"):
+                    with contextlib.suppress(OSError):  # it has ended
+                        if open(path).read().rpartition(")")[2].split()[1] == str(pid):
+                            found.append(int(path.split("/")[2]))
+                return found
             tasks = [delayed(time.sleep)({DEADLINE * 4})] * 2
             threading.Thread(target=lambda: Parallel(2, start_method="spawn")(tasks), daemon=True).start()
             nursery = []
