@@ -90,7 +90,7 @@ def measure(contestants: dict[str, Callable], rounds: int, check: Callable[[str,
     """Seconds of each round for each contestant, taking turns, until their time is up. One burn-in round is not counted
     (with --quick, and where there is one round only, checking the answers was the burn-in)."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    least = 1 if QUICK else _LEAST_ROUNDS
+    least, names = 1 if QUICK else _LEAST_ROUNDS, list(contestants)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -99,7 +99,6 @@ def measure(contestants: dict[str, Callable], rounds: int, check: Callable[[str,
         for turn in range(0 if rounds > 1 and not QUICK else 1, rounds + 1):
             if turn > least and time.perf_counter() - started > (_QUICK_S if QUICK else _MOST_S):
                 break
-            names = list(contestants)
             for name in names[turn % len(names):] + names[:turn % len(names)]:  # each comes first in its turn
                 func = contestants[name]
                 begun = time.perf_counter()

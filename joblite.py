@@ -299,11 +299,6 @@ def _code_facts(code: CodeType) -> _Facts:
                   set(code.co_names).union(*[each.names for each in inner]))
 
 
-def _sets_globals(code: CodeType) -> bool:
-    """Whether a code object, or code inside it, assigns or deletes global names."""
-    return bool(_code_facts(code).assigned)
-
-
 def _short_digest(text: str, digits: int = 20) -> str:
     """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
     return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
@@ -5643,7 +5638,7 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
     if named:
         used: list[Any] = [sys.modules[func.__module__]]
     elif type(func) is FunctionType and not (func.__closure__ or func.__defaults__ or func.__kwdefaults__ or
-                                             func.__dict__ or _sets_globals(func.__code__)):
+                                             func.__dict__ or _code_facts(func.__code__).assigned):
         used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
     else:
         return None
