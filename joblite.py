@@ -89,8 +89,10 @@ __all__ = [
 #   2. An optional package is looked up in sys.modules, or imported where it is needed, never on loading this file.
 
 IS_WINDOWS = os.name == "nt"
-HAS_PROCESSES = (hasattr(os, "fork") and sys.platform not in ("emscripten", "wasi") and bool(sys.executable)
-                 and not getattr(sys, "frozen", False))  # whether an interpreter can be started here, and forked
+_CAN_START_PYTHON = (bool(sys.executable) and not getattr(sys, "frozen", False)
+                     and sys.platform not in ("emscripten", "wasi"))
+HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether workers of ours can be started here
+HAS_STANDARD_PROCESSES = _CAN_START_PYTHON and not HAS_PROCESSES  # whether those of the standard library can: Windows
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})  # types of plain values
 
@@ -4577,8 +4579,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #
 #     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
 #     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
-#     nursery: one clean child process; forks workers on request (for start_method="spawn" they then become fresh
-#     interpreters), sees how they die, takes them along when we are gone
+#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
@@ -5276,7 +5277,7 @@ def _work(sock: Any, page: Any) -> None:
 
 _REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
 _REPLY = struct.Struct("<qq")  # worker number, wait status
-_FORK, _SPAWN, _SIGNAL, _FATE = b"f", b"p", b"s", b"w"
+_FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
 _NO_ROOM = -1  # in the place of a wait status: there is no worker
 
 _BOOT = """\
@@ -5299,11 +5300,12 @@ module.{entry}
 
 
 def _interpreter_command(entry: str) -> list[str]:
-    """The command line of a fresh interpreter with this one's flags, which runs one function of this file."""
+    """The command line of an interpreter with this one's flags, which runs one function of this file."""
     flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
              "I": "isolated", "P": "safe_path", "O": "optimize"}
-    options = ["-" + letter * count for letter, flag in flags.items() if (count := getattr(sys.flags, flag, 0))]
-    options += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    options = ["-" + letter * getattr(sys.flags, flag) for letter, flag in flags.items() if getattr(sys.flags, flag)]
+    for name, value in sys._xoptions.items():
+        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
     code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry)
     return [sys.executable, *options, "-c", code]
 
@@ -5344,16 +5346,6 @@ def _kill_group(pid: int, sig: int) -> None:
         os.killpg(pid, sig)
     except (ProcessLookupError, PermissionError):  # gone, or (macOS) a zombie
         pass
-
-
-def _worker_main(fd: int, page_fd: int, line: int) -> None:
-    """What the nursery's child, or the fresh interpreter that it has become, runs as a worker."""
-    import socket
-
-    _die_with(line)
-    page, _ = _make_page(page_fd)
-    os.close(page_fd)
-    _work(socket.socket(fileno=fd), page)
 
 
 class _NurseryLoop:
@@ -5416,10 +5408,10 @@ class _NurseryLoop:
             if number in self.workers:
                 _kill_group(self.workers[number][0], sig)
         else:
-            self.fork(number, what == _SPAWN, fds)
+            self.fork(number, fds)
         return True
 
-    def fork(self, number: int, fresh: bool, fds: list[int]) -> None:
+    def fork(self, number: int, fds: list[int]) -> None:
         pipe: tuple[int, ...] = ()
         try:
             fd, page_fd = fds  # ValueError: there was no room here for both
@@ -5432,7 +5424,7 @@ class _NurseryLoop:
             return
         if not pid:
             try:
-                self.become_worker(fresh, (fd, page_fd, inner), line)
+                self.become_worker(fd, page_fd, inner, line)
             finally:  # whatever happens: the loop goes on in the parent only
                 os._exit(1)
         try:
@@ -5443,8 +5435,9 @@ class _NurseryLoop:
         os.close(inner)
         self.workers[number] = pid, fd, line
 
-    def become_worker(self, fresh: bool, fds: tuple[int, int, int], line: int) -> None:
+    def become_worker(self, fd: int, page_fd: int, inner: int, line: int) -> None:
         import signal
+        import socket
 
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
@@ -5455,12 +5448,10 @@ class _NurseryLoop:
         for _, other, other_line in self.workers.values():
             os.close(other)
             os.close(other_line)
-        if not fresh:
-            _worker_main(*fds)
-        for fd in fds:
-            os.set_inheritable(fd, True)
-        command = _interpreter_command(f"_worker_main{fds}")
-        os.execv(command[0], command)
+        _die_with(inner)
+        page, _ = _make_page(page_fd)
+        os.close(page_fd)
+        _work(socket.socket(fileno=fd), page)
 
     def bury(self) -> None:
         """Learn how workers died, and let their drivers know: a grandchild may still hold the socket."""
@@ -5524,13 +5515,13 @@ class _Nursery:
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
 
-    def start(self, how: bytes, sock: Any, page_fd: int) -> int:
+    def start(self, sock: Any, page_fd: int) -> int:
         """Have a worker started that serves the other end of `sock`; gives the worker's number."""
         import socket
 
         number = _next_number()
         with self.lock:
-            socket.send_fds(self.control, [_REQUEST.pack(how, number, 0)], [sock.fileno(), page_fd])
+            socket.send_fds(self.control, [_REQUEST.pack(_FORK, number, 0)], [sock.fileno(), page_fd])
         return number
 
     def signal(self, number: int, sig: int) -> None:
@@ -5590,7 +5581,7 @@ def _death_of(status: int | None) -> str:
 
 _starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.Lock()  # guards the dict above
-def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
+def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
     """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
     for _ in range(_START_TRIES):
         with _starters_lock:
@@ -5598,7 +5589,7 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
             if nursery is None or not nursery.lives():
                 nursery = _starters["nursery"] = _Nursery()
         try:
-            return nursery, nursery.start(_SPAWN if start == "spawn" else _FORK, sock, page_fd)
+            return nursery, nursery.start(sock, page_fd)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
@@ -5606,10 +5597,10 @@ def _start_worker(start: str, sock: Any, page_fd: int) -> tuple[_Nursery, int]:
     raise RuntimeError(f"the process that starts workers ends at once: can {sys.executable} still run {__file__}?")
 
 
-# What all workers of one kind share: "nursery" or "spawn"; seconds they stay idle; cores that each may use for itself;
-# environment variables (name, value) for native thread pools, and whether they count for more than the caller's;
-# packed (initializer, arguments), or b"".
-_WorkerKind = namedtuple("_WorkerKind", "start idle_s cores limits forced initializer")
+# What all workers of one kind share: seconds they stay idle; cores that each may use for itself; environment
+# variables (name, value) for native thread pools, and whether they count for more than the caller's; packed
+# (initializer, arguments), or b"".
+_WorkerKind = namedtuple("_WorkerKind", "idle_s cores limits forced initializer")
 
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
@@ -5852,7 +5843,7 @@ class _Worker:
         self.channel = _Channel(ours)
         self.page, page_fd = _make_page()
         try:
-            self.starter, self.number = _start_worker(kind.start, theirs, page_fd)
+            self.starter, self.number = _start_worker(theirs, page_fd)
         finally:
             theirs.close()
             os.close(page_fd)
@@ -5924,14 +5915,11 @@ class _Worker:
         return kind, _open_values(layout or (), frames[1:], errors), errors, seconds
 
     def signal(self, sig: int) -> None:
-        """Send a signal to the worker's process group. SIGINT is for the task of its present job: if it has not begun,
-        the worker will see it on the page (an interpreter that has just been started would print a traceback)."""
-        import signal
-
+        """Send a signal to the worker's process group. SIGINT is for the task of its present job: if that has not
+        begun, the worker will see it on the page."""
         if self.job:
             self.page[_INTERRUPT] = self.job.number
-        if sig != signal.SIGINT or self.job and self.has_begun(self.job):
-            self.starter.signal(self.number, sig)
+        self.starter.signal(self.number, sig)
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
@@ -6640,16 +6628,13 @@ class _Threads(_Backend):
 
 class _Processes(_Backend):
     limits_threads = True
-    options = frozenset({"initializer", "initargs", "idle_worker_timeout", "start_method", "inner_max_num_threads",
+    options = frozenset({"initializer", "initargs", "idle_worker_timeout", "inner_max_num_threads",
                          "maxtasksperchild"})
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
         cores = max(1, (_cores or cpu_count()) // n_jobs)
         threads = options.get("inner_max_num_threads") or cores
         idle = options.get("idle_worker_timeout")
-        start = options.get("start_method") or "nursery"
-        if start not in ("nursery", "spawn"):
-            raise ValueError(f"start_method: expected 'nursery' or 'spawn', got {start!r}")
         most = options.get("maxtasksperchild")
         if most is not None and not (isinstance(most, int) and most > 0):
             raise ValueError(f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
@@ -6659,33 +6644,25 @@ class _Processes(_Backend):
             packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
         limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
         forced = bool(options.get("inner_max_num_threads"))
-        kind = _WorkerKind(start, IDLE_S if idle is None else idle, cores, limits, forced, packed)
+        kind = _WorkerKind(IDLE_S if idle is None else idle, cores, limits, forced, packed)
         crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
         return _Deputy(crew) if deputy else crew
 
 
-class _Multiprocessing(_Processes):
-    """The workers of `_Processes`, or with `context=` the standard library's ProcessPoolExecutor: a crash there breaks
-    the whole run, a timeout kills nothing, and the start methods "spawn" and "forkserver" need a main guard."""
+class _StandardProcesses(_Backend):
+    """The standard library's process pool, where there is no `fork`. A crash there breaks the whole run, a timeout
+    kills nothing, and a script needs a main guard."""
 
-    options = _Processes.options | {"context"}
-
-    def __init__(self, context: Any = None) -> None:
-        super().__init__("multiprocessing")
-        self.context = context
+    options = frozenset({"initializer", "initargs", "maxtasksperchild"})
 
     def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        context = options.get("context") or self.context
-        if context is None and HAS_PROCESSES:
-            return super().open(n_jobs, options, deputy)
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        if context is None or isinstance(context, str):
-            context = multiprocessing.get_context(context)
         most = options.get("maxtasksperchild")
-        executor = ProcessPoolExecutor(n_jobs, context, options.get("initializer"), options.get("initargs") or (),
-                                       **({"max_tasks_per_child": most} if most else {}))
+        executor = ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"),
+                                       options.get("initializer"), options.get("initargs") or (),
+                                       max_tasks_per_child=most)
         return _ExecutorCrew(executor, n_jobs, owned=True)
 
 
@@ -6700,16 +6677,6 @@ class _NoProcesses(_Threads):
             self.is_said = True
             _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
         return super().open(n_jobs, options, deputy)
-
-
-class _Interpreters(_Backend):
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        try:
-            from concurrent.futures import InterpreterPoolExecutor  # type: ignore[attr-defined,unused-ignore]
-        except ImportError:
-            raise ValueError(f"backend='interpreters' needs Python 3.14 or later, this is {sys.version.split()[0]}; "
-                             f"use 'loky' or 'threading'") from None
-        return _ExecutorCrew(InterpreterPoolExecutor(n_jobs), n_jobs, owned=True)
 
 
 def _capacity_of(executor: Any) -> int:
@@ -6809,16 +6776,17 @@ _IN_PLACE, _THREADS = _Backend("sequential"), _Threads("threading")
 _IN_PLACE.shares_memory, _IN_PLACE.capacity = True, 1  # it opens no crew: the caller's thread runs the tasks
 if HAS_PROCESSES:
     _PROCESSES: _Backend = _Processes("loky")
+elif HAS_STANDARD_PROCESSES:
+    _PROCESSES = _StandardProcesses("loky")
 else:
-    _PROCESSES = _Multiprocessing() if IS_WINDOWS and sys.executable else _NoProcesses("loky")
+    _PROCESSES = _NoProcesses("loky")
 _BACKENDS: dict[str, Callable[[], _Backend]] = {
     "sequential": lambda: _IN_PLACE,
     "threading": lambda: _THREADS,
     "threads": lambda: _THREADS,
     "loky": lambda: _PROCESSES,
     "processes": lambda: _PROCESSES,
-    "multiprocessing": lambda: _Multiprocessing() if sys.executable else _PROCESSES,
-    "interpreters": lambda: _Interpreters("interpreters"),
+    "multiprocessing": lambda: _PROCESSES,
     "dask": _dask_engine,
 }
 # Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
@@ -6862,8 +6830,6 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             return _BACKENDS[backend]()
     elif callable(getattr(backend, "submit", None)):
         return _engine(backend)
-    elif hasattr(backend, "Pool") and hasattr(backend, "Lock"):  # a context of multiprocessing, or that module
-        return _Multiprocessing(backend)
     names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
@@ -7442,11 +7408,10 @@ class Parallel:
         with an executor all that it offers.
     backend : str or Executor, default None
         "loky": worker processes of this module (the default; the name is kept because all code says it).
-        "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky", or
-        with `context=` the standard ProcessPoolExecutor. "sequential": no workers. "interpreters" (Python 3.14).
-        "dask": the current distributed client. A name from `register_parallel_backend`. Any distributed client or
-        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many tasks use goes to
-        a dask cluster once, to other executors with every batch.
+        "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky".
+        "sequential": no workers. "dask": the current distributed client. A name from `register_parallel_backend`. Any
+        distributed client or `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that
+        many tasks use goes to a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
         "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
         in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
@@ -7486,8 +7451,7 @@ class Parallel:
         left out.
     **backend_options
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
-        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that),
-        `start_method` ("nursery" or "spawn").
+        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that).
 
     Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and log
     levels of the moment of the call (what a task itself changes there stays changed in its worker). What they print to

@@ -240,15 +240,13 @@ class Index:
     __int__ = __index__
 
 
-BACKENDS = ["sequential", "threading", "loky"] + ([] if QUICK else ["spawn", "executor"])
+BACKENDS = ["sequential", "threading", "loky"] + ([] if QUICK else ["executor"])
 
 
 def backend_options(name):
     """Arguments of a Parallel of two workers for each way to run tasks."""
     if name == "sequential":
         return {"n_jobs": 1}
-    if name == "spawn":
-        return {"n_jobs": 2, "backend": "loky", "start_method": "spawn"}
     return {"n_jobs": 2, "backend": name}
 
 
@@ -264,10 +262,10 @@ def backend(request):
         yield backend_options(request.param)
 
 
-@pytest.fixture(params=["loky"] if QUICK else ["loky", "spawn"])
-def processes(request):
-    """Arguments of a Parallel, for both ways to start worker processes."""
-    return backend_options(request.param)
+@pytest.fixture
+def processes():
+    """Arguments of a Parallel of two worker processes."""
+    return backend_options("loky")
 
 
 @pytest.fixture
@@ -4309,10 +4307,8 @@ class TestSection6Pools:
 
     @posix
     @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
-    @pytest.mark.parametrize("start", ["nursery", "spawn"])
-    def test_no_process_outlives_a_killed_caller(self, sig, start, tmp_path):
-        code = CALLER.replace("n_jobs=3", f"n_jobs=3, start_method={start!r}")
-        with running_caller(tmp_path, code) as (process, pids):
+    def test_no_process_outlives_a_killed_caller(self, sig, tmp_path):
+        with running_caller(tmp_path, CALLER) as (process, pids):
             family = pids | {process.pid}
             parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
             process.send_signal(sig)
@@ -4332,7 +4328,7 @@ class TestSection6Pools:
                             found.append(int(path.split("/")[2]))
                 return found
             tasks = [delayed(time.sleep)({DEADLINE * 4})] * 2
-            threading.Thread(target=lambda: Parallel(2, start_method="spawn")(tasks), daemon=True).start()
+            threading.Thread(target=lambda: Parallel(2)(tasks), daemon=True).start()
             nursery = []
             while not (nursery and children(nursery[0])):
                 nursery = children(os.getpid())
@@ -4343,7 +4339,7 @@ class TestSection6Pools:
 
     @posix
     @pytest.mark.parametrize("options", [
-        "3", "3, start_method='spawn'", "3, return_as='generator'", "3, 'threading'", "1"])
+        "3", "3, return_as='generator'", "3, 'threading'", "1"])
     def test_ctrl_c_ends_the_run(self, options, tmp_path):
         with running_caller(tmp_path, CALLER.replace("n_jobs=3", options), tasks=int(options[0])) as (process, pids):
             process.send_signal(signal.SIGINT)
@@ -5472,10 +5468,37 @@ class TestSection7Choosing:
             """)
         assert done.stdout == "[0, 1, 2]\n[0, 1, 2]\n" and done.stderr.count("processes cannot be started here") == 1
 
-    @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 has interpreters")
-    def test_interpreters_say_which_python_they_need(self):
-        with pytest.raises(ValueError, match=r"needs Python 3\.14"):
-            Parallel(2, backend="interpreters")([delayed(square)(1)])
+    @pytest.mark.parametrize("options, says", [
+        ({"backend": "interpreters"}, "expected one of .*'loky'.* or a concurrent.futures.Executor; got 'interpreters'"),
+        ({"backend": multiprocessing}, "expected one of .*Executor; got <module 'multiprocessing'"),
+        ({"backend": multiprocessing.get_context("spawn")}, "expected one of .*Executor; got <multiprocessing"),
+        ({"backend": "multiprocessing", "context": "spawn"}, r"expected options among .*got \['context'\]"),
+        ({"start_method": "spawn"}, r"expected options among .*got \['start_method'\]")])
+    def test_ways_to_start_workers_that_only_executors_offer_are_refused_at_once(self, options, says):
+        with pytest.raises(ValueError, match=says):
+            Parallel(2, **options)
+
+    def test_without_fork_the_standard_pool_serves(self, tmp_path):
+        """As on Windows. Lambdas and errors come through as everywhere; a crash ends the run, not the next one."""
+        done = run_script("""
+            import os, threading
+            del os.fork
+            from joblite import Parallel, TerminatedWorkerError, delayed
+            def double(x):
+                return 2 * x
+            if __name__ == "__main__":
+                for backend in ("loky", "multiprocessing"):
+                    with Parallel(2, backend) as parallel:
+                        print(parallel(delayed(double)(i) for i in range(3)))
+                        print(parallel(delayed(lambda x: -x)(i) for i in range(3)))
+                        try:
+                            parallel([delayed(os._exit)(1)])
+                        except TerminatedWorkerError as error:
+                            print(type(error.__cause__).__name__)
+                        print(parallel(delayed(double)(i) for i in range(3)))
+            """, tmp_path)
+        lines = "[0, 2, 4]\n[0, -1, -2]\nBrokenProcessPool\n[0, 2, 4]\n"
+        assert (done.stdout, done.stderr) == (lines * 2, "")
 
     def test_dask_says_how_to_start_a_client(self):
         with pytest.raises(ValueError, match="needs a client"):
@@ -5906,15 +5929,6 @@ class TestSection8Parallel:
 
         assert Parallel(n_jobs=2)(tasks()) == list(range(10))
 
-    def test_multiprocessing_context_is_used(self):
-        with Parallel(2, backend="multiprocessing", context="spawn") as parallel:
-            assert parallel(delayed(square)(i) for i in range(3)) == [0, 1, 4]
-            assert parallel(delayed(lambda x: -x)(i) for i in range(3)) == [0, -1, -2]
-            with pytest.raises(joblite.TerminatedWorkerError):
-                parallel([delayed(os._exit)(1)])
-            assert parallel(delayed(square)(i) for i in range(3)) == [0, 1, 4], "on a new executor"
-        assert Parallel(2, backend="multiprocessing")(delayed(square)(i) for i in range(3)) == [0, 1, 4]
-
     def test_thread_executor_shares_memory(self):
         seen = []
         with ThreadPoolExecutor(2) as executor:
@@ -6174,7 +6188,7 @@ class TestSection8Faults:
                 Parallel(**processes)(tasks(tmp_path / state))
             wait_until(lambda: not list(tmp_path.iterdir()), "the end of the task")
 
-    @pytest.mark.parametrize("backend", ["sequential", "threading", "spawn", "executor"])
+    @pytest.mark.parametrize("backend", ["sequential", "threading", "loky", "executor"])
     def test_an_open_generator_makes_no_noise_at_exit(self, backend):
         done = run_script(f"""
             from joblite import Parallel, delayed
@@ -6183,8 +6197,6 @@ class TestSection8Faults:
             if __name__ == "__main__":
                 kind = {backend!r}
                 options = {{"backend": kind}}
-                if kind == "spawn":
-                    options = {{"start_method": kind}}
                 if kind == "executor":
                     pool = ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
                     options = {{"backend": pool}}
@@ -6197,15 +6209,15 @@ class TestSection8Faults:
         done = run_script("""
             from joblite import Parallel, delayed, shutdown_workers
             import time
-            def fail(seconds):  # while the other worker's interpreter starts
+            def fail(seconds):  # while the other worker starts
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
                     pass
                 raise ValueError
             for i in range(8):
-                Parallel(2, start_method="spawn")([delayed(abs)(-1)])  # one warm worker
+                Parallel(2)([delayed(abs)(-1)])  # one warm worker
                 try:
-                    Parallel(2, start_method="spawn")([delayed(fail)(i * 0.01), delayed(abs)(-1)])
+                    Parallel(2)([delayed(fail)(i * 0.01), delayed(abs)(-1)])
                 except ValueError:
                     pass
                 shutdown_workers()
@@ -6221,20 +6233,20 @@ class TestSection8Faults:
                 yield delayed(time.sleep)(0)
                 os.write(write, b"!")  # the first task is with a worker
                 yield delayed(time.sleep)(600)
-            for options in ({}, {"start_method": "spawn"}, {"backend": "threading"}):
+            for options in ({}, {"backend": "threading"}):
                 threading.Thread(target=lambda: Parallel(2, **options)(tasks()), daemon=True).start()
                 os.read(read, 1)
             print("end")
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("end\n", "")
 
-    @pytest.mark.parametrize("moment", [0.05, 0.1, 0.2])  # the interpreters of the workers are just starting
+    @pytest.mark.parametrize("moment", [0.02, 0.05, 0.1])  # the nursery or its workers are just starting
     def test_a_worker_that_starts_as_the_interpreter_ends_does_not_run_its_task(self, moment):
         done = run_script(f"""
             import threading, time
             from joblite import Parallel, delayed
             def call():
-                Parallel(2, start_method="spawn")([delayed(time.sleep)({DEADLINE * 4})] * 2)
+                Parallel(2)([delayed(time.sleep)({DEADLINE * 4})] * 2)
             for _ in range(2):
                 threading.Thread(target=call, daemon=True).start()
             time.sleep({moment})
@@ -6266,7 +6278,7 @@ class TestSection8Faults:
         code = textwrap.dedent("""
             import os
             from joblite import Parallel, delayed
-            for options in ({}, {"start_method": "spawn"}, {"return_as": "generator"}):
+            for options in ({}, {"return_as": "generator"}):
                 assert list(Parallel(2, **options)(delayed(print)(i) for i in range(3))) == [None] * 3
             os._exit(7)
             """)
@@ -6384,7 +6396,7 @@ class TestSection8Faults:
             from joblite import Parallel, delayed
             step = lambda i: os.write(1, b".") and os.getpid()
             os.write(1, b".")
-            for kind in itertools.cycle(({}, {"return_as": "generator"}, {"start_method": "spawn"}, {"batch_size": 1})):
+            for kind in itertools.cycle(({}, {"return_as": "generator"}, {"batch_size": 1})):
                 list(Parallel(2, **kind)(delayed(step)(i) for i in range(30)))
             """
         rng = random.Random(seed)
@@ -7691,7 +7703,7 @@ class Soak:
         self.memory = []  # of this process, at intervals
 
     def options(self, rng):
-        kinds = [{"start_method": "nursery"}] * 6 + [{"start_method": "spawn"}] + [{"backend": "threading"}] * 2
+        kinds = [{}] * 7 + [{"backend": "threading"}] * 2
         return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(joblite._RETURN_AS),
                 "batch_size": rng.choice(["auto", "auto", 1, 7]), "pre_dispatch": rng.choice(["2 * n_jobs", "all", 3])}
 
