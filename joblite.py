@@ -7022,6 +7022,7 @@ class parallel_backend(parallel_config):
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
+_MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 RUNNING, DONE, ENDED = "running", "done", "ended early"
@@ -7048,39 +7049,32 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     return record
 
 
-_OPERATORS = {"Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Mod": operator.mod,
-              "FloorDiv": operator.floordiv, "Div": operator.truediv, "Pow": operator.pow}
-
-
-def _evaluate(node: Any, n_jobs: int) -> Any:
-    """The value of an arithmetic expression in n_jobs, given as a syntax tree."""
-    kind = type(node).__name__
-    if kind == "Constant" and type(node.value) in (int, float):
-        return node.value
-    if kind == "Name" and node.id == "n_jobs":
-        return n_jobs
-    if kind == "UnaryOp" and type(node.op).__name__ == "USub":
-        return -_evaluate(node.operand, n_jobs)
-    if kind == "BinOp" and type(node.op).__name__ in _OPERATORS:
-        return _OPERATORS[type(node.op).__name__](_evaluate(node.left, n_jobs), _evaluate(node.right, n_jobs))
-    raise ValueError(kind)
-
-
 def _window(pre_dispatch: Any, n_jobs: int) -> int:
     """How many batches may be out at once.
 
-    >>> _window("2 * n_jobs", 4), _window("n_jobs // 2 + 1", 4), _window(3, 4)
-    (8, 3, 3)
+    >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(3, 4)
+    (8, 4, 3)
     """
-    try:
-        if isinstance(pre_dispatch, str):
-            import ast
+    import re
 
-            return max(1, int(_evaluate(ast.parse(pre_dispatch.strip(), mode="eval").body, n_jobs)))
-        return max(1, int(pre_dispatch))
-    except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise ValueError(f"pre_dispatch: expected 'all', a number, or an expression in n_jobs with + - * / // % ** (); "
-                         f"got {pre_dispatch!r}") from error
+    number = r"(\d+\.?\d*|\.\d+)"
+    product = None
+    if isinstance(pre_dispatch, str):
+        product = re.fullmatch(rf"(?:{number} *\* *)?n_jobs(?: *\* *{number})?", pre_dispatch.strip())
+    try:
+        if product:
+            before, after = product.groups(default="1")
+            size = float(before) * n_jobs * float(after)
+        else:
+            size = float(pre_dispatch)
+    except (ValueError, TypeError):
+        size = 0.0
+    except OverflowError:  # a whole number that is too large for a float
+        size = _MOST_BATCHES
+    if not size > 0:  # also what is no number
+        raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as '2 * n_jobs'; "
+                         f"got {pre_dispatch!r:.200}")
+    return max(1, int(min(size, _MOST_BATCHES)))
 
 
 def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
@@ -7144,8 +7138,7 @@ class _Run:
         self.counts = counts
         self.state = RUNNING
         self.home = os.getpid()
-        self.window = 2 * self.n_jobs if parallel.pre_dispatch in ("2 * n_jobs", "all") else _window(
-            parallel.pre_dispatch, self.n_jobs)
+        self.window = parallel._window
         self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
         self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
@@ -7426,7 +7419,7 @@ class Parallel:
     batch_size : int or "auto", default "auto"
         How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"
-        How many batches are taken from the iterable ahead: a number, an expression in n_jobs, or "all".
+        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a text, or "all".
     temp_folder : path or None, default None
         Where the content of big arrays lies for worker processes to map, in files without a name, which nobody can
         leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared memory (/dev/shm), else the system's
@@ -7501,8 +7494,7 @@ class Parallel:
         self._counts: _Counts | None = None
         self._kept: Any = None  # the executor of the first run in this `with`
         self._managed = False
-        if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise" or (
-                pre_dispatch != "2 * n_jobs"):
+        if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise":
             self._check()
         self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
         if n_jobs == 1 and backend is _U_BACKEND and not context and not backend_options and (
@@ -7511,6 +7503,9 @@ class Parallel:
         else:
             self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
         self.n_jobs = self._choice.n_jobs
+        self._window = 2 * self.n_jobs
+        if pre_dispatch not in ("2 * n_jobs", "all"):
+            self._window = _window(pre_dispatch, self.n_jobs)
 
     def _check(self) -> None:
         for name, words in (("return_as", _RETURN_AS), ("on_error", ("raise", "return", "skip"))):
@@ -7526,8 +7521,6 @@ class Parallel:
             well = False
         if not well:
             raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
-        if self.pre_dispatch != "all":
-            _window(self.pre_dispatch, 2)
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"

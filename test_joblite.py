@@ -5379,7 +5379,6 @@ class TestSection7Choosing:
         "return_as: expected": {"return_as": "tuple"},
         "on_error: expected": {"on_error": "ignore"},
         "timeout: expected": {"timeout": -3},
-        "pre_dispatch: expected": {"pre_dispatch": "__import__('os')"},
         "max_nbytes: expected": {"max_nbytes": "1 apple"},
         "mmap_mode: expected None, 'r'": {"mmap_mode": "x"},
         "needs a backend of threads": {"backend": "loky", "require": "sharedmem"},
@@ -5390,6 +5389,24 @@ class TestSection7Choosing:
     def test_bad_values_are_refused_at_construction(self, text):
         with pytest.raises(ValueError, match=text):
             Parallel(**self.BAD[text])
+
+    @pytest.mark.parametrize("return_as", joblite._RETURN_AS)
+    @pytest.mark.parametrize("bad", [
+        "__import__('os')", "9**9**9", "6 // (n_jobs - 2)", "(" * 10_000 + "n_jobs", "n_jobs" + " " * 10_000 + "x",
+        "-n_jobs", "n_jobs * 0", "all of them", "", "nan", math.nan, 0, -1, None, [2], "2 * n_jobs * n_jobs"])
+    def test_a_bad_pre_dispatch_is_refused_at_construction(self, bad, return_as):
+        with pytest.raises(ValueError, match="pre_dispatch: expected 'all', a number above 0, or a text such as"):
+            Parallel(2, pre_dispatch=bad, return_as=return_as)
+
+    @pytest.mark.parametrize("pre_dispatch, batches", [
+        ("2 * n_jobs", 6), ("n_jobs", 3), ("3*n_jobs", 9), ("n_jobs * 2", 6), (" 1.5 * n_jobs ", 4), (".5*n_jobs", 1),
+        ("2 * n_jobs * 2", 12), (7, 7), ("7", 7), (2.5, 2), (0.5, 1), (Index(4), 4)])
+    def test_pre_dispatch_is_a_number_or_a_multiple_of_n_jobs(self, pre_dispatch, batches):
+        taken = []
+        tasks = (taken.append(i) or delayed(abs)(i) for i in range(100))
+        results = Parallel(3, backend="threading", batch_size=1, pre_dispatch=pre_dispatch, return_as="generator")(tasks)
+        assert len(taken) == batches
+        results.close()
 
     def test_contexts_nest_and_restore(self):
         with parallel_config(backend="threading", n_jobs=3) as outer:
@@ -5542,7 +5559,7 @@ class TestSection8Parallel:
             assert (sorted(results) if return_as == "generator_unordered" else results) == expected
 
     @pytest.mark.parametrize("batch_size", [1, 7, "auto"])
-    @pytest.mark.parametrize("pre_dispatch", ["all", 1, "3 * n_jobs", "n_jobs // 2 + 1"])
+    @pytest.mark.parametrize("pre_dispatch", ["all", 1, "3 * n_jobs", math.inf, pytest.param(10**5000, id="huge"), "9" * 9])
     def test_batching_changes_no_result(self, batch_size, pre_dispatch):
         call = Parallel(2, backend="threading", batch_size=batch_size, pre_dispatch=pre_dispatch)
         assert call(delayed(square)(i) for i in range(100)) == [square(i) for i in range(100)]
@@ -5912,7 +5929,7 @@ class TestSection8Parallel:
 
     def test_odd_numbers_are_taken_for_what_they_say(self, backend):
         for options in ({"timeout": math.inf}, {"timeout": 1e10}, {"batch_size": Index(2)},
-                        {"pre_dispatch": "4 // (n_jobs - 1)"}):
+                        {"pre_dispatch": Index(2)}):
             assert Parallel(**backend, **options)(delayed(square)(i) for i in range(5)) == [0, 1, 4, 9, 16], options
 
     def test_settings_can_be_read(self):
@@ -6847,9 +6864,9 @@ def parallel_refuses(lib, folder):
 
 
 @as_joblib(["no error", "no error", "no error", "ValueError"])
-def pre_dispatch_is_arithmetic(lib, folder):
+def pre_dispatch_is_a_multiple_of_n_jobs(lib, folder):
     return [error_of(lambda text=text: lib.Parallel(2, backend="threading", pre_dispatch=text)([]))
-            for text in ("all", "3 * n_jobs // 2 + 1", "n_jobs ** 2", "print(1)")]
+            for text in ("all", "3*n_jobs", "1.5 * n_jobs", "print(1)")]
 
 
 @as_joblib([[[0, 1], 2, []]] * 3)
