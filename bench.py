@@ -21,7 +21,7 @@ Chunk sizes of the standard library's pools were picked by hand to suit them; jo
 MB count what all processes of the contestant take, and what anybody else puts into shared memory meanwhile.
 """
 # /// script
-# requires-python = ">=3.10"
+# requires-python = ">=3.11"
 # dependencies = []  # optional contestants: joblib, loky, mpire, diskcache, numpy, ...
 # ///
 

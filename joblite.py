@@ -325,7 +325,7 @@ def _code_text(const: Any) -> str:
     arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & _CO_KIND)
     named = sum(arguments[::2]) + bool(const.co_flags & _CO_VARARGS) + bool(const.co_flags & _CO_VARKEYWORDS)
     variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
-    rest = const.co_names, variables, arguments, getattr(const, "co_exceptiontable", b"")
+    rest = const.co_names, variables, arguments, const.co_exceptiontable
     return "\n".join([*lines, *map(repr, rest)])
 
 
@@ -2256,7 +2256,7 @@ def _is_followed(thing: Any) -> bool:
     """Whether a thing is a function, class or module of the project."""
     if isinstance(thing, _Bare):
         return _is_project(thing.scope.get("__name__", ""))
-    if not issubclass(type(thing), (types.FunctionType, type, types.ModuleType)):  # Python 3.10 takes list[int] for one
+    if not issubclass(type(thing), (types.FunctionType, type, types.ModuleType)):
         return False
     return _is_project(thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__)
 
@@ -4545,16 +4545,11 @@ def _restore_error(described: tuple[Any, ...]) -> BaseException:
 
 
 def _name_task(error: BaseException, number: int) -> BaseException:
-    """The same error with a note that says which task raised it (before Python 3.11: in the text of its cause)."""
+    """The same error with a note that says which task raised it."""
     note = f"joblite: this is the error of task {number} (counted from 0)"
-    if hasattr(error, "add_note"):
-        notes = getattr(error, "__notes__", [])
-        if note not in notes:  # an exception that is raised again and again
-            _set_on_error(error, "__notes__", [*notes, note])
-    elif isinstance(error.__cause__, RemoteTraceback):
-        error.__cause__.args = (f"{note}\n{error.__cause__.args[0]}",)
-    elif error.__cause__ is None:
-        _set_on_error(error, "__cause__", RemoteTraceback(note))
+    notes = getattr(error, "__notes__", [])
+    if note not in notes:  # an exception that is raised again and again
+        _set_on_error(error, "__notes__", [*notes, note])
     return error
 
 
