@@ -30,13 +30,15 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import gc
 import importlib
-import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import platform
+import shutil
 import socket
 import statistics
 import subprocess
@@ -52,7 +54,8 @@ from joblite import Parallel, delayed
 HERE = Path(__file__).resolve().parent
 CORES = min(joblite.cpu_count(), 8)  # workers of each contestant
 QUICK = False  # set by --quick
-PLACES = [("disk", None), ("shm", "/dev/shm")][:1 + os.path.isdir("/dev/shm")]  # in memory: no moods of a disk
+SHM = "2 GB of /dev/shm"  # what scenarios need that write there
+PLACES = [("disk", None, ()), ("shm", "/dev/shm", (SHM,))]  # the second is in memory: no moods of a disk
 
 # A scenario is a generator function: it yields the expected answer (or a function that checks one), then for each
 # contestant (name, function without arguments). What must be closed in the end it enters into the stack it is given.
@@ -60,21 +63,29 @@ SCENARIOS: dict[str, Callable[[contextlib.ExitStack], Iterator]] = {}
 _FLOOR = "= "  # a contestant so named is a physical floor, not a library
 
 
-def scenario(name: str, rounds: int = 15, quick: bool = True) -> Callable:
-    """Add a scenario to the table under this name; without `quick`, --quick leaves it out unless --only names it."""
+def scenario(name: str, rounds: int = 15, quick: bool = True, needs: tuple[str, ...] = ()) -> Callable:
+    """Add a scenario to the table under this name. Without `quick`, --quick leaves it out unless --only names it.
+    Where a package or a path that it `needs` is missing, one line says so in its place."""
     def add(func: Callable) -> Callable:
-        func.rounds, func.quick = rounds, quick  # type: ignore[attr-defined]
+        func.rounds, func.quick, func.needs = rounds, quick, needs  # type: ignore[attr-defined]
         SCENARIOS[name] = func
         return func
     return add
 
 
 def optional(name: str):
-    """An optional package, or None."""
+    """An optional package, or None where it is missing or broken."""
     try:
-        return importlib.import_module(name) if importlib.util.find_spec(name.partition(".")[0]) else None
-    except ImportError:
+        return importlib.import_module(name)
+    except Exception:  # one that was built for another numpy raises what it likes
         return None
+
+
+def is_there(need: str) -> bool:
+    """Whether this machine has what a scenario needs: a path, a package, or room in shared memory."""
+    if need == SHM:
+        return os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2 << 30
+    return os.path.exists(need) if need.startswith("/") else optional(need) is not None
 
 
 # ---- measuring ----
@@ -133,9 +144,17 @@ def same(answer: object, expected: object) -> bool:
 
 
 def run_scenario(name: str) -> list[dict]:
-    """Check and measure all contestants of a scenario; gives its rows."""
-    with contextlib.ExitStack() as stack:
-        return rows_of(name, SCENARIOS[name](stack))
+    """Check and measure all contestants of a scenario; gives its rows, none where this machine lacks what it needs."""
+    missing = [need for need in SCENARIOS[name].needs if not is_there(need)]  # type: ignore[attr-defined]
+    if missing:
+        print(f"{name:28} skipped: needs {', '.join(missing)}\n", flush=True)
+        return []
+    try:
+        with contextlib.ExitStack() as stack:
+            return rows_of(name, SCENARIOS[name](stack))
+    except Exception as error:  # the next ones may work
+        print(f"  {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return [{"scenario": name, "contestant": "its preparation", "right": False}]
 
 
 def rows_of(name: str, steps: Iterator) -> list[dict]:
@@ -146,9 +165,9 @@ def rows_of(name: str, steps: Iterator) -> list[dict]:
             continue
         try:
             right[contestant] = same(func(), expected)
-        except Exception as error:
+        except Exception as error:  # of a peer: it does not work here, and is no wrong answer
             print(f"  {contestant}: {type(error).__name__}: {error}", file=sys.stderr)
-            right[contestant] = False
+            right[contestant] = not contestant.startswith("joblite")
         else:
             contestants[contestant] = func
     rounds = SCENARIOS[name].rounds  # type: ignore[attr-defined]
@@ -160,7 +179,7 @@ def rows_of(name: str, steps: Iterator) -> list[dict]:
 
     seconds = measure(contestants, rounds, check)
     rows = [row_of(name, contestant, taken, right[contestant]) for contestant, taken in seconds.items()]
-    rows += [{"scenario": name, "contestant": lost, "right": False} for lost in right if lost not in contestants]
+    rows += [{"scenario": name, "contestant": lost, "right": right[lost]} for lost in right if lost not in contestants]
     compare(rows)
     return rows
 
@@ -300,8 +319,6 @@ def call_task(task):
 
 def fork_pool():
     """A multiprocessing.Pool of the start method that is fastest here."""
-    import multiprocessing
-
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     return multiprocessing.get_context(method).Pool(CORES)
 
@@ -334,21 +351,20 @@ def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
 def parallel_contestants(stack: contextlib.ExitStack, tasks: Callable[[], Iterator], chunk: int) -> Iterator:
     """The same tasks, as triples, for every library that maps over processes. Their workers are up."""
     yield "joblite", lambda: Parallel(CORES)(tasks())
-    pool = stack.enter_context(fork_pool())
-    yield f"Pool.imap, chunk {chunk}", lambda: list(pool.imap(call_task, tasks(), chunksize=chunk))
-    yield "Pool.map", lambda: pool.map(call_task, tasks())
-    executor = stack.enter_context(process_executor())
-    yield f"ProcessPool, chunk {chunk}", lambda: list(executor.map(call_task, tasks(), chunksize=chunk))
+    pool = functools.cache(lambda: stack.enter_context(fork_pool()))  # started when it is first asked
+    yield f"Pool.imap, chunk {chunk}", lambda: list(pool().imap(call_task, tasks(), chunksize=chunk))
+    yield "Pool.map", lambda: pool().map(call_task, tasks())
+    executor = functools.cache(lambda: stack.enter_context(process_executor()))
+    yield f"ProcessPool, chunk {chunk}", lambda: list(executor().map(call_task, tasks(), chunksize=chunk))
     joblib, loky, mpire = optional("joblib"), optional("loky"), optional("mpire")
     if joblib:
         yield "joblib", lambda: joblib.Parallel(CORES)(tasks())
     if loky:
-        reusable = loky.get_reusable_executor(CORES)
-        stack.callback(reusable.shutdown)
-        yield f"loky, chunk {chunk}", lambda: list(reusable.map(call_task, tasks(), chunksize=chunk))
+        reusable = functools.cache(lambda: stack.enter_context(loky.get_reusable_executor(CORES)))
+        yield f"loky, chunk {chunk}", lambda: list(reusable().map(call_task, tasks(), chunksize=chunk))
     if mpire:
-        workers = stack.enter_context(mpire.WorkerPool(CORES, keep_alive=True))
-        yield "mpire", lambda: workers.map(mpire_task, list(tasks()), concatenate_numpy_output=False)
+        workers = functools.cache(lambda: stack.enter_context(mpire.WorkerPool(CORES, keep_alive=True)))
+        yield "mpire", lambda: workers().map(mpire_task, list(tasks()), concatenate_numpy_output=False)
 
 
 def mpire_task(func, args, kwargs):
@@ -376,7 +392,7 @@ def first_call(stack):
     body = "def f(x): return x\n"
     yield "joblite", run_fresh(stack, "from joblite import Parallel, delayed\n" + body
                                + "print(Parallel(2)(delayed(f)(i) for i in range(2)))")
-    for method in ("fork", "forkserver", "spawn"):
+    for method in multiprocessing.get_all_start_methods():
         yield f"ProcessPool, {method}", run_fresh(stack, f"""
 from concurrent.futures import ProcessPoolExecutor
 import multiprocessing
@@ -398,8 +414,6 @@ def echo(connection):
 
 def echo_sockets(stack: contextlib.ExitStack, count: int) -> list[socket.socket]:
     """Sockets to so many processes that give back what they get."""
-    import multiprocessing
-
     ends = []
     for _ in range(count):
         ours, theirs = socket.socketpair()
@@ -472,8 +486,8 @@ def thread_tasks(stack):
     yield list(range(20_000))
     yield "= loop over the tasks", lambda: plain_loop(tasks())
     yield "joblite", lambda: Parallel(CORES, backend="threading")(tasks())
-    pool = stack.enter_context(ThreadPool(CORES))
-    yield "ThreadPool.map", lambda: pool.map(call_task, tasks())
+    pool = functools.cache(lambda: stack.enter_context(ThreadPool(CORES)))
+    yield "ThreadPool.map", lambda: pool().map(call_task, tasks())
     joblib = optional("joblib")
     if joblib:
         yield "joblib", lambda: joblib.Parallel(CORES, backend="threading")(tasks())
@@ -496,23 +510,19 @@ def big_array():
     return numpy.arange((5 if QUICK else 25) * 10**6, dtype=float)
 
 
-@scenario("200 MB array, 32 tasks", rounds=5)
+@scenario("200 MB array, 32 tasks", rounds=5, needs=("numpy",))
 def shared_array(stack):
-    array = big_array() if optional("numpy") else None
+    array = big_array()
     yield [float(i) for i in range(32)]
-    if array is None:
-        return
     yield "= one copy", lambda: array.copy() is not None and [float(i) for i in range(32)]
     for name, func in parallel_contestants(stack, lambda: (delayed(pick)(array, i) for i in range(32)), 1):
         if name.startswith(("jobli", "Pool.imap")):  # the others send it 32 times too; mpire was seen to hang
             yield name, func
 
 
-@scenario("32 results of 8 MB", rounds=7)
+@scenario("32 results of 8 MB", rounds=7, needs=("numpy",))
 def big_results(stack):
     yield lambda answer: [array[-1] for array in answer] == list(range(32))
-    if not optional("numpy"):
-        return
     yield "= made in this process", lambda: [filled(i) for i in range(32)]
     yield from parallel_contestants(stack, lambda: (delayed(filled)(i) for i in range(32)), 1)
     ray = None if QUICK else optional("ray")
@@ -521,6 +531,11 @@ def big_results(stack):
         stack.callback(ray.shutdown)
         remote = ray.remote(filled)
         yield "ray", lambda: ray.get([remote.remote(i) for i in range(32)])
+
+
+def told(timed: Timed) -> Timed:
+    """The answer of a script that measured something itself and printed it."""
+    return Timed(timed.answer, float(timed.answer))
 
 
 _PEAK = """
@@ -570,10 +585,9 @@ def peak_scenario(stack, job, before="Parallel(2)(delayed(abs)(i) for i in range
     """MB that all processes together take at most during a job, beyond what they had (in the place of seconds). What
     the job writes beside `path` is not counted."""
     yield lambda answer: answer.isdigit()
-    if sys.platform == "linux" and optional("numpy"):
-        for name in filter(optional, ("joblite", "joblib")):
-            call = run_fresh(stack, _PEAK.format(module=name, job=job, before=before, count=len(big_array())))
-            yield name, lambda call=call: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
+    for name in filter(optional, ("joblite", "joblib")):
+        call = run_fresh(stack, _PEAK.format(module=name, job=job, before=before, count=len(big_array())))
+        yield name, lambda call=call: told(call())
 
 
 for what, *job in (("200 MB array", "Parallel(2)(delayed(pick)(array, i) for i in range(32))"),
@@ -585,7 +599,8 @@ for what, *job in (("200 MB array", "Parallel(2)(delayed(pick)(array, i) for i i
                    ("dump, zlib", "dump(array, path, compress=True)", ""),
                    ("load of 200 MB", "load(path)", "dump(array, path)"),
                    ("load, zlib", "load(path)", "dump(array, path, compress=True)")):
-    scenario(f"peak MB: {what}", rounds=1, quick=False)(lambda stack, job=job: peak_scenario(stack, *job))
+    scenario(f"peak MB: {what}", rounds=1, quick=False, needs=("numpy", SHM, "/proc/self/smaps_rollup"))(
+        lambda stack, job=job: peak_scenario(stack, *job))
 
 
 # How cost grows: seconds of one unit, to be read down the column: flat is linear growth. A row a size, no peers.
@@ -608,11 +623,11 @@ def growth_of_tasks(stack):
             lambda n=count: Parallel(CORES)(delayed(noop)(i) for i in range(n))[-1], count)
 
 
-@scenario("growth: a call with a payload", rounds=3, quick=False)
+@scenario("growth: a call with a payload", rounds=3, quick=False, needs=("numpy",))
 def growth_of_payload(stack):
     yield lambda answer: set(answer) == {0}
-    numpy = optional("numpy")
-    for size in () if numpy is None else (10**3, 10**6, 10**7) if QUICK else (10**3, 10**5, 10**6, 10**7, 10**8, 10**9):
+    numpy = importlib.import_module("numpy")
+    for size in (10**3, 10**6, 10**7) if QUICK else (10**3, 10**5, 10**6, 10**7, 10**8, 10**9):
         array = numpy.zeros(size, "u1")
         yield f"joblite, N={size:,} bytes", lambda a=array: Parallel(CORES)(delayed(pick)(a, i) for i in range(4))
 
@@ -635,17 +650,22 @@ def growth_of_nesting(stack):
         yield f"joblite, N={depth}", timed_unit(lambda n=depth: nested(n) / 4**n, 4**depth)
 
 
-@scenario("CPU seconds of idle workers", rounds=1, quick=False)
+@scenario("CPU seconds of idle workers", rounds=1, quick=False, needs=("/proc/self/stat",))
 def idle_cpu(stack):
     """CPU time that the caller and its processes take in ten seconds (one, with --quick) of having nothing to do."""
     script = f"""
 import os, time
 from joblite import Parallel, delayed
-ticks = os.sysconf("SC_CLK_TCK")
 def used():
-    pids = filter(str.isdigit, os.listdir("/proc"))
-    fields = [open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split() for pid in pids]
-    return sum(int(f[11]) + int(f[12]) for f in fields if int(f[3]) == os.getsid(0)) / ticks
+    ticks = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == os.getsid(0):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 stream = Parallel(2, return_as="generator")(delayed(abs)(i) for i in range(100))
 next(stream)
 begun = used()
@@ -653,9 +673,8 @@ time.sleep({1 if QUICK else 10})
 print(used() - begun)
 """
     yield lambda answer: float(answer) < 0.1
-    if sys.platform == "linux":
-        call = run_fresh(stack, script)
-        yield "joblite", lambda: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
+    call = run_fresh(stack, script)
+    yield "joblite", lambda: told(call())
 
 
 @scenario("n_jobs=1, 20,000 no-op", rounds=15)
@@ -692,9 +711,9 @@ def stream(stack):
     yield sum(range(count))
     yield "= loop over the tasks", lambda: total(plain_loop(delayed(noop)(i) for i in range(count)))
     yield "joblite", lambda: total(Parallel(CORES, return_as="generator")(delayed(noop)(i) for i in range(count)))
-    pool = stack.enter_context(fork_pool())
+    pool = functools.cache(lambda: stack.enter_context(fork_pool()))
     yield "Pool.imap, chunk 500", lambda: total(
-        pool.imap(call_task, (delayed(noop)(i) for i in range(count)), chunksize=500))
+        pool().imap(call_task, (delayed(noop)(i) for i in range(count)), chunksize=500))
     joblib = optional("joblib")
     if joblib:
         yield "joblib", lambda: total(
@@ -702,9 +721,9 @@ def stream(stack):
 
 
 _GROWTH = """
-import resource, sys
+import resource
 from {module} import Parallel, delayed
-def size(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+def size(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 results = Parallel(2, return_as="generator")(delayed(bytes)(1000) for _ in range({count}))
 for index, _ in enumerate(results):
     if index == {count} // 10: early = size()
@@ -712,33 +731,25 @@ print(max(0, size() - early) // 10**6)
 """
 
 
-@scenario("growth in MB of the caller", rounds=1)
+@scenario("growth in MB of the caller", rounds=1, needs=("/proc/self/statm",))
 def growth(stack):
     """MB by which the caller grows between a tenth and the end of a stream of 1 kB results (not seconds)."""
     count = 20_000 if QUICK else 100_000
     yield lambda answer: answer.isdigit()
-
-    def grown(module):
-        call = run_fresh(stack, _GROWTH.format(module=module, count=count))
-        return lambda: (lambda timed: Timed(timed.answer, float(timed.answer)))(call())
-
-    if sys.platform == "linux":
-        yield "joblite", grown("joblite")
-        if optional("joblib"):
-            yield "joblib", grown("joblib")
+    for name in filter(optional, ("joblite", "joblib")):
+        call = run_fresh(stack, _GROWTH.format(module=name, count=count))
+        yield name, lambda call=call: told(call())
 
 
 # ---- scenarios: more than one machine ----
 
 
-@scenario("cluster, 300 no-op tasks", rounds=7, quick=False)
+@scenario("cluster, 300 no-op tasks", rounds=7, quick=False, needs=("distributed",))
 def cluster_tasks(stack):
     """On a dask cluster of two worker processes. The overhead per task is a 300th of it."""
     expected = list(range(300))
     yield expected
-    distributed, joblib = optional("distributed"), optional("joblib")
-    if not distributed:
-        return
+    distributed, joblib = importlib.import_module("distributed"), optional("joblib")
     cluster = stack.enter_context(distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://", dashboard_address=None))
     client = stack.enter_context(distributed.Client(cluster))
@@ -752,11 +763,6 @@ def cluster_tasks(stack):
 
 
 # ---- scenarios: hash ----
-
-
-def numpy_scenario(name: str, rounds: int) -> Callable:
-    """A scenario, if numpy is installed."""
-    return scenario(name, rounds) if importlib.util.find_spec("numpy") else lambda func: func
 
 
 def namers(value) -> Iterator:
@@ -801,7 +807,7 @@ def hash_nested(stack):
     yield from namers(value)
 
 
-@numpy_scenario("hash, 256 MB array", rounds=5)
+@scenario("hash, 256 MB array", rounds=5, needs=("numpy",))
 def hash_array(stack):
     import hashlib
     from concurrent.futures import ThreadPoolExecutor
@@ -815,14 +821,13 @@ def hash_array(stack):
     yield from namers(array)
 
 
-@numpy_scenario("hash, 50 MB frame", rounds=5)
+@scenario("hash, 50 MB frame", rounds=5, needs=("numpy", "pandas"))
 def hash_frame(stack):
-    np, pd = importlib.import_module("numpy"), optional("pandas")
+    np, pd = importlib.import_module("numpy"), importlib.import_module("pandas")
     yield lambda name: isinstance(name, str)
-    if pd:
-        frame = pd.DataFrame(np.random.default_rng(0).random(((65 if QUICK else 650) * 1000, 10)))
-        yield "= pickle, sha256", lambda: pickled_name(frame)
-        yield from namers(frame)
+    frame = pd.DataFrame(np.random.default_rng(0).random(((65 if QUICK else 650) * 1000, 10)))
+    yield "= pickle, sha256", lambda: pickled_name(frame)
+    yield from namers(frame)
 
 
 # ---- scenarios: files ----
@@ -929,12 +934,12 @@ def load_from(folder: str | None) -> Callable:
     return steps
 
 
-for place, where in PLACES:
-    numpy_scenario(f"dump 400 MB + 100,000, {place}", rounds=5)(dump_to(where))
-    numpy_scenario(f"load 400 MB + 100,000, {place}", rounds=5)(load_from(where))
+for place, where, room in PLACES:
+    scenario(f"dump 400 MB + 100,000, {place}", rounds=5, needs=("numpy", *room))(dump_to(where))
+    scenario(f"load 400 MB + 100,000, {place}", rounds=5, needs=("numpy", *room))(load_from(where))
 
 
-@numpy_scenario("mapped load, 8 arrays", rounds=15)
+@scenario("mapped load, 8 arrays", rounds=15, needs=("numpy",))
 def mapped_load(stack):
     arrays = {"arrays": mixed_value()["arrays"], "objects": []}
     np = importlib.import_module("numpy")
@@ -950,7 +955,7 @@ def mapped_load(stack):
                                      "objects": []}
 
 
-@numpy_scenario("dump, arrays alone", rounds=5)
+@scenario("dump, arrays alone", rounds=5, needs=("numpy",))
 def dump_arrays(stack):
     np, safetensors = importlib.import_module("numpy"), optional("safetensors.numpy")
     arrays = {str(number): array for number, array in enumerate(mixed_value()["arrays"])}
@@ -973,7 +978,7 @@ def dump_arrays(stack):
                                             safetensors.save_file, arrays, other)
 
 
-@numpy_scenario("load, arrays alone", rounds=5)
+@scenario("load, arrays alone", rounds=5, needs=("numpy",))
 def load_arrays(stack):
     np, safetensors = importlib.import_module("numpy"), optional("safetensors.numpy")
     arrays = {str(number): array for number, array in enumerate(mixed_value()["arrays"])}
@@ -1004,7 +1009,7 @@ def compressed_filers(stack: contextlib.ExitStack) -> Iterator:
     return ((name, dump, load, path) for name, dump, load, path in filers(stack) if name != "pickle 5")
 
 
-@numpy_scenario("dump, zlib 3, 96 MB", rounds=3)
+@scenario("dump, zlib 3, 96 MB", rounds=3, needs=("numpy",))
 def dump_compressed(stack):
     arrays = compressible()
     paths = []
@@ -1019,7 +1024,7 @@ def dump_compressed(stack):
         yield name, lambda dump=dump, path=path: (dump(arrays, path, compress=True), path)[1]
 
 
-@numpy_scenario("load, zlib 3, 96 MB", rounds=3)
+@scenario("load, zlib 3, 96 MB", rounds=3, needs=("numpy",))
 def load_compressed(stack):
     arrays = compressible()
     yield lambda found: all((one == other).all() for one, other in zip(found, arrays, strict=True))
@@ -1176,10 +1181,8 @@ def array_floor(stack: contextlib.ExitStack, array, misses: bool) -> Iterator:
 
 def array_scenario(stack: contextlib.ExitStack, misses: bool, **options) -> Iterator:
     """Hits or misses of a function of an 8 MB array that gives one."""
-    numpy = optional("numpy")
+    numpy = importlib.import_module("numpy")
     yield lambda answer: (answer[1:] == 2 * (numpy.arange(1, 1e6) % 1000)).all() and answer[0] % 2 == 0
-    if numpy is None:
-        return
     if not options:
         yield from array_floor(stack, numpy.arange(1e6) % 1000, misses)
     for name, cached in remembered(stack, doubled, **options):
@@ -1192,22 +1195,22 @@ def array_scenario(stack: contextlib.ExitStack, misses: bool, **options) -> Iter
         yield name, call
 
 
-@scenario("Memory: hit of 8 MB", rounds=15)
+@scenario("Memory: hit of 8 MB", rounds=15, needs=("numpy",))
 def memory_array_hit(stack):
     yield from array_scenario(stack, misses=False)
 
 
-@scenario("Memory: miss of 8 MB", rounds=15)
+@scenario("Memory: miss of 8 MB", rounds=15, needs=("numpy",))
 def memory_array_miss(stack):
     yield from array_scenario(stack, misses=True)
 
 
-@scenario("Memory: hit of 8 MB, packed", rounds=7)
+@scenario("Memory: hit of 8 MB, packed", rounds=7, needs=("numpy",))
 def memory_packed_hit(stack):
     yield from array_scenario(stack, misses=False, compress=True)
 
 
-@scenario("Memory: miss of 8 MB, packed", rounds=5)
+@scenario("Memory: miss of 8 MB, packed", rounds=5, needs=("numpy",))
 def memory_packed_miss(stack):
     yield from array_scenario(stack, misses=True, compress=True)
 
@@ -1275,8 +1278,8 @@ def full_diskcache(stack: contextlib.ExitStack, place: str | None, count: int) -
     return lambda: fill(cached, list(itertools.islice(numbers, 100))) or 100
 
 
-for place, where in PLACES:
-    scenario(f"Memory: growth, {place}", rounds=20, quick=False)(growth_in(where))
+for place, where, room in PLACES:
+    scenario(f"Memory: growth, {place}", rounds=20, quick=False, needs=room)(growth_in(where))
 
 
 # ---- the command ----
@@ -1308,10 +1311,12 @@ def main() -> int:
         print(f"{'scenario':28} {'contestant':26} {'median':>9}  {'p10 .. p90':>20}  {'vs joblib':>9}  "
               f"{'vs best':>7}  {'vs floor':>8}  right")
     for name in names:
-        for row in run_scenario(name):
+        found = run_scenario(name)
+        for row in found:
             print_row(row)
-            rows.append(row)
-        print()
+        if found:
+            print()
+        rows += found
     print_chart(rows)
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine_line(), "rows": rows}, indent=1))

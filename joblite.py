@@ -4247,7 +4247,8 @@ class _Packer(Pickler):
         if kind is ModuleType:
             known = _can_import(obj.__name__) or obj.__name__ == "__main__"
             return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else _reduce_module(obj)
-        if "numpy" in sys.modules and isinstance(obj, sys.modules["numpy"].ndarray):
+        np = sys.modules.get("numpy")  # None where something hides it
+        if np and isinstance(obj, np.ndarray):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function

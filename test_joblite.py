@@ -7537,6 +7537,24 @@ class TestTheText:
         optional = {"cloudpickle", "lz4", "zstandard", "tqdm", "distributed", "numpy"}  # where asked for or at hand
         assert roots - set(sys.stdlib_module_names) <= optional
 
+    @pytest.mark.parametrize("missing, only", [
+        ("pandas", "hash, 50"), ("numpy", "8 MB"), ("numpy", "hash"), ("numpy", "stream"), ("numpy", "load"),
+        ("numpy", "peak"), ("distributed", "cluster"), ("joblib", "warm call"), ("_multiprocessing", "n_jobs=1"),
+    ])
+    def test_bench_leaves_out_what_this_machine_lacks_and_says_so(self, missing, only):
+        """Each scenario that was asked for is measured or skipped in one line, and none fails for want of a package."""
+        done = run_script("""
+            import runpy, sys
+            bench, missing, only = sys.argv[1:]
+            for name in [missing, "joblib", "loky", "mpire", "diskcache", "cachier", "dask", "ray", "safetensors"]:
+                sys.modules[name] = None
+            sys.argv = [bench, "--quick", "--only", only]
+            runpy.run_path(bench, run_name=__name__)
+            """, HERE / "bench.py", missing, only)
+        lines = [line for line in done.stdout.splitlines() if only in line[:28]]
+        assert lines and [line for line in lines if not re.search("yes|skipped: needs [a-z]", line)] == []
+        assert any(missing in line for line in lines) == ("skipped" in done.stdout)
+
     def test_each_law_names_a_test_that_exists(self):
         module, tests = (Path(path).read_text(encoding="utf-8") for path in (joblite.__file__, __file__))
         named = set(re.findall(r"^# .*?(test_\w+)", module, re.MULTILINE))
