@@ -55,7 +55,8 @@ import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
-from types import CellType, FunctionType, MappingProxyType, MemberDescriptorType, ModuleType
+from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
+from types import MethodType, MethodWrapperType, ModuleType
 
 from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
 from _pickle import dumps as _pickle_dumps
@@ -3870,6 +3871,25 @@ def _goes_by_name(obj: Any) -> bool:
     return _can_import(obj.__module__) and _import_name(obj) is not None
 
 
+def _function_in(cls: type, name: str) -> Any:
+    """The function that a class holds under that name, itself or inside a classmethod or staticmethod."""
+    found = vars(cls)[name]
+    return getattr(found, "__func__", found)
+
+
+def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
+    """(class, name) of a method whose qualified name does not lead to it (a private one, a classmethod,
+    one of another name), but whose class can be imported; else None."""
+    found: Any = sys.modules.get(func.__module__)
+    for part in func.__qualname__.split(".")[:-1]:
+        found = getattr(found, part, None)
+    if isinstance(found, type) and _goes_by_name(found):
+        for name in vars(found):
+            if _function_in(found, name) is func:
+                return found, name
+    return None
+
+
 # A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None, state setter]), or
 # NotImplemented for "as pickle does". An object that may contain itself is made empty first and filled by the setter.
 
@@ -4050,7 +4070,7 @@ def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, A
 def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
     space = meta.__prepare__(name, bases)
     for member, (value, _) in members.items():
-        space[member] = value
+        space[member] = _module("enum").member(value)  # also where it is a function
     cls = meta(name, bases, space)
     for member, (_, attributes) in members.items():
         vars(cls[member]).update(attributes)
@@ -4128,6 +4148,26 @@ def _reduce_lru_cache(cached: Any) -> Any:
     return _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters())
 
 
+def _reduce_method(method: Any) -> Any:
+    """A bound method by its function and its object. Its name would not do: `super().run` has that of
+    the override, and `self.__run` is known by another name outside of its class."""
+    if type(method.__func__) is not FunctionType:
+        return NotImplemented
+    return MethodType, (method.__func__, method.__self__)
+
+
+def _reduce_builtin_method(method: Any) -> Any:
+    """A method written in C: by its name, unless a class derived from its own has overridden that."""
+    name, owner = method.__name__, method.__self__
+    if isinstance(owner, (ModuleType, type)) or getattr(owner, name, None) == method:
+        return NotImplemented
+    for cls in type(owner).__mro__:
+        unbound: Any = vars(cls).get(name)
+        if hasattr(unbound, "__get__") and unbound.__get__(owner) == method:
+            return operator.methodcaller("__get__", owner), (unbound,)
+    return NotImplemented
+
+
 _HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()  # they say to be of builtins, which has no such name
                  if isinstance(kind, type) and kind.__module__ == "builtins"}
 
@@ -4143,10 +4183,15 @@ def _reduce_descriptor(thing: Any) -> Any:
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     CellType: lambda cell: (CellType, ()),  # empty: the functions that close over it bring its content
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
+    weakref.WeakKeyDictionary: lambda weak: (type(weak), (dict(weak),)),  # `singledispatch` has one
+    weakref.WeakValueDictionary: lambda weak: (type(weak), (dict(weak),)),
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
+    MethodType: _reduce_method,
+    BuiltinMethodType: _reduce_builtin_method,
+    MethodWrapperType: _reduce_builtin_method,
     type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
                      "typing.TypeAliasType"), _reduce_typing),
@@ -4239,6 +4284,8 @@ class _Packer(Pickler):
                 return NotImplemented
             if _goes_by_name(obj):
                 return self._by_name(obj)
+            if place := _place_in_class(obj):
+                return _function_in, place
             space = self.spaces.get(id(obj.__globals__)) or self.spaces.setdefault(
                 id(obj.__globals__), _Space(obj.__globals__, self._epoch))
             return _reduce_function(obj, space)
@@ -4498,19 +4545,6 @@ def _reduced_error(error: BaseException) -> _Reduced:
     return _Reduced((_revive_error, (type(error), tuple(map(packable, error.args)), plain)))
 
 
-def _pack_error(error: BaseException) -> list[Any] | None:
-    """The frames of an exception as its own type, without what cannot be pickled of it; None if that fails too."""
-    for reduced in (lambda: error, lambda: _reduced_error(error)):
-        try:
-            frames = _pack(reduced(), _AnswerPacker)
-            again = _unpack(frames)
-            if type(again) is type(error) and str(again) == str(error):
-                return [bytes(frame) for frame in frames]
-        except Exception:  # its own pickling may fail in any way: then the next form
-            continue
-    return None
-
-
 def _exact_text(value: Any) -> str:
     """The text of a value as a `str` and no subclass of it, which `marshal` does not take."""
     return str.__str__(str(value))
@@ -4521,6 +4555,22 @@ def _text_of(error: BaseException) -> str:
         return _exact_text(error)
     except Exception:  # a __str__ of the user may raise anything
         return repr(error.args)
+
+
+def _pack_error(error: BaseException) -> list[Any] | None:
+    """The frames of an exception as its own type, without what cannot be pickled of it; None if that
+    fails too. Of two forms the one with the same text is taken: a class whose `__init__` makes the text
+    would make it twice. But a text may differ each time (an address, a set, a time)."""
+    forms: list[tuple[bool, int, list[Any]]] = []
+    for reduced in (lambda: error, lambda: _reduced_error(error)):
+        try:
+            frames = _pack(reduced(), _AnswerPacker)
+            again = _unpack(frames)
+        except Exception:  # its own pickling may fail in any way: then the next form
+            continue
+        if type(again) is type(error):
+            forms.append((_text_of(again) != _text_of(error), len(forms), frames))
+    return [bytes(frame) for frame in min(forms)[2]] if forms else None
 
 
 def _describe_error(error: BaseException) -> tuple[Any, ...]:

@@ -209,6 +209,22 @@ class TwoArguments(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class Stamped(Exception):
+    def __str__(self):
+        return f"{self.args[0]} {time.perf_counter() % 1:.9f}"
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class FromItem(Exception):
+    def __init__(self, item):
+        super().__init__(f"bad {item}")
+        self.item = item
+
+
 class KeywordOnly(Exception):
     def __init__(self, *, code):
         super().__init__(f"code {code}")
@@ -3719,6 +3735,82 @@ class TestSection5Parcels:
 
         assert Parallel(n_jobs=2)([delayed(name)(1), delayed(cached)(2)]) == ["1!", 4]
 
+    METHODS = """
+        import functools
+
+        def loud(func):
+            @functools.wraps(func)
+            def wrapper(*args):
+                return f"{func(*args)}!"
+            return wrapper
+
+        class Base(list):
+            def run(self, i): return "base", i
+            @classmethod
+            def make(cls, i): return cls.__name__, "base", i
+            def __secret(self, i): return "secret of base", i
+            def secret(self): return self.__secret
+
+        class Child(Base):
+            def run(self, i): return "child", i
+            @classmethod
+            def make(cls, i): return cls.__name__, "child", i
+            def __call__(self, i): return "called", i
+            def __secret(self, i): return "secret of child", i
+            def count(self, i): return "counted"
+            def __contains__(self, i): return "anything"
+            short = lambda self, i: (len(self), i)
+            once_run = run
+            @loud
+            def name(self, i): return i
+            def supers(self): return super().run, super().make, super().count, super().__contains__
+
+        class Slots:
+            __slots__ = "value", "__weakref__"
+            def get(self, i): return self.value, i
+
+        Child.added = lambda self, i: ("added", i)
+        child, slots = Child([3, 3]), Slots()
+        slots.value = 7
+        child.own = child.run
+        methods = {
+            "plain": child.run, "inherited": child.secret().__func__.__get__(child), "private": child.secret(),
+            "of super()": child.supers()[0], "of the class": Child.make, "of the class of super()": child.supers()[1],
+            "of a builtin": child.index, "of the builtin of super()": child.supers()[2],
+            "special, of the builtin of super()": child.supers()[3], "call": child.__call__, "decorated": child.name,
+            "undecorated": Child.name.__wrapped__.__get__(child), "renamed": child.once_run, "a lambda": child.short,
+            "added": child.added, "of slots": slots.get, "in its object": child.own,
+        }
+        """
+
+    @pytest.mark.parametrize("where", ["a module", "a notebook"])
+    def test_bound_methods_run_the_function_that_they_are_of(self, where, module, processes):
+        space = {"__name__": "notebook"}
+        exec(textwrap.dedent(self.METHODS), space)
+        methods = space["methods"] if where == "a notebook" else module(self.METHODS).methods
+        there = Parallel(**processes, on_error="return")(delayed(method)(3) for method in methods.values())
+        assert dict(zip(methods, there)) == {name: method(3) for name, method in methods.items()}
+
+    def test_methods_of_importable_classes_go_by_name(self, module):
+        """Also where the qualified name of their function does not lead to it: little is sent."""
+        methods = module(self.METHODS).methods
+        by_value = {"added", "decorated", "undecorated"}  # they are found nowhere, or made by a decorator
+        for name in methods.keys() - by_value:
+            assert b"base" not in joblite._pack(methods[name])[0], name
+
+    def test_dispatching_functions_travel(self):
+        @functools.singledispatch
+        def kind(value):
+            return "any"
+
+        @kind.register
+        def _(value: int):
+            return "int", kind("x")
+
+        for _ in range(2):  # the second time it has a cache
+            assert Parallel(n_jobs=2)(delayed(kind)(value) for value in (1, "s")) == [("int", "any"), "any"]
+            assert kind(1) == ("int", "any")
+
     LOCAL = {  # what code that is in no module defines; the last line is what is asked of it there
         "a dataclass": """
             @dataclasses.dataclass
@@ -3834,6 +3926,26 @@ class TestSection5Parcels:
                     return self
             [A.X.label, A(1) is A.X]
             """,
+        "an enum of functions": """
+            class A(enum.Enum):
+                X = enum.member(lambda x: x * x)
+                Y = enum.member(int)
+            [A.X.value(3), A(int) is A.Y]
+            """,
+        "a method dispatched by its argument": """
+            class A:
+                @functools.singledispatchmethod
+                def f(self, x): return 'any'
+                @f.register
+                def _(self, x: int): return 'int'
+            [A().f(1), A().f('x')]
+            """,
+        "weak references to objects": """
+            class A: pass
+            a = A()
+            w = weakref.WeakKeyDictionary({a: 1})
+            w[a]
+            """,
         "a generic class": """
             class B(typing.Generic[T]):
                 def f(self) -> T: return 1
@@ -3924,7 +4036,7 @@ class TestSection5Parcels:
         for name, text in self.LOCAL.items():
             if sys.version_info >= self.SINCE.get(name, (3,)):
                 *definitions, question = textwrap.dedent(text).strip().splitlines()
-                modules = "abc collections dataclasses enum functools types typing".split()
+                modules = "abc collections dataclasses enum functools types typing weakref".split()
                 space = {module: importlib.import_module(module) for module in modules}
                 space.update(__name__="notebook", T=typing.TypeVar("T"))
                 exec(compile("\n".join(definitions), "notebook", "exec", dont_inherit=True), space)
@@ -4077,6 +4189,11 @@ class TestSection5Parcels:
 
     ERRORS = {
         "plain": (lambda: ValueError("text", 2), ValueError, "text"),
+        "an address in its text": (lambda: ValueError("bad item", Trap("nowhere")), ValueError, "bad item"),
+        "a set in its text": (lambda: KeyError(frozenset(map(str, range(20)))), KeyError, "frozenset"),
+        "another text each time": (lambda: Stamped("now"), Stamped, "now 0."),
+        "no text": (lambda: Unprintable("x"), Unprintable, None),
+        "its text made from an item": (lambda: FromItem(Trap("nowhere")), FromItem, "bad <.*Trap object at 0x[^>]*>\n"),
         "two arguments": (lambda: TwoArguments(1, 2), TwoArguments, "1 and 2"),
         "keyword-only": (lambda: KeywordOnly(code=3), KeywordOnly, "code 3"),
         "unpicklable attribute": (lambda: HoldsLock("locked"), HoldsLock, "locked"),
@@ -4093,6 +4210,11 @@ class TestSection5Parcels:
             with pytest.raises(kind, match=text) as caught:
                 Parallel(**processes)(delayed(raise_it)(make) for _ in range(2))
             assert "raise_it" in str(caught.value.__cause__), f"{name}: the worker's traceback is the cause"
+
+    def test_errors_keep_their_attributes(self):
+        with pytest.raises(FromItem) as caught:
+            Parallel(n_jobs=2)([delayed(raise_it)(lambda: FromItem(Trap("nowhere")))])
+        assert caught.value.item.where == "nowhere"
 
     def test_error_chains_are_shown(self):
         def chained():
