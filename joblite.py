@@ -400,17 +400,29 @@ class _Beside:
             thread.join()
 
 
-def _spread(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """The results of `function` over `items`, in order, computed on all cores by threads; few items are held."""
-    items = iter(items)
+def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """The results of `function` over `items`, in order, computed on all cores; few items are held at a time."""
+    items, count, pool = iter(items), cpu_count(), None
     head = list(itertools.islice(items, 2))
-    threads = cpu_count() - 1 if len(head) > 1 else 0
-    with _Beside(function, threads) as beside:
+    if count > 1 and len(head) > 1:
+        try:
+            pool = _module("concurrent.futures").ThreadPoolExecutor(count)
+        except RuntimeError:
+            pass  # the interpreter is closing, and that module was not loaded before
+    if pool is None:
+        yield from map(function, itertools.chain(head, items))
+        return
+    results: deque[Callable[[], Any]] = deque()
+    with pool:
         for item in itertools.chain(head, items):
-            beside.add(item)
-            if len(beside.answers) > 2 * threads + 1:
-                yield beside.next()
-        yield from beside.rest()
+            try:
+                results.append(pool.submit(function, item).result)
+            except RuntimeError:  # no thread can be started: the caller makes the call himself
+                results.append(partial(function, item))
+            if len(results) > 2 * count:
+                yield results.popleft()()
+        while results:
+            yield results.popleft()()
 
 
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
@@ -670,7 +682,7 @@ class _Bare:
 def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
-    told, carried = namer.name_of and namer.name_of(_Bare(function)), function.__globals__
+    told, carried = namer.label_of and namer.label_of(_Bare(function)), function.__globals__
     names = {chain[0] for chain in _names_used(function.__code__)}
     if told:
         names, carried = _code_facts(function.__code__).attributes, function.__dict__
@@ -696,7 +708,7 @@ def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
         raise _cannot_name(obj, error) from error
     if isinstance(reduced, str):
         inner = getattr(obj, "__wrapped__", None)  # of lru_cache
-        told = namer.name_of and namer.name_of(inner or type(obj))
+        told = namer.label_of and namer.label_of(inner or type(obj))
         return ("name", _module("pickle").whichmodule(obj, reduced), reduced,
                 told and (told, None if inner else getattr(obj, "__dict__", None)))
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
@@ -754,7 +766,7 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
         array = array.ravel(order).view("u1").reshape(-1, 16)[:, :10].copy()
     if array.nbytes <= _HASH_BLOCK:
         return (*told, namer.new(array.tobytes(order)).digest(), extra)
-    blocks = _spread(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
+    blocks = _map_on_threads(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
     return (*told, namer.new(b"".join(blocks)).digest(), extra)
 
 
@@ -817,7 +829,7 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     types.MethodType: lambda namer, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda namer, method: ("builtin method", method.__name__, method.__self__),
     types.ModuleType: lambda namer, module: (
-        "module", module.__name__, *filter(None, [namer.name_of and namer.name_of(module)])),
+        "module", module.__name__, *filter(None, [namer.label_of and namer.label_of(module)])),
     types.MappingProxyType: lambda namer, proxy: ("mapping proxy", dict(proxy)),
     staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
     classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
@@ -887,17 +899,18 @@ def _merged(shapes: list[tuple[Any, bool, list[int]]], numbers: list[int]) -> li
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
-class _Namer:
+class _Digester:
     """One call of `hash`: the settings, and the digests of the parts met so far."""
 
-    def __init__(self, new: Any, coerce_mmap: bool, name_of: Callable[[Any], str | None] | None) -> None:
-        self.new, self.coerce_mmap, self.name_of = new, coerce_mmap, name_of
+    def __init__(self, new: Any, coerce_mmap: bool, label_of: Callable[[Any], str | None] | None,
+                 ordered: bool) -> None:
+        self.new, self.coerce_mmap, self.label_of, self.ordered = new, coerce_mmap, label_of, ordered
         self.known: dict[int, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
         self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
         self.path: set[int] = set()  # ids of the parts being walked: met again, the value holds itself
         self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}  # how objects of a class are taken apart
 
-    def name(self, value: Any) -> str:
+    def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
         try:
             return self.new(_dumps(self.expand(value)[0])).hexdigest()
@@ -962,7 +975,11 @@ class _Namer:
         return type(items)(forms), size
 
     def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
-        """The members of a set or keys of a dict in an order that depends on them alone; their forms; the size."""
+        """The members of a set or keys of a dict in an order that depends on them alone; their forms; the size.
+        Where the order of dicts counts, their keys keep it."""
+        if self.ordered and type(obj) is dict:
+            keys = list(obj)
+            return keys, *self.sequence(keys)
         kinds = set(map(type, obj))
         if len(kinds) < 2 and kinds <= _SORTABLE:
             keys = sorted(obj)
@@ -983,7 +1000,7 @@ class _Namer:
     def named(self, obj: Any) -> tuple[Any, ...] | None:
         """The form of a function or class that has a name; None for other objects."""
         name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
-        return name and (_MARK, "name", *name, self.name_of and self.name_of(obj))
+        return name and (_MARK, "name", *name, self.label_of and self.label_of(obj))
 
     def recursive_name(self, root: Any) -> str:
         """The digest of a value that holds itself; an error if it does not.
@@ -1029,19 +1046,22 @@ class _Namer:
         name = self.named(obj)
         if name:
             return _dumps(name), True, []
-        if kind is dict or kind is set or kind is frozenset:
-            return kind.__name__.encode(), False, list(obj.items() if kind is dict else obj)
+        if kind is dict:
+            return b"dict", self.ordered, list(obj.items())
+        if kind is set or kind is frozenset:
+            return kind.__name__.encode(), False, list(obj)
         return b"object", True, list(self.parts(obj))
 
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
-            name_of: Callable[[Any], str | None] | None = None) -> str:
-    """`hash`, which also mixes in the text that `name_of` gives for a function, class or module; for what a function
-    that cannot be imported is made of, its `_Bare`, that text stands alone."""
+            label_of: Callable[[Any], str | None] | None = None, ordered: bool = False) -> str:
+    """`hash`, which with `ordered` counts the order of dicts, and mixes in the text that `label_of` gives for a
+    function, class or module; for what a function that cannot be imported is made of, its `_Bare`, that text stands
+    alone."""
     new = _HASHES.get(hash_name) or _hash_maker(hash_name)
     if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
         return new(_dumps(obj)).hexdigest()
-    return _Namer(new, coerce_mmap, name_of).name(obj)
+    return _Digester(new, coerce_mmap, label_of, ordered).digest(obj)
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
@@ -1241,7 +1261,7 @@ def _deflated(head: bytes, check: str, start: int, tail: Any, blocks: Iterator[A
         return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
 
     yield head
-    yield from _spread(compress, with_window())
+    yield from _map_on_threads(compress, with_window())
     yield b"\x03\x00" + tail(*sums)  # an empty last block
 
 
@@ -1268,7 +1288,7 @@ def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
 def _in_streams(module: str, level_name: str, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     """The bytes of a format whose files may be one stream after the other: each block is one, made by a thread."""
     packer = _optional(module)
-    return _spread(lambda block: packer.compress(block, **{level_name: level}), blocks)
+    return _map_on_threads(lambda block: packer.compress(block, **{level_name: level}), blocks)
 
 
 class _Inflated(io.RawIOBase):
@@ -2584,7 +2604,7 @@ class _Walk:
         if type(value) in _ATOMS:
             return _short_digest(_code_text(value))
         try:
-            return _digest(value, name_of=lambda thing: self._label(thing) if _is_followed(thing) else None)[:20]
+            return _digest(value, label_of=lambda thing: self._label(thing) if _is_followed(thing) else None)[:20]
         except Exception:  # a lock, an open file, a connection: no data; its class may raise anything
             return f"<{_dotted(type(value))}>"
 
@@ -3393,7 +3413,7 @@ class MemorizedFunc:
         if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
             return repr(value)
         try:
-            return _digest(value, coerce_mmap=True, name_of=_name_in_arguments)  # mapped results are arrays, too
+            return _digest(value, coerce_mmap=True, label_of=_name_in_arguments)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
             raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
                                 f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err

@@ -719,19 +719,33 @@ class TestSection2Hash:
         scope["factor"] = 3
         assert joblite.hash(scope["caller"]) != before
 
-    def test_name_of_is_asked_for_importable_functions_and_classes(self):
+    def test_label_of_is_asked_for_importable_functions_and_classes(self):
         """The engine under `hash` mixes in what Memory knows about functions and classes."""
         asked = []
 
-        def name_of(obj):
+        def label_of(obj):
             asked.append(obj)
             return "fingerprint" if obj is Point else None
 
         value = [Point(1), Point(2), copied]
-        plain, mixed = joblite._digest(value), joblite._digest(value, name_of=name_of)
+        plain, mixed = joblite._digest(value), joblite._digest(value, label_of=label_of)
         assert plain == joblite.hash(value) != mixed
         assert Point in asked and copied in asked
-        assert joblite._digest([copied], name_of=name_of) == joblite.hash([copied])
+        assert joblite._digest([copied], label_of=label_of) == joblite.hash([copied])
+
+    def test_the_order_of_dicts_counts_where_it_is_asked_for(self):
+        """As in the keys of Memory; what is not a dict keeps its digest."""
+        def ordered(value):
+            return joblite._digest(value, ordered=True)
+
+        loop = {"a": 1, "b": []}
+        loop["b"].append(loop)
+        for first in ({"a": 1, "b": 2}, {"a": 1, 2: [3]}, loop):
+            for wrap in (lambda value: value, lambda value: [value], lambda value: Plain(inside=value)):
+                one, other = wrap(first), wrap(dict(reversed(first.items())))
+                assert ordered(one) != ordered(other)
+        assert ordered([{"b", "a", 1}, Point(1, 2)]) == ordered([{1, "a", "b"}, Point(1, 2)])
+        assert ordered({"a": 1, "b": 2}) == ordered({"a": 1, "b": 2})
 
     @pytest.mark.parametrize("hash_name", ["md5", "sha1", "sha256", "blake2b", "sha3_256"])
     def test_every_algorithm_of_hashlib(self, hash_name):
