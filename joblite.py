@@ -54,7 +54,7 @@ import time
 import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
-from functools import lru_cache, partial, partialmethod, reduce, singledispatchmethod
+from functools import lru_cache, partial, reduce, singledispatchmethod
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
 
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Logger", "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "ParallelBackendBase", "PrintTime",
+    "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "ParallelBackendBase",
     "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs",
     "expires_after", "hash", "load", "parallel_backend", "parallel_config", "register_compressor", "register_hasher",
     "register_parallel_backend", "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
@@ -545,57 +545,6 @@ def _write_to(stream: Any, text: str) -> None:
 def _say(text: str) -> None:
     """A line on stderr, if there is one."""
     _write_to(sys.stderr, f"[{__name__}] {text}\n")
-
-
-class Logger:
-    """Logs with its repr in front, to the `logging` logger `name` (default: this module's); for classes to derive from.
-
-    >>> Logger(depth=1).format({"a": [1, [2]]})         # cut below `depth`
-    "{'a': [...]}"
-    """
-
-    def __init__(self, depth: int = 3, name: str | None = None) -> None:
-        self.depth, self._name = depth, name or __name__
-
-    def _log(self, level: str, msg: object) -> None:
-        import logging
-
-        getattr(logging.getLogger(self._name), level)("[%s]: %s", self, msg)
-
-    warn, info, debug = partialmethod(_log, "warning"), partialmethod(_log, "info"), partialmethod(_log, "debug")
-
-    def format(self, obj: object, indent: int = 0) -> str:
-        from pprint import pformat
-
-        return pformat(obj, indent=indent, depth=self.depth)
-
-
-class PrintTime:
-    """Called with a message, says on stderr, and in `logfile` or in `joblib.log` of the folder `logdir`, the time since
-    the last call, or with total=True since the start. A file from before is kept as `<name>.1`.
-
-    >>> tell = PrintTime()
-    >>> tell("loaded")
-    """
-
-    def __init__(self, logfile: Any = None, logdir: Any = None) -> None:
-        if logfile is not None and logdir is not None:
-            raise ValueError(f"expected logfile or logdir, got both: {logfile!r}, {logdir!r}; leave one out")
-        self.logfile = logfile if logdir is None else os.path.join(logdir, "joblib.log")
-        self.start_time = self.last_time = time.time()
-        if self.logfile is not None:
-            os.makedirs(os.path.dirname(os.path.abspath(self.logfile)), exist_ok=True)
-            if os.path.exists(self.logfile):
-                os.replace(self.logfile, f"{self.logfile}.1")
-
-    def __call__(self, msg: object = "", total: bool = False) -> None:
-        seconds = time.time() - (self.start_time if total else self.last_time)
-        self.last_time = time.time()
-        line = f"{msg}: {seconds:.1f}s, {seconds / 60:.1f}min\n"
-        _write_to(sys.stderr, line)
-        if self.logfile is not None:
-            with open(self.logfile, "a", encoding="utf-8") as file:
-                file.write(line)
 
 
 # ======================================================================================================================
