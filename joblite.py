@@ -3873,29 +3873,10 @@ class _Reduced:
         return self.result
 
 
-_epochs: dict[str, tuple[Any, int]] = {}  # module -> its spec when it was last sent, how often that was another one
-_reloads: dict[str, int] = {}  # in a worker: module -> the epoch that it was last loaded for
-
-
-def _epoch_of(name: str) -> int:
-    """How often a module was loaded anew since it was first sent: `importlib.reload` gives it a new spec each time."""
-    spec, known = getattr(sys.modules[name], "__spec__", None), _epochs.get(name)
-    if known is None or known[0] is not spec:
-        known = _epochs[name] = spec, known[1] + 1 if known else 0
-    return known[1]
-
-
-def _import_module(name: str, epoch: int = 0) -> ModuleType:
-    """The module of that name, loaded anew if the sender did that since it came here."""
+def _import_module(name: str) -> ModuleType:
     import importlib
 
-    was_here = name in sys.modules
-    module = importlib.import_module(name)
-    if epoch > _reloads.get(name, 0):
-        _reloads[name] = epoch
-        if was_here:
-            importlib.reload(module)
-    return module
+    return importlib.import_module(name)
 
 
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
@@ -3907,21 +3888,9 @@ def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
         _local.spaces = outer
 
 
-def _digest_of(func: Any) -> str:
-    """A short text that tells functions of different code or defaults apart, in every process of this Python."""
-    if type(func) is not FunctionType:
-        return ""
-    defaults = (func.__defaults__ or ()), tuple((func.__kwdefaults__ or {}).items())
-    return _short_digest(_code_text((func.__code__, defaults)))
-
-
-def _find_named(module: str, epoch: int, qualname: str, digest: str = "", home: Sequence[Any] = ()) -> Any:
-    """What has that name here. Where it is a function of other code than at home (its digest tells), `home` is taken:
-    the frames of the function by value, with the globals of its module here."""
-    found: Any = _import_module(module, epoch)
-    for part in qualname.split("."):
-        found = getattr(found, part, None) if home else getattr(found, part)
-    return found if not home or _digest_of(found) == digest else _unpack(home, _local.spaces)
+def _find_named(module: str, qualname: str) -> Any:
+    """What has that name in a module."""
+    return operator.attrgetter(qualname)(_import_module(module))
 
 
 def _process() -> str:
@@ -3955,10 +3924,10 @@ def _reduce_module(module: ModuleType) -> Any:
 class _Space(_Reduced):
     """Stands in a parcel for a dict of globals, so that functions which shared it share it again."""
 
-    def __init__(self, space: dict[str, Any], epoch_of: Callable[[str], int]) -> None:
+    def __init__(self, space: dict[str, Any]) -> None:
         name = space.get("__name__", "__main__")
         self.by_name = _can_import(name) and vars(sys.modules[name]) is space
-        module = (_import_module, (name, epoch_of(name))) if self.by_name else (
+        module = (_import_module, (name,)) if self.by_name else (
             _enter_module, (_space_token(space), name, space.get("__package__")))
         super().__init__((vars, (_Reduced(module),)))
 
@@ -4143,7 +4112,7 @@ _HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()  # they say to
 def _reduce_random(generator: Any, module: str, name: str) -> Any:
     """The generator behind a module's functions stays at home: each process has its own, or all would draw the same."""
     own = generator is getattr(_loaded(module), name, None)
-    return (_find_named, (module, 0, name)) if own else NotImplemented
+    return (_find_named, (module, name)) if own else NotImplemented
 
 def _reduce_descriptor(thing: Any) -> Any:
     """A connection or socket: multiprocessing hands its descriptor to the first that unpacks this."""
@@ -4167,7 +4136,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
     **dict.fromkeys(("multiprocessing.connection.Connection", "socket.socket"), _reduce_descriptor),
     **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # these are compared by identity
-                    lambda unique: (_find_named, ("dataclasses", 0, getattr(unique, "name", "MISSING")))),
+                    lambda unique: (_find_named, ("dataclasses", getattr(unique, "name", "MISSING")))),
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
     "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
@@ -4252,17 +4221,17 @@ class _Packer(Pickler):
             if obj.__module__ == __name__:
                 return NotImplemented
             if _goes_by_name(obj):
-                return self._by_name(obj)
+                return NotImplemented
             if place := _place_in_class(obj):
                 return _function_in, place
             space = self.spaces.get(id(obj.__globals__)) or self.spaces.setdefault(
-                id(obj.__globals__), _Space(obj.__globals__, self._epoch))
+                id(obj.__globals__), _Space(obj.__globals__))
             return _reduce_function(obj, space)
         if isinstance(obj, type):
             return self._override_class(obj)
         if kind is ModuleType:
             known = _can_import(obj.__name__) or obj.__name__ == "__main__"
-            return (_import_module, (obj.__name__, self._epoch(obj.__name__))) if known else _reduce_module(obj)
+            return (_import_module, (obj.__name__,)) if known else _reduce_module(obj)
         np = sys.modules.get("numpy")  # None where something hides it
         if np and isinstance(obj, np.ndarray):
             return _reduce_array(obj, self.nearby)
@@ -4278,21 +4247,14 @@ class _Packer(Pickler):
 
     def _override_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:
-            return _find_named, ("types", 0, _HIDDEN_TYPES[cls])
+            return _find_named, ("types", _HIDDEN_TYPES[cls])
         if not cls.__flags__ & _HEAP_TYPE:
             return NotImplemented
         if _goes_by_name(cls):
-            return self._by_name(cls)
+            return NotImplemented
         if self.homeward and not _class_token(cls).startswith(_process()):
             return _make_once, (_class_token(cls), None)  # it is known there
         return _reduce_class(cls)
-
-    def _epoch(self, module: str) -> int:
-        return 0 if self.homeward else _epoch_of(module)  # nothing is ever loaded anew at home
-
-    def _by_name(self, obj: Any) -> Any:
-        epoch = self._epoch(obj.__module__)
-        return (_find_named, (obj.__module__, epoch, obj.__qualname__)) if epoch else NotImplemented
 
 
 class _AnswerPacker(_Packer):
@@ -5620,36 +5582,17 @@ _WorkerKind = namedtuple("_WorkerKind", "idle_s cores limits forced initializer"
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
 
-def _name_or_value(func: Any) -> Any:
-    """What is sent of a function that goes by name: the name. If all of it is in its code as the module's file has it
-    (no closure, attributes or defaults with an identity, and no import hook that rewrote it, as pytest's does, and is
-    not at work elsewhere), also its value, for a worker where that name has other code."""
-    defaults = [*(getattr(func, "__defaults__", None) or ()), *(getattr(func, "__kwdefaults__", None) or {}).values()]
-    loader = getattr(getattr(sys.modules[func.__module__], "__spec__", None), "loader", None)
-    if type(func) is not FunctionType or func.__closure__ or func.__dict__ or (
-            type(loader).__name__ != "SourceFileLoader" or not _ATOMS.issuperset(map(type, defaults))):
-        return func
-    try:
-        home = _pack(_Reduced(_reduce_function(func, _Space(func.__globals__, _epoch_of))))
-    except Exception:  # an annotation may refuse to be pickled: then the name has to do
-        home = []
-    named = func.__module__, _epoch_of(func.__module__), func.__qualname__, _digest_of(func)
-    return _Reduced((_find_named, (*named, [bytes(frame) for frame in home])))
-
-
 def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
     """(key, frames) of a function that workers may keep from run to run, because it goes by name, or nothing that it
     names can change without our notice; None for other functions, which are packed anew for each run."""
-    named = _goes_by_name(func)
-    if named:
-        used: list[Any] = [sys.modules[func.__module__]]
+    if _goes_by_name(func):
+        used: list[Any] = []
     elif type(func) is FunctionType and not (func.__closure__ or func.__defaults__ or func.__kwdefaults__ or
                                              func.__dict__ or _code_facts(func.__code__).assigned):
         used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
     else:
         return None
-    made_of = [getattr(func, "__code__", None), *(  # the spec of a module is another one when it was loaded anew
-        value if type(value) is not ModuleType else getattr(value, "__spec__", None) or value for value in used)]
+    made_of = [getattr(func, "__code__", None), *used]
     with _table_lock:
         known = _lasting.get(func)
     if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
@@ -5657,7 +5600,7 @@ def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
     if not all(isinstance(value, _FIXED_TYPES) and (type(value) is not ModuleType or _can_import(value.__name__))
                for value in used):
         return None
-    packed = -_next_number(), _pack_or_explain(_name_or_value(func) if named else func, "the function")
+    packed = -_next_number(), _pack_or_explain(func, "the function")
     with _table_lock:
         _lasting[func] = made_of, *packed
     return packed
@@ -5852,6 +5795,7 @@ class _Worker:
         self.job: Job | None = None
         self.served = 0  # how many tasks it was given
         self.run: int | None = None  # number of the last run it served
+        self.code_age = _code_age
         self.known: set[int] = set()  # keys of the functions it has: for that run, and (negative ones) for good
         ours, theirs = _socket_pair()
         self.fd = ours.fileno()
@@ -6000,8 +5944,60 @@ def _watch_exit_and_forks() -> None:
     os.register_at_fork(after_in_child=_forget_workers)
 
 
+_HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache
+_modules_seen: set[str] = set()
+_newest_module = 0, ""  # how many there are, and which came last: another one when something was imported
+_project_code: dict[str, _Code] = {}  # by module: those of the project among the modules seen
+_code_age = 0  # how often project code has changed: a worker that is older is not used again
+
+
+class _Code:
+    """The functions and methods of a module, and the code they had when it was looked at."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.spec = getattr(module, "__spec__", None)
+        self.owners: list[Any] = [module]
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                self.owners.append(value)
+        self.sizes = list(map(len, map(vars, self.owners)))
+        self.functions: list[Any] = []
+        for owner in self.owners:
+            for value in list(vars(owner).values()):
+                value = value.fget if type(value) is property else value
+                func = getattr(value, "__wrapped__", value) if type(value) in _HOLD_CODE else None
+                if type(func) is FunctionType:
+                    self.functions.append(func)
+        self.codes = [func.__code__ for func in self.functions]
+
+    def is_unchanged(self, module: ModuleType) -> bool:
+        """Whether it is as it was, and nothing was added. Takes 80 ns a function."""
+        return (getattr(module, "__spec__", None) is self.spec
+                and [func.__code__ for func in self.functions] == self.codes
+                and list(map(len, map(vars, self.owners))) == self.sizes)
+
+
+def _notice_new_code() -> None:
+    """Workers import modules themselves, once. Where one of the project was loaded anew here since, or a
+    function in it has other code (as IPython's autoreload does it), idle workers are of no use any more."""
+    global _code_age, _newest_module
+    newest = len(sys.modules), next(reversed(sys.modules))
+    if newest != _newest_module:
+        _newest_module = newest
+        for name, module in list(sys.modules.items()):
+            new = name not in _modules_seen
+            _modules_seen.add(name)
+            if new and type(module) is ModuleType and _can_import(name) and _is_project(name):
+                _project_code[name] = _Code(module)
+    for name, known in list(_project_code.items()):
+        if name in sys.modules and not known.is_unchanged(sys.modules[name]):
+            now = _project_code[name] = _Code(sys.modules[name])
+            if now.spec is not known.spec or now.codes != known.codes:
+                _code_age += 1
+
+
 def _lease(kind: _WorkerKind) -> _Worker:
-    """A worker of this kind: an idle one that lives, or a new one."""
+    """A worker of this kind: an idle one that lives and has the code of now, or a new one."""
     while True:
         with _shelf_lock:
             idle = _shelf.get(kind)
@@ -6009,7 +6005,8 @@ def _lease(kind: _WorkerKind) -> _Worker:
         if worker is None:
             _watch_exit_and_forks()
             return _Worker(kind)
-        if not worker.channel.has_data():  # an idle worker has nothing to say but that it is dead
+        # an idle worker has nothing to say but that it is dead
+        if worker.code_age == _code_age and not worker.channel.has_data():
             return worker
         worker.close()
 
@@ -6080,6 +6077,7 @@ class _ProcessCrew(_Crew):
         self.size = size
         self.most_tasks = most  # also in a worker's life
         self.kind = kind
+        _notice_new_code()
         self.context = _Context()
         self.queue: deque[Job] = deque()
         self.free: list[_Worker] = []

@@ -4330,16 +4330,20 @@ def listening(name, handler):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A function that writes a module of this text and imports it, or loads it anew."""
+    """A function that writes a module of this text and imports it, or loads it anew; `.write` only writes."""
     monkeypatch.syspath_prepend(tmp_path)
     name = f"module_{tmp_path.name}"
 
     def write(text):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
         importlib.invalidate_caches()
+
+    def load(text):
+        write(text)
         return importlib.reload(sys.modules[name]) if name in sys.modules else importlib.import_module(name)
 
-    yield write
+    load.write = write
+    yield load
     sys.modules.pop(name, None)
 
 
@@ -5957,22 +5961,54 @@ class TestSection8Parallel:
         for value in ("old", "newer", "the newest"):
             found = module(text.format(value))
             assert call([delayed(self.RELOADED[name](found))()] * 4) == [value] * 4
+            assert call([delayed(self.RELOADED[name](found))()] * 4) == [value] * 4
 
-    def test_redefined_functions_of_modules_are_seen(self, processes, module):
-        found = module("def show(x=1): return 'old', x")
+    CHANGED = {  # what is asked, and the function whose code is changed
+        "a function": (lambda module: module.show, lambda module: module.show),
+        "a helper": (lambda module: module.show, lambda module: module.helper),
+        "a helper of a lambda": (lambda module: lambda: module.helper(), lambda module: module.helper),
+        "a method": (lambda module: module.Box().show, lambda module: module.Box.show),
+        "a classmethod": (lambda module: module.Box.make, lambda module: module.Box.make.__func__),
+        "a property": (lambda module: lambda: module.Box().value, lambda module: module.Box.value.fget),
+        "a decorated function": (lambda module: module.cached, lambda module: module.cached.__wrapped__),
+    }
+
+    @pytest.mark.parametrize("name", CHANGED)
+    def test_code_that_is_changed_in_place_is_seen(self, name, processes, module):
+        """As IPython's autoreload does it: the file is another one, the module's spec is not."""
+        text = """
+            import functools
+            def helper(): return {0!r}
+            def show(): return {0!r} and helper()
+            class Box:
+                def show(self): return {0!r}
+                @classmethod
+                def make(cls): return {0!r}
+                @property
+                def value(self): return {0!r}
+            @functools.lru_cache
+            def cached(): return {0!r}
+            """
+        found = module(text.format("old"))
+        ask, function_of = self.CHANGED[name]
         call = Parallel(**processes, batch_size=1)
-        assert call([delayed(found.show)()] * 4) == [("old", 1)] * 4
-        exec("def show(x=2): return 'new', x", vars(found))
-        assert call([delayed(found.show)()] * 4) == [("new", 2)] * 4
-        found.show.__code__ = (lambda x: ("code", x)).__code__
-        assert call([delayed(found.show)()] * 4) == [("code", 2)] * 4
-        exec("def added(): return 'added'", vars(found))
-        assert call([delayed(found.added)()] * 4) == ["added"] * 4
+        assert call([delayed(ask(found))()] * 4) == ["old"] * 4
+        module.write(text.format("newer"))
+        new = types.ModuleType(found.__name__)
+        exec(Path(found.__file__).read_text(), vars(new))
+        function_of(found).__code__ = function_of(new).__code__
+        if name == "a function":
+            found.helper.__code__ = new.helper.__code__
+        assert call([delayed(ask(found))()] * 4) == ["newer"] * 4
 
-    def test_edited_file_that_was_not_reloaded_changes_nothing(self, processes, module):
-        found = module("def show(): return 'loaded'")
-        Path(found.__file__).write_text("def show(): return 'edited since'")
-        assert Parallel(**processes)([delayed(found.show)()] * 4) == ["loaded"] * 4
+    def test_functions_that_are_added_to_a_module_are_seen(self, processes, module):
+        found = module("def show(): return 'old'")
+        call = Parallel(**processes, batch_size=1)
+        assert call([delayed(found.show)()] * 4) == ["old"] * 4
+        text = "def added(): return 'added'"
+        module.write(text)
+        exec(compile(text, found.__file__, "exec"), vars(found))
+        assert call([delayed(found.added)()] * 4) == ["added"] * 4
 
     def test_functions_of_test_modules_go_by_name(self, monkeypatch):
         """An import hook that rewrites code (pytest's, here) does not make them travel by value."""
