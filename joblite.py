@@ -453,38 +453,49 @@ def _process_lives(pid: int) -> bool:
     return True
 
 
-def _lock_byte(fd: int, place: int, wait: bool) -> bool | None:
-    """Lock one byte of a file against other processes; False when it is taken, None when that is not possible here."""
-    try:
-        import fcntl
-
-        fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-    except (BlockingIOError, PermissionError):
-        return False
-    except (ImportError, OSError):
-        return None  # a system or file system without such locks, or a ring of waiting processes
-    return True
-
-
-def _unlock_byte(fd: int, place: int) -> None:
-    """The opposite of `_lock_byte`."""
-    try:
-        import fcntl
-
-        fcntl.lockf(fd, fcntl.LOCK_UN, 1, place)
-    except (ImportError, OSError):
-        pass  # then it was not locked
-
-
 @lru_cache(maxsize=1)
-def _renewed_after_fork() -> Any:
-    """Objects whose `_renew()` runs in a forked child: a lock that another thread held would stay locked there."""
-    from weakref import WeakSet
+def _fcntl() -> Any:
+    """The module `fcntl`; None where the system has none."""
+    try:
+        return _module("fcntl")
+    except ImportError:
+        return None
 
-    known: Any = WeakSet()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: [each._renew() for each in list(known)])
-    return known
+
+class _ByteLock:
+    """A lock between processes: one byte of a file. It does nothing where such locks do not work.
+
+    `release` is a single call into C: as the first statement of a `finally`, no interruption can come before it.
+    """
+
+    def __init__(self, file: Any, place: int) -> None:
+        self.file, self._place = file, place  # whoever has the lock keeps the file open
+        self.release: Callable[[], Any] = bool  # does nothing
+        if file is not None and file.fd >= 0 and _fcntl() is not None:
+            self.release = partial(_fcntl().lockf, file.fd, _fcntl().LOCK_UN, 1, place)
+
+    def take(self, wait: bool) -> bool | None:
+        """Whether the lock is ours now; None where locks do not work.
+
+        False without `wait`: another process has it. False with `wait`: the system sees processes that wait for each
+        other.
+        """
+        if self.release is bool:
+            return None
+        flags = _fcntl().LOCK_EX | (0 if wait else _fcntl().LOCK_NB)
+        try:
+            _fcntl().lockf(self.file.fd, flags, 1, self._place)
+        except OSError as err:
+            if err.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                return False
+            self.release = bool
+            return None
+        return True
+
+
+def _process_lock(locks: dict[int, Any]) -> Any:
+    """The lock of this process: one that another thread held at a fork would stay locked in the child."""
+    return locks.setdefault(os.getpid(), threading.RLock())
 
 
 def _unlink(path: str) -> bool:
@@ -504,13 +515,18 @@ def _remove_folder(path: str) -> None:
         pass  # somebody put something into it, or was faster
 
 
-def _file_state(path: Any) -> tuple[int, int, int] | None:
-    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as nobody writes it."""
+def _stat(path: Any) -> os.stat_result | None:
+    """What the system knows about a file; None when there is none."""
     try:
-        state = os.stat(path)
+        return os.stat(path)
     except OSError:
         return None
-    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _file_state(path: Any) -> tuple[int, int, int] | None:
+    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as nobody writes it."""
+    state = _stat(path)
+    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
 
 
 def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -2686,44 +2702,62 @@ def _show_arguments(shown: dict[str, str]) -> str:
 # --- Where entries are kept -------------------------------------------------------------------------------------------
 
 _SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
-_MARK_AFTER = 60 * 10**9  # nanoseconds after which a use is marked although no limit asks for the order of uses
-_SAMPLE = 2048  # entries looked at to find the least recently used, some 10 ms: a store with less is in exact order
+_LISTED = 1000  # so many entries are looked at to find the least recently used: with fewer the order is exact
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
-_TURNS: dict[Any, Any] = {}  # (process, store, call) -> the turn that lasts; no lock, which a fork could find locked
+_POLL_S = 0.02  # between two looks at another process, where it is not possible to wait for it
+_HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
+_WAITS: dict[Any, _KeyLock] = {}  # thread or task -> what it waits for
 
 
-class _Turn:
-    """The right to compute a call, which one thread or task of this process has at a time; it may take it again."""
+class _KeyLock:
+    """The right to compute a key, which one thread or task (`owner`) of this process has at a time.
 
-    def __init__(self, store: Any, key: str, owner: object, wake: Callable[[], Any]) -> None:
-        self._place, self._store, self._key = (os.getpid(), store.location or id(store), key), store, key
-        self._owner, self._wake = owner, wake
-        self._waiting: list[Callable[[], Any]] = []
+    Others wait for `over`: a locked lock for threads, a future for tasks. Only `_HELD` says who has the right, so that
+    an interruption at any moment leaves no doubt about it.
+    """
 
-    def take(self) -> bool:
-        """Whether the right is the owner's now; if not, `wake` is called when it is worth asking again."""
-        self._current = current = _TURNS.setdefault(self._place, self)
-        if current._owner == self._owner:
-            return True
-        current._waiting.append(self._wake)
-        if _TURNS.get(self._place) is not current:  # it ended before it knew of us
-            current._wake_all()
-        return False
+    def __init__(self, place: Any, owner: Any, over: Any) -> None:
+        self.place, self.owner, self.over = place, owner, over
 
-    def give_back(self) -> None:
-        """End the turn, and unlock the call; one that was taken inside another leaves that as it is."""
-        if self._current is self:
-            self._store.unlock(self._key)
-            del _TURNS[self._place]
-            self._wake_all()
+    def blocked_by(self) -> _KeyLock | None:
+        """What to wait for. None: the right is ours now; or waiting would never end, because the one who has the right
+        is this owner, or waits for this owner, directly or through others."""
+        current = step = _HELD.setdefault(self.place, self)
+        _WAITS[self.owner] = current  # first of all: of those who wait in a ring, the last one sees the whole ring
+        for _ in range(len(_WAITS)):
+            if step.owner == self.owner:
+                break
+            following = _WAITS.get(step.owner)
+            if following is None or _HELD.get(following.place) is not following:
+                return current
+            step = following
+        _WAITS.pop(self.owner, None)
+        return None
 
-    def _wake_all(self) -> None:
-        while self._waiting:
+    def holds_another(self) -> bool:
+        """Whether the owner computes other keys, which somebody may wait for."""
+        others = [each for each in list(_HELD.values()) if each.owner == self.owner]
+        return any(each.place[:3] != self.place[:3] for each in others)
+
+    def wait_for_processes(self, byte: _ByteLock) -> None:
+        """Take the lock that other processes see; without it where waiting would never end.
+
+        The system says when processes wait in a ring, but it follows one waiting thread of each process: so one at a
+        time waits there, the others look again and again. A ring may go through other threads of this process: it
+        concerns only an owner that has another key.
+        """
+        pid = os.getpid()
+        while byte.take(wait=False) is False:
+            waiting = byte.file.waiting
             try:
-                self._waiting.pop()()
-            except (IndexError, RuntimeError):
-                pass  # another thread took it; or it is an event loop that has ended, and with it who waited
+                if waiting.setdefault(pid, self) is self:
+                    if byte.take(wait=True) is not False or self.holds_another():
+                        return
+            finally:
+                if pid in waiting and waiting[pid] is self:
+                    del waiting[pid]
+            time.sleep(_POLL_S)
 
 
 class _Store:
@@ -2755,12 +2789,13 @@ class _Store:
         for key, _, _ in list(self.entries(prefix)):
             self.delete(key)
 
-    def lock(self, key: str, wait: bool = True) -> bool:
-        """Keep other processes from computing `key`; False when another does and `wait` is false."""
-        return True
+    def place(self, key: str) -> tuple[Any, ...]:
+        """What names a key within all processes and stores."""
+        return os.getpid(), self.location or id(self), key
 
-    def unlock(self, key: str) -> None:
-        """The opposite of `lock`."""
+    def byte_lock(self, key: str) -> _ByteLock:
+        """The lock that keeps other processes from computing `key`."""
+        return _ByteLock(None, 0)
 
 
 class _RamStore(_Store):
@@ -2771,17 +2806,13 @@ class _RamStore(_Store):
         self._limit = _RAM_LIMIT if limit is None else limit
         self._kept: dict[str, tuple[bytes, float]] = {}
         self._total = 0
-        self._renew()
-        _renewed_after_fork().add(self)
-
-    def _renew(self) -> None:
-        self._mutex = threading.RLock()  # guards what is kept and its sum
+        self._mutexes: dict[int, Any] = {}  # guard what is kept and its sum
 
     def __reduce__(self) -> Any:
         return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        with self._mutex:
+        with _process_lock(self._mutexes):
             found = self._kept.get(key)
             if found and not peek:
                 self._kept[key] = self._kept.pop(key)[0], time.time()
@@ -2790,7 +2821,7 @@ class _RamStore(_Store):
     def write(self, key: str, fill: Callable[[Any], None]) -> int:
         fill(file := io.BytesIO())
         content, gone = file.getvalue(), 0
-        with self._mutex:
+        with _process_lock(self._mutexes):
             self.delete(key)
             if len(content) <= self._limit:
                 self._kept[key] = content, time.time()
@@ -2800,79 +2831,77 @@ class _RamStore(_Store):
         return gone
 
     def delete(self, key: str) -> bool:
-        with self._mutex:
+        with _process_lock(self._mutexes):
             found = self._kept.pop(key, None)
             self._total -= len(found[0]) if found else 0
         return found is not None
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        with self._mutex:
+        with _process_lock(self._mutexes):
             return iter([(key, len(kept), used) for key, (kept, used) in self._kept.items() if key.startswith(prefix)])
 
 
 class _LockFile:
-    """The file `lock` of a folder: 8 bytes with the sum of all sizes; the bytes behind them are the locks of calls.
+    """The file `lock` of a folder: 8 bytes with the sum of all sizes; the bytes behind them are the locks of keys.
 
-    A process holds it open once, for all its threads: closing any handle drops all the locks that the process has.
-    `with` locks the sum, for reading or changing it.
+    It is opened once in a process, for closing any descriptor of a file drops all locks that the process has on it.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path, self.fd = path, -1
-        self._state: Any = None  # of the file that is open
-        self.holds = False  # whether inside `with` nobody else is: without locks, sums go wrong and are not kept
-        self._renew()
-        _renewed_after_fork().add(self)
-
-    def _renew(self) -> None:
-        self.mutex = threading.RLock()  # one thread of this process at a time opens the file, or has the sum
+    def __init__(self, path: str, mode: int) -> None:
+        self.path, self.fd = path, -1  # where there is no folder, or one that cannot be written, there are no locks
+        self.waiting: dict[int, Any] = {}  # process -> who waits for another process
+        self._mutexes: dict[int, Any] = {}
+        self.is_exact = False  # whether the sum can be believed: without locks, sums go wrong and are not kept
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, mode)
+        except OSError:
+            pass
 
     def __del__(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
 
-    def opened(self) -> int:
-        """The descriptor of the file that is there now; -1 where there is no folder, or one that cannot be written."""
-        with self.mutex:
-            try:
-                if self.fd >= 0 and os.path.samestat(os.stat(self.path), self._state):
-                    return self.fd
-            except OSError:
-                pass  # the folder has been removed
-            self.__del__()
-            try:
-                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _O_BINARY, 0o600)
-                self._state = os.fstat(self.fd)
-            except OSError:
-                self.fd = -1
-            return self.fd
+    def is_there(self) -> bool:
+        """Whether this is the file that has the path now: the folder may have been removed."""
+        state = _stat(self.path)
+        return self.fd >= 0 and state is not None and os.path.samestat(state, os.fstat(self.fd))
 
-    def __enter__(self) -> None:
-        self.mutex.acquire()
-        self.holds = self.opened() >= 0 and bool(_lock_byte(self.fd, 0, True))
-
-    def __exit__(self, *error: object) -> None:
-        if self.fd >= 0:
-            _unlock_byte(self.fd, 0)
-        self.mutex.release()
+    def alone(self, work: Callable[[_LockFile], Any]) -> Any:
+        """`work(self)`, while no other thread or process changes the sum."""
+        byte = _ByteLock(self, 0)
+        with _process_lock(self._mutexes):
+            try:
+                while (locked := byte.take(wait=True)) is False:
+                    time.sleep(_POLL_S)  # only other threads make it look like a ring: nobody waits inside here
+                self.is_exact = bool(locked)
+                return work(self)
+            finally:
+                byte.release()
 
     def total(self) -> int | None:
-        """The sum of all sizes; None when it is not known. To be asked inside `with`."""
-        content = os.read(self.fd, 8) if self.holds and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
+        """The sum of all sizes; None when it is not known."""
+        content = os.read(self.fd, 8) if self.is_exact and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
         return int.from_bytes(content, "little") if len(content) == 8 else None
 
     def set_total(self, total: int) -> None:
-        if self.fd >= 0:
+        if self.is_exact:
             os.lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, max(total, 0).to_bytes(8, "little")) if self.holds else os.ftruncate(self.fd, 0)
+            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
+        elif self.fd >= 0:
+            os.ftruncate(self.fd, 0)
 
 
-_LOCK_FILES: Any = weakref.WeakValueDictionary()  # those in use, by path: all stores on one folder share one
+_LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the one that is open
+_OPENING: dict[int, Any] = {}
 
 
-def _lock_place(key: str) -> int:
-    """The byte of the lock file that stands for a key: behind the sum, and far from that of any other key."""
-    return 8 + int(_short_digest(key, 15), 16)
+def _lock_file(path: str, mode: int) -> _LockFile:
+    """The lock file that is there now, opened once for all stores and threads of this process."""
+    with _process_lock(_OPENING):
+        file = _LOCK_FILES.get(path)
+        if file is None or not file.is_there():
+            file = _LOCK_FILES[path] = _LockFile(path, mode)
+        return file
 
 
 class _DiskStore(_Store):
@@ -2882,30 +2911,47 @@ class _DiskStore(_Store):
         self.location, self._limit, self._mode = location, limit, mode
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
-        self._locks: _LockFile = _LOCK_FILES.setdefault(self._root, _LockFile(self._root + "lock"))
-        self._newest = 0  # the latest mark of use that this store has set, in ns
-        self._oldest: list[tuple[int, int, str]] = []  # (last use, size, key), least recently used at the end
+        self._locks: Any = None  # keeps the lock file open
         self._swept = 0  # the process that has looked for abandoned files
-        if not IS_WINDOWS and os.path.exists(self._base) and os.stat(self._base).st_mode & 0o022 & ~mode:
-            _warn(f"{self._base}: other users can write to this cache, and what is read from a cache can run code; "
-                  f"take the right away with: chmod go-w {self._base}")
+        self._is_checked = False  # whether others can write to the folders has been looked at
 
     def __reduce__(self) -> Any:
-        return _DiskStore, (self.location, self._limit, self._mode)
+        return _DiskStore, (self.location, self._limit, self._mode), {"_is_checked": self._is_checked}
+
+    def _check_folders(self) -> None:
+        """Warn, at the first use, of a folder into which somebody else can put entries."""
+        self._is_checked = True
+        for folder in (str(self.location), self._base, self._root[:-1]):
+            state = _stat(folder)
+            if state is None or IS_WINDOWS:
+                continue
+            others = 0o002 if state.st_gid == state.st_uid else 0o022  # such a group has one member by convention
+            if folder == self.location and state.st_mode & stat.S_ISVTX:
+                others = 0  # as in /tmp: nobody can put another folder in the place of ours
+            reason = ""
+            if state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022:
+                reason = f"it belongs to another user (number {state.st_uid}); use a folder of your own"
+            elif state.st_mode & others & ~self._mode:
+                reason = f"other users can write to this cache; take the right away with: chmod go-w {folder}"
+            if reason:
+                _warn(f"{folder}: what is read from a cache can run code, and {reason}")
+                return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        if not self._is_checked:
+            self._check_folders()
         path = self._root + key
         try:
             if mmap_mode:
                 file = open(path, "r+b" if mmap_mode == "r+" else "rb")  # the caller closes it
-                self._mark(file.fileno(), path, peek)
+                self._mark(path, peek)
                 return file
             fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         try:
             content = os.read(fd, _SMALL_ENTRY)
-            self._mark(fd, path, peek)
+            self._mark(path, peek)
         except OSError:
             content = b""  # a folder, a broken disk: damaged, as the head will say
         if len(content) < _SMALL_ENTRY:
@@ -2914,17 +2960,15 @@ class _DiskStore(_Store):
         os.lseek(fd, 0, os.SEEK_SET)
         return open(fd, "rb")
 
-    def _mark(self, fd: int, path: str, peek: bool) -> None:
-        """Note that an entry is used now, unless it is the latest noted one anyway or nobody asks for the order."""
+    def _mark(self, path: str, peek: bool = False) -> None:
+        """Note that a file is used now. The clock of the file system may be coarser than two uses."""
         if peek:
             return
-        now, used = time.time_ns(), os.fstat(fd).st_mtime_ns
-        if now - used > _MARK_AFTER or (self._limit is not None and used < self._newest):
-            try:
-                os.utime(path, ns=(now, now))
-                self._newest = now
-            except OSError:
-                pass  # a read-only folder, or another user's file: it keeps its older mark
+        now = time.time_ns()
+        try:
+            os.utime(path, ns=(now, now))
+        except OSError:
+            pass  # a read-only folder, or another user's file: it keeps its older mark
 
     def write(self, key: str, fill: Callable[[Any], None]) -> int:
         fd, temporary = self._create()
@@ -2932,14 +2976,12 @@ class _DiskStore(_Store):
             with open(fd, "wb", 8192) as file:  # a size that is given saves a look at what kind of file it is
                 fill(file)
                 size = file.tell()
-            if self._limit is not None:
-                self._newest = now = time.time_ns()
-                os.utime(temporary, ns=(now, now))
-                if size > self._limit:
-                    _unlink(temporary)
-                    self.delete(key)
-                    return 0
-            return self._place(temporary, key, size)
+            self._mark(temporary)
+            if self._limit is not None and size > self._limit:
+                _unlink(temporary)
+                self.delete(key)
+                return 0
+            return int(self._lock_file().alone(partial(self._place, temporary, key, size)))
         except BaseException:
             _unlink(temporary)
             raise
@@ -2976,77 +3018,79 @@ class _DiskStore(_Store):
             except FileExistsError:
                 pass
 
-    def _place(self, temporary: str, key: str, size: int) -> int:
-        """Rename a complete file into place, after making room for it."""
+    def _place(self, temporary: str, key: str, size: int, locks: _LockFile) -> int:
+        """Rename a complete file into place, after making room for it; gives how many entries had to go."""
         path = self._root + key
-        with self._locks:
-            total, gone = self._make_room(self._total(), size, key)
-            old = _file_state(path)
-            self._locks.set_total(total + size)
-            try:
-                os.replace(temporary, path)
-            except FileNotFoundError:
-                self._make_folder(os.path.dirname(os.path.dirname(path)), os.path.dirname(path))
-                os.replace(temporary, path)
-            if old:
-                self._locks.set_total(total + size - old[1])
+        total, gone = self._total(locks), 0
+        old = _file_state(path)
+        old_size = old[1] if old else 0
+        if self._limit is not None:
+            total, gone = self._make_room(total, self._limit - size + old_size, key)
+        locks.set_total(total + size)
+        try:
+            os.replace(temporary, path)
+        except FileNotFoundError:
+            self._make_folder(os.path.dirname(os.path.dirname(path)), os.path.dirname(path))
+            os.replace(temporary, path)
+        if old_size:
+            locks.set_total(total + size - old_size)
         return gone
 
-    def _total(self) -> int:
+    def _total(self, locks: _LockFile) -> int:
         """The sum of all sizes; counted when the lock file does not tell."""
-        total = self._locks.total()
-        if total is None and (self._locks.holds or self._limit is not None):
+        total = locks.total()
+        if total is None and (locks.is_exact or self._limit is not None):
             total = sum(size for _, size, _ in self.entries())
         return total or 0  # what is not kept need not be counted either
 
     def delete(self, key: str) -> bool:
-        with self._locks:
-            try:
-                total, state = self._total(), _file_state(self._root + key)
-                if state and _unlink(self._root + key):
-                    self._locks.set_total(total - state[1])
-                    return True
-            except OSError as err:
-                _warn(f"{self._base}: an entry could not be removed: {err}")
+        try:
+            return bool(self._lock_file().alone(partial(self._remove, key)))
+        except OSError as err:
+            _warn(f"{self._base}: an entry could not be removed: {err}")
             return False
 
-    def _make_room(self, total: int, size: int, key: str) -> tuple[int, int]:
-        """Remove the least recently used entries until `size` more bytes fit; gives the new sum and how many went."""
+    def _remove(self, key: str, locks: _LockFile) -> bool:
+        total, state = self._total(locks), _file_state(self._root + key)
+        if state is None or not _unlink(self._root + key):
+            return False
+        locks.set_total(total - state[1])
+        return True
+
+    def _make_room(self, total: int, most: int, key: str) -> tuple[int, int]:
+        """Remove the least recently used entries but that of `key` until at most `most` bytes are kept, and at least a
+        tenth of those looked at, so that a look pays for many writes. Gives the new sum and how many went."""
         gone = 0
-        while self._limit is not None and total + size > self._limit:
-            if not self._oldest:
-                self._oldest, whole = self._look()
-                self._oldest.sort(reverse=True)
-                if whole:
-                    total = sum(each for _, each, _ in self._oldest)  # sets right what killed writers left
-                else:
-                    del self._oldest[:len(self._oldest) * 3 // 4]  # of a sample, only the oldest are old in the whole
-                if not self._oldest or total + size <= self._limit:
+        while total > most:
+            found, is_whole = self._look(key)
+            if is_whole:
+                total = sum(size for _, size, _ in found)  # sets right what killed writers left
+            found.sort()
+            for number, (_, size, name) in enumerate(found):
+                if total <= most and (number == 0 or number >= len(found) // 10):
                     break
-            used, each, name = self._oldest.pop()
-            state = _file_state(self._root + name)
-            if name != key and state and state[0] == used:  # else used since, and not the oldest any more
-                gone += _unlink(self._root + name)
-                total -= each
+                if name != key:
+                    _unlink(self._root + name)
+                    gone += 1
+                    total -= size
+            if is_whole:
+                break
         return total, gone
 
-    def _look(self) -> tuple[list[tuple[int, int, str]], bool]:
-        """(last use, size, key) of some _SAMPLE entries, from shards taken by chance; and whether these are all."""
-        shards, whole, chance = self._shards(), True, time.time_ns() // 1000
+    def _look(self, key: str) -> tuple[list[tuple[int, int, str]], bool]:
+        """(last use, size, key) of _LISTED entries or more, of whole shards, and whether these are all entries."""
+        shards = self._shards()
+        start = int(_short_digest(key, 8), 16) % max(1, len(shards))  # a place by chance
         found: list[tuple[int, int, str]] = []
-        start = chance % max(1, len(shards))
         for shard in shards[start:] + shards[:start]:
-            if len(found) >= _SAMPLE:
+            if len(found) >= _LISTED:
                 return found, False
-            entries = list(_scan(self._root + shard))
-            step = 1 + len(entries) // _SAMPLE
-            whole = whole and step == 1
-            found += self._states(shard, entries[chance % step::step])
-        return found, whole
+            found += self._states(shard)
+        return found, True
 
-    def _states(self, shard: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[int, int, str]]:
+    def _states(self, shard: str) -> Iterator[tuple[int, int, str]]:
         """(last use, size, key) of each entry of a shard that is still there."""
-        for entry in entries:
+        for entry in _scan(self._root + shard):
             if state := _file_state(entry.path):  # else removed by another process just now
                 yield *state[:2], f"{shard}/{entry.name}"
 
@@ -3058,17 +3102,19 @@ class _DiskStore(_Store):
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
         for shard in self._shards(prefix):
-            for used, size, key in self._states(shard, _scan(self._root + shard)):
+            for used, size, key in self._states(shard):
                 if key.startswith(prefix):
                     yield key, size, used / 1e9
 
     def clear(self, prefix: str = "") -> None:
         super().clear(prefix)
-        shards = self._shards(prefix)
-        with self._locks:  # nobody moves a file into them meanwhile
-            for folder in [*shards, *{shard.partition("/")[0] for shard in shards}]:
-                _remove_folder(self._root + folder)
+        self._lock_file().alone(partial(self._remove_folders, self._shards(prefix)))
         self._sweep()
+
+    def _remove_folders(self, shards: list[str], locks: _LockFile) -> None:
+        """Remove the folders that are empty; nobody moves a file into them meanwhile."""
+        for folder in [*shards, *{shard.partition("/")[0] for shard in shards}]:
+            _remove_folder(self._root + folder)
 
     def _sweep(self) -> None:
         """Remove half-written files whose writer is gone."""
@@ -3082,18 +3128,19 @@ class _DiskStore(_Store):
             except (OSError, ValueError):
                 continue  # finished just now, or not ours to remove
 
-    def lock(self, key: str, wait: bool = True) -> bool:
-        if (fd := self._locks.opened()) < 0:
+    def _lock_file(self) -> _LockFile:
+        self._locks = file = _lock_file(self._root + "lock", self._mode & 0o666)
+        return file
+
+    def byte_lock(self, key: str) -> _ByteLock:
+        file = self._lock_file()
+        if file.fd < 0:
             try:
                 self._make_folders()
-                fd = self._locks.opened()
+                file = self._lock_file()
             except OSError:
                 pass  # where nothing can be written there are no locks either: law 7
-        return fd < 0 or _lock_byte(fd, _lock_place(key), wait) is not False
-
-    def unlock(self, key: str) -> None:
-        if self._locks.fd >= 0:
-            _unlock_byte(self._locks.fd, _lock_place(key))
+        return _ByteLock(file, 8 + int(_short_digest(key, 15), 16))  # behind the sum, and far from other keys
 
 
 _STORES: dict[str, Callable[..., _Store]] = {
@@ -3226,7 +3273,7 @@ class MemorizedResult:
     def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
                  *, store: Any = None, kept: Any = _NOTHING) -> None:
         self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
-        self._store: _Store = store or (_DiskStore(os.path.abspath(location)) if location else _Store())
+        self._store: _Store = store or (_DiskStore(os.path.realpath(location)) if location else _Store())
         self._key = f"{func}/{args_id.rpartition('-')[2][:1]}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
 
@@ -3389,35 +3436,66 @@ class MemorizedFunc:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
         over = threading.Lock()
         over.acquire()
-        turn = _Turn(self._store, call.key, threading.get_ident(), over.release)
-        while not turn.take():
-            over.acquire()  # until the other's turn ends
-            if (value := self._load(call)) is not _NOTHING:
-                return value
+        lock = _KeyLock(self._store.place(call.key), threading.get_ident(), over)
         try:
-            self._store.lock(call.key)
-            value = self._load(call)
-            return self._compute(call)[0] if value is _NOTHING else value
-        finally:
-            turn.give_back()
+            while (other := lock.blocked_by()) is not None:
+                with other.over:
+                    pass  # it has ended; the next one who waits may go on, too
+                if (value := self._load(call)) is not _NOTHING:
+                    return value
+            if _HELD.get(lock.place) is not lock:  # another has the right, and waiting for it would never end
+                return self._find_or_compute(call)
+            byte = self._store.byte_lock(call.key)
+            try:
+                lock.wait_for_processes(byte)
+                return self._find_or_compute(call)
+            finally:
+                byte.release()
+        finally:  # no call before the release, at which an interruption could come first
+            if lock.place in _HELD and _HELD[lock.place] is lock:
+                del _HELD[lock.place]
+            over.release()
+            _WAITS.pop(lock.owner, None)
+
+    def _find_or_compute(self, call: _Call) -> Any:
+        value = self._load(call)
+        return self._compute(call)[0] if value is _NOTHING else value
 
     async def _obtain_awaited(self, call: _Call) -> Any:
         """The value of a call of a coroutine function, found or obtained; tasks that wait do not block the loop."""
         asyncio = _module("asyncio")
-        over, loop = asyncio.Event(), asyncio.get_running_loop()
-        turn = _Turn(self._store, call.key, asyncio.current_task(), partial(loop.call_soon_threadsafe, over.set))
-        while (value := self._load(call)) is _NOTHING and not turn.take():
-            await over.wait()
-            over.clear()
-        if value is not _NOTHING:
-            return value
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        lock = _KeyLock((*self._store.place(call.key), loop), asyncio.current_task(), over)
         try:
-            while not self._store.lock(call.key, wait=False):
-                await asyncio.sleep(0.01)  # another process computes; a thread that waits for it could not be cancelled
+            while (value := self._load(call)) is _NOTHING and (other := lock.blocked_by()) is not None:
+                await asyncio.wait([other.over])
+            if value is _NOTHING and _HELD.get(lock.place) is lock:
+                return await self._obtain_from_others(call, lock)
+            return (await self._compute_awaited(call))[0] if value is _NOTHING else value
+        finally:
+            if lock.place in _HELD and _HELD[lock.place] is lock:
+                del _HELD[lock.place]
+            over.set_result(None)
+            _WAITS.pop(lock.owner, None)
+
+    async def _obtain_from_others(self, call: _Call, near: _KeyLock) -> Any:
+        """The value of a call that no other task of this loop computes. A thread that waits for other loops or
+        processes could not be cancelled, so the task looks again and again; it waits for no process while it has
+        another key, since a ring of processes could not be seen."""
+        asyncio, byte = _module("asyncio"), self._store.byte_lock(call.key)
+        lock = _KeyLock(near.place[:3], near.owner, None)
+        try:
+            while lock.blocked_by() or (byte.take(wait=False) is False and not lock.holds_another()):
+                await asyncio.sleep(_POLL_S)
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
-            turn.give_back()
+            try:
+                byte.release()
+            finally:
+                if lock.place in _HELD and _HELD[lock.place] is lock:
+                    del _HELD[lock.place]
 
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""
@@ -3670,7 +3748,7 @@ class Memory:
         if _parse_compress(compress) and mmap_mode is not None:
             _warn("mmap_mode and compress exclude each other: results are compressed, and read instead of mapped")
             mmap_mode = None
-        self.location = None if location is None else os.path.abspath(os.fspath(location))
+        self.location = None if location is None else os.path.realpath(os.fspath(location))
         self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose
         limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
         try:

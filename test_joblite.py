@@ -3122,9 +3122,49 @@ class TestSection4Memory:
         assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
         assert (tmp_path / "shared" / "joblite" / "v1").stat().st_mode & 0o777 == 0o770
         assert len(recwarn) == 0
-        base.chmod(0o777)
-        with pytest.warns(UserWarning, match="other users can write to this cache.*chmod go-w"):
-            joblite.Memory(memory.location)
+
+    @posix
+    @pytest.mark.parametrize("folder", [".", "joblite", "joblite/v1"])
+    @pytest.mark.parametrize("spoil, expected", [
+        (lambda path: path.chmod(0o777), "other users can write to this cache; .*chmod go-w"),
+        (lambda path: os.chown(path, 12345, 12345), "it belongs to another user .number 12345.; use a folder of your"),
+        (lambda path: (os.chown(path, -1, 12345), path.chmod(0o770)), "other users can write to this cache"),
+        (lambda path: path.chmod(0o755), None),
+    ], ids=["all may write", "of another user", "a group may write", "all may read"])
+    def test_a_folder_where_others_can_put_entries_is_warned_about_once(self, folder, spoil, expected, tmp_path):
+        if os.getuid() and expected and "chmod" not in expected:
+            pytest.skip("needs root")
+        cached = joblite.Memory(tmp_path / "cache", verbose=0).cache(math.sqrt)
+        cached(4)
+        spoil(tmp_path / "cache" / folder)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            again = joblite.Memory(tmp_path / "cache", verbose=0).cache(math.sqrt)
+            assert not told, "only at the first use"
+            assert again(4) == again(4) == pickle.loads(pickle.dumps(again))(4) == 2
+        assert len(told) == bool(expected)
+        assert re.search(expected or "", str([str(each.message) for each in told]))
+
+    @posix
+    def test_a_shared_or_sticky_folder_is_not_warned_about(self, tmp_path):
+        """Where `mode` shares the cache, and where others cannot replace our folder, as in /tmp."""
+        (tmp_path / "sticky").mkdir()
+        (tmp_path / "sticky").chmod(0o1777)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for name, options in (("sticky", {}), ("shared", {"mode": 0o770})):
+                for _ in range(2):
+                    joblite.Memory(tmp_path / name, verbose=0, backend_options=options).cache(math.sqrt)(4)
+
+    def test_two_spellings_of_a_location_are_one_cache(self, tmp_path, monkeypatch):
+        """A symbolic link, a detour, a relative path: one location, and so one lock."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        places = [joblite.Memory(place) for place in ("real", "link", "link/../real", tmp_path / "link")]
+        assert {memory.location for memory in places} == {str(tmp_path / "real")}
+        shelved = places[1].cache(math.sqrt).call_and_shelve(4)
+        assert joblite.MemorizedResult("link", shelved.func, shelved.args_id).get() == 2
 
     def test_a_location_is_a_text_or_a_path_and_made_absolute(self, tmp_path, monkeypatch):
         """After os.chdir the same folder is meant; odd characters are fine."""
@@ -3270,6 +3310,52 @@ class TestSection4Memory:
             assert sum(path.stat().st_size for path in entry_files(tmp_path)) <= 20 * 1024
         assert not cached.check_call_in_cache(50000)
 
+    @pytest.mark.parametrize("sizes", [
+        [600_000] * 3, [600_000, 900_000, 100_000, 999_000, 600_000], [999_000, 2_000_000, 999_000], [500_000, 500_000],
+    ], ids=str)
+    @pytest.mark.parametrize("others", [0, 30], ids="others={}".format)
+    def test_a_result_computed_anew_replaces_the_old_one_under_a_limit(self, sizes, others, tmp_path):
+        """It returns, whatever old and new one take together, and the limit holds; on disk and in memory."""
+        code = """
+            import os, sys, threading, joblite
+            sizes, others = eval(sys.argv[2]), int(sys.argv[3])
+            def of_size(): return bytes(size)
+            for location in (sys.argv[1], None):
+                memory = joblite.Memory(location, verbose=0, bytes_limit=1_000_000)
+                anew = memory.cache(of_size, version=1, cache_validation_callback=lambda about: False)
+                other = memory.cache(lambda n: bytes(20_000), version=2)
+                for n in range(others):
+                    other(n)
+                for size in sizes:
+                    assert len(anew()) == size
+                    kept = [entry.nbytes for cached in (anew, other) for entry in cached.entries()]
+                    assert sum(kept) <= 1_000_000
+                    assert (len(anew.entries()) == 1) == (size < 1_000_000)
+            """
+        run_script(code, tmp_path, sizes, others)
+
+    def test_a_limit_leaves_room_for_what_fits(self, tmp_path):
+        """1 MB keeps ten entries of 90 kB, also while others come and go, and one of 600 kB beside four of them."""
+        cached = joblite.Memory(tmp_path, verbose=0, bytes_limit=1_000_000).cache(lambda n, size: bytes(size))
+        for n in range(30):
+            cached(n, 90_000)
+            assert len(cached.entries()) >= min(n + 1, 10)
+        cached(0, 600_000)
+        assert sorted(entry.nbytes // 90_000 for entry in cached.entries()) == [1, 1, 1, 1, 6]
+
+    def test_what_is_in_use_stays_among_thousands(self, tmp_path):
+        """Where not all entries are looked at: those that are read again and again are never removed."""
+        memory = joblite.Memory(tmp_path, verbose=0, bytes_limit="1M")
+        function = counted(lambda n: b"x" * 100)
+        cached = memory.cache(function, version=1)
+        for n in range(6000):
+            cached(n)
+            if n % 100 == 0:
+                for used in range(50):
+                    cached(used)
+        assert 2000 < len(cached.entries()) < 5000
+        assert len(function.calls) == 6000
+
     def test_two_limits_on_one_folder_do_no_harm(self, tmp_path):
         small, large, free = (joblite.Memory(tmp_path, verbose=0, bytes_limit=limit).cache(square_text)
                               for limit in ("8K", "80K", None))
@@ -3295,10 +3381,23 @@ class TestSection4Memory:
         with pytest.raises(ValueError, match="age_limit: expected a positive timedelta"):
             any_memory.reduce_size(age_limit=datetime.timedelta(0))
 
+    def test_reduce_size_keeps_what_was_read_last(self, any_memory):
+        """Also when the reads came at once, and through another Memory on the same folder."""
+        other = joblite.Memory(any_memory.location, verbose=0) if any_memory.location else any_memory
+        cached, again = (each.cache(lambda x: b"x" * 1000, version=1) for each in (any_memory, other))
+        for n in range(8):
+            cached(n)
+        for n in (5, 1, 6):
+            cached(n), again(n - 1)
+        cached(1)
+        for kept in ([0, 1, 4, 5, 6], [1, 5, 6], [1]):
+            any_memory.reduce_size(items_limit=len(kept))
+            assert [n for n in range(8) if cached.check_call_in_cache(n)] == kept
+
     # ---- bad luck
 
     def test_a_hit_opens_one_file(self, memory):
-        """The audit hook of Python sees one open, no listing, no lock and no writing."""
+        """The audit hook of Python sees one open and the mark of use: no listing, no lock and no writing."""
         cached = memory.cache(lambda x: x)
         cached(1), cached(1)
         seen = []
@@ -3307,7 +3406,7 @@ class TestSection4Memory:
         sys.addaudithook(lambda event, args: on and event in watched and seen.append(event))
         cached(1)
         on.clear()
-        assert seen == ["open"]
+        assert seen == ["open", "os.utime"]
 
     def test_a_flipped_bit_never_lies(self, memory):
         """200 flips at random places: the right value each time, and a warning whenever it was computed again."""
@@ -3461,6 +3560,197 @@ class TestSection4Memory:
             """
         assert run_script(code, tmp_path / "cache", tmp_path / "log").stdout == f"{[0] * 8}\n"
         assert (tmp_path / "log").read_text() == "called\n"
+
+    @pytest.mark.parametrize("size", [2, 3])
+    def test_threads_that_need_each_others_calls_do_not_wait_for_ever(self, size, any_memory):
+        """Each computes what the one before needs: a ring. One of them computes what it cannot wait for."""
+        begun, values = set(), {}
+
+        @any_memory.cache(ignore=["seen"], version=1)
+        def reach(node, seen):
+            begun.add(node)
+            wait_until(lambda: len(begun) == size)
+            other = (node + 1) % size
+            return [node, other in seen or reach(other, seen | {node})[0]]
+
+        threads = [threading.Thread(target=lambda n=n: values.update({n: reach(n, frozenset())[0]}), daemon=True)
+                   for n in range(size)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert values == {n: n for n in range(size)}
+
+    @pytest.mark.parametrize("loops", [1, 2])
+    def test_tasks_that_need_each_others_calls_do_not_wait_for_ever(self, loops, any_memory):
+        """In one event loop, and in two threads with a loop each."""
+        begun, values = set(), {}
+
+        @any_memory.cache(ignore=["seen"], version=1)
+        async def reach(node, seen):
+            begun.add(node)
+            while len(begun) < 2:
+                await asyncio.sleep(0.001)
+            return [node, 1 - node in seen or (await reach(1 - node, seen | {node}))[0]]
+
+        async def main(*nodes):
+            values.update(zip(nodes, await asyncio.gather(*(reach(node, frozenset()) for node in nodes))))
+
+        threads = [threading.Thread(target=lambda nodes=nodes: asyncio.run(main(*nodes)), daemon=True)
+                   for nodes in ([(0, 1)] if loops == 1 else [(0,), (1,)])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert {node: value[0] for node, value in values.items()} == {0: 0, 1: 1}
+
+    @posix
+    @pytest.mark.parametrize("size", [2, 3])
+    @pytest.mark.parametrize("kind", ["functions", "coroutines", "threads"])
+    def test_processes_that_need_each_others_calls_do_not_wait_for_ever(self, kind, size, tmp_path):
+        """Of two threads in each process, one waits beside the ring for a call that takes long."""
+        code = """
+            import asyncio, os, signal, sys, threading, time, joblite
+            folder, kind, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+            memory = joblite.Memory(folder + "/cache", verbose=0)
+            def all_begun(node):
+                open(f"{folder}/{node}", "w").close()
+                while not all(os.path.exists(f"{folder}/{n}") for n in range(size)): time.sleep(0.001)
+            def reach(node, seen):
+                all_begun(node)
+                other = (node + 1) % size
+                return [node, other in seen or reach(other, seen | {node})[0]]
+            async def reach_awaited(node, seen):
+                all_begun(node)
+                other = (node + 1) % size
+                return [node, other in seen or (await reach_awaited(other, seen | {node}))[0]]
+            reach = memory.cache(reach, ignore=["seen"], version=1)
+            reach_awaited = memory.cache(reach_awaited, ignore=["seen"], version=2)
+            long = memory.cache(lambda: all_begun(0) or time.sleep(1), version=3)
+            pids = []
+            for n in range(size):
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(40)
+                    if kind == "threads":
+                        threading.Thread(target=long, daemon=True).start()
+                        while n and not os.path.exists(f"{folder}/0"): time.sleep(0.001)
+                    value = (reach_awaited if kind == "coroutines" else reach)(n, frozenset())
+                    os._exit((asyncio.run(value) if kind == "coroutines" else value)[0] != n)
+                pids.append(pid)
+            print([os.waitpid(pid, 0)[1] for pid in pids])
+            """
+        assert run_script(code, tmp_path, kind, size).stdout == f"{[0] * size}\n"
+
+    def test_a_nested_call_that_another_thread_makes_is_computed_once(self, any_memory):
+        """One thread computes `inner` and then wants `outer`; the other one computes `outer`, which needs `inner`."""
+        calls = []
+        inner = any_memory.cache(lambda n: calls.append(("inner", n)) or time.sleep(0.002) or n, version=1)
+        outer = any_memory.cache(lambda n: calls.append(("outer", n)) or inner(n), version=2)
+        for n in range(50):
+            other = threading.Thread(target=outer, args=(n,))
+            other.start()
+            assert inner(n) == outer(n) == n
+            other.join()
+        assert sorted(calls) == sorted((name, n) for name in ("inner", "outer") for n in range(50))
+
+    @posix
+    def test_processes_with_threads_compute_a_missing_call_once(self, tmp_path):
+        """Each process computes one call in one thread and waits for the other's in another one: that is no ring."""
+        code = """
+            import os, signal, sys, threading, time, joblite
+            folder = sys.argv[1]
+            def f(name):
+                with open(f"{folder}/{name}", "a") as log: log.write("called ")
+                time.sleep(0.5)
+                return name
+            f = joblite.Memory(folder + "/cache", verbose=0).cache(f, version=1)
+            pids = []
+            for names in ("ab", "ba"):
+                pid = os.fork()
+                if pid == 0:
+                    signal.alarm(40)
+                    first = threading.Thread(target=f, args=(names[0],))
+                    first.start()
+                    while not all(os.path.exists(f"{folder}/{name}") for name in "ab"): time.sleep(0.001)
+                    value = f(names[1])
+                    first.join()
+                    os._exit(value != names[1])
+                pids.append(pid)
+            print([os.waitpid(pid, 0)[1] for pid in pids])
+            """
+        assert run_script(code, tmp_path).stdout == "[0, 0]\n"
+        assert [(tmp_path / name).read_text() for name in "ab"] == ["called ", "called "]
+
+    @posix
+    @pytest.mark.parametrize("call", ["cached(2)", "cached.call(2)", "cached.forget(1)", "memory.clear()"])
+    def test_ctrl_c_while_another_process_has_the_locks_leaves_none_held(self, call, tmp_path):
+        """Another thread goes on as soon as the other process has let go."""
+        code = """
+            import fcntl, os, signal, subprocess, sys, threading, joblite
+            memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="1M")
+            cached = memory.cache(lambda n: n, version=1)
+            cached(1)
+            other = ("import fcntl, sys; file = open(sys.argv[1], 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); "
+                     "print('held', flush=True); sys.stdin.read()")
+            holder = subprocess.Popen([sys.executable, "-c", other, sys.argv[1] + "/joblite/v1/lock"],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            holder.stdout.readline()
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            try:
+                CALL
+                sys.exit("it did not wait")
+            except KeyboardInterrupt:
+                holder.communicate()
+            thread = threading.Thread(target=lambda: (CALL, cached(3), print("goes on", flush=True)), daemon=True)
+            thread.start()
+            thread.join(20)
+            os._exit(0)
+            """.replace("CALL", call)
+        assert run_script(code, tmp_path).stdout == "goes on\n"
+
+    @posix
+    def test_ctrl_c_at_any_moment_leaves_no_lock_held(self, tmp_path):
+        """Interrupted 300 times: another process can lock every byte, another thread makes the same call."""
+        code = """
+            import fcntl, itertools, os, random, signal, sys, threading, joblite
+            memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="20K")
+            cached = memory.cache(lambda n: "x" * 1000, version=1)
+            cached(-1)
+            def all_free():
+                pid = os.fork()
+                if pid == 0:
+                    lock = os.open(sys.argv[1] + "/joblite/v1/lock", os.O_RDWR)
+                    try: fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except OSError: os._exit(1)
+                    os._exit(0)
+                return os.waitpid(pid, 0)[1] == 0
+            def interrupt(*args):
+                if armed:
+                    armed.clear()
+                    raise KeyboardInterrupt
+            signal.signal(signal.SIGALRM, interrupt)
+            generator, armed, n = random.Random(0), [], 0
+            for _ in range(300):
+                armed.append(True)
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + generator.random() * 0.002, 0.001)
+                try:
+                    while True:
+                        n += 1
+                        cached(n)
+                except KeyboardInterrupt:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                if not all_free():
+                    sys.exit("a byte is still locked")
+                thread = threading.Thread(target=cached, args=(n,), daemon=True)
+                thread.start()
+                thread.join(20)
+                if thread.is_alive():
+                    print("another thread hangs", flush=True)
+                    os._exit(1)
+            """
+        run_script(code, tmp_path)
 
     @posix
     def test_the_death_of_an_owner_frees_the_others(self, tmp_path):
