@@ -3981,45 +3981,66 @@ def _space_token(space: dict[str, Any]) -> str:
     return space.get(_SPACE) or f"{_process()}{id(space)}"
 
 
-def _enter_module(token: str, name: str, package: str | None) -> ModuleType:
-    """The module whose globals stand here for those called `token` at home."""
+def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
+    """The module whose globals stand here for those called `token` at home. One that can be imported is
+    a copy of the module here, so that it has what the payload lacks."""
     spaces = _local.spaces
-    if token not in spaces:
-        main = sys.modules["__main__"]
-        spaces[token] = main if token == _space_token(vars(main)) else ModuleType(name)
-        if spaces[token] is not main:
-            vars(spaces[token]).update({"__package__": package, "__builtins__": __builtins__, _SPACE: token})
-    return spaces[token]
+    if token in spaces:
+        return spaces[token]
+    known = sys.modules.get(name)
+    if known is not None and token == _space_token(vars(known)):
+        spaces[token] = known  # it came from here
+        return known
+    module = spaces[token] = ModuleType(name)
+    if importable:
+        vars(module).update(vars(_import_module(name)))
+    vars(module).update({"__package__": package, "__builtins__": __builtins__, _SPACE: token})
+    if name == "__main__" and _inside == "process":
+        _become_main(module)
+    return module
+
+
+def _become_main(module: ModuleType) -> None:
+    """Make it the `__main__` of this worker, so that what is named after it is found, by `pickle` and
+    `hash` too. Its spec keeps multiprocessing from running the caller's script in a task's processes."""
+    from importlib.machinery import ModuleSpec
+
+    module.__spec__ = ModuleSpec("__main__", None)
+    sys.modules["__main__"] = module
 
 
 def _reduce_module(module: ModuleType) -> Any:
     """A module that running code made: with all that it holds, and shared with its functions."""
     space, own = vars(module), ("__builtins__", "__loader__", "__spec__", _KEPT)
     state = {name: value for name, value in space.items() if name not in own}
-    return _enter_module, (_space_token(space), module.__name__, space.get("__package__")), state
+    return _enter_module, (_space_token(space), module.__name__, space.get("__package__"), False), state
 
 
 class _Space(_Reduced):
-    """Stands in a parcel for a dict of globals, so that functions which shared it share it again."""
+    """Stands in a payload for a dict of globals, so that functions which shared it share it again."""
 
-    def __init__(self, space: dict[str, Any]) -> None:
+    def __init__(self, space: dict[str, Any], homeward: bool) -> None:
         name = space.get("__name__", "__main__")
-        self.by_name = _can_import(name) and vars(sys.modules[name]) is space
-        module = (_import_module, (name,)) if self.by_name else (
-            _enter_module, (_space_token(space), name, space.get("__package__")))
-        super().__init__((vars, (_Reduced(module),)))
+        self.importable = _can_import(name)
+        self.is_there = homeward and self.importable and vars(sys.modules[name]) is space
+        self.module: Any = _enter_module, (_space_token(space), name, space.get("__package__"), self.importable)
+        if self.is_there:
+            self.module = _import_module, (name,)
+        super().__init__((vars, (_Reduced(self.module),)))
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
-    """The globals that a function names, and the submodules it reaches through them."""
+    """The globals that a function names, and the submodules it may reach through them or its closure."""
     space, used, modules = func.__globals__, {}, []
-    for name, *attributes in _names_used(func.__code__):
-        if name not in space:
-            continue
-        value = used[name] = space[name]
-        if isinstance(value, ModuleType):
-            dotted = itertools.accumulate(attributes, "{}.{}".format, initial=value.__name__)
-            modules += [submodule for submodule in dotted if submodule in sys.modules and submodule != value.__name__]
+    for name, *_ in _names_used(func.__code__):
+        if name in space:
+            used[name] = space[name]
+    names = _code_facts(func.__code__).names
+    for value in [*used.values(), *map(_cell_value, func.__closure__ or ())]:
+        found = [value.__name__] if isinstance(value, ModuleType) else []
+        for base in found:  # grows while it is walked
+            found += [f"{base}.{name}" for name in names if f"{base}.{name}" in sys.modules]
+        modules += found[1:]
     return used, modules
 
 
@@ -4027,10 +4048,14 @@ def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ..
     return FunctionType(marshal.loads(code), space, closure=cells)
 
 
+def _set_globals(space: dict[str, Any], names: dict[str, Any]) -> None:
+    """Take over what came, but for what an initializer set here; at home, what is there stays."""
+    kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
+    space.update((name, value) for name, value in names.items() if name not in kept)
+
+
 def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
-    space = func.__globals__
-    kept = space.get(_KEPT, ()) if space.get(_SPACE) else space  # back in the module it came from, what is there stays
-    space.update([(name, value) for name, value in state["globals"].items() if name not in kept])
+    _set_globals(func.__globals__, state["globals"])
     for cell, content in state["cells"]:
         cell.cell_contents = content
     for name in state["modules"]:
@@ -4039,17 +4064,48 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
         setattr(func, name, value)
 
 
-_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
-                        *(["__type_params__"] if sys.version_info >= (3, 12) else []))
+_FUNCTION_ATTRIBUTES = ["__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__"]
+if sys.version_info >= (3, 12):
+    _FUNCTION_ATTRIBUTES.append("__type_params__")
 
 
-def _reduce_function(func: FunctionType, space: _Space) -> Any:
+def _annotations_of(thing: Any) -> dict[str, Any]:
+    """The attribute of a function or class that holds its annotations. They are never evaluated: since
+    Python 3.14 a function of its own does that when they are asked for."""
+    if isinstance(thing, FunctionType):
+        annotate, known = getattr(thing, "__annotate__", None), None
+        known = None if annotate else thing.__annotations__
+    else:
+        annotate = vars(thing).get("__annotate_func__")
+        known = vars(thing).get("__annotations_cache__") or vars(thing).get("__annotations__")
+    if annotate:
+        return {"__annotate__": annotate}
+    return {} if known is None else {"__annotations__": known}
+
+
+def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
+    """(globals, names to set in them) of the `__main__` where a function or class is to be found, since
+    it is found in the caller's."""
+    home = _import_name(thing)
+    if home is None or home[0] != "__main__":
+        return {}, {}
+    space = vars(sys.modules["__main__"])
+    name = home[1].partition(".")[0]
+    return packer.space_of(space), {name: space[name]}
+
+
+def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
+    space = packer.space_of(func.__globals__)
     used, modules = _globals_of(func)
-    if space.by_name:  # the far side has its own; but modules may have been put here since, as pytest does
-        used = {name: value for name, value in used.items() if isinstance(value, ModuleType)}
+    if space.is_there:
+        used = {}
+    elif space.importable:  # where a value cannot be sent, or is only itself, the far side has its own
+        used = {name: value for name, value in used.items() if type(value) is not object and packer.takes(value)}
+    used |= _main_names(func, packer)[1]
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
-    if sys.version_info < (3, 14):  # from there on annotations are computed when asked for, by a function of their own
-        attributes["__annotations__"] = func.__annotations__
+    for name, value in _annotations_of(func).items():
+        if packer.takes(value):
+            attributes[name] = value
     cells = func.__closure__ or ()
     filled = [(cell, value) for cell in cells if (value := _cell_value(cell)) is not _NOTHING]
     state = {"globals": used, "modules": modules, "cells": filled, "attributes": attributes | func.__dict__}
@@ -4093,16 +4149,19 @@ def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, 
     return cls
 
 
-def _fill_class(cls: type, state: tuple[dict[str, Any], list[type]]) -> None:
+def _fill_class(cls: type, state: tuple[dict[str, Any], list[type], dict[str, Any], dict[str, Any]]) -> None:
+    attributes, registered, space, names = state
     if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
-    for name, value in state[0].items():
+    for name, value in attributes.items():
         setattr(cls, name, value)
-    for subclass in state[1]:
+    for subclass in registered:
         _module("abc").ABCMeta.register(cls, subclass)
+    _set_globals(space, names)
 
 
-_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotate_func__", "__annotations_cache__"}
+_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__", "__annotate_func__",
+                    "__annotations_cache__"}
 _ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names as _member_map_, but for methods
 
 
@@ -4129,14 +4188,18 @@ def _enum_parts(cls: Any) -> tuple[Any, ...]:
              or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
 
 
-def _reduce_class(cls: Any) -> Any:
+def _reduce_class(cls: Any, packer: _Packer) -> Any:
     """A class by value: an empty class of the same name and bases, then its attributes and registered subclasses."""
     enum = _loaded("enum")
     make, start, state = (_enum_parts if enum and isinstance(cls, enum.EnumMeta) else _class_parts)(cls)
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in vars(cls) else ()
     made = _class_token(cls), make, type(cls), cls.__name__, cls.__bases__, start
-    filled = (state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__},
-              [subclass for ref in registered if (subclass := ref()) is not None])
+    attributes = state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}
+    for name, value in _annotations_of(cls).items():
+        if packer.takes(value):
+            attributes[name] = value
+    subclasses = [subclass for ref in registered if (subclass := ref()) is not None]
+    filled = attributes, subclasses, *_main_names(cls, packer)
     return _make_once, made, filled, None, None, _fill_class
 
 
@@ -4276,22 +4339,44 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
     return NotImplemented
 
 
+def _keep_out(buffers: list[Any], buffer: Any) -> bool:
+    """Take a big buffer out of the pickle; true says that it stays in it."""
+    raw = buffer.raw()
+    if raw.nbytes >= _IN_BAND:
+        buffers.append(raw)
+    return raw.nbytes < _IN_BAND
+
+
 class _Packer(Pickler):
     """A pickler that sends by value what the other side cannot import."""
 
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
     shares = False  # whether the parcel is unpacked once, on this machine: open descriptors go along
-    helper: Any = None  # cloudpickle's table of reducers, on the second try
-    spaces: dict[int, _Space]  # id of globals -> what stands for them in this parcel
 
-    @staticmethod
-    def _keep(buffer: Any, buffers: list[Any]) -> bool:  # not of an instance: a cycle would hold all that was packed
-        raw = buffer.raw()
-        if raw.nbytes < _IN_BAND:
+    def __init__(self, file: Any, buffers: list[Any], tried: dict[int, bool] | None = None) -> None:
+        # not a method of this object: such a cycle would hold all that was packed
+        super().__init__(file, 5, buffer_callback=partial(_keep_out, buffers))
+        self.spaces: dict[int, _Space] = {}  # id of globals -> what stands for them in this payload
+        self.tried = tried  # id -> whether that value can be packed; None on the first try
+
+    def space_of(self, space: dict[str, Any]) -> _Space:
+        found = self.spaces.get(id(space))
+        if found is None:
+            found = self.spaces[id(space)] = _Space(space, self.homeward)
+        return found
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value can be packed: on the second try it is tried, on the first it is hoped."""
+        if self.tried is None:
             return True
-        buffers.append(raw)
-        return False
+        if id(value) not in self.tried:
+            self.tried[id(value)] = True  # as long as it is being tried
+            try:
+                type(self)(io.BytesIO(), [], self.tried).dump(value)
+            except Exception:  # a __reduce__ of the user may raise anything
+                self.tried[id(value)] = False
+        return self.tried[id(value)]
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -4302,22 +4387,21 @@ class _Packer(Pickler):
                 return NotImplemented
             if place := _place_in_class(obj):
                 return _function_in, place
-            space = self.spaces.get(id(obj.__globals__)) or self.spaces.setdefault(
-                id(obj.__globals__), _Space(obj.__globals__))
-            return _reduce_function(obj, space)
+            return _reduce_function(obj, self)
         if isinstance(obj, type):
             return self._override_class(obj)
         if kind is ModuleType:
-            known = _can_import(obj.__name__) or obj.__name__ == "__main__"
-            return (_import_module, (obj.__name__,)) if known else _reduce_module(obj)
+            if obj.__name__ == "__main__":
+                return self.space_of(vars(obj)).module
+            return (_import_module, (obj.__name__,)) if _can_import(obj.__name__) else _reduce_module(obj)
         np = sys.modules.get("numpy")  # None where something hides it
         if np and isinstance(obj, np.ndarray):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
             return obj._reduce_by_value()
-        if reducer is None and self.helper:
-            reducer = self.helper.get(kind)
+        if reducer is None and self.tried is not None and _find_package("cloudpickle"):
+            reducer = _module("cloudpickle").CloudPickler.dispatch_table.get(kind)
         if reducer is _reduce_descriptor and not self.shares:
             raise PicklingError(f"a {kind.__name__} can be handed to one process of this machine only: pass it to "
                                 "tasks as an argument, or open it in the tasks")
@@ -4332,7 +4416,7 @@ class _Packer(Pickler):
             return NotImplemented
         if self.homeward and not _class_token(cls).startswith(_process()):
             return _make_once, (_class_token(cls), None)  # it is known there
-        return _reduce_class(cls)
+        return _reduce_class(cls, self)
 
 
 class _AnswerPacker(_Packer):
@@ -4347,19 +4431,18 @@ class _FunctionPacker(_NearPacker):
     shares = False
 
 
-def _pack(value: Any, packer: type[_Packer] = _Packer, helper: Any = None) -> list[Any]:
-    """The frames of a parcel: one pickle, then the buffers that stay out of it. What joblite's own pickling by value
-    leaves out is left to cloudpickle's reducers, on a second try."""
-    file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
-    pickler = packer(file, 5, buffer_callback=lambda buffer: packer._keep(buffer, buffers))
-    pickler.spaces, pickler.helper = {}, helper
-    try:
-        pickler.dump(value)
-        return [file.getvalue(), *buffers]
-    except Exception:  # a __reduce__ of the user may raise anything
-        if helper or not _find_package("cloudpickle"):
-            raise
-    return _pack(value, packer, _module("cloudpickle").CloudPickler.dispatch_table)
+def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
+    """The frames of a payload: one pickle, then the buffers that stay out of it. On a second try what
+    joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
+    for tried in (None, {}):  # type: ignore[var-annotated]
+        file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+        try:
+            packer(file, buffers, tried).dump(value)
+            break
+        except Exception:  # a __reduce__ of the user may raise anything
+            if tried is not None:
+                raise
+    return [file.getvalue(), *buffers]
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
@@ -5178,10 +5261,11 @@ class _Desk:
         self.channel = _Channel(sock)
         self.said = _Said(self.channel)
         self.page = page
-        self.runs: dict[int, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
+        self.runs: dict[int | None, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
+        self.main = sys.modules["__main__"]  # between runs
         self.limits: tuple[dict[str, str], bool] = {}, False  # see _enter_world
         self.mapping = _NO_MAPPING  # how big results travel
 
@@ -5195,11 +5279,15 @@ class _Desk:
             if frames[0] == _AGAIN:
                 self.send(_ANSWER, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
             elif frames[0] == _FORGET:
-                self.runs.pop(int(frames[1]), None)
+                self.forget(int(frames[1]))
             else:
                 self.retained = []
                 self.answer(frames)
             del frames  # the big arrays of the job may go
+
+    def forget(self, run: int | None) -> None:
+        self.runs.pop(run, None)
+        sys.modules["__main__"] = self.main
 
     def answer(self, frames: list[Any]) -> None:
         number, run, keep_going, forgotten, functions, world, mapping = marshal.loads(frames[0])
@@ -5211,7 +5299,7 @@ class _Desk:
             self.said.bell.set()
         try:
             for gone in forgotten:
-                self.runs.pop(gone, None)
+                self.forget(gone)
             if 0 in forgotten:
                 self.lasting.clear()
             if world:
@@ -5275,6 +5363,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
                      "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
+def _modules() -> list[ModuleType]:
+    return [module for module in list(sys.modules.values()) if type(module) is ModuleType]
+
+
+def _mark_kept(module: ModuleType, before: dict[str, Any]) -> None:
+    """Note the names that no payload changes any more, since the initializer gave them a value."""
+    kept = [name for name, value in vars(module).items() if before.get(name, _NOTHING) is not value]
+    setattr(module, _KEPT, frozenset(kept))
+
+
 def _set_up(desk: _Desk) -> bool:
     """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
     global _cores
@@ -5291,9 +5389,14 @@ def _set_up(desk: _Desk) -> bool:
         _enter_world(world, desk.limits, desk.said)
         if packed:
             initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
+            before = {module: dict(vars(module)) for module in _modules()}
             initializer(*initargs)
+            desk.main = sys.modules["__main__"]
+            for module in _modules():
+                _mark_kept(module, before.get(module, {}))
             for module in desk.spaces.values():
-                setattr(module, _KEPT, frozenset(vars(module)))
+                copied = sys.modules.get(module.__name__)
+                _mark_kept(module, {} if copied in (None, module) else before.get(copied, {}))
     except BaseException as error:  # whatever an initializer raises is told
         desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
         return False

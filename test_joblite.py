@@ -4103,6 +4103,164 @@ class TestSection5Parcels:
         for name in methods.keys() - by_value:
             assert b"base" not in joblite._pack(methods[name])[0], name
 
+    GLOBALS = """
+        import logging, sys, threading
+        CONFIG, COUNT, SET, LATER = "as imported", 0, "as imported", "as imported"
+        MISSING, LOCK, GONE = object(), threading.Lock(), "here"
+        LOGGER = logging.getLogger("of the module")
+        def by_name(): return CONFIG
+        def missing(): return MISSING
+        def initialize():
+            global SET
+            SET = "by the initializer"
+        def count():
+            global COUNT
+            COUNT += 1
+            return COUNT
+        def make():
+            def step():
+                global COUNT
+                COUNT += 1
+            def nested():
+                return [CONFIG for _ in range(1)][0]
+            return step, nested
+        step, nested = make()
+        class Local:
+            made = lambda self: CONFIG
+        asks = {
+            "a lambda": lambda: CONFIG,
+            "a nested function": lambda: nested(),
+            "a method": Local.made.__get__(1),
+            "a value that cannot be sent": lambda: (LOCK.acquire(), LOCK.release())[0],
+            "a value that is only itself": lambda: MISSING is missing(),
+            "a logger": lambda: LOGGER is logging.getLogger("of the module"),
+            "one that is changed": lambda: (step(), step(), COUNT)[-1],
+            "what the initializer set": lambda: SET,
+            "one that is set later": lambda: LATER,
+            "a function that goes by name": lambda: by_name(),
+            "its own module": lambda: sys.modules[__name__].by_name is by_name,
+        }
+        """
+
+    @pytest.mark.parametrize("initializer", [None, "by name", "by value"])
+    def test_local_functions_of_a_module_see_its_globals_as_the_caller_has_them(self, module, initializer, processes):
+        """What an initializer set in the worker stays set; what cannot be sent the worker has itself."""
+        found = module(self.GLOBALS)
+        start = {"by name": found.initialize, "by value": lambda: setattr(found, "SET", "by the initializer")}
+        settings = {"initializer": start[initializer]} if initializer else {}
+        for config in ("at run time", "later"):
+            found.CONFIG = found.LATER = config
+            there = Parallel(**processes, **settings)(delayed(ask)() for ask in found.asks.values())
+            assert dict(zip(found.asks, there)) == {
+                "a lambda": config, "a nested function": config, "a method": "as imported", "a logger": True,
+                "a value that cannot be sent": True, "a value that is only itself": True, "one that is changed": 2,
+                "what the initializer set": "by the initializer" if initializer else "as imported",
+                "one that is set later": config, "a function that goes by name": "as imported", "its own module": True}
+            assert found.COUNT == 0
+
+    def test_functions_come_home_to_their_module(self, module):
+        found = module("""
+            NUMBER = 1
+            def make(): return lambda: NUMBER
+            get = make()
+            """)
+        sent, made = Parallel(n_jobs=2)([delayed(lambda f: (f, found.make()))(found.get)])[0]
+        found.NUMBER = 2
+        assert (sent(), made()) == (2, 2)
+
+    def test_submodules_that_a_closure_reaches_are_imported(self):
+        import xml.etree.ElementTree
+
+        def tag(text):
+            return [xml.etree.ElementTree.fromstring(text).tag for _ in range(1)][0]
+
+        assert Parallel(n_jobs=2)(delayed(tag)("<a/>") for _ in range(2)) == ["a", "a"]
+
+    MAIN = """
+        import abc, collections, dataclasses, enum, functools, joblite, multiprocessing, pickle, sys, tempfile, typing
+        from joblite import Memory, Parallel, delayed
+        class Point:
+            def __init__(self, x): self.x = x
+        class Empty: pass
+        class Color(enum.Enum):
+            RED = 1
+        class Outer:
+            class Inner: pass
+        @dataclasses.dataclass
+        class Data:
+            x: int = 1
+        def plain(x): return x + 1
+        @functools.lru_cache
+        def cached(x): return x
+        memory = Memory(tempfile.mkdtemp(), verbose=0)
+        @memory.cache
+        def takes(value): return 1
+        values = [Point(3), Empty(), Color.RED, Outer.Inner(), Data(), plain, Point, Empty, Color,
+                  functools.partial(plain, 1), Point(plain)]
+        """
+
+    def test_values_of_main_are_in_a_worker_what_they_are_at_home(self, tmp_path):
+        """They are named, pickled and kept there as here."""
+        done = run_script(textwrap.dedent(self.MAIN) + textwrap.dedent("""
+            def there(value):
+                return joblite.hash(value), pickle.loads(pickle.dumps(value)) is not None, takes(value)
+            for run in (Parallel(n_jobs=2), Parallel(n_jobs=2, initializer=print)):
+                for value in values:
+                    found = run([delayed(there)(value)])[0]
+                    if found != (joblite.hash(value), True, 1) or not takes.check_call_in_cache(value):
+                        print(value)
+                    takes.clear(warn=False)
+            """))
+        assert done.stdout == done.stderr == ""
+
+    def test_tasks_may_start_processes_with_multiprocessing(self):
+        """These neither fail nor run the script anew."""
+        done = run_script("""
+            import multiprocessing
+            from joblite import Parallel, delayed
+            print("script")
+            def task(method):
+                with multiprocessing.get_context(method).Pool(1) as pool:
+                    return pool.apply(abs, (-3,))
+            print(Parallel(n_jobs=2)(delayed(task)(method) for method in ("spawn", "forkserver", "fork")))
+            """)
+        assert done.stdout == "script\n[3, 3, 3]\n"
+
+    def test_globals_of_main_go_when_their_run_is_over(self):
+        done = run_script("""
+            import gc, sys, types
+            from joblite import Parallel, delayed
+            class Big: pass
+            big = Big()
+            def use(): return big is not None
+            def left(): return [type(each).__name__ for each in gc.get_objects() if type(each).__name__ == "Big"]
+            print(Parallel(n_jobs=1, backend="loky")([delayed(use)()] * 2))
+            del big, Big, use
+            print(Parallel(n_jobs=2, batch_size=1)([delayed(left)()] * 8)[-1])
+            """)
+        assert done.stdout == "[True, True]\n[]\n"
+
+    def test_annotations_travel_without_being_evaluated(self):
+        space = {"__name__": "notebook"}
+        exec(textwrap.dedent("""
+            import inspect
+            def f(x: int, y: "text") -> str: return x
+            class A:
+                x: int
+                def f(self, y: float): return y
+            def later(x: Later = 1): return x  # noqa
+            """ if sys.version_info >= (3, 14) else """
+            import inspect
+            def f(x: int, y: "text") -> str: return x
+            class A:
+                x: int
+                def f(self, y: float): return y
+            def later(x: "Later" = 1): return x
+            """), space)
+        ask = eval("lambda: [str(each) for each in (f.__annotations__, A.__annotations__, A.f.__annotations__)]", space)
+        assert Parallel(n_jobs=2)([delayed(ask)()] * 2) == [ask()] * 2
+        assert Parallel(n_jobs=2)([delayed(space["later"])()] * 2) == [1, 1]
+
     def test_dispatching_functions_travel(self):
         @functools.singledispatch
         def kind(value):
