@@ -4205,7 +4205,7 @@ class TestSection5Parcels:
         done = run_script(textwrap.dedent(self.MAIN) + textwrap.dedent("""
             def there(value):
                 return joblite.hash(value), pickle.loads(pickle.dumps(value)) is not None, takes(value)
-            for run in (Parallel(n_jobs=2), Parallel(n_jobs=2, initializer=print)):
+            for run in (Parallel(n_jobs=2), Parallel(n_jobs=2, initializer=list)):
                 for value in values:
                     found = run([delayed(there)(value)])[0]
                     if found != (joblite.hash(value), True, 1) or not takes.check_call_in_cache(value):
