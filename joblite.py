@@ -5802,18 +5802,7 @@ def _print_of(value: Any) -> int:
     return number
 
 
-def _depends_on(func: Any) -> list[Any]:
-    """What a function by value names, closes over, or has as defaults; of a builtin, the object it is bound to."""
-    if type(func) is not FunctionType or _goes_by_name(func):
-        owner = getattr(func, "__self__", None)
-        return [] if isinstance(owner, _FIXED_TYPES) else [owner]
-    space = func.__globals__
-    named = [space[names[0]] for names in _names_used(func.__code__) if names[0] in space]
-    return [*named, *map(_cell_value, func.__closure__ or ()), *(func.__defaults__ or ()),
-            *(func.__kwdefaults__ or {}).values()]
-
-
-_PLAIN_CALLABLES = (FunctionType, type(len), type)
+_PLAIN_CALLABLES = (FunctionType, type)
 _MOST_LASTING = 500  # functions that a worker keeps: of all runs together (then it forgets them), and of one run (then
 #                      others travel with their batch)
 
@@ -5823,7 +5812,7 @@ class _Context:
     def __init__(self) -> None:
         self.number = _next_number()
         self.world = _world()
-        self.packed: dict[int, tuple[Any, ...]] = {}  # id -> key, function, frames, what it depends on, prints of that
+        self.packed: dict[int, tuple[int, list[Any], Any]] = {}  # id of a function -> key, frames, itself
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
         self.most_tasks = sys.maxsize  # to pack at a time; 1 when tasks bring an object again with other content
@@ -5832,30 +5821,18 @@ class _Context:
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function. A negative key is good for all runs; 0 says that it goes with its tasks: there
-        are many of them, it was changed during the run, or a parcel for many cannot hold it."""
+        """(key, frames) of a function, which is packed once in a run. A negative key is good for all runs;
+        0 says that it goes with its tasks: there are many of them, or a payload for many cannot hold it."""
         known = self.packed.get(id(func))
-        if known is None and len(self.packed) >= _MOST_LASTING:
-            return 0, []
         if known is None:
-            known = self.packed[id(func)] = self.pack_function(func)
-        elif known[3]:
-            now = _depends_on(func)
-            if any(map(operator.is_not, now, known[3])) or any(
-                    before and before != _print_of(value) for value, before in zip(now, known[4])):
-                known = self.packed[id(func)] = 0, func, [], [], []
-        return known[0], known[2]
-
-    def pack_function(self, func: Any) -> tuple[Any, ...]:
-        try:
-            key, frames = _pack_lasting(func) or (len(self.packed) + 1, _pack(func, _FunctionPacker))
-        except Exception:  # a __reduce__ of the user may raise anything: its task will tell
-            return 0, func, [], [], []
-        parts = _depends_on(func)
-        if all(isinstance(part, ModuleType) for part in parts):
-            parts = []
-        prints = map(_print_of, parts) if sum(map(len, frames)) <= _IN_BAND else ()
-        return key, func, frames if key < 0 else self.settle(frames), parts, list(prints)
+            if len(self.packed) >= _MOST_LASTING:
+                return 0, []
+            try:
+                key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(_pack(func, _FunctionPacker)))
+            except Exception:  # a __reduce__ of the user may raise anything: its task will tell
+                key, frames = 0, []
+            known = self.packed[id(func)] = key, frames, func
+        return known[:2]
 
     def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
         """(this, frames by function key, frames of the batch) for some tasks. Functions travel by key; other callables
@@ -7647,11 +7624,10 @@ class Parallel:
     descriptors 1 and 2 of the caller instead.) A warning that is to be shown once is shown once a call and worker.
     Handlers that an initializer or a module sets up in the worker have a record first, then the caller's handlers
     of the other loggers. Each worker has random states of its own, freshly seeded, behind `random` and
-    `numpy.random`; a generator object that is passed in travels as it is. A module that was reloaded, or a function
-    that was redefined, is the new one in the workers too. Modules that the functions of a call do not name (a
-    helper's helper) stay as they are there until `shutdown_workers()`.
-    A function that no module holds is sent once a call, and again when the tasks' iterator has changed what it itself
-    names, closes over or has as defaults (inside such an object only while the function is below 16 kB).
+    `numpy.random`; a generator object that is passed in travels as it is. When
+    code of the project was reloaded, or changed as IPython's autoreload does it, the next call starts fresh workers,
+    which import it anew. A function that no module holds is sent once a call, with what it names, closes over or has as
+    defaults, as that is when its first task is submitted.
 
     Raises
     ------
