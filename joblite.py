@@ -4721,7 +4721,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
 #
 # Laws
-#   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.  test_killed_worker_fails_one_task
+#   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.   test_a_fault_fails_its_task_only
 #   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
 #   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
 #   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
