@@ -83,6 +83,7 @@ from joblite import Parallel, delayed, parallel_config
 # ======================================================================================================================
 
 HERE = Path(__file__).resolve().parent
+README = (HERE / "README.md").read_text(encoding="utf-8")
 QUICK = bool(os.environ.get("JOBLITE_QUICK"))
 DEADLINE = 60.0  # seconds to wait for an event that always comes: generous, since machines may be busy
 
@@ -8003,8 +8004,7 @@ class TestScikitLearnOnJoblite:
 
 def readme_table(head):
     """The cells of the README's table that begins with this line."""
-    text = (HERE / "README.md").read_text(encoding="utf-8")
-    lines = itertools.takewhile(lambda line: line.startswith("|"), text[text.index(head):].splitlines()[2:])
+    lines = itertools.takewhile(lambda line: line.startswith("|"), README[README.index(head):].splitlines()[2:])
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -8015,8 +8015,7 @@ def readme_table(head):
 
 def readme_blocks():
     """The README's examples: (code, the output it shows)."""
-    text = (HERE / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)
+    return re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
 
 def functions_entered(call):
@@ -8104,13 +8103,11 @@ class TestTheText:
         assert run_script(code, cwd=tmp_path).stdout == shown
 
     def test_readme_shows_each_example_with_its_output(self):
-        text = (HERE / "README.md").read_text(encoding="utf-8")
-        assert text.count("```python") == len(readme_blocks()) > 5
+        assert README.count("```python") == len(readme_blocks()) > 5
 
     @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 60), ("a `Memory` has kept", 20)])
     def test_readme_follows_a_call_as_it_is(self, what, most, tmp_path):
-        text = (HERE / "README.md").read_text(encoding="utf-8")
-        story = text.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
+        story = README.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
         cached = joblite.Memory(tmp_path, verbose=0).cache(square)
         called = {"a warm call of two tasks": lambda: Parallel(2)(delayed(square)(i) for i in range(2)),
                   "a `Memory` has kept": lambda: cached(3)}[what]
@@ -8122,9 +8119,19 @@ class TestTheText:
         assert told == sorted(told, key=entered.index), "told in the order in which they are entered"
 
     def test_readme_lists_the_public_names(self):
-        text = (HERE / "README.md").read_text(encoding="utf-8")
-        listed = re.search(r"## Public names\n(.*?)\n## ", text, re.DOTALL).group(1)
+        listed = re.search(r"## Public names\n(.*?)\n## ", README, re.DOTALL).group(1)
         assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(joblite.__all__)
+
+    def test_readme_tells_about_how_long_the_module_and_its_sections_are(self):
+        module = Path(joblite.__file__).read_text(encoding="utf-8").splitlines(keepends=True)
+        starts = [number for number, line in enumerate(module) if re.match(r"# \d+\. \w", line)]
+        found = [end - start for start, end in zip(starts, [*starts[1:], len(module)])]
+        rows = readme_table("| to change | section | lines, about | `-k` | seconds, about |")
+        told = [row[2] for row in rows if row[1][0].isdigit()]
+        told += re.search(r"about ([\d,]+) lines, (\d+) KB", README).groups()
+        found += [len(module), sum(map(len, module)) / 1000]
+        told = [int(number.replace(",", "")) for number in told]
+        assert told == pytest.approx(found, rel=0.1)
 
     def test_public_names_exist_and_are_documented(self):
         undocumented = [name for name in joblite.__all__ if ">>>" not in (getattr(joblite, name).__doc__ or "")]
