@@ -3878,7 +3878,7 @@ register_hasher(Memory, lambda memory: "Memory")
 #   1. A buffer of 16 kB or more (an array's content) is never copied into the pickle.     test_arrays_travel_uncopied
 #   2. Functions of one parcel, and of one run, that shared their globals share them again. test_functions_share_globals
 #   3. A class sent out and back is the caller's own class.                          test_instances_come_home
-#   4. What cannot be packed is an error that names the path to the guilty object.   test_unpicklable_argument_is_named
+#   4. What cannot be packed is an error that names the guilty object.               test_unpicklable_argument_is_named
 #   5. A big array that many tasks share is laid down once, and goes when no task is out that uses it.
 #                                                                           test_a_shared_array_is_laid_down_once
 
@@ -4255,9 +4255,10 @@ def _reduce_random(generator: Any, module: str, name: str) -> Any:
     own = generator is getattr(_loaded(module), name, None)
     return (_find_named, (module, name)) if own else NotImplemented
 
-def _reduce_descriptor(thing: Any) -> Any:
-    """A connection or socket: multiprocessing hands its descriptor to the first that unpacks this."""
-    return _module("multiprocessing.reduction").ForkingPickler(io.BytesIO()).dispatch_table[type(thing)](thing)
+def _refuse_connection(connection: Any) -> Any:
+    """Pickled as it is, it would take any descriptor that has its number over there, and close it."""
+    raise PicklingError("a connection belongs to one process: open it in the tasks")
+
 
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     CellType: lambda cell: (CellType, ()),  # empty: the functions that close over it bring its content
@@ -4274,8 +4275,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
                      "typing.TypeAliasType"), _reduce_typing),
-    **dict.fromkeys(("typing.ParamSpecArgs", "typing.ParamSpecKwargs"), lambda p: (type(p), (p.__origin__,))),
-    **dict.fromkeys(("multiprocessing.connection.Connection", "socket.socket"), _reduce_descriptor),
+    "multiprocessing.connection.Connection": _refuse_connection,
     **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # these are compared by identity
                     lambda unique: (_find_named, ("dataclasses", getattr(unique, "name", "MISSING")))),
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
@@ -4302,41 +4302,38 @@ def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
 
 
 def _reduce_memmap(array: Any, owner: Any) -> Any:
-    """An array that looks into `owner`, a memory map of a file, by the file's name; by value if the file has other
-    content by now, or none."""
-    import mmap
-
+    """An array that looks into `owner`, a memory map of a file, by the file's name, also one with gaps:
+    what tasks write to it must get there. By value if the file has other content by now, or none."""
     numpy: Any = sys.modules["numpy"]
     spans = [(count - 1) * stride for count, stride in zip(array.shape, array.strides)]
     before = -sum(span for span in spans if span < 0)  # bytes of the array below its first item
     nbytes = before + sum(span for span in spans if span > 0) + array.itemsize
-    start = owner.offset + array.ctypes.data - before - owner.ctypes.data
-    page = owner.offset - owner.offset % mmap.ALLOCATIONGRANULARITY
-    with memoryview(owner._mmap) as memory:
-        if not owner.filename or not _is_in_file(memory[start - page:start - page + nbytes], owner.filename, start):
-            return NotImplemented
+    at = array.ctypes.data - before - owner.ctypes.data
+    memory = memoryview(owner.reshape(-1, order="A").view("u1"))[at:at + nbytes]
+    if not _is_in_file(memory, owner.filename, owner.offset + at):
+        return NotImplemented
     mode = "r+" if owner.mode == "w+" else owner.mode
     if array.flags.forc:
         order = "C" if array.flags.c_contiguous else "F"
-        return numpy.memmap, (os.fspath(owner.filename), array.dtype, mode, start, array.shape, order)
-    raw = numpy.memmap(owner.filename, "u1", mode, start, (nbytes,))
+        return numpy.memmap, (os.fspath(owner.filename), array.dtype, mode, owner.offset + at, array.shape, order)
+    raw = numpy.memmap(owner.filename, "u1", mode, owner.offset + at, (nbytes,))
     return numpy.ndarray, (array.shape, array.dtype, raw, before, array.strides)
 
 
 def _reduce_array(array: Any, nearby: bool) -> Any:
-    """A big array on a file goes by reference to a process nearby; one with gaps between its items as its packed copy,
-    whose buffer can stay out of the pickle."""
+    """A big array that lies in a file goes to a process nearby by the file's name. Any other content can
+    stay out of the pickle; of one with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
-    if array.nbytes < _IN_BAND or array.dtype.hasobject:
+    if type(array) not in (numpy.ndarray, numpy.memmap) or array.nbytes < _IN_BAND or array.dtype.hasobject:
         return NotImplemented
     owner = array
-    while nearby and isinstance(owner, numpy.ndarray):
-        if isinstance(owner, numpy.memmap) and owner._mmap is not None and not isinstance(owner.base, numpy.ndarray):
-            return _reduce_memmap(array, owner)
+    while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
-    if type(array) is numpy.ndarray and not array.flags.forc:
-        return numpy.ascontiguousarray(array).__reduce_ex__(5)
-    return NotImplemented
+    in_file = nearby and isinstance(owner, numpy.memmap) and owner.filename
+    reduced = _reduce_memmap(array, owner) if in_file else NotImplemented
+    if reduced is NotImplemented:
+        return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
+    return reduced
 
 
 def _keep_out(buffers: list[Any], buffer: Any) -> bool:
@@ -4352,7 +4349,6 @@ class _Packer(Pickler):
 
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
-    shares = False  # whether the parcel is unpacked once, on this machine: open descriptors go along
 
     def __init__(self, file: Any, buffers: list[Any], tried: dict[int, bool] | None = None) -> None:
         # not a method of this object: such a cycle would hold all that was packed
@@ -4402,9 +4398,6 @@ class _Packer(Pickler):
             return obj._reduce_by_value()
         if reducer is None and self.tried is not None and _find_package("cloudpickle"):
             reducer = _module("cloudpickle").CloudPickler.dispatch_table.get(kind)
-        if reducer is _reduce_descriptor and not self.shares:
-            raise PicklingError(f"a {kind.__name__} can be handed to one process of this machine only: pass it to "
-                                "tasks as an argument, or open it in the tasks")
         return reducer(obj) if reducer else NotImplemented
 
     def _override_class(self, cls: type) -> Any:
@@ -4420,15 +4413,11 @@ class _Packer(Pickler):
 
 
 class _AnswerPacker(_Packer):
-    homeward = shares = True
+    homeward = True
 
 
 class _NearPacker(_Packer):
-    nearby = shares = True
-
-
-class _FunctionPacker(_NearPacker):
-    shares = False
+    nearby = True
 
 
 def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
@@ -4548,50 +4537,38 @@ def _map(fd: int, access: int) -> Any:
     return found
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(value: Any) -> list[tuple[str, Any]]:
     """What an object holds, each with the text that reaches it."""
     if isinstance(value, dict):
-        yield from ((f"[{key!r}]", item) for key, item in value.items())
-    elif isinstance(value, (list, tuple)):
-        yield from ((f"[{index}]", item) for index, item in enumerate(value))
-    elif isinstance(value, (set, frozenset)):
-        yield from (("{...}", item) for item in value)
-    elif isinstance(value, FunctionType):
-        names = zip(value.__code__.co_freevars, value.__closure__ or ())
-        yield from ((f" closes over {name}", cell.cell_contents) for name, cell in names
-                   if _cell_value(cell) is not _NOTHING)
-        yield from ((f" uses global {name}", item) for name, item in _globals_of(value)[0].items())
-        yield from ((f" default {item!r}", item) for item in value.__defaults__ or ())
-    elif not isinstance(value, ModuleType):
-        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items()
-                    if name not in _CLASS_INTERNALS)
-        hidden = {"partial": ("func", "args", "keywords"), "method": ("__self__", "__func__")}
-        for name in hidden.get(type(value).__name__, ()):
-            yield f".{name}", getattr(value, name, None)
+        return [(f"[{key!r}]", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(f"[{index}]", item) for index, item in enumerate(value)]
+    if isinstance(value, FunctionType):
+        closed = zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ()))
+        parts = [(f" (its variable {name})", item) for name, item in closed]
+        parts += [(f" (its global {name})", item) for name, item in _globals_of(value)[0].items()]
+        return parts + [(f" (its default {item!r})", item) for item in value.__defaults__ or ()]
+    names = [*getattr(value, "__dict__", ()), *_INNER_PARTS.get(type(value), ())]
+    return [(f".{name}", getattr(value, name, None)) for name in names if name not in _CLASS_INTERNALS]
 
 
-def _guilty_path(value: Any, packer: type[_Packer], path: str = "", seen: frozenset[int] = frozenset()) -> str:
-    """The path from a value that cannot be packed down to the object that is to blame, with the reason."""
-    for text, part in _parts(value) if id(value) not in seen and len(seen) < 50 else ():
-        try:
-            _pack(part, packer)
-        except Exception:  # whatever it raises, this part is on the path
-            return _guilty_path(part, packer, path + text, seen | {id(value)})
-    try:
-        _pack(value, packer)
-    except Exception as error:  # as above
-        return f"{path} is a {type(value).__qualname__}: {error}"
-    return f"{path} (each part alone can be pickled)"
+_INNER_PARTS = {MethodType: ("__self__",), partial: ("func", "args", "keywords")}
 
 
 def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
-    """As `_pack`; the error names the guilty object, seen from `what`."""
+    """As `_pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
     try:
         return _pack(value, packer)
     except Exception as error:
-        hint = "" if _find_package("cloudpickle") else " (the cloudpickle package, when installed, packs more types)"
-        raise PicklingError(f"{what} cannot be sent to another process: "
-                            f"{what}{_guilty_path(value, packer)}{hint}") from error
+        reason = error
+    for text, part in _parts(value):
+        try:
+            _pack(part, packer)
+        except Exception as error:  # whatever it raises, this part is to blame
+            what, reason = what + text, error
+            break
+    hint = "" if _find_package("cloudpickle") else " (the cloudpickle package, when installed, packs more types)"
+    raise PicklingError(f"{what} cannot be pickled: {reason}{hint}") from reason
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
@@ -5828,7 +5805,7 @@ class _Context:
             if len(self.packed) >= _MOST_LASTING:
                 return 0, []
             try:
-                key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(_pack(func, _FunctionPacker)))
+                key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(_pack(func, _NearPacker)))
             except Exception:  # a __reduce__ of the user may raise anything: its task will tell
                 key, frames = 0, []
             known = self.packed[id(func)] = key, frames, func
@@ -7382,7 +7359,11 @@ class _Run:
         try:
             if not _is_task(tasks[0]):
                 raise _no_task(tasks[0])
-            for what, part in zip(("function", "args", "kwargs"), tasks[0]):
+            func, args, kwargs = tasks[0]
+            parts = {"function": func}
+            parts.update((f"args[{place}]", value) for place, value in enumerate(args))
+            parts.update((f"kwargs[{name!r}]", value) for name, value in kwargs.items())
+            for what, part in parts.items():
                 _pack_or_explain(part, f"task {first}: {what}", _NearPacker)
         except Exception as named:
             error = named
