@@ -95,6 +95,10 @@ _CAN_START_PYTHON = (bool(sys.executable) and not getattr(sys, "frozen", False)
 HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether workers of ours can be started here
 HAS_STANDARD_PROCESSES = _CAN_START_PYTHON and not HAS_PROCESSES  # whether those of the standard library can: Windows
 _MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
+try:
+    _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant when modules were imported
+except OSError:  # it was deleted
+    _START_FOLDER = ""
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})  # types of plain values
 
 
@@ -4703,7 +4707,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
 #   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
 #   5. A worker that dies idle is not noticed.                               test_idle_death_is_not_noticed
-#   6. What tasks print, warn of and log comes home in order; silence costs no message and no thread.
+#   6. What tasks print, warn of and log comes home at once and in order; silence costs no message.
 #                                                             test_prints_warnings_and_records_keep_their_order
 #   7. What runs elsewhere, on executors of others, needs Python and no more.  test_engine_keeps_the_promises
 #
@@ -4711,7 +4715,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     a crew, its workers      | the thread that drives it                     | the same
 #     a context                | who packs: the caller; its end: the driver     | both
 #     a page                   | worker: job, task, start; crew: the other two | both sides
-#     what tasks said          | any thread of the worker                      | whoever holds the lock, to send it
+#     output of tasks          | any thread of the worker                      | whoever holds the lock, to send it
 #     shelf, starters, tables  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
 
@@ -4960,17 +4964,19 @@ def _pack_value(value: Any) -> tuple[bool, list[Any]]:
         return True, _pack(_describe_error(error))
 
 
-# What a task prints, warns of and logs goes home with the next message, in order, and is said there.
+# ---- output: what a task prints, warns of and logs is sent home in whole lines ----
 
-_OUT, _ERR, _WARNING, _RECORD = range(1, 5)  # how it was said; the first two are descriptors
+_OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first two are descriptors
 
 
-class _Mouth(io.RawIOBase):
-    """Takes the bytes of a worker's sys.stdout or sys.stderr. What C code and child processes write does not pass here:
-    it goes to the descriptors 1 and 2, which are those that the caller had when its first worker started."""
+class _OutputBytes(io.RawIOBase):
+    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write elsewhere: to the
+    descriptors 1 and 2, which are those that the caller had when its first worker started."""
 
-    def __init__(self, fd: int, said: Any) -> None:
-        self.fd, self.said, self.name = fd, said, ("<stdout>", "<stderr>")[fd - 1]
+    def __init__(self, fd: int, output: _Output) -> None:
+        self.fd = fd
+        self.output = output
+        self.name = "<stdout>" if fd == _OUT else "<stderr>"
 
     def writable(self) -> bool:
         return True
@@ -4980,133 +4986,126 @@ class _Mouth(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        if not self.said.is_home():
-            return os.write(self.fd, data)
-        self.said.add(self.fd, data)
+        if self.output.is_home():
+            self.output.add(self.fd, data, data.endswith(b"\n"))
+        else:
+            os.write(self.fd, data)
         return len(data)
 
 
-class _Voice(io.TextIOWrapper):
+class _OutputStream(io.TextIOWrapper):
     """A worker's sys.stdout or sys.stderr."""
 
     mode = "w"
 
-    def __init__(self, fd: int, said: Any) -> None:
-        super().__init__(_Mouth(fd, said), "utf-8", "backslashreplace", "\n", line_buffering=True)  # type: ignore
-        self.said = said
+    def __init__(self, fd: int, output: _Output) -> None:
+        raw: Any = _OutputBytes(fd, output)
+        super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
+        self.output = output
 
     def flush(self) -> None:
         super().flush()
-        self.said.hasten()
+        self.output.send_now()
 
 
-class _Said:
-    """What a worker's tasks have said and the caller has not heard. It leaves with the next message; while a job is at
-    work, a thread (started when something is said at all) sends it CHECKPOINT_S later, or when a stream is flushed."""
+class _Output:
+    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of them whole."""
 
     def __init__(self, channel: _Channel) -> None:
         self.channel = channel
-        self.lock = threading.Lock()  # guards the channel: messages leave whole and in order
-        self.items: list[tuple[int, Any]] = []  # any thread appends; who holds the lock takes
+        self.lock = threading.RLock()  # guards the channel
+        self.sender = 0  # the thread that sends, if one does
+        self.interrupted = False  # whether an interrupt of the task waits for the end of a message
+        self.items: list[tuple[int, bytes]] = []  # not sent yet; any thread appends, who holds the lock takes
         self.heard = False  # whether the caller listens: from the start of a job to its last message
-        self.threads: list[threading.Thread] = []
-        self.bell, self.hurry, self.sent = threading.Event(), threading.Event(), threading.Event()
         self.home = os.getpid()
-        sys.stdout, sys.stderr = self.voices = _Voice(_OUT, self), _Voice(_ERR, self)
+        sys.stdout, sys.stderr = self.streams = _OutputStream(_OUT, self), _OutputStream(_ERR, self)
 
     def is_home(self) -> bool:
         """False in a process that a task has forked: the channel is not for it."""
         return os.getpid() == self.home
 
-    def add(self, how: int, content: Any) -> None:
-        self.items.append((how, content))
-        self.bell.set()
-        if not self.threads:
-            self.threads = _start_threads(self.serve, 1)
+    def add(self, kind: int, content: bytes, ends_line: bool = True) -> None:
+        self.items.append((kind, content))
+        if ends_line:
+            self.send_now()
 
-    def hasten(self) -> None:
-        """Have all sent now, by the thread: an interrupt of the task must not cut a message."""
-        for _ in range(2):  # the round that is under way may have come too early
-            if self.items and self.heard and self.is_home():
-                self.sent.clear()
-                self.hurry.set()
-                self.bell.set()
-                self.sent.wait(1.0)
+    def send_now(self) -> None:
+        """Send what was said, unless that was amid the making of a message, which a finalizer may interrupt."""
+        if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
+            self.send((_PART, 0.0, {}, None), [b""])
 
-    def serve(self) -> None:
-        while self.bell.wait():
-            self.hurry.wait(CHECKPOINT_S)
-            self.bell.clear()
-            self.hurry.clear()
-            with self.lock:
-                if self.heard and (said := self.take()):
-                    self.channel.send([marshal.dumps((_PART, 0.0, {}, None, said))])
-            self.sent.set()
-
-    def take(self) -> list[tuple[int, list[Any]]]:
-        """All that was said, what follows each other on one stream together."""
-        for voice in self.voices:
+    def collect(self) -> None:
+        """Have the streams hand over what they hold back."""
+        for stream in self.streams:
             try:
-                io.TextIOWrapper.flush(voice)
+                io.TextIOWrapper.flush(stream)
             except ValueError:  # a task has closed it, or detached its buffer
                 pass
-        items = self.items[:]
-        del self.items[:len(items)]
-        return [(how, [content for _, content in group])
-                for how, group in itertools.groupby(items, operator.itemgetter(0))] if items else []
+
+    def send(self, head: tuple[Any, ...], frames: list[Any]) -> None:
+        """Send a message, with `head` and all output in the place of the first frame."""
+        with self.lock:
+            self.sender = threading.get_ident()
+            try:
+                items = self.items[:]
+                del self.items[:len(items)]
+                frames[0] = marshal.dumps((*head, items))
+                self.heard = head[0] == _PART
+                self.channel.send(frames)
+            finally:
+                self.sender = 0
+            if self.interrupted:
+                self.interrupted = False
+                raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is about to send."""
+        if self.sender == threading.get_ident():
+            self.interrupted = True
+        else:
+            raise KeyboardInterrupt
 
 
-def _tell_warnings(said: _Said) -> None:
-    import warnings
-
-    show_here = warnings.showwarning
-
-    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        if file is not None or not said.is_home():
-            return show_here(message, category, filename, lineno, file, line)
-        message = message if isinstance(message, Warning) else category(message)
-        said.add(_WARNING, (_pack_error(message), _text_of(message), _exact_text(filename), int(lineno)))
-
-    warnings.showwarning = show
-
-
-def _chain_of(logger: Any) -> Iterator[Any]:
-    """A logger and those that its records are passed on to."""
-    while logger:
-        yield logger
-        logger = logger.parent if logger.propagate else None
-
-
-def _pack_record(record: Any, done: list[str]) -> list[bytes]:
-    """The frames of a log record (its text made, what cannot be pickled as text) and of the names of the loggers whose
-    handlers have had it."""
-    try:
-        text = record.getMessage()
-    except Exception as error:  # its arguments do not fit: this must not end the task
-        text = f"{record.msg!r} with {record.args!r}: {error}"
-    trace = record.exc_info and not record.exc_text and _module("logging").Formatter().formatException(record.exc_info)
-    state = {name: value if type(value) in _ATOMS or _try_pack(value) else repr(value)
-             for name, value in vars(record).items() if name not in ("args", "exc_info")}
-    state |= {"msg": text, "args": None, "exc_info": None, "exc_text": trace or record.exc_text}
-    return [bytes(frame) for frame in _pack((done, state), _AnswerPacker)]
-
-
-def _tell_records(said: _Said) -> None:
-    """Handlers that were set up in the worker (by an initializer, by a module as it is imported) have a record first;
-    then it goes to those of the caller's loggers for which there are none here."""
+def _pack_record(record: Any) -> bytes:
+    """A log record and the name of the logger that is to handle it at home: that of the record, or one above those
+    that have a handler here, which an initializer has set up or a module as it was imported."""
     import logging
 
-    call_here = logging.Logger.callHandlers
+    name = record.name
+    logger: Any = logging.getLogger(name)
+    while logger.parent and logger.propagate:
+        if any(type(handler) is not logging.NullHandler for handler in logger.handlers):
+            name = logger.name.rpartition(".")[0] or "root"
+        logger = logger.parent
+    state = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
+    if record.exc_info and not record.exc_text:
+        state["exc_text"] = logging.Formatter().formatException(record.exc_info)
+    for key, value in state.items():
+        if type(value) not in _ATOMS and not _try_pack(value):
+            state[key] = repr(value)
+    return _join(_pack((name, state), _AnswerPacker))
 
-    def call_handlers(logger: Any, record: Any) -> None:
-        done = [each.name for each in _chain_of(logger)
-                if any(type(handler) is not logging.NullHandler for handler in each.handlers)]
-        if done or not said.is_home():
-            call_here(logger, record)
-        if said.is_home():
-            said.add(_RECORD, _pack_record(record, done))
 
-    logging.Logger.callHandlers = call_handlers  # type: ignore[assignment,method-assign,unused-ignore]
+def _make_record_handler(output: _Output) -> Any:
+    """A handler that sends log records home."""
+    import logging
+
+    in_child = logging.lastResort
+    handler = logging.Handler()
+
+    def emit(record: Any) -> None:
+        if not output.is_home():
+            in_child.handle(record)  # type: ignore[union-attr]
+            return
+        try:
+            output.add(_RECORD, _pack_record(record))
+        except Exception:  # such as: its arguments do not fit its text. This must not end the task
+            handler.handleError(record)
+
+    handler.emit = emit  # type: ignore[method-assign]
+    logging.lastResort = handler  # type: ignore[assignment]  # takes what no other handler takes
+    return handler
 
 
 def _flush_descriptors() -> None:
@@ -5115,58 +5114,6 @@ def _flush_descriptors() -> None:
             stream.flush()  # type: ignore[union-attr]
         except (AttributeError, OSError, ValueError):  # closed, missing, or nobody reads: not our matter
             pass
-
-
-def _log_levels() -> tuple[int, dict[str, int]] | None:
-    """What `logging.disable` was given, and the levels of loggers that have one of their own (the root is "")."""
-    logging: Any = sys.modules.get("logging")
-    if not hasattr(logging, "captureWarnings"):  # not loaded, or by another thread just now
-        return None
-    cache = logging.root._cache  # logging empties it when any level changes: so there is no need to ask all loggers
-    known: Any = cache.get(__name__)
-    if not known:
-        known = cache[__name__] = []  # before looking, so that a change made meanwhile takes it away again
-        loggers = list(logging.root.manager.loggerDict.items())
-        known.append((logging.root.manager.disable, {"": logging.root.level, **{
-            name: logger.level for name, logger in loggers if getattr(logger, "level", 0)}}))
-    return known[0]
-
-
-_levels: dict[str, int] = {}  # in a worker: the levels it has from the caller
-
-
-def _enter_levels(disable: int, levels: dict[str, int]) -> None:
-    import logging
-
-    for name, level in {**dict.fromkeys(_levels, 0), **levels}.items():
-        logging.getLogger(name).setLevel(level)
-    logging.disable(disable)
-    _levels.clear()
-    _levels.update(levels)
-
-
-class _CategoryByName(type):
-    """A warning category that stands in a filter for every class of its name, so that none must be imported for it."""
-
-    def __subclasscheck__(cls, other: type) -> bool:
-        return (cls.__module__, cls.__qualname__) in [(each.__module__, each.__qualname__) for each in other.__mro__]
-
-
-def _plain_filter(filter: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A warning filter as plain values: patterns as (text, flags), the category as (module, name)."""
-    action, message, category, module, line = filter
-    message, module = (text if text is None or isinstance(text, str) else (text.pattern, text.flags)
-                       for text in (message, module))
-    return action, message, (category.__module__, category.__qualname__), module, line
-
-
-def _open_filter(action: str, message: Any, category: tuple[str, str], module: Any, line: int) -> tuple[Any, ...]:
-    """The opposite of `_plain_filter`."""
-    home, name = category
-    message, module = (_module("re").compile(*text) if isinstance(text, tuple) else text for text in (message, module))
-    found = getattr(_module("builtins"), name) if home == "builtins" else _CategoryByName(
-        name, (Warning,), {"__module__": home, "__qualname__": name})
-    return action, message, found, module, line
 
 
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
@@ -5179,56 +5126,58 @@ def _quietly(func: Callable[..., Any], *args: Any) -> Any:
         return func(*args)
 
 
-def _world() -> tuple[Any, ...]:
-    """What of this process a task may depend on: current directory, import path, command line, environment, the key of
-    multiprocessing's managers, warning filters, log levels."""
+# What of the caller a task may depend on. `authkey` is that of multiprocessing's managers. `logging` is the level of
+# the root logger, whether it has handlers, and the names of all levels; None where the caller does not log.
+_World = namedtuple("_World", "folder path argv environ authkey filters logging")
+
+
+def _world() -> _World:
+    """The world of this process."""
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = ""
-    environ = getattr(os.environ, "_data", None)  # without decoding it all, where that is possible
+    environ = getattr(os.environ, "_data", os.environ)  # without decoding it all, where that is possible
     multiprocessing = sys.modules.get("multiprocessing.process")
-    key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
+    authkey = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
     filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
-    return (folder, list(sys.path), list(sys.argv), dict(os.environ if environ is None else environ), key,
-            list(filters), _log_levels())
+    logging: Any = sys.modules.get("logging")
+    levels = None
+    if hasattr(logging, "root"):  # not if another thread just loads it
+        levels = logging.root.level, bool(logging.root.handlers), logging.getLevelNamesMapping()
+    return _World(folder, sys.path[:], sys.argv[:], dict(environ), authkey, list(filters), levels)
 
 
-def _portable(world: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same in values that `marshal` takes. (What is no text in sys.path, Python does not look at.)"""
-    folder, path, argv, environ, key, filters, levels = world
-    path = [_exact_text(each) for each in path if isinstance(each, str)]
-    if levels:
-        levels = int(levels[0]), {name: int(level) for name, level in levels[1].items()}
-    return (folder, path, list(map(_exact_text, argv)), environ, key, [_plain_filter(each) for each in filters], levels)
-
-
-def _enter_world(world: tuple[Any, ...], limits: tuple[dict[str, str], bool], said: _Said) -> None:
-    """Take over the caller's world; `limits` are environment variables that hold native thread pools down, and whether
-    they count for more than the caller's."""
-    import warnings
-
-    folder, sys.path[:], sys.argv[:], environ, key, filters, levels = world
-    if folder:
+def _portable(world: _World) -> tuple[Any, ...]:
+    """The same in values that `marshal` takes."""
+    path: list[str] = []
+    for entry in world.path:
+        if isinstance(entry, str):  # Python looks at nothing else
+            if not os.path.isabs(entry):  # modules came from where it led then, or leads now
+                path.append(os.path.normpath(os.path.join(_START_FOLDER, entry)))
+            path.append(_exact_text(entry))
+    filters = []
+    for each in world.filters:
         try:
-            os.chdir(folder)
-        except OSError:  # deleted since: a task that needs it will say so
+            filters.append(_pickle_dumps(each))
+        except Exception:  # its category is of no module: workers do without it
             pass
-    environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
-    environ = environ | limits[0] if limits[1] else limits[0] | environ
-    for name in set(os.environ) - set(environ):
-        del os.environ[name]
-    os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
-    if key:
-        import multiprocessing.process
+    levels = None
+    if world.logging:
+        level, has_handlers, names = world.logging
+        levels = int(level), has_handlers, {_exact_text(name): int(number) for name, number in names.items()}
+    argv = list(map(_exact_text, world.argv))
+    return tuple(world._replace(path=path, argv=argv, filters=filters, logging=levels))
 
-        multiprocessing.process.current_process().authkey = key
-    warnings.resetwarnings()
-    warnings.filters[:] = [_open_filter(*filter) for filter in filters]  # type: ignore[index]
-    if levels:
-        if not _levels:
-            _tell_records(said)
-        _enter_levels(*levels)
+
+def _open_filters(filters: list[bytes]) -> list[Any]:
+    opened = []
+    for each in filters:
+        try:
+            opened.append(_pickle_loads(each))
+        except Exception:  # its category is not to be had here
+            pass
+    return opened
 
 
 class _Desk:
@@ -5236,15 +5185,62 @@ class _Desk:
 
     def __init__(self, sock: Any, page: Any) -> None:
         self.channel = _Channel(sock)
-        self.said = _Said(self.channel)
+        self.output = _Output(self.channel)
+        self.record_handler: Any = None
+        self.levels: Any = None  # what is known of the caller's logging
         self.page = page
         self.runs: dict[int | None, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.limits: tuple[dict[str, str], bool] = {}, False  # see _enter_world
+        self.limits: tuple[dict[str, str], bool] = {}, False  # see enter_world
         self.mapping = _NO_MAPPING  # how big results travel
+
+    def enter_world(self, world: tuple[Any, ...]) -> None:
+        """Take over the caller's world. `limits` are environment variables that hold native thread pools down, and
+        whether they count for more than the caller's."""
+        import warnings
+
+        folder, sys.path[:], sys.argv[:], environ, authkey, filters, levels = world
+        if folder:
+            try:
+                os.chdir(folder)
+            except OSError:  # deleted since: a task that needs it will say so
+                pass
+        environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+        limits, forced = self.limits
+        environ = environ | limits if forced else limits | environ
+        for name in set(os.environ) - set(environ):
+            del os.environ[name]
+        os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
+        if authkey:
+            import multiprocessing.process
+
+            multiprocessing.process.current_process().authkey = authkey
+        opened = _quietly(_open_filters, filters)
+        warnings.resetwarnings()
+        warnings.filters[:] = opened  # type: ignore[index]
+        if levels and levels != self.levels:
+            import logging
+
+            logging.root.setLevel(levels[0])
+            for name, level in levels[2].items():
+                logging.addLevelName(level, name)
+        self.levels = levels
+
+    def relay_records(self) -> None:
+        """Have log records go home which no handler here takes. The root logger has a handler for that if it has one at
+        home: else `logging.info` in a task would set up another."""
+        if not self.levels:
+            return
+        import logging
+
+        if self.record_handler is None:
+            self.record_handler = _make_record_handler(self.output)
+        logging.root.removeHandler(self.record_handler)
+        if self.levels[1] and not logging.root.handlers:
+            logging.root.addHandler(self.record_handler)
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
@@ -5271,16 +5267,15 @@ class _Desk:
         self.mapping = _Mapping(*mapping)
         self.page[_TASK] = 0
         self.page[_JOB] = number
-        self.said.heard = True
-        if self.said.items:  # said between the jobs
-            self.said.bell.set()
+        self.output.heard = True
         try:
             for gone in forgotten:
                 self.forget(gone)
             if 0 in forgotten:
                 self.lasting.clear()
             if world:
-                _enter_world(world, self.limits, self.said)
+                self.enter_world(world)
+                self.relay_records()
             unpack = self.unpack if run in self.runs and not functions else partial(_quietly, self.unpack)
             calls = unpack(run, functions, frames[1:])
         except BaseException as error:  # unpickling runs code of the user
@@ -5330,10 +5325,8 @@ class _Desk:
         """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
         layout = [(bad, len(frames)) for bad, frames in packed] if each else None
         frames = _lay_big([b"", *(frame for _, frames in packed for frame in frames)], self.mapping)
-        with self.said.lock:
-            self.said.heard = kind == _PART
-            frames[0] = marshal.dumps((kind, seconds, errors, layout, self.said.take()))
-            self.channel.send(frames)
+        self.output.collect()
+        self.output.send((kind, seconds, errors, layout), frames)
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -5363,7 +5356,7 @@ def _set_up(desk: _Desk) -> bool:
         world, idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
         desk.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                                      struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6)))
-        _enter_world(world, desk.limits, desk.said)
+        desk.enter_world(world)
         if packed:
             initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
             before = {module: dict(vars(module)) for module in _modules()}
@@ -5374,6 +5367,7 @@ def _set_up(desk: _Desk) -> bool:
             for module in desk.spaces.values():
                 copied = sys.modules.get(module.__name__)
                 _mark_kept(module, {} if copied in (None, module) else before.get(copied, {}))
+        desk.relay_records()
     except BaseException as error:  # whatever an initializer raises is told
         desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
         return False
@@ -5391,13 +5385,12 @@ def _work(sock: Any, page: Any) -> None:
 
     def interrupt(*_: Any) -> None:
         if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
-            raise KeyboardInterrupt
+            desk.output.interrupt()
 
     signal.signal(signal.SIGINT, interrupt)
     for name in ("random", "numpy.random"):  # forked siblings must not share their random numbers
         if _loaded(name):
             _import_module(name).seed()
-    _tell_warnings(desk.said)
     try:
         if _set_up(desk):
             desk.serve()
@@ -5886,38 +5879,27 @@ def _write_bytes_to(stream: Any, data: bytes) -> None:
             _write_to(stream, data.decode("utf-8", "replace"))
 
 
-def _warn_here(frames: list[bytes] | None, text: str, filename: str, lineno: int) -> None:
-    import warnings
-
-    message = _unpack(frames) if frames else UserWarning(text)
-    warnings.showwarning(message, type(message), filename, lineno)
-
-
-def _log_here(*frames: bytes) -> None:
+def _log_here(content: bytes) -> None:
+    """Have the logger of that name handle a record of a task."""
     import logging
 
-    done, state = _unpack(frames)
+    name, state = _unpack(_split(content))
+    logger = logging.getLogger(name)
     record = logging.makeLogRecord(state)
-    logger = logging.getLogger(record.name)
-    if not done:
-        return logger.handle(record)
-    for each in _chain_of(logger):
-        for handler in each.handlers if each.name not in done else ():
-            if record.levelno >= handler.level:
-                handler.handle(record)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
 
 
-def _say_here(said: list[tuple[int, list[Any]]]) -> None:
-    """Say what a worker's tasks said: to the streams, the warnings' hook and the log handlers of the moment."""
-    for how, contents in said:
-        if how in (_OUT, _ERR):
-            _write_bytes_to(sys.stdout if how == _OUT else sys.stderr, b"".join(contents))
+def _say_here(output: list[tuple[int, bytes]]) -> None:
+    """Say what a worker's tasks said: to the streams and log handlers of the moment."""
+    for kind, content in output:
+        if kind != _RECORD:
+            _write_bytes_to(sys.stdout if kind == _OUT else sys.stderr, content)
             continue
-        for content in contents:
-            try:
-                (_warn_here if how == _WARNING else _log_here)(*content)
-            except Exception as error:  # a hook or a handler of the user fails: that must not end the run
-                _say(f"what a task warned of or logged could not be shown: {type(error).__name__}: {error}")
+        try:
+            _log_here(content)
+        except Exception as error:  # a handler of the user fails: that must not end the run
+            _say(f"what a task logged could not be shown: {type(error).__name__}: {error}")
 
 
 _RESULT_NBYTES_S = 2**30  # results count as if so many bytes took a second: a long batch brings some 32 MB of them
@@ -7598,17 +7580,17 @@ class Parallel:
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
         `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that).
 
-    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and log
-    levels of the moment of the call (what a task itself changes there stays changed in its worker). What they print to
-    `sys.stdout` and `sys.stderr`, warn of and log comes back in order to the caller's streams, `warnings.showwarning`
-    and log handlers, within some 20 ms, or at once when they flush. (What C code and child processes write goes to the
-    descriptors 1 and 2 of the caller instead.) A warning that is to be shown once is shown once a call and worker.
-    Handlers that an initializer or a module sets up in the worker have a record first, then the caller's handlers
-    of the other loggers. Each worker has random states of its own, freshly seeded, behind `random` and
-    `numpy.random`; a generator object that is passed in travels as it is. When
-    code of the project was reloaded, or changed as IPython's autoreload does it, the next call starts fresh workers,
-    which import it anew. A function that no module holds is sent once a call, with what it names, closes over or has as
-    defaults, as that is when its first task is submitted.
+    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and root
+    log level of the moment of the call (what a task itself changes there stays changed in its worker). What they print
+    to `sys.stdout` and `sys.stderr` comes back in whole lines, at once and in order to the caller's streams, and so do
+    warnings, as text. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A
+    warning that is to be shown once is shown once a call and worker. Log records go to the caller's handlers. Where an
+    initializer or a module has given a logger a handler in the worker, that has them first, and at home only the
+    loggers above are asked. Each worker has random states of its own, freshly seeded, behind `random` and
+    `numpy.random`; a generator object that is passed in travels as it is. When code of the project was reloaded, or
+    changed as IPython's autoreload does it, the next call starts fresh workers, which import it anew. A function that
+    no module holds is sent once a call, with what it names, closes over or has as defaults, as that is when its first
+    task is submitted.
 
     Raises
     ------
