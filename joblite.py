@@ -347,63 +347,6 @@ def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread
     return started
 
 
-class _Beside:
-    """Calls of one function, which lets other threads run, by threads beside the caller, who helps when many wait; the
-    results come in order. Where the system, or the closing interpreter, gives no threads, the caller makes all calls.
-    (A ThreadPoolExecutor in its place makes the hash of 8 MB, and so a hit with such an argument, a tenth slower.)"""
-
-    def __init__(self, function: Callable[..., Any], threads: int) -> None:
-        self.function, self.new_queue = function, _module("queue").SimpleQueue
-        self.calls, self.answers = self.new_queue(), deque()  # type: ignore[var-annotated]
-        self.threads = _start_threads(self.work, threads)
-
-    def work(self) -> None:
-        """What a thread does."""
-        for call in iter(self.calls.get, None):
-            self.make(*call)
-
-    def make(self, args: tuple[Any, ...], answer: Any) -> None:
-        """Make one call; its value or error goes to a queue of its own."""
-        try:
-            answer.put((self.function(*args), None))
-        except BaseException as error:
-            answer.put((None, error))
-
-    def add(self, *args: Any) -> None:
-        """One more call to make."""
-        self.answers.append(self.new_queue())
-        self.calls.put((args, self.answers[-1]))
-        if not self.threads or self.calls.qsize() > 16 + 4 * len(self.threads):  # so that few arguments are held
-            self.make(*self.calls.get())
-
-    def next(self) -> Any:
-        """The next result."""
-        answer = self.answers.popleft()
-        while answer.empty():
-            try:
-                self.make(*self.calls.get_nowait())
-            except _module("queue").Empty:
-                break
-        value, error = answer.get()
-        if error is not None:
-            raise error
-        return value
-
-    def rest(self) -> Iterator[Any]:
-        """The results still to come."""
-        while self.answers:
-            yield self.next()
-
-    def __enter__(self) -> _Beside:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for _ in self.threads:
-            self.calls.put(None)
-        for thread in self.threads:
-            thread.join()
-
-
 def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """The results of `function` over `items`, in order, computed on all cores; few items are held at a time."""
     items, count, pool = iter(items), cpu_count(), None
@@ -742,7 +685,7 @@ def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
 def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
     """A masked array, hidden values included, with the attributes that one of a derived class got."""
     np = sys.modules["numpy"]
-    more = vars(array).keys() - vars(np.ma.array(0)).keys()
+    more = vars(array).keys() - vars(np.ma.array(0)).keys() - {"_mmap", "filename", "offset", "mode"}  # of a map
     filling = np.asarray(getattr(array, "fill_value", None))  # the constant `np.ma.masked` has none
     return ("masked", type(array), np.asarray(array), np.ma.getmaskarray(array), filling,
             *([{name: vars(array)[name] for name in more}] if more else []))
@@ -1100,36 +1043,38 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #
 # Picture: one value in a file (numbers little-endian, sizes and offsets in bytes)
 #
-#     | head | sizes of the buffers | pickle | zeros | buffer 0 | zeros | buffer 1 | ... | checks |
+#     | head | sizes of the buffers | pickle | zeros | buffer 0 | zeros | buffer 1 | ... | checksums |
 #                                              ^ each buffer starts at a multiple of 64, so it can be mapped in place
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
-#             8   1  version of the format: 1; a reader refuses a higher one
-#             9   1  flags: 1 = buffers may have been changed through a map, so their checks no longer hold;
-#                    any other bit is for later: a reader refuses one that it does not know
+#             8   1  version of the format: 1; a reader refuses any other
+#             9   1  flags: 1 = buffers may have been changed through a map, so their checksums no longer hold;
+#                    a reader refuses a bit that it does not know
 #            10   1  where the value starts, modulo 64, in the file it was written to
 #            11   1  zero
 #            12   4  number of buffers, n
 #            16   8  size of the pickle
 #            24   4  CRC-32 of the pickle
 #            28   4  CRC-32 of the 28 bytes before and the n sizes after
-#     sizes   8 each
-#     pickle  protocol 5 (or as asked); buffers out of band, in order; names nothing of this library
-#     checks  4 each: of every 4 MiB of each buffer, the last piece of a buffer being shorter, as `_checksum` says
+#     sizes       8 each
+#     pickle      protocol 5; buffers out of band, in order; names nothing of this library
+#     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; the last piece of a buffer may be shorter
 #
-# Compressed, the same bytes are the content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
+# An array is a buffer, its dtype as text (or a list of fields), its shape and its order: a call of numpy's
+# `_frombuffer` in the pickle. Compressed, the same bytes are the content of an ordinary .z, .gz, .bz2, .xz, .lzma,
+# .lz4 or .zst file.
 #
 #     write: value -> _take_apart -> _stream of chunks -> (blocks, compressed on threads) -> file
-#     read:  file -> first bytes tell -> (decompressed) -> ours: _read_value; else a pickle, joblib's or plain
+#     read:  file -> first bytes tell -> (_Unpacked) -> ours: _read; else a pickle, joblib's or plain
 #
 # Laws
 #   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its folder takes no other
 #      file or it is a device.                                                       test_failed_dump_keeps_the_old_file
-#   2. Nothing is unpickled and no array given out before its check is passed; only mapped buffers are not checked.
+#   2. Nothing is unpickled and no array given out before its checksum is right; only mapped buffers are not checked.
 #      Any fault of the file is a ValueError with its path.                          test_every_cut_is_found
 #   3. Memory beyond the value and its pickle without buffers is a few pieces.       test_a_big_array_is_never_doubled
-#   4. With `trusted` other than True no name outside the list is imported, called or changed, and numpy is told only
-#      what it can check.               test_attacks_are_refused, test_what_numpy_would_believe_is_refused
+#   4. With `trusted` other than True only opcodes, names and calls of short lists are followed, and numpy is told only
+#      what was checked before.                             test_attacks_are_refused, test_tricks_of_hand_made_pickles
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD_FORMAT = "<8sBBBxIQI"  # 28 bytes, then their CRC
@@ -1154,33 +1099,12 @@ class UntrustedObjectError(ValueError):
 
 
 class _Damaged(ValueError):
-    """What is wrong with a file; the path is added where it is known."""
+    """The file is damaged or foreign. `_read_value` turns this into a ValueError with the path."""
 
 
 def _crc32(data: Any, crc: int = 0) -> int:
     """The CRC-32 of bytes, carried on from that of the bytes before."""
     return _module("zlib").crc32(data, crc)
-
-
-def _checksum(piece: memoryview) -> int:
-    """The check of at most _PIECE bytes of a buffer: their CRC-32; from 64 KiB on that of their sums, 4 times as fast.
-
-    The bytes are n rows of 4 KiB, each 512 words of 64 bits, and a rest. Summed up, modulo 2**64, are the 512 columns,
-    and the words of each of the n - 1 rows that begin 4 bytes later: what is a high bit in one of the two, which the
-    modulus could drop, is a low one in the other. The CRC-32 is that of these sums, the last row and the rest.
-    """
-    rows = len(piece) >> 12
-    if rows < 16:
-        return _crc32(piece)
-    last, np = (rows - 1) << 12, _loaded("numpy")
-    if np:
-        columns = np.frombuffer(piece, "<u8", rows << 9).reshape(rows, 512).sum(0).astype("<u8")
-        lines = np.frombuffer(piece, "<u8", last >> 3, 4).reshape(-1, 512).sum(1).astype("<u8")
-    else:  # few values then have buffers: this may be slow
-        words, later = struct.unpack_from(f"<{rows << 9}Q", piece), struct.unpack_from(f"<{last >> 3}Q", piece, 4)
-        columns = struct.pack("<512Q", *[sum(words[place::512]) % 2**64 for place in range(512)])
-        lines = struct.pack(f"<{rows - 1}Q", *[sum(later[row << 9:row + 1 << 9]) % 2**64 for row in range(rows - 1)])
-    return _crc32(piece[last:], _crc32(lines, _crc32(columns)))
 
 
 def _write_all(file: Any, chunk: Any) -> None:
@@ -1204,34 +1128,7 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
         yield rest
 
 
-_Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
-
-
-def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, level: int) -> None:
-    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of `nbytes`."""
-    for piece in pack(_blocks(chunks, nbytes), level):
-        _write_all(file, piece)
-
-
-def _deflated(head: bytes, check: str, start: int, tail: Any, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """`head`, one deflate stream made by threads, `tail(check value, number of bytes)`. Each block knows the 32 KiB
-    before it, as in pigz (Adler), so that nothing is lost by cutting."""
-    zlib, sums = _module("zlib"), [start, 0]
-
-    def with_window() -> Iterator[tuple[Any, bytes]]:
-        window = b""
-        for block in blocks:
-            sums[:] = getattr(zlib, check)(block, sums[0]), sums[1] + len(block)
-            yield block, window
-            window = bytes(block[-1 << 15:])
-
-    def compress(pair: tuple[Any, bytes]) -> bytes:
-        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, 0, *filter(None, pair[1:]))
-        return packer.compress(pair[0]) + packer.flush(zlib.Z_SYNC_FLUSH)
-
-    yield head
-    yield from _map_on_threads(compress, with_window())
-    yield b"\x03\x00" + tail(*sums)  # an empty last block
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
 def _optional(name: str, purpose: str = "this compression") -> Any:
@@ -1240,9 +1137,31 @@ def _optional(name: str, purpose: str = "this compression") -> Any:
         return _module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        needed = (f"a Python that was built with the module {name}" if package in sys.stdlib_module_names else
-                  f"the package {package}: pip install {package}")
+        if package in sys.stdlib_module_names:
+            needed = f"a Python that was built with the module {name}"
+        else:
+            needed = f"the package {package}: pip install {package}"
         raise ImportError(f"{purpose} needs {needed}") from error
+
+
+def _zlib_stream(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+    """One zlib stream (RFC 1950) whose blocks are compressed by threads, as pigz does."""
+    zlib = _module("zlib")
+    check = 1
+
+    def counted() -> Iterator[Any]:
+        nonlocal check
+        for block in blocks:
+            check = zlib.adler32(block, check)
+            yield block
+
+    def compress(block: Any) -> bytes:
+        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9)
+        return packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)  # ends at a byte: another may follow
+
+    yield b"\x78\x9c"
+    yield from _map_on_threads(compress, counted())
+    yield b"\x03\x00" + check.to_bytes(4, "big")  # an empty last block
 
 
 def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
@@ -1254,129 +1173,117 @@ def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _in_streams(module: str, level_name: str, blocks: Iterator[Any], level: int) -> Iterator[bytes]:
+def _streams(module: str, compress: Callable[[Any, Any, int], bytes], blocks: Iterator[Any],
+             level: int) -> Iterator[bytes]:
     """The bytes of a format whose files may be one stream after the other: each block is one, made by a thread."""
     packer = _optional(module)
-    return _map_on_threads(lambda block: packer.compress(block, **{level_name: level}), blocks)
+    return _map_on_threads(lambda block: compress(packer, block, level), blocks)
 
 
-class _Inflated(io.RawIOBase):
-    """The content of a compressed file of one stream or several, from the standard library's decompressors."""
+class _Unpacked(io.RawIOBase):
+    """The content of a compressed value, one stream or several, by any decompressor that has `decompress`, `eof` and
+    `unused_data`. (The modules' own file objects do not tell where in the file they stand, so that no value could
+    follow another.) It is given few bytes at once, `step`, for what they may become is held in memory."""
 
-    def __init__(self, file: Any, make: Callable[[], Any], what: str) -> None:
-        self.file, self.make, self.what, self.unpacker = file, make, what, make()
+    trusted = True  # else the content is limited
+
+    def __init__(self, file: Any, make: Callable[[], Any], step: int, what: str) -> None:
+        self.file, self.make, self.step, self.what = file, make, step, what
+        self.unpacker = make()
+        self.packed, self.place = b"", 0  # bytes read from the file, and how many of them were used
+        self.content = memoryview(b"")  # unpacked and not yet read
+        self.packed_size = self.content_size = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, target: Any) -> int:
-        """Give at least one byte of the content, but none at its end."""
-        content = b""
-        while not content:
-            data = b""
-            if self.unpacker.eof:  # zeros or another stream may follow
-                data = self.unpacker.unused_data or self.file.read(_PIECE >> 6)
-                if not data.strip(b"\0"):
-                    break
+        """Give at least one byte of the content, but none at its end; never of two streams at once."""
+        while not self.content:
+            if self.unpacker.eof:
+                if not self.read_packed():
+                    return 0
                 self.unpacker = self.make()
-            content = self.inflate(data, len(target))
-        target[:len(content)] = content
-        return len(content)
+            self.unpack()
+        count = min(len(target), len(self.content))
+        target[:count] = self.content[:count]
+        self.content = self.content[count:]
+        return count
+
+    def read_packed(self) -> bool:
+        """Whether there are more bytes to unpack; reads them from the file when all are used."""
+        if self.place == len(self.packed):
+            read = getattr(self.file, "read1", self.file.read)  # does not wait for more than there is
+            self.packed, self.place = read(_BUFFER) or b"", 0
+            self.packed_size += len(self.packed)
+        return bool(self.packed)
+
+    def unpack(self) -> None:
+        """Unpack the next bytes of the stream."""
+        if not self.read_packed():
+            raise _Damaged(f"it is cut short: its {self.what} data does not end")
+        given = self.packed[self.place:self.place + self.step]
+        try:
+            self.content = memoryview(self.unpacker.decompress(given))
+        except Exception as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
+            raise _Damaged(f"its {self.what} data is damaged ({error})") from error
+        self.place += len(given) - len(self.unpacker.unused_data or b"")
+        self.content_size += len(self.content)
+        limit = _FREE_CONTENT + _CONTENT_RATIO * self.packed_size
+        if not self.trusted and self.content_size > limit:
+            raise UntrustedObjectError(
+                f"it unpacks to more than {limit:,} bytes, the limit for a compressed file that is not trusted "
+                f"({_CONTENT_RATIO} times its size and {_FREE_CONTENT >> 20} MiB): unpack it with another tool first")
 
     def finish(self) -> None:
         """Read to the end of the stream, where it has its own checksum; then the file stands there, if it can."""
         while not self.unpacker.eof:
-            self.inflate(b"", _PIECE)
-        ahead = self.unpacker.unused_data
+            self.unpack()
+        ahead = len(self.packed) - self.place
         if ahead and hasattr(self.file, "seekable") and self.file.seekable():
-            self.file.seek(-len(ahead), os.SEEK_CUR)
-
-    def inflate(self, data: bytes, nbytes: int) -> bytes:
-        """At most `nbytes` bytes of the content of the stream, perhaps none, from `data` or else from the file."""
-        unpacker = self.unpacker
-        data = data or getattr(unpacker, "unconsumed_tail", b"")
-        if not data and getattr(unpacker, "needs_input", True):
-            data = self.file.read(_PIECE >> 6)
-        try:
-            content: bytes = unpacker.decompress(data, nbytes)
-        except Exception as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
-            raise _Damaged(f"its {self.what} data is damaged ({error})") from error
-        if not content and not data and not unpacker.eof:
-            raise _Damaged(f"it is cut short: its {self.what} data does not end")
-        return content
+            self.file.seek(-ahead, os.SEEK_CUR)
 
 
-_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
+_FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with trusted=False
+_CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
 
 
-class _Unzstd:
-    """The decompressor of the package zstandard, with the interface of those of the standard library."""
-
-    def __init__(self) -> None:
-        self.unpacker, self.data = _module("zstandard").ZstdDecompressor().decompressobj(), memoryview(b"")
-        self.content, self.eof = self.data, False
-
-    def decompress(self, data: bytes, nbytes: int) -> memoryview:
-        given, self.content = self.content[:nbytes], self.content[nbytes:]
-        self.data = memoryview(data) if data else self.data
-        while self.data and not self.content and not self.unpacker.eof:
-            self.content = memoryview(self.unpacker.decompress(self.data[:2048]))  # 4 bytes may be 128 KiB: 64 MiB
-            self.data = self.data[2048:]
-        self.needs_input = not self.content
-        self.eof = self.needs_input and self.unpacker.eof
-        return given
-
-    @property
-    def unused_data(self) -> bytes:
-        return self.unpacker.unused_data + self.data  # type: ignore[no-any-return]
+def _open_packed(module: str, make: Callable[[Any], Any], step: int, file: Any) -> Any:
+    """A file to read the content of another from."""
+    return io.BufferedReader(_Unpacked(file, partial(make, _optional(module)), step, module), _PIECE >> 4)
 
 
-def _open_packed(module: str, maker: str, *args: Any) -> Any:
-    """The `open` of a format: the module that has its decompressor, how that is made, at last the file."""
-    found = _optional(module)
-    make = _Unzstd if module == "zstandard" else partial(getattr(found, maker), *args[:-1])
-    return io.BufferedReader(_Inflated(args[-1], make, module), _PIECE >> 4)
+_Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
 
 
-class _Ahead(io.RawIOBase):
-    """A file that cannot go back, with the bytes that were read from it too early put in front again."""
-
-    def __init__(self, file: Any, ahead: bytes) -> None:
-        self.file, self.ahead = file, ahead
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        """Fill memory, unless the file ends; never read further, for the next value may follow."""
-        done = 0
-        while done < len(target) and (data := self.ahead or self.file.read(min(len(target) - done, _PIECE))):
-            count = min(len(data), len(target) - done)
-            target[done:done + count] = data[:count]
-            self.ahead = self.ahead[count:]
-            done += count
-        return done
+def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, level: int) -> None:
+    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of `nbytes`."""
+    for piece in pack(_blocks(chunks, nbytes), level):
+        _write_all(file, piece)
 
 
-def _open_zfile(file: Any) -> Any:
-    """The content of a file of joblib before 0.10: "ZF", the size in 19 hex characters, sometimes a blank, zlib."""
-    first = file.read(21)[21:] + file.read(1)
-    return _open_packed("zlib", "decompressobj", file if first == b" " else _Ahead(file, first))
-
-
-_FORMATS: list[tuple[Any, ...]] = [  # name, first bytes, extension, size of blocks, what packs them, what unpacks
-    ("zlib", b"\x78", ".z", 1 << 20, partial(  # RFC 1950
-        _deflated, b"\x78\x9c", "adler32", 1, lambda check, size: check.to_bytes(4, "big")),
-        "zlib", "decompressobj", 15),
-    ("gzip", b"\x1f\x8b", ".gz", 1 << 20, partial(  # RFC 1952, without name and time
-        _deflated, b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "crc32", 0,
-        lambda check, size: struct.pack("<II", check, size % 2**32)), "zlib", "decompressobj", 31),
-    ("bz2", b"BZ", ".bz2", 900_000, partial(_in_streams, "bz2", "compresslevel"), "bz2", "BZ2Decompressor"),
-    ("lzma", b"\x5d\0", ".lzma", _PIECE, _lzma_alone, "lzma", "LZMADecompressor"),
-    ("xz", b"\xfd7zXZ", ".xz", 2 * _PIECE, partial(_in_streams, "lzma", "preset"), "lzma", "LZMADecompressor"),
-    ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE, partial(_in_streams, "lz4.frame", "compression_level"),
-     "lz4.frame", "LZ4FrameDecompressor"),
-    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE, partial(_in_streams, _ZSTD, "level"), _ZSTD, "ZstdDecompressor"),
+# name, first bytes, extension, size of blocks, what packs them; what unpacks: its module, its maker, bytes at once
+_FORMATS: list[tuple[Any, ...]] = [
+    ("zlib", b"\x78", ".z", 1 << 20, _zlib_stream,
+     "zlib", lambda zlib: zlib.decompressobj(), 1 << 14),
+    ("gzip", b"\x1f\x8b", ".gz", 1 << 20,
+     partial(_streams, "gzip", lambda gzip, block, level: gzip.compress(block, level, mtime=0)),
+     "zlib", lambda zlib: zlib.decompressobj(31), 1 << 14),
+    ("bz2", b"BZ", ".bz2", 900_000,
+     partial(_streams, "bz2", lambda bz2, block, level: bz2.compress(block, level)),
+     "bz2", lambda bz2: bz2.BZ2Decompressor(), 1 << 10),  # a block of 900 kB of zeros is 40 bytes
+    ("lzma", b"\x5d\0", ".lzma", _PIECE, _lzma_alone,
+     "lzma", lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30), 1 << 11),
+    ("xz", b"\xfd7zXZ", ".xz", 2 * _PIECE,
+     partial(_streams, "lzma", lambda lzma, block, level: lzma.compress(block, preset=level)),
+     "lzma", lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30), 1 << 11),
+    ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE,
+     partial(_streams, "lz4.frame", lambda lz4, block, level: lz4.compress(block, level)),
+     "lz4.frame", lambda lz4: lz4.LZ4FrameDecompressor(), 1 << 16),
+    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE,
+     partial(_streams, _ZSTD, lambda zstd, block, level: zstd.compress(block, level)),
+     _ZSTD, lambda zstd: (zstd.ZstdDecompressor().decompressobj() if _ZSTD == "zstandard"
+                          else zstd.ZstdDecompressor()), 1 << 11),  # 4 bytes may be 128 KiB of zeros
 ]
 _CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack))
            for name, prefix, extension, nbytes, pack, *unpack in _FORMATS}
@@ -1385,7 +1292,7 @@ _CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pac
 def _opener_of(head: bytes) -> Any:
     """What opens a compressed file that begins like this; None for other files."""
     found = (codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix))
-    return _open_zfile if head.startswith(b"ZF") else next(found, None)
+    return next(found, None)
 
 
 def register_compressor(compressor_name: str, compressor: Any, force: bool = False) -> None:
@@ -1465,27 +1372,48 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def _read_and_check(piece: Any, disk: Any = None) -> int:
-    """The check of a piece; with disk = (descriptor, offset) it is read from there first."""
-    if disk:
-        os.preadv(disk[0], [piece], disk[1])  # what it leaves out in a file just cut short, the check tells
-    return _checksum(piece)
+def _dtype_text(dtype: Any) -> Any:
+    """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not tell all of it."""
+    np: Any = _loaded("numpy")
+    if dtype.metadata or dtype.isalignedstruct or dtype.char == "T":
+        return dtype
+    text: Any = dtype.str
+    if dtype.names is not None:
+        text = []
+        for name in dtype.names:
+            field = dtype.fields[name][0]
+            base, shape = field.subdtype or (field, ())
+            text.append((name, _dtype_text(base), shape))
+    return text if np.dtype(text) == dtype else dtype  # it has gaps between fields, or comes from another package
 
 
-def _checks_of(nbytes: int) -> _Beside:
-    """The checks of the pieces of so many bytes; of big ones, by threads beside the reading or writing of them."""
-    return _Beside(_read_and_check, min(3, cpu_count() - 1) if nbytes >= _PARALLEL else 0)
+@lru_cache
+def _numpy_reducers(np: Any) -> dict[type, Any]:
+    """How numpy's values go into a pickle, so that each is made by one call with plain arguments."""
+
+    def reduce_dtype(dtype: Any) -> Any:
+        text = _dtype_text(dtype)
+        return dtype.__reduce__() if text is dtype else (np.dtype, (text,))
+
+    def reduce_masked(array: Any) -> Any:
+        if array._baseclass not in (np.ndarray, np.memmap):
+            return array.__reduce__()
+        arguments = (array._data, array._mask, None, False, True, 0, array._fill_value, True, array._hardmask)
+        return np.ma.MaskedArray, arguments
+
+    table: dict[type, Any] = {type(np.dtype(char)): reduce_dtype for char in np.typecodes["All"]}
+    table[np.ma.MaskedArray] = reduce_masked
+    return table
 
 
 _frombuffer_of = lru_cache(lambda np: np.empty(1).__reduce_ex__(5)[0])  # makes an array from a buffer and its layout
 
 
-def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tuple[list[Any], list[Any]]:
+def _take_apart(value: Any, kind: Any = None) -> tuple[list[Any], list[Any]]:
     """The pickle of a value, in pieces, and the buffers left out of it: arrays, and memory offered by other objects."""
     pickle = _module("pickle")
-    protocol = 5 if protocol is None else pickle.HIGHEST_PROTOCOL if protocol < 0 else protocol
     if type(value) in _ATOMS:
-        return [pickle.dumps(value, protocol)], []
+        return [pickle.dumps(value, 5)], []
     np: Any = _loaded("numpy")
     pickled: list[Any] = []
     buffers: list[Any] = []
@@ -1497,42 +1425,67 @@ def _take_apart(value: Any, protocol: int | None = None, kind: Any = None) -> tu
 
     def reduce_array(array: Any) -> Any:
         array = array.view(np.ndarray)
-        if not array.nbytes or array.dtype.hasobject:
-            return array.__reduce_ex__(protocol)
+        dtype = array.dtype
+        if dtype.char == "O":  # numpy's list of its values; the array itself may be among them
+            return np.empty, ((0,), "O"), array.__reduce_ex__(4)[2]
+        if dtype.hasobject or not dtype.itemsize:
+            return array.__reduce_ex__(4)
         waiting.append(array)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        return _frombuffer_of(np), (mark, array.dtype, array.shape, order)
+        return _frombuffer_of(np), (mark, _dtype_text(dtype), array.shape, order)
 
-    out_of_band = protocol >= 5
-    table = {np.ndarray: reduce_array, np.memmap: reduce_array} if np and out_of_band else {}
-    if kind:  # which has a table of its own
+    table = {**_numpy_reducers(np), np.ndarray: reduce_array, np.memmap: reduce_array} if np else {}
+    if kind:  # it has a table of its own
         kind = type(kind.__name__, (kind,), {"dispatch_table": {**kind.dispatch_table, **table}})
-    pickler = (kind or pickle.Pickler)(types.SimpleNamespace(write=pickled.append), protocol,
-                                       buffer_callback=take if out_of_band else None)
+    pickler = (kind or pickle.Pickler)(types.SimpleNamespace(write=pickled.append), 5, buffer_callback=take)
     if not kind:
         pickler.dispatch_table = {**copyreg.dispatch_table, **table}
     pickler.dump(value)
     return pickled, buffers
 
 
+def _layout(sizes: Iterable[int], place: int) -> tuple[list[int], int]:
+    """Where each buffer starts, and where the last one ends, if the pickle ends at `place`."""
+    starts = []
+    for size in sizes:
+        if size:
+            place += -place % _ALIGNMENT
+        starts.append(place)
+        place += size
+    return starts, place
+
+
+def _mapper(sizes: Sequence[int]) -> Any:
+    """What maps a function over the pieces of buffers: `map`, or threads beside the caller if they are big."""
+    return _map_on_threads if sum(sizes) >= max(_PARALLEL, len(sizes) << 20) else map
+
+
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any, None, None]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
-    crc, nbytes = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0), sum(map(len, pickled))
+    crc = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0)
+    nbytes = sum(map(len, pickled))
     head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
-    sizes = struct.pack(f"<{len(buffers)}Q", *[buffer.nbytes for buffer in buffers]) if buffers else b""
-    head += _U4(_crc32(sizes, _crc32(head))) + sizes
+    sizes = [buffer.nbytes for buffer in buffers]
+    table = struct.pack(f"<{len(sizes)}Q", *sizes)
+    head += _U4(_crc32(table, _crc32(head))) + table
     yield from [b"".join([head, *pickled])] if nbytes <= _BUFFER else [head, *pickled]
-    if not buffers:
-        return
-    place = start + len(head) + nbytes
-    with _checks_of(sum(buffer.nbytes for buffer in buffers)) as checks:
-        for buffer in buffers:
-            yield bytes(-place % _ALIGNMENT)
+
+    def pieces() -> Iterator[tuple[int, Any]]:
+        place = start + len(head) + nbytes
+        starts, _ = _layout(sizes, place)
+        for buffer, begin in zip(buffers, starts):
             for piece in _raw_pieces(buffer, _PIECE):
-                checks.add(piece)
-                yield piece
-            place += -place % _ALIGNMENT + buffer.nbytes
-        yield b"".join(map(_U4, checks.rest()))
+                yield max(0, begin - place), piece
+                place = max(place, begin) + len(piece)
+
+    checksums = []
+    for zeros, piece, crc in _mapper(sizes)(lambda pair: (*pair, _crc32(pair[1])), pieces()):
+        if zeros:
+            yield bytes(zeros)
+        yield piece
+        checksums.append(_U4(crc))
+    if checksums:
+        yield b"".join(checksums)
 
 
 def _position(file: Any) -> int:
@@ -1543,10 +1496,10 @@ def _position(file: Any) -> int:
         return 0
 
 
-def _write_value(value: Any, file: Any, compress: Any = 0, protocol: int | None = None, pickler: Any = None) -> None:
+def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of picklers to use."""
     packed = _parse_compress(compress)
-    chunks = _stream(*_take_apart(value, protocol, pickler), 0 if packed else _position(file))
+    chunks = _stream(*_take_apart(value, pickler), 0 if packed else _position(file))
     try:
         if packed:
             _CODECS[packed[0]].write(chunks, file, packed[1])
@@ -1606,7 +1559,7 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
         lz4, zstd (the last two need a package, zstd not from Python 3.14) or a registered one. Big values are
         compressed on all cores, `lzma` excepted.
     protocol : int, optional
-        The pickle protocol, 5 unless given. Below 5, arrays are inside the pickle and cannot be mapped.
+        Accepted for joblib's sake and taken as 5: nothing else reads the file.
 
     Raises
     ------
@@ -1621,14 +1574,14 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
         if not hasattr(filename, "write") or isinstance(filename, io.TextIOBase):
             raise ValueError("filename: expected a path or a binary file object open for writing (mode 'wb'), "
                              f"got {filename!r}")
-        _write_value(value, filename, compress, protocol)
+        _write_value(value, filename, compress)
         return None
     path = os.fsdecode(filename)
     method = _parse_compress(compress, path)
     target, temporary, source = _file_beside(path)
     try:
         with open(source, "wb", _BUFFER) as file:
-            _write_value(value, file, method or 0, protocol)
+            _write_value(value, file, method or 0)
         if temporary:
             os.replace(temporary, target)
             temporary = ""
@@ -1639,6 +1592,29 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Ahead(io.RawIOBase):
+    """A file that cannot go back, with the bytes that were read from it too early put in front again."""
+
+    def __init__(self, file: Any, ahead: bytes = b"") -> None:
+        self.file, self.ahead = file, ahead
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Fill memory, unless the file ends; never read further, for the next value may follow."""
+        done = 0
+        while done < len(target):
+            data = self.ahead or self.file.read(min(len(target) - done, _PIECE))
+            if not data:
+                break
+            count = min(len(data), len(target) - done)
+            target[done:done + count] = data[:count]
+            self.ahead = self.ahead[count:]
+            done += count
+        return done
 
 
 def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
@@ -1654,7 +1630,8 @@ def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
 
 def _read_into(file: Any, target: Any) -> None:
     """Fill memory from a file, without a copy where the file can."""
-    readinto, rest = getattr(file, "readinto", None) or _Ahead(file, b"").readinto, memoryview(target)
+    readinto = getattr(file, "readinto", None) or _Ahead(file).readinto
+    rest = memoryview(target)
     while len(rest):
         count = readinto(rest)
         if not count:
@@ -1667,90 +1644,63 @@ def _is_on_disk(file: Any) -> bool:
     return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
 
 
-def _places(file: Any, sizes: tuple[int, ...], place: int, shift: int) -> list[int]:
-    """Where each buffer lies in a file on disk, then where the checks begin and end; all of it is there. `place` is
-    where the pickle ended in the file that was written, `shift` how much further on it is in this one."""
-    places = []
-    for size in sizes:
-        place += -place % _ALIGNMENT
-        places.append(place + shift)
-        place += size
-    place += shift
-    end, nbytes = place + 4 * sum(-(-size // _PIECE) for size in sizes), os.fstat(file.fileno()).st_size
+def _check_length(file: Any, end: int) -> None:
+    """Refuse a file on disk that ends before `end`: numpy would make one longer that it maps for writing."""
+    nbytes = os.fstat(file.fileno()).st_size
     if nbytes < end:
         raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
-    return [*places, place, end]
 
 
 def _memory(nbytes: int) -> Any:
     """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system and by it."""
     mmap = _module("mmap")
     private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
-    return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
+    try:
+        return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
+    except (OSError, OverflowError, MemoryError) as error:
+        raise _Damaged(f"it has an array of {nbytes} bytes, for which there is no memory ({error})") from error
 
 
-def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, checked: bool) -> list[Any]:
-    """The buffers of a value, read and checked; from a file on disk, by several threads."""
-    buffers = []
-    with _checks_of(sum(sizes)) as checks:
-        by_threads = checks.threads and _is_on_disk(file) and hasattr(os, "preadv")
-        places = _places(file, sizes, place, shift) if by_threads else []
-        for number, size in enumerate(sizes):
+def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, checked: bool) -> list[Any]:
+    """The buffers of a value, read and checked; `place` is where the pickle ended in the file that was written."""
+    buffers: list[Any] = []
+
+    def pieces() -> Iterator[memoryview]:
+        at = place
+        starts, _ = _layout(sizes, place)
+        for size, begin in zip(sizes, starts):
+            _read_exactly(file, begin - at, "padding")
+            at = begin + size
             buffers.append(_memory(size))
-            if not places:
-                _read_exactly(file, -place % _ALIGNMENT, "padding")
-                place += -place % _ALIGNMENT + size
-            for start in range(0, size, _PIECE):
-                piece = memoryview(buffers[-1])[start:start + _PIECE]
-                if not places:
-                    _read_into(file, piece)
-                checks.add(piece, (file.fileno(), places[number] + start) if places else None)
-        if places:
-            file.seek(places[-2])
-        found = b"".join(map(_U4, checks.rest()))
-        if _read_exactly(file, len(found), "checksums") != found and checked:
-            raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
+            for piece in _raw_pieces(memoryview(buffers[-1]), _PIECE):
+                _read_into(file, piece)
+                yield piece
+
+    found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
+    if _read_exactly(file, len(found), "checksums") != found and checked:
+        raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     return buffers
 
 
-class _IsJoblib(Exception):
-    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
-
-
-class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow."""
-
-    def __setstate__(self, state: Any) -> None:
-        raise _IsJoblib
-
-
-_JOBLIB_CLASSES = {name: type(name, (_JoblibArray,), {}) for name in
-                   ("NumpyArrayWrapper", "NDArrayWrapper", "ZNDArrayWrapper")}
-_PLAIN_NAMES = frozenset(f"{module}.{name}" for module, names in {
-    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
-    "collections": "Counter OrderedDict defaultdict deque",
-    "datetime": "date datetime time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "uuid": "UUID",
-}.items() for name in names.split())
-_PLAIN_ARRAY = object()  # stands for numpy.ndarray where only plain data is allowed: nothing can be made with it
+def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...], place: int, shift: int) -> list[Any]:
+    """The buffers of a value, mapped where they lie in the file: `shift` bytes after where they were written."""
+    starts, end = _layout(sizes, place)
+    whole = _module("numpy").memmap(file, "u1", mode, 0, (end + shift,))
+    buffers: list[Any] = []
+    for size, begin in zip(sizes, starts):
+        buffers.append(whole[begin + shift:begin + shift + size] if size else bytearray())
+        if size:
+            buffers[-1].offset = begin + shift
+    return buffers
 
 
 class _Loading:
-    """One `load`: what was asked for (less when the file cannot be mapped), and how names become objects."""
+    """One `load`: what was asked for (less when the file cannot be mapped), and how arrays are made."""
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
-        self.path, self.mode, self.native, self.trusted = path, mode, native, trusted is True
+        self.path, self.mode, self.native, self.trusted = path, mode, native, trusted
 
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
-        """The object that a pickle names."""
-        if module.startswith("numpy") and name == "_frombuffer":
-            return self.frombuffer
-        is_joblib = name in _JOBLIB_CLASSES and ".numpy_pickle" in module
-        return _JOBLIB_CLASSES[name] if is_joblib else find_class(module, name)
-
-    def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
+    def make_array(self, buffer: Any, dtype: Any, shape: Any, order: str) -> Any:
         """The array in a buffer."""
         np = _module("numpy")
         flat = buffer.view(dtype) if isinstance(buffer, np.memmap) else np.frombuffer(buffer, dtype)
@@ -1764,19 +1714,32 @@ class _Loading:
             return array.astype(array.dtype.newbyteorder("="))
         return array.byteswap(inplace=array.flags.writeable).view(array.dtype.newbyteorder("="))
 
-    def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
-        """Refuse the layout of an array that no dump writes, if the file is not trusted."""
 
-    def set_state(self, target: Any, state: Any) -> bool:
-        """Whether an object of the pickle was given its state here, because the file is not trusted."""
-        return False
+# ---- Files that are not trusted ----
+
+_PLAIN_OPCODES = """PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+    SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2
+    TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET POP_MARK MEMOIZE BINGET
+    LONG_BINGET NEXT_BUFFER READONLY_BUFFER STACK_GLOBAL REDUCE NEWOBJ BUILD""".split()  # what protocol 5 writes
+_PLAIN_NAMES = {f"{module}.{name}" for module, names in {
+    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "uuid": "UUID",
+}.items() for name in names.split()}
+_NEVER_CALLED = {int, str, bool, bytes, bytearray, list, tuple, set, frozenset, dict, float}  # opcodes make them
+_DTYPE = r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"  # no "O": numbers would be taken for addresses
+_MOST_FIELDS = 10_000  # of a dtype
+_MOST_BITS = 1 << 16  # of the numbers of a fraction, which must be divided
 
 
 class _Untrusted(_Loading):
-    """One `load` of a file that may be hostile: plain names, and of numpy only what dumps and pickles do with it.
+    """One `load` of a file that may be hostile.
 
-    numpy believes what a pickle tells it: a false dtype, or a second state for an array or a dtype that is in use,
-    makes it take numbers for addresses.
+    Its opcodes, names and calls are those of short lists; a call has plain arguments; only what was just made is given
+    a state. numpy believes what it is told about memory, so each number is checked before numpy sees it.
     """
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
@@ -1784,243 +1747,267 @@ class _Untrusted(_Loading):
         added = () if trusted is False else trusted
         if isinstance(added, (str, bytes)) or not hasattr(added, "__iter__"):
             raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
-        self.allowed = _PLAIN_NAMES.union(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-                                          for each in added)
-        self.fresh: dict[int, Any] = {}  # id -> dtype or array that may still be given its state, once
-        self.nested: dict[int, tuple[int, Any]] = {}  # id -> (levels, dtype) of a dtype made of others
-        self.stand_ins = {
-            "numpy.dtype": self.new_dtype, "numpy.ndarray": _PLAIN_ARRAY, "numpy.memmap": _PLAIN_ARRAY,
-            "numpy.core.multiarray.scalar": self.new_scalar, "numpy.core.multiarray._reconstruct": self.new_array,
-            "numpy.core._internal._convert_to_stringdtype_kwargs": self.new_string_dtype,
-            "_codecs.encode": lambda text, _: text.encode("latin1"),
-        }
+        self.added = {each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}" for each in added}
+        self.free: dict[int, Any] = {}  # id -> what a name in that list stands for: it may do anything
+        self.stand_ins: dict[int, Any] = {}  # id -> what stands for a function of numpy
+        self.unfinished: dict[int, Any] = {}  # id -> array of objects that waits for them
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
         dotted = f"{module}.{name}"
-        stand_in = self.stand_ins.get(dotted.replace("numpy._core.", "numpy.core."))
-        return stand_in or super().find(module, name, find_class if dotted in self.allowed else self.refuse)
-
-    def refuse(self, module: str, name: str) -> Any:
-        """The error for a name that is not allowed."""
-        raise UntrustedObjectError(f"{self.path}: it holds {module}.{name}, which is not plain data; if you trust what "
-                                   f"it does when it is loaded, add it: trusted=[\"{module}.{name}\"]")
+        if dotted in self.added:
+            found = find_class(module, name)
+            return self.free.setdefault(id(found), found)
+        if dotted in _PLAIN_NAMES:
+            return find_class(module, name)
+        makers: dict[str, Any] = {
+            "_frombuffer": self.make_checked_array, "empty": self.make_object_array, "dtype": self.make_dtype,
+            "scalar": self.make_scalar, "MaskedArray": self.make_masked}
+        if name not in makers or module.partition(".")[0] != "numpy":
+            raise UntrustedObjectError(f"it holds {dotted}, which is not plain data; if you trust what it does when "
+                                       f"it is loaded, add it: trusted=[\"{dotted}\"]")
+        found = partial(makers[name])
+        return self.stand_ins.setdefault(id(found), found)
 
     def check(self, fine: Any, what: str) -> None:
         """Refuse what no dump does."""
         if not fine:
-            raise UntrustedObjectError(f"{self.path}: it {what}, which no dump does")
+            raise UntrustedObjectError(f"it {what}, which no dump does")
 
-    def settled(self, dtype: Any) -> Any:
-        """A dtype that is in use from now on."""
-        self.check(isinstance(dtype, _module("numpy").dtype), f"takes a {type(dtype).__name__} for a dtype")
-        self.fresh.pop(id(dtype), None)
-        return dtype
+    def call(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """What a call in a pickle gives."""
+        if id(function) not in self.stand_ins and id(function) not in self.free:
+            self.check(isinstance(function, type) and function not in _NEVER_CALLED,
+                       f"calls a {type(function).__name__} or a type that is not called")
+            datetime = _module("datetime")
+            plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
+            self.check(plain.issuperset(map(type, args)), f"makes a {function.__name__} of strange arguments")
+            if function.__name__ == "Fraction":
+                fine = all(type(each) is int and each.bit_length() < _MOST_BITS for each in args)
+                self.check(fine, f"makes a Fraction of texts or of numbers of {_MOST_BITS} bits or more")
+        return function(*args)
 
-    def check_array(self, dtype: Any, shape: Any, order: str = "C") -> None:
-        """Refuse what is not the dtype, the sizes and the order of an array."""
-        fine = isinstance(shape, tuple) and {int}.issuperset(map(type, shape)) and min(shape, default=0) >= 0
-        self.check(self.settled(dtype).subdtype is None and order in ("C", "F") and fine,
-                   "makes an array of a strange layout")
+    def check_new(self, cls: Any) -> None:
+        """Refuse to make an object without a call; but a UUID goes so, and what the user trusts."""
+        self.check(cls is _module("uuid").UUID or id(cls) in self.free, "makes an object in a strange way")
 
-    def frombuffer(self, buffer: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
-        """The array of numbers in a buffer, which is no array that might still change its size."""
+    def check_state(self, target: Any, state: Any) -> None:
+        """Refuse a state for anything but a new array of objects, a UUID and what the user trusts."""
+        if self.unfinished.pop(id(target), None) is None:
+            self.check_new(type(target))
+            return
+        version, shape, dtype, _, values = state
+        fine = isinstance(dtype, _module("numpy").dtype) and dtype.char == "O" and type(values) is list
+        self.check(fine, "has an array of objects without objects")
+        self.check_shape(shape, len(values))
+
+    def check_shape(self, shape: Any, count: int | None = None) -> None:
+        """Refuse what is not the shape of an array, or of one of `count` items."""
+        fine = type(shape) is tuple and len(shape) <= 64 and {int}.issuperset(map(type, shape))
+        self.check(fine and min(shape, default=0) >= 0, "has an array whose shape is none")
+        fine = count is None or _module("math").prod(shape) == count
+        self.check(fine, "has an array whose shape does not fit its content")
+
+    def check_dtype(self, text: Any) -> Any:
+        """Give a dtype back that is a text, or a list of (name, text or list, shape); refuse any other."""
+        waiting = [(text, 0)]
+        while waiting:
+            part, depth = waiting.pop()
+            if type(part) is str:
+                self.check(_module("re").fullmatch(_DTYPE, part), f"has a strange dtype, {part[:99]!r}")
+                continue
+            fine = type(part) is list and part and depth < 8 and len(part) + len(waiting) < _MOST_FIELDS
+            self.check(fine, "has a dtype that is no text and no short list, or is deeply nested")
+            for name, inner, shape in part:
+                self.check(type(name) is str, "has a field with a strange name")
+                self.check_shape(shape)
+                waiting.append((inner, depth + 1))
+        return text
+
+    def make_dtype(self, text: Any, *more: Any) -> Any:
+        """A dtype; the one of objects only as itself."""
+        if more:
+            raise UntrustedObjectError("it holds a dtype with gaps, titles or metadata, or of a package, which is not "
+                                       "plain data")
+        return _module("numpy").dtype(text if text == "|O" else self.check_dtype(text))
+
+    def make_checked_array(self, buffer: Any, dtype: Any, shape: Any, order: str) -> Any:
+        """An array in the memory of bytes that belong to it."""
         np = _module("numpy")
-        is_array = isinstance(buffer, np.ndarray) and not isinstance(buffer, np.memmap)
-        self.check(not self.settled(dtype).hasobject and not is_array, "takes bytes for objects, or an array for bytes")
-        return super().frombuffer(buffer, dtype, shape, order)
+        itemsize = np.dtype(self.check_dtype(dtype)).itemsize
+        self.check(isinstance(buffer, (bytes, bytearray, memoryview, _module("mmap").mmap, np.memmap)) and itemsize,
+                   "has an array that is not made of bytes")
+        count, rest = divmod(len(buffer), itemsize)
+        self.check(not rest and order in ("C", "F"), "has an array whose dtype does not fit its content")
+        self.check_shape(shape, count)
+        return self.make_array(buffer, dtype, shape, order)
 
-    def new_scalar(self, dtype: Any, data: Any) -> Any:
+    def make_scalar(self, dtype: Any, data: Any) -> Any:
         """A numpy scalar without objects inside."""
-        self.check_array(dtype, ())
-        self.check(not dtype.hasobject and isinstance(data, (bytes, str)), "makes a scalar of objects")
-        return _module("numpy").float64(0).__reduce__()[0](dtype, data)
+        np = _module("numpy")
+        fine = isinstance(dtype, np.dtype) and not dtype.hasobject and type(data) is bytes
+        self.check(fine and 0 < dtype.itemsize == len(data), "has a strange scalar")
+        return np.float64(0).__reduce__()[0](dtype, data)
 
-    def new_array(self, kind: Any, *_: Any) -> Any:
-        """An array that still waits for its state: a plain one, or of a class that the user trusts."""
-        ndarray = _module("numpy").ndarray
-        array = ndarray.__new__(ndarray if kind is _PLAIN_ARRAY else kind, (0,), "b")
-        return self.fresh.setdefault(id(array), array)
+    def make_object_array(self, shape: Any, dtype: Any) -> Any:
+        """An array that waits for its objects."""
+        self.check(shape == (0,) and dtype == "O", "has an array without content")
+        array = _module("numpy").empty(0, "O")
+        return self.unfinished.setdefault(id(array), array)
 
-    def new_dtype(self, text: Any, *_: Any) -> Any:
-        """numpy.dtype for untrusted pickles: from a kind and a size, and always a new one."""
-        self.check(isinstance(text, str) and text[:1] in "biufcmMOSUV" and text[1:].isdigit(),
-                   f"makes a dtype from a {type(text).__name__} that is no kind and size")
-        dtype = _module("numpy").dtype(text, False, True)
-        return self.fresh.setdefault(id(dtype), dtype)
+    def make_masked(self, *args: Any) -> Any:
+        """A masked array of plain arrays."""
+        np = _module("numpy")
+        kinds = {np.ndarray, np.memmap, np.bool_, bool, int, type(None)}
+        self.check(kinds.issuperset(map(type, args)) and type(args[0]) in (np.ndarray, np.memmap),
+                   "has a masked array of strange parts")
+        return np.ma.MaskedArray(*args)
 
-    def new_string_dtype(self, coerce: Any, *missing: Any) -> Any:
-        """The dtype of texts of any length; `missing` is what stands for no text."""
-        self.check(all(type(each) in _ATOMS for each in missing), "makes a dtype with an object for missing texts")
-        return _module("numpy").dtypes.StringDType(coerce=coerce, **dict(zip(["na_object"], missing)))
-
-    def set_state(self, target: Any, state: Any) -> bool:
-        """Give an array or a dtype its state; refuse to change what the pickle has not made."""
-        if isinstance(target, (*_IMPORTABLE, types.MethodType, types.ModuleType)):
-            self.check(False, f"changes {target!r}")
-        np = _loaded("numpy")
-        if np and isinstance(target, np.dtype):
-            self.set_dtype(target, state)
-        elif np and isinstance(target, np.ndarray):
-            self.check(self.fresh.pop(id(target), None) is not None, "changes an array that is in use")
-            if type(target).__setstate__ is not np.ndarray.__setstate__:
-                return False  # a class that the user trusts
-            self.set_array(target, *state)
-        else:
-            return False
-        return True
-
-    def set_array(self, array: Any, version: Any, shape: Any, dtype: Any, fortran: Any, data: Any) -> None:
-        """Give a new array its shape, dtype and content."""
-        self.check_array(dtype, shape)
-        if dtype.hasobject:  # numpy does not count them
-            self.check(type(data) is list and len(data) == _module("math").prod(shape), "leaves out an array's objects")
-        array.__setstate__((version, shape, dtype, fortran, data))
-
-    def set_dtype(self, dtype: Any, state: Any) -> None:
-        """Set the state of a dtype, worked out by numpy."""
-        _, order, sub, names, fields, itemsize = state[:6]
-        spec, parts = dtype.str, []
-        if names is not None:
-            parts, offsets = [self.settled(fields[name][0]) for name in names], [fields[name][1] for name in names]
-            self.check(all(0 <= offset <= itemsize - part.itemsize for offset, part in zip(offsets, parts)),
-                       "has fields outside of their dtype")
-            spec = {"names": list(names), "formats": parts, "offsets": offsets, "itemsize": itemsize}
-        elif sub is not None:
-            self.check_array(*sub[:2])
-            parts, spec = [sub[0]], (sub[0], sub[1])
-        elif dtype.kind in "mM":
-            unit, count = state[8][1][:2]
-            spec = f"{dtype.kind}8[{count}{unit.decode() if isinstance(unit, bytes) else unit}]"
-        safe = _module("numpy").dtype(spec)
-        self.check(self.fresh.pop(id(dtype), None) is not None, "changes a dtype that is in use")
-        self.check(type(safe) is type(dtype), "gives a dtype the state of another kind")
-        if parts:
-            levels = 1 + max(self.nested.get(id(part), (0,))[0] for part in parts)
-            self.check(levels <= 30, "nests dtypes too deeply")
-            self.nested[id(dtype)] = levels, dtype
-        dtype.__setstate__((safe.newbyteorder(order) if order in ("<", ">") else safe).__reduce__()[2])
+    def check_stand_ins(self) -> None:
+        """Refuse a value that holds a function of numpy, for what stood for it is no part of a value."""
+        left = [weakref.ref(each) for each in self.stand_ins.values()]
+        self.stand_ins.clear()
+        if any(each() is not None for each in left):
+            raise UntrustedObjectError("it holds a class or function of numpy as a value, which is not plain data")
 
 
-def _map_buffers(file: Any, sizes: tuple[int, ...], place: int, shift: int, loading: _Loading) -> list[Any]:
-    """The buffers of a value, mapped where they lie in the file; then the file stands after the value."""
-    *places, checks, end = _places(file, sizes, place, shift)
-    whole = _module("numpy").memmap(file, "u1", loading.mode, 0, (checks,))
-    file.seek(end)
-    buffers = []
-    for size, offset in zip(sizes, places):
-        buffers.append(whole[offset:offset + size])
-        if size:  # an empty one is no map
-            buffers[-1].offset = offset
-    return buffers
+# ---- Pickles ----
 
 
-def _read_following_array(unpickler: Any, loading: _Loading, file: Any, wrapper: Any) -> Any:
-    """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
-    np = _module("numpy")
-    dtype, shape, order = wrapper.dtype, wrapper.shape, wrapper.order
-    loading.check_array(dtype, shape, order)
-    if dtype.hasobject:
-        inner = type(unpickler)(file)
-        inner.loading, inner.file = loading, file
-        return inner.load()
-    if getattr(wrapper, "numpy_array_alignment_bytes", None) is not None:
-        _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
-    if loading.mode and wrapper.allow_mmap and 0 not in shape:
-        place = file.tell()
-        end, nbytes = place + dtype.itemsize * _module("math").prod(shape), os.fstat(file.fileno()).st_size
-        if nbytes < end:  # numpy would make a file longer that it maps for writing
-            raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
-        array = np.memmap(file, dtype, loading.mode, place, shape, order)
-        file.seek(end)
-        return array
-    array = np.empty(shape, dtype, order)
-    if array.nbytes:
-        _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"))
-    return array
+class _IsJoblib(Exception):
+    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
+
+
+class _JoblibArray:
+    """Stands in a pickle of joblib for an array whose bytes follow."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise _IsJoblib
 
 
 def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
-    """The array that a wrapper of joblib stands for: in the bytes that follow, or in a file beside."""
-    np, loading, file = _module("numpy"), unpickler.loading, unpickler.file
-    kind = type(wrapper).__name__
-    if kind == "NumpyArrayWrapper":
-        array = _read_following_array(unpickler, loading, file, wrapper)
+    """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
+    np = _module("numpy")
+    loading, file = unpickler.loading, unpickler.file
+    dtype, shape, order = wrapper.dtype, wrapper.shape, wrapper.order
+    if dtype.hasobject:
+        array = _unpickle(file, loading, careful=True)
     else:
-        path = os.path.join(os.path.dirname(loading.path), os.path.basename(wrapper.filename))
-        if kind == "ZNDArrayWrapper":
-            with open(path, "rb") as beside:
-                data = _open_zfile(beside).read()
-            array = np.empty((0,), "b")
-            loading.check_array(wrapper.state[2], wrapper.state[1])
-            array.__setstate__((*wrapper.state, data))
+        if getattr(wrapper, "numpy_array_alignment_bytes", None) is not None:
+            _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
+        if loading.mode and wrapper.allow_mmap and 0 not in shape:
+            place = file.tell()
+            end = place + dtype.itemsize * _module("math").prod(shape)
+            _check_length(file, end)
+            array = np.memmap(file, dtype, loading.mode, place, shape, order)
+            file.seek(end)
         else:
-            mode = loading.mode if getattr(wrapper, "allow_mmap", True) else None
-            array = np.load(path, mmap_mode=mode, allow_pickle=loading.trusted)
-    subclass = getattr(wrapper, "subclass", None) or wrapper.init_args[0]
+            array = np.empty(shape, dtype, order)
+            if array.nbytes:
+                _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"))
     array = loading.in_order(array)
-    return array if subclass in (_PLAIN_ARRAY, np.ndarray, np.memmap) else array.view(type=subclass)
+    return array if wrapper.subclass in (np.ndarray, np.memmap) else array.view(type=wrapper.subclass)
 
 
 @lru_cache
-def _unpicklers() -> tuple[Any, Any]:
-    """The quick unpickler, in C, and the careful one, which can stop at objects: for joblib's files and `trusted`."""
+def _unpicklers() -> tuple[Any, Any, Any]:
+    """The quick unpickler, in C; the careful one, which can stop at arrays of joblib; the one that trusts nothing."""
     pickle = _module("pickle")
+
+    def find(unpickler: Any, module: str, name: str, find_class: Any) -> Any:
+        if name == "_frombuffer" and module.startswith("numpy"):
+            return unpickler.loading.make_array
+        if ".numpy_pickle" in module:
+            if name == "NumpyArrayWrapper":
+                return _JoblibArray
+            if name in ("NDArrayWrapper", "ZNDArrayWrapper"):
+                raise _Damaged(_OLD_JOBLIB)
+        return find_class(module, name)
 
     class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
-            return self.loading.find(module, name, super().find_class)
+            return find(self, module, name, super().find_class)
 
     class Careful(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
-            if self.proto < 3:  # names of Python 2
-                names = _module("_compat_pickle")
-                module, name = names.NAME_MAPPING.get((module, name), (names.IMPORT_MAPPING.get(module, module), name))
-            return self.loading.find(module, name, super().find_class)
-
-        def get_extension(self, code: int) -> Any:  # the registry holds objects of the process
-            raise UntrustedObjectError(f"{self.loading.path}: it uses extension code {code}, which no dump does")
+            return find(self, module, name, super().find_class)
 
         def load_build(self) -> None:
             state, target = self.stack[-1], self.stack[-2]
             if isinstance(target, _JoblibArray):
                 vars(target).update(state)
                 self.stack[-2:] = [_read_joblib_array(self, target)]
-            elif self.loading.set_state(target, state):
-                self.stack.pop()
             else:
                 super().load_build()
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
-    return Quick, Careful
+    class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
+        def find_class(self, module: str, name: str) -> Any:
+            return self.loading.find(module, name, super().find_class)
+
+        def load_reduce(self) -> None:
+            args = self.stack.pop()
+            self.stack[-1] = self.loading.call(self.stack[-1], args)
+
+        def load_newobj(self) -> None:
+            self.loading.check_new(self.stack[-2])
+            super().load_newobj()
+
+        def load_build(self) -> None:
+            self.loading.check_state(self.stack[-2], self.stack[-1])
+            super().load_build()
+
+        def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
+            self.append(bytearray(self.read(*struct.unpack("<Q", self.read(8)))))
+
+        codes = [getattr(pickle, name)[0] for name in _PLAIN_OPCODES]
+        dispatch = {code: pickle._Unpickler.dispatch[code] for code in codes}
+        dispatch |= {pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj, pickle.BUILD[0]: load_build,
+                     pickle.BYTEARRAY8[0]: load_bytearray8}
+
+    return Quick, Careful, Plain
+
+
+_OLD_JOBLIB = "joblib before 0.10 wrote it: load it once with joblib and dump it again"
 
 
 def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
     """The value of the pickle at the current position of a file."""
-    unpickler = _unpicklers()[careful or not loading.trusted](file, buffers=buffers)
+    unpickler = _unpicklers()[2 if isinstance(loading, _Untrusted) else careful](file, buffers=buffers)
     unpickler.loading, unpickler.file = loading, file
     return unpickler.load()
 
 
-def _read_pickle(file: Any, loading: _Loading, buffers: Any = None) -> Any:
-    """The value in a file that is not ours, a pickle of joblib or of pickle; or in a pickle that is not trusted."""
+def _as_damage(error: Exception) -> Exception:
+    """What to raise for an error while a pickle was read that need not be right."""
+    if isinstance(error, (UntrustedObjectError, _Damaged)) or (isinstance(error, OSError) and error.errno):
+        return error
+    damage = _Damaged("it is neither a file of this dump nor a pickle that can be read here "
+                      f"({type(error).__name__}: {error})")
+    damage.__cause__ = error
+    return damage
+
+
+def _read_pickle(file: Any, loading: _Loading) -> Any:
+    """The value in a file that is not ours: a pickle of joblib or of pickle."""
+    if isinstance(loading, _Untrusted):
+        raise UntrustedObjectError("it is not a file of this dump, and only those can be read without trust: "
+                                   "trusted=True reads it if you trust who wrote it")
     place = _position(file)
+    seekable = hasattr(file, "seekable") and file.seekable()
     try:
         try:
-            return _unpickle(file, loading, buffers, careful=not (hasattr(file, "seekable") and file.seekable()))
+            return _unpickle(file, loading, careful=not seekable)
         except _IsJoblib:
             file.seek(place)
             return _unpickle(file, loading, careful=True)
     except Exception as error:
-        if isinstance(error, (UntrustedObjectError, _Damaged)) or (isinstance(error, OSError) and error.errno):
-            raise
-        raise _Damaged("it is neither a file of this dump nor a pickle that can be read here "
-                       f"({type(error).__name__}: {error})") from error
+        raise _as_damage(error) from error.__cause__
 
 
 def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
-    """Note in a file that its buffers can be changed through a map, so that nobody relies on their checks."""
+    """Note in a file that its buffers can be changed through a map, so that nobody relies on their checksums."""
     place = file.tell()
     head = head[:9] + bytes([head[9] | _CHANGED]) + head[10:-4]
     file.seek(start)
@@ -2035,28 +2022,36 @@ def _read(file: Any, loading: _Loading) -> Any:
     magic, version, flags, phase, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
     if magic != _MAGIC:
         raise _Damaged("there is no dumped value at this place")
-    if version > 1 or flags & ~_CHANGED:
+    if version != 1 or flags & ~_CHANGED:
         raise _Damaged(f"its format is version {version}, flags {flags}; this program reads version 1: use a newer one")
-    table = _read_exactly(file, 8 * count, "head") if count else b""
+    table = _read_exactly(file, 8 * count, "head")
     if _U4(_crc32(table, _crc32(head[:-4]))) != head[-4:]:
         raise _Damaged("its head is damaged: the checksum is wrong")
     pickled = _read_exactly(file, size, "pickle")
     if _crc32(pickled) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    if not count and loading.trusted:
+    if not count and not isinstance(loading, _Untrusted):
         return _pickle_loads(pickled)
-    buffers: list[Any] = []
-    if count:
-        if b"numpy" in pickled and _find_package("numpy"):
-            _module("numpy")  # the pickle needs it, and the checks are quicker with it
-        sizes, after = struct.unpack(f"<{count}Q", table), len(head) + len(table) + size
-        if loading.mode:
-            buffers = _map_buffers(file, sizes, phase + after, start - phase, loading)
-            if loading.mode == "r+" and not flags & _CHANGED:
-                _mark_changed(file, start, head, table)
-        else:
-            buffers = _read_buffers(file, sizes, phase + after, start - phase, not flags & _CHANGED)
-    return (_unpickle if loading.trusted else _read_pickle)(io.BytesIO(pickled), loading, iter(buffers))
+    sizes = struct.unpack(f"<{count}Q", table)
+    place = phase + 32 + len(table) + size  # where the pickle ended in the file that was written
+    if _is_on_disk(file):
+        end = start - phase + _layout(sizes, place)[1] + 4 * sum(-(-each // _PIECE) for each in sizes)
+        _check_length(file, end)
+    if count and loading.mode:
+        buffers = _map_buffers(file, loading.mode, sizes, place, start - phase)
+        file.seek(end)
+        if loading.mode == "r+" and not flags & _CHANGED:
+            _mark_changed(file, start, head, table)
+    else:
+        buffers = _read_buffers(file, sizes, place, not flags & _CHANGED)
+    if not isinstance(loading, _Untrusted):
+        return _unpickle(io.BytesIO(pickled), loading, iter(buffers))
+    try:
+        value = _unpickle(io.BytesIO(pickled), loading, iter(buffers))
+    except Exception as error:
+        raise _as_damage(error) from error.__cause__
+    loading.check_stand_ins()
+    return value
 
 
 def _peek(file: Any) -> tuple[Any, bytes]:
@@ -2066,14 +2061,15 @@ def _peek(file: Any) -> tuple[Any, bytes]:
         return file, head
     try:
         place = file.tell()
-        if not (head := file.read(8)) and place:
+        head = file.read(8)
+        if not head and place:
             place = 0
             file.seek(0)
             head = file.read(8)
         file.seek(place)
         return file, head
     except (OSError, AttributeError):  # it cannot go back
-        head = _Ahead(file, b"").read(8) or b""
+        head = _Ahead(file, head).read(8) or b""
         return _Ahead(file, head), head
 
 
@@ -2082,6 +2078,8 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     file, head = _peek(file)
     if not head:
         raise _Damaged("it is empty")
+    if head.startswith(b"ZF"):
+        raise _Damaged(_OLD_JOBLIB)
     opener = _opener_of(head)
     if loading.mode and (opener or not _is_on_disk(file)):
         _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be "
@@ -2090,20 +2088,28 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     if loading.mode == "r+" and not getattr(file, "raw", file).writable():
         raise ValueError(f"mmap_mode: 'r+' needs a file that is open for writing too, got {loading.path} in mode "
                          f"{file.mode!r}: open it in mode 'r+b', or give its path")
+    unpacked = None
     if opener:
-        file, head = _peek(opener(file))
+        file = opener(file)
+        raw = getattr(file, "raw", None)
+        if isinstance(raw, _Unpacked):
+            unpacked = raw
+            unpacked.trusted = not isinstance(loading, _Untrusted)
+        file, head = _peek(file)
     value = (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
-    packed = getattr(getattr(file, "file", file), "raw", None)
-    if isinstance(packed, _Inflated):
-        packed.finish()
+    if unpacked:
+        unpacked.finish()
     return value
 
 
 def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native: bool = True, trusted: Any = True,
                 read: Callable[[Any, _Loading], Any] = _read) -> Any:
     """The value that `_write_value` wrote at the current position of a file; ValueError if it is damaged."""
+    loading = (_Loading if trusted is True else _Untrusted)(path, mmap_mode, native, trusted)
     try:
-        return read(file, (_Loading if trusted is True else _Untrusted)(path, mmap_mode, native, trusted))
+        return read(file, loading)
+    except UntrustedObjectError as error:
+        raise UntrustedObjectError(f"{path or file}: {error}") from None
     except _Damaged as error:
         raise ValueError(f"{path or file}: {error}") from error.__cause__
 
@@ -2137,9 +2143,10 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     ensure_native_byte_order : bool or "auto", default "auto"
         Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode` is given.
     trusted : True, False or a list, default True
-        False allows only plain data: builtin containers and scalars, numpy arrays, dtypes and scalars, and the types of
-        `datetime`, `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted names. (A
-        hostile file can still use up memory, time or, with very deep nesting, the stack.)
+        False reads only files of this `dump`, and only plain data in them: builtin containers and scalars, numpy
+        arrays, masked arrays, dtypes and scalars, and the types of `datetime`, `decimal`, `fractions`, `uuid` and
+        `collections`. A list adds classes, or their dotted names. A compressed file may unpack to 64 MiB and 100 times
+        its size. (A hostile file can still use up time or, with very deep nesting, the stack.)
 
     Raises
     ------
@@ -3518,7 +3525,7 @@ class MemorizedFunc:
 
         def fill(file: Any) -> None:
             _write_value(head, file)
-            _write_value(value, file, self._memory.compress, None, pickler)
+            _write_value(value, file, self._memory.compress, pickler)
 
         return self._store.write(call.key, fill)
 
