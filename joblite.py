@@ -7160,6 +7160,7 @@ class parallel_backend(parallel_config):
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
+_LINE_S = 1.0  # seconds between two lines of verbose=2
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 RUNNING, DONE, ENDED = "running", "done", "ended early"
@@ -7214,54 +7215,64 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     return max(1, int(min(size, _MOST_BATCHES)))
 
 
-def _updating(bar: Any, last: int | None = None) -> Callable[[int], None]:
-    """Tell a bar how many tasks were done since; close it after the last."""
-    told = 0
-
-    def show(done: int) -> None:
-        nonlocal told
-        bar.update(done - told)
-        told = done
-        if done == last:
-            bar.close()
-
-    return show
-
-
 class _Counts:
     """What a run tells about itself."""
 
-    def __init__(self, tasks: Any, progress: Any = None, verbose: int = 0) -> None:
+    def __init__(self, tasks: Any, parallel: Parallel) -> None:
         self.dispatched = self.completed = 0
+        self.shown = 0  # how many were done when `progress` was told
         self.told = 0  # how many were done when the last line was printed
+        self.begun = self.told_at = time.monotonic()
         try:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator, or a tqdm bar around one
             self.total = None
-        self.begun = self.told_at = time.monotonic()
-        self.show = None if progress is None else self.shower(progress, verbose)  # who is told the number of tasks done
+        self.progress = parallel.progress
+        self.verbose = parallel.verbose
+        self.bar: Any = None  # which is closed with the run
+        if self.progress is True:
+            self.progress = self.bar = self.make_bar()
+        self.has_own_lines = parallel.print_progress != parallel._print_progress  # by a subclass or a patch
+        self.watched = self.has_own_lines or self.verbose > 1 or self.progress is not None
 
     def __str__(self) -> str:
         done, total, seconds = self.completed, self.total, time.monotonic() - self.begun
         left = f", {seconds / done * (total - done):.1f} s left" if total and 0 < done < total else ""
         return f"{done}{'' if total is None else f' of {total}'} tasks done in {seconds:.1f} s{left}"
 
-    def shower(self, progress: Any, verbose: int) -> Callable[[int], Any] | None:
-        """What to call with the number of tasks that are done; None for nothing."""
-        total = self.total
-        if progress is not True:
-            return _updating(progress) if hasattr(progress, "update") else lambda done: progress(done, total)
-        if _local.inside or _inside or not (verbose >= 2 or sys.stderr is not None and sys.stderr.isatty()):
+    def make_bar(self) -> Any:
+        """What shows progress=True; lines do where tqdm is missing, and inside another call nothing does."""
+        if _local.inside or _inside:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
-            return self.write_over
-        return _updating(tqdm(total=total), total)
+            self.verbose = max(self.verbose, 2)
+            return None
+        return tqdm(total=self.total)
 
-    def write_over(self, done: int) -> None:
-        rate = done / max(time.monotonic() - self.begun, 1e-9)
-        _write_to(sys.stderr, f"\r{self}, {rate:.1f}/s  " + "\n" * (done == self.total))
+    def tell(self, parallel: Parallel, over: bool = False) -> None:
+        """Tasks were done, or all are: let whoever wants to know."""
+        if self.progress is not None and self.completed > self.shown:
+            if hasattr(self.progress, "update"):
+                self.progress.update(self.completed - self.shown)
+            else:
+                self.progress(self.completed, self.total)
+            self.shown = self.completed
+        now = time.monotonic()
+        if self.has_own_lines or self.verbose > 2:
+            due = not over
+        elif self.verbose == 2:
+            due = self.completed > self.told and (over or now - self.told_at > _LINE_S)
+        else:
+            due = False
+        if due:
+            parallel.print_progress()
+            self.told, self.told_at = self.completed, now
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 class _Run:
@@ -7420,8 +7431,8 @@ class _Run:
                 values = [value for offset, value in enumerate(values) if offset not in errors]
         self.ready[first] = count, values
         self.counts.completed += count
-        if self.parallel._is_watched:
-            self.parallel._report(self.counts)
+        if self.counts.watched:
+            self.counts.tell(self.parallel)
 
     # -- results --
 
@@ -7483,8 +7494,9 @@ class _Run:
             self.out.clear()
             if self.crew.owned:
                 self.parallel._release(self.crew, state is DONE)
-        if state is DONE and self.parallel._is_watched:
-            self.parallel._report(self.counts, over=True)
+        if state is DONE and self.counts.watched:
+            self.counts.tell(self.parallel, over=True)
+        self.counts.close()
 
 
 _DEFAULT_MAPPING = _Mapping(2**20, "c", None)
@@ -7505,7 +7517,6 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
     return _Mapping(nbytes and mmap_mode and nbytes, mmap_mode or "c", temp_folder and os.fspath(temp_folder) or folder)
 
 
-_LINE_S = 1.0  # seconds between two lines of verbose=2
 _RETURN_AS = ("list", "generator", "generator_unordered")
 
 
@@ -7577,9 +7588,9 @@ class Parallel:
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a bar on stderr, by tqdm where it is installed, if stderr is a terminal or `verbose` is 2 or more, and not
-        inside another call. A callable is called with (done, total or None); an object with `update(n)` gets the number
-        of tasks done since. Tasks count when they are finished.
+        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another call. A callable is
+        called with (done, total or None); an object with `update(n)` gets the number of tasks done since. Tasks count
+        when they are finished.
     on_error : str, default "raise"
         "raise": the first error ends the run. "return": the exception stands in the result's place. "skip": it is
         left out.
@@ -7679,7 +7690,7 @@ class Parallel:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
             return self._call_in_place(iterable)
-        counts = self._counts = _Counts(iterable, self.progress, self.verbose)
+        counts = self._counts = _Counts(iterable, self)
         tasks = iter(list(iterable) if self.pre_dispatch == "all" else iterable)
         crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list") if (
             self._kept is None) else _ExecutorCrew(self._kept, self.n_jobs, owned=True)
@@ -7706,14 +7717,15 @@ class Parallel:
     def _call_in_place(self, iterable: Iterable[Task]) -> Any:
         if self.timeout is not None:
             _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
+        counts = self._counts = _Counts(iterable, self)
         if self.return_as != "list":
-            stream = _begun(value for _, value in self._in_place(iterable))
+            stream = _begun(value for _, value in self._in_place(iterable, counts))
             next(stream)
             return stream
-        if self.on_error != "raise" or self._is_watched:
+        if self.on_error != "raise" or counts.watched:
             done: dict[int, Any] = {}
             try:
-                done.update(self._in_place(iterable))
+                done.update(self._in_place(iterable, counts))
             except BaseException as error:
                 _set_on_error(error, "partial_results", done)
                 raise
@@ -7730,46 +7742,32 @@ class Parallel:
                 error = _name_task(error if _is_task(task) else _no_task(task), started)
             _set_on_error(error, "partial_results", dict(enumerate(results)))
             raise error from error.__cause__
-        counts = self._counts = _Counts(results)
-        counts.dispatched = counts.completed = len(results)
+        counts.dispatched = counts.completed = counts.total = len(results)
         return results
 
-    def _in_place(self, iterable: Iterable[Task]) -> Iterator[tuple[int, Any]]:
+    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[tuple[int, Any]]:
         """Task numbers with results, one by one, each made when it is asked for."""
-        counts = self._counts = _Counts(iterable, self.progress, self.verbose)
-        for number, task in enumerate(iterable):
-            counts.dispatched += 1
-            try:
-                func, args, kwargs = task
-                value = func(*args, **kwargs)
-            except Exception as error:
-                value = _name_task(error if _is_task(task) else _no_task(task), number)
-                if self.on_error == "raise":
-                    raise value from value.__cause__
-            counts.completed += 1
-            self._report(counts)
-            if not (self.on_error == "skip" and isinstance(value, BaseException)):
-                yield number, value
-        self._report(counts, over=True)
+        try:
+            for number, task in enumerate(iterable):
+                counts.dispatched += 1
+                try:
+                    func, args, kwargs = task
+                    value = func(*args, **kwargs)
+                except Exception as error:
+                    value = _name_task(error if _is_task(task) else _no_task(task), number)
+                    if self.on_error == "raise":
+                        raise value from value.__cause__
+                counts.completed += 1
+                if counts.watched:
+                    counts.tell(self)
+                if not (self.on_error == "skip" and isinstance(value, BaseException)):
+                    yield number, value
+            if counts.watched:
+                counts.tell(self, over=True)
+        finally:
+            counts.close()
 
     # -- progress --
-
-    @property
-    def _is_watched(self) -> bool:
-        """Whether anybody wants to know of progress."""
-        return self.verbose > 1 or self.progress is not None or (
-            type(self).print_progress is not Parallel.print_progress)
-
-    def _report(self, counts: _Counts, over: bool = False) -> None:
-        """Tasks were done, or all are: let whoever wants to know."""
-        waited = time.monotonic() - counts.told_at > _LINE_S
-        own = type(self).print_progress is not Parallel.print_progress
-        if not over and (own or self.verbose > 2) or self.verbose == 2 and counts.told < counts.completed and (
-                over or waited):
-            self.print_progress()
-            counts.told, counts.told_at = counts.completed, time.monotonic()
-        if counts.show is not None and not over:
-            counts.show(counts.completed)
 
     def print_progress(self) -> None:
         """Print one line about the newest run. Subclasses override it to show progress in their own way."""
@@ -7777,6 +7775,8 @@ class Parallel:
         if counts is None:
             return
         _write_to(sys.stdout if self.verbose > 50 else sys.stderr, f"[{self!r}] {counts}\n")
+
+    _print_progress = print_progress
 
     @property
     def n_tasks(self) -> int | None:

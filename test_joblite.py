@@ -6708,15 +6708,49 @@ class TestSection8Parallel:
         assert sum(sum_of) == 60
 
     @pytest.mark.parametrize("bar", ["tqdm", "plain"])
-    def test_progress_bar_is_on_stderr(self, bar, capfd, monkeypatch):
+    def test_progress_bar_is_on_stderr(self, bar, backend, capfd, monkeypatch):
+        """Whether that is a terminal, a notebook's or a file; its line is ended however the run ends."""
         if bar == "tqdm":
             monkeypatch.setattr(pytest.importorskip("tqdm").tqdm, "monitor_interval", 0)  # no thread of its own
         else:
             monkeypatch.setitem(sys.modules, "tqdm", None)
-        assert Parallel(2, progress=True, verbose=2)([delayed(square)(i) for i in range(5)]) == [0, 1, 4, 9, 16]
-        Parallel(2, progress=True)([delayed(square)(i) for i in range(5)])  # no terminal: nothing
+        parallel = Parallel(**backend, progress=True)
+        assert parallel([delayed(square)(i) for i in range(5)]) == [0, 1, 4, 9, 16]
         captured = capfd.readouterr()
         assert captured.out == "" and ("5/5" if bar == "tqdm" else "5 of 5") in captured.err
+        assert captured.err.endswith("\n")
+        with pytest.raises(ValueError, match="no 3"):
+            parallel([delayed(fail_on)(i, 3) for i in range(6)])
+        lines = capfd.readouterr().err
+        assert lines.endswith("\n") if bar == "tqdm" else not lines
+        results = Parallel(**backend, progress=True, return_as="generator")([delayed(square)(i) for i in range(50)])
+        assert next(results) == 0
+        results.close()
+        assert capfd.readouterr().err[-1:] == ("\n" if bar == "tqdm" else "")
+
+    def test_a_call_inside_a_task_shows_no_bar(self, capfd):
+        def inner():
+            return Parallel(2, "threading", progress=True)([delayed(square)(i) for i in range(5)])
+
+        assert Parallel(2)([delayed(inner)()]) == [[0, 1, 4, 9, 16]]
+        assert capfd.readouterr().err == ""
+
+    def test_replaced_print_progress_is_called(self, backend, monkeypatch):
+        """As the recipes for bars replace it: on the class, or on one object."""
+        seen = []
+        on_object = Parallel(**backend)
+        on_object.print_progress = lambda: seen.append(on_object.n_completed_tasks)
+        on_object([delayed(square)(i) for i in range(30)])
+        assert seen.pop() == 30
+        original = Parallel.print_progress
+
+        def show(self):
+            seen.append(self.n_completed_tasks)
+            original(self)
+
+        monkeypatch.setattr(Parallel, "print_progress", show)
+        Parallel(**backend)([delayed(square)(i) for i in range(30)])
+        assert seen[-1] == 30
 
     def test_odd_numbers_are_taken_for_what_they_say(self, backend):
         for options in ({"timeout": math.inf}, {"timeout": 1e10}, {"batch_size": Index(2)},
