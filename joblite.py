@@ -4016,7 +4016,8 @@ def _become_main(module: ModuleType) -> None:
     `hash` too. Its spec keeps multiprocessing from running the caller's script in a task's processes."""
     from importlib.machinery import ModuleSpec
 
-    module.__spec__ = ModuleSpec("__main__", None)
+    package = getattr(module, "__package__", None)
+    module.__spec__ = ModuleSpec(f"{package}.__main__" if package else "__main__", None)
     sys.modules["__main__"] = module
 
 
@@ -4044,8 +4045,15 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
     """The globals that a function names, and the submodules it may reach through them or its closure."""
     space, used, modules = func.__globals__, {}, []
     for name, *_ in _names_used(func.__code__):
-        if name in space:
-            used[name] = space[name]
+        if name not in space:
+            continue
+        value = space[name]
+        if type(value).__name__ == "lazy_import":  # of Python 3.15
+            try:
+                value = value.resolve()
+            except Exception:  # who uses it finds out
+                continue
+        used[name] = value
     names = _code_facts(func.__code__).names
     for value in [*used.values(), *map(_cell_value, func.__closure__ or ())]:
         found = [value.__name__] if isinstance(value, ModuleType) else []
@@ -4105,6 +4113,16 @@ def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
     return packer.space_of(space), {name: space[name]}
 
 
+_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__", "__annotate_func__",
+                    "__annotations_cache__"}
+
+
+def _own_attributes(namespace: Any) -> dict[str, Any]:
+    """What a class holds itself, without what is made anew with every class."""
+    return {name: value for name, value in namespace.items()
+            if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
+
+
 def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     space = packer.space_of(func.__globals__)
     used, modules = _globals_of(func)
@@ -4117,8 +4135,13 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     for name, value in _annotations_of(func).items():
         if packer.takes(value):
             attributes[name] = value
-    cells = func.__closure__ or ()
-    filled = [(cell, value) for cell in cells if (value := _cell_value(cell)) is not _NOTHING]
+    filled = []
+    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):
+        value = _cell_value(cell)
+        if name == "__classdict__":  # of annotations in a class: its whole namespace
+            value = _own_attributes(value)
+        if value is not _NOTHING:
+            filled.append((cell, value))
     state = {"globals": used, "modules": modules, "cells": filled, "attributes": attributes | func.__dict__}
     return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
 
@@ -4171,8 +4194,6 @@ def _fill_class(cls: type, state: tuple[dict[str, Any], list[type], dict[str, An
     _set_globals(space, names)
 
 
-_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__", "__annotate_func__",
-                    "__annotations_cache__"}
 _ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names as _member_map_, but for methods
 
 
@@ -4181,8 +4202,7 @@ def _class_parts(cls: Any) -> tuple[Any, ...]:
     start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in vars(cls)}
     if not isinstance(start.get("__slots__", ""), str):
         start["__slots__"] = tuple(start["__slots__"])
-    return _new_class, start, {name: value for name, value in vars(cls).items()
-                               if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
+    return _new_class, start, _own_attributes(vars(cls))
 
 
 def _enum_parts(cls: Any) -> tuple[Any, ...]:

@@ -4327,6 +4327,21 @@ class TestSection5Parcels:
             """)
         assert done.stdout == "[True, True]\n[]\n"
 
+    @pytest.mark.skipif(sys.version_info < (3, 15), reason="needs lazy imports")
+    def test_helpers_that_are_imported_lazily_travel(self, tmp_path):
+        (tmp_path / "lazy_helper.py").write_text("def ten(i): return 10 * i\n")
+        done = run_script("""
+            lazy import lazy_helper, xml.etree.ElementTree, not_there
+            lazy from lazy_helper import ten as times
+            from joblite import Parallel, delayed
+            def work(i):
+                if i > 5:
+                    not_there.use()
+                return times(i) + lazy_helper.ten(i), xml.etree.ElementTree.fromstring("<a/>").tag
+            print(Parallel(n_jobs=2)(delayed(work)(i) for i in range(2)))
+            """, env={"PYTHONPATH": str(tmp_path)})
+        assert done.stdout == "[(0, 'a'), (20, 'a')]\n"
+
     def test_annotations_travel_without_being_evaluated(self):
         space = {"__name__": "notebook"}
         exec(textwrap.dedent("""
