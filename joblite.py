@@ -4055,10 +4055,14 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
                 continue
         used[name] = value
     names = _code_facts(func.__code__).names
+    known: Any = sys.modules
+    if hasattr(sys, "lazy_modules"):  # since Python 3.15
+        parts = [itertools.accumulate(name.split("."), "{}.{}".format) for name in sys.lazy_modules]
+        known = set(sys.modules).union(*parts)
     for value in [*used.values(), *map(_cell_value, func.__closure__ or ())]:
         found = [value.__name__] if isinstance(value, ModuleType) else []
         for base in found:  # grows while it is walked
-            found += [f"{base}.{name}" for name in names if f"{base}.{name}" in sys.modules]
+            found += [f"{base}.{name}" for name in names if f"{base}.{name}" in known]
         modules += found[1:]
     return used, modules
 

@@ -4339,7 +4339,7 @@ class TestSection5Parcels:
                     not_there.use()
                 return times(i) + lazy_helper.ten(i), xml.etree.ElementTree.fromstring("<a/>").tag
             print(Parallel(n_jobs=2)(delayed(work)(i) for i in range(2)))
-            """, env={"PYTHONPATH": str(tmp_path)})
+            """, env={"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(joblite.__file__).parent)])})
         assert done.stdout == "[(0, 'a'), (20, 'a')]\n"
 
     def test_annotations_travel_without_being_evaluated(self):
