@@ -53,7 +53,7 @@ import threading
 import time
 import types
 import weakref
-from collections import OrderedDict, deque, namedtuple
+from collections import Counter, OrderedDict, deque, namedtuple
 from functools import lru_cache, partial, reduce, singledispatchmethod
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
@@ -3902,6 +3902,7 @@ class _Local(threading.local):
     """What holds in one thread."""
 
     spaces: Any = None  # while unpacking: token -> module that holds the globals of functions that came by value
+    find: Any = None  # while unpacking: key -> function or class that the tasks of a run share
     inside: str | None = None  # "thread" in a worker thread, "process" in a job on an executor of somebody else
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -3968,13 +3969,20 @@ def _import_module(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None) -> Any:
-    """The value of a parcel. `spaces` keeps the globals of functions that came by value from parcel to parcel."""
-    outer, _local.spaces = _local.spaces, {} if spaces is None else spaces
+def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
+    """The value of a payload. `spaces` keeps the globals of functions that came by value from payload
+    to payload, `find` gives what the tasks of a run share, by its key."""
+    outer = _local.spaces, _local.find
+    _local.spaces, _local.find = {} if spaces is None else spaces, find
     try:
         return _pickle_loads(frames[0], buffers=frames[1:])
     finally:
-        _local.spaces = outer
+        _local.spaces, _local.find = outer
+
+
+def _find_shared(key: int) -> Any:
+    """The function or class of that key, which all tasks of a run share here."""
+    return _local.find(key)
 
 
 def _find_named(module: str, qualname: str) -> Any:
@@ -4384,6 +4392,7 @@ class _Packer(Pickler):
 
     homeward = False  # whether it packs an answer: a class that came from there goes back as its token
     nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
+    key_of: Any = None  # gives the key of what the tasks of a run share; 0: it goes with each of them
 
     def __init__(self, file: Any, buffers: list[Any], tried: dict[int, bool] | None = None) -> None:
         # not a method of this object: such a cycle would hold all that was packed
@@ -4418,6 +4427,8 @@ class _Packer(Pickler):
                 return NotImplemented
             if place := _place_in_class(obj):
                 return _function_in, place
+            if key := self._shared_key(obj):
+                return _find_shared, (key,)
             return _reduce_function(obj, self)
         if isinstance(obj, type):
             return self._override_class(obj)
@@ -4444,7 +4455,17 @@ class _Packer(Pickler):
             return NotImplemented
         if self.homeward and not _class_token(cls).startswith(_process()):
             return _make_once, (_class_token(cls), None)  # it is known there
+        if self.key_of and (key := self.key_of(cls, False)):
+            return _find_shared, (key,)
         return _reduce_class(cls, self)
+
+    def _shared_key(self, func: FunctionType) -> int:
+        """The key of a function that all tasks may share, since it holds nothing that one could change
+        for another; else 0. (Its globals they share in any case.)"""
+        defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
+        if not self.key_of or func.__closure__ or func.__dict__ or not _ATOMS.issuperset(map(type, defaults)):
+            return 0
+        return self.key_of(func, False)  # type: ignore[no-any-return]
 
 
 class _AnswerPacker(_Packer):
@@ -4455,18 +4476,33 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
-    """The frames of a payload: one pickle, then the buffers that stay out of it. On a second try what
-    joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
+def _pack_each(values: Sequence[Any], packer: type[_Packer],
+               key_of: Any = None) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Values by a pickle each, so that none shares anything with another. Of each the bytes of its
+    pickle and the number of its buffers; and the frames: the pickles in one, then the buffers that stay
+    out of them. On a second try what joblite's own pickling by value leaves out is left to cloudpickle's
+    reducers."""
     for tried in (None, {}):  # type: ignore[var-annotated]
-        file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+        file, buffers, sizes = io.BytesIO(), [], []  # type: ignore[var-annotated]
+        pickler = packer(file, buffers, tried)
+        pickler.key_of = key_of
+        at = count = 0
         try:
-            packer(file, buffers, tried).dump(value)
+            for value in values:
+                pickler.clear_memo()
+                pickler.dump(value)
+                sizes.append((file.tell() - at, len(buffers) - count))
+                at, count = file.tell(), len(buffers)
             break
         except Exception:  # a __reduce__ of the user may raise anything
             if tried is not None:
                 raise
-    return [file.getvalue(), *buffers]
+    return sizes, [file.getvalue(), *buffers]
+
+
+def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
+    """The frames of a payload of one value: its pickle, then the buffers that stay out of it."""
+    return _pack_each([value], packer)[1]
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
@@ -4496,22 +4532,30 @@ def _sample(view: memoryview, number: int = 1) -> int:
 
 
 class _Piece:
-    """A buffer in a segment: stands for it as a frame. While a piece lives, so does the buffer it was taken from."""
+    """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer that
+    it was taken from, which lives as long as the piece."""
 
-    __slots__ = ("segment", "offset", "view", "access", "samples", "__weakref__")
+    __slots__ = ("segment", "offset", "nbytes", "access", "view", "samples", "__weakref__")
 
-    def __init__(self, segment: _Segment, offset: int, view: memoryview, access: int) -> None:
+    def __init__(self, segment: _Segment, offset: int, nbytes: int, access: int, view: Any = None) -> None:
         self.segment = segment
         self.offset = offset
-        self.view = view
+        self.nbytes = nbytes
         self.access = access
-        self.samples = _sample(view)
+        self.view = view
+        self.samples = 0 if view is None else _sample(view)
+
+    def __len__(self) -> int:
+        return self.nbytes
 
 
-def _address(view: memoryview) -> int:
-    """What tells a living buffer from others: its address, where its owner says it."""
-    interface = getattr(view.obj, "__array_interface__", None)
-    return interface["data"][0] if interface else id(view.obj)
+def _address(view: memoryview) -> tuple[int, int]:
+    """What tells a living buffer from others: its address, where its owner says it, and its size."""
+    owner: Any = view.obj
+    if memoryview(owner).nbytes != len(view):  # a part of its owner
+        return id(view), len(view)
+    interface = getattr(owner, "__array_interface__", None)
+    return interface["data"][0] if interface else id(owner), len(view)
 
 
 def _open_unlinked(folder: str | None) -> int:
@@ -4532,7 +4576,7 @@ def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_
         done = 0
         while done < len(view):
             done += os.pwrite(segment.fd, view[done:], offset + done)
-        pieces.append(_Piece(segment, offset, view, access))
+        pieces.append(_Piece(segment, offset, len(view), access, view))
         offset += -(-len(view) // _ALIGNMENT) * _ALIGNMENT
     return pieces
 
@@ -4557,19 +4601,42 @@ def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
 _maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that live in this process
 
 
-def _map(fd: int, access: int) -> Any:
-    """The content of a segment, mapped (copied, when very many are mapped already). Takes over the descriptor."""
+def _map(pieces: list[_Piece]) -> tuple[int, Any]:
+    """Where in their segment some pieces begin, and the content from there on: mapped, or copied when very
+    many are mapped already."""
     import mmap
 
-    try:
-        found = mmap.mmap(fd, 0, access=access, **_MAP_OPTIONS)
-    finally:
-        os.close(fd)
+    start = min(piece.offset for piece in pieces)
+    start -= start % mmap.ALLOCATIONGRANULARITY
+    nbytes = max(piece.offset + piece.nbytes for piece in pieces) - start
+    access = pieces[0].access
+    found = mmap.mmap(pieces[0].segment.fd, nbytes, access=access, offset=start, **_MAP_OPTIONS)
     if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
-        return bytearray(found)
+        return start, bytearray(found)
     with _token_lock:
         _maps.add(found)
-    return found
+    return start, found
+
+
+def _own_buffers(frames: Sequence[Any]) -> list[Any]:
+    """Frames as buffers for whoever gets them to write to: pieces are mapped anew, what must not be written
+    to is copied."""
+    pieces: dict[_Segment, list[_Piece]] = {}
+    for frame in frames:
+        if type(frame) is _Piece:
+            pieces.setdefault(frame.segment, []).append(frame)
+    maps = {segment: _map(group) for segment, group in pieces.items()}
+    buffers: list[Any] = []
+    for frame in frames:
+        if type(frame) is _Piece:
+            start, content = maps[frame.segment]
+            begin = frame.offset - start
+            buffers.append(memoryview(content)[begin:begin + frame.nbytes])
+        elif memoryview(frame).readonly:
+            buffers.append(bytearray(frame))
+        else:
+            buffers.append(frame)
+    return buffers
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
@@ -4723,9 +4790,9 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # Promise: a job (a batch on its way) that is handed to a crew comes back with its outcome: values, errors by task, and
 # which tasks were not started. Whatever befalls a worker befalls one task.
 #
-#     |============= this process =============|== socket ==|===== worker =====|
-#     submit(job) -> queue -> crew  ------------ parcel --------->  unpack, run
-#     wait() <- outcome  <--- crew  <----------- parcel ----------  pack
+#     |============= this process =============|== socket ==|========= worker =========|
+#     submit(job) -> queue -> crew  ------------ payload -------->  open and run, by task
+#     wait() <- outcome  <--- crew  <----------- payload ---------  pack
 #
 #     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
 #     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
@@ -4741,6 +4808,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   6. What tasks print, warn of and log comes home at once and in order; silence costs no message.
 #                                                             test_prints_warnings_and_records_keep_their_order
 #   7. What runs elsewhere, on executors of others, needs Python and no more.  test_engine_keeps_the_promises
+#   8. No task in a process sees what another wrote to its arguments, whatever batch they travel in.
+#                                                             test_tasks_do_not_see_each_others_writes
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
@@ -4790,14 +4859,16 @@ class Outcome:
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
         self.seconds = 0.0
+        self.nbytes = 0  # that the values took on their way
         self.death: tuple[int, BaseException] | None = None
         self.alone = False  # whether the tasks to be done again must travel one by one
 
-    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
+    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float, nbytes: int = 0) -> None:
         for offset, error in errors.items():
             self.errors[len(self.values) + offset] = error
         self.values += values
         self.seconds += seconds
+        self.nbytes += nbytes
 
     def fail(self, error: BaseException) -> None:
         """The next task is the one that failed."""
@@ -4808,7 +4879,7 @@ class Outcome:
 class Job:
     """A batch on its way through a crew."""
 
-    def __init__(self, tasks: Sequence[Task], timeout: float | None, keep_going: bool, shrinkable: bool,
+    def __init__(self, tasks: Any, timeout: float | None, keep_going: bool, shrinkable: bool,
                  first: int = 0) -> None:
         self.number = _next_number()
         self.tasks = tasks
@@ -4816,7 +4887,8 @@ class Job:
         self.keep_going = keep_going  # whether the tasks after a failed one are run
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
         self.first = first  # the number of its first task in the run
-        self.parcel: Any = None  # what is sent to a process
+        self.payload: Any = None  # what is sent to a process
+        self.nbytes = 0  # of the payload, beside what was sent before
         self.outcome = Outcome()
         self.fault: BaseException | None = None  # what kept a crew from doing the job at all
         self.tries = 0
@@ -4870,6 +4942,139 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
     return values, errors, clock() - begun
 
 
+# ---- tasks and results across a border ----
+# No task sees what another writes to its arguments, whatever batch they travel in: what a task could write to has a
+# pickle of its own, which is opened as the task begins. Plain values go in one list. Results likewise.
+
+
+_PLAIN = _ATOMS - {type(...)}  # types of the values that go in the list; `...` stands there for the others
+
+
+def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
+    """The frames of a batch: a plan; the pickles, if there are any; the buffers that stay out of them,
+    each once. `key_of` gives the key of a function or class that the tasks of a run share, or 0.
+
+    Where many tasks bring the same objects, these are packed once, and unpacked for each."""
+    callables = {id(func): func for func, _, _ in tasks}
+    keys = {name: key_of(func) for name, func in callables.items()}
+    args = [tuple(task[1]) for task in tasks]
+    kwargs = [dict(task[2]) for task in tasks] if any(task[2] for task in tasks) else []
+    values = itertools.chain(args, kwargs, map(dict.values, kwargs))
+    if all(keys.values()) and _PLAIN.issuperset(map(type, itertools.chain.from_iterable(values))):
+        called = [keys[id(task[0])] for task in tasks]
+        return [marshal.dumps((called, args, kwargs))]
+    rows = []
+    groups: list[list[Any]] = []
+    numbers: dict[tuple[int, ...], int] = {}  # ids of what a task could write to -> number of its pickle
+    for (func, _, _), positional, named in zip(tasks, args, kwargs or itertools.repeat({})):
+        whole = [keys[id(func)] or func, *positional, *named.values()]
+        group = [value for value in whole if type(value) not in _PLAIN]
+        number = numbers.setdefault(tuple(map(id, group)), len(groups))
+        if number == len(groups):
+            groups.append(group)
+        plain = [value if type(value) in _PLAIN else ... for value in whole]
+        rows.append((plain, [str.__str__(name) for name in named], number))
+    sizes, frames = _pack_each(groups, packer, key_of)
+    buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
+    order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
+    return [marshal.dumps((rows, sizes, order)), frames[0], *(view for _, view in buffers.values())]
+
+
+def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterator[tuple[memoryview, list[Any]]]:
+    """What belongs to each value that `_pack_each` packed: its pickle, and its share of `parts`."""
+    rest = memoryview(pickles)
+    at = 0
+    for nbytes, number in sizes:
+        yield rest[:nbytes], parts[at:at + number]
+        rest = rest[nbytes:]
+        at += number
+
+
+def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+    """The tasks of a batch. Each is opened when it is asked for, at the place that the page then shows."""
+    plan = marshal.loads(frames[0])
+    if len(frames) == 1:
+        keys, args, kwargs = plan
+        yield from zip(map(find, keys), args, kwargs or itertools.repeat({}))
+        return
+    rows, sizes, order = plan
+    _, pickles, *buffers = frames
+    groups = list(_cut(sizes, pickles, order))
+    used = Counter(place for *_, number in rows for place in groups[number][1])
+    for place, count in used.items():
+        if count > 1 and type(buffers[place]) is not _Piece:
+            buffers[place] = memoryview(buffers[place]).toreadonly()
+
+    def open_task(plain: list[Any], names: list[str], number: int) -> Task:
+        pickle, places = groups[number]
+        own = _own_buffers([buffers[place] for place in places]) if places else []
+        group = iter(_unpack([pickle, *own], spaces, find))
+        func, *values = [next(group) if value is ... else value for value in plain]
+        count = len(values) - len(names)
+        return find(func) if type(func) is int else func, tuple(values[:count]), dict(zip(names, values[count:]))
+
+    for place, row in enumerate(rows, 1):
+        page[_TASK] = place
+        try:
+            task = open_task(*row)
+        except BaseException as error:  # unpickling runs code of the user: this is the task's error
+            task = _raise, (error,), {}
+        yield task
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _open_payload(functions: list[tuple[int, int]], frames: list[Any], tables: Sequence[dict[int, Any]],
+                  spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+    """The tasks of a batch, the first of them opened. Before them come functions that are new here: they
+    are entered into the tables, those for all runs (of negative key) into the second."""
+    at = 0
+    for key, count in functions:
+        pickle, *buffers = frames[at:at + count]
+        tables[key < 0][key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
+        at += count
+    tasks = _open_tasks(frames[at:], lambda key: tables[key < 0][key], spaces, page)
+    return itertools.chain(list(itertools.islice(tasks, 1)), tasks)
+
+
+def _pack_results(values: list[Any], errors: dict[int, tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Any]]:
+    """((plain values, or None; sizes of the pickles), frames). What cannot be packed goes, described as an
+    error, to `errors`."""
+    if _ATOMS.issuperset(map(type, values)):
+        return (values, []), []
+    try:
+        sizes, frames = _pack_each(values, _AnswerPacker)
+    except Exception:  # a value's pickling may raise anything: then find out which
+        for offset, value in enumerate(values):
+            try:
+                _pack_or_explain(value, "the result", _AnswerPacker)
+            except PicklingError as error:
+                errors[offset] = _describe_error(error)
+                values[offset] = None
+        sizes, frames = _pack_each(values, _AnswerPacker)
+    return (None, sizes), frames
+
+
+def _open_results(packed: tuple[Any, ...], frames: list[Any], errors: dict[int, Any]) -> list[Any]:
+    """The results in a message. The error of what cannot be unpickled goes to `errors`."""
+    plain, sizes = packed
+    if plain is not None:
+        return plain  # type: ignore[no-any-return]
+    values = []
+    pickles, *buffers = frames
+    for offset, (pickle, own) in enumerate(_cut(sizes, pickles, _own_buffers(buffers))):
+        value = None
+        try:
+            value = _unpack([pickle, *own])
+        except Exception as failure:  # a value's unpickling may raise anything
+            text = f"the result could not be unpickled here: {type(failure).__name__}: {failure}"
+            errors.setdefault(offset, RuntimeError(text))
+        values.append(value)
+    return values
+
+
 # ---- the side of the worker ----
 
 
@@ -4909,7 +5114,7 @@ class _Channel:
     def send(self, frames: Sequence[Any]) -> None:
         places: dict[int, int] = {}  # descriptor -> place in the message
         parts = [frame if type(frame) is not _Piece else _TICKET.pack(
-            places.setdefault(frame.segment.fd, len(places)), frame.access, frame.offset, len(frame.view))
+            places.setdefault(frame.segment.fd, len(places)), frame.access, frame.offset, frame.nbytes)
             for frame in frames]
         sizes = [len(part) if part is frame else len(part) | _IS_TICKET for part, frame in zip(parts, frames)]
         head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
@@ -4920,7 +5125,7 @@ class _Channel:
             self.sock.sendall(part)
 
     def receive(self) -> list[Any]:
-        """The next message's frames, mapped memory in the place of tickets. EOFError when the other side is gone."""
+        """The next message's frames, pieces in the place of tickets. EOFError when the other side is gone."""
         data, self.torn = self.rest, True
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
             more, extra, _, _ = self.sock.recvmsg(_AT_ONCE, _FDS_NBYTES)
@@ -4932,26 +5137,26 @@ class _Channel:
         count = struct.unpack_from("<I", data)[0]
         at = 4 + 8 * count
         frames: list[Any] = []
-        maps: list[Any] = []
+        segments: list[_Segment] = []
         for size in struct.unpack_from(f"<{count}Q", data, 4):
             nbytes = size & ~_IS_TICKET
             frame: Any = data[at:at + nbytes]
             if len(frame) < nbytes or nbytes >= _IN_BAND:
                 frame = self._fill(bytearray(nbytes), frame)  # which tasks may write to, as arrays are
-            frames.append(frame if size == nbytes else self._redeem(frame, maps))
+            frames.append(frame if size == nbytes else self._redeem(frame, segments))
             at += nbytes
         self.rest = data[at:]
         self.torn = False
         return frames
 
-    def _redeem(self, ticket: bytes, maps: list[Any]) -> memoryview:
-        """What a ticket stands for. `maps` are those that this message has brought so far."""
+    def _redeem(self, ticket: bytes, segments: list[_Segment]) -> _Piece:
+        """What a ticket stands for. `segments` are those that this message has brought so far."""
         place, access, offset, nbytes = _TICKET.unpack(ticket)
-        if place == len(maps):
+        if place == len(segments):
             if not self.fds:
                 raise RuntimeError("a big array could not be received: too many open files in this process")
-            maps.append(_map(self.fds.popleft(), access))
-        return memoryview(maps[place])[offset:offset + nbytes]
+            segments.append(_Segment(self.fds.popleft()))
+        return _Piece(segments[place], offset, nbytes, access)
 
     def has_data(self) -> bool:
         """Whether there is something to read now (or the end of the other side to be noticed)."""
@@ -4982,17 +5187,8 @@ class _Channel:
             os.close(self.fds.popleft())
 
 
-_ANSWER, _PART, _BAD_PARCEL, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
-_AGAIN = b"again"  # what is said to a worker whose answer could not be unpickled
+_ANSWER, _PART, _BAD_PAYLOAD, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
 _FORGET = b"forget"  # what is said to a worker when a run is over whose functions it keeps
-
-
-def _pack_value(value: Any) -> tuple[bool, list[Any]]:
-    """One result: (False, its frames), or (True, the frames of a description of why it cannot be packed)."""
-    try:
-        return False, _pack_or_explain(value, "the result", _AnswerPacker)
-    except PicklingError as error:
-        return True, _pack(_describe_error(error))
 
 
 # ---- output: what a task prints, warns of and logs is sent home in whole lines ----
@@ -5064,7 +5260,7 @@ class _Output:
     def send_now(self) -> None:
         """Send what was said, unless that was amid the making of a message, which a finalizer may interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
-            self.send((_PART, 0.0, {}, None), [b""])
+            self.send((_PART, 0.0, {}, ([], [])), [b""])
 
     def collect(self) -> None:
         """Have the streams hand over what they hold back."""
@@ -5222,7 +5418,6 @@ class _Desk:
         self.page = page
         self.runs: dict[int | None, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
-        self.retained: list[Any] = []  # the values of the last message, while they may be asked for again
         self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
         self.limits: tuple[dict[str, str], bool] = {}, False  # see enter_world
@@ -5280,12 +5475,9 @@ class _Desk:
                 frames = self.channel.receive()
             except (EOFError, OSError):
                 return
-            if frames[0] == _AGAIN:
-                self.send(_ANSWER, [_pack_value(value) for value in self.retained], {}, 0.0, each=True)
-            elif frames[0] == _FORGET:
+            if frames[0] == _FORGET:
                 self.forget(int(frames[1]))
             else:
-                self.retained = []
                 self.answer(frames)
             del frames  # the big arrays of the job may go
 
@@ -5308,56 +5500,34 @@ class _Desk:
                 self.enter_world(world)
                 self.relay_records()
             unpack = self.unpack if run in self.runs and not functions else partial(_quietly, self.unpack)
-            calls = unpack(run, functions, frames[1:])
-        except BaseException as error:  # unpickling runs code of the user
-            self.send(_BAD_PARCEL, [], {0: _describe_error(error)}, 0.0)
-        else:
             self.page[_START] = time.monotonic_ns()
+            calls: Iterable[Task] = unpack(run, functions, frames[1:])
+        except BaseException as error:  # unpickling runs code of the user
+            self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
+        else:
             if self.page[_INTERRUPT] == number:  # the run ended before this job began
                 calls = ()
             values, errors, seconds = _run_calls(calls, keep_going, self.page, self.checkpoint)
             self.page[_TASK] = 0  # from here on an interrupt comes too late
-            self.send_values(_ANSWER, values, errors, seconds)
+            self.send(_ANSWER, values, errors, seconds)
         self.page[_JOB] = 0
         _flush_descriptors()
 
     def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
         table, spaces = self.runs.setdefault(run, ({}, dict(self.spaces)))
-        tables = table, self.lasting  # functions whose key is above 0, and below
-        at = 0
-        for key, count in functions:
-            tables[key < 0][key] = _unpack(frames[at:at + count], spaces)
-            at += count
-        keys, args, kwargs = _unpack(frames[at:], spaces)
-        called = itertools.repeat(tables[keys < 0][keys]) if isinstance(keys, int) else [
-            tables[key < 0][key] if isinstance(key, int) else key[0] for key in keys]
-        return zip(called, args, kwargs or itertools.repeat({}))
+        return _open_payload(functions, frames, (table, self.lasting), spaces, self.page)
 
     def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
-        self.send_values(_PART, values, errors, seconds)
+        self.send(_PART, values, errors, seconds)
         return self.page[_SHED] != self.page[_JOB]
 
-    def send_values(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
+    def send(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
+        """One message: what it says, and what came of some tasks."""
         described = {offset: _describe_error(error) for offset, error in errors.items()}
-        if _ATOMS.issuperset(map(type, values)):
-            return self.send(kind, [(False, _pack(values, _AnswerPacker))], described, seconds)
-        if kind == _ANSWER and len(values) > 1:
-            try:
-                frames = _pack(values, _AnswerPacker)
-                self.retained = values if sum(map(len, frames)) <= _RETAIN_NBYTES else []
-            except Exception:  # a value's pickling may raise anything: then find out which
-                pass
-            if self.retained:
-                return self.send(kind, [(False, frames)], described, seconds)
-        self.send(kind, [_pack_value(value) for value in values], described, seconds, each=True)
-
-    def send(self, kind: int, packed: list[tuple[bool, Any]], errors: dict[int, tuple[Any, ...]], seconds: float,
-             each: bool = False) -> None:
-        """One message: `packed` holds (whether it describes an error, frames) of each value, or of all at once."""
-        layout = [(bad, len(frames)) for bad, frames in packed] if each else None
-        frames = _lay_big([b"", *(frame for _, frames in packed for frame in frames)], self.mapping)
+        packed, frames = _pack_results(values, described)
+        frames = _lay_big([b"", *frames], self.mapping)
         self.output.collect()
-        self.output.send((kind, seconds, errors, layout), frames)
+        self.output.send((kind, seconds, described, packed), frames)
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -5400,7 +5570,7 @@ def _set_up(desk: _Desk) -> bool:
                 _mark_kept(module, {} if copied in (None, module) else before.get(copied, {}))
         desk.relay_records()
     except BaseException as error:  # whatever an initializer raises is told
-        desk.send(_INIT_FAILED, [], {0: _describe_error(error)}, 0.0)
+        desk.send(_INIT_FAILED, [], {0: error}, 0.0)
         return False
     return True
 
@@ -5803,14 +5973,15 @@ def _print_of(value: Any) -> int:
     return number
 
 
-_PLAIN_CALLABLES = (FunctionType, type)
+_SHARED_CALLABLES = (FunctionType, type, type(len))
 _MOST_LASTING = 500  # functions that a worker keeps: of all runs together (then it forgets them), and of one run (then
 #                      others travel with their batch)
 
 class _Context:
     """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
 
-    def __init__(self) -> None:
+    def __init__(self, packer: type[_Packer]) -> None:
+        self.packer = packer
         self.number = _next_number()
         self.world = _world()
         self.packed: dict[int, tuple[int, list[Any], Any]] = {}  # id of a function -> key, frames, itself
@@ -5821,52 +5992,62 @@ class _Context:
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
 
-    def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function, which is packed once in a run. A negative key is good for all runs;
-        0 says that it goes with its tasks: there are many of them, or a payload for many cannot hold it."""
+    def find(self, func: Any, called: bool) -> tuple[int, list[Any]]:
+        """(key, frames) of a function that tasks call, or that their arguments hold; it is packed once in a
+        run. A negative key is good for all runs; 0 says that it goes with its tasks: there are many of them,
+        or a payload for many cannot hold it."""
         known = self.packed.get(id(func))
+        is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
+        if type(func) not in _SHARED_CALLABLES or is_method:
+            return 0, []
         if known is None:
             if len(self.packed) >= _MOST_LASTING:
                 return 0, []
             try:
-                key, frames = _pack_lasting(func) or (len(self.packed) + 1, self.settle(_pack(func, _NearPacker)))
+                lasting = _pack_lasting(func) if called else None  # what arguments hold belongs into their run
+                key, frames = lasting or (len(self.packed) + 1, self.settle(_pack(func, self.packer))[0])
             except Exception:  # a __reduce__ of the user may raise anything: its task will tell
                 key, frames = 0, []
             known = self.packed[id(func)] = key, frames, func
+        if known[0] < 0 and not called:
+            return 0, []
         return known[:2]
 
-    def pack(self, tasks: Sequence[Task]) -> tuple[_Context, dict[int, list[Any]], list[Any]]:
-        """(this, frames by function key, frames of the batch) for some tasks. Functions travel by key; other callables
-        (bound methods, partials, instances) with the batch, since their state may differ from batch to batch."""
-        funcs, args, kwargs = zip(*tasks)
-        if len(tasks) == 1:
-            self.watch(args[0])
+    def pack(self, job: Job) -> None:
+        """Fill in the payload of a job: this, frames by function key, frames of the batch."""
         named: dict[int, list[Any]] = {}
-        keys: Any = []
-        for func in funcs[:1] if len(set(map(id, funcs))) == 1 else funcs:
-            key, frames = self.find(func) if type(func) in _PLAIN_CALLABLES else (0, [])
+
+        def key_of(func: Any, called: bool = True) -> int:
+            key, frames = self.find(func, called)
             if key:
                 named[key] = frames
-            keys.append(key or (func,))
-        if len(keys) == 1:
-            keys = keys[0] if isinstance(keys[0], int) else keys * len(tasks)
-        return self, named, self.settle(_pack((keys, args, kwargs if any(kwargs) else None), _NearPacker))
+            return key
 
-    def settle(self, frames: list[Any]) -> list[Any]:
-        """The frames of a parcel, independent of the caller, who may refill its arrays: big buffers as pieces, small
-        ones copied. A piece that a job of this run still uses is taken again while samples tell no change."""
+        frames = _pack_tasks(job.tasks, self.packer, key_of)
+        if len(job.tasks) == 1:
+            self.watch(job.tasks[0][1])
+        frames, job.nbytes = self.settle(frames)
+        job.payload = self, named, frames
+
+    def settle(self, frames: list[Any]) -> tuple[list[Any], int]:
+        """The frames of a payload, independent of the caller, who may refill its arrays, and how many of
+        their bytes are new: big buffers as pieces, small ones copied. A piece that a job of this run still
+        uses is taken again while samples tell no change."""
+        if not self.packer.nearby:
+            return frames, 0  # whoever sends them settles them
         segments: set[_Segment] = set()
         for place, view in enumerate(frames) if self.laid else ():
-            piece = self.laid.get((_address(view), len(view))) if place else None
+            piece = self.laid.get(_address(view)) if type(view) is memoryview else None
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
+        nbytes = sum(len(frame) for frame in frames if type(frame) is not _Piece)
         if len(frames) > 1:
             _lay_big(frames, self.mapping)
         self.newest = [frame for frame in frames if type(frame) is _Piece]
         for piece in self.newest:
-            self.laid[_address(piece.view), len(piece.view)] = piece
-        return [frame if type(frame) is _Piece else bytes(frame) for frame in frames]
+            self.laid[_address(piece.view)] = piece
+        return [frame if type(frame) is _Piece else bytes(frame) for frame in frames], nbytes
 
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
@@ -5879,22 +6060,6 @@ class _Context:
         self.packed.clear()
         self.newest.clear()
         self.last_args = ()
-
-
-def _open_values(layout: Iterable[tuple[bool, int]], frames: Iterable[Any], errors: dict[int, Any]) -> list[Any]:
-    """The results that a message holds: of each, whether it is an error, and how many of the frames are its. Errors,
-    and what cannot be unpickled, go to `errors` by offset, if there is none."""
-    frames, values = iter(frames), []
-    for offset, (bad, count) in enumerate(layout):
-        try:
-            value = _unpack(list(itertools.islice(frames, count)))
-            error = _restore_error(value) if bad else None
-        except Exception as failure:  # a value's unpickling may raise anything
-            error = RuntimeError(f"the result could not be unpickled here: {type(failure).__name__}: {failure}")
-        values.append(None if error else value)
-        if error:
-            errors.setdefault(offset, error)
-    return values
 
 
 def _write_bytes_to(stream: Any, data: bytes) -> None:
@@ -5933,9 +6098,6 @@ def _say_here(output: list[tuple[int, bytes]]) -> None:
             _say(f"what a task logged could not be shown: {type(error).__name__}: {error}")
 
 
-_RESULT_NBYTES_S = 2**30  # results count as if so many bytes took a second: a long batch brings some 32 MB of them
-
-
 class _Worker:
     """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
 
@@ -5965,7 +6127,7 @@ class _Worker:
         self.job = job
         job.tries += 1
         self.served += len(job.tasks)
-        context, functions, frames = job.parcel
+        context, functions, frames = job.payload
         forgotten: list[int | None] = []
         if context.number != self.run:
             forgotten.append(self.run)
@@ -6002,24 +6164,16 @@ class _Worker:
         job.expired = True
         return GRACE_S
 
-    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float]:
-        """One message of the worker: (kind, values, errors by offset, seconds of work, more if there is much to keep).
-        EOFError when it is dead."""
+    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float, int]:
+        """One message of the worker: (kind, values, errors by offset, seconds of work, bytes). EOFError when
+        it is dead."""
         frames = self.channel.receive()
-        kind, seconds, described, layout, said = marshal.loads(frames[0])
-        seconds = max(seconds, sum(map(len, frames)) / _RESULT_NBYTES_S)
+        kind, seconds, described, packed, said = marshal.loads(frames[0])
         if said:
             _say_here(said)
         errors = {offset: _restore_error(text) for offset, text in described.items()}
-        if layout is None and len(frames) > 1:
-            try:
-                return kind, _unpack(frames[1:]), errors, seconds
-            except Exception:  # a value's unpickling may raise anything: ask for them one by one
-                self.channel.send([_AGAIN])
-                frames = self.channel.receive()
-                layout, said = marshal.loads(frames[0])[3:]
-                _say_here(said)
-        return kind, _open_values(layout or (), frames[1:], errors), errors, seconds
+        values = _open_results(packed, frames[1:], errors)
+        return kind, values, errors, seconds, sum(map(len, frames))
 
     def signal(self, sig: int) -> None:
         """Send a signal to the worker's process group. SIGINT is for the task of its present job: if that has not
@@ -6226,7 +6380,7 @@ class _ProcessCrew(_Crew):
         self.most_tasks = most  # also in a worker's life
         self.kind = kind
         _notice_new_code()
-        self.context = _Context()
+        self.context = _Context(_NearPacker)
         self.queue: deque[Job] = deque()
         self.free: list[_Worker] = []
         self.busy: dict[int, _Worker] = {}  # descriptor of its socket -> worker
@@ -6235,7 +6389,7 @@ class _ProcessCrew(_Crew):
         self.readable = select.POLLIN
 
     def prepare(self, job: Job) -> None:
-        job.parcel = self.context.pack(job.tasks)
+        self.context.pack(job)
 
     def submit(self, job: Job) -> None:
         if self.free:
@@ -6283,13 +6437,13 @@ class _ProcessCrew(_Crew):
         kind = _PART
         while kind == _PART:
             try:
-                kind, values, errors, seconds = worker.hear()
+                kind, values, errors, seconds, nbytes = worker.hear()
             except (EOFError, OSError):
                 return self.replace(worker, job)
-            if kind == _BAD_PARCEL:
+            if kind == _BAD_PAYLOAD:
                 job.blame(errors[0])
             elif not job.expired:
-                job.outcome.add(values, errors, seconds)
+                job.outcome.add(values, errors, seconds, nbytes)
             if kind == _PART and not worker.channel.rest:  # else what followed was read with it
                 return
         if kind == _INIT_FAILED:
@@ -6303,7 +6457,7 @@ class _ProcessCrew(_Crew):
 
     def finish(self, worker: _Worker, job: Job) -> None:
         """The worker is done with its job: the next one, please."""
-        job.parcel = worker.job = None  # its big arrays may go
+        job.payload = worker.job = None  # its big arrays may go
         self.finished.append(job)
         del self.busy[worker.fd]
         self.ready.unregister(worker.fd)
@@ -6334,7 +6488,7 @@ class _ProcessCrew(_Crew):
         else:
             blamed = max(place - 1, 0)
             outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
-        job.parcel = None
+        job.payload = None
         self.finished.append(job)
         if self.queue:
             self.submit(self.queue.popleft())
@@ -6451,7 +6605,6 @@ def _run_job(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
 
 
 _FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
-_FAR_NBYTES = 2**24  # what the tasks of one batch may bring, beside what they share with those before
 _LAID = 8  # buffers that are remembered as sent
 _ONCE_NBYTES = 2**20  # a buffer of this size is sent to a dask cluster once, not with every batch
 
@@ -6470,7 +6623,7 @@ if module:
     here = f"{name} {getattr(module, '__version__', 'unknown')} on Python {sys.version_info[0]}.{sys.version_info[1]}"
     if here != version:
         raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): they must be the same")
-answer = module and module._run_parcel(frames)
+answer = module and module._run_payload(frames)
 """  # What an executor of somebody else runs. It goes as text, since the other side may have nothing but Python: where
 #      this file cannot be imported the answer is None, and the job is sent again with this file's source.
 
@@ -6502,21 +6655,18 @@ def _run_in_time(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
     return _run_job(place, job, sheds)
 
 
-def _run_parcel(frames: Sequence[Any]) -> list[bytes]:
-    """On the other side: frames of a job in, frames of its outcome out. The first holds (layout, values, errors,
-    seconds); a layout says of each value whether it is an error, and how many of the frames that follow are its."""
+def _run_payload(frames: Sequence[Any]) -> list[Any]:
+    """On the other side: frames of a job in, frames of its outcome out."""
     end = time.monotonic() + _FAR_S
     try:
-        job = Job(*_unpack([frames[0], *map(bytearray, frames[1:])]))  # arrays that a task may write to
+        settings, functions = marshal.loads(frames[0])
+        tasks = _open_payload(functions, list(frames[1:]), ({}, {}), {}, _BLANK_PAGE.copy())
     except BaseException as error:  # unpickling runs code of the user
-        return _pack(([], None, {0: _describe_error(error)}, 0.0))
-    done = _run_in_time("process", job, lambda: time.monotonic() > end)
-    errors = {offset: _describe_error(error) for offset, error in done.errors.items()}
-    plain = _ATOMS.issuperset(map(type, done.values))
-    packed = [] if plain else [_pack_value(value) for value in done.values]
-    layout = [(bad, len(own)) for bad, own in packed]
-    head = _pack((layout, done.values if plain else [], errors, done.seconds))
-    return [*head, *(bytes(frame) for _, own in packed for frame in own)]
+        return [marshal.dumps((None, {0: _describe_error(error)}, 0.0))]
+    done = _run_in_time("process", Job(tasks, *settings), lambda: time.monotonic() > end)
+    described = {offset: _describe_error(error) for offset, error in done.errors.items()}
+    packed, own = _pack_results(done.values, described)
+    return [marshal.dumps((packed, described, done.seconds)), *map(bytes, own)]
 
 
 class _DaemonThreads:
@@ -6578,7 +6728,7 @@ class _ExecutorCrew(_Crew):
         self.grows = grows  # whether nobody knows how many jobs it takes
         self.by_reference = _shares_memory(executor)
         if not self.by_reference:
-            self.context = _Context()
+            self.context = _Context(_Packer)
         self.done: Any = SimpleQueue()
         self.out: dict[Job, tuple[Any, float]] = {}  # job -> its future, and when it was sent
         self.last: list[Any] = []  # owners of the buffers of the last parcel
@@ -6591,15 +6741,15 @@ class _ExecutorCrew(_Crew):
     def prepare(self, job: Job) -> None:
         if self.by_reference:
             return
-        if len(job.tasks) == 1:
-            self.context.watch(job.tasks[0][1])
-        settings = list(job.tasks), job.timeout, job.keep_going, job.shrinkable, job.first
-        frames = [memoryview(frame) for frame in _pack(settings)]
+        self.context.pack(job)
+        _, named, frames = job.payload
+        settings = job.timeout, job.keep_going, job.shrinkable, job.first
+        head = marshal.dumps((settings, [(key, len(own)) for key, own in named.items()]))
+        frames = [memoryview(frame) for frame in (head, *itertools.chain(*named.values()), *frames)]
         shared = set(map(id, self.last))
         self.last = [frame.obj for frame in frames]
-        own = sum(frame.nbytes for frame in frames if id(frame.obj) not in shared) / len(job.tasks)
-        self.most_tasks = max(1, min(_Crew.most_tasks, int(_FAR_NBYTES / own)))
-        job.parcel = [self.lay(frame) for frame in frames]
+        job.nbytes = sum(frame.nbytes for frame in frames if id(frame.obj) not in shared)
+        job.payload = [self.lay(frame) for frame in frames]
 
     def lay(self, frame: memoryview) -> Any:
         """What is sent of a frame. A copy: the caller may refill its arrays."""
@@ -6614,7 +6764,7 @@ class _ExecutorCrew(_Crew):
     def start(self, job: Job) -> Any:
         if self.by_reference:
             return self.call(_run_in_time, "thread", job, self.sheds)
-        parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.parcel,
+        parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.payload,
                   "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
@@ -6649,12 +6799,12 @@ class _ExecutorCrew(_Crew):
             return
         if result is None:
             return self.submit(job)
-        layout, values, described, seconds = _unpack(result[:1])
+        packed, described, seconds = marshal.loads(result[0])
         errors = {offset: _restore_error(text) for offset, text in described.items()}
-        if values is None:  # the job could not be unpacked there
+        if packed is None:  # the job could not be unpacked there
             return job.blame(errors[0])
-        values += _open_values(layout, map(bytearray, result[1:]), errors)  # the caller may write to arrays
-        job.outcome.add(values, errors, seconds)
+        values = _open_results(packed, result[1:], errors)
+        job.outcome.add(values, errors, seconds, sum(map(len, result)))
 
     def lose(self, job: Job, error: Exception) -> None:
         """A broken executor, or a worker that it reports as lost: whoever waits is told."""
@@ -7186,6 +7336,7 @@ _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first r
 _MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
 _LINE_S = 1.0  # seconds between two lines of verbose=2
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
+_BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 RUNNING, DONE, ENDED = "running", "done", "ended early"
 
@@ -7372,6 +7523,9 @@ class _Run:
             self.crew.prepare(job)
         except Exception as error:
             return self.refuse(first, tasks, error)
+        if job.shrinkable and len(tasks) > 1 and job.nbytes > 2 * _BATCH_NBYTES:
+            self.size = max(1, len(tasks) * _BATCH_NBYTES // job.nbytes)
+            return self.send_again(first, tasks, False)
         self.out.add(job)
         self.counts.dispatched = max(self.counts.dispatched, first + len(tasks))  # what is sent again counts once
         self.crew.submit(job)
@@ -7412,7 +7566,7 @@ class _Run:
             raise _name_task(job.fault, first)
         done = len(outcome.values)
         if job.shrinkable:
-            self.adapt(done, outcome.seconds)
+            self.adapt(done, outcome.seconds, max(job.nbytes * done // len(job.tasks), outcome.nbytes))
         self.take(first, outcome.values, outcome.errors)
         if outcome.death:
             place, error = outcome.death
@@ -7426,8 +7580,9 @@ class _Run:
         if tasks:
             self.redo.appendleft((first, list(tasks), alone))
 
-    def adapt(self, count: int, seconds: float) -> None:
-        """Aim the size of the next batches at a share of the time that the run has taken so far."""
+    def adapt(self, count: int, seconds: float, nbytes: int) -> None:
+        """Aim the size of the next batches at a share of the time that the run has taken so far, and at so
+        many bytes at most."""
         if not count or self.parallel.timeout is not None:
             return
         so_far = time.monotonic() - self.counts.begun
@@ -7435,7 +7590,8 @@ class _Run:
         ideal = int(max(min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10)), 2 * round_trip) * rate)
         self.least = int(round_trip * rate)
         growth = _GROW * count if ideal > self.size and not round_trip else ideal
-        self.size = max(1, min(ideal, growth, _MOST_TASKS, self.crew.most_tasks))
+        fitting = _BATCH_NBYTES * count // max(nbytes, 1)
+        self.size = max(1, min(ideal, growth, fitting, _MOST_TASKS, self.crew.most_tasks))
 
     def take(self, first: int, values: list[Any], errors: dict[int, BaseException]) -> None:
         """Keep the results of tasks that are done."""

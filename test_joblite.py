@@ -4734,7 +4734,7 @@ class TestSection5Parcels:
     def test_big_result_that_cannot_be_unpickled_here_fails_its_task_only(self, processes):
         def make(i):
             time.sleep(joblite.CHECKPOINT_S * 1.5)  # so that each result leaves as soon as it is there
-            return [bytes(2 * joblite._RETAIN_NBYTES), Trap("caller")] if i == 1 else i
+            return [bytes(2**21), Trap("caller")] if i == 1 else i
 
         results = Parallel(**processes, on_error="return", batch_size=3)(delayed(make)(i) for i in range(3))
         assert results[::2] == [0, 2] and "could not be unpickled here" in str(results[1])
@@ -5650,6 +5650,12 @@ PROMISES = """
         array[0] = i
         return array
 
+    def write_more(array, found, inside, i):
+        array[0] += 1
+        inside["a"][0] += 1
+        found.append(i)
+        return [int(array[0]), int(inside["a"][0]), len(found)]
+
     def refilled(delayed, array):
         for i in range(9):
             array[:] = i
@@ -5671,6 +5677,9 @@ PROMISES = """
         arrays[0][1] = 1
         yield "arrays", [list(a[:2]) for a in [array, *arrays]]
         yield "changed array", list(map(float, parallel(refilled(delayed, array))))
+        zeros, found = np.zeros(200_000), []
+        tasks = [delayed(write_more)(zeros, found, {"a": zeros[:9]}, i) for i in range(9)]
+        yield "own writes only", parallel(tasks, batch_size=3) == [[1, 1, 1]] * 9
         yield "error", caught(lambda: parallel(delayed(divide)(i) for i in range(10)))
         tasks = [delayed(divide)(i) for i in (1, 3, 5)]
         yield "return", [type(value).__name__ for value in parallel(tasks, on_error="return")]
@@ -5696,7 +5705,7 @@ PROMISES = """
 KEPT = {
     "values": True, "own classes": True, "n_jobs": 2, "source is sent": True,
     "arrays": [[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]],
-    "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
+    "own writes only": True, "changed array": [*range(9)], "error": ["ZeroDivisionError", True, True],
     "return": ["int", "ZeroDivisionError", "int"], "skip": [-3, 3], "timeout": ["TimeoutError", True, False],
     "unordered": 49, "progress": [9, 9], "equal tasks are run each": 6, "nested": "threading",
     "same script here and there": [[0, i] if i < 7 else [1, i - 7] for i in range(9)],
@@ -5900,6 +5909,170 @@ def open_segments():
     """How many segments in shared memory this process holds open."""
     links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return sum(link.startswith("/dev/shm/") and "(deleted)" in link for link in links)
+
+
+def put_one(found):
+    """How many things are in a list after one was put in."""
+    found.append(1)
+    return len(found)
+
+
+def put_by_name(*, found):
+    return put_one(found)
+
+
+def add_one_to(array):
+    """The first number of an array after one was added to it."""
+    array.flat[0] = array.flat[0] + 1
+    return int(array.flat[0])
+
+
+def add_one_to_first(arrays):
+    return add_one_to(arrays[0])
+
+
+def add_one_to_frame(frame):
+    frame.iloc[0, 0] += 1
+    return int(frame.iloc[0, 0])
+
+
+def add_one_to_bytes(data):
+    data[0] += 1
+    return data[0]
+
+
+def count_up(step):
+    return step()
+
+
+class Counter:
+    """Counts its calls in each of the ways that an object may be called."""
+
+    def __init__(self):
+        self.n = 0
+
+    def up(self):
+        self.n += 1
+        return self.n
+
+    __call__ = up
+
+
+def zeros(nbytes):
+    return np.zeros(nbytes // 8)
+
+
+WRITES = {  # what each of many tasks gets, which is the same for all; run alone, each gives 1
+    "a list": lambda: (put_one, ([],)),
+    "a list by keyword": lambda: (put_by_name, (), {"found": []}),
+    "a list beside a number": lambda: (lambda i, found: put_one(found), (3, [])),
+    "a list in a tuple in a dict": lambda: (lambda d: put_one(d["a"][0]), ({"a": ([],)},)),
+    "a bound method": lambda: (Counter().up, ()),
+    "a method of a list": lambda: ([2, 1].pop, ()),
+    "an instance": lambda: (Counter.up, (Counter(),)),
+    "an instance that is called": lambda: (Counter(), ()),
+    "a method as an argument": lambda: (count_up, (Counter().up,)),
+    "a closure as an argument": lambda: (count_up, (make_counter()[0],)),
+    "a partial": lambda: (functools.partial(put_one, []), ()),
+    "a partial with keywords": lambda: (functools.partial(put_by_name, found=[]), ()),
+    "a partial in a partial": lambda: (functools.partial(functools.partial(put_one), []), ()),
+    "bytes": lambda: (add_one_to_bytes, (bytearray(9),)),
+    "many bytes": lambda: (add_one_to_bytes, (bytearray(3_000_000),)),
+    "a small array": lambda: (add_one_to, (zeros(80),)),
+    "an array of 20 kB": lambda: (add_one_to, (zeros(20_000),)),
+    "an array of 500 kB": lambda: (add_one_to, (zeros(500_000),)),
+    "an array of 3 MB": lambda: (add_one_to, (zeros(3_000_000),)),
+    "an array in Fortran's order": lambda: (add_one_to, (np.asfortranarray(zeros(2_000_000).reshape(500, -1)),)),
+    "an array with gaps": lambda: (add_one_to, (zeros(4_000_000)[::2],)),
+    "an array in a list": lambda: (add_one_to_first, ([zeros(2_000_000), zeros(2_000_000)],)),
+    "a view of an array": lambda: (add_one_to, (zeros(4_000_000)[9:300_000],)),
+    "an array of objects": lambda: (add_one_to, (np.array([0, None, []], object),)),
+    "a masked array": lambda: (add_one_to, (np.ma.masked_equal(zeros(2_000_000), 5),)),
+    "a frame": lambda: (add_one_to_frame, (pytest.importorskip("pandas").DataFrame({"a": zeros(2_000_000)}),)),
+}
+
+
+@pytest.mark.usefixtures("by_value")
+class TestSection6Isolation:
+    """What a task writes to its arguments no other task sees."""
+
+    @pytest.mark.parametrize("options", [{"batch_size": 10}, {}, {"return_as": "generator", "batch_size": 3},
+                                         {"max_nbytes": None, "batch_size": 4}], ids=str)
+    def test_tasks_do_not_see_each_others_writes(self, options):
+        for name, make in WRITES.items():
+            func, args, kwargs = (*make(), {})[:3]
+            found = list(Parallel(n_jobs=2, **options)([(func, args, kwargs)] * 24))
+            assert found == [1] * 24, name
+
+    def test_a_task_that_shares_something_with_another_and_not_all_sees_no_write(self):
+        array, listed = zeros(3_000_000), []
+
+        def write(i, array, *found):
+            return add_one_to(array), *map(put_one, found)
+
+        tasks = [delayed(write)(i, array, listed, [i]) for i in range(24)]
+        assert Parallel(n_jobs=2, batch_size=6)(tasks) == [(1, 1, 2)] * 24
+        assert (array[0], listed) == (0, [])
+
+    def test_inside_a_task_what_is_one_stays_one(self):
+        def same(*found, **named):
+            first, *others = [*found, *named.values()]
+            return all(each is first for each in others)
+
+        for one in [0], {}, Counter(), zeros(20_000), zeros(3_000_000):
+            tasks = [delayed(same)(one, one, third=one) for _ in range(12)]
+            assert all(Parallel(n_jobs=2, batch_size=4)(tasks)), type(one)
+        counter = Counter()
+        tasks = [delayed(counter.up)(), delayed(lambda up, one: (up(), one.n))(counter.up, counter)] * 6
+        assert Parallel(n_jobs=2, batch_size=6)(tasks) == [1, (1, 1)] * 6
+
+    def test_results_of_two_tasks_are_two(self):
+        """Also where a task returns what its worker keeps; what one task returns twice is one."""
+        def give(kept, i):
+            mine = kept_here.setdefault("kept", kept)
+            return mine, mine
+
+        kept_here = {}
+        for kept in [], zeros(20_000), zeros(3_000_000):
+            kept_here.clear()
+            results = Parallel(n_jobs=1 + 1, batch_size=5)(delayed(give)(kept, i) for i in range(10))
+            assert all(one is two for one, two in results)
+            assert len({id(one) for one, _ in results}) == 10
+            if len(kept):
+                results[0][0][:] = 7
+                assert all(one[0] == 0 for one, _ in results[1:])
+
+    @pytest.mark.parametrize("mode, seen", [("c", {1}), ("r+", set(range(1, 13))), ("w+", set(range(1, 13)))])
+    def test_only_a_shared_mapping_shows_what_other_tasks_write(self, mode, seen):
+        array = zeros(3_000_000)
+        found = Parallel(n_jobs=2, mmap_mode=mode, batch_size=12)(delayed(add_one_to)(array) for _ in range(12))
+        assert set(found) == seen
+
+    def test_classes_and_plain_functions_in_arguments_are_sent_once_a_run(self):
+        def packed(options):
+            counts.clear()
+            tasks = [delayed(lambda point, double: double(point.x))(Point(i, 2), lambda x: 2 * x) for i in range(30)]
+            assert Parallel(n_jobs=2, **options)(tasks) == [2 * i for i in range(30)]
+            return counts["class"]
+
+        counts = collections.Counter()
+
+        class Point:
+            def __init__(self, x, y):
+                self.x = x
+
+        class Told:
+            def __reduce__(self):
+                counts["class"] += 1
+                return str, ()
+
+        Point.told = Told()
+        assert packed({"batch_size": 1}) == packed({"batch_size": 15}) == 1
+
+    def test_the_error_of_an_argument_is_its_tasks_alone(self):
+        found = Parallel(n_jobs=2, batch_size=4, on_error="return")(
+            delayed(type)(Trap("worker") if i == 2 else [i]) for i in range(8))
+        assert found[:2] == [list, list] and found[3:] == [list] * 5 and "trapped" in str(found[2])
 
 
 @pytest.mark.usefixtures("by_value")
