@@ -5623,19 +5623,34 @@ module = type(sys)({name!r})
 module.__file__, module.__loader__ = {path!r}, loader
 module.__spec__ = ModuleSpec({name!r}, loader, origin={path!r})
 sys.modules[{name!r}] = module
-exec(loader.get_code({name!r}), module.__dict__)
+if {nbytes}:
+    import marshal, socket
+    with socket.socket(fileno=os.dup(0)) as control:
+        code = marshal.loads(control.recv({nbytes}, socket.MSG_WAITALL))
+else:
+    code = loader.get_code({name!r})
+exec(code, module.__dict__)
 module.{entry}
 """  # a child loads this very file under the name it has here, so that a package around it is not imported
 
 
-def _interpreter_command(entry: str) -> list[str]:
-    """The command line of an interpreter with this one's flags, which runs one function of this file."""
+def _own_code() -> bytes:
+    """The code of this module where it is no file of source, but in a zip, or compiled only; else b""."""
+    if __file__.endswith(".py") and os.path.isfile(__file__):
+        return b""
+    return marshal.dumps(sys.modules[__name__].__loader__.get_code(__name__))  # type: ignore[union-attr]
+
+
+def _interpreter_command(entry: str, nbytes: int) -> list[str]:
+    """The command line of an interpreter with this one's flags, which runs one function of this file. So
+    many bytes of code are sent to it."""
     flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
              "I": "isolated", "P": "safe_path", "O": "optimize"}
     options = ["-" + letter * getattr(sys.flags, flag) for letter, flag in flags.items() if getattr(sys.flags, flag)]
     for name, value in sys._xoptions.items():
         options.append(f"-X{name}" if value is True else f"-X{name}={value}")
-    code = _BOOT.format(name=__name__, path=os.path.abspath(__file__), entry=entry)
+    path = os.path.abspath(__file__)
+    code = _BOOT.format(name=__name__, path=path, entry=entry, nbytes=nbytes)
     return [sys.executable, *options, "-c", code]
 
 
@@ -5839,10 +5854,12 @@ class _Nursery:
         self.lock = threading.Lock()
         self.control, theirs = _socket_pair()
         modules = "warnings", "logging" if _loaded("logging") else "warnings"
-        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}")
+        code = _own_code()
+        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
+        self.control.sendall(code)
 
     def start(self, sock: Any, page_fd: int) -> int:
         """Have a worker started that serves the other end of `sock`; gives the worker's number."""
@@ -6635,8 +6652,8 @@ def _own_source() -> bytes:
 
     if "_source" in globals():  # it was itself sent by a caller
         return bytes(globals()["_source"])
-    with open(__file__, "rb") as file:
-        return zlib.compress(file.read())
+    source = sys.modules[__name__].__loader__.get_source(__name__)  # type: ignore[union-attr]
+    return zlib.compress(source.encode())
 
 
 def _run_in_time(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:

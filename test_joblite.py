@@ -47,6 +47,7 @@ import multiprocessing.resource_tracker
 import operator
 import os
 import pickle
+import py_compile
 import random
 import re
 import shutil
@@ -68,6 +69,7 @@ import typing
 import uuid
 import warnings
 import weakref
+import zipfile
 import zlib
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -5593,6 +5595,27 @@ class TestSection6Pools:
                   joblite.Parallel(2)(joblite.delayed(f)(i) for i in range(3)))
             """, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE}"})
         assert done.stdout == "[1, 2, 3] [1, 2, 3]\n"
+
+
+    @pytest.mark.parametrize("kind", ["a zip", "compiled only"])
+    def test_works_without_a_file_of_source(self, kind, tmp_path):
+        if kind == "a zip":
+            with zipfile.ZipFile(tmp_path / "app.zip", "w") as file:
+                file.write(joblite.__file__, "joblite.py")
+                file.writestr("helper.py", "def ten(i): return 10 * i\n")
+        else:
+            py_compile.compile(joblite.__file__, str(tmp_path / "joblite.pyc"), doraise=True)
+            (tmp_path / "helper.py").write_text("def ten(i): return 10 * i\n")
+        done = run_script("""
+            import sys
+            sys.path[:] = [sys.argv[1], *(path for path in sys.path if path != sys.argv[2])]
+            import helper, joblite
+            from joblite import Parallel, delayed
+            print(joblite.__file__.startswith(sys.argv[1]))
+            print(Parallel(n_jobs=2)(delayed(helper.ten)(i) for i in range(3)))
+            print(Parallel(n_jobs=2)(delayed(lambda i: (i, joblite.hash(i)[:0]))(i) for i in range(2)))
+            """, tmp_path / "app.zip" if kind == "a zip" else tmp_path, HERE)
+        assert done.stdout == "True\n[0, 10, 20]\n[(0, ''), (1, '')]\n"
 
 
 # ---- 6. Executors of others ----
