@@ -372,6 +372,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
             yield results.popleft()()
 
 
+_POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
 _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
 
 
@@ -400,49 +401,101 @@ def _process_lives(pid: int) -> bool:
     return True
 
 
-@lru_cache(maxsize=1)
-def _fcntl() -> Any:
-    """The module `fcntl`; None where the system has none."""
-    try:
-        return _module("fcntl")
-    except ImportError:
-        return None
+def _process_lock(locks: dict[int, Any]) -> Any:
+    """The re-entrant lock of this process.
+
+    One that another thread held at a fork would stay locked in the child.
+    """
+    return locks.setdefault(os.getpid(), threading.RLock())
 
 
-class _ByteLock:
-    """A lock between processes: one byte of a file. It does nothing where such locks do not work.
+class _LockFile:
+    """An open file, whose bytes are locks between processes; all free where such locks do not work.
 
-    `release` is a single call into C: as the first statement of a `finally`, no interruption can come before it.
+    A process opens it once: closing any descriptor of a file drops all locks that the process has.
     """
 
-    def __init__(self, file: Any, place: int) -> None:
-        self.file, self._place = file, place  # whoever has the lock keeps the file open
-        self.release: Callable[[], Any] = bool  # does nothing
-        if file is not None and file.fd >= 0 and _fcntl() is not None:
-            self.release = partial(_fcntl().lockf, file.fd, _fcntl().LOCK_UN, 1, place)
-
-    def take(self, wait: bool) -> bool | None:
-        """Whether the lock is ours now; None where locks do not work.
-
-        False without `wait`: another process has it. False with `wait`: the system sees processes that wait for each
-        other.
-        """
-        if self.release is bool:
-            return None
-        flags = _fcntl().LOCK_EX | (0 if wait else _fcntl().LOCK_NB)
+    def __init__(self, path: str, mode: int) -> None:
+        self.path, self.fd = path, -1
+        self.mutexes: dict[int, Any] = {}
+        self.ring_mutexes: dict[int, Any] = {}
+        self.fcntl: Any = None  # None where locks do not work
         try:
-            _fcntl().lockf(self.file.fd, flags, 1, self._place)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, mode)
+            self.state = os.fstat(self.fd)
+            fcntl = _module("fcntl")
+            fcntl.lockf(self.fd, fcntl.LOCK_UN, 1)
+            self.fcntl = fcntl
+        except (ImportError, OSError):
+            pass  # no folder, one that cannot be written, or a system without locks
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def is_there(self) -> bool:
+        """Whether this is the file that has the path now: the folder may have been removed."""
+        state = _stat(self.path)
+        return self.fd >= 0 and state is not None and os.path.samestat(state, self.state)
+
+    def lock(self, byte: int, wait: bool = False) -> bool:
+        """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
+        if self.fcntl is None:
+            return True
+        flags = self.fcntl.LOCK_EX | (0 if wait else self.fcntl.LOCK_NB)
+        try:
+            self.fcntl.lockf(self.fd, flags, 1, byte)
         except OSError as err:
             if err.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 return False
-            self.release = bool
-            return None
+            self.fcntl = None
         return True
 
+    def unlocker(self, byte: int) -> Callable[[], Any]:
+        """What gives a lock back, and does no harm where we do not have it.
 
-def _process_lock(locks: dict[int, Any]) -> Any:
-    """The lock of this process: one that another thread held at a fork would stay locked in the child."""
-    return locks.setdefault(os.getpid(), threading.RLock())
+        It is a single call into C: first in a `finally`, no interruption comes before it.
+        """
+        if self.fcntl is None:
+            return bool
+        return partial(self.fcntl.lockf, self.fd, self.fcntl.LOCK_UN, 1, byte)
+
+    def alone(self, work: Callable[[_LockFile], Any]) -> Any:
+        """`work(self)`, while no other thread or process does such work: byte 0 says so."""
+        unlock = self.unlocker(0)
+        with _process_lock(self.mutexes):
+            try:
+                while not self.lock(0, wait=True):
+                    time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
+                return work(self)
+            finally:
+                unlock()
+
+    def number(self) -> int | None:
+        """The number in the file, for who works alone; None when there is none, or no lock."""
+        content = b"" if self.fcntl is None else os.pread(self.fd, 8, 0)
+        return int.from_bytes(content, "little") if len(content) == 8 else None
+
+    def set_number(self, number: int) -> None:
+        """Keep a number; where it may go wrong, without locks, remove it."""
+        if self.fcntl is not None:
+            os.pwrite(self.fd, max(number, 0).to_bytes(8, "little"), 0)
+        elif self.fd >= 0:
+            os.ftruncate(self.fd, 0)
+
+
+_NO_LOCKS = _LockFile("", 0)
+_LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is open
+_LOCK_FILES_MUTEXES: dict[int, Any] = {}
+
+
+def _lock_file(path: str, mode: int) -> _LockFile:
+    """The lock file that is there now."""
+    with _process_lock(_LOCK_FILES_MUTEXES):
+        file = _LOCK_FILES.get(path)
+        if file is None or not file.is_there():
+            file = _LOCK_FILES[path] = _LockFile(path, mode)
+        return file
 
 
 def _unlink(path: str) -> bool:
@@ -476,13 +529,12 @@ def _file_state(path: Any) -> tuple[int, int, int] | None:
     return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
 
 
-def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder; none when it is missing or is not a folder."""
+def _list(folder: str) -> list[str]:
+    """The names in a folder; none when it is missing or is not a folder."""
     try:
-        with os.scandir(folder) as entries:
-            yield from entries
+        return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return []
 
 
 def _warn(text: str) -> None:
@@ -2180,11 +2232,15 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #
 # Picture
 #
-#   location/joblite/v1/<module.function>/<d>/<fingerprint>-<arguments>     <d>: first digit of <arguments>, 16 shards
-#       one file a call:  | its key, a line end, its metadata pickled | the value |     both as `dump` writes them
-#       its time of change is the time of its last use: what was not used for longest goes first
-#   location/joblite/v1/tmp/     files being written, renamed into place when complete
-#   location/joblite/v1/lock     8 bytes, the sum of all sizes; the bytes behind them are the locks of calls
+#   location/joblite/v1/<module.function>/<fingerprint>-<arguments>     one file a call:
+#       | its key, a line end, its metadata pickled | the value |        both as `dump` writes them
+#       its time of change is the time of its last use: the least recently used go first
+#   location/joblite/v1/tmp-...     a file being written, renamed into place when it is complete
+#   location/joblite/v1/lock        8 bytes, the sum of all sizes; the bytes behind them are the
+#       locks of calls; the first byte is also the lock of who writes or removes entries
+#
+#   thread or task -> key lock of this process -> byte of `lock`, for other processes -> compute
+#       who would wait for ever, because the one who computes waits for him, computes too
 #
 #   f(x) -> name the call -> open its file: there? read it, done
 #                                           not there? one computes, the others wait -> make room -> rename
@@ -2199,10 +2255,13 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
 #   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
 #   5. The cache may fail, the call may not: the function's value is returned.          test_a_full_disk_costs_a_warning
-#   6. The sum in `lock` is never less than the truth: raised before a file appears, lowered after one went.
-#                                                                                    test_killed_writers_leave_no_harm
+#   6. The sum in `lock` is never less than the truth: raised before a file appears, lowered after
+#      one went; without locks it is counted anew.             test_killed_writers_leave_no_harm
 #   7. Locks only save work: without them a call is computed twice, never wrongly.
-#                                                                              test_a_read_only_folder_costs_a_warning
+#                                                         test_a_read_only_folder_costs_a_warning
+#   8. Nobody waits for ever, and no interruption leaves a lock held: it is taken inside `try`,
+#      and the first call in the `finally` gives it back.
+#                                              test_ctrl_c_at_any_moment_leaves_no_lock_held
 
 # --- What a function is made of ---------------------------------------------------------------------------------------
 
@@ -2713,10 +2772,9 @@ def _show_arguments(shown: dict[str, str]) -> str:
 # --- Where entries are kept -------------------------------------------------------------------------------------------
 
 _SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
-_LISTED = 1000  # so many entries are looked at to find the least recently used: with fewer the order is exact
+_LISTED = 1000  # entries that are looked at to find the least recently used
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
-_POLL_S = 0.02  # between two looks at another process, where it is not possible to wait for it
 _HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
 _WAITS: dict[Any, _KeyLock] = {}  # thread or task -> what it waits for
 
@@ -2724,18 +2782,23 @@ _WAITS: dict[Any, _KeyLock] = {}  # thread or task -> what it waits for
 class _KeyLock:
     """The right to compute a key, which one thread or task (`owner`) of this process has at a time.
 
-    Others wait for `over`: a locked lock for threads, a future for tasks. Only `_HELD` says who has the right, so that
-    an interruption at any moment leaves no doubt about it.
+    Others wait for `over`: a lock for threads, a future for tasks. Only `_HELD` says who has the
+    right, so that an interruption at any moment leaves no doubt about it.
     """
 
-    def __init__(self, place: Any, owner: Any, over: Any) -> None:
-        self.place, self.owner, self.over = place, owner, over
+    def __init__(self, store: _Store, key: str, owner: Any, over: Any) -> None:
+        self.store, self.key, self.owner, self.over = store, key, owner, over
+        self.place = os.getpid(), store.location or id(store), key
+        self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
 
     def blocked_by(self) -> _KeyLock | None:
-        """What to wait for. None: the right is ours now; or waiting would never end, because the one who has the right
-        is this owner, or waits for this owner, directly or through others."""
+        """Who has to end first. None: the right is ours now, or waiting would never end.
+
+        It would never end where the one who has the right is this owner, or waits for this owner,
+        directly or through others. Of those who wait in a ring, the last one sees the whole ring.
+        """
         current = step = _HELD.setdefault(self.place, self)
-        _WAITS[self.owner] = current  # first of all: of those who wait in a ring, the last one sees the whole ring
+        _WAITS[self.owner] = current
         for _ in range(len(_WAITS)):
             if step.owner == self.owner:
                 break
@@ -2746,29 +2809,25 @@ class _KeyLock:
         _WAITS.pop(self.owner, None)
         return None
 
-    def holds_another(self) -> bool:
-        """Whether the owner computes other keys, which somebody may wait for."""
-        others = [each for each in list(_HELD.values()) if each.owner == self.owner]
-        return any(each.place[:3] != self.place[:3] for each in others)
+    def is_free_elsewhere(self, wait: bool) -> bool:
+        """Whether no other process computes the key, or waiting for it would never end.
 
-    def wait_for_processes(self, byte: _ByteLock) -> None:
-        """Take the lock that other processes see; without it where waiting would never end.
-
-        The system says when processes wait in a ring, but it follows one waiting thread of each process: so one at a
-        time waits there, the others look again and again. A ring may go through other threads of this process: it
-        concerns only an owner that has another key.
+        Only an owner that has another key can be in a ring. It waits in the system, which sees
+        rings: one thread at a time, because of each process the system follows one. Without
+        `wait`, it does not wait at all.
         """
-        pid = os.getpid()
-        while byte.take(wait=False) is False:
-            waiting = byte.file.waiting
-            try:
-                if waiting.setdefault(pid, self) is self:
-                    if byte.take(wait=True) is not False or self.holds_another():
-                        return
-            finally:
-                if pid in waiting and waiting[pid] is self:
-                    del waiting[pid]
-            time.sleep(_POLL_S)
+        if _HELD.get(self.place) is not self:
+            return True
+        file, byte = self.store.lock_file(make=True), 8 + int(_short_digest(self.key, 15), 16)
+        self.unlock = file.unlocker(byte)
+        if file.lock(byte):
+            return True
+        if all(each is self or each.owner != self.owner for each in list(_HELD.values())):
+            return False
+        if wait:
+            with _process_lock(file.ring_mutexes):
+                file.lock(byte, wait=True)
+        return True
 
 
 class _Store:
@@ -2781,11 +2840,10 @@ class _Store:
         """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
         return self._guest and self._guest.open(key)
 
-    def write(self, key: str, fill: Callable[[Any], None]) -> int:
-        """Keep what `fill(file)` writes as the entry of `key`, all or nothing; gives how many entries had to go."""
+    def write(self, key: str, fill: Callable[[Any], None]) -> None:
+        """Keep what `fill(file)` writes as the entry of `key`, all or nothing."""
         if self._guest:
             self._guest.write(key, fill)
-        return 0
 
     def delete(self, key: str) -> bool:
         """Remove an entry; whether there was one."""
@@ -2800,13 +2858,9 @@ class _Store:
         for key, _, _ in list(self.entries(prefix)):
             self.delete(key)
 
-    def place(self, key: str) -> tuple[Any, ...]:
-        """What names a key within all processes and stores."""
-        return os.getpid(), self.location or id(self), key
-
-    def byte_lock(self, key: str) -> _ByteLock:
-        """The lock that keeps other processes from computing `key`."""
-        return _ByteLock(None, 0)
+    def lock_file(self, make: bool = False) -> _LockFile:
+        """The file whose bytes are locks; here all are free. `make`: the folders for it, too."""
+        return _NO_LOCKS
 
 
 class _RamStore(_Store):
@@ -2815,104 +2869,46 @@ class _RamStore(_Store):
     def __init__(self, limit: int | None = None) -> None:
         super().__init__()
         self._limit = _RAM_LIMIT if limit is None else limit
-        self._kept: dict[str, tuple[bytes, float]] = {}
+        self._kept: dict[str, tuple[bytes, float]] = {}  # key -> content, last use
         self._total = 0
-        self._mutexes: dict[int, Any] = {}  # guard what is kept and its sum
+        self._mutexes: dict[int, Any] = {}
 
     def __reduce__(self) -> Any:
         return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         with _process_lock(self._mutexes):
-            found = self._kept.get(key)
-            if found and not peek:
+            content, _ = self._kept.get(key, (None, 0))
+            if content is None:
+                return None
+            if not peek:
                 self._kept[key] = self._kept.pop(key)[0], time.time()
-        return io.BytesIO(found[0]) if found else None
+        return io.BytesIO(content)
 
-    def write(self, key: str, fill: Callable[[Any], None]) -> int:
-        fill(file := io.BytesIO())
-        content, gone = file.getvalue(), 0
+    def write(self, key: str, fill: Callable[[Any], None]) -> None:
+        file = io.BytesIO()
+        fill(file)
+        content = file.getvalue()
         with _process_lock(self._mutexes):
             self.delete(key)
             if len(content) <= self._limit:
                 self._kept[key] = content, time.time()
                 self._total += len(content)
             while self._total > self._limit:
-                gone += self.delete(next(iter(self._kept)))
-        return gone
+                self.delete(next(iter(self._kept)))
 
     def delete(self, key: str) -> bool:
         with _process_lock(self._mutexes):
-            found = self._kept.pop(key, None)
-            self._total -= len(found[0]) if found else 0
-        return found is not None
+            content, _ = self._kept.pop(key, (b"", 0))
+            self._total -= len(content)
+        return content != b""
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
         with _process_lock(self._mutexes):
-            return iter([(key, len(kept), used) for key, (kept, used) in self._kept.items() if key.startswith(prefix)])
-
-
-class _LockFile:
-    """The file `lock` of a folder: 8 bytes with the sum of all sizes; the bytes behind them are the locks of keys.
-
-    It is opened once in a process, for closing any descriptor of a file drops all locks that the process has on it.
-    """
-
-    def __init__(self, path: str, mode: int) -> None:
-        self.path, self.fd = path, -1  # where there is no folder, or one that cannot be written, there are no locks
-        self.waiting: dict[int, Any] = {}  # process -> who waits for another process
-        self._mutexes: dict[int, Any] = {}
-        self.is_exact = False  # whether the sum can be believed: without locks, sums go wrong and are not kept
-        try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, mode)
-        except OSError:
-            pass
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-    def is_there(self) -> bool:
-        """Whether this is the file that has the path now: the folder may have been removed."""
-        state = _stat(self.path)
-        return self.fd >= 0 and state is not None and os.path.samestat(state, os.fstat(self.fd))
-
-    def alone(self, work: Callable[[_LockFile], Any]) -> Any:
-        """`work(self)`, while no other thread or process changes the sum."""
-        byte = _ByteLock(self, 0)
-        with _process_lock(self._mutexes):
-            try:
-                while (locked := byte.take(wait=True)) is False:
-                    time.sleep(_POLL_S)  # only other threads make it look like a ring: nobody waits inside here
-                self.is_exact = bool(locked)
-                return work(self)
-            finally:
-                byte.release()
-
-    def total(self) -> int | None:
-        """The sum of all sizes; None when it is not known."""
-        content = os.read(self.fd, 8) if self.is_exact and os.lseek(self.fd, 0, os.SEEK_SET) == 0 else b""
-        return int.from_bytes(content, "little") if len(content) == 8 else None
-
-    def set_total(self, total: int) -> None:
-        if self.is_exact:
-            os.lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, max(total, 0).to_bytes(8, "little"))
-        elif self.fd >= 0:
-            os.ftruncate(self.fd, 0)
-
-
-_LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the one that is open
-_OPENING: dict[int, Any] = {}
-
-
-def _lock_file(path: str, mode: int) -> _LockFile:
-    """The lock file that is there now, opened once for all stores and threads of this process."""
-    with _process_lock(_OPENING):
-        file = _LOCK_FILES.get(path)
-        if file is None or not file.is_there():
-            file = _LOCK_FILES[path] = _LockFile(path, mode)
-        return file
+            kept = list(self._kept.items())
+        for key, (content, used) in kept:
+            if key.startswith(prefix):
+                yield key, len(content), used
 
 
 class _DiskStore(_Store):
@@ -2923,7 +2919,7 @@ class _DiskStore(_Store):
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
         self._locks: Any = None  # keeps the lock file open
-        self._swept = 0  # the process that has looked for abandoned files
+        self._is_swept = False  # whether half-written files have been looked for
         self._is_checked = False  # whether others can write to the folders has been looked at
 
     def __reduce__(self) -> Any:
@@ -2936,16 +2932,19 @@ class _DiskStore(_Store):
             state = _stat(folder)
             if state is None or IS_WINDOWS:
                 continue
-            others = 0o002 if state.st_gid == state.st_uid else 0o022  # such a group has one member by convention
+            others = 0o022 & ~self._mode
+            if state.st_gid == state.st_uid:
+                others &= 0o002  # a group of one user, by convention
             if folder == self.location and state.st_mode & stat.S_ISVTX:
                 others = 0  # as in /tmp: nobody can put another folder in the place of ours
-            reason = ""
+            danger = "what is read from a cache can run code"
+            if state.st_mode & others:
+                _warn(f"{folder}: other users can write to this cache, and {danger}; "
+                      f"take the right away with: chmod go-w {folder}")
+                return
             if state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022:
-                reason = f"it belongs to another user (number {state.st_uid}); use a folder of your own"
-            elif state.st_mode & others & ~self._mode:
-                reason = f"other users can write to this cache; take the right away with: chmod go-w {folder}"
-            if reason:
-                _warn(f"{folder}: what is read from a cache can run code, and {reason}")
+                _warn(f"{folder}: this cache belongs to another user (number {state.st_uid}), and "
+                      f"{danger}; use a folder of your own")
                 return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
@@ -2955,14 +2954,16 @@ class _DiskStore(_Store):
         try:
             if mmap_mode:
                 file = open(path, "r+b" if mmap_mode == "r+" else "rb")  # the caller closes it
-                self._mark(path, peek)
-                return file
-            fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`, and most entries are small
+            else:
+                fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
+        if not peek:
+            self._mark(path)
+        if mmap_mode:
+            return file
         try:
             content = os.read(fd, _SMALL_ENTRY)
-            self._mark(path, peek)
         except OSError:
             content = b""  # a folder, a broken disk: damaged, as the head will say
         if len(content) < _SMALL_ENTRY:
@@ -2971,187 +2972,162 @@ class _DiskStore(_Store):
         os.lseek(fd, 0, os.SEEK_SET)
         return open(fd, "rb")
 
-    def _mark(self, path: str, peek: bool = False) -> None:
-        """Note that a file is used now. The clock of the file system may be coarser than two uses."""
-        if peek:
-            return
+    def _mark(self, path: str) -> None:
+        """Note that a file is used now; the system's own clock is too coarse for that."""
         now = time.time_ns()
         try:
             os.utime(path, ns=(now, now))
         except OSError:
-            pass  # a read-only folder, or another user's file: it keeps its older mark
+            pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
-    def write(self, key: str, fill: Callable[[Any], None]) -> int:
-        fd, temporary = self._create()
+    def write(self, key: str, fill: Callable[[Any], None]) -> None:
+        if not self._is_swept:
+            self._sweep()
+        locks = self.lock_file(make=True)
+        temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{os.urandom(8).hex()}"
         try:
-            with open(fd, "wb", 8192) as file:  # a size that is given saves a look at what kind of file it is
+            opener = partial(os.open, mode=self._mode & 0o666)
+            with open(temporary, "xb", 8192, opener=opener) as file:  # the size saves a look
                 fill(file)
                 size = file.tell()
             self._mark(temporary)
             if self._limit is not None and size > self._limit:
                 _unlink(temporary)
                 self.delete(key)
-                return 0
-            return int(self._lock_file().alone(partial(self._place, temporary, key, size)))
+            else:
+                locks.alone(partial(self._place, temporary, key, size))
         except BaseException:
             _unlink(temporary)
             raise
 
-    def _create(self) -> tuple[int, str]:
-        """A new file in the folder of files being written."""
-        if self._swept != os.getpid():
-            self._swept = os.getpid()
-            self._sweep()
-        path = f"{self._root}tmp/{_machine()}-{os.getpid()}-{os.urandom(8).hex()}"
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _O_BINARY
+    def _make_folder(self, path: str) -> None:
+        """Make a folder of ours, and those above it, with our mode whatever the umask."""
+        if path == self.location:
+            os.makedirs(path, self._mode, exist_ok=True)
+            return
         try:
-            return os.open(path, flags, self._mode & 0o666), path
-        except FileNotFoundError:
-            self._make_folders()
-            return os.open(path, flags, self._mode & 0o666), path
-
-    def _make_folders(self) -> None:
-        """Make the folders that are missing, private ones, and keep them out of version control."""
-        os.makedirs(str(self.location), self._mode, exist_ok=True)
-        self._make_folder(self._base, self._root[:-1], self._root + "tmp")
-        try:
-            with open(os.path.join(self._base, ".gitignore"), "x") as file:
-                file.write("*\n")
+            os.mkdir(path, self._mode)
+            os.chmod(path, self._mode)
         except FileExistsError:
-            pass  # from an earlier run; the user may have changed it
+            pass
+        except FileNotFoundError:
+            self._make_folder(os.path.dirname(path))
+            self._make_folder(path)
 
-    def _make_folder(self, *paths: str) -> None:
-        """Make folders with our mode, whatever the umask; they may be there."""
-        for path in paths:
-            try:
-                os.mkdir(path, self._mode)
-                os.chmod(path, self._mode)
-            except FileExistsError:
-                pass
-
-    def _place(self, temporary: str, key: str, size: int, locks: _LockFile) -> int:
-        """Rename a complete file into place, after making room for it; gives how many entries had to go."""
+    def _place(self, temporary: str, key: str, size: int, locks: _LockFile) -> None:
+        """Rename a complete file into place, after making room for it."""
         path = self._root + key
-        total, gone = self._total(locks), 0
-        old = _file_state(path)
-        old_size = old[1] if old else 0
+        self._remove(key, locks)
+        total = self._total(locks)
         if self._limit is not None:
-            total, gone = self._make_room(total, self._limit - size + old_size, key)
-        locks.set_total(total + size)
+            total = self._make_room(total, self._limit - size)
+        locks.set_number(total + size)
         try:
             os.replace(temporary, path)
         except FileNotFoundError:
-            self._make_folder(os.path.dirname(os.path.dirname(path)), os.path.dirname(path))
+            self._make_folder(os.path.dirname(path))
             os.replace(temporary, path)
-        if old_size:
-            locks.set_total(total + size - old_size)
-        return gone
 
     def _total(self, locks: _LockFile) -> int:
-        """The sum of all sizes; counted when the lock file does not tell."""
-        total = locks.total()
-        if total is None and (locks.is_exact or self._limit is not None):
+        """The sum of all sizes; counted when it is asked for and not known."""
+        total = locks.number()
+        if total is None and (self._limit is not None or locks.fcntl):
             total = sum(size for _, size, _ in self.entries())
-        return total or 0  # what is not kept need not be counted either
+        return total or 0
 
     def delete(self, key: str) -> bool:
         try:
-            return bool(self._lock_file().alone(partial(self._remove, key)))
+            return bool(self.lock_file().alone(partial(self._remove, key)))
         except OSError as err:
             _warn(f"{self._base}: an entry could not be removed: {err}")
             return False
 
     def _remove(self, key: str, locks: _LockFile) -> bool:
-        total, state = self._total(locks), _file_state(self._root + key)
-        if state is None or not _unlink(self._root + key):
+        state = _stat(self._root + key)
+        if state is None:
             return False
-        locks.set_total(total - state[1])
-        return True
+        total = self._total(locks)
+        is_gone = _unlink(self._root + key)
+        locks.set_number(total - state.st_size)
+        return is_gone
 
-    def _make_room(self, total: int, most: int, key: str) -> tuple[int, int]:
-        """Remove the least recently used entries but that of `key` until at most `most` bytes are kept, and at least a
-        tenth of those looked at, so that a look pays for many writes. Gives the new sum and how many went."""
-        gone = 0
+    def _make_room(self, total: int, most: int) -> int:
+        """Remove the least recently used entries until at most `most` bytes are kept.
+
+        At least a tenth of those that were looked at go, so that a look serves many writes: of all,
+        or where there are many, of every eighth one. Gives the new sum.
+        """
         while total > most:
-            found, is_whole = self._look(key)
-            if is_whole:
+            keys = self._keys()
+            found = list(self._states(keys[time.time_ns() % 8::8]))
+            about = 8 * sum(size for _, size, _ in found)
+            if len(keys) <= _LISTED or about < total / 2:  # or somebody has removed files
+                found = list(self._states(keys))
                 total = sum(size for _, size, _ in found)  # sets right what killed writers left
-            found.sort()
-            for number, (_, size, name) in enumerate(found):
-                if total <= most and (number == 0 or number >= len(found) // 10):
+            found.sort(key=operator.itemgetter(2))
+            for number, (key, size, _) in enumerate(found):
+                if total <= most and number >= len(found) // 10:
                     break
-                if name != key:
-                    _unlink(self._root + name)
-                    gone += 1
-                    total -= size
-            if is_whole:
-                break
-        return total, gone
+                _unlink(self._root + key)
+                total -= size
+        return total
 
-    def _look(self, key: str) -> tuple[list[tuple[int, int, str]], bool]:
-        """(last use, size, key) of _LISTED entries or more, of whole shards, and whether these are all entries."""
-        shards = self._shards()
-        start = int(_short_digest(key, 8), 16) % max(1, len(shards))  # a place by chance
-        found: list[tuple[int, int, str]] = []
-        for shard in shards[start:] + shards[:start]:
-            if len(found) >= _LISTED:
-                return found, False
-            found += self._states(shard)
-        return found, True
+    def _keys(self, prefix: str = "") -> list[str]:
+        """The keys of all entries: each function has a folder for them."""
+        folders = [prefix[:-1]] if prefix else _list(self._root)
+        return [f"{folder}/{name}" for folder in folders for name in _list(self._root + folder)]
 
-    def _states(self, shard: str) -> Iterator[tuple[int, int, str]]:
-        """(last use, size, key) of each entry of a shard that is still there."""
-        for entry in _scan(self._root + shard):
-            if state := _file_state(entry.path):  # else removed by another process just now
-                yield *state[:2], f"{shard}/{entry.name}"
-
-    def _shards(self, prefix: str = "") -> list[str]:
-        """The folders that hold entries, relative to the root."""
-        functions = [prefix.partition("/")[0]] if "/" in prefix else [
-            each.name for each in _scan(self._root) if each.name != "tmp" and each.is_dir()]
-        return [f"{name}/{shard.name}" for name in functions for shard in _scan(self._root + name)]
+    def _states(self, keys: Iterable[str]) -> Iterator[tuple[str, int, float]]:
+        for key in keys:
+            state = _stat(self._root + key)
+            if state is not None:  # else removed by another process just now
+                yield key, state.st_size, state.st_mtime
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        for shard in self._shards(prefix):
-            for used, size, key in self._states(shard):
-                if key.startswith(prefix):
-                    yield key, size, used / 1e9
+        return self._states(self._keys(prefix))
 
     def clear(self, prefix: str = "") -> None:
         super().clear(prefix)
-        self._lock_file().alone(partial(self._remove_folders, self._shards(prefix)))
+        self.lock_file().alone(partial(self._remove_folders, prefix))
         self._sweep()
 
-    def _remove_folders(self, shards: list[str], locks: _LockFile) -> None:
+    def _remove_folders(self, prefix: str, locks: _LockFile) -> None:
         """Remove the folders that are empty; nobody moves a file into them meanwhile."""
-        for folder in [*shards, *{shard.partition("/")[0] for shard in shards}]:
+        for folder in [prefix] if prefix else _list(self._root):
             _remove_folder(self._root + folder)
 
     def _sweep(self) -> None:
         """Remove half-written files whose writer is gone."""
-        for entry in _scan(self._root + "tmp"):
+        self._is_swept = True
+        folder = _stat(self._root)
+        for name in _list(self._root):
+            kind, *parts = name.split("-")
+            state = _stat(self._root + name)
+            if kind != "tmp" or len(parts) != 3 or folder is None or state is None:
+                continue
             try:
-                machine, pid = entry.name.split("-")[:2]
-                now = min(time.time(), os.stat(self._root + "tmp").st_mtime)  # where the files are, it may be earlier
-                if (not _process_lives(int(pid)) if machine == _machine()
-                        else now - entry.stat().st_mtime > _STALE_AFTER):
-                    _unlink(entry.path)
+                if parts[0] == _machine():
+                    is_left = not _process_lives(int(parts[1]))
+                else:  # the last change of the folder is a time of the same clock
+                    is_left = folder.st_mtime - state.st_mtime > _STALE_AFTER
+                if is_left:
+                    _unlink(self._root + name)
             except (OSError, ValueError):
-                continue  # finished just now, or not ours to remove
+                pass  # not ours to remove
 
-    def _lock_file(self) -> _LockFile:
-        self._locks = file = _lock_file(self._root + "lock", self._mode & 0o666)
-        return file
-
-    def byte_lock(self, key: str) -> _ByteLock:
-        file = self._lock_file()
-        if file.fd < 0:
+    def lock_file(self, make: bool = False) -> _LockFile:
+        self._locks = _lock_file(self._root + "lock", self._mode & 0o666)
+        if make and self._locks.fd < 0:
             try:
-                self._make_folders()
-                file = self._lock_file()
+                self._make_folder(self._root[:-1])
+                with open(os.path.join(self._base, ".gitignore"), "x") as file:
+                    file.write("*\n")
+            except FileExistsError:
+                pass  # from an earlier run; the user may have changed it
             except OSError:
-                pass  # where nothing can be written there are no locks either: law 7
-        return _ByteLock(file, 8 + int(_short_digest(key, 15), 16))  # behind the sum, and far from other keys
+                return self._locks  # where nothing can be written there are no locks: law 7
+            return self.lock_file()
+        return self._locks
 
 
 _STORES: dict[str, Callable[..., _Store]] = {
@@ -3231,10 +3207,10 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any])
             _read_about(file, key)
             start = file.read(8)
             file.seek(-len(start), os.SEEK_CUR)
-            opener = start != _MAGIC and _opener_of(start)
-            if opener:
-                return _read_value(opener(file), None, key)
-            return _read_value(file, mode if mode and _is_on_disk(file) else None, key)
+            is_plain = start == _MAGIC  # else it was compressed, perhaps by another Memory
+            if not is_plain or not _is_on_disk(file):
+                mode = None
+            return _read_value(file, mode, key, read=_read if is_plain else _read_any)
         except Exception as err:  # whatever it is that lies there: a pickle whose classes are gone may raise anything
             if not told:
                 told.append(err)
@@ -3285,7 +3261,7 @@ class MemorizedResult:
                  *, store: Any = None, kept: Any = _NOTHING) -> None:
         self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
         self._store: _Store = store or (_DiskStore(os.path.realpath(location)) if location else _Store())
-        self._key = f"{func}/{args_id.rpartition('-')[2][:1]}/{args_id}"
+        self._key = f"{func}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
 
     @property
@@ -3413,7 +3389,7 @@ class MemorizedFunc:
         named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
         texts = {label: self._text(label, value) for label, value in (*self._carried, *named)}
         digest = _short_digest("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
-        return _Call(args, kwargs, pairs, texts, f"{self._folder}/{digest[0]}/{code}-{digest}", [])
+        return _Call(args, kwargs, pairs, texts, f"{self._folder}/{code}-{digest}", [])
 
     def _text(self, label: str, value: Any) -> str:
         kind = type(value)
@@ -3447,66 +3423,57 @@ class MemorizedFunc:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
         over = threading.Lock()
         over.acquire()
-        lock = _KeyLock(self._store.place(call.key), threading.get_ident(), over)
+        lock = _KeyLock(self._store, call.key, threading.get_ident(), over)
         try:
             while (other := lock.blocked_by()) is not None:
                 with other.over:
                     pass  # it has ended; the next one who waits may go on, too
-                if (value := self._load(call)) is not _NOTHING:
+                value = self._load(call)
+                if value is not _NOTHING:
                     return value
-            if _HELD.get(lock.place) is not lock:  # another has the right, and waiting for it would never end
-                return self._find_or_compute(call)
-            byte = self._store.byte_lock(call.key)
+            while not lock.is_free_elsewhere(wait=True):
+                time.sleep(_POLL_S)
+            value = self._load(call)
+            return self._compute(call)[0] if value is _NOTHING else value
+        finally:  # an interruption can come only after a call has returned
             try:
-                lock.wait_for_processes(byte)
-                return self._find_or_compute(call)
+                lock.unlock()
             finally:
-                byte.release()
-        finally:  # no call before the release, at which an interruption could come first
-            if lock.place in _HELD and _HELD[lock.place] is lock:
-                del _HELD[lock.place]
-            over.release()
-            _WAITS.pop(lock.owner, None)
-
-    def _find_or_compute(self, call: _Call) -> Any:
-        value = self._load(call)
-        return self._compute(call)[0] if value is _NOTHING else value
+                if lock.place in _HELD and _HELD[lock.place] is lock:
+                    del _HELD[lock.place]
+                over.release()
+                _WAITS.pop(lock.owner, None)
 
     async def _obtain_awaited(self, call: _Call) -> Any:
-        """The value of a call of a coroutine function, found or obtained; tasks that wait do not block the loop."""
+        """The value of a call of a coroutine function; tasks that wait do not block the loop."""
+        value = self._load(call)
+        if value is not _NOTHING:
+            return value
         asyncio = _module("asyncio")
         loop = asyncio.get_running_loop()
         over = loop.create_future()
-        lock = _KeyLock((*self._store.place(call.key), loop), asyncio.current_task(), over)
+        lock = _KeyLock(self._store, call.key, asyncio.current_task(), over)
         try:
-            while (value := self._load(call)) is _NOTHING and (other := lock.blocked_by()) is not None:
-                await asyncio.wait([other.over])
-            if value is _NOTHING and _HELD.get(lock.place) is lock:
-                return await self._obtain_from_others(call, lock)
-            return (await self._compute_awaited(call))[0] if value is _NOTHING else value
-        finally:
-            if lock.place in _HELD and _HELD[lock.place] is lock:
-                del _HELD[lock.place]
-            over.set_result(None)
-            _WAITS.pop(lock.owner, None)
-
-    async def _obtain_from_others(self, call: _Call, near: _KeyLock) -> Any:
-        """The value of a call that no other task of this loop computes. A thread that waits for other loops or
-        processes could not be cancelled, so the task looks again and again; it waits for no process while it has
-        another key, since a ring of processes could not be seen."""
-        asyncio, byte = _module("asyncio"), self._store.byte_lock(call.key)
-        lock = _KeyLock(near.place[:3], near.owner, None)
-        try:
-            while lock.blocked_by() or (byte.take(wait=False) is False and not lock.holds_another()):
+            while (other := lock.blocked_by()) is not None:
+                if other.over.get_loop() is loop:
+                    await asyncio.wait([other.over])
+                else:
+                    await asyncio.sleep(_POLL_S)  # a thread that waits could not be cancelled
+                value = self._load(call)
+                if value is not _NOTHING:
+                    return value
+            while not lock.is_free_elsewhere(wait=False):
                 await asyncio.sleep(_POLL_S)
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
             try:
-                byte.release()
+                lock.unlock()
             finally:
                 if lock.place in _HELD and _HELD[lock.place] is lock:
                     del _HELD[lock.place]
+                over.set_result(None)
+                _WAITS.pop(lock.owner, None)
 
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""
@@ -3517,35 +3484,36 @@ class MemorizedFunc:
         shown, start = _shown_all(call.pairs), time.perf_counter()
         return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
 
-    def _write(self, call: _Call, about: dict[str, Any], value: Any) -> int:
-        """Write the entry of a call; gives how many others had to go."""
-        head = call.key.encode() + b"\n" + _pickle_dumps(about, 4)
-        by_value = self._memory.backend == "cloudpickle"
-        pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler if by_value else None
+    def _write(self, call: _Call, metadata: dict[str, Any], value: Any) -> None:
+        """Write the entry of a call."""
+        about = {**metadata, "texts": call.texts, "parts": self._print.walk().parts}
+        pickler = None
+        if self._memory.backend == "cloudpickle":
+            pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
 
         def fill(file: Any) -> None:
-            _write_value(head, file)
+            _write_value(call.key.encode() + b"\n" + _pickle_dumps(about, 4), file)
             _write_value(value, file, self._memory.compress, pickler)
 
-        return self._store.write(call.key, fill)
+        self._store.write(call.key, fill)
 
-    def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> tuple[Any, dict[str, Any]]:
-        """Write the entry of a call; gives (value, metadata). What goes wrong costs a warning, not the value."""
+    def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> Any:
+        """Write the entry of a call; gives (value, metadata). Errors cost a warning, no more."""
         duration, memory = time.perf_counter() - start, self._memory
         metadata = {"time": time.time(), "duration": duration, "input_args": shown}
         if self._verbose > 1:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
         try:
-            gone = self._write(call, {**metadata, "texts": call.texts, "parts": self._print.walk().parts}, value)
-            if gone and self._verbose > 2:
-                _say(f"{gone} least recently used results removed from {memory._place}")
-            if self.mmap_mode and (found := _load_entry(self._store, call.key, self.mmap_mode, [])) is not _NOTHING:
-                value = found  # mapped, as later calls will find it
+            self._write(call, metadata, value)
+            if self.mmap_mode:  # as later calls will find it
+                found = _load_entry(self._store, call.key, self.mmap_mode, [])
+                value = value if found is _NOTHING else found
         except OSError as err:
-            memory._warn(f"{memory._place}: results cannot be kept there: {err.strerror or err}; each call computes")
+            memory._warn(f"{memory._place}: results cannot be kept there: {err.strerror or err}; "
+                         "each call computes")
         except Exception as err:  # pickling runs the code of the value's class
-            memory._warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in {memory._place}: "
-                         f"{err}")
+            memory._warn(f"{self._folder}: its value of type {type(value).__name__} cannot be "
+                         f"kept in {memory._place}: {err}")
         return value, metadata
 
     async def _shelved(self, call: _Call) -> MemorizedResult:
@@ -3730,9 +3698,10 @@ class Memory:
     compress : bool, int, str or (str, int), default False
         True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
     verbose : int, default 1
-        Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read and each removal.
+        Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read.
     bytes_limit : number, str or None, default None
-        At most so much is kept ("500M", "2G" or bytes): what was not used for longest goes first. In memory: 256 MB.
+        At most so much is kept ("500M", "2G" or bytes): the least recently used results go first.
+        In memory: 256 MB.
     backend_options : dict or None, default None
         For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours alone).
 
@@ -3837,7 +3806,7 @@ class Memory:
 
     def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
                     age_limit: Any = None) -> None:
-        """Remove what was not used for longest until all given limits are kept; without a limit, do nothing.
+        """Remove the least recently used results until all given limits are kept.
 
         >>> Memory().reduce_size("1M", items_limit=100)
 
