@@ -4168,6 +4168,9 @@ def _fill_class(cls: type, state: tuple[dict[str, Any], list[type], dict[str, An
     attributes, registered, space, names = state
     if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
+    if not isinstance(cls, getattr(_loaded("enum"), "EnumMeta", ())):
+        for name in _own_attributes(vars(cls)).keys() - attributes.keys():
+            delattr(cls, name)  # so it was at home, or by now
     for name, value in attributes.items():
         setattr(cls, name, value)
     for subclass in registered:
@@ -4656,11 +4659,17 @@ def _set_on_error(error: BaseException, name: str, value: Any) -> None:
     BaseException.__setattr__(error, name, value)
 
 
+def _builtin_base(cls: type[BaseException]) -> Any:
+    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+
+
 def _revive_error(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    """An exception made without its `__init__`, whose parameters nobody knows."""
-    error = cls.__new__(cls, *args)
-    _set_on_error(error, "args", args)
-    error.__dict__.update(attributes)
+    """An exception made as its builtin base makes it: what parameters its own methods have, nobody knows."""
+    base = _builtin_base(cls)
+    error: BaseException = base.__new__(cls, *args)
+    base.__init__(error, *args)
+    for name, value in attributes.items():
+        _set_on_error(error, name, value)
     return error
 
 
@@ -4681,8 +4690,12 @@ def _reduced_error(error: BaseException) -> _Reduced:
             return list(map(packable, arg))
         return _reduced_error(arg) if isinstance(arg, BaseException) else repr(arg)
 
-    plain = {name: value for name, value in vars(error).items() if _try_pack(value)}
-    return _Reduced((_revive_error, (type(error), tuple(map(packable, error.args)), plain)))
+    _, args, *state = _builtin_base(type(error)).__reduce__(error)
+    attributes = {name: getattr(error, name) for name in copyreg._slotnames(type(error))  # type: ignore[attr-defined]
+                  if hasattr(error, name)}
+    attributes.update(*state)
+    plain = {name: value for name, value in attributes.items() if _try_pack(value)}
+    return _Reduced((_revive_error, (type(error), tuple(map(packable, args)), plain)))
 
 
 def _exact_text(value: Any) -> str:
@@ -4718,7 +4731,10 @@ def _describe_error(error: BaseException) -> tuple[Any, ...]:
     import traceback
 
     inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
-    text = "".join(traceback.format_exception(type(error), error, inner))
+    try:
+        text = "".join(traceback.format_exception(type(error), error, inner))
+    except Exception:  # a __getattr__ of the user may raise anything
+        text = "".join(traceback.format_tb(inner))
     return (f"{type(error).__module__}.{type(error).__qualname__}", _text_of(error), text, _pack_error(error))
 
 
@@ -4738,7 +4754,7 @@ def _restore_error(described: tuple[Any, ...]) -> BaseException:
 def _name_task(error: BaseException, number: int) -> BaseException:
     """The same error with a note that says which task raised it."""
     note = f"joblite: this is the error of task {number} (counted from 0)"
-    notes = getattr(error, "__notes__", [])
+    notes = vars(error).get("__notes__", [])
     if note not in notes:  # an exception that is raised again and again
         _set_on_error(error, "__notes__", [*notes, note])
     return error

@@ -223,6 +223,35 @@ class Unprintable(Exception):
         raise RuntimeError("no text")
 
 
+class MadeByNew(Exception):
+    def __new__(cls, first, second):
+        self = super().__new__(cls, first)
+        self.second = second
+        return self
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+
+class WithPath(OSError):
+    def __init__(self, path):
+        super().__init__(2, "No such file", path)
+        self.path = path
+
+
+class WithSlots(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code):
+        super().__init__(f"code {code} {object()}")
+        self.code = code
+
+
+class AnyAttribute(Exception):
+    def __getattr__(self, name):
+        raise RuntimeError(f"no {name}")
+
+
 class FromItem(Exception):
     def __init__(self, item):
         super().__init__(f"bad {item}")
@@ -4322,8 +4351,10 @@ class TestSection5Parcels:
             class Big: pass
             big = Big()
             def use(): return big is not None
-            def left(): return [type(each).__name__ for each in gc.get_objects() if type(each).__name__ == "Big"]
-            print(Parallel(n_jobs=1, backend="loky")([delayed(use)()] * 2))
+            def left():
+                gc.collect()
+                return [type(each).__name__ for each in gc.get_objects() if type(each).__name__ == "Big"]
+            print(Parallel(n_jobs=2, batch_size=1)([delayed(use)()] * 2))
             del big, Big, use
             print(Parallel(n_jobs=2, batch_size=1)([delayed(left)()] * 8)[-1])
             """)
@@ -4656,6 +4687,20 @@ class TestSection5Parcels:
         for value in (Color.RED, variable, number):
             assert travel(value) is value
 
+    def test_what_was_deleted_from_a_class_is_deleted(self):
+        class Base:
+            def __init_subclass__(cls):
+                cls.made = cls.kept = 1
+
+        class Local(Base):
+            here = 1
+
+        del Local.made
+        for there in (["here", "kept"], ["kept"]):
+            assert Parallel(n_jobs=2)(
+                [delayed(lambda: sorted(set(vars(Local)) & {"here", "kept", "made"}))()] * 2) == [there] * 2
+            vars(Local).get("here") and delattr(Local, "here")
+
     def test_what_belongs_to_one_process_is_refused(self):
         """Pickle takes a connection's number for the connection: over there it is another file, or none."""
         ours, theirs = multiprocessing.Pipe()
@@ -4746,6 +4791,10 @@ class TestSection5Parcels:
         "an address in its text": (lambda: ValueError("bad item", Trap("nowhere")), ValueError, "bad item"),
         "a set in its text": (lambda: KeyError(frozenset(map(str, range(20)))), KeyError, "frozenset"),
         "another text each time": (lambda: Stamped("now"), Stamped, "now 0."),
+        "a __new__ of its own": (lambda: MadeByNew(1, 2), MadeByNew, "1"),
+        "an os error with a path": (lambda: WithPath("gone.txt"), WithPath, "Errno 2.*'gone.txt'"),
+        "slots": (lambda: WithSlots(4), WithSlots, "code 4 <object"),
+        "any attribute raises": (lambda: AnyAttribute("odd"), AnyAttribute, "odd"),
         "no text": (lambda: Unprintable("x"), Unprintable, None),
         "its text made from an item": (lambda: FromItem(Trap("nowhere")), FromItem, "bad <.*Trap object at 0x[^>]*>\n"),
         "two arguments": (lambda: TwoArguments(1, 2), TwoArguments, "1 and 2"),
@@ -4766,9 +4815,12 @@ class TestSection5Parcels:
             assert "raise_it" in str(caught.value.__cause__), f"{name}: the worker's traceback is the cause"
 
     def test_errors_keep_their_attributes(self):
-        with pytest.raises(FromItem) as caught:
-            Parallel(n_jobs=2)([delayed(raise_it)(lambda: FromItem(Trap("nowhere")))])
-        assert caught.value.item.where == "nowhere"
+        for make, attribute, value in (
+                (lambda: FromItem("x"), "item", "x"), (lambda: WithPath("x"), "path", "x"),
+                (lambda: WithSlots(4), "code", 4), (lambda: MadeByNew(1, 2), "second", 2),
+                (lambda: ImportError("x", name="y"), "name", "y")):
+            error = Parallel(n_jobs=2, on_error="return")([delayed(raise_it)(make)])[0]
+            assert type(error) is type(make()) and getattr(error, attribute) == value
 
     def test_error_chains_are_shown(self):
         def chained():
