@@ -5392,6 +5392,10 @@ def _open_filters(filters: list[bytes]) -> list[Any]:
     return opened
 
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+                     "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
 class _Desk:
     """All that a worker process keeps: its channel, its page, and the functions of the runs it serves."""
 
@@ -5405,12 +5409,11 @@ class _Desk:
         self.lasting: dict[int, Any] = {}  # functions that are good for all runs
         self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.limits: tuple[dict[str, str], bool] = {}, False  # see enter_world
+        self.native_threads: int | None = None  # that native libraries may start; None: one for each core it has
         self.mapping = _NO_MAPPING  # how big results travel
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
-        """Take over the caller's world. `limits` are environment variables that hold native thread pools down, and
-        whether they count for more than the caller's."""
+        """Take over the caller's world."""
         import warnings
 
         folder, sys.path[:], sys.argv[:], environ, authkey, filters, levels = world
@@ -5420,8 +5423,8 @@ class _Desk:
             except OSError:  # deleted since: a task that needs it will say so
                 pass
         environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
-        limits, forced = self.limits
-        environ = environ | limits if forced else limits | environ
+        limits = dict.fromkeys(_THREAD_VARIABLES, str(self.native_threads or _cores))
+        environ = environ | limits if self.native_threads else limits | environ  # what was asked for counts most
         for name in set(os.environ) - set(environ):
             del os.environ[name]
         os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
@@ -5515,10 +5518,6 @@ class _Desk:
         self.output.send((kind, seconds, described, packed), frames)
 
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-                     "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
 def _modules() -> list[ModuleType]:
     return [module for module in list(sys.modules.values()) if type(module) is ModuleType]
 
@@ -5539,7 +5538,7 @@ def _set_up(desk: _Desk) -> bool:
     except (EOFError, OSError):
         return False
     try:
-        world, idle_s, _cores, desk.limits, packed = _pickle_loads(frames[0])
+        world, idle_s, _cores, desk.native_threads, packed = _pickle_loads(frames[0])
         desk.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                                      struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6)))
         desk.enter_world(world)
@@ -5928,10 +5927,9 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
     raise RuntimeError(f"the process that starts workers ends at once: can {sys.executable} still run {__file__}?")
 
 
-# What all workers of one kind share: seconds they stay idle; cores that each may use for itself; environment
-# variables (name, value) for native thread pools, and whether they count for more than the caller's; packed
-# (initializer, arguments), or b"".
-_WorkerKind = namedtuple("_WorkerKind", "idle_s cores limits forced initializer")
+# What all workers of one kind share: seconds they stay idle; cores that each may use for itself; threads that native
+# libraries may start there, if the user has said; packed (initializer, arguments), or b"".
+_WorkerKind = namedtuple("_WorkerKind", "idle_s cores native_threads initializer")
 
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
@@ -6119,7 +6117,7 @@ class _Worker:
             theirs.close()
             os.close(page_fd)
         self.world = _world()
-        settings = _portable(self.world), kind.idle_s, kind.cores, (dict(kind.limits), kind.forced), kind.initializer
+        settings = _portable(self.world), *kind
         try:
             self.channel.send(_pack(settings))
         except OSError:  # it has died: whoever gives it a job will notice
@@ -6198,6 +6196,44 @@ _shelf: dict[_WorkerKind, list[_Worker]] = {}  # the kind that was put back last
 _shelf_lock = threading.Lock()  # guards the dict above and its lists
 
 
+# Executors that were made for a backend's name: (process, factory, options, executor). Any thread adds in one step
+_made: list[tuple[int, Any, dict[str, Any], Any]] = []
+
+
+def _has_ended(executor: Any) -> bool:
+    """Whether an executor takes nothing more: it was shut down, or it broke."""
+    flags = getattr(executor, "_flags", None)  # where loky notes it
+    if flags:
+        return bool(flags.shutdown or flags.broken)
+    return any(getattr(executor, name, False) for name in ("_shutdown", "_shutdown_thread", "_broken"))
+
+
+def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """What a factory makes of these options: made at their first use, and anew when it has ended."""
+    for known in list(_made):
+        process, known_factory, known_options, executor = known
+        try:
+            is_it = process == os.getpid() and known_factory is factory and bool(known_options == options)
+        except ValueError:  # there are arrays among them
+            is_it = False
+        if is_it and not _has_ended(executor):
+            return executor
+    executor = factory(**options)
+    if not hasattr(executor, "effective_n_jobs"):  # a backend of joblib's kind serves one run at a time
+        _made[:] = [known for known in _made if not _has_ended(known[-1])]
+        _made.append((os.getpid(), factory, options, executor))
+    return executor
+
+
+def _standard_pool(n_jobs: int, **options: Any) -> Executor:
+    """The standard library's process pool, where there is no `fork`. A crash there breaks the whole run, a timeout
+    kills nothing, and a script needs a main guard."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"), **options)
+
+
 def shutdown_workers(wait: bool = True) -> None:
     """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
     in one of them fails with TerminatedWorkerError.
@@ -6219,6 +6255,9 @@ def shutdown_workers(wait: bool = True) -> None:
         _starters.clear()
     for starter in starters:
         starter.close(wait)
+    for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
+        _made.remove(known)
+        known[-1].shutdown(wait, cancel_futures=True)
 
 
 def _forget_workers() -> None:
@@ -6350,7 +6389,6 @@ class _Crew:
     """What a run hands its jobs to. One thread drives it: the one that calls these methods."""
 
     context: _Context | None = None  # of a crew of processes
-    owned = False  # whether its executor was made for this run
     round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
     most_tasks = sys.maxsize  # in one batch
     more = 0  # jobs that may be out beyond the run's window, because the engine takes them
@@ -6717,16 +6755,15 @@ def _shares_memory(executor: Executor | _DaemonThreads) -> bool:
 
 
 class _ExecutorCrew(_Crew):
-    """Threads of our own, or an executor of somebody else, which is never closed here unless it is `owned`."""
+    """Threads of our own, or an executor of somebody else, which is never closed here."""
 
     context: _Context
 
-    def __init__(self, executor: Any, size: int, owned: bool = False, grows: bool = False) -> None:
+    def __init__(self, executor: Any, size: int, grows: bool = False) -> None:
         from queue import SimpleQueue
 
         self.executor = executor
         self.size = size
-        self.owned = owned
         self.grows = grows  # whether nobody knows how many jobs it takes
         self.by_reference = _shares_memory(executor)
         if not self.by_reference:
@@ -6760,6 +6797,9 @@ class _ExecutorCrew(_Crew):
     def submit(self, job: Job) -> None:
         sent, done = time.monotonic(), self.done
         future = self.start(job)
+        if not hasattr(future, "add_done_callback"):
+            raise TypeError(f"backend: expected an executor whose `submit` gives a future; that of "
+                            f"{type(self.executor).__name__} gave {future!r:.200}")
         self.out[job] = future, sent
         future.add_done_callback(lambda _: done.put(job))
 
@@ -6916,108 +6956,6 @@ _UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
 _U_BACKEND, _U_N_JOBS, _U_PREFER, _U_REQUIRE = (_UNSET[name] for name in ("backend", "n_jobs", "prefer", "require"))
 
 
-class _Backend:
-    """A way to run tasks: what it can do, and how to open a crew."""
-
-    shares_memory = False
-    limits_threads = False  # whether inner_max_num_threads has a meaning
-    capacity: int | None = None  # workers of an engine of its own; None: as many as n_jobs asks for
-    options: frozenset[str] = frozenset()  # names of the backend options it takes
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        """A crew for one run; with `deputy` one that works while the caller does something else."""
-        raise NotImplementedError
-
-
-class _Threads(_Backend):
-    shares_memory = True
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        return _ExecutorCrew(_DaemonThreads(n_jobs), n_jobs)
-
-
-class _Processes(_Backend):
-    limits_threads = True
-    options = frozenset({"initializer", "initargs", "idle_worker_timeout", "inner_max_num_threads",
-                         "maxtasksperchild"})
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        cores = max(1, (_cores or cpu_count()) // n_jobs)
-        threads = options.get("inner_max_num_threads") or cores
-        idle = options.get("idle_worker_timeout")
-        most = options.get("maxtasksperchild")
-        if most is not None and not (isinstance(most, int) and most > 0):
-            raise ValueError(f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
-        packed = b""
-        if options.get("initializer") is not None:
-            settings = options["initializer"], tuple(options.get("initargs") or ())
-            packed = _join(_pack_or_explain(settings, "(initializer, initargs)"))
-        limits = tuple((name, str(threads)) for name in _THREAD_VARIABLES)
-        forced = bool(options.get("inner_max_num_threads"))
-        kind = _WorkerKind(IDLE_S if idle is None else idle, cores, limits, forced, packed)
-        crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
-        return _Deputy(crew) if deputy else crew
-
-
-class _StandardProcesses(_Backend):
-    """The standard library's process pool, where there is no `fork`. A crash there breaks the whole run, a timeout
-    kills nothing, and a script needs a main guard."""
-
-    options = frozenset({"initializer", "initargs", "maxtasksperchild"})
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        most = options.get("maxtasksperchild")
-        executor = ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"),
-                                       options.get("initializer"), options.get("initargs") or (),
-                                       max_tasks_per_child=most)
-        return _ExecutorCrew(executor, n_jobs, owned=True)
-
-
-class _NoProcesses(_Threads):
-    """Where no process can be started: threads, which is said once."""
-
-    options = _Processes.options
-    is_said = False
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        if not self.is_said:
-            self.is_said = True
-            _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
-        return super().open(n_jobs, options, deputy)
-
-
-def _capacity_of(executor: Any) -> int:
-    """How many tasks an executor runs at once; 0 when it does not tell."""
-    client: Any = getattr(executor, "_client", None)
-    if hasattr(client, "nthreads"):
-        return max(1, sum(client.nthreads().values()))
-    offers = [getattr(executor, name, None) for name in ("_max_workers", "max_workers", "num_workers")]
-    return next((offer for offer in offers if isinstance(offer, int) and offer > 0), 0)
-
-
-class _Engine(_Backend):
-    """An executor of somebody else, or the client of a dask cluster."""
-
-    def __init__(self, executor: Any) -> None:
-        if hasattr(executor, "get_executor"):
-            executor = executor.get_executor()
-        super().__init__(type(executor).__name__)
-        self.executor = executor
-        self.shares_memory = _shares_memory(executor)
-        self.offers = _capacity_of(executor)
-        self.capacity = self.offers or cpu_count()
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        crew = _DaskCrew if hasattr(getattr(self.executor, "_client", None), "scatter") else _ExecutorCrew
-        return crew(self.executor, n_jobs, grows=not self.offers and n_jobs == self.capacity)
-
-
 class ParallelBackendBase:
     """What backends derive from that were written to joblib's protocol (joblib's own class of this name will do too).
     `Parallel(backend=...)` takes an instance, `register_parallel_backend` the class.
@@ -7058,50 +6996,105 @@ class ParallelBackendBase:
     stop_call = terminate = abort_everything = start_call
 
 
-class _Guest(_Engine):
-    """A backend written to joblib's protocol."""
-
-    def __init__(self, guest: Any) -> None:
-        _Backend.__init__(self, type(guest).__name__)
-        self.executor = guest
-        self.shares_memory = getattr(guest, "supports_sharedmem", False)  # joblib's base class does not define it
-        self.capacity = guest.effective_n_jobs(-1)
-
-    def open(self, n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        return _GuestCrew(self.executor, n_jobs, self.shares_memory)
+# A way to run tasks. `open(n_jobs, options, deputy)` gives a crew for one run; with `deputy`, one that works while the
+# caller does something else. `options` are the names of the backend options it takes; `capacity` the number of workers
+# that it has anyway. What is external runs tasks also for n_jobs=1.
+_Backend = namedtuple("_Backend", "name open shares_memory options capacity is_external",
+                      defaults=(False, frozenset(), None, False))
+_POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
+_PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_threads"}
 
 
-def _engine(made: Any) -> _Engine:
-    return _Guest(made) if hasattr(made, "effective_n_jobs") else _Engine(made)
+def _open_threads(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+    return _ExecutorCrew(_DaemonThreads(n_jobs), n_jobs)
 
 
-def _dask_engine() -> _Backend:
+def _open_processes(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+    most = options.get("maxtasksperchild")
+    if most is not None and not (isinstance(most, int) and most > 0):
+        raise ValueError(f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
+    initializer = b""
+    if options.get("initializer") is not None:
+        settings = options["initializer"], tuple(options.get("initargs") or ())
+        initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
+    idle_s = options.get("idle_worker_timeout")
+    cores = max(1, (_cores or cpu_count()) // n_jobs)
+    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, options.get("inner_max_num_threads"), initializer)
+    crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
+    return _Deputy(crew) if deputy else crew
+
+
+def _open_standard_pool(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+    own = {"n_jobs": n_jobs, "initializer": options.get("initializer"), "initargs": options.get("initargs") or (),
+           "max_tasks_per_child": options.get("maxtasksperchild")}
+    return _ExecutorCrew(_executor_of(_standard_pool, own), n_jobs)
+
+
+@lru_cache(maxsize=1)
+def _say_that_there_are_no_processes() -> None:
+    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
+
+
+def _open_threads_instead(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+    _say_that_there_are_no_processes()
+    return _open_threads(n_jobs, options, deputy)
+
+
+def _capacity_of(executor: Any) -> int:
+    """How many tasks an executor runs at once; 0 when it does not tell."""
+    client: Any = getattr(executor, "_client", None)
+    if hasattr(client, "nthreads"):
+        return max(1, sum(client.nthreads().values()))
+    for name in ("_max_workers", "max_workers", "num_workers"):
+        offer = getattr(executor, name, None)
+        if isinstance(offer, int) and offer > 0:
+            return offer
+    return 0
+
+
+def _backend_of(executor: Any) -> _Backend:
+    """The row for an executor of somebody else, the client of a dask cluster, or a backend of joblib's kind."""
+    if hasattr(executor, "effective_n_jobs"):
+        by_reference = getattr(executor, "supports_sharedmem", False)  # joblib's base class does not define it
+
+        def open_guest(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+            return _GuestCrew(executor, n_jobs, by_reference)
+
+        return _Backend(type(executor).__name__, open_guest, by_reference, capacity=executor.effective_n_jobs(-1),
+                        is_external=True)
+    if hasattr(executor, "get_executor"):
+        executor = executor.get_executor()
+    offers = _capacity_of(executor)
+    capacity = offers or cpu_count()
+
+    def open_executor(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        crew = _DaskCrew if hasattr(getattr(executor, "_client", None), "scatter") else _ExecutorCrew
+        return crew(executor, n_jobs, grows=not offers and n_jobs == capacity)
+
+    return _Backend(type(executor).__name__, open_executor, _shares_memory(executor), capacity=capacity,
+                    is_external=True)
+
+
+def _dask_backend() -> _Backend:
     """The `distributed` client in force."""
     distributed = _loaded("distributed")
     try:
-        return _Engine(distributed.get_client())  # type: ignore[union-attr]
+        return _backend_of(distributed.get_client())  # type: ignore[union-attr]
     except (AttributeError, ValueError):  # not imported, or no client
         raise ValueError("backend='dask' needs a client: start one with `from distributed import Client; "
                          "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
-_IN_PLACE, _THREADS = _Backend("sequential"), _Threads("threading")
-_IN_PLACE.shares_memory, _IN_PLACE.capacity = True, 1  # it opens no crew: the caller's thread runs the tasks
+_IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
+_THREADS = _Backend("threading", _open_threads, True)
 if HAS_PROCESSES:
-    _PROCESSES: _Backend = _Processes("loky")
+    _PROCESSES = _Backend("loky", _open_processes, options=_PROCESS_OPTIONS)
 elif HAS_STANDARD_PROCESSES:
-    _PROCESSES = _StandardProcesses("loky")
+    _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
 else:
-    _PROCESSES = _NoProcesses("loky")
-_BACKENDS: dict[str, Callable[[], _Backend]] = {
-    "sequential": lambda: _IN_PLACE,
-    "threading": lambda: _THREADS,
-    "threads": lambda: _THREADS,
-    "loky": lambda: _PROCESSES,
-    "processes": lambda: _PROCESSES,
-    "multiprocessing": lambda: _PROCESSES,
-    "dask": _dask_engine,
-}
+    _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
+_BACKENDS = {"sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
+             "processes": _PROCESSES, "multiprocessing": _PROCESSES}
 # Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
 _factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
@@ -7111,17 +7104,19 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     """Make `Parallel(backend=name)` run on the executor that `factory(**backend_options)` gives.
 
     >>> from concurrent.futures import ThreadPoolExecutor
-    >>> register_parallel_backend("two threads", lambda: ThreadPoolExecutor(2))
+    >>> two_threads = ThreadPoolExecutor(2)
+    >>> register_parallel_backend("two threads", lambda: two_threads)
     >>> Parallel(backend="two threads")(delayed(abs)(i) for i in (-1, -2))
     [1, 2]
+    >>> two_threads.shutdown()
 
     Parameters
     ----------
     name : str
         What users pass as `backend`. A name of joblite's own is taken over.
     factory : callable
-        Called with the backend options by each `Parallel` or `parallel_config` that names it; gives a
-        `concurrent.futures.Executor`, which joblite does not close.
+        Called with the backend options, once for each set of them; gives a `concurrent.futures.Executor`, which joblite
+        does not close. When that has been shut down or is broken, the factory is called again.
     make_default : bool, default False
         Use it where no backend is named.
     """
@@ -7135,15 +7130,18 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
-        if factory := _factories.get(backend):
+        factory = _factories.get(backend)
+        if factory:
             taken = dict(options)
             options.clear()
-            return _engine(factory(**taken))
+            return _backend_of(_executor_of(factory, taken))
         if backend in _BACKENDS:
-            return _BACKENDS[backend]()
+            return _BACKENDS[backend]
+        if backend == "dask":
+            return _dask_backend()
     elif callable(getattr(backend, "submit", None)):
-        return _engine(backend)
-    names = ", ".join(map(repr, (*_BACKENDS, *_factories)))
+        return _backend_of(backend)
+    names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
 
@@ -7177,13 +7175,6 @@ def _check_hints(prefer: Any, require: Any) -> None:
                          "leave one of them out")
 
 
-def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    unknown = set(options) - backend.options
-    if unknown and backend is not _IN_PLACE:
-        raise ValueError(f"backend {backend.name!r}: expected options among {sorted(backend.options)}, "
-                         f"got {sorted(unknown)}")
-
-
 def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
     context, place = _local.settings, _local.inside or _inside
@@ -7209,10 +7200,11 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
     if n_jobs is None or n_jobs is _U_N_JOBS:
         n_jobs = context.get("n_jobs")
     limit = context.get("inner_max_num_threads")
-    if limit is not None and found.limits_threads:
+    if limit is not None and "inner_max_num_threads" in found.options:
         options = {"inner_max_num_threads": limit, **options}
-    if options:
-        _check_options(found, options)
+    unknown = sorted(set(options) - found.options)
+    if unknown and found is not _IN_PLACE:
+        raise ValueError(f"backend {found.name!r}: expected options among {sorted(found.options)}, got {unknown}")
     return _Choice(found, _count_jobs(n_jobs, found), options)
 
 
@@ -7280,7 +7272,7 @@ class parallel_config:
         else:
             given["options"] = backend_options  # less what a registered factory takes
             found = given["backend"] = _find_backend(given["backend"], backend_options)
-            if inner_max_num_threads is not None and not found.limits_threads:
+            if inner_max_num_threads is not None and "inner_max_num_threads" not in found.options:
                 raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
                                  f"use 'loky' or leave it out")
         self.outer = _local.settings
@@ -7674,8 +7666,6 @@ class _Run:
             self.crew.close()
         finally:
             self.out.clear()
-            if self.crew.owned:
-                self.parallel._release(self.crew, state is DONE)
         if state is DONE and self.counts.watched:
             self.counts.tell(self.parallel, over=True)
         self.counts.close()
@@ -7825,8 +7815,6 @@ class Parallel:
         context = _local.settings
         self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
         self._counts: _Counts | None = None
-        self._kept: Any = None  # the executor of the first run in this `with`
-        self._managed = False
         if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise":
             self._check()
         self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
@@ -7859,23 +7847,17 @@ class Parallel:
         return f"Parallel(n_jobs={self.n_jobs})"
 
     def __enter__(self) -> Parallel:
-        self._managed = True
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._managed = False
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.shutdown()
+    def __exit__(self, *_: object) -> None: ...
 
     def __call__(self, iterable: Iterable[Task]) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
-        if self.n_jobs == 1 and not isinstance(self._choice.backend, _Engine):
+        if self.n_jobs == 1 and not self._choice.backend.is_external:
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(iterable, self)
         tasks = iter(list(iterable) if self.pre_dispatch == "all" else iterable)
-        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list") if (
-            self._kept is None) else _ExecutorCrew(self._kept, self.n_jobs, owned=True)
+        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
         if crew.context:
             crew.context.mapping = self._mapping
         run = _Run(self, crew, tasks, counts)
@@ -7884,15 +7866,6 @@ class Parallel:
         results = run.stream(self.return_as == "generator")
         next(results)
         return results
-
-    def _release(self, crew: Any, well: bool) -> None:
-        """A run has ended: close its executor, or keep it for the next call of this `with` if all went well."""
-        if well and self._managed and self._kept in (None, crew.executor):
-            self._kept = crew.executor
-            return
-        if self._kept is crew.executor:
-            self._kept = None
-        crew.executor.shutdown(cancel_futures=True)
 
     # -- in place --
 

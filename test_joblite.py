@@ -6499,11 +6499,12 @@ class TestSection7Choosing:
                 del joblite._factories["mine"]
 
     def test_options_of_a_registered_backend_go_to_its_factory(self):
-        joblite.register_parallel_backend("sized", lambda size: ThreadPoolExecutor(size))
+        made = []
+        joblite.register_parallel_backend("sized", lambda size: made.append(ThreadPoolExecutor(size)) or made[-1])
         try:
-            with parallel_config(backend="sized", size=3) as settings:
+            with parallel_config(backend="sized", size=3):
                 assert Parallel()(delayed(square)(i) for i in range(4)) == [0, 1, 4, 9] and Parallel().n_jobs == 3
-            settings["backend"].executor.shutdown()
+            made[0].shutdown()
         finally:
             del joblite._factories["sized"]
 
@@ -6538,6 +6539,37 @@ class TestSection7Choosing:
     def test_ways_to_start_workers_that_only_executors_offer_are_refused_at_once(self, options, says):
         with pytest.raises(ValueError, match=says):
             Parallel(2, **options)
+
+    def test_a_factory_is_called_once_for_each_set_of_options(self):
+        made = []
+
+        def factory(size=2, **more):
+            made.append(ThreadPoolExecutor(size))
+            return made[-1]
+
+        joblite.register_parallel_backend("counted", factory)
+        array = np.zeros(3)
+        try:
+            for options in ({}, {"size": 3}, {"more": [1]}, {"more": array}, {"more": array + 1}):
+                for _ in range(3):
+                    assert Parallel(backend="counted", **options)([delayed(square)(2)]) == [4]
+                    with parallel_config("counted", **options):
+                        assert Parallel()([delayed(square)(3)]) == [9]
+            assert len(made) == 5
+            made[0].shutdown()
+            assert Parallel(backend="counted")([delayed(square)(2)] * 2) == [4, 4]
+            assert len(made) == 6, "one that was shut down is replaced"
+        finally:
+            for executor in made:
+                executor.shutdown()
+
+    def test_an_executor_that_gives_no_future_is_refused(self):
+        class Odd:
+            def submit(self, function, *args):
+                return function(*args)
+
+        with pytest.raises(TypeError, match="expected an executor whose `submit` gives a future; that of Odd gave"):
+            Parallel(2, backend=Odd())([delayed(square)(2)])
 
     def test_without_fork_the_standard_pool_serves(self, tmp_path):
         """As on Windows. Lambdas and errors come through as everywhere; a crash ends the run, not the next one."""
@@ -8091,7 +8123,8 @@ def n_jobs_follows_the_context(lib, folder):
 def contexts_tell_and_restore(lib, folder):
     found = []
     with lib.parallel_config("threading", n_jobs=2, verbose=0) as outer:
-        found.append(("threading" if "hread" in type(outer["backend"]).__name__ else "?", outer["n_jobs"]))
+        name = getattr(outer["backend"], "name", type(outer["backend"]).__name__)
+        found.append(("threading" if "hread" in name else "?", outer["n_jobs"]))
         with lib.parallel_config(n_jobs=3) as inner:
             found.append((outer["n_jobs"], inner["n_jobs"]))
     seen = []
