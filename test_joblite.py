@@ -800,7 +800,7 @@ class TestSection2Hash:
             joblite.hash(value)
 
     def test_too_deep_values_are_refused_in_words(self):
-        deep = functools.reduce(lambda below, _: [below, object()], range(100_000), 1)
+        deep = functools.reduce(lambda below, _: [below, object()], range(20_000), 1)
         with pytest.raises(pickle.PicklingError, match="nested too deeply"):
             joblite.hash(deep)
         while deep != 1:  # taken apart step by step: to free it at once would be as deep
