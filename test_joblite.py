@@ -2160,7 +2160,7 @@ class TestSection3Files:
             import numpy as np, joblite
             nbytes, path = 2_200_000_000, sys.argv[1]
             def tell(step):  # not ru_maxrss: it begins with the peak of the process that started this one
-                peak = re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1]
+                peak = re.search("VmHWM:[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1]
                 print(step, 1024 * int(peak) / nbytes)
             array = np.ones(nbytes // 8)
             tell("made"), joblite.dump(array, path), tell("dump")
