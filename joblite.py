@@ -1317,10 +1317,10 @@ def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, leve
 # name, first bytes, extension, size of blocks, what packs them; what unpacks: its module, its maker, bytes at once
 _FORMATS: list[tuple[Any, ...]] = [
     ("zlib", b"\x78", ".z", 1 << 20, _zlib_stream,
-     "zlib", lambda zlib: zlib.decompressobj(), 1 << 14),
+     "zlib", lambda zlib: zlib.decompressobj(), _BUFFER),
     ("gzip", b"\x1f\x8b", ".gz", 1 << 20,
      partial(_streams, "gzip", lambda gzip, block, level: gzip.compress(block, level, mtime=0)),
-     "zlib", lambda zlib: zlib.decompressobj(31), 1 << 14),
+     "zlib", lambda zlib: zlib.decompressobj(31), _BUFFER),
     ("bz2", b"BZ", ".bz2", 900_000,
      partial(_streams, "bz2", lambda bz2, block, level: bz2.compress(block, level)),
      "bz2", lambda bz2: bz2.BZ2Decompressor(), 1 << 10),  # a block of 900 kB of zeros is 40 bytes
@@ -1331,7 +1331,7 @@ _FORMATS: list[tuple[Any, ...]] = [
      "lzma", lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30), 1 << 11),
     ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE,
      partial(_streams, "lz4.frame", lambda lz4, block, level: lz4.compress(block, level)),
-     "lz4.frame", lambda lz4: lz4.LZ4FrameDecompressor(), 1 << 16),
+     "lz4.frame", lambda lz4: lz4.LZ4FrameDecompressor(), _BUFFER),
     ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE,
      partial(_streams, _ZSTD, lambda zstd, block, level: zstd.compress(block, level)),
      _ZSTD, lambda zstd: (zstd.ZstdDecompressor().decompressobj() if _ZSTD == "zstandard"
@@ -1750,7 +1750,8 @@ class _Loading:
     """One `load`: what was asked for (less when the file cannot be mapped), and how arrays are made."""
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
-        self.path, self.mode, self.native, self.trusted = path, mode, native, trusted
+        self.path, self.mode, self.native = path, mode, native
+        self.doubtful = trusted is not True  # whether any error while the pickle is read is a fault of the file
 
     def make_array(self, buffer: Any, dtype: Any, shape: Any, order: str) -> Any:
         """The array in a buffer."""
@@ -1770,19 +1771,20 @@ class _Loading:
 # ---- Files that are not trusted ----
 
 _PLAIN_OPCODES = """PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
-    SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2
-    TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET POP_MARK MEMOIZE BINGET
-    LONG_BINGET NEXT_BUFFER READONLY_BUFFER STACK_GLOBAL REDUCE NEWOBJ BUILD""".split()  # what protocol 5 writes
-_PLAIN_NAMES = {f"{module}.{name}" for module, names in {
-    "builtins": "bool bytearray bytes complex dict float frozenset int list range set slice str tuple",
+    SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE
+    TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS
+    FROZENSET POP_MARK MEMOIZE BINGET LONG_BINGET NEXT_BUFFER READONLY_BUFFER STACK_GLOBAL REDUCE
+    NEWOBJ BUILD""".split()  # what protocol 5 writes
+_PLAIN_VALUES = "bool bytearray bytes dict float frozenset int list set str tuple".split()  # of builtins; never called
+_PLAIN_CALLS = {f"{module}.{name}" for module, names in {
+    "builtins": "complex range slice",
     "collections": "Counter OrderedDict defaultdict deque",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
     "uuid": "UUID",
 }.items() for name in names.split()}
-_NEVER_CALLED = {int, str, bool, bytes, bytearray, list, tuple, set, frozenset, dict, float}  # opcodes make them
-_DTYPE = r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"  # no "O": numbers would be taken for addresses
+_DTYPE = r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"  # no "O": an address is no number
 _MOST_FIELDS = 10_000  # of a dtype
 _MOST_BITS = 1 << 16  # of the numbers of a fraction, which must be divided
 
@@ -1790,7 +1792,7 @@ _MOST_BITS = 1 << 16  # of the numbers of a fraction, which must be divided
 class _Untrusted(_Loading):
     """One `load` of a file that may be hostile.
 
-    Its opcodes, names and calls are those of short lists; a call has plain arguments; only what was just made is given
+    Its opcodes, names and calls are those of short lists; calls have plain arguments; only what was just made is given
     a state. numpy believes what it is told about memory, so each number is checked before numpy sees it.
     """
 
@@ -1801,25 +1803,31 @@ class _Untrusted(_Loading):
             raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
         self.added = {each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}" for each in added}
         self.free: dict[int, Any] = {}  # id -> what a name in that list stands for: it may do anything
-        self.stand_ins: dict[int, Any] = {}  # id -> what stands for a function of numpy
+        self.calls: dict[int, Any] = {}  # id of what the pickle calls -> what is called in its place
+        self.stand_ins: list[Any] = []  # weak references to what stands for functions of numpy
         self.unfinished: dict[int, Any] = {}  # id -> array of objects that waits for them
+        self.makers = {"_frombuffer": self.make_checked_array, "empty": self.make_object_array,
+                       "dtype": self.make_dtype, "scalar": self.make_scalar, "MaskedArray": self.make_masked}
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
         dotted = f"{module}.{name}"
         if dotted in self.added:
             found = find_class(module, name)
-            return self.free.setdefault(id(found), found)
-        if dotted in _PLAIN_NAMES:
-            return find_class(module, name)
-        makers: dict[str, Any] = {
-            "_frombuffer": self.make_checked_array, "empty": self.make_object_array, "dtype": self.make_dtype,
-            "scalar": self.make_scalar, "MaskedArray": self.make_masked}
-        if name not in makers or module.partition(".")[0] != "numpy":
+            self.free[id(found)] = self.calls[id(found)] = found
+        elif dotted in _PLAIN_CALLS:
+            found = find_class(module, name)
+            self.calls[id(found)] = partial(self.call_plain, found)
+        elif module == "builtins" and name in _PLAIN_VALUES:
+            found = find_class(module, name)
+        elif module.partition(".")[0] == "numpy" and name in self.makers:
+            found = partial(self.makers[name])
+            self.calls[id(found)] = found
+            self.stand_ins.append(weakref.ref(found))
+        else:
             raise UntrustedObjectError(f"it holds {dotted}, which is not plain data; if you trust what it does when "
                                        f"it is loaded, add it: trusted=[\"{dotted}\"]")
-        found = partial(makers[name])
-        return self.stand_ins.setdefault(id(found), found)
+        return found
 
     def check(self, fine: Any, what: str) -> None:
         """Refuse what no dump does."""
@@ -1828,16 +1836,18 @@ class _Untrusted(_Loading):
 
     def call(self, function: Any, args: tuple[Any, ...]) -> Any:
         """What a call in a pickle gives."""
-        if id(function) not in self.stand_ins and id(function) not in self.free:
-            self.check(isinstance(function, type) and function not in _NEVER_CALLED,
-                       f"calls a {type(function).__name__} or a type that is not called")
-            datetime = _module("datetime")
-            plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
-            self.check(plain.issuperset(map(type, args)), f"makes a {function.__name__} of strange arguments")
-            if function.__name__ == "Fraction":
-                fine = all(type(each) is int and each.bit_length() < _MOST_BITS for each in args)
-                self.check(fine, f"makes a Fraction of texts or of numbers of {_MOST_BITS} bits or more")
-        return function(*args)
+        self.check(id(function) in self.calls, f"calls a {type(function).__name__} that is not for calling")
+        return self.calls[id(function)](*args)
+
+    def call_plain(self, cls: Any, *args: Any) -> Any:
+        """An object of a plain class. An argument that is an iterator or a range could take all memory."""
+        datetime = _module("datetime")
+        plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
+        self.check(plain.issuperset(map(type, args)), f"makes a {cls.__name__} of strange arguments")
+        if cls.__name__ == "Fraction":
+            fine = all(type(each) is int and each.bit_length() < _MOST_BITS for each in args)
+            self.check(fine, f"makes a Fraction of texts or of numbers of {_MOST_BITS} bits or more")
+        return cls(*args)
 
     def check_new(self, cls: Any) -> None:
         """Refuse to make an object without a call; but a UUID goes so, and what the user trusts."""
@@ -1848,7 +1858,7 @@ class _Untrusted(_Loading):
         if self.unfinished.pop(id(target), None) is None:
             self.check_new(type(target))
             return
-        version, shape, dtype, _, values = state
+        _, shape, dtype, _, values = state
         fine = isinstance(dtype, _module("numpy").dtype) and dtype.char == "O" and type(values) is list
         self.check(fine, "has an array of objects without objects")
         self.check_shape(shape, len(values))
@@ -1860,9 +1870,12 @@ class _Untrusted(_Loading):
         fine = count is None or _module("math").prod(shape) == count
         self.check(fine, "has an array whose shape does not fit its content")
 
-    def check_dtype(self, text: Any) -> Any:
-        """Give a dtype back that is a text, or a list of (name, text or list, shape); refuse any other."""
-        waiting = [(text, 0)]
+    def make_dtype(self, text: Any, *more: Any) -> Any:
+        """A dtype from its text, or from a list of (name, text or list, shape); the one of objects only as itself."""
+        if more:
+            raise UntrustedObjectError("it holds a dtype with gaps, titles or metadata, or of a package, which is not "
+                                       "plain data")
+        waiting = [(text, 0)] if text != "|O" else []
         while waiting:
             part, depth = waiting.pop()
             if type(part) is str:
@@ -1874,22 +1887,15 @@ class _Untrusted(_Loading):
                 self.check(type(name) is str, "has a field with a strange name")
                 self.check_shape(shape)
                 waiting.append((inner, depth + 1))
-        return text
+        return _module("numpy").dtype(text)
 
-    def make_dtype(self, text: Any, *more: Any) -> Any:
-        """A dtype; the one of objects only as itself."""
-        if more:
-            raise UntrustedObjectError("it holds a dtype with gaps, titles or metadata, or of a package, which is not "
-                                       "plain data")
-        return _module("numpy").dtype(text if text == "|O" else self.check_dtype(text))
-
-    def make_checked_array(self, buffer: Any, dtype: Any, shape: Any, order: str) -> Any:
+    def make_checked_array(self, buffer: Any, text: Any, shape: Any, order: str) -> Any:
         """An array in the memory of bytes that belong to it."""
-        np = _module("numpy")
-        itemsize = np.dtype(self.check_dtype(dtype)).itemsize
-        self.check(isinstance(buffer, (bytes, bytearray, memoryview, _module("mmap").mmap, np.memmap)) and itemsize,
-                   "has an array that is not made of bytes")
-        count, rest = divmod(len(buffer), itemsize)
+        dtype = self.make_dtype(text)
+        kinds = (bytes, bytearray, memoryview, _module("mmap").mmap, _module("numpy").memmap)
+        fine = isinstance(buffer, kinds) and dtype.itemsize and not dtype.hasobject
+        self.check(fine, "has an array that is not made of bytes")
+        count, rest = divmod(len(buffer), dtype.itemsize)
         self.check(not rest and order in ("C", "F"), "has an array whose dtype does not fit its content")
         self.check_shape(shape, count)
         return self.make_array(buffer, dtype, shape, order)
@@ -1907,19 +1913,18 @@ class _Untrusted(_Loading):
         array = _module("numpy").empty(0, "O")
         return self.unfinished.setdefault(id(array), array)
 
-    def make_masked(self, *args: Any) -> Any:
+    def make_masked(self, array: Any, *rest: Any) -> Any:
         """A masked array of plain arrays."""
         np = _module("numpy")
-        kinds = {np.ndarray, np.memmap, np.bool_, bool, int, type(None)}
-        self.check(kinds.issuperset(map(type, args)) and type(args[0]) in (np.ndarray, np.memmap),
-                   "has a masked array of strange parts")
-        return np.ma.MaskedArray(*args)
+        arrays = {np.ndarray, np.memmap}
+        fine = type(array) in arrays and {*arrays, np.bool_, bool, int, type(None)}.issuperset(map(type, rest))
+        self.check(fine, "has a masked array of strange parts")
+        return np.ma.MaskedArray(array, *rest)
 
     def check_stand_ins(self) -> None:
         """Refuse a value that holds a function of numpy, for what stood for it is no part of a value."""
-        left = [weakref.ref(each) for each in self.stand_ins.values()]
-        self.stand_ins.clear()
-        if any(each() is not None for each in left):
+        self.calls.clear()
+        if any(found() is not None for found in self.stand_ins):
             raise UntrustedObjectError("it holds a class or function of numpy as a value, which is not plain data")
 
 
@@ -2031,31 +2036,18 @@ def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool =
     return unpickler.load()
 
 
-def _as_damage(error: Exception) -> Exception:
-    """What to raise for an error while a pickle was read that need not be right."""
-    if isinstance(error, (UntrustedObjectError, _Damaged)) or (isinstance(error, OSError) and error.errno):
-        return error
-    damage = _Damaged("it is neither a file of this dump nor a pickle that can be read here "
-                      f"({type(error).__name__}: {error})")
-    damage.__cause__ = error
-    return damage
-
-
 def _read_pickle(file: Any, loading: _Loading) -> Any:
     """The value in a file that is not ours: a pickle of joblib or of pickle."""
     if isinstance(loading, _Untrusted):
         raise UntrustedObjectError("it is not a file of this dump, and only those can be read without trust: "
                                    "trusted=True reads it if you trust who wrote it")
+    loading.doubtful = True
     place = _position(file)
-    seekable = hasattr(file, "seekable") and file.seekable()
     try:
-        try:
-            return _unpickle(file, loading, careful=not seekable)
-        except _IsJoblib:
-            file.seek(place)
-            return _unpickle(file, loading, careful=True)
-    except Exception as error:
-        raise _as_damage(error) from error.__cause__
+        return _unpickle(file, loading, careful=not (hasattr(file, "seekable") and file.seekable()))
+    except _IsJoblib:
+        file.seek(place)
+        return _unpickle(file, loading, careful=True)
 
 
 def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
@@ -2096,13 +2088,9 @@ def _read(file: Any, loading: _Loading) -> Any:
             _mark_changed(file, start, head, table)
     else:
         buffers = _read_buffers(file, sizes, place, not flags & _CHANGED)
-    if not isinstance(loading, _Untrusted):
-        return _unpickle(io.BytesIO(pickled), loading, iter(buffers))
-    try:
-        value = _unpickle(io.BytesIO(pickled), loading, iter(buffers))
-    except Exception as error:
-        raise _as_damage(error) from error.__cause__
-    loading.check_stand_ins()
+    value = _unpickle(io.BytesIO(pickled), loading, iter(buffers))
+    if isinstance(loading, _Untrusted):
+        loading.check_stand_ins()
     return value
 
 
@@ -2121,7 +2109,7 @@ def _peek(file: Any) -> tuple[Any, bytes]:
         file.seek(place)
         return file, head
     except (OSError, AttributeError):  # it cannot go back
-        head = _Ahead(file, head).read(8) or b""
+        head = _Ahead(file).read(8) or b""
         return _Ahead(file, head), head
 
 
@@ -2164,6 +2152,11 @@ def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native:
         raise UntrustedObjectError(f"{path or file}: {error}") from None
     except _Damaged as error:
         raise ValueError(f"{path or file}: {error}") from error.__cause__
+    except Exception as error:
+        if not loading.doubtful or (isinstance(error, OSError) and error.errno):
+            raise
+        raise ValueError(f"{path or file}: it is neither a file of this dump nor a pickle that can be read here "
+                         f"({type(error).__name__}: {error})") from error
 
 
 def _check_mmap_mode(mode: Any) -> None:

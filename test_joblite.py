@@ -1208,7 +1208,7 @@ def hostile(opcodes, buffers=()):
 AGAIN = Code(b"h\0")
 F8 = calling("numpy.dtype", "<f8")
 TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
-    **{f"bytes for objects: {dtype}": (array_code(dtype=dtype), "strange dtype|short list") for dtype in (
+    **{f"bytes for objects: {dtype}": (array_code(dtype=dtype), "strange dtype|short|made of bytes") for dtype in (
         "O", "|O", "|O8", "object", "i4,O", "(1,)O", [("a", "|O", ())],
         [("a", [("b", "<i4", ()), ("c", "O", (1,))], ())], [("a", "<i4,O", ())],
         "<f8\n", "", "p", "M8[s],O", "T", [], {}, None, ("<f8", (1,)))},
@@ -1411,6 +1411,23 @@ class TestSection3Files:
             for value in values:
                 assert same(joblite.load(source), value)
             sender.join()
+
+    @pytest.mark.parametrize("compress", [0, *METHODS])
+    def test_a_pipe_that_gives_few_bytes_at_once(self, compress):
+        """What the first look at its buffer shows is less than the first bytes of a file."""
+        class Drops(io.RawIOBase):
+            def readable(self):
+                return True
+
+            def readinto(self, target):
+                data = content.read(min(3, len(target)))
+                target[:len(data)] = data
+                return len(data)
+
+        content = io.BytesIO()
+        joblite.dump(SAMPLE, content, compress=compress)
+        content.seek(0)
+        assert same(joblite.load(io.BufferedReader(Drops())), SAMPLE)
 
     def test_several_values_in_one_file(self, tmp_path):
         """Each `load` takes one, wherever it starts; mapped too."""
