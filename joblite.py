@@ -1806,8 +1806,9 @@ class _Untrusted(_Loading):
         self.calls: dict[int, Any] = {}  # id of what the pickle calls -> what is called in its place
         self.stand_ins: list[Any] = []  # weak references to what stands for functions of numpy
         self.unfinished: dict[int, Any] = {}  # id -> array of objects that waits for them
-        self.makers = {"_frombuffer": self.make_checked_array, "empty": self.make_object_array,
-                       "dtype": self.make_dtype, "scalar": self.make_scalar, "MaskedArray": self.make_masked}
+        self.makers: dict[str, Any] = {
+            "_frombuffer": self.make_checked_array, "empty": self.make_object_array, "dtype": self.make_dtype,
+            "scalar": self.make_scalar, "MaskedArray": self.make_masked}
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
