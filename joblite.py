@@ -2921,6 +2921,8 @@ class _DiskStore(_Store):
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
+        if self._is_checked:
+            return
         self._is_checked = True
         for folder in (str(self.location), self._base, self._root[:-1]):
             state = _stat(folder)
@@ -2942,8 +2944,7 @@ class _DiskStore(_Store):
                 return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        if not self._is_checked:
-            self._check_folders()
+        self._check_folders()
         path = self._root + key
         try:
             if mmap_mode:
@@ -2975,6 +2976,7 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
+        self._check_folders()
         if not self._is_swept:
             self._sweep()
         locks = self.lock_file(make=True)
@@ -3074,7 +3076,7 @@ class _DiskStore(_Store):
     def _states(self, keys: Iterable[str]) -> Iterator[tuple[str, int, float]]:
         for key in keys:
             state = _stat(self._root + key)
-            if state is not None:  # else removed by another process just now
+            if state is not None and stat.S_ISREG(state.st_mode):  # else gone, or not ours
                 yield key, state.st_size, state.st_mtime
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
@@ -3124,9 +3126,62 @@ class _DiskStore(_Store):
         return self._locks
 
 
+class _SignedStore(_DiskStore):
+    """A store on disk for those who share a secret.
+
+    Each file begins with a signature of the key and of all that follows. What has no right one is
+    never unpickled.
+    """
+
+    def __init__(self, location: str, limit: int | None, mode: int, secret: bytes) -> None:
+        super().__init__(location, limit, mode)
+        self._secret = secret  # empty: it has been left behind
+
+    def __reduce__(self) -> Any:
+        return _SignedStore, (self.location, self._limit, self._mode, b"")  # for files
+
+    def with_secret(self) -> Any:
+        """How it travels to a worker."""
+        return _SignedStore, (self.location, self._limit, self._mode, self._secret)
+
+    def _signature(self, key: str, content: bytes) -> bytes:
+        if not self._secret:
+            raise OSError("its secret does not travel in files: make the Memory here, with it")
+        message = key.encode() + b"\n" + content
+        return bytes(_module("hmac").digest(self._secret, message, "sha256"))
+
+    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+        file = super().open(key, None, peek)
+        if file is None:
+            return None
+        with file:
+            signature, content = file.read(32), file.read()
+        if not _module("hmac").compare_digest(signature, self._signature(key, content)):
+            raise _Damaged("it was not written with the secret of this cache")
+        return io.BytesIO(content)
+
+    def write(self, key: str, fill: Callable[[Any], None]) -> None:
+        file = io.BytesIO()
+        fill(file)
+        signed = self._signature(key, file.getvalue()) + file.getvalue()
+        super().write(key, lambda file: file.write(signed))
+
+
+def _local_store(location: str | None, limit: int | None, mode: int = 0o700,
+                 secret: bytes | None = None) -> _Store:
+    """What `backend="local"` stands for."""
+    if secret is not None and (not isinstance(secret, bytes) or not secret):
+        raise ValueError("backend_options: secret: expected some bytes, "
+                         f"got {type(secret).__name__}")
+    if location is None:
+        return _RamStore(limit)
+    if secret is not None:
+        return _SignedStore(location, limit, mode, secret)
+    return _DiskStore(location, limit, mode)
+
+
 _STORES: dict[str, Callable[..., _Store]] = {
-    "local": lambda location, limit, mode=0o700: _RamStore(limit) if location is None else _DiskStore(
-        location, limit, mode),
+    "local": _local_store,
     "null": lambda location, limit: _Store(),
 }
 _STORES["cloudpickle"] = _STORES["local"]
@@ -3174,14 +3229,11 @@ def _read_about(file: Any, key: str) -> bytes:
 
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
     """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
-    file = store.open(key, peek=True)
-    if file is None:
-        return None
-    with file:
-        try:
+    try:
+        with store.open(key, peek=True) as file:
             return dict(_pickle_loads(_read_about(file, key)))
-        except Exception:  # whatever it is that lies there
-            return None
+    except Exception:  # there is nothing, or whatever it is that lies there
+        return None
 
 
 def _for_callers(about: dict[str, Any]) -> dict[str, Any]:
@@ -3193,11 +3245,11 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any])
     """The value of an entry, arrays mapped where it lies on disk as it is; _NOTHING when there is none or, with a
     warning if `told` is still empty, when it is damaged."""
     mode = "r+" if mmap_mode == "w+" else mmap_mode
-    file = store.open(key, mode)
-    if file is None:
-        return _NOTHING
-    with file:
-        try:
+    try:
+        file = store.open(key, mode)
+        if file is None:
+            return _NOTHING
+        with file:
             _read_about(file, key)
             start = file.read(8)
             file.seek(-len(start), os.SEEK_CUR)
@@ -3205,11 +3257,12 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any])
             if not is_plain or not _is_on_disk(file):
                 mode = None
             return _read_value(file, mode, key, read=_read if is_plain else _read_any)
-        except Exception as err:  # whatever it is that lies there: a pickle whose classes are gone may raise anything
-            if not told:
-                told.append(err)
-                _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as missing: {err}")
-            return _NOTHING
+    except Exception as err:  # a pickle whose classes are gone may raise anything
+        if not told:
+            told.append(err)
+            _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as "
+                  f"missing: {err}")
+        return _NOTHING
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
@@ -3277,9 +3330,9 @@ class MemorizedResult:
         self._store.delete(self._key)
 
     def __reduce__(self) -> Any:
-        travels = self.location is None or self._kept is not _NOTHING  # a cache in memory stays where it is
+        travels = self.location is None or self._kept is not _NOTHING  # a cache in memory stays
         return MemorizedResult, (self.location, self.func, self.args_id, self.mmap_mode), (
-            {"_kept": self.get()} if travels else {})
+            {"_kept": self.get()} if travels else {"_store": self._store})
 
     def __repr__(self) -> str:
         return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
@@ -3422,9 +3475,6 @@ class MemorizedFunc:
             while (other := lock.blocked_by()) is not None:
                 with other.over:
                     pass  # it has ended; the next one who waits may go on, too
-                value = self._load(call)
-                if value is not _NOTHING:
-                    return value
             while not lock.is_free_elsewhere(wait=True):
                 time.sleep(_POLL_S)
             value = self._load(call)
@@ -3697,7 +3747,10 @@ class Memory:
         At most so much is kept ("500M", "2G" or bytes): the least recently used results go first.
         In memory: 256 MB.
     backend_options : dict or None, default None
-        For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours alone).
+        For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours
+        alone). {"secret": some bytes} signs each result: what was not written with this secret is
+        never unpickled, and results are read, not mapped. The secret is sent to workers, never to
+        files.
 
     Raises
     ------
@@ -3719,17 +3772,23 @@ class Memory:
                              "register_store_backend(name, backend) adds one")
         if backend == "cloudpickle":
             _optional("cloudpickle", "backend='cloudpickle'")
-        if _parse_compress(compress) and mmap_mode is not None:
-            _warn("mmap_mode and compress exclude each other: results are compressed, and read instead of mapped")
+        options = backend_options or {}
+        excluding = "secret" if "secret" in options else ""
+        if _parse_compress(compress):
+            excluding = "compress"
+        if excluding and mmap_mode is not None:
+            _warn(f"mmap_mode and {excluding} exclude each other: "
+                  "results are read instead of mapped")
             mmap_mode = None
         self.location = None if location is None else os.path.realpath(os.fspath(location))
         self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose
         limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
         try:
-            self.store = _STORES[backend](self.location, limit, **(backend_options or {}))
+            self.store = _STORES[backend](self.location, limit, **options)
         except TypeError as err:
-            raise ValueError(f"backend_options: expected options of the backend {backend!r} (for 'local': 'mode'), "
-                             f"got {backend_options!r}: {err}") from err
+            raise ValueError(f"backend_options: expected options of the backend {backend!r} "
+                             f"(for 'local': 'mode', 'secret'), got {', '.join(options)}: {err}"
+                             ) from err
         self._place = "the cache in memory" if self.location is None else os.path.join(self.location, "joblite")
         self._told: set[str] = set()  # warnings that are not repeated with every call
 
@@ -4279,6 +4338,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
     MethodType: _reduce_method,
+    _SignedStore: _SignedStore.with_secret,
     BuiltinMethodType: _reduce_builtin_method,
     MethodWrapperType: _reduce_builtin_method,
     type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),

@@ -2196,6 +2196,22 @@ class TestSection3Files:
         assert len(peaks) == 7 and 1 < float(peaks[0][2]) and not [step for step, _, peak in peaks if float(peak) > 1.2]
 
 
+WITNESSED = []  # what happened to a Witness
+
+
+class Witness:
+    """Notes when it is unpickled."""
+    def __reduce__(self):
+        return witness_of, (0,)
+
+
+def witness_of(n):
+    """Makes a Witness, and notes it."""
+    if n == 0:
+        WITNESSED.append("made")
+    return Witness()
+
+
 def square_text(n):
     """A task of section 4: a text of some length."""
     return str(n * n) * 100
@@ -3291,6 +3307,78 @@ class TestSection4Memory:
             for name, options in (("sticky", {}), ("shared", {"mode": 0o770})):
                 for _ in range(2):
                     joblite.Memory(tmp_path / name, verbose=0, backend_options=options).cache(math.sqrt)(4)
+
+    @pytest.mark.parametrize("tamper", [
+        lambda path, other: path.write_bytes(pickle.dumps(Witness())),
+        lambda path, other: joblite.dump(Witness(), path),
+        lambda path, other: path.write_bytes(other.read_bytes()),
+        lambda path, other: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path, other: path.write_bytes(path.read_bytes()[:20]),
+        lambda path, other: path.write_bytes(path.read_bytes() + b"x"),
+        lambda path, other: path.write_bytes(path.read_bytes()[32:]),
+        lambda path, other: path.write_bytes(b""),
+        *[lambda path, other, secret=secret: joblite.Memory(path.parents[3], verbose=0, backend_options=secret).cache(
+            witness_of, version=1).call(1) for secret in ({}, {"secret": b"another"})],
+    ], ids=["a pickle", "a dump", "another entry", "cut", "cut in the signature", "longer", "without signature",
+            "empty", "written without a secret", "written with another secret"])
+    def test_what_the_secret_did_not_sign_is_never_unpickled(self, tamper, tmp_path, monkeypatch):
+        """It counts as missing, with one warning, for values and metadata alike."""
+        monkeypatch.setattr(sys.modules[__name__], "WITNESSED", witnessed := [])
+        memory = joblite.Memory(tmp_path / "cache", verbose=0, backend_options={"secret": b"known to us"})
+        cached = memory.cache(witness_of, version=1)
+        results = [cached.call_and_shelve(n) for n in (1, 2)]
+        path, other = (Path(memory.location, "joblite", "v1", cached._name((n,), {}).key) for n in (1, 2))
+        witnessed.clear()
+        assert isinstance(cached(1), Witness) and witnessed.pop() == "made"
+        tamper(path, other)
+        witnessed.clear()
+        assert not cached.check_call_in_cache(1) and results[0].metadata == {} and "computes" in cached.explain(1)
+        assert len(cached.entries()) == 1
+        with pytest.warns(UserWarning, match="counts as missing") as told, pytest.raises(KeyError):
+            results[0].get()
+        with pytest.warns(UserWarning, match="not written with the secret of this cache") as told:
+            cached(1)
+        assert len(told) == 1 and witnessed == []
+        assert isinstance(cached(1), Witness) and witnessed == ["made"]
+
+    def test_each_flipped_byte_of_a_signed_entry_is_found(self, tmp_path):
+        cached = joblite.Memory(tmp_path, verbose=0, backend_options={"secret": b"known to us"}).cache(counted())
+        cached(1)
+        [path] = entry_files(tmp_path)
+        whole = path.read_bytes()
+        for place in range(len(whole)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+            assert not cached.check_call_in_cache(1)
+        with pytest.warns(UserWarning, match="counts as missing"):
+            assert joblite.Memory(tmp_path, verbose=0).cache(cached.func)(1) == 1, "without a secret it is read by none"
+
+    def test_the_secret_stays_in_memory(self, tmp_path, processes):
+        """Workers have it; files, texts and errors do not, and what comes from a file says so."""
+        secret = b"open sesame"
+        memory = joblite.Memory(tmp_path / "cache", verbose=0, backend_options={"secret": secret})
+        cached = memory.cache(square_text)
+        shelved = cached.call_and_shelve(1)
+        for thing in (memory, cached, shelved, memory.cache(functools.partial(square_text, 1))):
+            joblite.dump(thing, tmp_path / "dumped")
+            assert secret not in (tmp_path / "dumped").read_bytes() + pickle.dumps(shelved)
+            assert secret.decode() not in repr(thing) + str(cached.call(1)[1]) + cached.explain(1)
+        assert all(secret not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        tasks = [delayed(cached.check_call_in_cache)(1), delayed(shelved.get)(), delayed(cached)(2)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            assert Parallel(**processes)(tasks) == [True, square_text(1), square_text(2)]
+            assert cached.check_call_in_cache(2)
+        loaded = pickle.loads(pickle.dumps(memory)).cache(square_text)
+        with pytest.warns(UserWarning, match="its secret does not travel in files"):
+            assert loaded(3) == square_text(3)
+        assert not cached.check_call_in_cache(3)
+        with pytest.raises(ValueError, match="secret: expected some bytes, got str"):
+            joblite.Memory(tmp_path, backend_options={"secret": secret.decode()})
+        with pytest.raises(ValueError) as raised:
+            joblite.Memory(tmp_path, backend_options={"secret": secret, "speed": 1})
+        assert secret.decode() not in str(raised.value)
+        with pytest.warns(UserWarning, match="mmap_mode and secret exclude each other"):
+            assert joblite.Memory(tmp_path, mmap_mode="r", backend_options={"secret": secret}).mmap_mode is None
 
     def test_two_spellings_of_a_location_are_one_cache(self, tmp_path, monkeypatch):
         """A symbolic link, a detour, a relative path: one location, and so one lock."""
