@@ -9,7 +9,7 @@
     def slow(x): ...                                              # computed once, then read from disk
 
     dump({"weights": array}, "model.joblite"); load("model.joblite", mmap_mode="r")
-    hash(anything)                                                # equal content, equal name
+    hash(anything)                                                # equal content, equal digest
 
 One file, standard library only: copy it into a project, rename it if you like. numpy is served when the caller has
 imported it; only `load` imports it, for a file that holds arrays.
@@ -17,7 +17,7 @@ imported it; only `load` imports it, for a file that holds arrays.
 The map (a section uses only those above it; Memory and Parallel do not know each other):
 
     you call              it stands on
-    hash(value)           2 naming values          -> 1 ground
+    hash(value)           2 digests                -> 1 ground
     dump / load           3 values in files        -> 1
     Memory                4 calls in folders       -> 3, 2, 1
     Parallel(delayed)     8 parallel -> 7 choosing -> 6 pools -> 5 parcels -> 3, 1
@@ -54,7 +54,7 @@ import time
 import types
 import weakref
 from collections import Counter, OrderedDict, deque, namedtuple
-from functools import lru_cache, partial, reduce, singledispatchmethod
+from functools import cached_property, lru_cache, partial, reduce, singledispatchmethod
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
 
@@ -563,34 +563,38 @@ def _say(text: str) -> None:
 
 
 # ======================================================================================================================
-# 2. Naming values
+# 2. Digests
 # ======================================================================================================================
-# Promise: `hash` gives every value a name that depends on what it holds, and on nothing else.
+# Promise: `hash` gives every value a digest of its content, which depends on nothing else.
 #
-# Picture: a value is turned into a form made of plain values only, and the bytes of the form are digested.
+# Picture: a value is turned into a form, made of plain values only; the digest is taken of the bytes of the form.
 #
-#     value                     form                                               name
+#     value                     form                                               digest
 #     (1, "a", [2.5])           the same                         -- marshal -->    sha256
 #     {"b": 1, "a": 2}          MARK "dict" [a b] [2 1]
 #     array                     MARK "array" dtype, shape, order, digest of the bytes
 #     any other object          MARK "object" class, arguments, state   (what pickle would take)
-#     a part of 64+ values      MARK and the digest of its own form: reached again, it is not walked again
+#     a part of 64+ values      MARK and the digest of its own form: met again, it costs nothing
+#     a value that holds itself MARK "numbered" [a line for each part, with the numbers of the parts in it]
 #
 # Laws
-#   1. Only content counts: no identity, sharing, interning, order of dicts and sets.   test_equal_values_have_one_name
-#   2. Different types, values, layouts have different names: a form can be read in one way only, since no plain value
-#      holds MARK.                                                                   test_other_values_have_other_names
+#   1. Only content counts: no identity, sharing, interning, order of dicts and sets.
+#                                                                                   test_equal_values_have_one_digest
+#   2. Different types, values, layouts have different digests: a form can be read in one way only, since no plain
+#      value holds MARK.                                                        test_other_values_have_other_digests
 #   3. Whether a part is replaced by its digest depends on its value alone, never on how often it was met, so that the
 #      time stays linear and law 1 holds.                                             test_shared_parts_cost_once
-#   4. A value that holds itself is named by the classes of its parts that cannot be told apart.   test_recursive_values
-#   5. The name is the same on every Python version for plain values and arrays.      test_names_never_change
+#   4. In a value that holds itself, or is nested deeper than 100 levels, it also counts which parts are one object;
+#      a copy made by pickle has the same digest.                                     test_recursive_values
+#   5. The digest is the same on every Python version for plain values and arrays.    test_digests_never_change
+#   6. Hashing changes nothing, and no digest changes because somebody looked at the value.
+#                                                                           test_looking_at_a_value_changes_no_digest
 
 _MARK = StopIteration  # written by marshal as one byte; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
 _SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
-_ROUNDS = 16  # of looking at all parts of a recursive value: more are slower than to look where something changed
 _HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower than they are
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
@@ -623,11 +627,11 @@ def _dumps(form: Any) -> bytes:
         return marshal.dumps(_without_giants(form), 2)
 
 
-def _cannot_name(obj: Any, reason: object) -> Exception:
-    """The error for a value that has no name."""
+def _cannot_digest(obj: Any, reason: object) -> Exception:
+    """The error for a value that has no digest."""
     return PicklingError(
-        f"cannot name an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
-        "Only what can be pickled has content to name; register_hasher(type, function) adds to it")
+        f"cannot hash an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
+        "Only what can be pickled has content to hash; register_hasher(type, function) adds to it")
 
 
 class _Bare:
@@ -643,10 +647,10 @@ class _Bare:
         return (id(self.code), id(self.scope)).__hash__()
 
 
-def _function_parts(namer: Any, function: Any) -> tuple[Any, ...]:
+def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
-    told, carried = namer.label_of and namer.label_of(_Bare(function)), function.__globals__
+    told, carried = digester.label_of and digester.label_of(_Bare(function)), function.__globals__
     names = {chain[0] for chain in _names_used(function.__code__)}
     if told:
         names, carried = _code_facts(function.__code__).attributes, function.__dict__
@@ -661,24 +665,36 @@ _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "_
                           "__slotnames__", "__pydantic_core_schema__"})  # not of its body, or full of addresses
 
 
-def _object_parts(namer: Any, obj: Any) -> tuple[Any, ...]:
+def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     """Any other object: what pickle would take to make it again."""
     reducer = copyreg.dispatch_table.get(type(obj))
     try:
         reduced = reducer(obj) if reducer else obj.__reduce_ex__(4)
-    except RecursionError:
-        raise
     except Exception as error:
-        raise _cannot_name(obj, error) from error
-    if isinstance(reduced, str):
+        raise _cannot_digest(obj, error) from error
+    if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
         inner = getattr(obj, "__wrapped__", None)  # of lru_cache
-        told = namer.label_of and namer.label_of(inner or type(obj))
-        return ("name", _module("pickle").whichmodule(obj, reduced), reduced,
-                told and (told, None if inner else getattr(obj, "__dict__", None)))
+        if not all(part.isidentifier() for part in reduced.split(".")):  # "outer.<locals>.inner"
+            if inner is None:
+                raise _cannot_digest(obj, f"no import finds {reduced!r}")
+            return ("wrapper", type(obj), inner)
+        told = digester.label_of and digester.label_of(inner or type(obj))
+        attributes = told and (told, None if inner else getattr(obj, "__dict__", None))
+        return ("name", _module("pickle").whichmodule(obj, reduced), reduced, attributes)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
+    if type(state) is dict and not state:
+        state = None  # an exception has no `__dict__` until somebody reads it
+    elif isinstance(obj, (partial, io.BytesIO, io.StringIO)):  # nor have these
+        state = (*state[:-1], state[-1] or None)
     if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs and dict(pairs))
+
+
+def _without(obj: Any, names: Any) -> dict[str, Any]:
+    """The attributes of an object but for some."""
+    attributes = getattr(obj, "__dict__", {})
+    return {name: attributes[name] for name in attributes if name not in names}
 
 
 def _attributes(obj: Any) -> Any:
@@ -704,172 +720,200 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
         yield memoryview(chunk)[start - first * size:stop - first * size]
 
 
-def _dtype_parts(namer: Any, dtype: Any) -> tuple[Any, ...]:
-    """A numpy dtype: what `==` compares."""
+def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
+    """A numpy dtype: what `==` compares, the class of its scalars, and its metadata."""
+    parts: tuple[Any, ...]
     if dtype.subdtype is not None:
-        return ("dtype of arrays", *dtype.subdtype)
-    if dtype.names is not None:
-        return ("dtype of fields", dtype.itemsize, [(name, *dtype.fields[name]) for name in dtype.names])
-    return ("dtype", repr(dtype) if dtype.kind == "T" else dtype.str)
+        parts = ("dtype of arrays", *dtype.subdtype)
+    elif dtype.names is not None:
+        fields = [(name, *dtype.fields[name]) for name in dtype.names]
+        parts = ("dtype of fields", dtype.type, dtype.itemsize, fields)
+    elif 0 <= dtype.num < 256:
+        parts = ("dtype", dtype.str)
+    else:  # of a package: "<V1" is the text of many
+        parts = _object_parts(digester, dtype)
+    return (*parts, dict(dtype.metadata)) if dtype.metadata else parts
 
 
-def _array_parts(namer: Any, array: Any) -> tuple[Any, ...]:
+def _pickles_alike(kind: type, base: type) -> bool:
+    """Whether objects of a derived class are pickled in the way of its base class."""
+    names = ("__reduce__", "__reduce_ex__", "__getstate__")
+    return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
+
+
+def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its fields one by one (gaps
     do not count), or a digest of its bytes."""
     np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
-    plain = kind is np.ndarray or (kind is np.memmap and namer.coerce_mmap)
+    plain = kind is np.ndarray or (kind is np.memmap and digester.coerce_mmap)
+    if not plain and not _pickles_alike(kind, np.ndarray):
+        return _object_parts(digester, array)
     extra = None if plain or kind is np.memmap else _attributes(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    told = ("array", None if plain else kind, _dtype_parts(namer, dtype), array.shape, order)
+    about = ("array", None if plain else kind, _dtype_parts(digester, dtype), array.shape, order)
     array = array if plain else array.view(np.ndarray)
     if dtype.names is not None:
-        return (*told, [array[name] for name in array.dtype.names], extra)
+        return (*about, [array[name] for name in dtype.names], extra)
     if dtype.hasobject:
-        return (*told, array.ravel(order).tolist(), extra)
-    if dtype.char in "gG" and dtype.itemsize % 16 == 0:  # ten of the sixteen bytes of an x86 long double count
-        array = array.ravel(order).view("u1").reshape(-1, 16)[:, :10].copy()
+        return (*about, array.ravel(order).tolist(), extra)
+    if dtype.type in (np.longdouble, np.clongdouble):
+        return (*about, _doubles_of(array.ravel(order)), extra)
     if array.nbytes <= _HASH_BLOCK:
-        return (*told, namer.new(array.tobytes(order)).digest(), extra)
-    blocks = _map_on_threads(lambda block: namer.new(block).digest(), _raw_pieces(array, _HASH_BLOCK))
-    return (*told, namer.new(b"".join(blocks)).digest(), extra)
+        return (*about, digester.new(array.tobytes(order)).digest(), extra)
+    pieces = _raw_pieces(array, _HASH_BLOCK)
+    digests = _map_on_threads(lambda piece: digester.new(piece).digest(), pieces)
+    return (*about, digester.new(b"".join(digests)).digest(), extra)
 
 
-def _masked_parts(namer: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array, hidden values included, with the attributes that one of a derived class got."""
+def _doubles_of(array: Any) -> list[Any]:
+    """Long doubles, which each processor lays out in its own way, with gaps: exponents, and exact sums of doubles."""
     np = sys.modules["numpy"]
-    more = vars(array).keys() - vars(np.ma.array(0)).keys() - {"_mmap", "filename", "offset", "mode"}  # of a map
-    filling = np.asarray(getattr(array, "fill_value", None))  # the constant `np.ma.masked` has none
-    return ("masked", type(array), np.asarray(array), np.ma.getmaskarray(array), filling,
-            *([{name: vars(array)[name] for name in more}] if more else []))
+    fraction, exponent = np.frexp(array.astype(array.dtype.newbyteorder("=")).view("g"))
+    parts = [exponent.astype("<i4")]
+    with np.errstate(all="ignore"):
+        for _ in range(3):  # of 53 bits each
+            parts.append(fraction.astype("<f8"))
+            fraction = np.where(np.isfinite(fraction), fraction - parts[-1], 0)
+    return parts
 
 
-def _column_parts(column: Any) -> Any:
-    """The values of a pandas column or index as an array or a list, whatever holds them."""
-    np, values = sys.modules["numpy"], column.array
+def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
+    """A masked array, hidden values included, with the attributes that one of a derived class got."""
+    np, kind = sys.modules["numpy"], type(array)
+    if not _pickles_alike(kind, np.ma.MaskedArray) and kind is not type(np.ma.masked):
+        return _object_parts(digester, array)
+    filling = array._fill_value  # asking for `fill_value` would set it
+    if filling is None:
+        filling = np.ma.default_fill_value(array.dtype)
+    not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
+    base = array._baseclass
+    return ("masked", kind, None if base in (np.ndarray, np.memmap) else base,
+            np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
+            _without(array, not_content))
+
+
+def _pandas_dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
+    """A dtype of pandas, or made for it: what `==` compares, else its attributes, without what it caches."""
+    if dtype._metadata:
+        return ("pandas dtype", type(dtype), [getattr(dtype, name) for name in dtype._metadata])
+    return ("pandas dtype", type(dtype), _without(dtype, {"_cache"}))
+
+
+def _pandas_values(digester: Any, column: Any) -> Any:
+    """The content of a series, index or array of pandas, whatever holds it; of an array of another package, what pickle
+    would take."""
+    np = sys.modules["numpy"]
     if isinstance(column.dtype, np.dtype):
         return np.asarray(column)
+    values = getattr(column, "array", column)
+    if type(values).__module__.partition(".")[0] != "pandas":
+        return [type(values), *_object_parts(digester, values)]
     if hasattr(values, "codes"):
-        return [str(values.dtype), values.ordered, values.categories, np.asarray(values.codes)]
+        return [values.dtype, np.asarray(values.codes)]
     if hasattr(values, "asi8"):
-        return [str(values.dtype), values.asi8]
-    return [str(values.dtype), np.asarray(values, dtype=object).tolist()]
+        return [values.dtype, values.asi8]
+    return [values.dtype, np.asarray(values, dtype=object).tolist()]
 
 
-def _table_parts(namer: Any, table: Any) -> tuple[Any, ...]:
+def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     """A pandas frame, by columns (the blocks inside do not count), or series; with what a subclass asks to be kept."""
-    names = set(table._metadata) - {"name", "_name"}  # of every series
-    own = dict(table.attrs), *([{name: getattr(table, name, None) for name in names}] if names else [])
+    own = {name: getattr(table, name, None) for name in table._metadata if name not in ("name", "_name")}
+    about = type(table), dict(table.attrs), table.flags.allows_duplicate_labels, own, table.index
     if table.ndim == 1:
-        return ("series", type(table), table.name, table.index, _column_parts(table), *own)
-    columns = [_column_parts(table.iloc[:, number]) for number in range(table.shape[1])]
-    return ("frame", type(table), table.columns, table.index, columns, *own)
+        return ("series", *about, table.name, _pandas_values(digester, table))
+    columns = [table.iloc[:, number] for number in range(table.shape[1])]
+    return ("frame", *about, table.columns, [_pandas_values(digester, column) for column in columns])
 
 
-def _index_parts(namer: Any, index: Any) -> tuple[Any, ...]:
-    """A pandas index; a range is named like its numbers, which it equals."""
+def _index_parts(digester: Any, index: Any) -> tuple[Any, ...]:
+    """A pandas index; the digest of a range is that of its numbers, which it equals."""
     if hasattr(index, "levels"):
-        return ("indexes", list(index.names), [index.get_level_values(level) for level in range(index.nlevels)])
+        levels = [index.get_level_values(level) for level in range(index.nlevels)]
+        return ("indexes", type(index), list(index.names), levels)
     kind = sys.modules["pandas"].Index if hasattr(index, "start") else type(index)
-    return ("index", kind, index.name, getattr(index, "freqstr", None), _column_parts(index))
+    values = _pandas_values(digester, index)
+    return ("index", kind, index.name, getattr(index, "freq", None), values)
 
 
-def _tensor_parts(namer: Any, tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor; one that is not a plain block of numbers (sparse, quantized, meta) by what pickle would take."""
+def _tensor_parts(digester: Any, tensor: Any) -> tuple[Any, ...]:
+    """A torch tensor by its numbers; one that is more than a block of numbers by what pickle would take."""
     torch = sys.modules["torch"]
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-        return _object_parts(namer, tensor)
+    block = tensor.layout is torch.strided and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    if not block or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+        return _object_parts(digester, tensor)
     whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy()  # bytes: numpy has not all of its dtypes
-    return ("tensor", type(tensor), str(tensor.dtype), tuple(tensor.shape), tensor.requires_grad, raw)
+    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy()  # numpy has not all of its dtypes
+    return ("tensor", type(tensor), str(tensor.dtype), str(tensor.device), tuple(tensor.shape),
+            tensor.requires_grad, vars(tensor), raw)
 
 
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says how, then other values.
 _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
-    type: lambda namer, cls: ("class", cls.__qualname__, cls.__bases__,
-                              {name: value for name, value in vars(cls).items() if name not in _CLASS_NOISE}),
+    type: lambda digester, cls: (  # `__annotations__` may be there only because somebody asked for them
+        "class", type(cls), cls.__qualname__, cls.__bases__,
+        {"__annotations__": {}} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
-    types.CodeType: lambda namer, code: ("code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
-    types.MethodType: lambda namer, method: ("method", method.__func__, method.__self__),
-    types.BuiltinFunctionType: lambda namer, method: ("builtin method", method.__name__, method.__self__),
-    types.ModuleType: lambda namer, module: (
-        "module", module.__name__, *filter(None, [namer.label_of and namer.label_of(module)])),
-    types.MappingProxyType: lambda namer, proxy: ("mapping proxy", dict(proxy)),
-    staticmethod: lambda namer, wrapper: ("static method", wrapper.__func__),
-    classmethod: lambda namer, wrapper: ("class method", wrapper.__func__),
-    property: lambda namer, wrapper: ("property", wrapper.fget, wrapper.fset, wrapper.fdel),
-    OrderedDict: lambda namer, obj: ("ordered dict", type(obj), list(obj.items()), _attributes(obj)),
-    **dict.fromkeys([set, frozenset], lambda namer, obj: (  # of an own class: pickled in any order
-        "set", type(obj), frozenset(obj), _attributes(obj))),
+    types.CodeType: lambda digester, code: (
+        "code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
+    types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
+    types.BuiltinFunctionType: lambda digester, method: (
+        "builtin method", method.__name__, method.__self__),
+    types.ModuleType: lambda digester, module: (
+        "module", module.__name__, *filter(None, [digester.label_of and digester.label_of(module)])),
+    MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
+    staticmethod: lambda digester, wrapper: ("static method", type(wrapper), wrapper.__func__),
+    classmethod: lambda digester, wrapper: ("class method", type(wrapper), wrapper.__func__),
+    property: lambda digester, wrapper: (
+        "property", type(wrapper), wrapper.fget, wrapper.fset, wrapper.fdel),
+    cached_property: lambda digester, wrapper: (  # it may hold a lock
+        "cached property", type(wrapper), wrapper.func, wrapper.attrname),
+    OrderedDict: lambda digester, obj: (
+        "ordered dict", type(obj), list(obj.items()), _attributes(obj)),
+    **dict.fromkeys([set, frozenset], lambda digester, obj: (  # pickled in any order
+        "derived set", type(obj), frozenset(obj), _attributes(obj))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
-    ("enum", "Enum", lambda namer, member: ("enum", type(member), member.value)),
+    ("enum", "Enum", lambda digester, member: ("enum", type(member), member._name_, member._value_)),
     ("numpy", "ndarray", _array_parts),
     ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
-    ("numpy", "generic", lambda namer, scalar: ("scalar", sys.modules["numpy"].asarray(scalar))),
+    ("numpy", "generic", lambda digester, scalar: (
+        "scalar", sys.modules["numpy"].asarray(scalar),
+        None if type(scalar).__module__ == "numpy" else [type(scalar), _attributes(scalar)])),
+    *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it found when it was asked
+        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))))
+      for name in ("sparray", "spmatrix")],
     ("pandas", "DataFrame", _table_parts),
     ("pandas", "Series", _table_parts),
     ("pandas", "Index", _index_parts),
+    ("pandas.api.extensions", "ExtensionDtype", _pandas_dtype_parts),
+    ("pandas.api.extensions", "ExtensionArray", lambda digester, values: (
+        "pandas array", type(values), getattr(values, "freq", None),
+        _pandas_values(digester, values.view()))),  # the view takes what pandas caches when it is asked
     ("torch", "Tensor", _tensor_parts),
-    ("torch", "TypedStorage", lambda namer, storage: ("storage", str(storage.dtype), storage._untyped_storage)),
-    ("torch", "UntypedStorage", lambda namer, storage: (  # its pickle holds addresses
-        "storage", (torch := sys.modules["torch"]).tensor([], dtype=torch.uint8, device=storage.device).set_(storage))),
+    ("torch", "UntypedStorage", lambda digester, storage: (  # its pickle holds addresses
+        "storage", _module("torch").tensor([], dtype=_module("torch").uint8, device=storage.device).set_(storage))),
+    ("torch", "TypedStorage", lambda digester, storage: (
+        "storage of numbers", str(storage.dtype), storage._untyped_storage)),
 ]
-
-
-def _refined(shapes: list[tuple[Any, bool, list[int]]]) -> list[int]:
-    """A number for each part of a recursive value, given (what it is, whether order counts, its parts): one number for
-    parts that cannot be told apart. Shapes in another order get the same numbers.
-
-    Each class of parts splits the others by where they hold members of it. Of what a class is split into, the largest
-    keeps its number and need not split others again: n log n steps in all. (Hopcroft 1971.)
-    """
-    kinds = {kind: number for number, kind in enumerate(sorted({shape[:2] for shape in shapes}))}
-    found, members = [kinds[shape[:2]] for shape in shapes], [set[int]() for _ in kinds]
-    holders: list[list[tuple[int, int]]] = [[] for _ in shapes]
-    for holder, (_, ordered, parts) in enumerate(shapes):
-        members[found[holder]].add(holder)
-        for place, part in enumerate(parts):
-            holders[part].append((holder, place if ordered else 0))
-    for splitter in members:  # grows
-        places: dict[int, list[int]] = {}
-        for holder, place in itertools.chain.from_iterable(map(holders.__getitem__, splitter)):
-            places.setdefault(holder, []).append(place)
-        touched: dict[int, dict[tuple[int, ...], set[int]]] = {}
-        for part, where in places.items():
-            touched.setdefault(found[part], {}).setdefault(tuple(sorted(where)), set()).add(part)
-        for number, by_place in sorted(touched.items()):
-            groups = [by_place[where] for where in sorted(by_place)]
-            members[number].difference_update(*groups)
-            largest = max(range(len(groups)), key=lambda place: len(groups[place]))
-            if len(groups[largest]) > len(members[number]):
-                groups[largest], members[number] = members[number], groups[largest]
-            for group in filter(None, groups):
-                for part in group:
-                    found[part] = len(members)
-                members.append(group)
-    return found
-
-
-def _merged(shapes: list[tuple[Any, bool, list[int]]], numbers: list[int]) -> list[tuple[Any, bool, list[int]]]:
-    """The shapes with one part for each number, in the order of the numbers."""
-    one_of_each = dict(zip(numbers, shapes))
-    chosen = [one_of_each[number] for number in range(len(one_of_each))]
-    below = [[numbers[part] for part in parts] for _, _, parts in chosen]
-    return [(own, ordered, part if ordered else sorted(part)) for (own, ordered, _), part in zip(chosen, below)]
-
-
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
 
 
+class _StartOver(Exception):
+    """A value holds itself, or is nested too deeply to be walked by recursion."""
+
+
 class _Digester:
-    """One call of `hash`: the settings, and the digests of the parts met so far."""
+    """One call of `hash`: the settings, and the forms of the parts met so far."""
+
+    deepest = 100  # levels that are walked by recursion: each takes three frames, and some 1000 are allowed
 
     def __init__(self, new: Any, coerce_mmap: bool, label_of: Callable[[Any], str | None] | None,
                  ordered: bool) -> None:
-        self.new, self.coerce_mmap, self.label_of, self.ordered = new, coerce_mmap, label_of, ordered
-        self.known: dict[int, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
+        self.new, self.coerce_mmap = new, coerce_mmap
+        self.label_of, self.ordered = label_of, ordered
+        self.known: dict[Any, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
         self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
         self.path: set[int] = set()  # ids of the parts being walked: met again, the value holds itself
         self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}  # how objects of a class are taken apart
@@ -877,9 +921,10 @@ class _Digester:
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
         try:
-            return self.new(_dumps(self.expand(value)[0])).hexdigest()
-        except RecursionError:
-            return self.recursive_name(value)
+            form = self.expand(value)[0]
+        except _StartOver:
+            form = self.numbered(value)
+        return self.new(_dumps(form)).hexdigest()
 
     def form(self, obj: Any) -> tuple[Any, int]:
         """The form of a value, and the number of values in it."""
@@ -891,8 +936,8 @@ class _Digester:
         key = id(obj)
         if key in self.known:
             return self.known[key], 1
-        if key in self.path:
-            raise RecursionError  # it holds itself
+        if key in self.path or len(self.path) == self.deepest:
+            raise _StartOver
         self.path.add(key)
         form, size = self.expand(obj)
         self.path.remove(key)
@@ -940,7 +985,7 @@ class _Digester:
 
     def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
         """The members of a set or keys of a dict in an order that depends on them alone; their forms; the size.
-        Where the order of dicts counts, their keys keep it."""
+        Where the order of dicts counts, keys stay in it."""
         if self.ordered and type(obj) is dict:
             keys = list(obj)
             return keys, *self.sequence(keys)
@@ -948,17 +993,21 @@ class _Digester:
         if len(kinds) < 2 and kinds <= _SORTABLE:
             keys = sorted(obj)
             return keys, keys, len(keys) + 1
-        members = sorted([(key, *self.form(key)) for key in obj], key=lambda member: _dumps(member[1]))
-        return [key for key, _, _ in members], [form for _, form, _ in members], 1 + sum(size for _, _, size in members)
+        members = [(key, *self.form(key)) for key in obj]
+        members.sort(key=lambda member: _dumps(member[1]))
+        keys, forms, sizes = map(list, zip(*members))
+        return keys, forms, 1 + sum(sizes)
 
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
         kind = type(obj)
         if kind not in self.ways:  # as registered for it or the nearest class above it
             hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
-            table = _PARTS | {getattr(_loaded(module), name, None): parts for module, name, parts in _PACKAGE_PARTS}
-            self.ways[kind] = (lambda namer, obj: ("hasher", type(obj), hasher(obj))) if hasher else next(
-                table[cls] for cls in kind.__mro__ if cls in table)
+            if hasher:
+                self.ways[kind] = lambda digester, obj: ("hasher", type(obj), hasher(obj))
+            else:
+                table = _PARTS | {getattr(_loaded(module), name, None): way for module, name, way in _PACKAGE_PARTS}
+                self.ways[kind] = next(table[cls] for cls in kind.__mro__ if cls in table)
         return self.ways[kind](self, obj)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
@@ -966,55 +1015,71 @@ class _Digester:
         name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
         return name and (_MARK, "name", *name, self.label_of and self.label_of(obj))
 
-    def recursive_name(self, root: Any) -> str:
-        """The digest of a value that holds itself; an error if it does not.
+    def numbered(self, root: Any) -> tuple[Any, ...]:
+        """The form of a value that holds itself: a line for each part, numbered in order of the first visit, with the
+        numbers of the parts in it."""
+        short_look = _ShortLook(self.new, self.coerce_mmap, self.label_of, self.ordered)
+        self.known.clear()  # how far the walk came counts for nothing
+        todo, numbers, lines = [root], {id(root): 0}, []
+        for obj in todo:  # grows; it keeps the parts alive, so that no id is used twice
+            line: list[Any] = []
+            for part in self.parts_in_order(obj, short_look):
+                form = self.leaf(part)
+                if form is _NOTHING:
+                    number = numbers.setdefault(id(part), len(todo))
+                    if number == len(todo):
+                        todo.append(part)
+                    form = (_MARK, number)
+                line.append(form)
+            lines.append(line)
+        return (_MARK, "numbered", lines)
 
-        In each round every part gets a new colour made of its own and those of its parts, until no more parts are told
-        apart. Where that takes many rounds, `_refined` goes on: first to tell apart, then to number in a fixed order.
-        """
-        todo, number = [root], {id(root): 0}
-        shapes = []
-        for obj in todo:  # grows while it is walked; it also keeps every part alive, so that ids stay unique
-            own, ordered, parts = self.shape(obj)
-            for part in parts:
-                if number.setdefault(id(part), len(todo)) == len(todo):
-                    todo.append(part)
-            shapes.append((self.new(own).digest(), ordered, [number[id(part)] for part in parts]))
-        graphlib = _module("graphlib")
-        try:
-            graphlib.TopologicalSorter({place: shape[2] for place, shape in enumerate(shapes)}).prepare()
-        except graphlib.CycleError:
-            pass
-        else:
-            raise _cannot_name(root, "it is nested too deeply for this interpreter's recursion limit")
-        colours, count = [own for own, _, _ in shapes], 0
-        for _ in range(_ROUNDS):
-            if count == (count := len(set(colours))):
-                return self.new(b"recursive" + colours[0] + b"".join(sorted(set(colours)))).hexdigest()
-            below = [[colours[part] for part in parts] for _, _, parts in shapes]
-            colours = [self.new(colour + b"".join(part if shape[1] else sorted(part))).digest()
-                       for colour, part, shape in zip(colours, below, shapes)]
-        shapes = [(colour, ordered, parts) for colour, (_, ordered, parts) in zip(colours, shapes)]
-        classes = _refined(shapes)
-        different = _merged(shapes, classes)
-        numbers = _refined(different)
-        return self.new(_dumps(["recursive", numbers[classes[0]], _merged(different, numbers)])).hexdigest()
+    def leaf(self, part: Any) -> Any:
+        """The form of a part that cannot hold the value it is in; _NOTHING for others."""
+        kind = type(part)
+        if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, part))):
+            return part
+        if kind is types.CodeType:
+            return self.form(part)[0]
+        if id(part) not in self.known:
+            name = self.named(part)
+            if name is None:
+                return _NOTHING
+            self.keep(part, name)
+        return self.known[id(part)]
 
-    def shape(self, obj: Any) -> tuple[bytes, bool, list[Any]]:
-        """One part of a recursive value: what it is by itself, whether the order of its parts counts, its parts."""
+    def parts_in_order(self, obj: Any, short_look: _Digester) -> tuple[Any, ...]:
+        """How a part is taken apart, and its own parts."""
         kind = type(obj)
-        if kind in _ATOMS:
-            return _dumps(obj), True, []
         if kind in _SEQUENCES:
-            return kind.__name__.encode(), True, list(obj)
-        name = self.named(obj)
-        if name:
-            return _dumps(name), True, []
+            return (kind.__name__, *obj)
         if kind is dict:
-            return b"dict", self.ordered, list(obj.items())
+            keys, _, _ = short_look.keys(obj)
+            return ("dict", *keys, *map(obj.__getitem__, keys))
         if kind is set or kind is frozenset:
-            return kind.__name__.encode(), False, list(obj)
-        return b"object", True, list(self.parts(obj))
+            return (kind.__name__, *short_look.keys(obj)[0])
+        return self.parts(obj)
+
+
+class _ShortLook(_Digester):
+    """Looks at the first levels of a value only: enough to put the members of a set in order, unless they differ
+    further down."""
+
+    levels = 5
+
+    def form(self, obj: Any) -> tuple[Any, int]:
+        if type(obj) in _ATOMS:
+            return obj, 1
+        if self.levels == 0:
+            return (_MARK, type(obj).__qualname__), 1
+        key = id(obj), self.levels
+        if key not in self.known:
+            self.levels -= 1
+            form = self.expand(obj)[0]
+            self.levels += 1
+            self.kept.append(obj)
+            self.known[key] = (_MARK, self.new(_dumps(form)).digest())
+        return self.known[key], 1
 
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
@@ -1029,7 +1094,7 @@ def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
-    """The name of a value by its content: equal types and content have equal names, on any machine, in any process.
+    """The digest of a value's content: the same for equal types and content, on any machine, in any process.
 
     >>> hash({"a": 1, "b": [2, 3]}) == hash({"b": [2, 3], "a": 1})
     True
@@ -1039,23 +1104,24 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
     'd3cc95e831b0'
 
     The order of dicts and sets, shared or repeated references, interning and PYTHONHASHSEED do not count; types do, and
-    so does the layout of an array (C or Fortran; another view is named like its C copy). Functions and classes that can
-    be imported are named by their module and name, others by their code and what it refers to. Any other object is
-    named by what pickle would take to make it again.
+    so does the layout of an array (C or Fortran; another view has the digest of its C copy). Functions and classes that
+    can be imported count by their module and name, others by their code and what it refers to. Any other object counts
+    by what pickle would take to make it again.
 
     Parameters
     ----------
     obj : any value
-        Values that hold themselves are allowed. pandas objects are named by columns, whatever blocks hold them.
+        In values that hold themselves, or are nested deeper than 100 levels, it also counts which parts are one object.
+        pandas objects count by columns, whatever blocks hold them.
     hash_name : str, default "sha256"
         An algorithm of `hashlib` with a fixed length.
     coerce_mmap : bool, default False
-        Give a `numpy.memmap` the name of the array it maps.
+        Give a `numpy.memmap` the digest of the array it maps.
 
     Raises
     ------
     pickle.PicklingError
-        Something in `obj` can neither be pickled nor named.
+        Something in `obj` cannot be pickled, and has no other content to hash.
     ValueError
         `hash_name` is unknown.
     """
@@ -1063,7 +1129,7 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
 
 
 def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
-    """Name objects of `cls` and its subclasses by `function(obj)`: for types whose pickle is not stable.
+    """Hash objects of `cls` and its subclasses by `function(obj)`: for types whose pickle is not stable.
 
     >>> class Celsius:
     ...     def __init__(self, degrees): self.degrees, self.cache = degrees, object()
@@ -1075,7 +1141,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
     ----------
     cls : type
     function : callable
-        Takes the object and returns any value that `hash` can name.
+        Takes the object and returns any value that `hash` accepts.
 
     Raises
     ------
