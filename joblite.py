@@ -4191,15 +4191,16 @@ if sys.version_info >= (3, 12):
 def _annotations_of(thing: Any) -> dict[str, Any]:
     """The attribute of a function or class that holds its annotations. They are never evaluated: since
     Python 3.14 a function of its own does that when they are asked for."""
-    if isinstance(thing, FunctionType):
-        annotate, known = getattr(thing, "__annotate__", None), None
-        known = None if annotate else thing.__annotations__
+    if isinstance(thing, type):  # whose attributes would be made by looking at them
+        own = vars(thing)
+        annotate = own.get("__annotate_func__")
+        known = own.get("__annotations__") or own.get("__annotations_cache__")
     else:
-        annotate = vars(thing).get("__annotate_func__")
-        known = vars(thing).get("__annotations_cache__") or vars(thing).get("__annotations__")
+        annotate = getattr(thing, "__annotate__", None)
+        known = None if annotate else thing.__annotations__
     if annotate:
         return {"__annotate__": annotate}
-    return {} if known is None else {"__annotations__": known}
+    return {"__annotations__": known} if known else {}
 
 
 def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
@@ -4440,19 +4441,17 @@ def _reduce_memmap(array: Any, owner: Any) -> Any:
     """An array that looks into `owner`, a memory map of a file, by the file's name, also one with gaps:
     what tasks write to it must get there. By value if the file has other content by now, or none."""
     numpy: Any = sys.modules["numpy"]
-    spans = [(count - 1) * stride for count, stride in zip(array.shape, array.strides)]
-    before = -sum(span for span in spans if span < 0)  # bytes of the array below its first item
-    nbytes = before + sum(span for span in spans if span > 0) + array.itemsize
-    at = array.ctypes.data - before - owner.ctypes.data
-    memory = memoryview(owner.reshape(-1, order="A").view("u1"))[at:at + nbytes]
-    if not _is_in_file(memory, owner.filename, owner.offset + at):
+    memory = memoryview(owner.reshape(-1, order="A").view("u1"))
+    at = array.ctypes.data - owner.ctypes.data
+    if not array.flags.forc:
+        there = _is_in_file(memory, owner.filename, owner.offset)
+        return (numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)) if there else NotImplemented
+    start = owner.offset + at
+    if not _is_in_file(memory[at:at + array.nbytes], owner.filename, start):
         return NotImplemented
     mode = "r+" if owner.mode == "w+" else owner.mode
-    if array.flags.forc:
-        order = "C" if array.flags.c_contiguous else "F"
-        return numpy.memmap, (os.fspath(owner.filename), array.dtype, mode, owner.offset + at, array.shape, order)
-    raw = numpy.memmap(owner.filename, "u1", mode, owner.offset + at, (nbytes,))
-    return numpy.ndarray, (array.shape, array.dtype, raw, before, array.strides)
+    order = "C" if array.flags.c_contiguous else "F"
+    return numpy.memmap, (os.fspath(owner.filename), array.dtype, mode, start, array.shape, order)
 
 
 def _reduce_array(array: Any, nearby: bool) -> Any:
@@ -4464,8 +4463,9 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
     owner = array
     while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
-    in_file = nearby and isinstance(owner, numpy.memmap) and owner.filename
-    reduced = _reduce_memmap(array, owner) if in_file else NotImplemented
+    reduced = NotImplemented
+    if nearby and isinstance(owner, numpy.memmap) and owner.filename:
+        reduced = _reduce_memmap(array, owner)
     if reduced is NotImplemented:
         return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
     return reduced
@@ -4738,15 +4738,14 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, (list, tuple)):
         return [(f"[{index}]", item) for index, item in enumerate(value)]
     if isinstance(value, FunctionType):
-        closed = zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ()))
-        parts = [(f" (its variable {name})", item) for name, item in closed]
-        parts += [(f" (its global {name})", item) for name, item in _globals_of(value)[0].items()]
-        return parts + [(f" (its default {item!r})", item) for item in value.__defaults__ or ()]
-    names = [*getattr(value, "__dict__", ()), *_INNER_PARTS.get(type(value), ())]
-    return [(f".{name}", getattr(value, name, None)) for name in names if name not in _CLASS_INTERNALS]
-
-
-_INNER_PARTS = {MethodType: ("__self__",), partial: ("func", "args", "keywords")}
+        names = _globals_of(value)[0]
+        names.update(zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ())))
+        return [(f" (its variable {name})", item) for name, item in names.items()]
+    names = dict(getattr(value, "__dict__", {}))
+    for name in ("__self__", "func", "args", "keywords"):  # of methods and partials
+        if isinstance(value, (MethodType, partial)):
+            names[name] = getattr(value, name, None)
+    return [(f".{name}", item) for name, item in names.items()]
 
 
 def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:

@@ -5131,7 +5131,7 @@ class TestSection5Parcels:
         "kwargs['x'][1]": lambda: delayed(square)(3, x=[1, Locked()]),
         "function.args": lambda: delayed(functools.partial(square, Locked()))(),
         "function.__self__": lambda: delayed(Locked().look)(),
-        "function (its default <": lambda: delayed((lambda lock: lambda x=lock: x)(Locked()))(),
+        "function": lambda: delayed((lambda lock: lambda x=lock: x)(Locked()))(),
         "function (its variable lock)": lambda: delayed((lambda lock: lambda: lock)(Locked()))(),
     }
 
