@@ -5051,7 +5051,20 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 # pickle of its own, which is opened as the task begins. Plain values go in one list. Results likewise.
 
 
+_MARSHAL = 2  # the version of `marshal` that does not look for each value whether it was there before
 _PLAIN = _ATOMS - {type(...)}  # types of the values that go in the list; `...` stands there for the others
+
+
+def _are_plain(args: Sequence[Any], kwargs: Sequence[Any]) -> bool:
+    """Whether all arguments of some tasks are plain."""
+    if not {tuple}.issuperset(map(type, args)):
+        return False
+    values = itertools.chain.from_iterable(args)
+    if any(kwargs):
+        if not {dict}.issuperset(map(type, kwargs)):
+            return False
+        values = itertools.chain(values, *kwargs, *map(dict.values, kwargs))
+    return _PLAIN.issuperset(map(type, values))
 
 
 def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
@@ -5059,18 +5072,17 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[.
     each once. `key_of` gives the key of a function or class that the tasks of a run share, or 0.
 
     Where many tasks bring the same objects, these are packed once, and unpacked for each."""
-    callables = {id(func): func for func, _, _ in tasks}
-    keys = {name: key_of(func) for name, func in callables.items()}
-    args = [tuple(task[1]) for task in tasks]
-    kwargs = [dict(task[2]) for task in tasks] if any(task[2] for task in tasks) else []
-    values = itertools.chain(args, kwargs, map(dict.values, kwargs))
-    if all(keys.values()) and _PLAIN.issuperset(map(type, itertools.chain.from_iterable(values))):
-        called = [keys[id(task[0])] for task in tasks]
-        return [marshal.dumps((called, args, kwargs))]
+    functions, args, kwargs = zip(*tasks)
+    is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
+    called = functions[:1] if is_one else functions
+    keys = {id(func): key_of(func) for func in called}
+    if all(keys.values()) and _are_plain(args, kwargs):
+        plan = [keys[id(func)] for func in called], args, kwargs if any(kwargs) else None
+        return [marshal.dumps(plan, _MARSHAL)]
     rows = []
     groups: list[list[Any]] = []
     numbers: dict[tuple[int, ...], int] = {}  # ids of what a task could write to -> number of its pickle
-    for (func, _, _), positional, named in zip(tasks, args, kwargs or itertools.repeat({})):
+    for func, positional, named in zip(functions, args, kwargs):
         whole = [keys[id(func)] or func, *positional, *named.values()]
         group = [value for value in whole if type(value) not in _PLAIN]
         number = numbers.setdefault(tuple(map(id, group)), len(groups))
@@ -5081,7 +5093,7 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[.
     sizes, frames = _pack_each(groups, packer, key_of)
     buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
     order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
-    return [marshal.dumps((rows, sizes, order)), frames[0], *(view for _, view in buffers.values())]
+    return [marshal.dumps((rows, sizes, order), _MARSHAL), frames[0], *(view for _, view in buffers.values())]
 
 
 def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterator[tuple[memoryview, list[Any]]]:
@@ -5097,21 +5109,27 @@ def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterat
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
     """The tasks of a batch. Each is opened when it is asked for, at the place that the page then shows."""
     plan = marshal.loads(frames[0])
-    if len(frames) == 1:
-        keys, args, kwargs = plan
-        yield from zip(map(find, keys), args, kwargs or itertools.repeat({}))
-        return
-    rows, sizes, order = plan
-    _, pickles, *buffers = frames
+    if len(frames) > 1:
+        return _open_one_by_one(*plan, *frames[1:], find=find, spaces=spaces, page=page)
+    keys, args, kwargs = plan
+    functions = map(find, keys) if len(keys) > 1 else itertools.repeat(find(keys[0]))
+    return zip(functions, args, kwargs or itertools.repeat({}))
+
+
+def _open_one_by_one(rows: list[Any], sizes: list[tuple[int, int]], order: list[int], pickles: Any, *buffers: Any,
+                     find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
     groups = list(_cut(sizes, pickles, order))
     used = Counter(place for *_, number in rows for place in groups[number][1])
-    for place, count in used.items():
-        if count > 1 and type(buffers[place]) is not _Piece:
-            buffers[place] = memoryview(buffers[place]).toreadonly()
+
+    def own_buffer(place: int) -> Any:
+        frame = buffers[place]
+        if used[place] > 1 and type(frame) is not _Piece:
+            return memoryview(frame).toreadonly()  # which is then copied
+        return frame
 
     def open_task(plain: list[Any], names: list[str], number: int) -> Task:
         pickle, places = groups[number]
-        own = _own_buffers([buffers[place] for place in places]) if places else []
+        own = _own_buffers([*map(own_buffer, places)]) if places else []
         group = iter(_unpack([pickle, *own], spaces, find))
         func, *values = [next(group) if value is ... else value for value in plain]
         count = len(values) - len(names)
@@ -5381,7 +5399,7 @@ class _Output:
             try:
                 items = self.items[:]
                 del self.items[:len(items)]
-                frames[0] = marshal.dumps((*head, items))
+                frames[0] = marshal.dumps((*head, items), _MARSHAL)
                 self.heard = head[0] == _PART
                 self.channel.send(frames)
             finally:

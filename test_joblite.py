@@ -7504,7 +7504,7 @@ FAULTS = {  # name: (a task that fails, its error, a word of the text)
     "error with a lock": (delayed(raise_it)(functools.partial(HoldsLock, "locked")), HoldsLock, "locked"),
 }
 BORDER_FAULTS = {
-    "argument": (delayed(square)(threading.Lock()), pickle.PicklingError, r"args\[0\] is a lock"),
+    "argument": (delayed(square)(threading.Lock()), pickle.PicklingError, r"args\[0\] cannot be pickled"),
     "function": (delayed(HoldsLock("").lock.acquire)(), pickle.PicklingError, "function"),
     "result": (delayed(lock_result)(0), pickle.PicklingError, "the result"),
     "result here": (delayed(trap_result)(0), RuntimeError, "could not be unpickled here"),
