@@ -1493,7 +1493,7 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 def _dtype_text(dtype: Any) -> Any:
     """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not tell all of it."""
     np: Any = _loaded("numpy")
-    if dtype.metadata or dtype.isalignedstruct or dtype.char == "T":
+    if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
         return dtype
     text: Any = dtype.str
     if dtype.names is not None:
@@ -1502,7 +1502,8 @@ def _dtype_text(dtype: Any) -> Any:
             field = dtype.fields[name][0]
             base, shape = field.subdtype or (field, ())
             text.append((name, _dtype_text(base), shape))
-    return text if np.dtype(text) == dtype else dtype  # it has gaps between fields, or comes from another package
+    same = np.dtype(text)  # unless there are gaps between fields, or the scalars are records
+    return text if same == dtype and same.type is dtype.type else dtype
 
 
 @lru_cache

@@ -1572,6 +1572,14 @@ class TestSection3Files:
         if type(found) is np.ndarray:
             assert found.flags.writeable
 
+    @pytest.mark.parametrize("number", range(len(different_dtypes())))
+    def test_arrays_of_every_dtype_come_back(self, number, tmp_path):
+        """Those of other packages, records, with titles, offsets, metadata; and the dtypes themselves."""
+        dtype = different_dtypes()[number]
+        arrays = [np.zeros(3, dtype), np.zeros((0, 2), dtype), dtype]
+        joblite.dump(arrays, tmp_path / "value")
+        assert same(joblite.load(tmp_path / "value", ensure_native_byte_order=False), arrays)
+
     @pytest.mark.parametrize("protocol", [0, 2, 4, 5, -1])
     def test_every_protocol(self, protocol, tmp_path):
         """Each is taken as 5, so that arrays can be mapped."""
