@@ -4902,7 +4902,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
 #     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
 #     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
-#     page: 40 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back
+#     page: 48 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back;
+#     how it died
 #
 # Laws
 #   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.   test_a_fault_fails_its_task_only
@@ -4919,7 +4920,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     data                     | who writes it                                 | who may read it
 #     a crew, its workers      | the thread that drives it                     | the same
 #     a context                | who packs: the caller; its end: the driver     | both
-#     a page                   | worker: job, task, start; crew: the other two | both sides
+#     a page                   | worker, crew and nursery: two or three words  | all sides
 #     output of tasks          | any thread of the worker                      | whoever holds the lock, to send it
 #     shelf, starters, tables  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
@@ -5006,9 +5007,9 @@ class Job:
         self.outcome.alone = True
 
 
-_JOB, _TASK, _START, _INTERRUPT, _SHED = range(5)  # places in a page
-_PAGE_NBYTES = 40
-_BLANK_PAGE = [1, 0, 0, 0, 0]  # for a job that no other process looks at
+_JOB, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
+_PAGE_NBYTES = 48
+_BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a job that no other process looks at
 
 
 def _is_task(task: Any) -> bool:
@@ -5302,6 +5303,14 @@ class _Channel:
                 raise EOFError
             view = view[got:]
         return frame
+
+    def drain(self) -> None:
+        """Wait for the end of the other side."""
+        try:
+            while self.sock.recv(_AT_ONCE):
+                pass
+        except OSError:  # it is gone, with a message unread
+            pass
 
     def close(self) -> None:
         """End the connection, also where a forked child of this process still holds the socket."""
@@ -5726,10 +5735,7 @@ def _work(sock: Any, page: Any) -> None:
 
 # ---- the nursery ----
 
-_REQUEST = struct.Struct("<cqq")  # what to do, worker number, signal
-_REPLY = struct.Struct("<qq")  # worker number, wait status
-_FORK, _SIGNAL, _FATE = b"f", b"s", b"w"
-_NO_ROOM = -1  # in the place of a wait status: there is no worker
+_REQUEST = struct.Struct("<qq")  # worker number, and a signal for its process group; 0: start that worker
 
 _BOOT = """\
 import sys
@@ -5777,7 +5783,7 @@ def _interpreter_command(entry: str, nbytes: int) -> list[str]:
 
 
 def _make_page(fd: int | None = None) -> tuple[Any, int]:
-    """A page (as five numbers) and the descriptor under which another process can map it too."""
+    """A page (as six numbers) and the descriptor under which another process can map it too."""
     import mmap
 
     if fd is None:
@@ -5840,8 +5846,7 @@ class _NurseryLoop:
         self.poll = select.poll()
         for fd in (self.control.fileno(), self.wake, *self.caller):
             self.poll.register(fd, select.POLLIN)
-        self.workers: dict[int, tuple[int, int, int]] = {}  # number -> pid, its socket here too, its life line
-        self.fates: dict[int, int] = {}  # number -> wait status of a dead one
+        self.workers: dict[int, tuple[int, ...]] = {}  # number -> pid; its socket, page and life line, held here too
 
     def run(self) -> None:
         import signal
@@ -5856,7 +5861,7 @@ class _NurseryLoop:
                 if self.control.fileno() in ready and not self.obey():
                     return
         finally:
-            for pid, _, _ in self.workers.values():
+            for pid, *_ in self.workers.values():
                 _kill_group(pid, signal.SIGKILL)
             os._exit(0)
 
@@ -5867,14 +5872,11 @@ class _NurseryLoop:
         data, fds, _, _ = socket.recv_fds(self.control, _REQUEST.size, 2)
         if len(data) < _REQUEST.size:
             return False
-        what, number, sig = _REQUEST.unpack(data)
-        if what == _FATE:
-            self.control.sendall(_REPLY.pack(number, self.fate(number)))
-        elif what == _SIGNAL:
-            if number in self.workers:
-                _kill_group(self.workers[number][0], sig)
-        else:
+        number, sig = _REQUEST.unpack(data)
+        if not sig:
             self.fork(number, fds)
+        elif number in self.workers:
+            _kill_group(self.workers[number][0], sig)
         return True
 
     def fork(self, number: int, fds: list[int]) -> None:
@@ -5884,7 +5886,6 @@ class _NurseryLoop:
             inner, line = pipe = os.pipe()
             pid = os.fork()
         except (OSError, ValueError):
-            self.fates[number] = _NO_ROOM
             for each in (*fds, *pipe):
                 os.close(each)
             return
@@ -5897,9 +5898,8 @@ class _NurseryLoop:
             os.setpgid(pid, pid)  # both sides do it: whichever comes first
         except OSError:  # dead already, or another program
             pass
-        os.close(page_fd)
         os.close(inner)
-        self.workers[number] = pid, fd, line
+        self.workers[number] = pid, fd, page_fd, line
 
     def become_worker(self, fd: int, page_fd: int, inner: int, line: int) -> None:
         import signal
@@ -5911,41 +5911,29 @@ class _NurseryLoop:
         self.control.close()
         for end in (self.wake, self.wake_end, line, *self.caller):
             os.close(end)
-        for _, other, other_line in self.workers.values():
-            os.close(other)
-            os.close(other_line)
+        for _, *ends in self.workers.values():
+            for end in ends:
+                os.close(end)
         _die_with(inner)
         page, _ = _make_page(page_fd)
         os.close(page_fd)
         _work(socket.socket(fileno=fd), page)
 
     def bury(self) -> None:
-        """Learn how workers died, and let their drivers know: a grandchild may still hold the socket."""
-        os.read(self.wake, 4096)
-        for number in list(self.workers):
-            pid, status = os.waitpid(self.workers[number][0], os.WNOHANG)
-            if pid:
-                self.rest(number, status)
-
-    def rest(self, number: int, status: int) -> None:
+        """Note in their pages how workers died, then hang up: a grandchild may still hold the socket."""
         import signal
         import socket
 
-        pid, fd, line = self.workers.pop(number)
-        self.fates[number] = status
-        _kill_group(pid, signal.SIGKILL)  # what the worker started
-        _hang_up(socket.socket(fileno=fd))
-        os.close(line)
-
-    def fate(self, number: int) -> int:
-        """The wait status of a worker whose socket has closed; if it lives all the same, it is made to die."""
-        import signal
-
-        if number in self.workers:
-            pid = self.workers[number][0]
-            _kill_group(pid, signal.SIGKILL)
-            self.rest(number, os.waitpid(pid, 0)[1])
-        return self.fates.pop(number, 0)
+        os.read(self.wake, 4096)
+        for number, (pid, fd, page_fd, line) in list(self.workers.items()):
+            dead, status = os.waitpid(pid, os.WNOHANG)
+            if dead:
+                del self.workers[number]
+                _kill_group(pid, signal.SIGKILL)  # what the worker started
+                os.pwrite(page_fd, struct.pack("@Q", status + 1), 8 * _DEATH)
+                _hang_up(socket.socket(fileno=fd))
+                os.close(page_fd)
+                os.close(line)
 
 
 def _nursery_main(caller: int, *modules: str) -> None:
@@ -5974,14 +5962,15 @@ class _Nursery:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.control, theirs = _socket_pair()
+        ours, theirs = _socket_pair()
+        self.channel = _Channel(ours)  # the nursery says nothing: what can be read is its end
         modules = "warnings", "logging" if _loaded("logging") else "warnings"
         code = _own_code()
         command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
-        self.control.sendall(code)
+        ours.sendall(code)
 
     def start(self, sock: Any, page_fd: int) -> int:
         """Have a worker started that serves the other end of `sock`; gives the worker's number."""
@@ -5989,39 +5978,22 @@ class _Nursery:
 
         number = _next_number()
         with self.lock:
-            socket.send_fds(self.control, [_REQUEST.pack(_FORK, number, 0)], [sock.fileno(), page_fd])
+            socket.send_fds(self.channel.sock, [_REQUEST.pack(number, 0)], [sock.fileno(), page_fd])
         return number
 
     def signal(self, number: int, sig: int) -> None:
         with self.lock:
             try:
-                self.control.sendall(_REQUEST.pack(_SIGNAL, number, sig))
+                self.channel.sock.sendall(_REQUEST.pack(number, sig))
             except OSError:  # the nursery is gone, and its workers with it
                 pass
 
-    def fate(self, number: int) -> int | None:
-        """The wait status of a worker that closed its socket; None when the nursery is gone too."""
-        with self.lock:
-            try:
-                self.control.sendall(_REQUEST.pack(_FATE, number, 0))
-                while reply := self.control.recv(_REPLY.size):
-                    asked, status = _REPLY.unpack(reply)
-                    if asked == number:  # else it answers a question whose asker was interrupted by Ctrl-C
-                        return status
-            except OSError:
-                pass
-        return None
-
     def lives(self) -> bool:
-        """Whether the nursery process runs. (A dead one is buried here.)"""
-        try:
-            return os.waitpid(self.pid, os.WNOHANG)[0] == 0
-        except ChildProcessError:  # somebody else waited for it
-            return False
+        return not self.channel.has_data()
 
     def close(self, wait: bool) -> None:
         """End the nursery and all workers it forked."""
-        _hang_up(self.control)
+        self.channel.close()
         try:
             os.waitpid(self.pid, 0 if wait else os.WNOHANG)
         except ChildProcessError:
@@ -6031,13 +6003,14 @@ class _Nursery:
 # ---- the side of the caller ----
 
 
-def _death_of(status: int | None) -> str:
-    """In words, how a process ended that has this wait status."""
+def _death_of(page: Any) -> str:
+    """In words, how a worker ended."""
     import signal
 
-    if status is None:
+    status = page[_DEATH] - 1
+    if status < 0 and page[_START]:
         return "ended together with the nursery process, which was killed"
-    if status == _NO_ROOM:
+    if status < 0:
         return "could not be started: the system gives no further process, or no descriptor for it"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
@@ -6049,12 +6022,17 @@ def _death_of(status: int | None) -> str:
 
 _starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.Lock()  # guards the dict above
+
+
 def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
     """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
     for _ in range(_START_TRIES):
         with _starters_lock:
             nursery = _starters.get("nursery")
-            if nursery is None or not nursery.lives():
+            if nursery and not nursery.lives():
+                nursery.close(True)
+                nursery = None
+            if nursery is None:
                 nursery = _starters["nursery"] = _Nursery()
         try:
             return nursery, nursery.start(sock, page_fd)
@@ -6322,8 +6300,12 @@ class _Worker:
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
+        import signal
+
+        self.starter.signal(self.number, signal.SIGKILL)
+        self.channel.drain()  # the nursery hangs up when the worker is dead
         self.channel.close()
-        return _death_of(self.starter.fate(self.number))
+        return _death_of(self.page)
 
 
 # ---- the shelf of idle workers ----

@@ -7633,13 +7633,6 @@ class TestSection8Faults:
         assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
         assert joblite._starters["nursery"].pid == pid and limits[1] >= 1000
 
-    def test_a_lost_answer_of_the_nursery_confuses_nobody(self):
-        """Ctrl-C may come between question and answer."""
-        Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
-        joblite._starters["nursery"].control.sendall(joblite._REQUEST.pack(joblite._FATE, 999, 0))
-        with pytest.raises(joblite.TerminatedWorkerError, match="SIGKILL"):
-            Parallel(n_jobs=2)([PROCESS_FAULTS["SIGKILL"][0]])
-
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
         """At eight moments while results of 40 MB come in over the sockets."""
         done = run_script("""
