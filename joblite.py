@@ -54,7 +54,7 @@ import time
 import types
 import weakref
 from collections import Counter, OrderedDict, deque, namedtuple
-from functools import cached_property, lru_cache, partial, reduce, singledispatchmethod
+from functools import cached_property, lru_cache, partial, singledispatchmethod
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
 
@@ -1298,15 +1298,20 @@ def _streams(module: str, compress: Callable[[Any, Any, int], bytes], blocks: It
     return _map_on_threads(lambda block: compress(packer, block, level), blocks)
 
 
+_FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with trusted=False
+_CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
+
+
 class _Unpacked(io.RawIOBase):
     """The content of a compressed value, one stream or several, by any decompressor that has `decompress`, `eof` and
     `unused_data`. (The modules' own file objects do not tell where in the file they stand, so that no value could
     follow another.) It is given few bytes at once, `step`, for what they may become is held in memory."""
 
-    trusted = True  # else the content is limited
+    limited = False  # whether the content may be only so much larger than the file
 
-    def __init__(self, file: Any, make: Callable[[], Any], step: int, what: str) -> None:
-        self.file, self.make, self.step, self.what = file, make, step, what
+    def __init__(self, file: Any, make: Callable[[], Any], step: int) -> None:
+        self.file, self.make, self.step = file, make, step
+        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for more than there is
         self.unpacker = make()
         self.packed, self.place = b"", 0  # bytes read from the file, and how many of them were used
         self.content = memoryview(b"")  # unpacked and not yet read
@@ -1319,39 +1324,37 @@ class _Unpacked(io.RawIOBase):
         """Give at least one byte of the content, but none at its end; never of two streams at once."""
         while not self.content:
             if self.unpacker.eof:
-                if not self.read_packed():
+                if not self.fill():
                     return 0
                 self.unpacker = self.make()
             self.unpack()
-        count = min(len(target), len(self.content))
-        target[:count] = self.content[:count]
-        self.content = self.content[count:]
-        return count
+        part = self.content[:len(target)]
+        target[:len(part)] = part
+        self.content = self.content[len(part):]
+        return len(part)
 
-    def read_packed(self) -> bool:
-        """Whether there are more bytes to unpack; reads them from the file when all are used."""
+    def fill(self) -> bool:
+        """Read from the file when all bytes are used; whether there are any."""
         if self.place == len(self.packed):
-            read = getattr(self.file, "read1", self.file.read)  # does not wait for more than there is
-            self.packed, self.place = read(_BUFFER) or b"", 0
+            self.packed, self.place = self.read_some(_BUFFER), 0
             self.packed_size += len(self.packed)
         return bool(self.packed)
 
     def unpack(self) -> None:
         """Unpack the next bytes of the stream."""
-        if not self.read_packed():
-            raise _Damaged(f"it is cut short: its {self.what} data does not end")
+        if not self.fill():
+            raise _Damaged("it is cut short: its compressed data does not end")
         given = self.packed[self.place:self.place + self.step]
         try:
             self.content = memoryview(self.unpacker.decompress(given))
         except Exception as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
-            raise _Damaged(f"its {self.what} data is damaged ({error})") from error
+            raise _Damaged(f"its compressed data is damaged ({error})") from error
         self.place += len(given) - len(self.unpacker.unused_data or b"")
         self.content_size += len(self.content)
         limit = _FREE_CONTENT + _CONTENT_RATIO * self.packed_size
-        if not self.trusted and self.content_size > limit:
-            raise UntrustedObjectError(
-                f"it unpacks to more than {limit:,} bytes, the limit for a compressed file that is not trusted "
-                f"({_CONTENT_RATIO} times its size and {_FREE_CONTENT >> 20} MiB): unpack it with another tool first")
+        if self.limited and self.content_size > limit:
+            raise UntrustedObjectError(f"it unpacks to more than {limit:,} bytes, the limit for a compressed file that "
+                                       "is not trusted (100 times its size and 64 MiB): unpack it with another tool")
 
     def finish(self) -> None:
         """Read to the end of the stream, where it has its own checksum; then the file stands there, if it can."""
@@ -1362,13 +1365,9 @@ class _Unpacked(io.RawIOBase):
             self.file.seek(-ahead, os.SEEK_CUR)
 
 
-_FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with trusted=False
-_CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
-
-
 def _open_packed(module: str, make: Callable[[Any], Any], step: int, file: Any) -> Any:
     """A file to read the content of another from."""
-    return io.BufferedReader(_Unpacked(file, partial(make, _optional(module)), step, module), _PIECE >> 4)
+    return io.BufferedReader(_Unpacked(file, partial(make, _optional(module)), step), _PIECE >> 4)
 
 
 _Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
@@ -1581,26 +1580,34 @@ def _mapper(sizes: Sequence[int]) -> Any:
 
 def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any, None, None]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
-    crc = reduce(lambda crc, chunk: _crc32(chunk, crc), pickled, 0)
-    nbytes = sum(map(len, pickled))
+    crc = nbytes = 0
+    for chunk in pickled:
+        crc = _crc32(chunk, crc)
+        nbytes += len(chunk)
     head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
     head += _U4(_crc32(table, _crc32(head))) + table
-    yield from [b"".join([head, *pickled])] if nbytes <= _BUFFER else [head, *pickled]
+    if nbytes <= _BUFFER:
+        yield b"".join([head, *pickled])
+    else:
+        yield from [head, *pickled]
+
+    after = start + len(head) + nbytes
+    starts, _ = _layout(sizes, after)
 
     def pieces() -> Iterator[tuple[int, Any]]:
-        place = start + len(head) + nbytes
-        starts, _ = _layout(sizes, place)
+        place = after
         for buffer, begin in zip(buffers, starts):
+            zeros = begin - place
             for piece in _raw_pieces(buffer, _PIECE):
-                yield max(0, begin - place), piece
-                place = max(place, begin) + len(piece)
+                yield zeros, piece
+                zeros = 0
+            place = begin + buffer.nbytes
 
     checksums = []
     for zeros, piece, crc in _mapper(sizes)(lambda pair: (*pair, _crc32(pair[1])), pieces()):
-        if zeros:
-            yield bytes(zeros)
+        yield bytes(zeros)
         yield piece
         checksums.append(_U4(crc))
     if checksums:
@@ -1813,12 +1820,35 @@ def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...], place: int, shift
     return buffers
 
 
+_OLD_JOBLIB = "joblib before 0.10 wrote it: load it once with joblib and dump it again"
+
+
+class _IsJoblib(Exception):
+    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
+
+
+class _JoblibArray:
+    """Stands in a pickle of joblib for an array whose bytes follow."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise _IsJoblib
+
+
 class _Loading:
     """One `load`: what was asked for (less when the file cannot be mapped), and how arrays are made."""
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         self.path, self.mode, self.native = path, mode, native
         self.doubtful = trusted is not True  # whether any error while the pickle is read is a fault of the file
+
+    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
+        """The object that a pickle names; for arrays, what makes or reads them."""
+        if name == "_frombuffer" and module.startswith("numpy"):
+            return self.make_array
+        if ".numpy_pickle" in module and name.endswith("NDArrayWrapper"):
+            raise _Damaged(_OLD_JOBLIB)
+        is_joblib = ".numpy_pickle" in module and name == "NumpyArrayWrapper"
+        return _JoblibArray if is_joblib else find_class(module, name)
 
     def make_array(self, buffer: Any, dtype: Any, shape: Any, order: str) -> Any:
         """The array in a buffer."""
@@ -1842,7 +1872,8 @@ _PLAIN_OPCODES = """PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININ
     TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS
     FROZENSET POP_MARK MEMOIZE BINGET LONG_BINGET NEXT_BUFFER READONLY_BUFFER STACK_GLOBAL REDUCE
     NEWOBJ BUILD""".split()  # what protocol 5 writes
-_PLAIN_VALUES = "bool bytearray bytes dict float frozenset int list set str tuple".split()  # of builtins; never called
+_PLAIN_VALUES = {f"builtins.{name}" for name in
+                 "bool bytearray bytes dict float frozenset int list set str tuple".split()}  # never called
 _PLAIN_CALLS = {f"{module}.{name}" for module, names in {
     "builtins": "complex range slice",
     "collections": "Counter OrderedDict defaultdict deque",
@@ -1880,21 +1911,19 @@ class _Untrusted(_Loading):
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
         dotted = f"{module}.{name}"
-        if dotted in self.added:
-            found = find_class(module, name)
-            self.free[id(found)] = self.calls[id(found)] = found
-        elif dotted in _PLAIN_CALLS:
-            found = find_class(module, name)
-            self.calls[id(found)] = partial(self.call_plain, found)
-        elif module == "builtins" and name in _PLAIN_VALUES:
-            found = find_class(module, name)
-        elif module.partition(".")[0] == "numpy" and name in self.makers:
-            found = partial(self.makers[name])
-            self.calls[id(found)] = found
+        if name in self.makers and module.partition(".")[0] == "numpy":
+            found: Any = partial(self.makers[name])
             self.stand_ins.append(weakref.ref(found))
-        else:
+            self.calls[id(found)] = found
+            return found
+        if not (dotted in self.added or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES):
             raise UntrustedObjectError(f"it holds {dotted}, which is not plain data; if you trust what it does when "
                                        f"it is loaded, add it: trusted=[\"{dotted}\"]")
+        found = find_class(module, name)
+        if dotted in self.added:
+            self.free[id(found)] = self.calls[id(found)] = found
+        elif dotted in _PLAIN_CALLS:
+            self.calls[id(found)] = partial(self.call_plain, found)
         return found
 
     def check(self, fine: Any, what: str) -> None:
@@ -1992,22 +2021,14 @@ class _Untrusted(_Loading):
     def check_stand_ins(self) -> None:
         """Refuse a value that holds a function of numpy, for what stood for it is no part of a value."""
         self.calls.clear()
-        if any(found() is not None for found in self.stand_ins):
+        left = [found for found in self.stand_ins if found() is not None]
+        if left:
+            _module("gc").collect()  # one may lie in what nobody reaches any more
+        if any(found() is not None for found in left):
             raise UntrustedObjectError("it holds a class or function of numpy as a value, which is not plain data")
 
 
 # ---- Pickles ----
-
-
-class _IsJoblib(Exception):
-    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
-
-
-class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow."""
-
-    def __setstate__(self, state: Any) -> None:
-        raise _IsJoblib
 
 
 def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
@@ -2015,21 +2036,21 @@ def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
     np = _module("numpy")
     loading, file = unpickler.loading, unpickler.file
     dtype, shape, order = wrapper.dtype, wrapper.shape, wrapper.order
+    nbytes = dtype.itemsize * _module("math").prod(shape)
     if dtype.hasobject:
         array = _unpickle(file, loading, careful=True)
     else:
         if getattr(wrapper, "numpy_array_alignment_bytes", None) is not None:
             _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
-        if loading.mode and wrapper.allow_mmap and 0 not in shape:
-            place = file.tell()
-            end = place + dtype.itemsize * _module("math").prod(shape)
-            _check_length(file, end)
-            array = np.memmap(file, dtype, loading.mode, place, shape, order)
-            file.seek(end)
+        if loading.mode and wrapper.allow_mmap and nbytes:
+            start = file.tell()
+            _check_length(file, start + nbytes)
+            array = np.memmap(file, dtype, loading.mode, start, shape, order)
+            file.seek(start + nbytes)
         else:
-            array = np.empty(shape, dtype, order)
-            if array.nbytes:
-                _read_into(file, (array.T if order == "F" else array).reshape(-1).view("u1"))
+            memory = _memory(nbytes)
+            _read_into(file, memory)
+            array = np.ndarray(shape, dtype, memory, order=order)
     array = loading.in_order(array)
     return array if wrapper.subclass in (np.ndarray, np.memmap) else array.view(type=wrapper.subclass)
 
@@ -2039,23 +2060,13 @@ def _unpicklers() -> tuple[Any, Any, Any]:
     """The quick unpickler, in C; the careful one, which can stop at arrays of joblib; the one that trusts nothing."""
     pickle = _module("pickle")
 
-    def find(unpickler: Any, module: str, name: str, find_class: Any) -> Any:
-        if name == "_frombuffer" and module.startswith("numpy"):
-            return unpickler.loading.make_array
-        if ".numpy_pickle" in module:
-            if name == "NumpyArrayWrapper":
-                return _JoblibArray
-            if name in ("NDArrayWrapper", "ZNDArrayWrapper"):
-                raise _Damaged(_OLD_JOBLIB)
-        return find_class(module, name)
-
     class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
-            return find(self, module, name, super().find_class)
+            return self.loading.find(module, name, super().find_class)
 
     class Careful(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
-            return find(self, module, name, super().find_class)
+            return self.loading.find(module, name, super().find_class)
 
         def load_build(self) -> None:
             state, target = self.stack[-1], self.stack[-2]
@@ -2067,10 +2078,7 @@ def _unpicklers() -> tuple[Any, Any, Any]:
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
-    class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
-        def find_class(self, module: str, name: str) -> Any:
-            return self.loading.find(module, name, super().find_class)
-
+    class Plain(Careful):
         def load_reduce(self) -> None:
             args = self.stack.pop()
             self.stack[-1] = self.loading.call(self.stack[-1], args)
@@ -2092,9 +2100,6 @@ def _unpicklers() -> tuple[Any, Any, Any]:
                      pickle.BYTEARRAY8[0]: load_bytearray8}
 
     return Quick, Careful, Plain
-
-
-_OLD_JOBLIB = "joblib before 0.10 wrote it: load it once with joblib and dump it again"
 
 
 def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
@@ -2199,13 +2204,12 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     unpacked = None
     if opener:
         file = opener(file)
-        raw = getattr(file, "raw", None)
-        if isinstance(raw, _Unpacked):
-            unpacked = raw
-            unpacked.trusted = not isinstance(loading, _Untrusted)
+        unpacked = getattr(file, "raw", None)
+        if isinstance(unpacked, _Unpacked):
+            unpacked.limited = isinstance(loading, _Untrusted)
         file, head = _peek(file)
     value = (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
-    if unpacked:
+    if isinstance(unpacked, _Unpacked):
         unpacked.finish()
     return value
 
