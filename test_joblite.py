@@ -9047,7 +9047,7 @@ class TestTheText:
     def test_readme_shows_each_example_with_its_output(self):
         assert README.count("```python") == len(readme_blocks()) > 5
 
-    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 60), ("a `Memory` has kept", 20)])
+    @pytest.mark.parametrize("what, most", [("a warm call of two tasks", 60), ("a `Memory` has kept", 22)])
     def test_readme_follows_a_call_as_it_is(self, what, most, tmp_path):
         story = README.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
         cached = joblite.Memory(tmp_path, verbose=0).cache(square)
@@ -9056,7 +9056,9 @@ class TestTheText:
         for _ in range(3):
             called()
         entered = functions_entered(called)
-        told = [word for word in re.findall(r"\w+", story) if word in entered]
+        words = re.findall(r"\w+", story)
+        assert [word for word in words if word.startswith("_") and word not in entered] == []
+        told = [word for word in words if word in entered]
         assert len(told) > most / 4 and len(entered) < most
         assert told == sorted(told, key=entered.index), "told in the order in which they are entered"
 
