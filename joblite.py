@@ -20,7 +20,7 @@ The map (a section uses only those above it; Memory and Parallel do not know eac
     hash(value)           2 digests                -> 1 ground
     dump / load           3 values in files        -> 1
     Memory                4 calls in folders       -> 3, 2, 1
-    Parallel(delayed)     8 parallel -> 7 choosing -> 6 pools -> 5 parcels -> 3, 1
+    Parallel(delayed)     8 parallel -> 7 choosing -> 6 pools -> 5 payloads -> 3, 1
 
 Words used in one sense only:
 
@@ -32,7 +32,7 @@ Words used in one sense only:
     crew      the workers that one run has
     shelf     where idle workers wait for the next run
     nursery   the clean child process that forks the workers
-    parcel    an object packed for another process: a pickle and the raw buffers it leaves out
+    payload   an object packed for another process: a pickle and the raw buffers it leaves out
     segment   a file without a name that holds big buffers, for other processes to map
     engine    an executor, or a backend, of somebody else
 """
@@ -3967,24 +3967,32 @@ register_hasher(Memory, lambda memory: "Memory")
 
 
 # ======================================================================================================================
-# 5. Parcels
+# 5. Payloads
 # ======================================================================================================================
-# Promise: whatever a caller can name in a task reaches another process and works there: functions and classes that the
-# other side can import go by name, all others (lambdas, closures, what __main__ defines) by value.
+# Promise: whatever a caller can name in a task reaches another process and works there: functions and
+# classes that the other side can import go by name, all others (lambdas, closures, what __main__
+# defines) by value.
 #
 #     _pack(value) -> [pickle, buffer 1, buffer 2, ...] -> any wire -> _unpack(frames) -> value
-#                        |         '-- of max_nbytes or more, to a process here: in a segment, which is mapped there
-#                        '-- a function by value = its code + the globals it names + closure, defaults, attributes
+#                        |         '-- of max_nbytes or more, to a process here: in a segment
+#                        '-- a function by value = its code + the globals that it names, as they are
+#                            now + closure, defaults, attributes
 #
-#     segment: an unlinked file in shared memory, else in a temp folder, known by descriptors only: it cannot be leaked
+#     segment: an unlinked file in shared memory, else in a temp folder, known by descriptors only: it
+#              cannot be leaked. It is mapped at the task
 #
 # Laws
-#   1. A buffer of 16 kB or more (an array's content) is never copied into the pickle.     test_arrays_travel_uncopied
-#   2. Functions of one parcel, and of one run, that shared their globals share them again. test_functions_share_globals
-#   3. A class sent out and back is the caller's own class.                          test_instances_come_home
-#   4. What cannot be packed is an error that names the guilty object.               test_unpicklable_argument_is_named
-#   5. A big array that many tasks share is laid down once, and goes when no task is out that uses it.
-#                                                                           test_a_shared_array_is_laid_down_once
+#   1. A buffer of 16 kB or more (an array's content) is never copied into the pickle.
+#                                                           test_arrays_travel_uncopied
+#   2. Functions that shared their globals share them again, within a payload and within a run; what an
+#      initializer set in a worker stays set there.         test_functions_share_globals
+#   3. A class sent out and back is the caller's own class. test_instances_come_home
+#   4. What __main__ holds is in a worker what it is here: for pickle, hash and Memory, too.
+#                                   test_values_of_main_are_in_a_worker_what_they_are_at_home
+#   5. What cannot be packed is an error that names the guilty object.
+#                                                           test_unpicklable_argument_is_named
+#   6. A big array that many tasks share is laid down once, and goes when no task is out that uses it.
+#                                                           test_a_shared_array_is_laid_down_once
 
 _IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
 
@@ -4005,7 +4013,7 @@ _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary(
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 _token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
 _SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
-_KEPT = "__joblite_kept__"  # another: the names that no parcel changes any more, since an initializer gave them
+_KEPT = "__joblite_kept__"  # another: the names that no payload changes any more, since an initializer gave them
 
 
 def _can_import(module: str | None) -> bool:
@@ -4047,7 +4055,7 @@ def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
 
 
 class _Reduced:
-    """Stands in a parcel for an object that is to be packed as this reducer's result says."""
+    """Stands in a payload for an object that is to be packed as this reducer's result says."""
 
     def __init__(self, result: tuple[Any, ...]) -> None:
         self.result = result
@@ -4885,7 +4893,7 @@ def _name_task(error: BaseException, number: int) -> BaseException:
 
 
 def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
-    """Give back `obj`: parcels carry functions and classes by value without a wrapper. Kept for code that calls it.
+    """Give back `obj`: payloads carry functions and classes by value without a wrapper. Kept for code that calls it.
 
     >>> wrap_non_picklable_objects(len)
     <built-in function len>
@@ -6894,7 +6902,7 @@ class _ExecutorCrew(_Crew):
             self.context = _Context(_Packer)
         self.done: Any = SimpleQueue()
         self.out: dict[Job, tuple[Any, float]] = {}  # job -> its future, and when it was sent
-        self.last: list[Any] = []  # owners of the buffers of the last parcel
+        self.last: list[Any] = []  # owners of the buffers of the last payload
         self.hungry = False
 
     def sheds(self) -> bool:
@@ -6930,11 +6938,11 @@ class _ExecutorCrew(_Crew):
     def start(self, job: Job) -> Any:
         if self.by_reference:
             return self.call(_run_in_time, "thread", job, self.sheds)
-        parcel = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.payload,
+        payload = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.payload,
                   "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
                   "source": _own_source() if job.tries else b""}
         job.tries += 1
-        return self.call(eval, "exec(far_side) or answer", parcel)
+        return self.call(eval, "exec(far_side) or answer", payload)
 
     def call(self, func: Callable[..., Any], *args: Any) -> Any:
         """Have the engine call a function: a future."""

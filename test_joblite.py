@@ -4469,7 +4469,7 @@ class TestSection4Memory:
             joblite.register_store_backend("guest", None)
 
 
-# ---- 5. Parcels ----
+# ---- 5. Payloads ----
 
 
 def make_counter():
@@ -4492,7 +4492,7 @@ def travel(value):
 
 
 @pytest.mark.usefixtures("by_value")
-class TestSection5Parcels:
+class TestSection5Payloads:
     FUNCTIONS = {
         "a lambda": (lambda x: x + 1, (1,), 2),
         "a closure": ((lambda k: lambda x: x + k)(5), (1,), 6),
