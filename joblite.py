@@ -2992,8 +2992,6 @@ class _DiskStore(_Store):
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
-        if self._is_checked:
-            return
         self._is_checked = True
         for folder in (str(self.location), self._base, self._root[:-1]):
             state = _stat(folder)
@@ -3015,7 +3013,8 @@ class _DiskStore(_Store):
                 return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        self._check_folders()
+        if not self._is_checked:
+            self._check_folders()
         path = self._root + key
         try:
             if mmap_mode:
@@ -3047,7 +3046,8 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        self._check_folders()
+        if not self._is_checked:
+            self._check_folders()
         if not self._is_swept:
             self._sweep()
         locks = self.lock_file(make=True)
