@@ -2943,12 +2943,10 @@ class _RamStore(_Store):
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         with _process_lock(self._mutexes):
-            content, _ = self._kept.get(key, (None, 0))
-            if content is None:
-                return None
-            if not peek:
+            found = self._kept.get(key)
+            if found and not peek:
                 self._kept[key] = self._kept.pop(key)[0], time.time()
-        return io.BytesIO(content)
+        return found and io.BytesIO(found[0])
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         file = io.BytesIO()
@@ -2964,9 +2962,10 @@ class _RamStore(_Store):
 
     def delete(self, key: str) -> bool:
         with _process_lock(self._mutexes):
-            content, _ = self._kept.pop(key, (b"", 0))
-            self._total -= len(content)
-        return content != b""
+            found = self._kept.pop(key, None)
+            if found:
+                self._total -= len(found[0])
+        return found is not None
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
         with _process_lock(self._mutexes):
@@ -3126,9 +3125,10 @@ class _DiskStore(_Store):
         """
         while total > most:
             keys = self._keys()
-            found = list(self._states(keys[time.time_ns() % 8::8]))
-            about = 8 * sum(size for _, size, _ in found)
-            if len(keys) <= _LISTED or about < total / 2:  # or somebody has removed files
+            found: list[tuple[str, int, float]] = []
+            if len(keys) > _LISTED:
+                found = list(self._states(keys[time.time_ns() % 8::8]))
+            if 16 * sum(size for _, size, _ in found) < total:  # few, or somebody removed files
                 found = list(self._states(keys))
                 total = sum(size for _, size, _ in found)  # sets right what killed writers left
             found.sort(key=operator.itemgetter(2))
@@ -3844,12 +3844,8 @@ class Memory:
         if backend == "cloudpickle":
             _optional("cloudpickle", "backend='cloudpickle'")
         options = backend_options or {}
-        excluding = "secret" if "secret" in options else ""
-        if _parse_compress(compress):
-            excluding = "compress"
-        if excluding and mmap_mode is not None:
-            _warn(f"mmap_mode and {excluding} exclude each other: "
-                  "results are read instead of mapped")
+        if (_parse_compress(compress) or "secret" in options) and mmap_mode is not None:
+            _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
         self.location = None if location is None else os.path.realpath(os.fspath(location))
         self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose

@@ -3657,7 +3657,7 @@ class TestSection4Memory:
         with pytest.raises(ValueError) as raised:
             joblite.Memory(tmp_path, backend_options={"secret": secret, "speed": 1})
         assert secret.decode() not in str(raised.value)
-        with pytest.warns(UserWarning, match="mmap_mode and secret exclude each other"):
+        with pytest.warns(UserWarning, match="mmap_mode excludes compress and secret"):
             assert joblite.Memory(tmp_path, mmap_mode="r", backend_options={"secret": secret}).mmap_mode is None
 
     def test_two_spellings_of_a_location_are_one_cache(self, tmp_path, monkeypatch):
@@ -3714,7 +3714,7 @@ class TestSection4Memory:
             else:
                 mapped[5] = 6 if mode == "c" else 7
         assert cached()[5] == 7 and type(cached()) is np.ndarray
-        with pytest.warns(UserWarning, match="mmap_mode and compress exclude each other"):
+        with pytest.warns(UserWarning, match="mmap_mode excludes compress"):
             packed = joblite.Memory(tmp_path / "z", verbose=0, mmap_mode="r", compress=True).cache(cached.func)
         packed()
         assert type(packed()) is np.ndarray
