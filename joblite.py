@@ -697,14 +697,6 @@ def _without(obj: Any, names: Any) -> dict[str, Any]:
     return {name: attributes[name] for name in attributes if name not in names}
 
 
-def _attributes(obj: Any) -> Any:
-    """What an object of a derived class carries besides its content: attributes, and slots where it has some."""
-    slots = {name: getattr(obj, name) for name in copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
-             if hasattr(obj, name)}
-    inside = getattr(obj, "__dict__", None)
-    return [inside, slots] if slots else inside
-
-
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
     """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, not as a copy."""
     whole = array if isinstance(array, memoryview) else None
@@ -735,29 +727,27 @@ def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
     return (*parts, dict(dtype.metadata)) if dtype.metadata else parts
 
 
-def _pickles_alike(kind: type, base: type) -> bool:
-    """Whether objects of a derived class are pickled in the way of its base class."""
-    names = ("__reduce__", "__reduce_ex__", "__getstate__")
-    return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
-
-
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its fields one by one (gaps
     do not count), or a digest of its bytes."""
     np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
-    plain = kind is np.ndarray or (kind is np.memmap and digester.coerce_mmap)
-    if not plain and not _pickles_alike(kind, np.ndarray):
+    extra: Any = None
+    if kind is np.ndarray or (kind is np.memmap and digester.coerce_mmap):
+        kind = None  # type: ignore[assignment]
+    elif (kind.__reduce__, kind.__reduce_ex__) != (np.ndarray.__reduce__, np.ndarray.__reduce_ex__):
         return _object_parts(digester, array)
-    extra = None if plain or kind is np.memmap else _attributes(array)
+    elif kind is not np.memmap:
+        extra = object.__getstate__(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    about = ("array", None if plain else kind, _dtype_parts(digester, dtype), array.shape, order)
-    array = array if plain else array.view(np.ndarray)
+    about = ("array", kind, _dtype_parts(digester, dtype), array.shape, order)
+    array = array.view(np.ndarray)
     if dtype.names is not None:
         return (*about, [array[name] for name in dtype.names], extra)
     if dtype.hasobject:
         return (*about, array.ravel(order).tolist(), extra)
-    if dtype.type in (np.longdouble, np.clongdouble):
-        return (*about, _doubles_of(array.ravel(order)), extra)
+    if dtype.type in (np.longdouble, np.clongdouble) and np.finfo(dtype).nmant == 63:
+        native = array.ravel(order).astype(dtype.newbyteorder("="))  # ten bytes count, the others are gaps
+        array = native.view("u1").reshape(-1, np.dtype("g").itemsize)[:, :10].copy()
     if array.nbytes <= _HASH_BLOCK:
         return (*about, digester.new(array.tobytes(order)).digest(), extra)
     pieces = _raw_pieces(array, _HASH_BLOCK)
@@ -765,29 +755,15 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     return (*about, digester.new(b"".join(digests)).digest(), extra)
 
 
-def _doubles_of(array: Any) -> list[Any]:
-    """Long doubles, which each processor lays out in its own way, with gaps: exponents, and exact sums of doubles."""
-    np = sys.modules["numpy"]
-    fraction, exponent = np.frexp(array.astype(array.dtype.newbyteorder("=")).view("g"))
-    parts = [exponent.astype("<i4")]
-    with np.errstate(all="ignore"):
-        for _ in range(3):  # of 53 bits each
-            parts.append(fraction.astype("<f8"))
-            fraction = np.where(np.isfinite(fraction), fraction - parts[-1], 0)
-    return parts
-
-
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """A masked array, hidden values included, with the attributes that one of a derived class got."""
-    np, kind = sys.modules["numpy"], type(array)
-    if not _pickles_alike(kind, np.ma.MaskedArray) and kind is not type(np.ma.masked):
-        return _object_parts(digester, array)
+    np = sys.modules["numpy"]
     filling = array._fill_value  # asking for `fill_value` would set it
     if filling is None:
         filling = np.ma.default_fill_value(array.dtype)
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
     base = array._baseclass
-    return ("masked", kind, None if base in (np.ndarray, np.memmap) else base,
+    return ("masked", type(array), None if base in (np.ndarray, np.memmap) else base,
             np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
             _without(array, not_content))
 
@@ -836,15 +812,19 @@ def _index_parts(digester: Any, index: Any) -> tuple[Any, ...]:
 
 
 def _tensor_parts(digester: Any, tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor by its numbers; one that is more than a block of numbers by what pickle would take."""
+    """A torch tensor: what pickle would take; of a plain one, or a part of one, its own numbers in their order only."""
     torch = sys.modules["torch"]
-    block = tensor.layout is torch.strided and type(tensor) in (torch.Tensor, torch.nn.Parameter)
-    if not block or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or tensor.is_nested:
         return _object_parts(digester, tensor)
-    whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    raw = whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy()  # numpy has not all of its dtypes
-    return ("tensor", type(tensor), str(tensor.dtype), str(tensor.device), tuple(tensor.shape),
-            tensor.requires_grad, vars(tensor), raw)
+    numbers = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+    return ("tensor", type(tensor), tensor.requires_grad, vars(tensor), *_object_parts(digester, numbers))
+
+
+def _storage_parts(digester: Any, storage: Any) -> tuple[Any, ...]:
+    """The bytes under a torch tensor: its pickle holds addresses."""
+    torch = sys.modules["torch"]
+    raw = torch.tensor([], dtype=torch.uint8, device=storage.device).set_(storage)
+    return ("storage", str(storage.device), raw.cpu().numpy())
 
 
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says how, then other values.
@@ -869,9 +849,9 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     cached_property: lambda digester, wrapper: (  # it may hold a lock
         "cached property", type(wrapper), wrapper.func, wrapper.attrname),
     OrderedDict: lambda digester, obj: (
-        "ordered dict", type(obj), list(obj.items()), _attributes(obj)),
+        "ordered dict", type(obj), list(obj.items()), object.__getstate__(obj)),
     **dict.fromkeys([set, frozenset], lambda digester, obj: (  # pickled in any order
-        "derived set", type(obj), frozenset(obj), _attributes(obj))),
+        "derived set", type(obj), frozenset(obj), object.__getstate__(obj))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("enum", "Enum", lambda digester, member: ("enum", type(member), member._name_, member._value_)),
@@ -880,7 +860,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda digester, scalar: (
         "scalar", sys.modules["numpy"].asarray(scalar),
-        None if type(scalar).__module__ == "numpy" else [type(scalar), _attributes(scalar)])),
+        None if type(scalar).__module__ == "numpy" else [type(scalar), object.__getstate__(scalar)])),
     *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it found when it was asked
         "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))))
       for name in ("sparray", "spmatrix")],
@@ -892,8 +872,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
         "pandas array", type(values), getattr(values, "freq", None),
         _pandas_values(digester, values.view()))),  # the view takes what pandas caches when it is asked
     ("torch", "Tensor", _tensor_parts),
-    ("torch", "UntypedStorage", lambda digester, storage: (  # its pickle holds addresses
-        "storage", _module("torch").tensor([], dtype=_module("torch").uint8, device=storage.device).set_(storage))),
+    ("torch", "UntypedStorage", _storage_parts),
     ("torch", "TypedStorage", lambda digester, storage: (
         "storage of numbers", str(storage.dtype), storage._untyped_storage)),
 ]
@@ -1019,34 +998,28 @@ class _Digester:
         """The form of a value that holds itself: a line for each part, numbered in order of the first visit, with the
         numbers of the parts in it."""
         short_look = _ShortLook(self.new, self.coerce_mmap, self.label_of, self.ordered)
-        self.known.clear()  # how far the walk came counts for nothing
+        self.known.clear()  # how far the walk came does not count
+        self.path.clear()
         todo, numbers, lines = [root], {id(root): 0}, []
         for obj in todo:  # grows; it keeps the parts alive, so that no id is used twice
             line: list[Any] = []
             for part in self.parts_in_order(obj, short_look):
-                form = self.leaf(part)
-                if form is _NOTHING:
-                    number = numbers.setdefault(id(part), len(todo))
-                    if number == len(todo):
-                        todo.append(part)
-                    form = (_MARK, number)
-                line.append(form)
+                if self.is_leaf(part):
+                    line.append(self.form(part)[0])
+                    continue
+                number = numbers.setdefault(id(part), len(todo))
+                if number == len(todo):
+                    todo.append(part)
+                line.append((_MARK, number))
             lines.append(line)
         return (_MARK, "numbered", lines)
 
-    def leaf(self, part: Any) -> Any:
-        """The form of a part that cannot hold the value it is in; _NOTHING for others."""
+    def is_leaf(self, part: Any) -> bool:
+        """Whether a part cannot hold the value that it is in."""
         kind = type(part)
-        if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, part))):
-            return part
-        if kind is types.CodeType:
-            return self.form(part)[0]
-        if id(part) not in self.known:
-            name = self.named(part)
-            if name is None:
-                return _NOTHING
-            self.keep(part, name)
-        return self.known[id(part)]
+        if kind in _SEQUENCES:
+            return _ATOMS.issuperset(map(type, part))
+        return kind in _ATOMS or kind is types.CodeType or self.named(part) is not None
 
     def parts_in_order(self, obj: Any, short_look: _Digester) -> tuple[Any, ...]:
         """How a part is taken apart, and its own parts."""

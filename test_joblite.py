@@ -577,7 +577,7 @@ GOLDEN_DIGESTS = {
     "one complex": "593c7baec1dd4993", "text": "f9d57df948ff5a1e", "bytes": "9d60de581d9d969c",
     "none": "8ce86a6ae65d3692", "ellipsis": "cdb4ee2aea69cc6a", "big": "2234efb0b13243b5",
     "empty dict": "2bad7ce13daa88ee", "list": "3ab3b6f245741993", "tuple": "e40461125bb6a7ef",
-    "dict": "63ddf4cb14842670", "ordered": "db60f0cc14b9eaf2", "set": "025318906fc7740b",
+    "dict": "63ddf4cb14842670", "ordered": "e5f6c2746edce4be", "set": "025318906fc7740b",
     "frozenset": "d70c32ee5ac504f6", "mixed keys": "9082e35b5736372a", "date": "33133603a5e1f845",
     "decimal": "8a315a2357aefe38", "object": "98f5cbb75a6f2cda", "array": "bc4f8b28f896f099",
     "fortran": "dc4e6c7a3ebcc113", "big-endian": "8c29ea3f9ed7c94b", "view": "6bad31897e97396f",
