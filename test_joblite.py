@@ -8981,7 +8981,7 @@ def functions_entered(call):
 # 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320 names.
 # Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 33_000, "expression nodes a code line": 5.27, "% of lines with 15 or more": 6.0,
+    "nodes": 33_500, "expression nodes a code line": 5.27, "% of lines with 15 or more": 6.0,
     "lines wider than 100": 890, "names at module level": 490,
     "lines of a function, median": 8, "90th percentile": 25, "longest": 45,
 }
