@@ -5198,6 +5198,17 @@ _TICKET = struct.Struct("<QQQQ")  # what is sent for a piece: place of its segme
 _IS_TICKET = 1 << 63  # is added to the size of such a frame
 
 
+def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
+    """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an OSError
+    also in a program that lets SIGPIPE end it."""
+    socket = _module("socket")
+    quiet = getattr(socket, "MSG_NOSIGNAL", 0)
+    if fds:
+        sent = socket.send_fds(sock, [data], fds, quiet)
+        data = memoryview(data)[sent:]
+    sock.sendall(data, quiet)
+
+
 def _hang_up(sock: Any) -> None:
     try:
         sock.shutdown(2)  # both ways
@@ -5224,10 +5235,10 @@ class _Channel:
         sizes = [len(part) if part is frame else len(part) | _IS_TICKET for part, frame in zip(parts, frames)]
         head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
         if places:
-            _module("socket").send_fds(self.sock, [head[:1]], list(places))
-            head = head[1:]
+            _send_all(self.sock, head, list(places))
+            head = b""
         for part in [head, *parts] if sum(sizes) >= _AT_ONCE else [b"".join([head, *parts])]:
-            self.sock.sendall(part)
+            _send_all(self.sock, part)
 
     def receive(self) -> list[Any]:
         """The next message's frames, pieces in the place of tickets. EOFError when the other side is gone."""
@@ -5687,12 +5698,50 @@ def _set_up(desk: _Desk) -> bool:
     return True
 
 
-def _work(sock: Any, page: Any) -> None:
-    """The life of a worker process, from its first byte to its end."""
+class _ChangeOnImport:
+    """A finder of modules that changes some of the standard library as they are imported."""
+
+    def __init__(self, changes: dict[str, Callable[[Any], None]]) -> None:
+        self.changes = changes
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        from importlib.machinery import PathFinder
+
+        change = self.changes.pop(name, None)
+        spec: Any = PathFinder.find_spec(name, path) if change else None
+        if change and spec:
+            load = spec.loader.exec_module
+
+            def load_and_change(module: ModuleType) -> None:
+                load(module)
+                change(module)
+
+            spec.loader.exec_module = load_and_change
+        return spec
+
+
+def _keep_no_tracker(module: Any) -> None:
+    """Have a worker's multiprocessing.resource_tracker start no process and tell it nothing: at the end of
+    the worker it would unlink the shared memory of others."""
+    tracker = module._resource_tracker
+    tracker._fd = os.open(os.devnull, os.O_WRONLY)  # for processes that a task starts
+    tracker._send = lambda *message: None
+    tracker.ensure_running = module.ensure_running = lambda: None
+
+
+def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
+    """The life of a worker process, from its first byte to its end. `line` can be read when the caller is gone."""
     global _inside
     import signal
 
     _inside = "process"
+
+    def name_process(module: Any) -> None:
+        module.current_process().name = f"joblite-worker-{number}"
+        module._parent_process = module._ParentProcess("MainProcess", caller, line)
+
+    sys.meta_path.insert(0, _ChangeOnImport({"multiprocessing.process": name_process,
+                                             "multiprocessing.resource_tracker": _keep_no_tracker}))
     desk = _Desk(sock, page)
     os.register_at_fork(after_in_child=sock.close)  # a task's child must not speak for it, nor hide its death
 
@@ -5809,6 +5858,7 @@ class _NurseryLoop:
         import signal
         import socket
 
+        self.caller = caller
         self.control = socket.socket(fileno=os.dup(0))
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -5819,13 +5869,13 @@ class _NurseryLoop:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_end)
         try:  # tells the end of the caller, even while a forked child of it holds the control socket
-            self.caller = [os.pidfd_open(caller)]
+            self.caller_fds = [os.pidfd_open(caller)]
         except (AttributeError, OSError):  # not on this system: the control socket alone tells
-            self.caller = []
+            self.caller_fds = []
         if os.getppid() != caller:  # it has ended already
             os._exit(0)
         self.poll = select.poll()
-        for fd in (self.control.fileno(), self.wake, *self.caller):
+        for fd in (self.control.fileno(), self.wake, *self.caller_fds):
             self.poll.register(fd, select.POLLIN)
         self.workers: dict[int, tuple[int, ...]] = {}  # number -> pid; its socket, page and life line, held here too
 
@@ -5835,7 +5885,7 @@ class _NurseryLoop:
         try:
             while True:
                 ready = {fd for fd, _ in self.poll.poll(None if self.workers else IDLE_S * 1000)}
-                if ready.intersection(self.caller) or not ready:
+                if ready.intersection(self.caller_fds) or not ready:
                     return
                 if self.wake in ready:
                     self.bury()
@@ -5872,7 +5922,7 @@ class _NurseryLoop:
             return
         if not pid:
             try:
-                self.become_worker(fd, page_fd, inner, line)
+                self.become_worker(number, fd, page_fd, inner, line)
             finally:  # whatever happens: the loop goes on in the parent only
                 os._exit(1)
         try:
@@ -5882,7 +5932,7 @@ class _NurseryLoop:
         os.close(inner)
         self.workers[number] = pid, fd, page_fd, line
 
-    def become_worker(self, fd: int, page_fd: int, inner: int, line: int) -> None:
+    def become_worker(self, number: int, fd: int, page_fd: int, inner: int, line: int) -> None:
         import signal
         import socket
 
@@ -5890,7 +5940,7 @@ class _NurseryLoop:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close()
-        for end in (self.wake, self.wake_end, line, *self.caller):
+        for end in (self.wake, self.wake_end, line, *self.caller_fds):
             os.close(end)
         for _, *ends in self.workers.values():
             for end in ends:
@@ -5898,7 +5948,7 @@ class _NurseryLoop:
         _die_with(inner)
         page, _ = _make_page(page_fd)
         os.close(page_fd)
-        _work(socket.socket(fileno=fd), page)
+        _work(socket.socket(fileno=fd), page, number, self.caller, inner)
 
     def bury(self) -> None:
         """Note in their pages how workers died, then hang up: a grandchild may still hold the socket."""
@@ -5951,21 +6001,19 @@ class _Nursery:
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
-        ours.sendall(code)
+        _send_all(ours, code)
 
     def start(self, sock: Any, page_fd: int) -> int:
         """Have a worker started that serves the other end of `sock`; gives the worker's number."""
-        import socket
-
         number = _next_number()
         with self.lock:
-            socket.send_fds(self.channel.sock, [_REQUEST.pack(number, 0)], [sock.fileno(), page_fd])
+            _send_all(self.channel.sock, _REQUEST.pack(number, 0), [sock.fileno(), page_fd])
         return number
 
     def signal(self, number: int, sig: int) -> None:
         with self.lock:
             try:
-                self.channel.sock.sendall(_REQUEST.pack(number, sig))
+                _send_all(self.channel.sock, _REQUEST.pack(number, sig))
             except OSError:  # the nursery is gone, and its workers with it
                 pass
 
@@ -5976,8 +6024,8 @@ class _Nursery:
         """End the nursery and all workers it forked."""
         self.channel.close()
         try:
-            os.waitpid(self.pid, 0 if wait else os.WNOHANG)
-        except ChildProcessError:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:  # somebody else waited for it
             pass
 
 
@@ -6666,13 +6714,14 @@ class _Deputy(_Crew):
     """Drives a crew in a thread of its own, so that workers are served while the reader of a generator is elsewhere."""
 
     def __init__(self, crew: _ProcessCrew) -> None:
+        import socket
         from queue import SimpleQueue
 
         self.crew, self.context, self.most_tasks = crew, crew.context, crew.most_tasks
         self.inbox: Any = SimpleQueue()  # jobs for the crew; None: the run is over
         self.done: Any = SimpleQueue()
         self.hungry = False
-        self.bell, self.rope = os.pipe()
+        self.bell, self.rope = socket.socketpair()
         crew.ready.register(self.bell, crew.readable)
         self.thread = threading.Thread(target=self.drive, daemon=True, name="joblite-deputy")
         self.thread.start()
@@ -6686,8 +6735,8 @@ class _Deputy(_Crew):
 
     def ring(self) -> None:
         try:
-            os.write(self.rope, b"!")
-        except BrokenPipeError:  # the thread has ended: `wait` tells why
+            _send_all(self.rope, b"!")
+        except OSError:  # the thread has ended: `wait` tells why
             pass
 
     def wait(self, hungry: bool) -> list[Job]:
@@ -6704,7 +6753,7 @@ class _Deputy(_Crew):
         in the midst of something that the thread waits for, or even in the thread itself."""
         self.inbox.put(None)
         self.ring()  # for a forked child of this process may hold the rope, too
-        os.close(self.rope)
+        self.rope.close()
         if self.thread is not threading.current_thread():
             self.thread.join(5 * GRACE_S)
 
@@ -6721,7 +6770,7 @@ class _Deputy(_Crew):
             self.done.put(error)
         finally:
             self.crew.ready.unregister(self.bell)
-            os.close(self.bell)
+            self.bell.close()
             self.crew.close()
 
 

@@ -5537,6 +5537,187 @@ class TestSection6Pools:
             Parallel(**processes, initializer=raise_it, initargs=(lambda: KeyError("no database"),))(
                 delayed(square)(i) for i in range(3))
 
+    SHARED_MEMORY = {  # what tasks do with memory and locks that processes share, and how it ends for the caller
+        "the caller's": """
+            def use(name):
+                segment = SharedMemory(name=name)
+                segment.buf[0] += 1
+                segment.close()
+            segment = SharedMemory(create=True, size=64)
+            run(use, segment.name)
+            again = SharedMemory(name=segment.name)
+            assert segment.buf[0] == again.buf[0] == 4
+            again.close()
+            segment.close()
+            segment.unlink()
+            """,
+        "a task's": """
+            def use(i):
+                segment = SharedMemory(create=True, size=64)
+                segment.buf[0] = i
+                segment.close()
+                return segment.name
+            for name in run(use, 7):
+                segment = SharedMemory(name=name)
+                assert segment.buf[0] == 7
+                segment.close()
+                segment.unlink()
+            """,
+        "a task's, unlinked there": """
+            def use(i):
+                segment = SharedMemory(create=True, size=64)
+                segment.close()
+                segment.unlink()
+                return i
+            assert run(use, 7) == [7] * 4
+            """,
+        "a list": """
+            def use(name):
+                shared = ShareableList(name=name)
+                shared[0] += 1
+                shared.shm.close()
+            shared = ShareableList([0, "text"])
+            run(use, shared.shm.name)
+            assert list(ShareableList(name=shared.shm.name)) == [4, "text"]
+            shared.shm.close()
+            shared.shm.unlink()
+            """,
+        "a list as an argument": """
+            def use(shared):
+                shared[0] += 1
+            shared = ShareableList([0, "text"])
+            run(use, shared)
+            assert list(shared) == [4, "text"]
+            shared.shm.close()
+            shared.shm.unlink()
+            """,
+        "a manager's": """
+            def use(name):
+                segment = SharedMemory(name=name)
+                segment.buf[0] += 1
+                segment.close()
+            with SharedMemoryManager() as manager:
+                segment = manager.SharedMemory(64)
+                run(use, segment.name)
+                assert segment.buf[0] == 4
+            """,
+        "a manager of a task": """
+            def use(i):
+                with SharedMemoryManager() as manager:
+                    segment = manager.SharedMemory(64)
+                    segment.buf[0] = i
+                    return int(segment.buf[0])
+            assert run(use, 7) == [7] * 4
+            """,
+        "a manager's lock and queue": """
+            def use(lock, queue):
+                with lock:
+                    queue.put(1)
+            with multiprocessing.Manager() as manager:
+                queue = manager.Queue()
+                run(use, manager.Lock(), queue)
+                assert [queue.get() for _ in range(4)] == [1] * 4
+            """,
+        "locks of a task": """
+            def use(i):
+                for method in multiprocessing.get_all_start_methods():
+                    lock = multiprocessing.get_context(method).Lock()
+                    with lock:
+                        pass
+                return i
+            assert run(use, 7) == [7] * 4
+            """,
+        "processes of a task": """
+            def use(method):
+                context = multiprocessing.get_context(method)
+                with context.Pool(1) as pool:
+                    return pool.map(abs, [-1, -2])
+            for method in multiprocessing.get_all_start_methods():
+                assert run(use, method) == [[1, 2]] * 4
+            """,
+    }
+
+    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="looks into /dev/shm")
+    @pytest.mark.parametrize("name", SHARED_MEMORY)
+    def test_shared_memory_outlives_the_workers(self, name):
+        """They start no process that would unlink it at their end."""
+        done = run_script("""
+            import multiprocessing, os, subprocess
+            from multiprocessing.managers import SharedMemoryManager
+            from multiprocessing.shared_memory import ShareableList, SharedMemory
+            from joblite import Parallel, delayed, shutdown_workers
+            def trackers_of_workers():
+                lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+                rows = [line.split(None, 2) for line in lines.splitlines()]
+                parents = {int(row[0]): int(row[1]) for row in rows}
+                def is_ours(pid):
+                    return pid == os.getpid() or pid in parents and is_ours(parents[pid])
+                return [row for row in rows if "resource_tracker" in row[2] and is_ours(int(row[0]))
+                        and int(row[1]) != os.getpid()]
+            def run(func, *args):
+                values = Parallel(2)([delayed(func)(*args)] * 4)
+                assert not trackers_of_workers()
+                shutdown_workers()
+                return values
+            """ + self.SHARED_MEMORY[name])
+        assert done.stdout == done.stderr == ""
+
+    def test_workers_have_a_name_and_a_parent(self):
+        def tell():
+            parent = multiprocessing.parent_process()
+            return multiprocessing.current_process().name, parent.pid, parent.name, parent.is_alive()
+
+        names = set()
+        for name, pid, parent, lives in Parallel(2, batch_size=1)([delayed(tell)()] * 8):
+            names.add(name)
+            assert re.fullmatch(r"joblite-worker-\d+", name)
+            assert (pid, parent, lives) == (os.getpid(), "MainProcess", True)
+        assert len(names) <= 2
+
+    def test_a_caller_whom_sigpipe_would_end_lives(self):
+        done = run_script("""
+            import os, signal, time
+            from joblite import Parallel, delayed
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            def kill(pid, i):
+                os.kill(pid or os.getppid(), signal.SIGKILL)
+                time.sleep(60)
+            def where(i):
+                return os.getpid()
+            for pid in Parallel(2)(delayed(where)(i) for i in range(9)):  # idle ones
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            Parallel(2)(delayed(where)(i) for i in range(9))
+            errors = Parallel(2, on_error="return")(delayed(kill)(0, i) for i in range(3))  # the one that starts them
+            assert len(errors) == 3, errors
+            results = Parallel(2, return_as="generator")(delayed(where)(i) for i in range(99))
+            pid = next(results)
+            os.kill(pid, signal.SIGKILL)
+            results.close()
+            big = bytes(10_000_000)
+            Parallel(2, on_error="return")(delayed(os._exit)(len(big)) for i in range(3))
+            print(len(Parallel(2)(delayed(where)(i) for i in range(9))))
+            """)
+        assert (done.stdout, done.stderr) == ("9\n", "")
+
+    @pytest.mark.parametrize("wait", [True, False])
+    def test_ended_workers_leave_no_zombie(self, wait):
+        def zombies():
+            found = []
+            for path in glob.glob("/proc/[0-9]*/stat"):
+                with contextlib.suppress(OSError):
+                    state, parent = Path(path).read_text().rpartition(")")[2].split()[:2]
+                    if state == "Z" and int(parent) == os.getpid():
+                        found.append(path)
+            return found
+
+        for _ in range(3):
+            Parallel(2)([delayed(abs)(-1)] * 3)
+            joblite.shutdown_workers(wait)
+        wait_until(lambda: not zombies(), "the end of the last zombie")
+
     def test_manager_proxies_work_in_tasks(self):
         with multiprocessing.Manager() as manager:
             shared = manager.list()
