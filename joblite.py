@@ -1003,7 +1003,7 @@ class _Digester:
         todo, numbers, lines = [root], {id(root): 0}, []
         for obj in todo:  # grows; it keeps the parts alive, so that no id is used twice
             line: list[Any] = []
-            for part in self.parts_in_order(obj, short_look):
+            for part in self.parts_in_order(obj, numbers, short_look):
                 if self.is_leaf(part):
                     line.append(self.form(part)[0])
                     continue
@@ -1021,17 +1021,18 @@ class _Digester:
             return _ATOMS.issuperset(map(type, part))
         return kind in _ATOMS or kind is types.CodeType or self.named(part) is not None
 
-    def parts_in_order(self, obj: Any, short_look: _Digester) -> tuple[Any, ...]:
-        """How a part is taken apart, and its own parts."""
+    def parts_in_order(self, obj: Any, numbers: dict[int, int], short_look: _Digester) -> tuple[Any, ...]:
+        """How a part is taken apart, and its own parts; where their order does not count, they are in one that the
+        first levels of them, and then the numbers they have, decide."""
         kind = type(obj)
-        if kind in _SEQUENCES:
-            return (kind.__name__, *obj)
-        if kind is dict:
-            keys, _, _ = short_look.keys(obj)
-            return ("dict", *keys, *map(obj.__getitem__, keys))
-        if kind is set or kind is frozenset:
-            return (kind.__name__, *short_look.keys(obj)[0])
-        return self.parts(obj)
+        if kind not in (list, tuple, dict, set, frozenset):
+            return self.parts(obj)
+        items = list(obj)
+        if kind not in _SEQUENCES and not (kind is dict and self.ordered):
+            items.sort(key=lambda item: numbers.get(id(item), len(numbers)))
+            items, _, _ = short_look.keys(items)
+        values = map(obj.__getitem__, items) if kind is dict else ()
+        return (kind.__name__, *items, *values)
 
 
 class _ShortLook(_Digester):

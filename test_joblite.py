@@ -500,6 +500,23 @@ def linked(length):
     return nodes[0]
 
 
+def tangled(seed):
+    """Objects, lists, dicts and sets that hold each other at random."""
+    rng = random.Random(seed)
+    nodes = [rng.choice([Plain, list, dict, set])() for _ in range(rng.randrange(2, 12))]
+    keys = ["p", "q", 3, *(node for node in nodes if type(node) is Plain)]
+    for node in nodes:
+        for _ in range(rng.randrange(4)):
+            part = rng.choice([*nodes, "ab", (1, 2), None, rng.randrange(5)])
+            if type(node) is Plain:
+                setattr(node, rng.choice("abcd"), part)
+            elif type(node) is dict:
+                node[rng.choice(keys)] = part
+            else:
+                getattr(node, "append", getattr(node, "add", None))(part if type(node) is list else rng.choice(keys))
+    return nodes
+
+
 def nested(depth):
     """A list in a list in a list."""
     return functools.reduce(lambda below, _: [below], range(depth), 1)
@@ -917,6 +934,15 @@ class TestSection2Hash:
         for loop in (first, second):
             loop["b"].append(loop)
         assert joblite.hash(first) == joblite.hash(second)
+
+    def test_values_that_hold_themselves_at_random_equal_their_copies(self):
+        values = [tangled(seed) for seed in range(300)]
+        digests = [joblite.hash(value) for value in values]
+        assert digests == [joblite.hash(copied(value)) for value in values] == [joblite.hash(tangled(seed))
+                                                                                for seed in range(300)]
+        for value, digest in zip(values, digests):
+            value.append("another")
+            assert joblite.hash(value) != digest
 
     def test_long_recursive_values(self):
         """Thousands of parts that hold each other do not depend on the recursion limit."""
