@@ -54,7 +54,7 @@ import time
 import types
 import weakref
 from collections import Counter, OrderedDict, deque, namedtuple
-from functools import cached_property, lru_cache, partial, singledispatchmethod
+from functools import cached_property, lru_cache, partial
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
 
@@ -221,40 +221,6 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     return max(1, int(least) + (least > int(least)))
 
 
-def _instructions(code: CodeType) -> Iterator[tuple[str, int, Any]]:
-    """(name, argument, what it means where that is a constant, a name or a variable of the closure) of each step."""
-    from opcode import hasconst, hasfree, hasname, opname  # `dis` on top of it is five times slower
-
-    own = code.co_varnames if sys.version_info >= (3, 11) else ()
-    cells = (*own, *(name for name in code.co_cellvars if name not in own), *code.co_freevars)
-    shifts = {"LOAD_GLOBAL": sys.version_info >= (3, 11), "LOAD_ATTR": sys.version_info >= (3, 12),
-              "LOAD_SUPER_ATTR": 2}  # of the argument: its low bits are flags
-    extended = 0
-    for op, arg in zip(code.co_code[::2], code.co_code[1::2]):
-        name, arg = opname[op], arg | extended
-        extended = arg << 8 if name == "EXTENDED_ARG" else 0
-        if name not in ("EXTENDED_ARG", "CACHE"):
-            yield name, arg, (code.co_consts[arg] if op in hasconst else cells[arg] if op in hasfree else
-                              code.co_names[arg >> shifts.get(name, 0)] if op in hasname else
-                              arg if name == "LOAD_SMALL_INT" else None)
-
-
-@lru_cache(maxsize=4096)
-def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
-    """The globals that code and the code inside it names, each with the attributes it follows: ("np", "linalg")."""
-    found: set[tuple[str, ...]] = set()
-    chain: tuple[str, ...] = ()
-    for name, _, meaning in (*_instructions(code), ("", 0, None)):
-        if chain and name in ("LOAD_ATTR", "LOAD_METHOD"):
-            chain += (meaning,)
-            continue
-        if chain:
-            found.add(chain)
-        is_global = name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL", "DELETE_GLOBAL")
-        chain = (meaning,) if is_global else ()
-    return frozenset(found.union(*[_names_used(const) for const in code.co_consts if isinstance(const, type(code))]))
-
-
 @lru_cache
 def _module(name: str) -> Any:
     """A module, imported at first use; in a hot path quicker than an import statement."""
@@ -266,44 +232,95 @@ def _module(name: str) -> Any:
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
 _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
-_WRITE_ONLY = frozenset({"append", "appendleft", "add", "extend", "extendleft", "update", "insert", "clear", "discard",
-                         "remove"})  # methods that give nothing back: what a function only writes to is no input of it
-_Facts = namedtuple("_Facts", "assigned imported closed attributes names")
+_ADDERS = frozenset({"append", "add", "extend", "update"})  # methods that only add to a container
+_LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_PASSES_CELL = frozenset({"LOAD_CLOSURE", "LOAD_FAST", "LOAD_FAST_BORROW", "MAKE_CELL", "COPY_FREE_VARS"})
+
+# What code does, functions inside it included.
+#   chains    the globals that it reads, each with the attributes that follow: ("np", "linalg")
+#   assigned  the globals that it sets
+#   added     the globals that it uses for nothing but statements such as `log.append(x)`
+#   added_cells   the same for the variables of its closure; all others count, `read` or not
+#   imports   (level, module, names) of each import
+#   names     all names in it
+_Facts = namedtuple("_Facts", "chains assigned added added_cells read imports names")
+
+
+@lru_cache(maxsize=4096)
+def _instructions(code: CodeType) -> list[Any]:
+    """The instructions of code, as `dis` reads them: it alone knows how each version of Python packs them."""
+    steps = _module("dis").get_instructions(code)
+    return [step for step in steps if step.opname not in ("EXTENDED_ARG", "CACHE")]
+
+
+def _only_adds(steps: list[Any], place: int) -> bool:
+    """Whether the variable loaded there is used as in the statement `log.append(x)`, whose value is dropped: the call
+    begins where the variable does and goes on after the method's name, and POP_TOP follows it."""
+    method = steps[place + 1]
+    if method.opname not in ("LOAD_ATTR", "LOAD_METHOD") or method.argval not in _ADDERS:
+        return False
+    line, line_end, column, column_end = steps[place].positions
+    _, name_line, _, name_column = method.positions
+    if column is None or not (line_end, column_end) < (name_line, name_column):
+        return False  # made without positions, or with those of other code
+    for step, following in zip(steps[place + 2:], steps[place + 3:]):
+        start_line, end_line, start_column, end_column = step.positions
+        if step.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX") and (start_line, start_column) == (line, column):
+            return following.opname == "POP_TOP" and (name_line, name_column) < (end_line, end_column)
+    return False
 
 
 @lru_cache(maxsize=4096)
 def _code_facts(code: CodeType) -> _Facts:
-    """What a function and those inside it do with names: globals `assigned`; `imported` as (level, module, name or ""),
-    both modules for `import a.b`; variables of the closure (`closed`) and `attributes` that are read; all `names`.
-
-    What the same code also sets, or only writes to (`log.append(x)`), does not count as read: it is no input.
-    """
-    assigned, imported, attributes = set(), set(), set()
-    stored: dict[str, set[str]] = {"STORE_DEREF": set(), "STORE_ATTR": set()}
-    read = set(code.co_freevars) if _SEES_LOCALS & set(code.co_names) else {"__class__"} & set(code.co_freevars)
-    steps = [*_instructions(code), ("", 0, None)]
-    for place, (name, _, meaning) in enumerate(steps[:-1]):
-        following, _, attribute = steps[place + 1]
-        notes = following in ("LOAD_ATTR", "LOAD_METHOD") and attribute in _WRITE_ONLY
-        if name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            assigned.add(meaning)
-        elif name in stored:
-            stored[name].add(meaning)
+    """The _Facts of code. What is not understood counts as read: then a key differs too often, never too seldom."""
+    steps, free, names = _instructions(code), set(code.co_freevars), set(code.co_names)
+    chains: set[tuple[str, ...]] = set()
+    assigned, imports, explained = set(), set(), set()
+    added: set[str] = set()
+    added_cells: set[str] = set()
+    read = free if _SEES_LOCALS & names else set()  # the variables of the closure that count
+    chain: tuple[str, ...] = ()
+    for place, step in enumerate(steps):
+        name, value = step.opname, step.argval
+        explained.add(str(value))
+        if chain and name in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain += (value,)
+            continue
+        chains.add(chain)
+        chain = ()
+        if name in ("LOAD_GLOBAL", "LOAD_DEREF") and _only_adds(steps, place):
+            (added if name == "LOAD_GLOBAL" else added_cells).add(value)
+        elif name in _LOADS_GLOBAL:
+            chain = (value,)
+        elif name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(value)
         elif name == "IMPORT_NAME":
-            level, names = steps[place - 2][2], steps[place - 1][2]
-            imported |= {(level, meaning, each) for each in names or ("",)}
-            if not names and following != "IMPORT_FROM":  # which is how `import a.b as c` goes on
-                imported.add((level, meaning.partition(".")[0], ""))
-        elif not notes and name in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes.add(meaning)
-        elif not notes and name.endswith("DEREF"):
-            read.add(meaning)
-    inner = [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]
-    return _Facts(assigned.union(*[each.assigned for each in inner]),
-                  imported.union(*[each.imported for each in inner]),
-                  (read.union(*[each.closed for each in inner]) & set(code.co_freevars)) - stored["STORE_DEREF"],
-                  (attributes - stored["STORE_ATTR"]).union(*[each.attributes for each in inner]),
-                  set(code.co_names).union(*[each.names for each in inner]))
+            level, imported = steps[place - 2].argval, steps[place - 1].argval
+            if type(level) is not int or not isinstance(imported, (tuple, type(None))):
+                version = sys.version.split()[0]
+                raise RuntimeError(f"expected the bytecode of Python 3.11 to 3.15, got that of {version}, "
+                                   f"which {__name__} cannot read; take a newer version of it")
+            imports.add((level, value, imported or ()))
+        elif isinstance(value, str) and value in free and name not in _PASSES_CELL:
+            read = read | {value}
+    chains |= {(name,) for name in names - explained}
+    for inner in [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
+        chains |= inner.chains
+        assigned |= inner.assigned
+        added |= inner.added
+        imports |= inner.imports
+        names |= inner.names
+        added_cells |= inner.added_cells & free
+        read = read | inner.read & free
+    chains.discard(())
+    added -= {chain[0] for chain in chains}
+    return _Facts(chains, assigned, added, added_cells - read, read, imports, names)
+
+
+def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
+    """The globals that code and the code inside it names, each with the attributes it follows: ("np", "linalg")."""
+    facts = _code_facts(code)
+    return frozenset(facts.chains).union([(name,) for name in facts.assigned | facts.added])
 
 
 def _short_digest(text: str, digits: int = 20) -> str:
@@ -321,16 +338,22 @@ def _code_text(const: Any) -> str:
         return f"({','.join(texts)})" if isinstance(const, tuple) else f"{{{','.join(sorted(texts))}}}"
     if not isinstance(const, types.CodeType):
         return repr(const)
-    lines = [const.co_name]
-    for name, arg, meaning in _instructions(const):
-        if name == "STORE_NAME" and meaning in ("__firstlineno__", "__static_attributes__"):
-            lines.pop()  # Python 3.13 notes them in the body of a class; they say nothing about what it does
+    lines, loaded = [const.co_name], set()
+    for step in _instructions(const):
+        if step.opname == "STORE_NAME" and step.argval in ("__firstlineno__", "__static_attributes__", "__doc__"):
+            lines.pop()  # they say nothing about what a class does
+        elif step.opcode in _module("dis").hasconst:
+            loaded.add(id(step.argval))
+            lines.append(f"{step.opname} {_code_text(step.argval)}")
         else:
-            lines.append(f"{name} {_code_text(meaning) if name.endswith('CONST') or name == 'KW_NAMES' else arg}")
+            lines.append(f"{step.opname} {step.arg}")
+    for number, each in enumerate(const.co_consts):
+        if id(each) not in loaded and not (number == 0 and isinstance(each, (str, type(None)))):  # the docstring
+            lines.append(_code_text(each))
     arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & _CO_KIND)
     named = sum(arguments[::2]) + bool(const.co_flags & _CO_VARARGS) + bool(const.co_flags & _CO_VARKEYWORDS)
     variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
-    rest = const.co_names, variables, arguments, const.co_exceptiontable
+    rest = const.co_names, variables, const.co_freevars, arguments, const.co_exceptiontable
     return "\n".join([*lines, *map(repr, rest)])
 
 
@@ -634,35 +657,38 @@ def _cannot_digest(obj: Any, reason: object) -> Exception:
         "Only what can be pickled has content to hash; register_hasher(type, function) adds to it")
 
 
-class _Bare:
-    """A function without its name, closure and defaults: its code, and the globals that it sees."""
+class _Followed:
+    """What a digest asks where it meets functions, classes and modules whose code counts."""
 
-    def __init__(self, function: Any) -> None:
-        self.code, self.scope = function.__code__, function.__globals__
+    def label(self, thing: Any) -> str | None:
+        """The text that stands for a function, class or module; None where its import name, or what it holds, does."""
+        raise NotImplementedError
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bare) and self.code is other.code and self.scope is other.scope
+    def function_parts(self, function: Any) -> tuple[Any, ...]:
+        """What stands for a function without a label."""
+        raise NotImplementedError
 
-    def __hash__(self) -> int:
-        return (id(self.code), id(self.scope)).__hash__()
+    def object_parts(self, way: Callable[[Any, Any], tuple[Any, ...]], digester: Any, obj: Any) -> tuple[Any, ...]:
+        """What stands for an object that is usually taken apart by `way(digester, obj)`."""
+        return way(digester, obj)
 
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
+    if digester.follow:
+        return digester.follow.function_parts(function)  # type: ignore[no-any-return]
     cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
-    told, carried = digester.label_of and digester.label_of(_Bare(function)), function.__globals__
-    names = {chain[0] for chain in _names_used(function.__code__)}
-    if told:
-        names, carried = _code_facts(function.__code__).attributes, function.__dict__
-    return ("function", told or function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            {name: carried[name] for name in names & carried.keys()})
+    space, names = function.__globals__, {chain[0] for chain in _names_used(function.__code__)}
+    return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
+            {name: space[name] for name in names & space.keys()})
 
 
 _CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
                 "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations_cache__", "__dataclass_params__", "_abc_impl",
-                          "__slotnames__", "__pydantic_core_schema__"})  # not of its body, or full of addresses
+                          "__slotnames__", "__pydantic_core_schema__",
+                          "__pydantic_setattr_handlers__"})  # not of its body, or full of addresses
 
 
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
@@ -678,8 +704,9 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
             if inner is None:
                 raise _cannot_digest(obj, f"no import finds {reduced!r}")
             return ("wrapper", type(obj), inner)
-        told = digester.label_of and digester.label_of(inner or type(obj))
-        attributes = told and (told, None if inner else getattr(obj, "__dict__", None))
+        attributes = None
+        if digester.follow:
+            attributes = digester.follow.label(type(obj)), _without(obj, _CLASS_NOISE)
         return ("name", _module("pickle").whichmodule(obj, reduced), reduced, attributes)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if type(state) is dict and not state:
@@ -839,8 +866,7 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda digester, method: (
         "builtin method", method.__name__, method.__self__),
-    types.ModuleType: lambda digester, module: (
-        "module", module.__name__, *filter(None, [digester.label_of and digester.label_of(module)])),
+    types.ModuleType: lambda digester, module: ("module", module.__name__),
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
     staticmethod: lambda digester, wrapper: ("static method", type(wrapper), wrapper.__func__),
     classmethod: lambda digester, wrapper: ("class method", type(wrapper), wrapper.__func__),
@@ -876,7 +902,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("torch", "TypedStorage", lambda digester, storage: (
         "storage of numbers", str(storage.dtype), storage._untyped_storage)),
 ]
-_IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType)
+_IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType, ModuleType)
 
 
 class _StartOver(Exception):
@@ -888,10 +914,9 @@ class _Digester:
 
     deepest = 100  # levels that are walked by recursion: each takes three frames, and some 1000 are allowed
 
-    def __init__(self, new: Any, coerce_mmap: bool, label_of: Callable[[Any], str | None] | None,
-                 ordered: bool) -> None:
-        self.new, self.coerce_mmap = new, coerce_mmap
-        self.label_of, self.ordered = label_of, ordered
+    def __init__(self, new: Any, coerce_mmap: bool, follow: _Followed | None) -> None:
+        self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
+        self.ordered = follow is not None  # whether the order of dicts counts
         self.known: dict[Any, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
         self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
         self.path: set[int] = set()  # ids of the parts being walked: met again, the value holds itself
@@ -987,17 +1012,23 @@ class _Digester:
             else:
                 table = _PARTS | {getattr(_loaded(module), name, None): way for module, name, way in _PACKAGE_PARTS}
                 self.ways[kind] = next(table[cls] for cls in kind.__mro__ if cls in table)
-        return self.ways[kind](self, obj)
+        way = self.ways[kind]
+        return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
         """The form of a function or class that has a name; None for other objects."""
-        name = _import_name(obj) if isinstance(obj, _IMPORTABLE) else None
-        return name and (_MARK, "name", *name, self.label_of and self.label_of(obj))
+        if not isinstance(obj, _IMPORTABLE):
+            return None
+        label = self.follow and self.follow.label(obj)
+        if label:
+            return _MARK, "label", label
+        name = _import_name(obj)
+        return name and (_MARK, "name", *name, None)
 
     def numbered(self, root: Any) -> tuple[Any, ...]:
         """The form of a value that holds itself: a line for each part, numbered in order of the first visit, with the
         numbers of the parts in it."""
-        short_look = _ShortLook(self.new, self.coerce_mmap, self.label_of, self.ordered)
+        short_look = _ShortLook(self.new, self.coerce_mmap, self.follow)
         self.known.clear()  # how far the walk came does not count
         self.path.clear()
         todo, numbers, lines = [root], {id(root): 0}, []
@@ -1056,15 +1087,12 @@ class _ShortLook(_Digester):
         return self.known[key], 1
 
 
-def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
-            label_of: Callable[[Any], str | None] | None = None, ordered: bool = False) -> str:
-    """`hash`, which with `ordered` counts the order of dicts, and mixes in the text that `label_of` gives for a
-    function, class or module; for what a function that cannot be imported is made of, its `_Bare`, that text stands
-    alone."""
+def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False, follow: _Followed | None = None) -> str:
+    """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
     new = _HASHES.get(hash_name) or _hash_maker(hash_name)
     if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
         return new(_dumps(obj)).hexdigest()
-    return _Digester(new, coerce_mmap, label_of, ordered).digest(obj)
+    return _Digester(new, coerce_mmap, follow).digest(obj)
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
@@ -2284,9 +2312,10 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #   f(x) -> name the call -> open its file: there? read it, done
 #                                           not there? one computes, the others wait -> make room -> rename
 #
-#   fingerprint = what f is made of, and everything of the project that it names
-#       f -> code, defaults, closure; each global it names: helper -> its code .., class -> its methods, data -> content
-#            a module that is held as a whole -> all that it defines or has from the project
+#   fingerprint = what f is made of, and everything of the project that it names: a work list over `hash`
+#       f -> code, defaults, annotations, closure; each global that it names: helper -> its code ..,
+#            class -> its bases and attributes, data -> content, module held as a value -> all that it defines;
+#            a module that is imported inside a function -> its source, and the sources that this imports
 #
 # Laws
 #   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
@@ -2301,87 +2330,94 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 #   8. Nobody waits for ever, and no interruption leaves a lock held: it is taken inside `try`,
 #      and the first call in the `finally` gives it back.
 #                                              test_ctrl_c_at_any_moment_leaves_no_lock_held
+#   9. What is not understood counts: a key may differ too often, never too seldom.
+#                                                test_two_versions_of_a_module_never_share_a_result
+#  10. Naming a call imports nothing and evaluates no annotation. test_naming_a_call_imports_nothing
 
-# --- What a function is made of ---------------------------------------------------------------------------------------
+# --- What a call depends on -------------------------------------------------------------------------------------------
 
 _MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__",
                               "__doc__", "__builtins__", "__annotations__"})
-_PLAIN_PARTS, _PLAIN_NBYTES = 10_000, 1 << 16  # up to here comparing the whole content is faster than its digest
-_INSIDE: list[tuple[type, str]] = [  # where a wrapper of functions holds what it is made of
-    (types.MethodType, "__func__ __self__"), (types.BuiltinFunctionType, "__self__"), (staticmethod, "__func__"),
-    (classmethod, "__func__"), (property, "fget fset fdel"), (partial, "func args keywords"),
-    (singledispatchmethod, "func dispatcher")]
-_CONTAINERS_IN = ("builtins", "collections", "types")
-_MADE_ONCE = frozenset({"__annotations__", "__dataclass_fields__", "__orig_bases__", "__parameters__",
-                        "__attrs_attrs__"})  # data of a class that is put in place when it is made, and slow to name
+_ADDED_TO = frozenset({list, set, dict, deque})  # a variable that holds one, and is only added to, does not count
+_CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"})
+_WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})  # what others keep alive, and the environment
+_STARTED = time.time_ns()  # a module may be older than a file that was changed later
+
+# own: the top-level package of the cached function; untracked: names of globals that do not count
+_Scope = namedtuple("_Scope", "own untracked")
 
 
 @lru_cache(maxsize=1024)
-def _is_project_file(path: str | None) -> bool:
-    """Whether a source file is neither of the standard library nor of an installed package."""
-    if not path or path in ("built-in", "frozen"):
-        return path == ""
-    parts = set(path.replace("\\", "/").split("/"))
-    return not parts & {"site-packages", "dist-packages"} and not path.startswith(os.path.dirname(os.__file__) + os.sep)
-
-
-def _is_project(module_name: str) -> bool:
-    """Whether the code of a module is the user's own, which is followed; not this very file."""
-    module = sys.modules.get(module_name)
-    if module is None or module_name in ("__main__", __name__):
-        return module_name != __name__
-    origin = getattr(getattr(module, "__spec__", None), "origin", None)
-    return _is_project_file(getattr(module, "__file__", None) or origin or "")
-
-
-def _import_of_project(name: str) -> ModuleType | None:
-    """A module of the project that a function imports when it runs; None for others and for one that fails."""
-    try:
-        if name not in sys.modules:
-            spec = _module("importlib.util").find_spec(name.partition(".")[0])
-            places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
-            if not _is_project_file(next(filter(None, places), None)):
-                return None
-        return _module("importlib").import_module(name) if _is_project(name) else None
-    except Exception:  # an import may fail in any way; the function meets the same failure
-        return None
-
-
-def _is_followed(thing: Any) -> bool:
-    """Whether a thing is a function, class or module of the project."""
-    if isinstance(thing, _Bare):
-        return _is_project(thing.scope.get("__name__", ""))
-    if not issubclass(type(thing), (types.FunctionType, type, types.ModuleType)):
-        return False
-    return _is_project(thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__)
-
-
-def _counts(value: Any) -> bool:
-    """Whether something in a module counts where code holds the module: data, and what is of the project."""
-    owner, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
-    if isinstance(value, types.ModuleType) or not isinstance(owner, (str, type(None))):
-        return False
-    if owner is None or _is_project(owner):
+def _is_installed(folder: str) -> bool:
+    """Whether packages in this folder are installed ones, or of the standard library."""
+    parts = folder.replace("\\", "/").split("/")
+    if "site-packages" in parts or "dist-packages" in parts or folder.startswith(os.path.dirname(os.__file__)):
         return True
-    named = isinstance(name, str) and getattr(sys.modules.get(owner), name, _NOTHING) is value
-    return owner == type(value).__module__ and not named  # a package's own goes by its name
-
-
-def _ask(thing: Any, name: str, default: Any) -> Any:
-    """`getattr` where that runs code of the project, which may fail in any way: the call meets the same failure."""
     try:
-        return getattr(thing, name)
-    except Exception:
-        return default
+        return any(name.endswith(".dist-info") for name in os.listdir(folder or "."))
+    except OSError:
+        return False  # in a zip file
 
 
-def _identities(container: Any) -> list[int]:
-    return list(map(id, itertools.chain(container, container.values() if isinstance(container, dict) else ())))
+def _is_set_by_python(name: str) -> bool:
+    """Whether a global is the interpreter's own, or IPython's history."""
+    names = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
+    return _module("re").fullmatch(names, name) is not None
 
 
-@lru_cache(maxsize=4096)
-def _code_digest(code: CodeType) -> str:
-    return _short_digest(_code_text(code))
+def _find_spec(name: str) -> Any:
+    """The spec of a module, found without importing anything; None when there is none."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
+    parent, places = name.rpartition(".")[0], None
+    if parent:
+        places = getattr(_find_spec(parent), "submodule_search_locations", None)
+        if places is None:
+            return None
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, places, None)
+        except Exception:  # a finder may raise anything; an import meets the same failure
+            return None
+        if spec is not None:
+            return spec
+    return None
+
+
+def _is_project(name: str, own: str = "") -> bool:
+    """Whether code of the module `name` is followed: that of the top-level package `own`, and all that is neither
+    installed nor of the standard library; never this very module, under whatever name."""
+    top = name.partition(".")[0]
+    module = sys.modules.get(name)
+    if not name:
+        return True  # code that was made by `exec`
+    if name == __name__ or (module is not None and "_Fingerprint" in vars(module) and "MemorizedFunc" in vars(module)):
+        return False
+    if top in ("__main__", "__mp_main__", own):
+        return True
+    spec = _find_spec(top) or getattr(module, "__spec__", None)
+    places = getattr(spec, "submodule_search_locations", None)
+    file = getattr(sys.modules.get(top, module), "__file__", None) or getattr(spec, "origin", None)
+    place = next(iter(places or ()), None) or file
+    if not isinstance(place, str) or place in ("built-in", "frozen"):
+        return top not in sys.stdlib_module_names  # code that was made by `exec`
+    return not _is_installed(os.path.dirname(place))
+
+
+def _followed_name(thing: Any, own: str) -> str | None:
+    """The name of a class, a module, or a function that has a name of its own, whose code is followed; else None."""
+    if isinstance(thing, ModuleType):
+        return f"module {thing.__name__}" if _is_project(thing.__name__, own) else None
+    module = getattr(thing, "__module__", None) or ""
+    if not isinstance(thing, (FunctionType, type)) or not isinstance(module, str):
+        return None
+    if isinstance(thing, type):  # one that is not where it says was made by code that runs
+        made_here = _import_name(thing) is None and any(isinstance(each, FunctionType) for each in vars(thing).values())
+        return _dotted(thing) if made_here or _is_project(module, own) else None
+    if "<" in thing.__qualname__:
+        return None  # a lambda, or made by a function: each may be another one
+    home = thing.__globals__.get("__name__") or ""
+    return _dotted(thing) if _is_project(module, own) or _is_project(home, own) else None
 
 
 def _dotted(obj: Any) -> str:
@@ -2391,114 +2427,283 @@ def _dotted(obj: Any) -> str:
     return f"{'__main__' if module == '__mp_main__' else module}.{getattr(owner, '__qualname__', owner.__name__)}"
 
 
-def _file_digest(path: Any) -> str:
-    """The digest of a file's content, or "missing"."""
-    content = _hash_maker("sha256")()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                content.update(block)
-    except OSError:
-        return "missing"
-    return content.hexdigest()
+@lru_cache(maxsize=4096)
+def _code_digest(code: CodeType) -> str:
+    return _short_digest(_code_text(code))
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is small and consists of what marshal tells apart: an array looks like bytes there."""
-    todo = [value]
-    for part in todo:
-        if type(part) in (tuple, list, dict, set, frozenset) and len(todo) + len(part) < _PLAIN_PARTS:
-            todo += part.items() if type(part) is dict else part
-        elif type(part) not in _ATOMS or type(part) is bytes:
-            return False
-    return True
+def _annotations(obj: Any) -> Any:
+    """The annotations of a function without evaluating any: since Python 3.14 they are a function, too."""
+    return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
-def _plain_content(value: Any) -> bytes | None:
-    """The content of a small container of builtin values as bytes; None when there is more to it."""
-    try:
-        content = marshal.dumps(value, 2)
-    except ValueError:
+def _is_fixed(value: Any) -> bool:
+    """Whether a value cannot change, so that another one in its place tells all."""
+    if isinstance(value, (tuple, frozenset)):
+        return type(value) in (tuple, frozenset) and all(map(_is_fixed, value))
+    return type(value) in _ATOMS or isinstance(value, (FunctionType, type, ModuleType))
+
+
+# -- sources and files
+
+_SOURCES: dict[str, Any] = {}  # module -> what `_read_source` found
+
+
+def _files_in(path: Any) -> dict[str, str]:
+    """The files of a folder by their path from there; a file alone has the name ""."""
+    if not os.path.isdir(path):
+        return {"": os.fspath(path)}
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return {os.path.relpath(file, path): file for file in sorted(found)}
+
+
+def _path_state(path: Any) -> Any:
+    """What changes when a file, or one in a folder, is written: its time of change, size and inode."""
+    return {name: _file_state(file) for name, file in _files_in(path).items()}
+
+
+def _path_digest(path: Any) -> str:
+    """The digest of the content of a file, or of all files in a folder."""
+    contents = []
+    for name, file in _files_in(path).items():
+        content = _hash_maker("sha256")()
+        try:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    content.update(block)
+        except OSError as err:
+            raise type(err)(err.errno, f"depends: expected a file or folder that can be read, got {file!r}: "
+                                       f"{err.strerror}") from None
+        contents.append((name, content.hexdigest()))
+    return _short_digest(repr(contents))
+
+
+def _imports_of(content: bytes, path: str, package: str) -> set[str]:
+    """The names of all modules that a file may import, also inside functions."""
+    found: set[tuple[int, str, tuple[str, ...]]] = set()
+    if path.endswith(".pyc"):
+        found = _code_facts(marshal.loads(content)).imports
+    elif path.endswith(".py"):
+        ast = _module("ast")
+        try:
+            nodes = list(ast.walk(ast.parse(content)))
+        except (SyntaxError, ValueError):
+            nodes = []  # the import fails, too
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                found |= {(0, alias.name, ()) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+    return {name for each in found for name in _imported_modules(package, *each)}
+
+
+def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...]) -> list[str]:
+    """The modules that an import statement may load: of `import a.b` a, too, and of `from a import b` perhaps a.b."""
+    if level:
+        parts = package.split(".")
+        name = ".".join(filter(None, [*parts[:len(parts) - level + 1], name]))
+    parents = list(itertools.accumulate(name.split("."), "{}.{}".format))
+    return parents + [f"{name}.{each}" for each in names]
+
+
+def _read_source(name: str) -> tuple[str, Any, str, set[str], bool] | None:
+    """(path, its state, digest, imports, certain) of a module's file; None when there is none that can be read.
+
+    Not certain: it is newer than this process, and the module may have been loaded before."""
+    spec = _find_spec(name)
+    path = getattr(spec, "origin", None)
+    if not isinstance(path, str) or not hasattr(spec.loader, "get_data"):
         return None
-    return content if len(content) <= _PLAIN_NBYTES else None
+    file = getattr(spec.loader, "archive", path)
+    state = _path_state(file)
+    if _SOURCES.get(name, ("", None))[:2] != (file, state):
+        try:
+            content = spec.loader.get_data(path)
+        except OSError:
+            return None
+        certain = name not in sys.modules or os.stat(file).st_mtime_ns < _STARTED
+        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+        content = content[16:] if path.endswith(".pyc") else content  # behind the header
+        _SOURCES[name] = (file, state, _hash_maker("sha256")(content).hexdigest()[:20],
+                          _imports_of(content, path, package), certain)
+    return _SOURCES[name]  # type: ignore[no-any-return]
 
 
-class _Walk:
-    """Follows functions, classes and modules through the project, and notes what each thing met is made of.
+# -- a quick look at content
 
-    `parts` is the outcome: label -> a digest of what bears that label. It holds while what the lists below it name is
-    the same object or has the same content. A root that is a path stands for that file.
+class _Look(Pickler):
+    """Writes values so that the bytes differ when the content does. Functions, classes, modules, and what cannot be
+    pickled, are told by their identity; `kept` keeps them alive."""
 
-    What a module holds counts where code holds the module; of its modules, and of the attributes of functions, only
-    those whose name some code met reads: which others there are depends on what else the program does. Where the
-    module is a root, an argument, there is no such code: all its modules count.
+    def __init__(self, file: io.BytesIO, buffers: list[Any]) -> None:
+        super().__init__(file, 5, buffer_callback=buffers.append)
+        self.kept: list[Any] = []
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if obj is tuple:  # of `_identity`
+            return NotImplemented
+        if isinstance(obj, (FunctionType, type, ModuleType, types.BuiltinFunctionType)):
+            return self._identity(obj)
+        if kind is MappingProxyType:
+            return dict, (dict(obj),)
+        if kind.__module__ == "numpy" and getattr(getattr(obj, "dtype", None), "hasobject", False):
+            items = obj.reshape(-1).tolist()  # a column of texts: pickle would take five times as long
+            if _ATOMS.issuperset(map(type, items)):
+                return self._identity(kind, obj.shape, _crc32(_dumps(items)))
+        if isinstance(obj, MemorizedFunc):
+            paths = [path for path in obj._options["depends"] if isinstance(path, os.PathLike)]
+            return self._identity(obj, list(map(_path_state, paths)))
+        for cls in kind.__mro__:
+            if cls in _HASHERS:
+                return self._identity(kind, _HASHERS[cls](obj))
+        try:
+            reducer = copyreg.dispatch_table.get(kind)
+            reduced = reducer(obj) if reducer else obj.__reduce_ex__(5)
+        except Exception:  # a lock, a connection; its class may raise anything
+            return self._identity(obj)
+        if isinstance(reduced, str):
+            return self._identity(obj, dict(getattr(obj, "__dict__", {})))
+        return reduced
+
+    def _identity(self, obj: Any, *more: Any) -> Any:
+        self.kept.append(obj)
+        return tuple, ((id(obj), *more),)
+
+
+def _look_at(values: list[Any]) -> tuple[list[int], list[Any]]:
+    """Numbers that change when the content of a value does, every byte counts in its place; and what to keep alive."""
+    file = io.BytesIO()
+    buffers: list[Any] = []
+    look = _Look(file, buffers)
+    look.dump(values)
+    pieces = [file.getbuffer()]
+    for buffer in buffers:
+        pieces += _raw_pieces(buffer.raw(), _PIECE)
+    in_turn = sum(map(len, pieces)) <= 2 * _PIECE
+    return list(map(_crc32, pieces) if in_turn else _map_on_threads(_crc32, pieces)), look.kept
+
+
+# -- the fingerprint
+
+def _parts_of(function: FunctionType, code_label: str) -> tuple[Any, ...]:
+    """What a function is made of: the label of its code, its defaults, annotations, and the variables of its closure;
+    but not a list that it only adds to, nor the names in a class body, which count as those of the class."""
+    code, cells = function.__code__, []
+    for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+        value = _cell_value(cell)
+        if name in _code_facts(code).added_cells and type(value) in _ADDED_TO:
+            value = _NOTHING
+        if name != "__classdict__":
+            cells.append(None if value is _NOTHING else (value,))
+    return ("function", code_label, function.__defaults__, function.__kwdefaults__, tuple(cells),
+            _annotations(function))
+
+
+class _Contents(_Followed):
+    """What functions, classes, files and values are made of at one time, followed through the project.
+
+    A work list over `hash`: where a function or class of the project is met its label goes into the digest, and the
+    thing onto the list, to be digested in turn. `parts` is the outcome: label -> digest of what bears that label. The
+    lists below it say where to look whether it still holds.
+
+    What a module holds counts where code holds the module as a value; of the modules inside it, and of the attributes
+    of functions, those whose name some code met has; all where the module or function is an argument (`whole`).
     """
 
-    def __init__(self, roots: Iterable[Any]) -> None:
-        roots = list(roots)
+    def __init__(self, roots: Iterable[Any], scope: _Scope, whole: bool = False) -> None:
+        self.scope, self.whole = scope, whole
         self.parts: dict[str, str] = {}
-        self.same: list[tuple[Callable[[Any, Any], Any], Any, Any]] = []  # (how to look, where, what was met there)
-        self.codes: list[tuple[Any, ...]] = []  # (function, its code, defaults, keyword defaults, attributes, how many)
-        self.equal: list[tuple[Callable[[Any], Any], Any, Any]] = []  # (question, about what, the answer then)
+        self.unsure: list[str] = []  # why this may not be all: nothing may be stored under such a fingerprint
+        # (function, its arguments) that found what is followed, never empty
+        self.looks: dict[Any, tuple[Any, Any, Any]] = {None: (getattr, sys, "modules")}
+        self.sized: dict[int, Any] = {}  # namespaces in which a new name counts
+        self.files: list[tuple[Any, Any]] = []  # (path, its state)
+        self.data: list[Any] = []  # values whose content may change
         self._labels: dict[Any, str] = {}
         self._todo: list[tuple[Any, str]] = []
         self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
-        self._names: set[str] = set()  # in the code met so far: all, and those read as attributes
-        self._attributes: set[str] = set()
-        self._held: list[tuple[Any, str, set[str]]] = []  # (module, function or wrapper of one, label, what was taken)
-        self._all_modules = any(isinstance(root, types.ModuleType) for root in roots)
+        self._names: set[str] = set()  # in the code met so far
+        self._owners: list[tuple[dict[str, Any], str, bool, set[str]]] = []  # (namespace, label, is a module's, taken)
+        self._sources: set[str] = set()
+        self._in_package = False
+        self._roots = roots
         found = [self._root(root) for root in roots]
-        tellers = ((_Bare, self._code_text), (types.FunctionType, self._function_text), (type, self._class_text),
-                   (types.ModuleType, self._module_text), (object, self._container_text))
-        while self._todo or self._take_attributes():
+        while self._todo or self._take_named():
             thing, label = self._todo.pop()
-            tell = next(tell for kind, tell in tellers if isinstance(thing, kind))
-            self.parts[label] = _short_digest(tell(thing))
-        self.fingerprint = _short_digest(repr((found, sorted(self.parts.items()))), 16)
+            self.parts[label] = _short_digest(self._describe(thing, label))
+        self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
+        self._looks = list(zip(*self.looks.values()))
+        self._then = list(map(operator.call, *self._looks))
+        self._sizes = list(map(len, self.sized.values()))
+        self._content = _look_at(self.data)
+
+    # - whether it holds
 
     def holds(self) -> bool:
-        """Whether everything met is still as it was."""
-        for look, place, value in self.same:
-            if look(place, _NOTHING) is not value:
-                return False
-        for function, code, defaults, keyword_defaults, attributes, count in self.codes:
-            if (function.__code__ is not code or function.__defaults__ is not defaults
-                    or function.__kwdefaults__ is not keyword_defaults or len(attributes) != count):
-                return False
-        for question, subject, answer in self.equal:
-            if question(subject) != answer:
-                return False
-        return True
+        """Whether everything met is still as it was: first what is cheap to compare."""
+        return (all(map(operator.is_, map(operator.call, *self._looks), self._then))
+                and list(map(len, self.sized.values())) == self._sizes
+                and (not self.files or self.files_hold())
+                and (not self.data or _look_at(self.data)[0] == self._content[0]))
+
+    def files_hold(self) -> bool:
+        """Whether no file has changed."""
+        return all(_path_state(path) == state for path, state in self.files)
+
+    # - what hash asks
+
+    def label(self, thing: Any) -> str | None:
+        name = _followed_name(thing, self.scope.own)
+        return self._enlist(thing, id(thing), name) if name else None
+
+    def function_parts(self, function: Any) -> tuple[Any, ...]:
+        return self._function_parts(function, self._code_label(function))
+
+    def object_parts(self, way: Callable[[Any, Any], tuple[Any, ...]], digester: Any, obj: Any) -> tuple[Any, ...]:
+        """The content of an object; of a package's, all of it or, where some cannot be pickled, only what it wraps."""
+        kind = type(obj)
+        home = kind.__module__
+        if home in _WITHOUT_CONTENT or (home == __name__ and kind not in _HASHERS):
+            return "no content", kind
+        if home == "pydantic._internal._decorators" and hasattr(obj, "cls_ref"):
+            return "pydantic decorator", obj.cls_var_name, obj.info  # its reference holds an address
+        if self._in_package:
+            return way(digester, obj)
+        if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind, self.scope.own):
+            try:
+                return way(digester, obj)
+            except PicklingError:  # a lock, a file
+                return "no content", kind
+        self._in_package = True
+        try:
+            return "content", kind, _digest(obj, follow=self)
+        except Exception:
+            inside = getattr(obj, "__dict__", {})
+            return "no content", kind, inside.get("__wrapped__") or inside.get("func") or inside.get("py_func")
+        finally:
+            self._in_package = False
+
+    # - the work list
 
     def _root(self, root: Any) -> str:
-        """The token of a root; of a file by its content: the name stands for it only in words."""
-        if not isinstance(root, os.PathLike):
-            return self._token(root, "depends")
-        self.equal.append((_file_state, root, _file_state(root)))
-        return self._note(f"file {os.path.basename(root)}", _file_digest(root))
+        """The token of a root; of a path by its content: the name stands for it only in words."""
+        if isinstance(root, os.PathLike):
+            self.files.append((root, _path_state(root)))
+            return self._note(f"file {os.path.basename(root)}", _path_digest(root))
+        if isinstance(root, _FollowedCode):
+            return self._code_label(root)
+        if isinstance(root, FunctionType):
+            return self._enlist(root, id(root), _dotted(root))  # wherever it lies
+        return self._token(root, "depends")
 
-    def _token(self, value: Any, name: str) -> str:
-        """What stands for `value`, known as `name`, in the text of the thing that names it."""
-        if isinstance(value, _Bare) or issubclass(type(value), (types.FunctionType, type, types.ModuleType)):
-            return self._label(value)
-        if isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, (types.ModuleType, type(None))):
-            return _dotted(value)
-        for kind, attributes in _INSIDE:
-            if isinstance(value, kind):
-                return f"{_dotted(value)} {self._tokens(name, *[getattr(value, each) for each in attributes.split()])}"
-        inside, own = getattr(value, "__dict__", {}), type(value).__module__ == __name__
-        inner = inside.get("__wrapped__") or inside.get("func")  # of lru_cache, cached_property, our own
-        if callable(inner):
-            self._held.append((value, f"attributes of {name}", set()))
-        if own and "_print" in inside:  # a cached function: what it depends on itself
-            return " ".join(map(self._root, (*value._print.roots, *value._prefix, *value._carried)))
-        words = [self._label(type(value)), self._token(inner, name) if callable(inner) else ""]
-        if not own and value is not os.environ:
-            words.append(self._data(value, name))
-        return " ".join(words)
-
-    def _tokens(self, name: str, *values: Any) -> str:
-        return str([self._token(value, name) for value in values])
+    def _enlist(self, thing: Any, key: Any, name: str) -> str:
+        """The label of a thing that is followed; when it is new, it is described later."""
+        if key not in self._labels:
+            self._alive.append(thing)
+            label = self._labels[key] = self._note(name, f"not yet described: {key}")
+            self._todo.append((thing, label))
+        return self._labels[key]
 
     def _note(self, name: str, content: str) -> str:
         """Note the content of what has a name; gives its label: the name, numbered where it stands for another."""
@@ -2508,209 +2713,254 @@ class _Walk:
             label = f"{name} ({number})"
         return label
 
-    def _label(self, thing: Any, name: str = "") -> str:
-        """The label of a function, class, module or container; when it is new, its turn to be described comes later.
+    def _token(self, value: Any, name: str) -> str:
+        """What stands for a value, known as `name`: its label or the digest of its content, which becomes a part."""
+        label = self.label(value)
+        if label:
+            return label
+        self._watch(value)
+        return self._note(name, self._digest(value))
 
-        Functions without a name of their own have one label where they share their code: no order of a set counts.
-        """
-        key: Any = id(thing)
-        if isinstance(thing, _Bare):
-            digest = _code_digest(thing.code)
-            key, name = (digest, id(thing.scope)), f"{thing.scope.get('__name__')}.{thing.code.co_name} {digest[:6]}"
-        elif not name:
-            name = f"module {thing.__name__}" if isinstance(thing, types.ModuleType) else _dotted(thing)
-            if not _is_followed(thing) and not isinstance(thing, types.FunctionType):
-                return name
-        if key not in self._labels:
-            self._alive.append(thing)
-            label = self._labels[key] = self._note(name, f"not yet described: {id(thing)}")
-            self._todo.append((thing, label))
-        return self._labels[key]
+    def _digest(self, value: Any) -> str:
+        try:
+            return _digest(value, follow=self)[:20]
+        except Exception as err:  # a hasher of the user may raise anything
+            self.unsure.append(f"a value of type {_dotted(type(value))} cannot be named: {err!r}")
+            return ""
 
-    def _function_text(self, function: Any) -> str:
-        """A function of the project by its code; one of an installed package by its name; both by their closure."""
-        code, own, read = function.__code__, function.__qualname__, _code_facts(function.__code__).closed
-        lines = [_dotted(function)]
-        lines += [self._token(self._look(_cell_value, cell), f"{name} of {own}")
-                  for name, cell in zip(code.co_freevars, function.__closure__ or ()) if name in read]
-        self.codes.append((function, code, function.__defaults__, function.__kwdefaults__, vars(function),
-                           len(vars(function))))
-        self._held.append((function, self._labels[id(function)], set()))
-        if _is_followed(_Bare(function)):
-            lines += [self._tokens(f"defaults of {own}", function.__defaults__, function.__kwdefaults__),
-                      self._code_text(_Bare(function))]
+    def _watch(self, value: Any) -> None:
+        """Look at the content of a value again at each call."""
+        if not _is_fixed(value):
+            self.data.append(value)
+
+    def _look(self, how: Callable[[Any, Any], Any], where: Any, what: Any) -> Any:
+        """What `how` finds there; it is looked at again at each call."""
+        self.looks[id(where), what] = how, where, what
+        return how(where, what)
+
+    def _look_up(self, space: Any, name: str) -> Any:
+        """What a namespace holds under a name, or _NOTHING."""
+        self.looks[id(space), name] = space.get, name, _NOTHING
+        self._alive.append(space)
+        return space.get(name, _NOTHING)
+
+    def _code_label(self, function: Any) -> str:
+        """The label of code with the globals that it sees; functions that share both share it, whatever their order."""
+        code, space = function.__code__, function.__globals__
+        home = space.get("__name__") or ""
+        if not _is_project(home, self.scope.own):
+            return f"{home}.{code.co_qualname}"
+        digest = _code_digest(code)
+        home = "__main__" if home == "__mp_main__" else home
+        return self._enlist(_FollowedCode(code, space), (digest, id(space)), f"{home}.{code.co_name} {digest[:6]}")
+
+    def _function_parts(self, function: FunctionType, code_label: str) -> tuple[Any, ...]:
+        """A function by its code, defaults, annotations and the variables of its closure; all are looked at again."""
+        parts = _parts_of(function, code_label)
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
+            self._look(getattr, function, name)
+        for cell in function.__closure__ or ():
+            self._look(_cell_value, cell, _NOTHING)
+        *_, annotations = parts
+        if type(annotations) is dict:
+            self.sized[id(annotations)] = annotations
+            for name in annotations:
+                self._look_up(annotations, name)
+        self._watch(parts[:-1])
+        space = vars(function)
+        self.sized[id(space)] = space
+        self._owners.append((space, _dotted(function), False, set()))
+        return parts
+
+    def _describe(self, thing: Any, label: str) -> str:
+        """What a thing on the list is made of."""
+        if isinstance(thing, _FollowedCode):
+            return self._describe_code(thing.__code__, thing.__globals__)
+        if isinstance(thing, FunctionType):
+            code, space = thing.__code__, thing.__globals__
+            home = space.get("__name__") or ""
+            is_followed = _is_project(home, self.scope.own) or any(thing is root for root in self._roots)
+            what = self._describe_code(code, space) if is_followed else f"{home}.{code.co_qualname}"
+            return f"{what}\n{self._digest(self._function_parts(thing, ''))}"
+        return self._describe_class(thing) if isinstance(thing, type) else self._describe_module(thing, label)
+
+    def _describe_code(self, code: CodeType, space: dict[str, Any]) -> str:
+        """Code, and all that it names."""
+        facts = _code_facts(code)
+        for name in facts.names:
+            self._names.update(name.split("."))
+        lines = [_code_digest(code)]
+        for chain in sorted(facts.chains):
+            lines.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
+        for name in sorted(facts.added):
+            value = self._look_up(space, name)
+            lines.append(f"{name}={'added to' if type(value) in _ADDED_TO else self._global_token(space, (name,))}")
+        for level, name, names in sorted(facts.imports):
+            package = space.get("__package__") or ""
+            lines.append(self._import_token(_imported_modules(package, level, name, names), names))
         return "\n".join(lines)
 
-    def _code_text(self, bare: Any) -> str:
-        """Code of the project, and all that it names."""
-        code, scope, facts = bare.code, bare.scope, _code_facts(bare.code)
-        self._names |= facts.names
-        self._attributes |= facts.attributes
-        lines = [self._import_token(scope, *each) for each in sorted(facts.imported)]  # first: they load modules
-        lines += [f"{'.'.join(chain)}={self._global_token(scope, chain)}"
-                  for chain in sorted(_names_used(code)) if chain[0] not in facts.assigned]
-        return "\n".join([_code_digest(code), *lines])
-
-    def _class_text(self, cls: Any) -> str:
-        """A class of the project by its bases and its attributes, without special ones that packages put there."""
-        lines = [self._tokens("metaclass and bases", type(cls), *cls.__bases__)]
-        self.equal.append((len, vars(cls), len(vars(cls))))
-        for name in ("__class__", "__bases__"):
-            self._look(partial(getattr, cls), name)
-        for name in sorted(vars(cls).keys() - _CLASS_NOISE):
-            value, label = self._look(vars(cls).get, name), f"{_dotted(cls)}.{name}"
-            home = "builtins" if callable(value) else type(value).__module__
-            if name.startswith("__") and home != "builtins" and not _is_project(home):
+    def _describe_class(self, cls: type) -> str:
+        """A class by its bases and attributes in their order, without special ones that packages put there."""
+        space = vars(cls)
+        self._look(getattr, cls, "__bases__")
+        self._look(getattr, cls, "__class__")
+        self.sized[id(cls)] = space
+        lines = [str([self._token(each, "class") for each in (type(cls), *cls.__bases__)])]
+        members = space.get("_member_map_", {}) if "_member_names_" in space else {}  # of an enum
+        for name in sorted(space, key=lambda name: name if name.startswith("__") else "~"):
+            value = self._look_up(space, name)
+            is_special = name.startswith("__") and not callable(value) and name != "__pydantic_decorators__"
+            home = type(value).__module__
+            if name in _CLASS_NOISE or name in members or (members and _module("re").fullmatch("_[a-z].*_", name)):
                 continue
-            if name in _MADE_ONCE or name.startswith("__pydantic_"):
-                lines.append(f"{name}={self._note(label, self._content(value))}")
-                if isinstance(value, dict):
-                    self.equal.append((dict, value, dict(value)))
-            else:
-                lines.append(f"{name}={self._token(value, label)}")
+            if not is_special or home == "builtins" or _is_project(home, self.scope.own):
+                lines.append(f"{name}={self._token(value, f'{_dotted(cls)}.{name}')}")
+        for name, member in members.items():
+            own = {each: value for each, value in vars(member).items() if each not in ("__objclass__", "_sort_order_")}
+            for each in own:
+                self._look_up(vars(member), each)
+            lines.append(f"{name}={self._token(own, f'{_dotted(cls)}.{name}')}")
         return "\n".join(lines)
 
-    def _module_text(self, module: Any) -> str:
-        """What a module of the project holds: code that holds the module may use any of it."""
+    def _describe_module(self, module: Any, label: str) -> str:
+        """What a module holds: code that holds the module may use any of it."""
         space = vars(module)
-        self.equal.append((len, space, len(space)))
-        self._held.append((module, self._labels[id(module)], set()))
-        return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(space)
-                          if _counts(space[name])])
+        self.sized[id(space)] = space
+        self._owners.append((space, label, True, set()))
+        names = [name for name, value in space.items()
+                 if not isinstance(value, ModuleType) and not _is_set_by_python(name)]
+        return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(names)])
 
-    def _container_text(self, container: Any) -> str:
-        """A container that cannot be named as a whole by what it holds."""
-        self.equal.append((_identities, container, _identities(container)))
-        items = list(container.items() if isinstance(container, dict) else zip(container))
-        self._alive += items
-        found = [self._tokens(self._labels[id(container)], *item) for item in items]
-        return str(sorted(found) if isinstance(container, (set, frozenset)) else found)
-
-    def _take_attributes(self) -> bool:
-        """Follow what the code met so far names of modules and functions; whether there is more to describe."""
-        for thing, label, taken in list(self._held):
-            for name in sorted(self._named(thing) - taken):
-                taken.add(name)
-                space = vars(thing)
-                value = self._look(space.get, name) if name in space else self._attribute(thing, name)
-                if value is not _NOTHING:
-                    self._note(f"{label}.{name}", self._token(value, f"{label}.{name}"))
+    def _take_named(self) -> bool:
+        """Follow the attributes of functions, and the modules in modules, that code names; whether there were some."""
+        for space, label, is_module, taken in list(self._owners):
+            for name in sorted((space.keys() if self.whole else space.keys() & self._names) - taken):
+                value = space[name]
+                if isinstance(value, ModuleType) if is_module else not _is_set_by_python(name):
+                    taken.add(name)
+                    self._note(f"{label}.{name} as attribute", self._global_token(space, (name,)))
         return bool(self._todo)
 
-    def _named(self, thing: Any) -> set[str]:
-        """The attributes of a function, or the modules in a module and what it makes when asked, that code names."""
-        space = vars(thing)
-        if not isinstance(thing, types.ModuleType):
-            return space.keys() & self._attributes
-        modules = {name for name, value in space.items() if isinstance(value, types.ModuleType) and _is_followed(value)}
-        made = self._names - space.keys() if "__getattr__" in space else set()
-        return made | (modules if self._all_modules else modules & self._names)
+    def _global_token(self, space: dict[str, Any], chain: tuple[str, ...]) -> str:
+        """The token of a global name; where it is a module of the project, of what it holds under the next name."""
+        for place, name in enumerate(chain):
+            if name in _MODULE_SPECIALS or name in self.scope.untracked:
+                return "not tracked"
+            value = self._look_up(space, name)
+            if value is _NOTHING:
+                return "nothing" if place == 0 else self._missing_token(space, name)
+            if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
+                lazy = ".".join([repr(value).split("'")[1], *chain[place + 1:]])
+                return self._import_token(_imported_modules("", 0, lazy, ()), ())
+            home = space.get("__name__") or ""
+            if place == len(chain) - 1 or not isinstance(value, ModuleType) or not _is_project(value.__name__,
+                                                                                               self.scope.own):
+                return self._token(value, f"{'__main__' if home == '__mp_main__' else home}.{name}")
+            space = vars(value)
+        raise AssertionError("no name")
 
-    def _look(self, how: Callable[[Any, Any], Any], where: Any) -> Any:
-        """What `how` finds there, or _NOTHING; it is looked at again at each call."""
-        value = how(where, _NOTHING)
-        self.same.append((how, where, value))
-        return value
+    def _missing_token(self, space: dict[str, Any], name: str) -> str:
+        """The token of a name that a module does not hold (yet): what it makes when asked, or a module inside it."""
+        home = space.get("__name__") or ""
+        if "__getattr__" not in space:
+            return self._import_token([f"{home}.{name}"], ())
+        self._note(f"{home}.__getattr__", self._global_token(space, ("__getattr__",)))
+        for folder in space.get("__path__", ()):  # it may look anywhere
+            for each in _files_in(folder):
+                inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
+                self._follow_sources(f"{home}.{inside}".rstrip("."))
+        return f"made by {home}"
 
-    def _attribute(self, owner: Any, name: str) -> Any:
-        """What `owner.name` is, looked at again at each call; _NOTHING where only all of `owner` tells."""
-        space, kind = getattr(owner, "__dict__", {}), type(owner)
-        if isinstance(owner, types.ModuleType):
-            if not _is_project(owner.__name__):
-                return _NOTHING
-            if name not in space and "__getattr__" in space:
-                ask = partial(_ask, owner)
-                return _NOTHING if ask(name, _NOTHING) is _NOTHING else self._look(ask, name)
-        elif name in space:
-            above = getattr(kind, name, _NOTHING)  # a property there would come first
-            if (callable(owner) or isinstance(kind.__getattribute__, types.FunctionType) or hasattr(above, "__set__")
-                    or above is not getattr(kind, name, _NOTHING)):  # or something else each time
-                return _NOTHING
-            for where, each in ((kind, name), (owner, "__dict__"), (owner, "__class__")):
-                self._look(partial(getattr, where), each)
-        return self._look(space.get, name) if name in space else _NOTHING
+    def _import_token(self, modules: list[str], names: Iterable[str]) -> str:
+        """The token of an import inside a function: the sources of the modules that it may load, and so on."""
+        for module in modules:
+            self._follow_sources(module)
+            home = sys.modules.get(module)
+            if home is not None and _is_project(module, self.scope.own) and _read_source(module) is None:
+                space = vars(home)  # code that was made by `exec`
+                for name in names:
+                    if name in space:
+                        self._note(f"{module}.{name} as import", self._global_token(space, (name,)))
+                if not names:
+                    self._token(home, module)
+        return f"import {' '.join(modules)}"
 
-    def _global_token(self, scope: dict[str, Any], chain: tuple[str, ...]) -> str:
-        """The token of a global name with the attributes that the code follows from it."""
-        if chain[0] in _MODULE_SPECIALS:
-            return "special"  # where the code lies is no part of what it does
-        value, name = self._look(scope.get, chain[0]), f"{scope.get('__name__', '')}.{chain[0]}"
-        for attribute in chain[1:]:
-            if isinstance(value, (list, set, dict)) and attribute in _WRITE_ONLY:
-                return "written to"
-            if (found := self._attribute(value, attribute)) is _NOTHING:
-                break
-            value, name = found, f"{name}.{attribute}"
-        return self._token(value, name)
+    def _follow_sources(self, module: str) -> None:
+        """Note the source of a module of the project, and of those that it imports in turn."""
+        todo = [module]
+        for name in todo:
+            if name in self._sources:
+                continue
+            self._sources.add(name)
+            self._look_up(sys.modules, name)
+            if not _is_project(name, self.scope.own):
+                continue
+            source = _read_source(name)
+            if source is None:
+                continue
+            path, state, digest, imports, certain = source
+            self.files.append((path, state))
+            self._note(f"the source of {name}", digest)
+            if not certain:
+                self.unsure.append(f"the source of {name} may have changed since it was loaded; start Python anew")
+            todo += sorted(imports)
 
-    def _import_token(self, scope: dict[str, Any], level: int, name: str, attribute: str) -> str:
-        """The token of what an import statement inside a function brings."""
-        if level:
-            package = (scope.get("__package__") or "").split(".")
-            name = ".".join(filter(None, [*package[:len(package) - level + 1], name]))
-        module = _import_of_project(name)
-        if module is None:
-            return f"import {name}"
-        self._look(sys.modules.get, name)
-        if attribute in _MODULE_SPECIALS:
-            return "special"
-        found = self._attribute(module, attribute) if attribute else module
-        if found is _NOTHING:
-            found = _import_of_project(f"{name}.{attribute}") or module
-        return self._token(found, f"{name}.{attribute}")
 
-    def _data(self, value: Any, name: str) -> str:
-        """A value by its content, which is looked at again at each call: a global is an argument like any other."""
-        content = self._content(value)
-        if content.startswith("<") and type(value) in (dict, list, tuple, set, frozenset):
-            return self._label(value, name)
-        fixed = type(value) in _ATOMS or (isinstance(value, (tuple, frozenset)) and _ATOMS.issuperset(map(type, value)))
-        home = type(value).__module__  # a lock, a file: it will not have content later, and to try again is slow
-        fixed = fixed or (content.startswith("<") and home not in _CONTAINERS_IN and not _is_project(home))
-        plain = None if fixed or not _is_plain(value) else _plain_content(value)
-        if not fixed:
-            self.equal.append((self._content, value, content) if plain is None else (_plain_content, value, plain))
-        self._alive.append(value)
-        return self._note(name, content)
+class _FollowedCode:
+    """Code with the globals that it sees: what is followed of a function without a name."""
 
-    def _content(self, value: Any) -> str:
-        """The digest of a value, its functions by their label; only its type when it cannot be named."""
-        if type(value) in _ATOMS:
-            return _short_digest(_code_text(value))
-        try:
-            return _digest(value, label_of=lambda thing: self._label(thing) if _is_followed(thing) else None)[:20]
-        except Exception:  # a lock, an open file, a connection: no data; its class may raise anything
-            return f"<{_dotted(type(value))}>"
+    def __init__(self, code: CodeType, space: dict[str, Any]) -> None:
+        self.__code__, self.__globals__ = code, space
 
 
 class _Fingerprint:
-    """The fingerprint of functions, classes, files and values, kept while all that it was taken from stays the same."""
+    """The contents of functions, classes, files and values, kept while all that they were taken from stays the same."""
 
-    def __init__(self, *roots: Any) -> None:
-        self.roots = roots
-        self._walk: _Walk | None = None
+    def __init__(self, roots: tuple[Any, ...], scope: _Scope, whole: bool = False) -> None:
+        self.roots, self.scope, self.whole = roots, scope, whole
+        self._contents: _Contents | None = None
 
     def __reduce__(self) -> Any:
-        return _Fingerprint, self.roots  # a walk holds for this process
+        return _Fingerprint, (self.roots, self.scope, self.whole)  # contents hold for this process
 
-    def walk(self) -> _Walk:
-        """The walk that holds now; the old one unless something differs."""
-        if self._walk is None or not self._walk.holds():
-            self._walk = _Walk(self.roots)
-        return self._walk
-
-
-_fingerprint_of = lru_cache(maxsize=1024)(_Fingerprint)  # one for each thing that is followed into an argument
+    def now(self) -> _Contents:
+        """The contents as they are now: those found before, unless something differs."""
+        contents = self._contents
+        if contents is None or not contents.holds():
+            self._contents = contents = _Contents(self.roots, self.scope, self.whole)
+        return contents
 
 
-def _name_in_arguments(thing: Any) -> str | None:
-    """What a function, class or module of the project that is (part of) an argument adds to the digest."""
-    if not _is_followed(thing):
-        return None
-    home = sys.modules.get(thing.scope.get("__name__", "")) if isinstance(thing, _Bare) else None
-    if isinstance(thing, _Bare) and getattr(home, "__dict__", None) is not thing.scope:
-        return _Walk([thing]).fingerprint  # globals of no module are not kept alive
-    return _fingerprint_of(thing).walk().fingerprint
+_FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was followed into arguments
+
+
+class _InArguments(_Followed):
+    """What is followed into arguments: functions, classes and modules of the project by their fingerprint."""
+
+    def __init__(self, scope: _Scope, unsure: list[str]) -> None:
+        self.scope, self.unsure = scope, unsure
+
+    def label(self, thing: Any) -> str | None:
+        name = _followed_name(thing, self.scope.own)
+        return f"{name} {self._digest(thing, id(thing))}" if name else None
+
+    def function_parts(self, function: Any) -> tuple[Any, ...]:
+        code, space = function.__code__, function.__globals__
+        home = space.get("__name__") or ""
+        digest = f"{home}.{code.co_qualname}"
+        if _is_project(home, self.scope.own):
+            digest = self._digest(_FollowedCode(code, space), (id(code), id(space)))
+        own = {name: value for name, value in vars(function).items() if not name.startswith("__")}
+        return (*_parts_of(function, digest), own)
+
+    def _digest(self, thing: Any, key: Any) -> str:
+        """The digest of what is followed, kept under the key."""
+        if len(_FINGERPRINTS) >= 1024:
+            _FINGERPRINTS.pop(next(iter(_FINGERPRINTS), None), None)
+        contents = _FINGERPRINTS.setdefault((key, self.scope), _Fingerprint((thing,), self.scope, True)).now()
+        self.unsure += contents.unsure
+        return contents.digest
 
 
 # --- What a call is named ---------------------------------------------------------------------------------------------
@@ -2727,6 +2977,7 @@ class _Parameters:
 
     def __init__(self, kinds: Sequence[Sequence[str]], defaults: dict[str, Any]) -> None:
         only, plain, star, named, starstar = kinds  # names, kinds in the order of `inspect`
+        self.as_spelled = False  # a wrapper may tell f(1), f(1, 2) and f(1, b=2) apart
         self.names, self.all, self.defaults = [*only, *plain], [*only, *plain, *named], defaults
         self.rest = {stars: names[0] for stars, names in (("*", star), ("**", starstar)) if names}
         self.by_keyword = {*plain, *named}
@@ -2735,6 +2986,9 @@ class _Parameters:
         """Every argument of a call with its label, defaults included; bare ones when the call does not fit."""
         if not kwargs and len(args) == len(self.all) == len(self.names):
             return list(zip(self.names, args))
+        if self.as_spelled:
+            bare = _bare_arguments(args, kwargs)
+            return [*zip(self.names, args), *bare[min(len(args), len(self.names)):]]
         given, more = dict(zip(self.names, args)), args[len(self.names):]
         others = {name: value for name, value in kwargs.items() if name not in self.by_keyword}
         named = {name: value for name, value in kwargs.items() if name in self.by_keyword}
@@ -2748,6 +3002,8 @@ class _Parameters:
         """Whether an argument with this label is one of the ignored ones."""
         name = label.lstrip("*")
         stars = label[:len(label) - len(name)]
+        if name in self.all:
+            return name in ignored
         return any(each in ignored for each in (name, stars, self.rest.get(stars)))
 
 
@@ -2779,12 +3035,15 @@ def _own_parameters(function: Any) -> _Parameters:
 
 
 def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable: those of the function that it wraps, if it hands on to it whatever it gets."""
+    """The parameters of a callable: those of the function that it wraps, if it takes whatever that takes."""
     own, inner = _own_parameters(function), getattr(function, "__wrapped__", None)
     if inner is None or isinstance(function, type) or own.defaults or not own.rest:
         return own
     below = _parameters_of(inner)
-    return below if own.all == below.all[:len(own.all)] else own
+    if own.all != below.all[:len(own.all)]:
+        return own
+    below.as_spelled = below.as_spelled or isinstance(function, FunctionType)  # an lru_cache only hands on
+    return below
 
 
 def _shown(value: Any) -> str:
@@ -3312,7 +3571,6 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any])
 
 # --- The cached function ----------------------------------------------------------------------------------------------
 
-_EXPLAINED = 100  # entries that `explain` reads to find the call most like the one asked about
 _BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; else nothing
 
 CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
@@ -3416,7 +3674,8 @@ def _named_function(module: str, name: str) -> Any:
 
 # One call of a cached function. pairs: its arguments with their labels; texts: what stands for each in the key;
 # refused: why entries that were found are not used: the metadata that the callback refused, an error.
-_Call = namedtuple("_Call", "args kwargs pairs texts key refused")
+# contents: what the function was made of; unsure: why this may not be all, then nothing is stored.
+_Call = namedtuple("_Call", "args kwargs pairs texts key refused contents unsure")
 
 
 class MemorizedFunc:
@@ -3448,7 +3707,14 @@ class MemorizedFunc:
         self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
         self._folder = _folder_name(_dotted(self._holder))
         version = options["version"]
-        self._print = _Fingerprint(self._holder if version is None else ("version", version), *options["depends"])
+        home = getattr(self._holder, "__module__", None) or ""
+        if home == "__main__":  # perhaps of a package, by `python -m`
+            home = getattr(sys.modules["__main__"], "__package__", None) or home
+        own = home.partition(".")[0]
+        own = "" if own in sys.stdlib_module_names else own
+        self._scope = _Scope(own, frozenset(options["untracked"]))
+        self._fingerprint = _Fingerprint((self._holder if version is None else ("version", version),
+                                          *options["depends"]), self._scope)
         self._known: tuple[str, Any] = "", None  # the parameters with the fingerprint they go with
         self._check_options(flags)
 
@@ -3462,6 +3728,9 @@ class MemorizedFunc:
         if unknown := [name for name in self.ignore if name not in known]:
             raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), "
                              f"got {unknown!r}")
+        untracked = self._options["untracked"]
+        if isinstance(untracked, str) or not all(isinstance(name, str) for name in untracked):
+            raise ValueError(f"untracked: expected a list of names of globals, got {untracked!r}")
         for name in ("cache_validation_callback", "key"):
             if self._options[name] is not None and not callable(self._options[name]):
                 raise ValueError(f"{name}: expected a function or None, got {self._options[name]!r}")
@@ -3471,7 +3740,8 @@ class MemorizedFunc:
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         """The call with its key. Arguments that do not fit get one too: the call itself then raises what it raises."""
         args = self._prefix + args
-        code = self._print.walk().fingerprint
+        contents = self._fingerprint.now()
+        code = contents.digest
         if self._known[0] != code:
             self._known = code, _parameters_of(self._run)  # defaults may have been replaced
         parameters = self._known[1]
@@ -3479,16 +3749,21 @@ class MemorizedFunc:
         if self.ignore:
             pairs = [pair for pair in pairs if not parameters.ignores(pair[0], self.ignore)]
         named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
-        texts = {label: self._text(label, value) for label, value in (*self._carried, *named)}
+        unsure = list(contents.unsure)
+        texts = {label: self._text(label, value, unsure) for label, value in (*self._carried, *named)}
         digest = _short_digest("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
-        return _Call(args, kwargs, pairs, texts, f"{self._folder}/{code}-{digest}", [])
+        if unsure:  # a key that no entry has
+            digest += f"-{time.time_ns()}"
+        key = f"{self._folder}/{code}-{digest}"
+        return _Call(args, kwargs, pairs, texts, key, [], contents, unsure)
 
-    def _text(self, label: str, value: Any) -> str:
+    def _text(self, label: str, value: Any, unsure: list[str]) -> str:
         kind = type(value)
         if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
             return repr(value)
         try:
-            return _digest(value, coerce_mmap=True, label_of=_name_in_arguments)  # mapped results are arrays, too
+            follow = _InArguments(self._scope, unsure)
+            return _digest(value, coerce_mmap=True, follow=follow)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
             raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
                                 f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
@@ -3575,7 +3850,7 @@ class MemorizedFunc:
 
     def _write(self, call: _Call, metadata: dict[str, Any], value: Any) -> None:
         """Write the entry of a call."""
-        about = {**metadata, "texts": call.texts, "parts": self._print.walk().parts}
+        about = {**metadata, "texts": call.texts, "parts": call.contents.parts}
         pickler = None
         if self._memory.backend == "cloudpickle":
             pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
@@ -3592,6 +3867,8 @@ class MemorizedFunc:
         metadata = {"time": time.time(), "duration": duration, "input_args": shown}
         if self._verbose > 1:
             _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
+        if call.unsure or not call.contents.files_hold():
+            return value, metadata  # perhaps of other code than the key says
         try:
             self._write(call, metadata, value)
             if self.mmap_mode:  # as later calls will find it
@@ -3678,7 +3955,7 @@ class MemorizedFunc:
         >>> cached.entries()[0].arguments
         'base=2, exp=10, mod=None'
         """
-        current, found = self._print.walk().fingerprint, []
+        current, found = self._fingerprint.now().digest, []
         for key, size, _ in list(self._store.entries(f"{self._folder}/")):
             about, name = _metadata_of(self._store, key), key.rpartition("/")[2]
             if about is not None:
@@ -3694,7 +3971,7 @@ class MemorizedFunc:
         'computes: nothing is kept for builtins.pow'
         >>> _ = cached(2, 10)
         >>> cached.explain(2, 11)
-        'computes: the argument exp differs: 11, kept are 10'
+        'computes: the argument exp differs: 11, kept is 10'
         """
         call = self._name(args, kwargs)
         about = _metadata_of(self._store, call.key)
@@ -3707,22 +3984,22 @@ class MemorizedFunc:
         return f"computes: {reason}, {age}"
 
     def _explain_miss(self, call: _Call) -> str:
-        """What is new about a call that is not kept, measured against the kept call that is most like it."""
-        kept = [key for key, _, _ in sorted(self._store.entries(f"{self._folder}/"), key=lambda entry: -entry[2])]
-        digest, code = call.key.rpartition("-")[2], self._known[0]
-        like = ([key for key in kept if key.endswith(digest)] or [key for key in kept if f"/{code}-" in key] or kept)
-        known = [about for about in (_metadata_of(self._store, key) for key in like[:_EXPLAINED]) if about]
+        """What differs from the newest entry of the same arguments, else from the newest."""
+        if call.unsure:
+            return f"its value is not stored, since {call.unsure[0]}"
+        found = [(_metadata_of(self._store, key), key) for key, _, _ in list(self._store.entries(f"{self._folder}/"))]
+        digest = call.key.rpartition("-")[2]
+        known = [(key.endswith(digest), about["time"], about) for about, key in found if about]
         if not known:
             return f"nothing is kept for {self._folder}"
-        nearest = min(known, key=lambda about: len(about["texts"].items() ^ call.texts.items()))
-        changed = sorted({name for name, _ in nearest["parts"].items() ^ self._print.walk().parts.items()})
+        newest = max(known, key=operator.itemgetter(0, 1))[2]
+        changed = sorted({name for name, _ in newest["parts"].items() ^ call.contents.parts.items()})
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         given = _shown_all((*self._carried, *call.pairs))
-        for label in dict.fromkeys([*call.texts, *nearest["texts"]]):
-            if call.texts.get(label) != nearest["texts"].get(label):
-                others = dict.fromkeys(about["input_args"].get(label, "not given") for about in known)
+        for label in dict.fromkeys([*call.texts, *newest["texts"]]):
+            if call.texts.get(label) != newest["texts"].get(label):
                 words.append(f"the argument {label} differs: {given.get(label, 'not given')}, "
-                             f"kept are {', '.join(list(others)[:3])}")
+                             f"kept is {newest['input_args'].get(label, 'not given')}")
         return "; ".join(words) or "its entry is damaged"
 
     # -- being a function
@@ -3766,11 +4043,12 @@ class Memory:
     (9, 9)
 
     A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
-    The code is followed into the functions, classes, modules, constants and other globals of your project that it
-    names, also inside closures, defaults, containers and arguments. Change a helper: computed anew; change it back: the
-    old results are still there. Not followed are the standard library, installed packages and code written in C (they
-    go by name), files that the function reads, submodules looked up by a text, and the content of what cannot be
-    pickled (its class counts): name in `depends` what matters of it.
+    The code is followed into the functions, classes, modules, constants and other globals of your project
+    that it names, also inside closures, defaults, containers and arguments; modules that it imports inside a
+    function, by their source. Change a helper: computed anew; change it back: the old results are still
+    there. Not followed are the standard library, installed packages other than the function's own and code
+    written in C (they go by name), files that the function reads, what is looked up by a text, and the
+    content of what cannot be pickled (its class counts): name in `depends` what matters of it.
 
     Parameters
     ----------
@@ -3835,7 +4113,8 @@ class Memory:
 
     def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
               mmap_mode: Any = False, cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (), version: Any = None) -> Any:
+              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (), version: Any = None,
+              untracked: Iterable[str] = ()) -> Any:
         """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without arguments.
 
         >>> memory = Memory()
@@ -3858,10 +4137,13 @@ class Memory:
         key : callable or None, default None
             Called with the arguments of a call; what it returns stands for them.
         depends : list, default none
-            What else the result depends on: functions and classes (by their code), paths (`pathlib.Path`: by the
-            content of the file), any other values.
+            What else the result depends on: functions and classes (by their code), paths (`pathlib.Path`: by
+            the content of the file, or of all files in the folder), any other values.
         version : any value or None, default None
             Stands for the code of the function: change it to compute anew, and only then.
+        untracked : list of str, default none
+            Names of globals that do not count: counters, timers, tables that helpers fill. Without this, a
+            global that each call changes makes each call a new one (`explain` names it).
 
         Raises
         ------
@@ -3872,7 +4154,8 @@ class Memory:
         """
         options = {"ignore": [] if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
                    "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
-                   "version": version}
+                   "version": version,
+                   "untracked": untracked if isinstance(untracked, str) else tuple(untracked)}
         if func is None:
             return lambda function: self.cache(function, **options)
         if isinstance(func, MemorizedFunc):
@@ -3932,7 +4215,7 @@ class Memory:
 
 register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
     function.func, function._prefix, function._options["version"],
-    [_file_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]))
+    [_path_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]))
 register_hasher(Memory, lambda memory: "Memory")
 
 
