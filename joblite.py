@@ -151,14 +151,14 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter."""
-    from numbers import Real
-
-    number: Any = size if isinstance(size, Real) and not isinstance(size, bool) else -1
+    number: Any = -1
     try:
         if isinstance(size, str):
             text = size.strip().upper()
             unit = _UNITS.get(text[-1:])
             number = float(text[:-1]) * unit if unit else float(text)
+        elif isinstance(size, _module("numbers").Real) and not isinstance(size, bool):
+            number = size
         if number >= 0:
             return int(number)
     except (ValueError, OverflowError):
@@ -6491,19 +6491,6 @@ class _Context:
         self.last_args = ()
 
 
-def _write_bytes_to(stream: Any, data: bytes) -> None:
-    """Write what a task has written; what is no text goes to the stream's buffer, if it has one."""
-    try:
-        _write_to(stream, data.decode())
-    except UnicodeDecodeError:
-        try:
-            stream.flush()
-            stream.buffer.write(data)
-            stream.buffer.flush()
-        except (AttributeError, OSError, ValueError):
-            _write_to(stream, data.decode("utf-8", "replace"))
-
-
 def _log_here(content: bytes) -> None:
     """Have the logger of that name handle a record of a task."""
     import logging
@@ -6519,7 +6506,8 @@ def _say_here(output: list[tuple[int, bytes]]) -> None:
     """Say what a worker's tasks said: to the streams and log handlers of the moment."""
     for kind, content in output:
         if kind != _RECORD:
-            _write_bytes_to(sys.stdout if kind == _OUT else sys.stderr, content)
+            text = content.decode("utf-8", "backslashreplace")
+            _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
             continue
         try:
             _log_here(content)
@@ -7387,7 +7375,13 @@ class _GuestCrew(_ExecutorCrew):
 _DEFAULTS = {"backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M", "mmap_mode": "c",
              "prefer": None, "require": None, "inner_max_num_threads": None}
 _UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
-_U_BACKEND, _U_N_JOBS, _U_PREFER, _U_REQUIRE = (_UNSET[name] for name in ("backend", "n_jobs", "prefer", "require"))
+
+
+def _given(name: str, value: Any) -> Any:
+    """An argument, or where it was not given what the `parallel_config` in force says."""
+    if value is _UNSET[name]:
+        return _local.settings.get(name, _DEFAULTS[name])
+    return value
 
 
 class ParallelBackendBase:
@@ -7611,35 +7605,39 @@ def _check_hints(prefer: Any, require: Any) -> None:
 
 def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
-    context, place = _local.settings, _local.inside or _inside
-    explicit = backend is not _U_BACKEND and backend is not None
-    prefer = context.get("prefer") if prefer is _U_PREFER else prefer
-    require = context.get("require") if require is _U_REQUIRE else require
-    if prefer is not None or require is not None:
-        _check_hints(prefer, require)
+    context = _local.settings
+    place = _local.inside or _inside
+    prefer = _given("prefer", prefer)
+    require = _given("require", require)
+    _check_hints(prefer, require)
+    explicit = backend is not _UNSET["backend"] and backend is not None
     if explicit:
         found = _find_backend(backend, options)
     elif context.get("backend") is not None:
-        found = _find_backend(context["backend"], options := {**context["options"], **options})
+        found = context["backend"]
+        options = {**context["options"], **options}
     elif place == "thread":
         found = _IN_PLACE
     elif place == "process" or prefer == "threads" or require == "sharedmem":
         found = _THREADS
+    elif _registry_default:
+        found = _find_backend(_registry_default[0], {})
     else:
-        found = _find_backend(_registry_default[0], {}) if _registry_default else _PROCESSES
+        found = _PROCESSES
     if require == "sharedmem" and not found.shares_memory:
         if explicit:
             raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
-        found, options = _THREADS, {}
-    if n_jobs is None or n_jobs is _U_N_JOBS:
-        n_jobs = context.get("n_jobs")
+        found = _THREADS
+        options = {}
     limit = context.get("inner_max_num_threads")
     if limit is not None and "inner_max_num_threads" in found.options:
         options = {"inner_max_num_threads": limit, **options}
-    unknown = sorted(set(options) - found.options)
+    unknown = sorted(set(options) - found.options) if options else []
     if unknown and found is not _IN_PLACE:
         raise ValueError(f"backend {found.name!r}: expected options among {sorted(found.options)}, got {unknown}")
-    return _Choice(found, _count_jobs(n_jobs, found), options)
+    if n_jobs is None:
+        n_jobs = context.get("n_jobs")
+    return _Choice(found, _count_jobs(_given("n_jobs", n_jobs), found), options)
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -7661,7 +7659,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     ValueError
         `n_jobs` is 0 or not a whole number.
     """
-    return _choose(n_jobs, _U_BACKEND, _U_PREFER, _U_REQUIRE, {}).n_jobs
+    return _choose(n_jobs, _UNSET["backend"], _UNSET["prefer"], _UNSET["require"], {}).n_jobs
 
 
 class parallel_config:
@@ -7689,9 +7687,9 @@ class parallel_config:
         Backend options without a backend; inner_max_num_threads with a backend that cannot keep it; an unknown name.
     """
 
-    def __init__(self, backend: Any = _U_BACKEND, *, n_jobs: Any = _U_N_JOBS, verbose: Any = _UNSET["verbose"],
+    def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"], verbose: Any = _UNSET["verbose"],
                  temp_folder: Any = _UNSET["temp_folder"], max_nbytes: Any = _UNSET["max_nbytes"],
-                 mmap_mode: Any = _UNSET["mmap_mode"], prefer: Any = _U_PREFER, require: Any = _U_REQUIRE,
+                 mmap_mode: Any = _UNSET["mmap_mode"], prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
         given = {"backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
                  "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require}
@@ -8110,17 +8108,15 @@ _DEFAULT_MAPPING = _Mapping(2**20, "c", None)
 
 def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
     """How big arrays travel, from the arguments of a `Parallel`, the context and the environment."""
-    context = _local.settings
-    folder = os.environ.get("JOBLIB_TEMP_FOLDER")
-    if isinstance(temp_folder, _Unset) and isinstance(max_nbytes, _Unset) and isinstance(mmap_mode, _Unset) and not (
-            context or folder):
-        return _DEFAULT_MAPPING
-    given = {"temp_folder": temp_folder, "max_nbytes": max_nbytes, "mmap_mode": mmap_mode}
-    temp_folder, max_nbytes, mmap_mode = (context.get(name, _DEFAULTS[name]) if isinstance(value, _Unset) else value
-                                          for name, value in given.items())
+    folder = _given("temp_folder", temp_folder)
+    max_nbytes = _given("max_nbytes", max_nbytes)
+    mmap_mode = _given("mmap_mode", mmap_mode)
     _check_mmap_mode(mmap_mode)
-    nbytes = None if max_nbytes is None else max(1, _parse_bytes(max_nbytes, "max_nbytes"))
-    return _Mapping(nbytes and mmap_mode and nbytes, mmap_mode or "c", temp_folder and os.fspath(temp_folder) or folder)
+    nbytes = None
+    if max_nbytes is not None:
+        nbytes = max(1, _parse_bytes(max_nbytes, "max_nbytes"))
+    folder = os.fspath(folder) if folder else os.environ.get("JOBLIB_TEMP_FOLDER")
+    return _Mapping(nbytes if mmap_mode else None, mmap_mode or "c", folder)
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
@@ -8232,12 +8228,12 @@ class Parallel:
         `.partial_results` (task number -> result) holds what was done.
     """
 
-    def __init__(self, n_jobs: int | None = _U_N_JOBS, backend: Any = _U_BACKEND,  # type: ignore[assignment]
+    def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],  # type: ignore[assignment]
                  return_as: str = "list", verbose: int = _UNSET["verbose"],  # type: ignore[assignment]
                  timeout: float | None = None, batch_size: int | str = "auto", pre_dispatch: int | str = "2 * n_jobs",
                  temp_folder: str | None = _UNSET["temp_folder"],  # type: ignore[assignment]
                  max_nbytes: int | str | None = _UNSET["max_nbytes"],  # type: ignore[assignment]
-                 require: str | None = _U_REQUIRE, *, prefer: str | None = _U_PREFER,  # type: ignore[assignment]
+                 require: str | None = _UNSET["require"], *, prefer: str | None = _UNSET["prefer"],  # type: ignore[assignment]
                  mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,  # type: ignore[assignment]
                  on_error: str = "raise", **backend_options: Any) -> None:
         self.return_as = return_as
@@ -8246,17 +8242,18 @@ class Parallel:
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
         self.progress = None if progress is False else progress
-        context = _local.settings
-        self.verbose = context.get("verbose", 0) if verbose is _UNSET["verbose"] else verbose
+        self.verbose = _given("verbose", verbose)
         self._counts: _Counts | None = None
         if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise":
             self._check()
-        self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
-        if n_jobs == 1 and backend is _U_BACKEND and not context and not backend_options and (
-                prefer is _U_PREFER and require is _U_REQUIRE):
+        given = backend, prefer, require, temp_folder, max_nbytes, mmap_mode
+        is_plain = not (backend_options or _local.settings) and {_Unset}.issuperset(map(type, given))
+        if n_jobs == 1 and is_plain:  # the same as below, sooner
             self._choice = _ONE_JOB
+            self._mapping = _DEFAULT_MAPPING
         else:
             self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
+            self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
         self.n_jobs = self._choice.n_jobs
         self._window = 2 * self.n_jobs
         if pre_dispatch not in ("2 * n_jobs", "all"):

@@ -6266,13 +6266,14 @@ class TestSection6Pools:
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 1800 and all(len(set(lines[i:i + 3])) == 1 for i in range(0, 1800, 3))
 
-    def test_streams_of_tasks_are_like_real_ones(self, processes, capfdbinary):
+    def test_streams_of_tasks_are_like_real_ones(self, processes, capsys):
+        """But that what is written to their buffers comes as text, too."""
         def say():
             sys.stdout.buffer.write(b"\xff\xfe\n")
             return sys.stdout.name, sys.stderr.name, sys.stdout.mode, sys.stdout.fileno()
 
         assert Parallel(**processes)([delayed(say)()]) == [("<stdout>", "<stderr>", "w", 1)]
-        assert capfdbinary.readouterr().out == b"\xff\xfe\n"
+        assert capsys.readouterr().out == "\\xff\\xfe\n"
 
     def test_modules_of_the_current_directory_do_not_shadow_the_library(self, processes, tmp_path, monkeypatch):
         (tmp_path / "socket.py").write_text("raise RuntimeError('the wrong one')")
