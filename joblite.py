@@ -6137,12 +6137,12 @@ def _kill_group(pid: int, sig: int) -> None:
 class _NurseryLoop:
     """The nursery's own side: forks, signals and buries workers until its caller is gone."""
 
-    def __init__(self, caller: int) -> None:
+    def __init__(self) -> None:
         import select
         import signal
         import socket
 
-        self.caller = caller
+        self.caller = os.getppid()
         self.control = socket.socket(fileno=os.dup(0))
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -6152,15 +6152,9 @@ class _NurseryLoop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_end)
-        try:  # tells the end of the caller, even while a forked child of it holds the control socket
-            self.caller_fds = [os.pidfd_open(caller)]
-        except (AttributeError, OSError):  # not on this system: the control socket alone tells
-            self.caller_fds = []
-        if os.getppid() != caller:  # it has ended already
-            os._exit(0)
         self.poll = select.poll()
-        for fd in (self.control.fileno(), self.wake, *self.caller_fds):
-            self.poll.register(fd, select.POLLIN)
+        self.poll.register(self.control, select.POLLIN)
+        self.poll.register(self.wake, select.POLLIN)
         self.workers: dict[int, tuple[int, ...]] = {}  # number -> pid; its socket, page and life line, held here too
 
     def run(self) -> None:
@@ -6169,7 +6163,7 @@ class _NurseryLoop:
         try:
             while True:
                 ready = {fd for fd, _ in self.poll.poll(None if self.workers else IDLE_S * 1000)}
-                if ready.intersection(self.caller_fds) or not ready:
+                if not ready:
                     return
                 if self.wake in ready:
                     self.bury()
@@ -6224,7 +6218,7 @@ class _NurseryLoop:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close()
-        for end in (self.wake, self.wake_end, line, *self.caller_fds):
+        for end in (self.wake, self.wake_end, line):
             os.close(end)
         for _, *ends in self.workers.values():
             for end in ends:
@@ -6251,7 +6245,7 @@ class _NurseryLoop:
                 os.close(line)
 
 
-def _nursery_main(caller: int, *modules: str) -> None:
+def _nursery_main(*modules: str) -> None:
     """What the nursery process runs. Its workers will need these modules."""
     import gc
 
@@ -6259,7 +6253,7 @@ def _nursery_main(caller: int, *modules: str) -> None:
     for name in modules:
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
-    _NurseryLoop(caller).run()
+    _NurseryLoop().run()
 
 
 def _socket_pair() -> tuple[Any, Any]:
@@ -6279,9 +6273,9 @@ class _Nursery:
         self.lock = threading.Lock()
         ours, theirs = _socket_pair()
         self.channel = _Channel(ours)  # the nursery says nothing: what can be read is its end
-        modules = "warnings", "logging" if _loaded("logging") else "warnings"
+        modules = ("warnings", "logging") if _loaded("logging") else ("warnings",)
         code = _own_code()
-        command = _interpreter_command(f"_nursery_main{(os.getpid(), *modules)}", len(code))
+        command = _interpreter_command(f"_nursery_main{modules}", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
         theirs.close()
@@ -7609,7 +7603,8 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
     place = _local.inside or _inside
     prefer = _given("prefer", prefer)
     require = _given("require", require)
-    _check_hints(prefer, require)
+    if prefer is not None or require is not None:
+        _check_hints(prefer, require)
     explicit = backend is not _UNSET["backend"] and backend is not None
     if explicit:
         found = _find_backend(backend, options)
@@ -7687,9 +7682,10 @@ class parallel_config:
         Backend options without a backend; inner_max_num_threads with a backend that cannot keep it; an unknown name.
     """
 
-    def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"], verbose: Any = _UNSET["verbose"],
-                 temp_folder: Any = _UNSET["temp_folder"], max_nbytes: Any = _UNSET["max_nbytes"],
-                 mmap_mode: Any = _UNSET["mmap_mode"], prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
+    def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"],
+                 verbose: Any = _UNSET["verbose"], temp_folder: Any = _UNSET["temp_folder"],
+                 max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
+                 prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
         given = {"backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
                  "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require}
@@ -7870,10 +7866,6 @@ class _Counts:
         if due:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 class _Run:
@@ -8100,7 +8092,8 @@ class _Run:
             self.out.clear()
         if state is DONE and self.counts.watched:
             self.counts.tell(self.parallel, over=True)
-        self.counts.close()
+        if self.counts.bar is not None:
+            self.counts.bar.close()
 
 
 _DEFAULT_MAPPING = _Mapping(2**20, "c", None)
@@ -8248,11 +8241,13 @@ class Parallel:
             self._check()
         given = backend, prefer, require, temp_folder, max_nbytes, mmap_mode
         is_plain = not (backend_options or _local.settings) and {_Unset}.issuperset(map(type, given))
-        if n_jobs == 1 and is_plain:  # the same as below, sooner
+        if is_plain and n_jobs == 1:  # here and below: the same, sooner
             self._choice = _ONE_JOB
-            self._mapping = _DEFAULT_MAPPING
         else:
             self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
+        if is_plain and "JOBLIB_TEMP_FOLDER" not in os.environ:
+            self._mapping = _DEFAULT_MAPPING
+        else:
             self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
         self.n_jobs = self._choice.n_jobs
         self._window = 2 * self.n_jobs
@@ -8351,7 +8346,8 @@ class Parallel:
             if counts.watched:
                 counts.tell(self, over=True)
         finally:
-            counts.close()
+            if counts.bar is not None:
+                counts.bar.close()
 
     # -- progress --
 
