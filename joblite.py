@@ -58,6 +58,7 @@ from functools import cached_property, lru_cache, partial
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
 
+from _contextvars import ContextVar
 from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
 from _pickle import dumps as _pickle_dumps
 from _pickle import loads as _pickle_loads
@@ -3074,45 +3075,47 @@ _LISTED = 1000  # entries that are looked at to find the least recently used
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
 _HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
-_WAITS: dict[Any, _KeyLock] = {}  # thread or task -> what it waits for
+_WAITS: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what
+_AROUND: ContextVar[tuple[_KeyLock, ...]] = ContextVar("_AROUND", default=())  # see _KeyLock.around
 
 
 class _KeyLock:
-    """The right to compute a key, which one thread or task (`owner`) of this process has at a time.
+    """The right to compute a key, which one cached call of this process has at a time.
 
     Others wait for `over`: a lock for threads, a future for tasks. Only `_HELD` says who has the
-    right, so that an interruption at any moment leaves no doubt about it.
+    right, so that an interruption at any moment leaves no doubt about it. `around` are the rights of
+    the cached calls in which this one is made; tasks inherit them from the task that makes them.
     """
 
-    def __init__(self, store: _Store, key: str, owner: Any, over: Any) -> None:
-        self.store, self.key, self.owner, self.over = store, key, owner, over
+    def __init__(self, store: _Store, key: str, over: Any) -> None:
+        self.store, self.key, self.over, self.around = store, key, over, _AROUND.get()
         self.place = os.getpid(), store.location or id(store), key
         self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
 
     def blocked_by(self) -> _KeyLock | None:
         """Who has to end first. None: the right is ours now, or waiting would never end.
 
-        It would never end where the one who has the right is this owner, or waits for this owner,
-        directly or through others. Of those who wait in a ring, the last one sees the whole ring.
+        It would never end where a call around this one has the right, or one that waits for such a
+        call, directly or through others. Of those who wait in a ring, the last sees the whole ring.
         """
-        current = step = _HELD.setdefault(self.place, self)
-        _WAITS[self.owner] = current
-        for _ in range(len(_WAITS)):
-            if step.owner == self.owner:
-                break
-            following = _WAITS.get(step.owner)
-            if following is None or _HELD.get(following.place) is not following:
-                return current
-            step = following
-        _WAITS.pop(self.owner, None)
-        return None
+        _WAITS[self] = current = _HELD.setdefault(self.place, self)
+        to_end = [current]
+        for lock in to_end:
+            if lock is self or lock in self.around:
+                del _WAITS[self]
+                return None
+            for waiter, other in list(_WAITS.items()):
+                is_new = other not in to_end and _HELD.get(other.place) is other
+                if is_new and lock in waiter.around:
+                    to_end.append(other)
+        return current
 
     def is_free_elsewhere(self, wait: bool) -> bool:
         """Whether no other process computes the key, or waiting for it would never end.
 
-        Only an owner that has another key can be in a ring. It waits in the system, which sees
-        rings: one thread at a time, because of each process the system follows one. Without
-        `wait`, it does not wait at all.
+        Only a call inside another one, or one that such a call waits for, can be in a ring. It waits
+        in the system, which sees rings: one thread at a time, because of each process the system
+        follows one. Without `wait`, it does not wait at all.
         """
         if _HELD.get(self.place) is not self:
             return True
@@ -3120,7 +3123,8 @@ class _KeyLock:
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
             return True
-        if all(each is self or each.owner != self.owner for each in list(_HELD.values())):
+        waiting = [waiter for waiter, other in list(_WAITS.items()) if other is self]
+        if not any(each.around for each in [self, *waiting]):
             return False
         if wait:
             with _process_lock(file.ring_mutexes):
@@ -3790,13 +3794,14 @@ class MemorizedFunc:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
         over = threading.Lock()
         over.acquire()
-        lock = _KeyLock(self._store, call.key, threading.get_ident(), over)
+        lock = _KeyLock(self._store, call.key, over)
         try:
             while (other := lock.blocked_by()) is not None:
                 with other.over:
                     pass  # it has ended; the next one who waits may go on, too
             while not lock.is_free_elsewhere(wait=True):
                 time.sleep(_POLL_S)
+            _AROUND.set((*lock.around, lock))
             value = self._load(call)
             return self._compute(call)[0] if value is _NOTHING else value
         finally:  # an interruption can come only after a call has returned
@@ -3806,7 +3811,8 @@ class MemorizedFunc:
                 if lock.place in _HELD and _HELD[lock.place] is lock:
                     del _HELD[lock.place]
                 over.release()
-                _WAITS.pop(lock.owner, None)
+                _WAITS.pop(lock, None)
+                _AROUND.set(lock.around)
 
     async def _obtain_awaited(self, call: _Call) -> Any:
         """The value of a call of a coroutine function; tasks that wait do not block the loop."""
@@ -3816,7 +3822,7 @@ class MemorizedFunc:
         asyncio = _module("asyncio")
         loop = asyncio.get_running_loop()
         over = loop.create_future()
-        lock = _KeyLock(self._store, call.key, asyncio.current_task(), over)
+        lock = _KeyLock(self._store, call.key, over)
         try:
             while (other := lock.blocked_by()) is not None:
                 if other.over.get_loop() is loop:
@@ -3828,6 +3834,7 @@ class MemorizedFunc:
                     return value
             while not lock.is_free_elsewhere(wait=False):
                 await asyncio.sleep(_POLL_S)
+            _AROUND.set((*lock.around, lock))
             value = self._load(call)
             return (await self._compute_awaited(call))[0] if value is _NOTHING else value
         finally:
@@ -3837,7 +3844,8 @@ class MemorizedFunc:
                 if lock.place in _HELD and _HELD[lock.place] is lock:
                     del _HELD[lock.place]
                 over.set_result(None)
-                _WAITS.pop(lock.owner, None)
+                _WAITS.pop(lock, None)
+                _AROUND.set(lock.around)
 
     def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value."""

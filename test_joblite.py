@@ -4532,8 +4532,9 @@ f = make()"""
         assert values == {n: n for n in range(size)}
 
     @pytest.mark.parametrize("loops", [1, 2])
-    def test_tasks_that_need_each_others_calls_do_not_wait_for_ever(self, loops, any_memory):
-        """In one event loop, and in two threads with a loop each."""
+    @pytest.mark.parametrize("start", ["awaited", "gathered"])
+    def test_tasks_that_need_each_others_calls_do_not_wait_for_ever(self, start, loops, any_memory):
+        """In one event loop, and in two threads with a loop each; also where each call starts tasks."""
         begun, values = set(), {}
 
         @any_memory.cache(ignore=["seen"], version=1)
@@ -4541,7 +4542,12 @@ f = make()"""
             begun.add(node)
             while len(begun) < 2:
                 await asyncio.sleep(0.001)
-            return [node, 1 - node in seen or (await reach(1 - node, seen | {node}))[0]]
+            others = [reach(other, seen | {node}) for other in {1 - node} - seen]
+            if start == "gathered":
+                await asyncio.gather(*others, asyncio.sleep(0))
+            for other in others if start == "awaited" else []:
+                await other
+            return [node]
 
         async def main(*nodes):
             values.update(zip(nodes, await asyncio.gather(*(reach(node, frozenset()) for node in nodes))))
@@ -4552,13 +4558,25 @@ f = make()"""
             thread.start()
         for thread in threads:
             thread.join(DEADLINE)
-        assert {node: value[0] for node, value in values.items()} == {0: 0, 1: 1}
+        assert values == {0: [0], 1: [1]}
+
+    def test_a_task_that_needs_the_call_it_is_part_of_does_not_wait_for_ever(self, any_memory):
+        """A coroutine function whose tasks call it again with the same arguments."""
+        @any_memory.cache(ignore=["depth"], version=1)
+        async def again(n, depth):
+            return [n] if depth == 3 else (await asyncio.gather(again(n, depth + 1), again(n + 1, 3)))[0]
+
+        async def main():
+            return await asyncio.wait_for(again(1, 0), DEADLINE)
+
+        assert asyncio.run(main()) == [1]
 
     @posix
     @pytest.mark.parametrize("size", [2, 3])
-    @pytest.mark.parametrize("kind", ["functions", "coroutines", "threads"])
+    @pytest.mark.parametrize("kind", ["functions", "coroutines", "beside", "between"])
     def test_processes_that_need_each_others_calls_do_not_wait_for_ever(self, kind, size, tmp_path):
-        """Of two threads in each process, one waits beside the ring for a call that takes long."""
+        """Of two threads in each process, one waits beside the ring for a call that takes long; or it
+        waits, itself in no call, for what the other one then needs: it is a part of the ring."""
         code = """
             import asyncio, os, signal, sys, threading, time, joblite
             folder, kind, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -4582,7 +4600,10 @@ f = make()"""
                 pid = os.fork()
                 if pid == 0:
                     signal.alarm(40)
-                    if kind == "threads":
+                    if kind == "between":
+                        other = threading.Thread(target=reach, args=((n + 1) % size, frozenset()), daemon=True)
+                        other.start()
+                    if kind == "beside":
                         threading.Thread(target=long, daemon=True).start()
                         while n and not os.path.exists(f"{folder}/0"): time.sleep(0.001)
                     value = (reach_awaited if kind == "coroutines" else reach)(n, frozenset())
