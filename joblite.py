@@ -4821,7 +4821,7 @@ class _Packer(Pickler):
             return NotImplemented
         if self.homeward and not _class_token(cls).startswith(_process()):
             return _make_once, (_class_token(cls), None)  # it is known there
-        if self.key_of and (key := self.key_of(cls, False)):
+        if self.key_of and (key := self.key_of(cls)):
             return _find_shared, (key,)
         return _reduce_class(cls, self)
 
@@ -4831,7 +4831,7 @@ class _Packer(Pickler):
         defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
         if not self.key_of or func.__closure__ or func.__dict__ or not _ATOMS.issuperset(map(type, defaults)):
             return 0
-        return self.key_of(func, False)  # type: ignore[no-any-return]
+        return self.key_of(func)  # type: ignore[no-any-return]
 
 
 class _AnswerPacker(_Packer):
@@ -5220,8 +5220,7 @@ class TerminatedWorkerError(RuntimeError):
 
 _numbers = itertools.count(1)
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
-_lasting: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # function -> what made it, key, frames
-_table_lock = threading.Lock()  # guards the three above, each use of one by itself
+_table_lock = threading.Lock()  # guards the two above, each use of one by itself
 
 
 def _next_number() -> int:
@@ -5423,16 +5422,16 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _open_payload(functions: list[tuple[int, int]], frames: list[Any], tables: Sequence[dict[int, Any]],
+def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
                   spaces: dict[str, Any], page: Any) -> Iterator[Task]:
     """The tasks of a batch, the first of them opened. Before them come functions that are new here: they
-    are entered into the tables, those for all runs (of negative key) into the second."""
+    are entered into the table."""
     at = 0
     for key, count in functions:
         pickle, *buffers = frames[at:at + count]
-        tables[key < 0][key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
+        table[key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
         at += count
-    tasks = _open_tasks(frames[at:], lambda key: tables[key < 0][key], spaces, page)
+    tasks = _open_tasks(frames[at:], table.__getitem__, spaces, page)
     return itertools.chain(list(itertools.islice(tasks, 1)), tasks)
 
 
@@ -5836,9 +5835,10 @@ class _Desk:
         self.record_handler: Any = None
         self.levels: Any = None  # what is known of the caller's logging
         self.page = page
-        self.runs: dict[int | None, tuple[dict[int, Any], dict[str, Any]]] = {}  # run -> functions by key, spaces
-        self.lasting: dict[int, Any] = {}  # functions that are good for all runs
-        self.spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
+        self.run: int | None = None  # which it serves, and of that run
+        self.functions: dict[int, Any] = {}  # by key
+        self.spaces: dict[str, Any] = {}
+        self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
         self.native_threads: int | None = None  # that native libraries may start; None: one for each core it has
         self.mapping = _NO_MAPPING  # how big results travel
@@ -5895,32 +5895,33 @@ class _Desk:
             except (EOFError, OSError):
                 return
             if frames[0] == _FORGET:
-                self.forget(int(frames[1]))
+                self.enter_run(None)
             else:
                 self.answer(frames)
             del frames  # the big arrays of the job may go
 
-    def forget(self, run: int | None) -> None:
-        self.runs.pop(run, None)
+    def enter_run(self, run: int | None) -> None:
+        """Forget what came for the run before."""
+        self.run = run
+        self.functions = {}
+        self.spaces = dict(self.start_spaces)
         sys.modules["__main__"] = self.main
 
     def answer(self, frames: list[Any]) -> None:
-        number, run, keep_going, forgotten, functions, world, mapping = marshal.loads(frames[0])
+        number, run, keep_going, functions, world, mapping = marshal.loads(frames[0])
         self.mapping = _Mapping(*mapping)
         self.page[_TASK] = 0
         self.page[_JOB] = number
         self.output.heard = True
         try:
-            for gone in forgotten:
-                self.forget(gone)
-            if 0 in forgotten:
-                self.lasting.clear()
+            if run != self.run:
+                self.enter_run(run)
             if world:
                 self.enter_world(world)
                 self.relay_records()
-            unpack = self.unpack if run in self.runs and not functions else partial(_quietly, self.unpack)
             self.page[_START] = time.monotonic_ns()
-            calls: Iterable[Task] = unpack(run, functions, frames[1:])
+            opened = functions, frames[1:], self.functions, self.spaces, self.page
+            calls: Iterable[Task] = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
         else:
@@ -5931,10 +5932,6 @@ class _Desk:
             self.send(_ANSWER, values, errors, seconds)
         self.page[_JOB] = 0
         _flush_descriptors()
-
-    def unpack(self, run: int, functions: list[tuple[int, int]], frames: list[Any]) -> Iterable[Task]:
-        table, spaces = self.runs.setdefault(run, ({}, dict(self.spaces)))
-        return _open_payload(functions, frames, (table, self.lasting), spaces, self.page)
 
     def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
         self.send(_PART, values, errors, seconds)
@@ -5974,13 +5971,13 @@ def _set_up(desk: _Desk) -> bool:
                                      struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6)))
         desk.enter_world(world)
         if packed:
-            initializer, initargs = _quietly(_unpack, _split(packed), desk.spaces)
+            initializer, initargs = _quietly(_unpack, _split(packed), desk.start_spaces)
             before = {module: dict(vars(module)) for module in _modules()}
             initializer(*initargs)
             desk.main = sys.modules["__main__"]
             for module in _modules():
                 _mark_kept(module, before.get(module, {}))
-            for module in desk.spaces.values():
+            for module in desk.start_spaces.values():
                 copied = sys.modules.get(module.__name__)
                 _mark_kept(module, {} if copied in (None, module) else before.get(copied, {}))
         desk.relay_records()
@@ -6365,30 +6362,6 @@ _WorkerKind = namedtuple("_WorkerKind", "idle_s cores native_threads initializer
 
 _FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
 
-def _pack_lasting(func: Any) -> tuple[int, list[Any]] | None:
-    """(key, frames) of a function that workers may keep from run to run, because it goes by name, or nothing that it
-    names can change without our notice; None for other functions, which are packed anew for each run."""
-    if _goes_by_name(func):
-        used: list[Any] = []
-    elif type(func) is FunctionType and not (func.__closure__ or func.__defaults__ or func.__kwdefaults__ or
-                                             func.__dict__ or _code_facts(func.__code__).assigned):
-        used = [func.__globals__.get(names[0]) for names in _names_used(func.__code__)]
-    else:
-        return None
-    made_of = [getattr(func, "__code__", None), *used]
-    with _table_lock:
-        known = _lasting.get(func)
-    if known and len(known[0]) == len(made_of) and all(map(operator.is_, known[0], made_of)):
-        return known[1:]
-    if not all(isinstance(value, _FIXED_TYPES) and (type(value) is not ModuleType or _can_import(value.__name__))
-               for value in used):
-        return None
-    packed = -_next_number(), _pack_or_explain(func, "the function")
-    with _table_lock:
-        _lasting[func] = made_of, *packed
-    return packed
-
-
 def _print_of(value: Any) -> int:
     """A number that changes with the content of a value (of big buffers, samples are looked at). 0 for one that only
     its name can change, and for one that cannot be packed, which its task will tell."""
@@ -6405,8 +6378,8 @@ def _print_of(value: Any) -> int:
 
 
 _SHARED_CALLABLES = (FunctionType, type, type(len))
-_MOST_LASTING = 500  # functions that a worker keeps: of all runs together (then it forgets them), and of one run (then
-#                      others travel with their batch)
+_MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
+
 
 class _Context:
     """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
@@ -6423,33 +6396,29 @@ class _Context:
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
 
-    def find(self, func: Any, called: bool) -> tuple[int, list[Any]]:
+    def find(self, func: Any) -> tuple[int, list[Any]]:
         """(key, frames) of a function that tasks call, or that their arguments hold; it is packed once in a
-        run. A negative key is good for all runs; 0 says that it goes with its tasks: there are many of them,
-        or a payload for many cannot hold it."""
-        known = self.packed.get(id(func))
+        run. 0 says that it goes with its tasks: there are many of them, or a payload for many cannot hold it."""
         is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
         if type(func) not in _SHARED_CALLABLES or is_method:
             return 0, []
+        known = self.packed.get(id(func))
         if known is None:
-            if len(self.packed) >= _MOST_LASTING:
+            if len(self.packed) >= _MOST_FUNCTIONS:
                 return 0, []
             try:
-                lasting = _pack_lasting(func) if called else None  # what arguments hold belongs into their run
-                key, frames = lasting or (len(self.packed) + 1, self.settle(_pack(func, self.packer))[0])
+                key, frames = len(self.packed) + 1, self.settle(_pack(func, self.packer))[0]
             except Exception:  # a __reduce__ of the user may raise anything: its task will tell
                 key, frames = 0, []
             known = self.packed[id(func)] = key, frames, func
-        if known[0] < 0 and not called:
-            return 0, []
         return known[:2]
 
     def pack(self, job: Job) -> None:
         """Fill in the payload of a job: this, frames by function key, frames of the batch."""
         named: dict[int, list[Any]] = {}
 
-        def key_of(func: Any, called: bool = True) -> int:
-            key, frames = self.find(func, called)
+        def key_of(func: Any) -> int:
+            key, frames = self.find(func)
             if key:
                 named[key] = frames
             return key
@@ -6525,7 +6494,8 @@ class _Worker:
         self.served = 0  # how many tasks it was given
         self.run: int | None = None  # number of the last run it served
         self.code_age = _code_age
-        self.known: set[int] = set()  # keys of the functions it has: for that run, and (negative ones) for good
+        self.known: set[int] = set()  # keys of the functions it has of that run
+        self.holds_much = False  # whether they are big
         ours, theirs = _socket_pair()
         self.fd = ours.fileno()
         self.channel = _Channel(ours)
@@ -6547,19 +6517,18 @@ class _Worker:
         job.tries += 1
         self.served += len(job.tasks)
         context, functions, frames = job.payload
-        forgotten: list[int | None] = []
         if context.number != self.run:
-            forgotten.append(self.run)
-            self.run, self.known = context.number, {key for key in self.known if key < 0}
-            if len(self.known) > _MOST_LASTING:
-                forgotten.append(0)
-                self.known.clear()
+            self.run = context.number
+            self.known = set()
+            self.holds_much = False
         missing = [key for key in functions if key not in self.known]
         self.known.update(missing)
+        if sum(len(frame) for key in missing for frame in functions[key]) > _IN_BAND:
+            self.holds_much = True
         world = _portable(context.world) if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
-        head = marshal.dumps((job.number, context.number, job.keep_going, forgotten, sizes, world,
+        head = marshal.dumps((job.number, context.number, job.keep_going, sizes, world,
                               (context.mapping.nbytes, "c", context.mapping.folder)))
         self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
 
@@ -6779,9 +6748,9 @@ def _lease(kind: _WorkerKind) -> _Worker:
 
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
     """A run is over: its worker is idle, and may forget the functions that came for it alone."""
-    if any(key > 0 for key in worker.known):
+    if worker.holds_much:
         try:
-            worker.channel.send([_FORGET, str(worker.run).encode()])
+            worker.channel.send([_FORGET])
         except OSError:  # it has died idle
             pass
     with _shelf_lock:
@@ -7124,7 +7093,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     end = time.monotonic() + _FAR_S
     try:
         settings, functions = marshal.loads(frames[0])
-        tasks = _open_payload(functions, list(frames[1:]), ({}, {}), {}, _BLANK_PAGE.copy())
+        tasks = _open_payload(functions, list(frames[1:]), {}, {}, _BLANK_PAGE.copy())
     except BaseException as error:  # unpickling runs code of the user
         return [marshal.dumps((None, {0: _describe_error(error)}, 0.0))]
     done = _run_in_time("process", Job(tasks, *settings), lambda: time.monotonic() > end)

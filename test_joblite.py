@@ -8227,7 +8227,7 @@ class TestSection8Faults:
         assert Parallel(2, batch_size=2)(tasks()) == ["a", bytes(10**7)]
 
     def test_workers_forget_functions(self, monkeypatch):
-        monkeypatch.setattr(joblite, "_MOST_LASTING", 10)
+        monkeypatch.setattr(joblite, "_MOST_FUNCTIONS", 10)
 
         def count():
             import gc
