@@ -6791,9 +6791,9 @@ class _Crew:
     def submit(self, job: Job) -> None:
         """Take a job, which waits in the crew until a worker is free; the caller does not."""
 
-    def wait(self, hungry: bool) -> list[Job]:
-        """Wait for something to happen, and give the jobs that ended, their outcome filled in. `hungry`: no further job
-        is to be had, so that long ones had better give back what they have not started."""
+    def wait(self, hungry: bool, block: bool) -> list[Job]:
+        """Wait for something to happen (if `block`), and give the jobs that ended, their outcome filled in. `hungry`:
+        no further job is to be had, so that long ones had better give back what they have not started."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -6843,12 +6843,13 @@ class _ProcessCrew(_Crew):
         except OSError:  # it died idle
             self.replace(worker, job)
 
-    def wait(self, hungry: bool) -> list[Job]:
+    def wait(self, hungry: bool, block: bool) -> list[Job]:
         if hungry and not self.queue and len(self.busy) < self.size:
             for worker in self.busy.values():
                 if worker.job and worker.job.shrinkable:
                     worker.page[_SHED] = worker.job.number
-        for fd, _ in self.ready.poll(self.patience()) if not self.finished else ():
+        patience = self.patience()
+        for fd, _ in self.ready.poll(patience if block else 0) if not self.finished else ():
             if fd not in self.busy:
                 os.read(fd, 4096)  # the bell of a deputy
                 continue
@@ -6982,10 +6983,12 @@ class _Deputy(_Crew):
         except OSError:  # the thread has ended: `wait` tells why
             pass
 
-    def wait(self, hungry: bool) -> list[Job]:
+    def wait(self, hungry: bool, block: bool) -> list[Job]:
         if hungry and not self.hungry:
             self.hungry = True
             self.ring()
+        if not block and self.done.empty():
+            return []
         job = self.done.get()
         if isinstance(job, BaseException):
             raise job
@@ -7007,7 +7010,7 @@ class _Deputy(_Crew):
                     if (job := self.inbox.get()) is None:
                         return
                     self.crew.submit(job)
-                for job in self.crew.wait(self.hungry):
+                for job in self.crew.wait(self.hungry, True):
                     self.done.put(job)
         except BaseException as error:  # such as: no descriptor left for another worker. Whoever waits is told
             self.done.put(error)
@@ -7209,8 +7212,10 @@ class _ExecutorCrew(_Crew):
         """Have the engine call a function: a future."""
         return self.executor.submit(func, *args)
 
-    def wait(self, hungry: bool) -> list[Job]:
+    def wait(self, hungry: bool, block: bool) -> list[Job]:
         self.hungry = hungry
+        if not block and self.done.empty():
+            return []
         job = self.done.get()
         self.settle(job, *self.out.pop(job))
         return [job] if job not in self.out else []
@@ -7737,6 +7742,7 @@ _LINE_S = 1.0  # seconds between two lines of verbose=2
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
+_LOOK_S = 0.002  # while all tasks are read, so often a look is taken at what has come back
 RUNNING, DONE, ENDED = "running", "done", "ended early"
 
 
@@ -7861,6 +7867,7 @@ class _Run:
         self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
         self.out: set[Job] = set()
+        self.waiting: deque[Task] = deque()  # read already
         self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
@@ -7878,22 +7885,39 @@ class _Run:
                 return
             self.launch(*cut)
 
+    def begin(self) -> None:
+        """Send the first jobs. With pre_dispatch="all" read all tasks before any result is waited for: those that
+        workers have no room for yet wait here."""
+        self.feed()
+        looked = time.monotonic()
+        while self.parallel.pre_dispatch == "all" and not self.exhausted:
+            self.waiting.extend(self.read(1))
+            if time.monotonic() - looked > _LOOK_S:
+                self.collect(False)
+                looked = time.monotonic()
+
+    def read(self, count: int) -> list[Task]:
+        """At most so many tasks from the caller's iterator."""
+        tasks: list[Task] = []
+        try:
+            tasks.extend(itertools.islice(self.tasks, count))
+        except Exception as error:
+            self.broken = error
+        self.exhausted = self.broken is not None or not tasks
+        return tasks
+
     def cut(self) -> tuple[int, list[Task]] | None:
         """The next batch: (number of its first task, tasks)."""
         if self.redo:
             return self.cut_again()
-        if self.exhausted:
-            return None
-        tasks: list[Task] = []
-        first = self.next_number
-        try:
-            tasks.extend(itertools.islice(self.tasks, self.size_now()))
-        except Exception as error:
-            self.broken, self.exhausted = error, True
-        self.next_number += len(tasks)
+        size = self.size_now()
+        tasks = [self.waiting.popleft() for _ in range(min(size, len(self.waiting)))]
+        if not tasks and not self.exhausted:
+            tasks = self.read(size)
         if not tasks:
-            self.exhausted = True
             return None
+        first = self.next_number
+        self.next_number += len(tasks)
         return first, tasks
 
     def cut_again(self) -> tuple[int, list[Task]]:
@@ -7945,12 +7969,12 @@ class _Run:
 
     # -- in: outcomes to results --
 
-    def collect(self) -> None:
-        """Wait for finished jobs, take their results, and send what may follow."""
+    def collect(self, block: bool = True) -> None:
+        """Wait for finished jobs (if `block`), take their results, and send what may follow."""
         if self.home != os.getpid():
             raise RuntimeError("this call of Parallel was begun by the process that forked this one, and is read there "
                                "only; make a new call here")
-        for job in self.crew.wait(self.exhausted and not self.redo):
+        for job in self.crew.wait(self.exhausted and not self.redo and not self.waiting, block):
             self.out.remove(job)
             self.absorb(job)
         self.feed()
@@ -8013,7 +8037,7 @@ class _Run:
 
     def as_list(self) -> list[Any]:
         try:
-            self.feed()
+            self.begin()
             while self.out and not self.broken:
                 self.collect()
             if self.broken:
@@ -8030,7 +8054,7 @@ class _Run:
         generator: to close one that was never started would not end the run."""
         expected = 0
         try:
-            self.feed()
+            self.begin()
             yield None
             while True:
                 while expected in self.ready if ordered else self.ready:
@@ -8259,7 +8283,7 @@ class Parallel:
         if self.n_jobs == 1 and not self._choice.backend.is_external:
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(iterable, self)
-        tasks = iter(list(iterable) if self.pre_dispatch == "all" else iterable)
+        tasks = iter(iterable)
         crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
         if crew.context:
             crew.context.mapping = self._mapping

@@ -7825,6 +7825,41 @@ class TestSection8Parallel:
             (tmp_path / f"{i}").touch()
         assert len(list(results)) == 5
 
+    @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+    def test_all_tasks_are_read_at_once_and_the_first_run_meanwhile(self, backend, return_as, tmp_path):
+        if backend["n_jobs"] == 1:
+            pytest.skip("one job reads task by task")
+        read = []
+
+        def tasks():
+            yield delayed(Path.touch)(tmp_path / "ran")
+            wait_for_file(tmp_path / "ran")
+            for i in range(200):
+                read.append(i)
+                yield delayed(square)(i)
+
+        results = Parallel(**backend, return_as=return_as, pre_dispatch="all")(tasks())
+        assert len(read) == 200
+        assert sorted(list(results)[1:]) == [i * i for i in range(200)] or return_as == "generator_unordered"
+
+    MANY_BYTES = {  # tasks of no work that bring or give 100 MB in all
+        "bytes": lambda: (delayed(len)(bytes(10_000)) for _ in range(10_000)),
+        "lists": lambda: (delayed(len)([bytes(10_000)]) for _ in range(10_000)),
+        "arrays": lambda: (delayed(len)(zeros(100_000)) for _ in range(1000)),
+        "results": lambda: (delayed(bytes)(10_000) for _ in range(10_000)),
+    }
+
+    @pytest.mark.parametrize("name", MANY_BYTES)
+    def test_batches_are_limited_in_bytes(self, name):
+        Parallel(2)([delayed(abs)(-1)] * 4)
+        tracemalloc.start()
+        try:
+            count = sum(1 for _ in Parallel(2, return_as="generator")(self.MANY_BYTES[name]()))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert count in (1000, 10_000) and peak < 80e6
+
     def test_slow_reader_bounds_what_is_out(self, backend):
         tasks = Watched(delayed(square)(i) for i in range(100_000))
         results = Parallel(**backend, return_as="generator", batch_size=1)(tasks)
