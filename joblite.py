@@ -5612,8 +5612,9 @@ _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first tw
 
 
 class _OutputBytes(io.RawIOBase):
-    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write elsewhere: to the
-    descriptors 1 and 2, which are those that the caller had when its first worker started."""
+    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write
+    elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
+    started."""
 
     def __init__(self, fd: int, output: _Output) -> None:
         self.fd = fd
@@ -5651,7 +5652,8 @@ class _OutputStream(io.TextIOWrapper):
 
 
 class _Output:
-    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of them whole."""
+    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of
+    them whole."""
 
     def __init__(self, channel: _Channel) -> None:
         self.channel = channel
@@ -5673,7 +5675,8 @@ class _Output:
             self.send_now()
 
     def send_now(self) -> None:
-        """Send what was said, unless that was amid the making of a message, which a finalizer may interrupt."""
+        """Send what was said, unless that was amid the making of a message, which a finalizer may
+        interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
             self.send((_PART, 0.0, {}, ([], [])), [b""])
 
@@ -5702,7 +5705,8 @@ class _Output:
                 raise KeyboardInterrupt
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is about to send."""
+        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is
+        about to send."""
         if self.sender == threading.get_ident():
             self.interrupted = True
         else:
@@ -5710,8 +5714,9 @@ class _Output:
 
 
 def _pack_record(record: Any) -> bytes:
-    """A log record and the name of the logger that is to handle it at home: that of the record, or one above those
-    that have a handler here, which an initializer has set up or a module as it was imported."""
+    """A log record and the name of the logger that is to handle it at home: that of the record, or
+    one above those that have a handler here, which an initializer has set up or a module as it was
+    imported."""
     import logging
 
     name = record.name
@@ -5759,8 +5764,9 @@ def _flush_descriptors() -> None:
 
 
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
-    """The result of a call that may import modules: what they warn of when they are imported was said at home. After
-    it, what was shown once may be shown again: a run finds a used worker like a new one."""
+    """The result of a call that may import modules: what they warn of when they are imported was
+    said at home. After it, what was shown once may be shown again: a run finds a used worker like a
+    new one."""
     import warnings
 
     with warnings.catch_warnings():
@@ -6082,15 +6088,16 @@ module.{entry}
 
 
 def _own_code() -> bytes:
-    """The code of this module where it is no file of source, but in a zip, or compiled only; else b""."""
+    """The code of this module where it is no file of source, but in a zip, or compiled only; else
+    b""."""
     if __file__.endswith(".py") and os.path.isfile(__file__):
         return b""
     return marshal.dumps(sys.modules[__name__].__loader__.get_code(__name__))  # type: ignore[union-attr]
 
 
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
-    """The command line of an interpreter with this one's flags, which runs one function of this file. So
-    many bytes of code are sent to it."""
+    """The command line of an interpreter with this one's flags, which runs one function of this
+    file. So many bytes of code are sent to it."""
     flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
              "I": "isolated", "P": "safe_path", "O": "optimize"}
     options = ["-" + letter * getattr(sys.flags, flag) for letter, flag in flags.items() if getattr(sys.flags, flag)]
@@ -6112,7 +6119,8 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
 
 
 def _die_with(pipe: int) -> None:
-    """Have the kernel kill this process group when the other end of the pipe closes, even in the midst of a task."""
+    """Have the kernel kill this process group when the other end of the pipe closes, even in the
+    midst of a task."""
     import fcntl
     import signal
 
@@ -6234,7 +6242,8 @@ class _NurseryLoop:
         _work(socket.socket(fileno=fd), page, number, self.caller, inner)
 
     def bury(self) -> None:
-        """Note in their pages how workers died, then hang up: a grandchild may still hold the socket."""
+        """Note in their pages how workers died, then hang up: a grandchild may still hold the
+        socket."""
         import signal
         import socket
 
@@ -6262,7 +6271,8 @@ def _nursery_main(*modules: str) -> None:
 
 
 def _socket_pair() -> tuple[Any, Any]:
-    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to give away."""
+    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to
+    give away."""
     import socket
 
     ours, theirs = socket.socketpair()
@@ -6272,7 +6282,8 @@ def _socket_pair() -> tuple[Any, Any]:
 
 
 class _Nursery:
-    """The caller's handle on its nursery process. Any thread may use it: the lock guards the control socket."""
+    """The caller's handle on its nursery process. Any thread may use it: the lock guards the
+    control socket."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -7337,19 +7348,24 @@ class _GuestCrew(_ExecutorCrew):
 # ======================================================================================================================
 # 7. Choosing
 # ======================================================================================================================
-# Promise: what a call leaves open is settled here: from its own arguments, else from the `parallel_config` in force in
-# this thread, else from where the call stands (nested calls share one budget), else by default.
+# Promise: what a call leaves open is settled here: from its own arguments, else from the
+# `parallel_config` in force in this thread, else from where the call stands (nested calls share one
+# budget), else by default. What it comes to is a row of the table of backends.
 #
-#     Parallel(...) arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
+#     arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
 #
 # Laws
-#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where its `with` does.
-#                                                                                     test_contexts_nest_and_restore
-#   2. `require="sharedmem"` is kept whatever the context says.                           test_sharedmem_beats_context
-#   3. By default a nested call starts no process.                               test_nested_calls_share_one_budget
+#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where its
+#      `with` does.                                                  test_contexts_nest_and_restore
+#   2. `require="sharedmem"` is kept whatever the context says.        test_sharedmem_beats_context
+#   3. By default a nested call starts no process.               test_nested_calls_share_one_budget
+#   4. A factory is called once for each set of options.
+#                              test_a_factory_is_called_once_for_each_set_of_options
 
-_DEFAULTS = {"backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M", "mmap_mode": "c",
-             "prefer": None, "require": None, "inner_max_num_threads": None}
+_DEFAULTS = {
+    "backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M",
+    "mmap_mode": "c", "prefer": None, "require": None, "inner_max_num_threads": None,
+}
 _UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
 
 
@@ -7361,8 +7377,9 @@ def _given(name: str, value: Any) -> Any:
 
 
 class ParallelBackendBase:
-    """What backends derive from that were written to joblib's protocol (joblib's own class of this name will do too).
-    `Parallel(backend=...)` takes an instance, `register_parallel_backend` the class.
+    """What backends derive from that were written to joblib's protocol (joblib's own class of this
+    name will do too). `Parallel(backend=...)` takes an instance, `register_parallel_backend` the
+    class.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> class Three(ParallelBackendBase):
@@ -7375,15 +7392,18 @@ class ParallelBackendBase:
     >>> Parallel(backend=Three())(delayed(abs)(i) for i in (-1, -2))
     [1, 2]
 
-    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`; `abort_everything` if it
-    ends early. Without `supports_retrieve_callback`, what `submit` gives is handed to `retrieve_result`.
+    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`;
+    `abort_everything` if it ends early. Without `supports_retrieve_callback`, what `submit` gives
+    is handed to `retrieve_result`.
     """
 
     supports_sharedmem = False  # whether its workers are threads of this process
     supports_retrieve_callback = False
 
-    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **more: Any) -> None:
-        self.nesting_level, self.inner_max_num_threads = nesting_level, inner_max_num_threads
+    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None,
+                 **more: Any) -> None:
+        self.nesting_level = nesting_level
+        self.inner_max_num_threads = inner_max_num_threads
         self.backend_kwargs = more
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
@@ -7400,9 +7420,10 @@ class ParallelBackendBase:
     stop_call = terminate = abort_everything = start_call
 
 
-# A way to run tasks. `open(n_jobs, options, deputy)` gives a crew for one run; with `deputy`, one that works while the
-# caller does something else. `options` are the names of the backend options it takes; `capacity` the number of workers
-# that it has anyway. What is external runs tasks also for n_jobs=1.
+# A way to run tasks. `open(n_jobs, options, deputy)` gives a crew for one run; with `deputy`, one
+# that works while the caller does something else. `options` are the names of the backend options
+# it takes; `capacity` the number of workers that it has anyway. What is external runs tasks also
+# for n_jobs=1.
 _Backend = namedtuple("_Backend", "name open shares_memory options capacity is_external",
                       defaults=(False, frozenset(), None, False))
 _POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
@@ -7423,20 +7444,26 @@ def _open_processes(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew
         initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
     idle_s = options.get("idle_worker_timeout")
     cores = max(1, (_cores or cpu_count()) // n_jobs)
-    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, options.get("inner_max_num_threads"), initializer)
+    native_threads = options.get("inner_max_num_threads")
+    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, native_threads, initializer)
     crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
     return _Deputy(crew) if deputy else crew
 
 
 def _open_standard_pool(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-    own = {"n_jobs": n_jobs, "initializer": options.get("initializer"), "initargs": options.get("initargs") or (),
-           "max_tasks_per_child": options.get("maxtasksperchild")}
+    own = {
+        "n_jobs": n_jobs,
+        "initializer": options.get("initializer"),
+        "initargs": options.get("initargs") or (),
+        "max_tasks_per_child": options.get("maxtasksperchild"),
+    }
     return _ExecutorCrew(_executor_of(_standard_pool, own), n_jobs)
 
 
 @lru_cache(maxsize=1)
 def _say_that_there_are_no_processes() -> None:
-    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
+    _warn("processes cannot be started here (no fork, or no interpreter to start): "
+          "tasks run in threads")
 
 
 def _open_threads_instead(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
@@ -7457,26 +7484,30 @@ def _capacity_of(executor: Any) -> int:
 
 
 def _backend_of(executor: Any) -> _Backend:
-    """The row for an executor of somebody else, the client of a dask cluster, or a backend of joblib's kind."""
+    """The row for an executor of somebody else, the client of a dask cluster, or a backend of
+    joblib's kind."""
+    name = type(executor).__name__
     if hasattr(executor, "effective_n_jobs"):
-        by_reference = getattr(executor, "supports_sharedmem", False)  # joblib's base class does not define it
+        # joblib's base class does not define it
+        by_reference = getattr(executor, "supports_sharedmem", False)
+        capacity = executor.effective_n_jobs(-1)
 
         def open_guest(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
             return _GuestCrew(executor, n_jobs, by_reference)
 
-        return _Backend(type(executor).__name__, open_guest, by_reference, capacity=executor.effective_n_jobs(-1),
-                        is_external=True)
+        return _Backend(name, open_guest, by_reference, capacity=capacity, is_external=True)
     if hasattr(executor, "get_executor"):
         executor = executor.get_executor()
     offers = _capacity_of(executor)
     capacity = offers or cpu_count()
 
     def open_executor(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        crew = _DaskCrew if hasattr(getattr(executor, "_client", None), "scatter") else _ExecutorCrew
+        is_dask = hasattr(getattr(executor, "_client", None), "scatter")
+        crew = _DaskCrew if is_dask else _ExecutorCrew
         return crew(executor, n_jobs, grows=not offers and n_jobs == capacity)
 
-    return _Backend(type(executor).__name__, open_executor, _shares_memory(executor), capacity=capacity,
-                    is_external=True)
+    by_reference = _shares_memory(executor)
+    return _Backend(name, open_executor, by_reference, capacity=capacity, is_external=True)
 
 
 def _dask_backend() -> _Backend:
@@ -7485,8 +7516,9 @@ def _dask_backend() -> _Backend:
     try:
         return _backend_of(distributed.get_client())  # type: ignore[union-attr]
     except (AttributeError, ValueError):  # not imported, or no client
-        raise ValueError("backend='dask' needs a client: start one with `from distributed import Client; "
-                         "client = Client()` (or give it the scheduler's address), then call again") from None
+        raise ValueError(
+            "backend='dask' needs a client: start one with `from distributed import Client; "
+            "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
@@ -7497,14 +7529,21 @@ elif HAS_STANDARD_PROCESSES:
     _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
-_BACKENDS = {"sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
-             "processes": _PROCESSES, "multiprocessing": _PROCESSES}
-# Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
+_BACKENDS = {
+    "sequential": _IN_PLACE,
+    "threading": _THREADS,
+    "threads": _THREADS,
+    "loky": _PROCESSES,
+    "processes": _PROCESSES,
+    "multiprocessing": _PROCESSES,
+}
+# name -> factory, by register_parallel_backend. Any thread writes and reads it in one step
 _factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
 
 
-def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
+def register_parallel_backend(name: str, factory: Callable[..., Any],
+                              make_default: bool = False) -> None:
     """Make `Parallel(backend=name)` run on the executor that `factory(**backend_options)` gives.
 
     >>> from concurrent.futures import ThreadPoolExecutor
@@ -7519,8 +7558,9 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     name : str
         What users pass as `backend`. A name of joblite's own is taken over.
     factory : callable
-        Called with the backend options, once for each set of them; gives a `concurrent.futures.Executor`, which joblite
-        does not close. When that has been shut down or is broken, the factory is called again.
+        Called with the backend options, once for each set of them; gives a
+        `concurrent.futures.Executor`, which joblite does not close. When that has been shut down or
+        is broken, the factory is called again.
     make_default : bool, default False
         Use it where no backend is named.
     """
@@ -7530,7 +7570,7 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
-    """The backend that a name or an executor stands for. `options` lose what a registered factory takes."""
+    """The backend that a name or an executor stands for. A registered factory takes all `options`."""
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
@@ -7546,7 +7586,8 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     elif callable(getattr(backend, "submit", None)):
         return _backend_of(backend)
     names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
-    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
+    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; "
+                     f"got {backend!r}")
 
 
 _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled for one `Parallel`
@@ -7562,8 +7603,8 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     except (TypeError, ValueError):
         whole = 0
     if whole == 0 or whole != float(n_jobs):  # a text is fine, from an environment variable say
-        raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but one), or None; "
-                         f"got {n_jobs!r}")
+        raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but "
+                         f"one), or None; got {n_jobs!r}")
     if backend is _IN_PLACE:
         return 1
     return whole if whole > 0 else max(1, (backend.capacity or _cores or cpu_count()) + 1 + whole)
@@ -7575,11 +7616,12 @@ def _check_hints(prefer: Any, require: Any) -> None:
     if require not in (None, "sharedmem"):
         raise ValueError(f"require: expected None or 'sharedmem'; got {require!r}")
     if prefer == "processes" and require == "sharedmem":
-        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes share no memory; "
-                         "leave one of them out")
+        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
+                         "share no memory; leave one of them out")
 
 
-def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
+def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any,
+            options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
     context = _local.settings
     place = _local.inside or _inside
@@ -7603,7 +7645,8 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
         found = _PROCESSES
     if require == "sharedmem" and not found.shares_memory:
         if explicit:
-            raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
+            raise ValueError(f"require='sharedmem' needs a backend of threads; "
+                             f"got backend={backend!r}")
         found = _THREADS
         options = {}
     limit = context.get("inner_max_num_threads")
@@ -7611,7 +7654,8 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[
         options = {"inner_max_num_threads": limit, **options}
     unknown = sorted(set(options) - found.options) if options else []
     if unknown and found is not _IN_PLACE:
-        raise ValueError(f"backend {found.name!r}: expected options among {sorted(found.options)}, got {unknown}")
+        raise ValueError(f"backend {found.name!r}: expected options among "
+                         f"{sorted(found.options)}, got {unknown}")
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
     return _Choice(found, _count_jobs(_given("n_jobs", n_jobs), found), options)
@@ -7640,7 +7684,8 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
 
 
 class parallel_config:
-    """Settings for every `Parallel` that is made in this thread from here on, until the `with` block ends.
+    """Settings for every `Parallel` that is made in this thread from here on, until the `with`
+    block ends.
 
     >>> with parallel_config(backend="threading", n_jobs=2) as settings:
     ...     Parallel()(delayed(abs)(i) for i in (-1, -2)), settings["n_jobs"]
@@ -7653,15 +7698,16 @@ class parallel_config:
     n_jobs, verbose, temp_folder, max_nbytes, mmap_mode, prefer, require
         What a `Parallel` uses that is not given its own; see there.
     inner_max_num_threads : int, default None
-        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use; None: a fair share of
-        the cores.
+        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use;
+        None: a fair share of the cores.
     **backend_options
         Options of the backend, as for `Parallel`.
 
     Raises
     ------
     ValueError
-        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it; an unknown name.
+        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it;
+        an unknown name.
     """
 
     def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"],
@@ -7669,22 +7715,25 @@ class parallel_config:
                  max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
                  prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
-        given = {"backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
-                 "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require}
-        given = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
+        arguments = {
+            "backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
+            "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require,
+        }
+        given = {name: value for name, value in arguments.items() if not isinstance(value, _Unset)}
         _check_hints(given.get("prefer"), given.get("require"))
-        if inner_max_num_threads is not None or "backend" in given:
-            given["inner_max_num_threads"] = inner_max_num_threads
-        if given.get("backend") is None:
-            if backend_options or inner_max_num_threads is not None:
-                names = sorted([*backend_options, *(["inner_max_num_threads"] if inner_max_num_threads else [])])
-                raise ValueError(f"{', '.join(names)}: backend options need a backend; add backend='loky' or another")
-        else:
+        limit = inner_max_num_threads
+        if limit is not None or "backend" in given:
+            given["inner_max_num_threads"] = limit
+        if given.get("backend") is not None:
             given["options"] = backend_options  # less what a registered factory takes
             found = given["backend"] = _find_backend(given["backend"], backend_options)
-            if inner_max_num_threads is not None and "inner_max_num_threads" not in found.options:
-                raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
-                                 f"use 'loky' or leave it out")
+            if limit is not None and "inner_max_num_threads" not in found.options:
+                raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native "
+                                 f"threads; use 'loky' or leave it out")
+        elif backend_options or limit is not None:
+            names = sorted(backend_options) or ["inner_max_num_threads"]
+            raise ValueError(f"{', '.join(names)}: backend options need a backend; "
+                             f"add backend='loky' or another")
         self.outer = _local.settings
         self.settings = {**_DEFAULTS, **self.outer, **given}
         _local.settings = self.settings
@@ -7702,15 +7751,18 @@ class parallel_config:
 
 
 class parallel_backend(parallel_config):
-    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless given.
+    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless
+    given.
 
     >>> with parallel_backend("threading") as (backend, n_jobs):
     ...     n_jobs
     -1
     """
 
-    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None, **options: Any) -> None:
-        super().__init__(backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads, **options)
+    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None,
+                 **options: Any) -> None:
+        super().__init__(backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads,
+                         **options)
 
     def __enter__(self) -> tuple[Any, int]:  # type: ignore[override]
         super().__enter__()
@@ -8138,73 +8190,85 @@ class Parallel:
     1
     2
 
-    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results: a list, or a
-    generator. Functions and their arguments may be anything: lambdas, closures, what a script or notebook defines;
-    no `if __name__ == "__main__"` is needed. Used as a context manager it is the same.
+    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results:
+    a list, or a generator. Functions and their arguments may be anything: lambdas, closures, what a
+    script or notebook defines; no `if __name__ == "__main__"` is needed. Used as a context manager
+    it is the same.
 
     Parameters
     ----------
     n_jobs : int or None, default None
-        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1, or
-        with an executor all that it offers.
+        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config`
+        says, else 1, or with an executor all that it offers.
     backend : str or Executor, default None
-        "loky": worker processes of this module (the default; the name is kept because all code says it).
-        "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky".
-        "sequential": no workers. "dask": the current distributed client. A name from `register_parallel_backend`. Any
-        distributed client or `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that
-        many tasks use goes to a dask cluster once, to other executors with every batch.
+        "loky": worker processes of this module (the default; the name is kept because all code says
+        it). "threading": threads, for tasks that wait or release the interpreter's lock.
+        "multiprocessing": as "loky". "sequential": no workers. "dask": the current distributed
+        client. A name from `register_parallel_backend`. Any distributed client or
+        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many
+        tasks use goes to a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
-        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
-        in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
+        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered":
+        in the order in which they are ready. A generator asks for further tasks only as it is read.
+        Closing it ends its tasks.
     verbose : int, default 0
-        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on stderr and one at the
-        end, with the time so far and the time left; 3 one for each batch; above 50 they go to stdout.
+        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on
+        stderr and one at the end, with the time so far and the time left; 3 one for each batch;
+        above 50 they go to stdout.
     timeout : float or None, default None
-        Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
-        tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
-        left running (in a thread of its own: it sees no thread-locals of an initializer). Ignored, with a warning,
-        where tasks run in place.
+        Seconds that one task may run, from its start in its worker. Its worker is then ended and
+        replaced, other tasks go on. A thread, and a task on an executor of your own, cannot be
+        ended: the error comes, the task is left running (in a thread of its own: it sees no
+        thread-locals of an initializer). Ignored, with a warning, where tasks run in place.
     batch_size : int or "auto", default "auto"
-        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
+        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs),
+        measured.
     pre_dispatch : int or str, default "2 * n_jobs"
-        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a text, or "all".
+        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a
+        text, or "all".
     temp_folder : path or None, default None
-        Where the content of big arrays lies for worker processes to map, in files without a name, which nobody can
-        leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared memory (/dev/shm), else the system's
-        folder for temporary files. Where there is no room, the next is tried; at last the content is sent.
+        Where the content of big arrays lies for worker processes to map, in files without a name,
+        which nobody can leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared
+        memory (/dev/shm), else the system's folder for temporary files. Where there is no room, the
+        next is tried; at last the content is sent.
     max_nbytes : int, str or None, default "1M"
-        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are laid down once and
-        mapped by all tasks that use them at a time, as long as samples of them show no change; results likewise.
-        A number, or a text such as "500K", "0.5G". None: never. Smaller ones are sent.
+        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are
+        laid down once and mapped by all tasks that use them at a time, as long as samples of them
+        show no change; results likewise. A number, or a text such as "500K", "0.5G". None: never.
+        Smaller ones are sent.
     mmap_mode : str or None, default "c"
-        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only; "r+" and "w+" shared
-        with the other tasks. None: never map. Memory maps of files (`numpy.memmap`) keep their own mode.
+        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only;
+        "r+" and "w+" shared with the other tasks. None: never map. Memory maps of files
+        (`numpy.memmap`) keep their own mode.
     require : str or None, default None
         "sharedmem": the tasks change the caller's objects, so only threads will do.
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another call. A callable is
-        called with (done, total or None); an object with `update(n)` gets the number of tasks done since. Tasks count
-        when they are finished.
+        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another
+        call. A callable is called with (done, total or None); an object with `update(n)` gets the
+        number of tasks done since. Tasks count when they are finished.
     on_error : str, default "raise"
-        "raise": the first error ends the run. "return": the exception stands in the result's place. "skip": it is
-        left out.
+        "raise": the first error ends the run. "return": the exception stands in the result's place.
+        "skip": it is left out.
     **backend_options
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
-        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that).
+        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks
+        than that).
 
-    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and root
-    log level of the moment of the call (what a task itself changes there stays changed in its worker). What they print
-    to `sys.stdout` and `sys.stderr` comes back in whole lines, at once and in order to the caller's streams, and so do
-    warnings, as text. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A
-    warning that is to be shown once is shown once a call and worker. Log records go to the caller's handlers. Where an
-    initializer or a module has given a logger a handler in the worker, that has them first, and at home only the
-    loggers above are asked. Each worker has random states of its own, freshly seeded, behind `random` and
-    `numpy.random`; a generator object that is passed in travels as it is. When code of the project was reloaded, or
-    changed as IPython's autoreload does it, the next call starts fresh workers, which import it anew. A function that
-    no module holds is sent once a call, with what it names, closes over or has as defaults, as that is when its first
-    task is submitted.
+    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning
+    filters and root log level of the moment of the call (what a task itself changes there stays
+    changed in its worker). What they print to `sys.stdout` and `sys.stderr` comes back in whole
+    lines, at once and in order to the caller's streams, and so do warnings, as text. (What C code
+    and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
+    is to be shown once is shown once a call and worker. Log records go to the caller's handlers.
+    Where an initializer or a module has given a logger a handler in the worker, that has them
+    first, and at home only the loggers above are asked. Each worker has random states of its own,
+    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels
+    as it is. When code of the project was reloaded, or changed as IPython's autoreload does it, the
+    next call starts fresh workers, which import it anew. A function that no module holds is sent
+    once a call, with what it names, closes over or has as defaults, as that is when its first task
+    is submitted.
 
     Raises
     ------
@@ -8213,13 +8277,14 @@ class Parallel:
     TimeoutError
         A task ran longer than `timeout`.
     TerminatedWorkerError
-        The worker process of a task ended before the task did. Tasks of the same batch that were done but not yet
-        delivered (at most some 20 ms of work) are run again: only after a death may a task run twice.
+        The worker process of a task ended before the task did. Tasks of the same batch that were
+        done but not yet delivered (at most some 20 ms of work) are run again: only after a death
+        may a task run twice.
     pickle.PicklingError
         A task or result cannot be sent to another process; the text names the object.
     Exception
-        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note names the task, and
-        `.partial_results` (task number -> result) holds what was done.
+        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note
+        names the task, and `.partial_results` (task number -> result) holds what was done.
     """
 
     def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],  # type: ignore[assignment]
@@ -8353,7 +8418,8 @@ class Parallel:
     # -- progress --
 
     def print_progress(self) -> None:
-        """Print one line about the newest run. Subclasses override it to show progress in their own way."""
+        """Print one line about the newest run. Subclasses override it to show progress in their own
+        way."""
         counts = self._counts
         if counts is None:
             return
