@@ -619,17 +619,17 @@ _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
 _SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
-_HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower than they are
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
 
+@lru_cache
 def _hash_maker(hash_name: str) -> Any:
-    """The constructor of hashlib with that name."""
+    """The constructor of hashlib with that name: hashlib.new is slower."""
     hashlib = _module("hashlib")
     names = sorted(name for name in hashlib.algorithms_available if not name.startswith("shake"))
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
-    return _HASHES.setdefault(hash_name, getattr(hashlib, hash_name, partial(hashlib.new, hash_name)))
+    return getattr(hashlib, hash_name, partial(hashlib.new, hash_name))
 
 
 def _without_giants(form: Any) -> Any:
@@ -678,14 +678,13 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     if digester.follow:
         return digester.follow.function_parts(function)  # type: ignore[no-any-return]
-    cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
+    cells = list(map(_cell_value, function.__closure__ or ()))
     space, names = function.__globals__, {chain[0] for chain in _names_used(function.__code__)}
+    used = {name: space[name] for name in names & space.keys()}
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            {name: space[name] for name in names & space.keys()})
+            used, function.__dict__ or None)
 
 
-_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
-                "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations_cache__", "__dataclass_params__", "_abc_impl",
                           "__slotnames__", "__pydantic_core_schema__",
@@ -726,18 +725,25 @@ def _without(obj: Any, names: Any) -> dict[str, Any]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, not as a copy."""
-    whole = array if isinstance(array, memoryview) else None
-    if whole is None and (array.flags.c_contiguous or array.flags.f_contiguous):
-        whole = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
-    if whole is not None:
-        yield from (whole[start:start + nbytes] for start in range(0, len(whole), nbytes))
-        return
-    size, flat = array.itemsize, array if array.ndim == 1 else array.flat
+    """The bytes of a memoryview or array in pieces (in Fortran order if it is laid out so, else in C
+    order); where there are gaps between its items, a piece at a time is copied."""
+    if not isinstance(array, memoryview):
+        rows = array if array.flags.c_contiguous else array.T
+        if not rows.flags.c_contiguous:
+            yield from _copied_pieces(array, nbytes)
+            return
+        array = memoryview(rows.reshape(-1).view("u1"))
+    for start in range(0, len(array), nbytes):
+        yield array[start:start + nbytes]
+
+
+def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
+    """The bytes of the C copy of an array in pieces, which may end within an item."""
+    size, items = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
         stop, first = min(start + nbytes, array.nbytes), start // size
-        chunk = flat[first:-(-stop // size)].copy().view("u1")
-        yield memoryview(chunk)[start - first * size:stop - first * size]
+        piece = memoryview(items[first:-(-stop // size)].copy().view("u1"))
+        yield piece[start - first * size:stop - first * size]
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -790,8 +796,9 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     if filling is None:
         filling = np.ma.default_fill_value(array.dtype)
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    base = array._baseclass
-    return ("masked", type(array), None if base in (np.ndarray, np.memmap) else base,
+    kind, base = type(array), array._baseclass
+    return ("masked", None if kind is np.ma.MaskedArray else kind,
+            None if base in (np.ndarray, np.memmap) else base,
             np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
             _without(array, not_content))
 
@@ -862,8 +869,7 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
-    types.CodeType: lambda digester, code: (
-        "code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
+    types.CodeType: lambda digester, code: ("code", _code_text(code)),
     types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda digester, method: (
         "builtin method", method.__name__, method.__self__),
@@ -889,7 +895,8 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
         "scalar", sys.modules["numpy"].asarray(scalar),
         None if type(scalar).__module__ == "numpy" else [type(scalar), object.__getstate__(scalar)])),
     *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it found when it was asked
-        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))))
+        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
+        dict(matrix) if isinstance(matrix, dict) else None))
       for name in ("sparray", "spmatrix")],
     ("pandas", "DataFrame", _table_parts),
     ("pandas", "Series", _table_parts),
@@ -957,8 +964,6 @@ class _Digester:
     def expand(self, obj: Any) -> tuple[Any, int]:
         """The form of a value from the forms of its parts, and the number of values in it."""
         kind = type(obj)
-        if kind in _ATOMS:
-            return obj, 1
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind is dict:
@@ -1024,7 +1029,7 @@ class _Digester:
         if label:
             return _MARK, "label", label
         name = _import_name(obj)
-        return name and (_MARK, "name", *name, None)
+        return name and (_MARK, "name", *name)
 
     def numbered(self, root: Any) -> tuple[Any, ...]:
         """The form of a value that holds itself: a line for each part, numbered in order of the first visit, with the
@@ -1090,9 +1095,9 @@ class _ShortLook(_Digester):
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False, follow: _Followed | None = None) -> str:
     """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
-    new = _HASHES.get(hash_name) or _hash_maker(hash_name)
-    if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
-        return new(_dumps(obj)).hexdigest()
+    new, kind = _hash_maker(hash_name), type(obj)
+    if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))):
+        return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
     return _Digester(new, coerce_mmap, follow).digest(obj)
 
 
