@@ -425,12 +425,27 @@ def _process_lives(pid: int) -> bool:
     return True
 
 
-def _process_lock(locks: dict[int, Any]) -> Any:
-    """The re-entrant lock of this process.
+def _holding(lock: Any, work: Callable[..., Any], *args: Any) -> Any:
+    """`work(...)` with a re-entrant lock held.
 
-    One that another thread held at a fork would stay locked in the child.
+    An interruption may come right after `acquire`, where a `with` statement would not release it.
     """
-    return locks.setdefault(os.getpid(), threading.RLock())
+    try:
+        lock.acquire()
+        return work(*args)
+    finally:
+        try:
+            lock.release()
+        except RuntimeError:
+            pass  # interrupted before the lock was ours
+
+
+def _one_at_a_time(locks: dict[int, Any], work: Callable[..., Any], *args: Any) -> Any:
+    """`work(...)`, while no other thread of this process does so.
+
+    Each process has its own lock: after a fork, one that another thread held would stay locked.
+    """
+    return _holding(locks.setdefault(os.getpid(), threading.RLock()), work, *args)
 
 
 class _LockFile:
@@ -486,14 +501,16 @@ class _LockFile:
 
     def alone(self, work: Callable[[_LockFile], Any]) -> Any:
         """`work(self)`, while no other thread or process does such work: byte 0 says so."""
+        return _one_at_a_time(self.mutexes, self._alone, work)
+
+    def _alone(self, work: Callable[[_LockFile], Any]) -> Any:
         unlock = self.unlocker(0)
-        with _process_lock(self.mutexes):
-            try:
-                while not self.lock(0, wait=True):
-                    time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
-                return work(self)
-            finally:
-                unlock()
+        try:
+            while not self.lock(0, wait=True):
+                time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
+            return work(self)
+        finally:
+            unlock()
 
     def number(self) -> int | None:
         """The number in the file, for who works alone; None when there is none, or no lock."""
@@ -514,12 +531,15 @@ _LOCK_FILES_MUTEXES: dict[int, Any] = {}
 
 
 def _lock_file(path: str, mode: int) -> _LockFile:
-    """The lock file that is there now."""
-    with _process_lock(_LOCK_FILES_MUTEXES):
-        file = _LOCK_FILES.get(path)
-        if file is None or not file.is_there():
-            file = _LOCK_FILES[path] = _LockFile(path, mode)
-        return file
+    """The lock file that is there now, opened once."""
+    return _one_at_a_time(_LOCK_FILES_MUTEXES, _open_lock_file, path, mode)
+
+
+def _open_lock_file(path: str, mode: int) -> _LockFile:
+    file = _LOCK_FILES.get(path)
+    if file is None or not file.is_there():
+        file = _LOCK_FILES[path] = _LockFile(path, mode)
+    return file
 
 
 def _unlink(path: str) -> bool:
@@ -3088,8 +3108,8 @@ class _KeyLock:
     """The right to compute a key, which one cached call of this process has at a time.
 
     Others wait for `over`: a lock for threads, a future for tasks. Only `_HELD` says who has the
-    right, so that an interruption at any moment leaves no doubt about it. `around` are the rights of
-    the cached calls in which this one is made; tasks inherit them from the task that makes them.
+    right, so that an interruption at any moment leaves no doubt about it. `around` are the rights
+    of the cached calls in which this one is made; tasks inherit them from who makes the task.
     """
 
     def __init__(self, store: _Store, key: str, over: Any) -> None:
@@ -3118,9 +3138,9 @@ class _KeyLock:
     def is_free_elsewhere(self, wait: bool) -> bool:
         """Whether no other process computes the key, or waiting for it would never end.
 
-        Only a call inside another one, or one that such a call waits for, can be in a ring. It waits
-        in the system, which sees rings: one thread at a time, because of each process the system
-        follows one. Without `wait`, it does not wait at all.
+        Only a call inside another one, or one that such a call waits for, can be in a ring. It
+        waits in the system, which sees rings: one thread at a time, because of each process the
+        system follows one. Without `wait`, it does not wait at all.
         """
         if _HELD.get(self.place) is not self:
             return True
@@ -3132,8 +3152,7 @@ class _KeyLock:
         if not any(each.around for each in [self, *waiting]):
             return False
         if wait:
-            with _process_lock(file.ring_mutexes):
-                file.lock(byte, wait=True)
+            _one_at_a_time(file.ring_mutexes, file.lock, byte, True)
         return True
 
 
@@ -3184,34 +3203,39 @@ class _RamStore(_Store):
         return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        with _process_lock(self._mutexes):
-            found = self._kept.get(key)
-            if found and not peek:
-                self._kept[key] = self._kept.pop(key)[0], time.time()
-        return found and io.BytesIO(found[0])
+        content = _one_at_a_time(self._mutexes, self._find, key, peek)
+        return None if content is None else io.BytesIO(content)
+
+    def _find(self, key: str, peek: bool) -> bytes | None:
+        content, used = self._kept.get(key, (None, 0.0))
+        if content is not None and not peek:
+            del self._kept[key]
+            self._kept[key] = content, time.time()
+        return content
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         file = io.BytesIO()
         fill(file)
-        content = file.getvalue()
-        with _process_lock(self._mutexes):
-            self.delete(key)
-            if len(content) <= self._limit:
-                self._kept[key] = content, time.time()
-                self._total += len(content)
-            while self._total > self._limit:
-                self.delete(next(iter(self._kept)))
+        _one_at_a_time(self._mutexes, self._put, key, file.getvalue())
+
+    def _put(self, key: str, content: bytes) -> None:
+        self._remove(key)
+        if len(content) <= self._limit:
+            self._kept[key] = content, time.time()
+            self._total += len(content)
+        while self._total > self._limit:
+            self._remove(next(iter(self._kept)))
 
     def delete(self, key: str) -> bool:
-        with _process_lock(self._mutexes):
-            found = self._kept.pop(key, None)
-            if found:
-                self._total -= len(found[0])
-        return found is not None
+        return bool(_one_at_a_time(self._mutexes, self._remove, key))
+
+    def _remove(self, key: str) -> bool:
+        content, _ = self._kept.pop(key, (None, 0.0))
+        self._total -= len(content or b"")
+        return content is not None
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        with _process_lock(self._mutexes):
-            kept = list(self._kept.items())
+        kept = _one_at_a_time(self._mutexes, list, self._kept.items())
         for key, (content, used) in kept:
             if key.startswith(prefix):
                 yield key, len(content), used
@@ -3797,13 +3821,12 @@ class MemorizedFunc:
 
     def _obtain(self, call: _Call) -> Any:
         """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        over = threading.Lock()
+        over = threading.RLock()
         over.acquire()
         lock = _KeyLock(self._store, call.key, over)
         try:
             while (other := lock.blocked_by()) is not None:
-                with other.over:
-                    pass  # it has ended; the next one who waits may go on, too
+                _holding(other.over, bool)  # as soon as it is released
             while not lock.is_free_elsewhere(wait=True):
                 time.sleep(_POLL_S)
             _AROUND.set((*lock.around, lock))
