@@ -639,17 +639,17 @@ _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
 _SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
+_HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower than they are
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
 
-@lru_cache
 def _hash_maker(hash_name: str) -> Any:
-    """The constructor of hashlib with that name: hashlib.new is slower."""
+    """The constructor of hashlib with that name."""
     hashlib = _module("hashlib")
     names = sorted(name for name in hashlib.algorithms_available if not name.startswith("shake"))
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
-    return getattr(hashlib, hash_name, partial(hashlib.new, hash_name))
+    return _HASHES.setdefault(hash_name, getattr(hashlib, hash_name, partial(hashlib.new, hash_name)))
 
 
 def _without_giants(form: Any) -> Any:
@@ -698,13 +698,14 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     if digester.follow:
         return digester.follow.function_parts(function)  # type: ignore[no-any-return]
-    cells = list(map(_cell_value, function.__closure__ or ()))
+    cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
     space, names = function.__globals__, {chain[0] for chain in _names_used(function.__code__)}
-    used = {name: space[name] for name in names & space.keys()}
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            used, function.__dict__ or None)
+            {name: space[name] for name in names & space.keys()})
 
 
+_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
+                "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
                           "__static_attributes__", "__annotations_cache__", "__dataclass_params__", "_abc_impl",
                           "__slotnames__", "__pydantic_core_schema__",
@@ -745,25 +746,18 @@ def _without(obj: Any, names: Any) -> dict[str, Any]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of a memoryview or array in pieces (in Fortran order if it is laid out so, else in C
-    order); where there are gaps between its items, a piece at a time is copied."""
-    if not isinstance(array, memoryview):
-        rows = array if array.flags.c_contiguous else array.T
-        if not rows.flags.c_contiguous:
-            yield from _copied_pieces(array, nbytes)
-            return
-        array = memoryview(rows.reshape(-1).view("u1"))
-    for start in range(0, len(array), nbytes):
-        yield array[start:start + nbytes]
-
-
-def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of the C copy of an array in pieces, which may end within an item."""
-    size, items = array.itemsize, array if array.ndim == 1 else array.flat
+    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, not as a copy."""
+    whole = array if isinstance(array, memoryview) else None
+    if whole is None and (array.flags.c_contiguous or array.flags.f_contiguous):
+        whole = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
+    if whole is not None:
+        yield from (whole[start:start + nbytes] for start in range(0, len(whole), nbytes))
+        return
+    size, flat = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
         stop, first = min(start + nbytes, array.nbytes), start // size
-        piece = memoryview(items[first:-(-stop // size)].copy().view("u1"))
-        yield piece[start - first * size:stop - first * size]
+        chunk = flat[first:-(-stop // size)].copy().view("u1")
+        yield memoryview(chunk)[start - first * size:stop - first * size]
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -816,9 +810,8 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     if filling is None:
         filling = np.ma.default_fill_value(array.dtype)
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    kind, base = type(array), array._baseclass
-    return ("masked", None if kind is np.ma.MaskedArray else kind,
-            None if base in (np.ndarray, np.memmap) else base,
+    base = array._baseclass
+    return ("masked", type(array), None if base in (np.ndarray, np.memmap) else base,
             np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
             _without(array, not_content))
 
@@ -889,7 +882,8 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
-    types.CodeType: lambda digester, code: ("code", _code_text(code)),
+    types.CodeType: lambda digester, code: (
+        "code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
     types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda digester, method: (
         "builtin method", method.__name__, method.__self__),
@@ -915,8 +909,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
         "scalar", sys.modules["numpy"].asarray(scalar),
         None if type(scalar).__module__ == "numpy" else [type(scalar), object.__getstate__(scalar)])),
     *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it found when it was asked
-        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
-        dict(matrix) if isinstance(matrix, dict) else None))
+        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))))
       for name in ("sparray", "spmatrix")],
     ("pandas", "DataFrame", _table_parts),
     ("pandas", "Series", _table_parts),
@@ -984,6 +977,8 @@ class _Digester:
     def expand(self, obj: Any) -> tuple[Any, int]:
         """The form of a value from the forms of its parts, and the number of values in it."""
         kind = type(obj)
+        if kind in _ATOMS:
+            return obj, 1
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind is dict:
@@ -1049,7 +1044,7 @@ class _Digester:
         if label:
             return _MARK, "label", label
         name = _import_name(obj)
-        return name and (_MARK, "name", *name)
+        return name and (_MARK, "name", *name, None)
 
     def numbered(self, root: Any) -> tuple[Any, ...]:
         """The form of a value that holds itself: a line for each part, numbered in order of the first visit, with the
@@ -1115,9 +1110,9 @@ class _ShortLook(_Digester):
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False, follow: _Followed | None = None) -> str:
     """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
-    new, kind = _hash_maker(hash_name), type(obj)
-    if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))):
-        return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
+    new = _HASHES.get(hash_name) or _hash_maker(hash_name)
+    if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
+        return new(_dumps(obj)).hexdigest()
     return _Digester(new, coerce_mmap, follow).digest(obj)
 
 
@@ -5197,11 +5192,11 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # which tasks were not started. Whatever befalls a worker befalls one task.
 #
 #     |============= this process =============|== socket ==|========= worker =========|
-#     submit(job) -> queue -> crew  ------------ payload -------->  open and run, by task
-#     wait() <- outcome  <--- crew  <----------- payload ---------  pack
+#     submit(job) -> queue -> driver thread ---- payload -------->  open and run, by task
+#     wait() <- queue <------ driver thread <--- payload ---------  pack
 #
-#     crew: the workers one run has, leased from a shelf of idle ones and put back at its end. One thread drives it
-#     (reads, writes, ends its workers): the caller's, or for a generator a deputy, so that work goes on meanwhile
+#     crew: what one run hands its jobs to. A driver thread of this process carries each job: it owns a worker
+#     meanwhile, and puts into the crew's queue what the caller's thread is to hear
 #     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
 #     page: 48 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back;
 #     how it died
@@ -5219,8 +5214,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                             test_tasks_do_not_see_each_others_writes
 #
 #     data                     | who writes it                                 | who may read it
-#     a crew, its workers      | the thread that drives it                     | the same
-#     a context                | who packs: the caller; its end: the driver     | both
+#     a crew, a context        | the caller's thread; their end: `close`       | the same
+#     a worker, a job at work  | the driver thread that carries the job        | the same, then the caller's
 #     a page                   | worker, crew and nursery: two or three words  | all sides
 #     output of tasks          | any thread of the worker                      | whoever holds the lock, to send it
 #     shelf, starters, tables  | any thread, under their locks                 | the same
@@ -5232,7 +5227,7 @@ GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL,
 IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so does a nursery without workers
 _LONGEST_S = 86400.0  # to wait at once: the system takes no endless numbers
 _START_TRIES = 3  # workers, nurseries or engine workers that may die before they have begun a job; then it fails
-_RETAIN_NBYTES = 2**20  # a worker can send values again one by one while they are at most this big
+
 
 _cores: int | None = None  # in a worker process: the cores it may use for itself
 
@@ -5309,6 +5304,7 @@ class Job:
 
 _JOB, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
 _PAGE_NBYTES = 48
+_NO_JOB = 2**63  # a number that no job has
 _BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a job that no other process looks at
 
 
@@ -5543,7 +5539,6 @@ class _Channel:
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self.rest = b""  # what was read of the next message
-        self.torn = False  # whether a message was read in part: nothing more can be understood
         self.fds: deque[int] = deque()  # descriptors that came, for messages not yet taken apart
 
     def send(self, frames: Sequence[Any]) -> None:
@@ -5561,7 +5556,7 @@ class _Channel:
 
     def receive(self) -> list[Any]:
         """The next message's frames, pieces in the place of tickets. EOFError when the other side is gone."""
-        data, self.torn = self.rest, True
+        data = self.rest
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
             more, extra, _, _ = self.sock.recvmsg(_AT_ONCE, _FDS_NBYTES)
             for _, _, fds in extra:
@@ -5581,7 +5576,6 @@ class _Channel:
             frames.append(frame if size == nbytes else self._redeem(frame, segments))
             at += nbytes
         self.rest = data[at:]
-        self.torn = False
         return frames
 
     def _redeem(self, ticket: bytes, segments: list[_Segment]) -> _Piece:
@@ -5640,9 +5634,8 @@ _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first tw
 
 
 class _OutputBytes(io.RawIOBase):
-    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write
-    elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
-    started."""
+    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write elsewhere: to the
+    descriptors 1 and 2, which are those that the caller had when its first worker started."""
 
     def __init__(self, fd: int, output: _Output) -> None:
         self.fd = fd
@@ -5680,8 +5673,7 @@ class _OutputStream(io.TextIOWrapper):
 
 
 class _Output:
-    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of
-    them whole."""
+    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of them whole."""
 
     def __init__(self, channel: _Channel) -> None:
         self.channel = channel
@@ -5703,8 +5695,7 @@ class _Output:
             self.send_now()
 
     def send_now(self) -> None:
-        """Send what was said, unless that was amid the making of a message, which a finalizer may
-        interrupt."""
+        """Send what was said, unless that was amid the making of a message, which a finalizer may interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
             self.send((_PART, 0.0, {}, ([], [])), [b""])
 
@@ -5733,8 +5724,7 @@ class _Output:
                 raise KeyboardInterrupt
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is
-        about to send."""
+        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is about to send."""
         if self.sender == threading.get_ident():
             self.interrupted = True
         else:
@@ -5742,9 +5732,8 @@ class _Output:
 
 
 def _pack_record(record: Any) -> bytes:
-    """A log record and the name of the logger that is to handle it at home: that of the record, or
-    one above those that have a handler here, which an initializer has set up or a module as it was
-    imported."""
+    """A log record and the name of the logger that is to handle it at home: that of the record, or one above those
+    that have a handler here, which an initializer has set up or a module as it was imported."""
     import logging
 
     name = record.name
@@ -5792,9 +5781,8 @@ def _flush_descriptors() -> None:
 
 
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
-    """The result of a call that may import modules: what they warn of when they are imported was
-    said at home. After it, what was shown once may be shown again: a run finds a used worker like a
-    new one."""
+    """The result of a call that may import modules: what they warn of when they are imported was said at home. After
+    it, what was shown once may be shown again: a run finds a used worker like a new one."""
     import warnings
 
     with warnings.catch_warnings():
@@ -6116,16 +6104,15 @@ module.{entry}
 
 
 def _own_code() -> bytes:
-    """The code of this module where it is no file of source, but in a zip, or compiled only; else
-    b""."""
+    """The code of this module where it is no file of source, but in a zip, or compiled only; else b""."""
     if __file__.endswith(".py") and os.path.isfile(__file__):
         return b""
     return marshal.dumps(sys.modules[__name__].__loader__.get_code(__name__))  # type: ignore[union-attr]
 
 
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
-    """The command line of an interpreter with this one's flags, which runs one function of this
-    file. So many bytes of code are sent to it."""
+    """The command line of an interpreter with this one's flags, which runs one function of this file. So
+    many bytes of code are sent to it."""
     flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
              "I": "isolated", "P": "safe_path", "O": "optimize"}
     options = ["-" + letter * getattr(sys.flags, flag) for letter, flag in flags.items() if getattr(sys.flags, flag)]
@@ -6147,8 +6134,7 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
 
 
 def _die_with(pipe: int) -> None:
-    """Have the kernel kill this process group when the other end of the pipe closes, even in the
-    midst of a task."""
+    """Have the kernel kill this process group when the other end of the pipe closes, even in the midst of a task."""
     import fcntl
     import signal
 
@@ -6270,8 +6256,7 @@ class _NurseryLoop:
         _work(socket.socket(fileno=fd), page, number, self.caller, inner)
 
     def bury(self) -> None:
-        """Note in their pages how workers died, then hang up: a grandchild may still hold the
-        socket."""
+        """Note in their pages how workers died, then hang up: a grandchild may still hold the socket."""
         import signal
         import socket
 
@@ -6299,8 +6284,7 @@ def _nursery_main(*modules: str) -> None:
 
 
 def _socket_pair() -> tuple[Any, Any]:
-    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to
-    give away."""
+    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to give away."""
     import socket
 
     ours, theirs = socket.socketpair()
@@ -6310,8 +6294,7 @@ def _socket_pair() -> tuple[Any, Any]:
 
 
 class _Nursery:
-    """The caller's handle on its nursery process. Any thread may use it: the lock guards the
-    control socket."""
+    """The caller's handle on its nursery process. Any thread may use it: the lock guards the control socket."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -6574,8 +6557,9 @@ class _Worker:
     def has_begun(self, job: Job) -> bool:
         return self.page[_JOB] == job.number
 
-    def was_ended(self, job: Job) -> bool:
-        return self.page[_INTERRUPT] == job.number
+    def is_ended(self) -> bool:
+        """Whether it was sent a signal. What its task was in the midst of is undone some time: not in another run."""
+        return self.page[_INTERRUPT] != 0
 
     def seconds_left(self, job: Job, timeout: float) -> float:
         """What remains of the task's time (all of it while the task has not begun). When it is up the task is ended,
@@ -6591,22 +6575,31 @@ class _Worker:
         job.expired = True
         return GRACE_S
 
-    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float, int]:
-        """One message of the worker: (kind, values, errors by offset, seconds of work, bytes). EOFError when
-        it is dead."""
+    def wait(self, job: Job) -> None:
+        """Wait for a message while the job is within its time; it is ended when that is over."""
+        import select
+
+        if job.timeout is None:
+            return
+        ready = select.poll()
+        ready.register(self.fd, select.POLLIN)
+        while not ready.poll(min(self.seconds_left(job, job.timeout), _LONGEST_S) * 1000 + 1):
+            pass
+
+    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float, int, Any]:
+        """One message of the worker: (kind, values, errors by offset, seconds of work, bytes, what its tasks
+        have said). EOFError when it is dead."""
         frames = self.channel.receive()
         kind, seconds, described, packed, said = marshal.loads(frames[0])
-        if said:
-            _say_here(said)
         errors = {offset: _restore_error(text) for offset, text in described.items()}
         values = _open_results(packed, frames[1:], errors)
-        return kind, values, errors, seconds, sum(map(len, frames))
+        return kind, values, errors, seconds, sum(map(len, frames)), said
 
     def signal(self, sig: int) -> None:
         """Send a signal to the worker's process group. SIGINT is for the task of its present job: if that has not
-        begun, the worker will see it on the page."""
-        if self.job:
-            self.page[_INTERRUPT] = self.job.number
+        begun, the worker will see it on the page. A worker that got one serves no other job."""
+        job = self.job
+        self.page[_INTERRUPT] = job.number if job else _NO_JOB
         self.starter.signal(self.number, sig)
 
     def close(self) -> str:
@@ -6617,6 +6610,108 @@ class _Worker:
         self.channel.drain()  # the nursery hangs up when the worker is dead
         self.channel.close()
         return _death_of(self.page)
+
+
+# ---- threads of our own ----
+
+
+class _DriverThreads:
+    """Daemon threads that make calls, and that exit does not wait for: one set for all runs of this
+    process. A thread is started whenever none is idle, since calls may wait for each other."""
+
+    def __init__(self) -> None:
+        from queue import SimpleQueue
+
+        self.calls: Any = SimpleQueue()
+        self.idle: Any = SimpleQueue()  # an item for each thread that waits for a call that is not yet made
+        self.is_over = False
+
+    def start(self, func: Callable[..., Any], *args: Any) -> None:
+        """Have a thread make the call. It takes no lock: a garbage collection may come here from anywhere."""
+        self.calls.put((func, args))
+        if not self.claim() and not _start_threads(self.serve, 1):
+            try:
+                func, args = self.calls.get_nowait()
+            except _module("queue").Empty:  # a thread has become idle just now
+                return
+            func(*args)  # no thread is to be had (as in a browser): the call is made here
+
+    def claim(self) -> bool:
+        """Whether a thread was idle; now it is not."""
+        try:
+            self.idle.get_nowait()
+        except _module("queue").Empty:
+            return False
+        return True
+
+    def serve(self) -> None:
+        """The life of a thread."""
+        while True:
+            try:
+                call = self.calls.get(timeout=IDLE_S)
+            except _module("queue").Empty:
+                if self.claim():
+                    return
+                continue
+            if call is None:
+                return
+            func, args = call
+            func(*args)
+            del call, func, args
+            self.idle.put(None)
+            if self.is_over and self.claim():
+                return
+
+    def end(self) -> None:
+        """Let each thread end as soon as it is idle."""
+        self.is_over = True
+        while self.claim():
+            self.calls.put(None)
+
+
+@lru_cache(maxsize=1)
+def _driver_threads() -> _DriverThreads:
+    """Those of this process; a forked child has its own."""
+    return _DriverThreads()
+
+
+class _OwnExecutor:
+    """The executor of one run: threads of this process make its calls, at most `size` at once."""
+
+    def __init__(self, size: int) -> None:
+        from queue import SimpleQueue
+
+        self.size = size
+        self.waiting: Any = SimpleQueue()
+        self.lock = threading.Lock()  # guards the number of threads
+        self.threads = 0
+
+    def submit(self, func: Callable[..., Any], *args: Any) -> Any:
+        from concurrent.futures import Future
+
+        future: Any = Future()
+        self.waiting.put((future, func, args))
+        with self.lock:
+            if self.threads == self.size:
+                return future
+            self.threads += 1
+        _driver_threads().start(self.serve)
+        return future
+
+    def serve(self) -> None:
+        """Make calls while some wait: in a thread."""
+        while True:
+            with self.lock:
+                if self.waiting.empty():
+                    self.threads -= 1
+                    return
+                future, func, args = self.waiting.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(func(*args))
+                except BaseException as error:  # such as: no memory left. Whoever waits is told
+                    future.set_exception(error)
+            del future, func, args
 
 
 # ---- the shelf of idle workers ----
@@ -6689,6 +6784,9 @@ def shutdown_workers(wait: bool = True) -> None:
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
         _made.remove(known)
         known[-1].shutdown(wait, cancel_futures=True)
+    threads = _driver_threads()
+    _driver_threads.cache_clear()
+    threads.end()
 
 
 def _forget_workers() -> None:
@@ -6699,6 +6797,7 @@ def _forget_workers() -> None:
         sock.close()
     _shelf.clear()
     _starters.clear()
+    _driver_threads.cache_clear()
 
 
 _exiting = False  # whether the interpreter has begun to end. Set once
@@ -6713,6 +6812,8 @@ def _watch_exit_and_forks() -> None:
         global _exiting
         _exiting = True
         shutdown_workers()
+        for sock in list(_sockets):  # of runs that have not ended
+            sock.close()
 
     atexit.register(shut_down)
     os.register_at_fork(after_in_child=_forget_workers)
@@ -6813,252 +6914,6 @@ def _late(job: Job, more: str = "") -> Exception:
     return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s{more}")
 
 
-# ---- crews ----
-
-
-class _Crew:
-    """What a run hands its jobs to. One thread drives it: the one that calls these methods."""
-
-    context: _Context | None = None  # of a crew of processes
-    round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
-    most_tasks = sys.maxsize  # in one batch
-    more = 0  # jobs that may be out beyond the run's window, because the engine takes them
-
-    def prepare(self, job: Job) -> None:
-        """Pack what `submit` needs; whatever cannot be packed raises."""
-
-    def submit(self, job: Job) -> None:
-        """Take a job, which waits in the crew until a worker is free; the caller does not."""
-
-    def wait(self, hungry: bool, block: bool) -> list[Job]:
-        """Wait for something to happen (if `block`), and give the jobs that ended, their outcome filled in. `hungry`:
-        no further job is to be had, so that long ones had better give back what they have not started."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """The run is over: stop what is queued or at work, let the workers go."""
-
-
-class _ProcessCrew(_Crew):
-    """Worker processes, leased from the shelf as they are needed."""
-
-    context: _Context
-
-    def __init__(self, size: int, kind: _WorkerKind, most: int) -> None:
-        import select
-
-        self.size = size
-        self.most_tasks = most  # also in a worker's life
-        self.kind = kind
-        _notice_new_code()
-        self.context = _Context(_NearPacker)
-        self.queue: deque[Job] = deque()
-        self.free: list[_Worker] = []
-        self.busy: dict[int, _Worker] = {}  # descriptor of its socket -> worker
-        self.finished: list[Job] = []
-        self.ready = select.poll()
-        self.readable = select.POLLIN
-
-    def prepare(self, job: Job) -> None:
-        self.context.pack(job)
-
-    def submit(self, job: Job) -> None:
-        if self.free:
-            self.hand(self.free.pop(), job)
-        elif len(self.busy) < self.size:
-            self.hand(_lease(self.kind), job)
-        else:
-            self.queue.append(job)
-
-    def hand(self, worker: _Worker, job: Job) -> None:
-        """Give a free worker a job; one that has had its share of tasks is replaced."""
-        while worker.served and worker.served + len(job.tasks) > self.most_tasks:
-            worker.close()
-            worker = _lease(self.kind)
-        self.busy[worker.fd] = worker
-        self.ready.register(worker.fd, self.readable)
-        try:
-            worker.begin(job)
-        except OSError:  # it died idle
-            self.replace(worker, job)
-
-    def wait(self, hungry: bool, block: bool) -> list[Job]:
-        if hungry and not self.queue and len(self.busy) < self.size:
-            for worker in self.busy.values():
-                if worker.job and worker.job.shrinkable:
-                    worker.page[_SHED] = worker.job.number
-        patience = self.patience()
-        for fd, _ in self.ready.poll(patience if block else 0) if not self.finished else ():
-            if fd not in self.busy:
-                os.read(fd, 4096)  # the bell of a deputy
-                continue
-            self.listen(self.busy[fd])
-        finished, self.finished = self.finished, []
-        return finished
-
-    def patience(self) -> float | None:
-        """Milliseconds until the first running task's time is up."""
-        left = [worker.seconds_left(worker.job, worker.job.timeout) for worker in self.busy.values()
-                if worker.job and worker.job.timeout is not None]
-        return min(*left, _LONGEST_S) * 1000 + 1 if left else None
-
-    def listen(self, worker: _Worker) -> None:
-        """Hear what a worker says of its job."""
-        job = worker.job
-        assert job is not None
-        kind = _PART
-        while kind == _PART:
-            try:
-                kind, values, errors, seconds, nbytes = worker.hear()
-            except (EOFError, OSError):
-                return self.replace(worker, job)
-            if kind == _BAD_PAYLOAD:
-                job.blame(errors[0])
-            elif not job.expired:
-                job.outcome.add(values, errors, seconds, nbytes)
-            if kind == _PART and not worker.channel.rest:  # else what followed was read with it
-                return
-        if kind == _INIT_FAILED:
-            job.fault = errors[0]
-            self.drop(worker)
-            self.finished.append(job)
-        elif job.expired or any(isinstance(e, KeyboardInterrupt) for e in errors.values()) and worker.was_ended(job):
-            self.replace(worker, job)  # what its task was in the midst of is undone some time: not in another run
-        else:
-            self.finish(worker, job)
-
-    def finish(self, worker: _Worker, job: Job) -> None:
-        """The worker is done with its job: the next one, please."""
-        job.payload = worker.job = None  # its big arrays may go
-        self.finished.append(job)
-        del self.busy[worker.fd]
-        self.ready.unregister(worker.fd)
-        if self.queue:
-            self.hand(worker, self.queue.popleft())
-        else:
-            self.free.append(worker)
-
-    def drop(self, worker: _Worker) -> str:
-        """Part from a worker that is dead, or shall be; gives how it ended."""
-        del self.busy[worker.fd]
-        self.ready.unregister(worker.fd)
-        return worker.close()
-
-    def replace(self, worker: _Worker, job: Job) -> None:
-        """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
-        to_blame, place = worker.has_begun(job) or worker.was_ended(job), worker.page[_TASK]
-        death = self.drop(worker)
-        if not to_blame and job.tries < _START_TRIES:
-            self.hand(_lease(self.kind), job)
-            return
-        outcome = job.outcome
-        if job.expired:
-            if not outcome.values:  # its value may have come just before
-                outcome.fail(_late(job))
-        elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
-            outcome.alone = True
-        else:
-            blamed = max(place - 1, 0)
-            outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
-        job.payload = None
-        self.finished.append(job)
-        if self.queue:
-            self.submit(self.queue.popleft())
-
-    def close(self) -> None:
-        self.queue.clear()
-        try:
-            if self.busy:
-                self.interrupt()
-        finally:
-            for worker in list(self.busy.values()):
-                self.drop(worker)
-            self.context.close()
-            for worker in self.free:
-                _put_back(self.kind, worker)
-            self.free.clear()
-
-    def interrupt(self) -> None:
-        """KeyboardInterrupt in each running task; who is not done with it after its grace is left in `busy`."""
-        import signal
-
-        for worker in list(self.busy.values()):
-            if worker.channel.torn:  # Ctrl-C came while it was listened to
-                self.drop(worker)
-            else:
-                worker.signal(signal.SIGINT)
-        end = time.monotonic() + GRACE_S
-        while self.busy and time.monotonic() < end:
-            for fd, _ in self.ready.poll(max(0.0, end - time.monotonic()) * 1000):
-                self.listen(self.busy[fd])
-
-
-class _Deputy(_Crew):
-    """Drives a crew in a thread of its own, so that workers are served while the reader of a generator is elsewhere."""
-
-    def __init__(self, crew: _ProcessCrew) -> None:
-        import socket
-        from queue import SimpleQueue
-
-        self.crew, self.context, self.most_tasks = crew, crew.context, crew.most_tasks
-        self.inbox: Any = SimpleQueue()  # jobs for the crew; None: the run is over
-        self.done: Any = SimpleQueue()
-        self.hungry = False
-        self.bell, self.rope = socket.socketpair()
-        crew.ready.register(self.bell, crew.readable)
-        self.thread = threading.Thread(target=self.drive, daemon=True, name="joblite-deputy")
-        self.thread.start()
-
-    def prepare(self, job: Job) -> None:
-        self.crew.prepare(job)
-
-    def submit(self, job: Job) -> None:
-        self.inbox.put(job)
-        self.ring()
-
-    def ring(self) -> None:
-        try:
-            _send_all(self.rope, b"!")
-        except OSError:  # the thread has ended: `wait` tells why
-            pass
-
-    def wait(self, hungry: bool, block: bool) -> list[Job]:
-        if hungry and not self.hungry:
-            self.hungry = True
-            self.ring()
-        if not block and self.done.empty():
-            return []
-        job = self.done.get()
-        if isinstance(job, BaseException):
-            raise job
-        return [job]
-
-    def close(self) -> None:
-        """End the thread, and wait for it, but not for ever: it may be the garbage collector that drops the generator,
-        in the midst of something that the thread waits for, or even in the thread itself."""
-        self.inbox.put(None)
-        self.ring()  # for a forked child of this process may hold the rope, too
-        self.rope.close()
-        if self.thread is not threading.current_thread():
-            self.thread.join(5 * GRACE_S)
-
-    def drive(self) -> None:
-        try:
-            while True:
-                while not self.inbox.empty():
-                    if (job := self.inbox.get()) is None:
-                        return
-                    self.crew.submit(job)
-                for job in self.crew.wait(self.hungry, True):
-                    self.done.put(job)
-        except BaseException as error:  # such as: no descriptor left for another worker. Whoever waits is told
-            self.done.put(error)
-        finally:
-            self.crew.ready.unregister(self.bell)
-            self.bell.close()
-            self.crew.close()
-
-
 # ---- any executor ----
 
 
@@ -7144,65 +6999,31 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     return [marshal.dumps((packed, described, done.seconds)), *map(bytes, own)]
 
 
-class _DaemonThreads:
-    """An executor of threads for one run, which exit does not wait for."""
-
-    def __init__(self, size: int) -> None:
-        from queue import SimpleQueue
-
-        self.size = size
-        self.threads = 0
-        self.queue: Any = SimpleQueue()
-
-    def submit(self, func: Callable[..., Any], *args: Any) -> Any:
-        from concurrent.futures import Future
-
-        future: Any = Future()
-        self.queue.put((future, func, args))
-        if self.threads < self.size:
-            self.threads += len(_start_threads(self.serve, 1))
-        if not self.threads:  # none is to be had (as in a browser): the call is made here
-            self.queue.put(None)
-            self.serve()
-        return future
-
-    def serve(self) -> None:
-        """The life of one thread."""
-        while (item := self.queue.get()) is not None:
-            future, func, args = item
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(func(*args))
-                except BaseException as error:  # such as: no memory left. Whoever waits is told
-                    future.set_exception(error)
-            del item, future, func, args
-
-    def close(self) -> None:
-        for _ in range(self.threads):
-            self.queue.put(None)
-
-
-def _shares_memory(executor: Executor | _DaemonThreads) -> bool:
-    """Whether an executor's workers are threads of this interpreter: ours, or those of the standard executor."""
+def _shares_memory(executor: Executor) -> bool:
+    """Whether the workers of an executor are threads of this interpreter."""
     pool: Any = _loaded("concurrent.futures.thread")
-    return isinstance(executor, _DaemonThreads) or bool(pool) and isinstance(executor, pool.ThreadPoolExecutor) and (
-        "Interpreter" not in type(executor).__name__)
+    is_pool = bool(pool) and isinstance(executor, pool.ThreadPoolExecutor)
+    return is_pool and "Interpreter" not in type(executor).__name__
 
 
-class _ExecutorCrew(_Crew):
-    """Threads of our own, or an executor of somebody else, which is never closed here."""
+class _ExecutorCrew:
+    """What a run hands its jobs to: an executor. One thread uses it, that of the caller; the threads that
+    make the calls put into `done` what is to be heard: jobs, and what their tasks have printed."""
 
-    context: _Context
+    context: _Context | None = None  # where jobs are packed
+    round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
+    most_tasks = sys.maxsize  # in one batch
+    more = 0  # jobs that may be out beyond the run's window, because the executor takes them
 
-    def __init__(self, executor: Any, size: int, grows: bool = False) -> None:
+    def __init__(self, executor: Any, size: int, by_reference: bool, grows: bool = False) -> None:
         from queue import SimpleQueue
 
         self.executor = executor
         self.size = size
         self.grows = grows  # whether nobody knows how many jobs it takes
-        self.by_reference = _shares_memory(executor)
-        if not self.by_reference:
-            self.context = _Context(_Packer)
+        self.by_reference = by_reference
+        if not by_reference:
+            self.context = _Context(_NearPacker if type(executor) is _OwnExecutor else _Packer)
         self.done: Any = SimpleQueue()
         self.out: dict[Job, tuple[Any, float]] = {}  # job -> its future, and when it was sent
         self.last: list[Any] = []  # owners of the buffers of the last payload
@@ -7213,7 +7034,8 @@ class _ExecutorCrew(_Crew):
         return self.hungry and len(self.out) < self.size
 
     def prepare(self, job: Job) -> None:
-        if self.by_reference:
+        """Pack what `submit` needs; whatever cannot be packed raises."""
+        if self.context is None:
             return
         self.context.pack(job)
         _, named, frames = job.payload
@@ -7230,6 +7052,7 @@ class _ExecutorCrew(_Crew):
         return bytes(frame)
 
     def submit(self, job: Job) -> None:
+        """Take a job, which waits in the executor until a worker is free; the caller does not."""
         sent, done = time.monotonic(), self.done
         future = self.start(job)
         if not hasattr(future, "add_done_callback"):
@@ -7252,12 +7075,23 @@ class _ExecutorCrew(_Crew):
         return self.executor.submit(func, *args)
 
     def wait(self, hungry: bool, block: bool) -> list[Job]:
+        """Wait for a job to end (if `block`), and give what ended, its outcome filled in. `hungry`: no
+        further job is to be had, so that long ones had better give back what they have not started."""
         self.hungry = hungry
-        if not block and self.done.empty():
-            return []
-        job = self.done.get()
-        self.settle(job, *self.out.pop(job))
-        return [job] if job not in self.out else []
+        if self.sheds():
+            self.ask_back()
+        item = None
+        while not isinstance(item, Job):
+            if not block and self.done.empty():
+                return []
+            item = self.done.get()
+            if not isinstance(item, Job):
+                _say_here(item)
+        self.settle(item, *self.out.pop(item))
+        return [item] if item not in self.out else []
+
+    def ask_back(self) -> None:
+        """Have long jobs give back tasks."""
 
     def settle(self, job: Job, future: Any, sent: float) -> None:
         try:
@@ -7298,14 +7132,175 @@ class _ExecutorCrew(_Crew):
             job.blame(lost)
 
     def close(self) -> None:
+        """The run is over: stop what is queued or at work, let the workers go."""
         for future, _ in self.out.values():
             future.cancel()
-        if isinstance(self.executor, _DaemonThreads):
-            self.executor.close()
+
+
+class _ProcessCrew(_ExecutorCrew):
+    """Worker processes, leased as they are needed. The thread that carries a job owns a worker meanwhile:
+    it alone reads from it, writes to it and ends it. Others set a word in its page, or have the nursery
+    send it a signal."""
+
+    context: _Context
+
+    def __init__(self, size: int, kind: _WorkerKind, most: int) -> None:
+        _notice_new_code()
+        super().__init__(_OwnExecutor(size), size, by_reference=False)
+        self.most_tasks = most  # also in a worker's life
+        self.kind = kind
+        self.free: deque[_Worker] = deque()
+        self.busy: set[_Worker] = set()
+        self.is_over = False
+        self.unsaid: list[Any] = []  # what tasks printed as they were ended
+
+    def prepare(self, job: Job) -> None:
+        self.context.pack(job)
+
+    def start(self, job: Job) -> Any:
+        return self.executor.submit(self.carry, job)
+
+    def settle(self, job: Job, future: Any, sent: float) -> None:
+        try:
+            future.result()
+        except BaseException as error:  # such as: no descriptor left for another worker
+            job.fault = error
+
+    def ask_back(self) -> None:
+        for worker in list(self.busy):
+            job = worker.job
+            if job and job.shrinkable:
+                worker.page[_SHED] = job.number
+
+    # -- in the thread that carries a job --
+
+    def carry(self, job: Job) -> None:
+        """Have a worker do a job; one that dies before it has begun is replaced."""
+        is_done = False
+        while not is_done:
+            worker = self.take(job)
+            self.busy.add(worker)
+            try:
+                if self.is_over:  # else `end` sees that the worker is busy
+                    self.free.append(worker)
+                    return
+                is_done = self.talk(worker, job)
+            except BaseException:  # such as: no descriptor left for a result
+                worker.close()
+                raise
+            finally:
+                self.busy.discard(worker)
+        job.payload = None  # its big arrays may go
+
+    def take(self, job: Job) -> _Worker:
+        """A worker for a job: a free one that has not had its share of tasks, or another one."""
+        try:
+            worker = self.free.pop()
+        except IndexError:
+            worker = _lease(self.kind)
+        while worker.served and worker.served + len(job.tasks) > self.most_tasks or worker.is_ended():
+            worker.close()
+            worker = _lease(self.kind)
+        worker.job = job
+        return worker
+
+    def talk(self, worker: _Worker, job: Job) -> bool:
+        """Give a worker a job and hear what comes of it; False if it died before it began."""
+        try:
+            worker.begin(job)
+            kind = self.listen(worker, job)
+        except (EOFError, OSError):
+            return self.bury(worker, job)
+        if job.expired and not job.outcome.values:  # its value may have come just before
+            job.outcome.fail(_late(job))
+        worker.job = None
+        if kind == _INIT_FAILED:
+            worker.close()
+        else:
+            self.free.append(worker)
+        return True
+
+    def listen(self, worker: _Worker, job: Job) -> int:
+        """Hear a worker until it is done with its job; gives the kind of its last message."""
+        kind = _PART
+        while kind == _PART:
+            worker.wait(job)
+            kind, values, errors, seconds, nbytes, said = worker.hear()
+            if said:
+                self.done.put(said)
+            if kind == _BAD_PAYLOAD:
+                job.blame(errors[0])
+            elif kind == _INIT_FAILED:
+                job.fault = errors[0]
+            elif not job.expired:
+                job.outcome.add(values, errors, seconds, nbytes)
+        return kind
+
+    def bury(self, worker: _Worker, job: Job) -> bool:
+        """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
+        to_blame, place = worker.has_begun(job) or worker.is_ended(), worker.page[_TASK]
+        death = worker.close()
+        if not to_blame and job.tries < _START_TRIES:
+            return False
+        outcome = job.outcome
+        if job.expired:
+            if not outcome.values:
+                outcome.fail(_late(job))
+        elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
+            outcome.alone = True
+        else:
+            blamed = max(place - 1, 0)
+            outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
+        return True
+
+    # -- the end --
+
+    def close(self) -> None:
+        """Let the workers go. If tasks are at work, a thread ends them; it is waited for, but not for ever: it
+        may be the garbage collector that drops a generator, in the midst of something the thread needs."""
+        if self.out:
+            self.is_over = True
+            ended = threading.Event()
+            _driver_threads().start(self.end, ended)
+            ended.wait(5 * GRACE_S)
+            while self.unsaid:
+                _say_here(self.unsaid.pop(0))
+        else:
+            self.release()
+
+    def end(self, ended: threading.Event) -> None:
+        """KeyboardInterrupt in each running task; whose worker is not done with it after its grace is killed."""
+        import signal
+
+        super().close()
+        for sig, patience in (signal.SIGINT, GRACE_S), (signal.SIGKILL, 5 * GRACE_S):
+            for worker in list(self.busy):
+                worker.signal(sig)
+            late = time.monotonic() + patience
+            while not all(future.done() for future, _ in self.out.values()) and time.monotonic() < late:
+                try:
+                    item = self.done.get(timeout=max(0.0, late - time.monotonic()))
+                except _module("queue").Empty:
+                    break
+                if not isinstance(item, Job):
+                    self.unsaid.append(item)
+        self.release()
+        ended.set()
+
+    def release(self) -> None:
+        self.context.close()
+        while self.free:
+            worker = self.free.pop()
+            if worker.is_ended():
+                worker.close()
+            else:
+                _put_back(self.kind, worker)
 
 
 class _DaskCrew(_ExecutorCrew):
     """The executor of a `distributed` client. A big buffer is sent once, as long as its content stays the same."""
+
+    context: _Context
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -7341,8 +7336,8 @@ class _GuestCrew(_ExecutorCrew):
     """A backend written to joblib's protocol, configured for one run."""
 
     def __init__(self, guest: Any, n_jobs: int, by_reference: bool) -> None:
-        super().__init__(guest, guest.configure(n_jobs=n_jobs, parallel=None, prefer=None, require=None))
-        self.by_reference = by_reference
+        size = guest.configure(n_jobs=n_jobs, parallel=None, prefer=None, require=None)
+        super().__init__(guest, size, by_reference)
         guest.start_call()
 
     def call(self, func: Callable[..., Any], *args: Any) -> Any:
@@ -7376,24 +7371,19 @@ class _GuestCrew(_ExecutorCrew):
 # ======================================================================================================================
 # 7. Choosing
 # ======================================================================================================================
-# Promise: what a call leaves open is settled here: from its own arguments, else from the
-# `parallel_config` in force in this thread, else from where the call stands (nested calls share one
-# budget), else by default. What it comes to is a row of the table of backends.
+# Promise: what a call leaves open is settled here: from its own arguments, else from the `parallel_config` in force in
+# this thread, else from where the call stands (nested calls share one budget), else by default.
 #
-#     arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
+#     Parallel(...) arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
 #
 # Laws
-#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where its
-#      `with` does.                                                  test_contexts_nest_and_restore
-#   2. `require="sharedmem"` is kept whatever the context says.        test_sharedmem_beats_context
-#   3. By default a nested call starts no process.               test_nested_calls_share_one_budget
-#   4. A factory is called once for each set of options.
-#                              test_a_factory_is_called_once_for_each_set_of_options
+#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where its `with` does.
+#                                                                                     test_contexts_nest_and_restore
+#   2. `require="sharedmem"` is kept whatever the context says.                           test_sharedmem_beats_context
+#   3. By default a nested call starts no process.                               test_nested_calls_share_one_budget
 
-_DEFAULTS = {
-    "backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M",
-    "mmap_mode": "c", "prefer": None, "require": None, "inner_max_num_threads": None,
-}
+_DEFAULTS = {"backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M", "mmap_mode": "c",
+             "prefer": None, "require": None, "inner_max_num_threads": None}
 _UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
 
 
@@ -7405,9 +7395,8 @@ def _given(name: str, value: Any) -> Any:
 
 
 class ParallelBackendBase:
-    """What backends derive from that were written to joblib's protocol (joblib's own class of this
-    name will do too). `Parallel(backend=...)` takes an instance, `register_parallel_backend` the
-    class.
+    """What backends derive from that were written to joblib's protocol (joblib's own class of this name will do too).
+    `Parallel(backend=...)` takes an instance, `register_parallel_backend` the class.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> class Three(ParallelBackendBase):
@@ -7420,18 +7409,15 @@ class ParallelBackendBase:
     >>> Parallel(backend=Three())(delayed(abs)(i) for i in (-1, -2))
     [1, 2]
 
-    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`;
-    `abort_everything` if it ends early. Without `supports_retrieve_callback`, what `submit` gives
-    is handed to `retrieve_result`.
+    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`; `abort_everything` if it
+    ends early. Without `supports_retrieve_callback`, what `submit` gives is handed to `retrieve_result`.
     """
 
     supports_sharedmem = False  # whether its workers are threads of this process
     supports_retrieve_callback = False
 
-    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None,
-                 **more: Any) -> None:
-        self.nesting_level = nesting_level
-        self.inner_max_num_threads = inner_max_num_threads
+    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **more: Any) -> None:
+        self.nesting_level, self.inner_max_num_threads = nesting_level, inner_max_num_threads
         self.backend_kwargs = more
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
@@ -7448,21 +7434,19 @@ class ParallelBackendBase:
     stop_call = terminate = abort_everything = start_call
 
 
-# A way to run tasks. `open(n_jobs, options, deputy)` gives a crew for one run; with `deputy`, one
-# that works while the caller does something else. `options` are the names of the backend options
-# it takes; `capacity` the number of workers that it has anyway. What is external runs tasks also
-# for n_jobs=1.
+# A way to run tasks. `open(n_jobs, options)` gives a crew for one run. `options` are the names of the backend options
+# it takes; `capacity` the number of workers that it has anyway. What is external runs tasks also for n_jobs=1.
 _Backend = namedtuple("_Backend", "name open shares_memory options capacity is_external",
                       defaults=(False, frozenset(), None, False))
 _POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
 _PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_threads"}
 
 
-def _open_threads(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-    return _ExecutorCrew(_DaemonThreads(n_jobs), n_jobs)
+def _open_threads(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
+    return _ExecutorCrew(_OwnExecutor(n_jobs), n_jobs, by_reference=True)
 
 
-def _open_processes(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+def _open_processes(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
     most = options.get("maxtasksperchild")
     if most is not None and not (isinstance(most, int) and most > 0):
         raise ValueError(f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
@@ -7472,31 +7456,24 @@ def _open_processes(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew
         initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
     idle_s = options.get("idle_worker_timeout")
     cores = max(1, (_cores or cpu_count()) // n_jobs)
-    native_threads = options.get("inner_max_num_threads")
-    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, native_threads, initializer)
-    crew = _ProcessCrew(n_jobs, kind, most or sys.maxsize)
-    return _Deputy(crew) if deputy else crew
+    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, options.get("inner_max_num_threads"), initializer)
+    return _ProcessCrew(n_jobs, kind, most or sys.maxsize)
 
 
-def _open_standard_pool(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-    own = {
-        "n_jobs": n_jobs,
-        "initializer": options.get("initializer"),
-        "initargs": options.get("initargs") or (),
-        "max_tasks_per_child": options.get("maxtasksperchild"),
-    }
-    return _ExecutorCrew(_executor_of(_standard_pool, own), n_jobs)
+def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
+    own = {"n_jobs": n_jobs, "initializer": options.get("initializer"), "initargs": options.get("initargs") or (),
+           "max_tasks_per_child": options.get("maxtasksperchild")}
+    return _ExecutorCrew(_executor_of(_standard_pool, own), n_jobs, by_reference=False)
 
 
 @lru_cache(maxsize=1)
 def _say_that_there_are_no_processes() -> None:
-    _warn("processes cannot be started here (no fork, or no interpreter to start): "
-          "tasks run in threads")
+    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
 
 
-def _open_threads_instead(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
     _say_that_there_are_no_processes()
-    return _open_threads(n_jobs, options, deputy)
+    return _open_threads(n_jobs, options)
 
 
 def _capacity_of(executor: Any) -> int:
@@ -7512,30 +7489,27 @@ def _capacity_of(executor: Any) -> int:
 
 
 def _backend_of(executor: Any) -> _Backend:
-    """The row for an executor of somebody else, the client of a dask cluster, or a backend of
-    joblib's kind."""
-    name = type(executor).__name__
+    """The row for an executor of somebody else, the client of a dask cluster, or a backend of joblib's kind."""
     if hasattr(executor, "effective_n_jobs"):
-        # joblib's base class does not define it
-        by_reference = getattr(executor, "supports_sharedmem", False)
-        capacity = executor.effective_n_jobs(-1)
+        by_reference = getattr(executor, "supports_sharedmem", False)  # joblib's base class does not define it
 
-        def open_guest(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
+        def open_guest(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
             return _GuestCrew(executor, n_jobs, by_reference)
 
-        return _Backend(name, open_guest, by_reference, capacity=capacity, is_external=True)
+        return _Backend(type(executor).__name__, open_guest, by_reference, capacity=executor.effective_n_jobs(-1),
+                        is_external=True)
     if hasattr(executor, "get_executor"):
         executor = executor.get_executor()
+    by_reference = _shares_memory(executor)
     offers = _capacity_of(executor)
     capacity = offers or cpu_count()
 
-    def open_executor(n_jobs: int, options: dict[str, Any], deputy: bool) -> _Crew:
-        is_dask = hasattr(getattr(executor, "_client", None), "scatter")
-        crew = _DaskCrew if is_dask else _ExecutorCrew
-        return crew(executor, n_jobs, grows=not offers and n_jobs == capacity)
+    def open_executor(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
+        crew = _DaskCrew if hasattr(getattr(executor, "_client", None), "scatter") else _ExecutorCrew
+        return crew(executor, n_jobs, by_reference, grows=not offers and n_jobs == capacity)
 
-    by_reference = _shares_memory(executor)
-    return _Backend(name, open_executor, by_reference, capacity=capacity, is_external=True)
+    return _Backend(type(executor).__name__, open_executor, by_reference, capacity=capacity,
+                    is_external=True)
 
 
 def _dask_backend() -> _Backend:
@@ -7544,9 +7518,8 @@ def _dask_backend() -> _Backend:
     try:
         return _backend_of(distributed.get_client())  # type: ignore[union-attr]
     except (AttributeError, ValueError):  # not imported, or no client
-        raise ValueError(
-            "backend='dask' needs a client: start one with `from distributed import Client; "
-            "client = Client()` (or give it the scheduler's address), then call again") from None
+        raise ValueError("backend='dask' needs a client: start one with `from distributed import Client; "
+                         "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
@@ -7557,21 +7530,14 @@ elif HAS_STANDARD_PROCESSES:
     _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
-_BACKENDS = {
-    "sequential": _IN_PLACE,
-    "threading": _THREADS,
-    "threads": _THREADS,
-    "loky": _PROCESSES,
-    "processes": _PROCESSES,
-    "multiprocessing": _PROCESSES,
-}
-# name -> factory, by register_parallel_backend. Any thread writes and reads it in one step
+_BACKENDS = {"sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
+             "processes": _PROCESSES, "multiprocessing": _PROCESSES}
+# Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
 _factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
 
 
-def register_parallel_backend(name: str, factory: Callable[..., Any],
-                              make_default: bool = False) -> None:
+def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
     """Make `Parallel(backend=name)` run on the executor that `factory(**backend_options)` gives.
 
     >>> from concurrent.futures import ThreadPoolExecutor
@@ -7586,9 +7552,8 @@ def register_parallel_backend(name: str, factory: Callable[..., Any],
     name : str
         What users pass as `backend`. A name of joblite's own is taken over.
     factory : callable
-        Called with the backend options, once for each set of them; gives a
-        `concurrent.futures.Executor`, which joblite does not close. When that has been shut down or
-        is broken, the factory is called again.
+        Called with the backend options, once for each set of them; gives a `concurrent.futures.Executor`, which joblite
+        does not close. When that has been shut down or is broken, the factory is called again.
     make_default : bool, default False
         Use it where no backend is named.
     """
@@ -7598,7 +7563,7 @@ def register_parallel_backend(name: str, factory: Callable[..., Any],
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
-    """The backend that a name or an executor stands for. A registered factory takes all `options`."""
+    """The backend that a name or an executor stands for. `options` lose what a registered factory takes."""
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
@@ -7614,8 +7579,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     elif callable(getattr(backend, "submit", None)):
         return _backend_of(backend)
     names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
-    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; "
-                     f"got {backend!r}")
+    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
 
 
 _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled for one `Parallel`
@@ -7631,8 +7595,8 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     except (TypeError, ValueError):
         whole = 0
     if whole == 0 or whole != float(n_jobs):  # a text is fine, from an environment variable say
-        raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but "
-                         f"one), or None; got {n_jobs!r}")
+        raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but one), or None; "
+                         f"got {n_jobs!r}")
     if backend is _IN_PLACE:
         return 1
     return whole if whole > 0 else max(1, (backend.capacity or _cores or cpu_count()) + 1 + whole)
@@ -7644,12 +7608,11 @@ def _check_hints(prefer: Any, require: Any) -> None:
     if require not in (None, "sharedmem"):
         raise ValueError(f"require: expected None or 'sharedmem'; got {require!r}")
     if prefer == "processes" and require == "sharedmem":
-        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
-                         "share no memory; leave one of them out")
+        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes share no memory; "
+                         "leave one of them out")
 
 
-def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any,
-            options: dict[str, Any]) -> _Choice:
+def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
     context = _local.settings
     place = _local.inside or _inside
@@ -7673,8 +7636,7 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any,
         found = _PROCESSES
     if require == "sharedmem" and not found.shares_memory:
         if explicit:
-            raise ValueError(f"require='sharedmem' needs a backend of threads; "
-                             f"got backend={backend!r}")
+            raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
         found = _THREADS
         options = {}
     limit = context.get("inner_max_num_threads")
@@ -7682,8 +7644,7 @@ def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any,
         options = {"inner_max_num_threads": limit, **options}
     unknown = sorted(set(options) - found.options) if options else []
     if unknown and found is not _IN_PLACE:
-        raise ValueError(f"backend {found.name!r}: expected options among "
-                         f"{sorted(found.options)}, got {unknown}")
+        raise ValueError(f"backend {found.name!r}: expected options among {sorted(found.options)}, got {unknown}")
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
     return _Choice(found, _count_jobs(_given("n_jobs", n_jobs), found), options)
@@ -7712,8 +7673,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
 
 
 class parallel_config:
-    """Settings for every `Parallel` that is made in this thread from here on, until the `with`
-    block ends.
+    """Settings for every `Parallel` that is made in this thread from here on, until the `with` block ends.
 
     >>> with parallel_config(backend="threading", n_jobs=2) as settings:
     ...     Parallel()(delayed(abs)(i) for i in (-1, -2)), settings["n_jobs"]
@@ -7726,16 +7686,15 @@ class parallel_config:
     n_jobs, verbose, temp_folder, max_nbytes, mmap_mode, prefer, require
         What a `Parallel` uses that is not given its own; see there.
     inner_max_num_threads : int, default None
-        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use;
-        None: a fair share of the cores.
+        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use; None: a fair share of
+        the cores.
     **backend_options
         Options of the backend, as for `Parallel`.
 
     Raises
     ------
     ValueError
-        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it;
-        an unknown name.
+        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it; an unknown name.
     """
 
     def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"],
@@ -7743,25 +7702,22 @@ class parallel_config:
                  max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
                  prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
-        arguments = {
-            "backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
-            "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require,
-        }
-        given = {name: value for name, value in arguments.items() if not isinstance(value, _Unset)}
+        given = {"backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
+                 "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require}
+        given = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
         _check_hints(given.get("prefer"), given.get("require"))
-        limit = inner_max_num_threads
-        if limit is not None or "backend" in given:
-            given["inner_max_num_threads"] = limit
-        if given.get("backend") is not None:
+        if inner_max_num_threads is not None or "backend" in given:
+            given["inner_max_num_threads"] = inner_max_num_threads
+        if given.get("backend") is None:
+            if backend_options or inner_max_num_threads is not None:
+                names = sorted([*backend_options, *(["inner_max_num_threads"] if inner_max_num_threads else [])])
+                raise ValueError(f"{', '.join(names)}: backend options need a backend; add backend='loky' or another")
+        else:
             given["options"] = backend_options  # less what a registered factory takes
             found = given["backend"] = _find_backend(given["backend"], backend_options)
-            if limit is not None and "inner_max_num_threads" not in found.options:
-                raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native "
-                                 f"threads; use 'loky' or leave it out")
-        elif backend_options or limit is not None:
-            names = sorted(backend_options) or ["inner_max_num_threads"]
-            raise ValueError(f"{', '.join(names)}: backend options need a backend; "
-                             f"add backend='loky' or another")
+            if inner_max_num_threads is not None and "inner_max_num_threads" not in found.options:
+                raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
+                                 f"use 'loky' or leave it out")
         self.outer = _local.settings
         self.settings = {**_DEFAULTS, **self.outer, **given}
         _local.settings = self.settings
@@ -7779,18 +7735,15 @@ class parallel_config:
 
 
 class parallel_backend(parallel_config):
-    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless
-    given.
+    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless given.
 
     >>> with parallel_backend("threading") as (backend, n_jobs):
     ...     n_jobs
     -1
     """
 
-    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None,
-                 **options: Any) -> None:
-        super().__init__(backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads,
-                         **options)
+    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None, **options: Any) -> None:
+        super().__init__(backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads, **options)
 
     def __enter__(self) -> tuple[Any, int]:  # type: ignore[override]
         super().__enter__()
@@ -7934,7 +7887,7 @@ class _Counts:
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel, crew: _Crew, tasks: Iterator[Task], counts: _Counts) -> None:
+    def __init__(self, parallel: Parallel, crew: _ExecutorCrew, tasks: Iterator[Task], counts: _Counts) -> None:
         self.parallel = parallel
         self.crew = crew
         self.tasks = tasks
@@ -8218,85 +8171,73 @@ class Parallel:
     1
     2
 
-    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results:
-    a list, or a generator. Functions and their arguments may be anything: lambdas, closures, what a
-    script or notebook defines; no `if __name__ == "__main__"` is needed. Used as a context manager
-    it is the same.
+    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results: a list, or a
+    generator. Functions and their arguments may be anything: lambdas, closures, what a script or notebook defines;
+    no `if __name__ == "__main__"` is needed. Used as a context manager it is the same.
 
     Parameters
     ----------
     n_jobs : int or None, default None
-        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config`
-        says, else 1, or with an executor all that it offers.
+        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1, or
+        with an executor all that it offers.
     backend : str or Executor, default None
-        "loky": worker processes of this module (the default; the name is kept because all code says
-        it). "threading": threads, for tasks that wait or release the interpreter's lock.
-        "multiprocessing": as "loky". "sequential": no workers. "dask": the current distributed
-        client. A name from `register_parallel_backend`. Any distributed client or
-        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many
-        tasks use goes to a dask cluster once, to other executors with every batch.
+        "loky": worker processes of this module (the default; the name is kept because all code says it).
+        "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky".
+        "sequential": no workers. "dask": the current distributed client. A name from `register_parallel_backend`. Any
+        distributed client or `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that
+        many tasks use goes to a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
-        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered":
-        in the order in which they are ready. A generator asks for further tasks only as it is read.
-        Closing it ends its tasks.
+        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
+        in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
     verbose : int, default 0
-        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on
-        stderr and one at the end, with the time so far and the time left; 3 one for each batch;
-        above 50 they go to stdout.
+        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on stderr and one at the
+        end, with the time so far and the time left; 3 one for each batch; above 50 they go to stdout.
     timeout : float or None, default None
-        Seconds that one task may run, from its start in its worker. Its worker is then ended and
-        replaced, other tasks go on. A thread, and a task on an executor of your own, cannot be
-        ended: the error comes, the task is left running (in a thread of its own: it sees no
-        thread-locals of an initializer). Ignored, with a warning, where tasks run in place.
+        Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
+        tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
+        left running (in a thread of its own: it sees no thread-locals of an initializer). Ignored, with a warning,
+        where tasks run in place.
     batch_size : int or "auto", default "auto"
-        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs),
-        measured.
+        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
     pre_dispatch : int or str, default "2 * n_jobs"
-        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a
-        text, or "all".
+        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a text, or "all".
     temp_folder : path or None, default None
-        Where the content of big arrays lies for worker processes to map, in files without a name,
-        which nobody can leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared
-        memory (/dev/shm), else the system's folder for temporary files. Where there is no room, the
-        next is tried; at last the content is sent.
+        Where the content of big arrays lies for worker processes to map, in files without a name, which nobody can
+        leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared memory (/dev/shm), else the system's
+        folder for temporary files. Where there is no room, the next is tried; at last the content is sent.
     max_nbytes : int, str or None, default "1M"
-        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are
-        laid down once and mapped by all tasks that use them at a time, as long as samples of them
-        show no change; results likewise. A number, or a text such as "500K", "0.5G". None: never.
-        Smaller ones are sent.
+        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are laid down once and
+        mapped by all tasks that use them at a time, as long as samples of them show no change; results likewise.
+        A number, or a text such as "500K", "0.5G". None: never. Smaller ones are sent.
     mmap_mode : str or None, default "c"
-        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only;
-        "r+" and "w+" shared with the other tasks. None: never map. Memory maps of files
-        (`numpy.memmap`) keep their own mode.
+        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only; "r+" and "w+" shared
+        with the other tasks. None: never map. Memory maps of files (`numpy.memmap`) keep their own mode.
     require : str or None, default None
         "sharedmem": the tasks change the caller's objects, so only threads will do.
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another
-        call. A callable is called with (done, total or None); an object with `update(n)` gets the
-        number of tasks done since. Tasks count when they are finished.
+        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another call. A callable is
+        called with (done, total or None); an object with `update(n)` gets the number of tasks done since. Tasks count
+        when they are finished.
     on_error : str, default "raise"
-        "raise": the first error ends the run. "return": the exception stands in the result's place.
-        "skip": it is left out.
+        "raise": the first error ends the run. "return": the exception stands in the result's place. "skip": it is
+        left out.
     **backend_options
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
-        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks
-        than that).
+        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that).
 
-    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning
-    filters and root log level of the moment of the call (what a task itself changes there stays
-    changed in its worker). What they print to `sys.stdout` and `sys.stderr` comes back in whole
-    lines, at once and in order to the caller's streams, and so do warnings, as text. (What C code
-    and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
-    is to be shown once is shown once a call and worker. Log records go to the caller's handlers.
-    Where an initializer or a module has given a logger a handler in the worker, that has them
-    first, and at home only the loggers above are asked. Each worker has random states of its own,
-    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels
-    as it is. When code of the project was reloaded, or changed as IPython's autoreload does it, the
-    next call starts fresh workers, which import it anew. A function that no module holds is sent
-    once a call, with what it names, closes over or has as defaults, as that is when its first task
-    is submitted.
+    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and root
+    log level of the moment of the call (what a task itself changes there stays changed in its worker). What they print
+    to `sys.stdout` and `sys.stderr` comes back in whole lines, at once and in order to the caller's streams, and so do
+    warnings, as text. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A
+    warning that is to be shown once is shown once a call and worker. Log records go to the caller's handlers. Where an
+    initializer or a module has given a logger a handler in the worker, that has them first, and at home only the
+    loggers above are asked. Each worker has random states of its own, freshly seeded, behind `random` and
+    `numpy.random`; a generator object that is passed in travels as it is. When code of the project was reloaded, or
+    changed as IPython's autoreload does it, the next call starts fresh workers, which import it anew. A function that
+    no module holds is sent once a call, with what it names, closes over or has as defaults, as that is when its first
+    task is submitted.
 
     Raises
     ------
@@ -8305,14 +8246,13 @@ class Parallel:
     TimeoutError
         A task ran longer than `timeout`.
     TerminatedWorkerError
-        The worker process of a task ended before the task did. Tasks of the same batch that were
-        done but not yet delivered (at most some 20 ms of work) are run again: only after a death
-        may a task run twice.
+        The worker process of a task ended before the task did. Tasks of the same batch that were done but not yet
+        delivered (at most some 20 ms of work) are run again: only after a death may a task run twice.
     pickle.PicklingError
         A task or result cannot be sent to another process; the text names the object.
     Exception
-        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note
-        names the task, and `.partial_results` (task number -> result) holds what was done.
+        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note names the task, and
+        `.partial_results` (task number -> result) holds what was done.
     """
 
     def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],  # type: ignore[assignment]
@@ -8377,7 +8317,7 @@ class Parallel:
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(iterable, self)
         tasks = iter(iterable)
-        crew = self._choice.backend.open(self.n_jobs, self._choice.options, self.return_as != "list")
+        crew = self._choice.backend.open(self.n_jobs, self._choice.options)
         if crew.context:
             crew.context.mapping = self._mapping
         run = _Run(self, crew, tasks, counts)
@@ -8446,8 +8386,7 @@ class Parallel:
     # -- progress --
 
     def print_progress(self) -> None:
-        """Print one line about the newest run. Subclasses override it to show progress in their own
-        way."""
+        """Print one line about the newest run. Subclasses override it to show progress in their own way."""
         counts = self._counts
         if counts is None:
             return
