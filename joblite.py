@@ -4322,12 +4322,12 @@ def _function_in(cls: type, name: str) -> Any:
 
 
 def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
-    """(class, name) of a method whose qualified name does not lead to it (a private one, a classmethod,
-    one of another name), but whose class can be imported; else None."""
+    """(class, name) of a method that its class holds, also where its qualified name does not lead to it:
+    a private one, a classmethod, one of another name."""
     found: Any = sys.modules.get(func.__module__)
     for part in func.__qualname__.split(".")[:-1]:
         found = getattr(found, part, None)
-    if isinstance(found, type) and _goes_by_name(found):
+    if isinstance(found, type):
         for name in vars(found):
             if _function_in(found, name) is func:
                 return found, name
@@ -4472,6 +4472,7 @@ def _set_globals(space: dict[str, Any], names: dict[str, Any]) -> None:
 
 def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
     _set_globals(func.__globals__, state["globals"])
+    _set_globals(*state["main"])
     for cell, content in state["cells"]:
         cell.cell_contents = content
     for name in state["modules"]:
@@ -4511,6 +4512,11 @@ def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
     return packer.space_of(space), {name: space[name]}
 
 
+def _enter_main(thing: Any, space: dict[str, Any], name: str) -> Any:
+    _set_globals(space, {name: thing})
+    return thing
+
+
 _CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__", "__annotate_func__",
                     "__annotations_cache__"}
 
@@ -4528,7 +4534,6 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         used = {}
     elif space.importable:  # where a value cannot be sent, or is only itself, the far side has its own
         used = {name: value for name, value in used.items() if type(value) is not object and packer.takes(value)}
-    used |= _main_names(func, packer)[1]
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
     for name, value in _annotations_of(func).items():
         if packer.takes(value):
@@ -4540,7 +4545,8 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
             value = _own_attributes(value)
         if value is not _NOTHING:
             filled.append((cell, value))
-    state = {"globals": used, "modules": modules, "cells": filled, "attributes": attributes | func.__dict__}
+    state = {"globals": used, "main": _main_names(func, packer), "modules": modules, "cells": filled,
+             "attributes": attributes | func.__dict__}
     return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
 
 
@@ -4814,7 +4820,8 @@ class _Packer(Pickler):
                 return NotImplemented
             if _goes_by_name(obj):
                 return NotImplemented
-            if place := _place_in_class(obj):
+            place = _place_in_class(obj)
+            if place and (_goes_by_name(place[0]) or self.key_of and self.key_of(place[0])):
                 return _function_in, place
             if key := self._shared_key(obj):
                 return _find_shared, (key,)
@@ -4830,10 +4837,16 @@ class _Packer(Pickler):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
         if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
-            return obj._reduce_by_value()
+            reducer = kind._reduce_by_value
         if reducer is None and self.tried is not None and _find_package("cloudpickle"):
             reducer = _module("cloudpickle").CloudPickler.dispatch_table.get(kind)
-        return reducer(obj) if reducer else NotImplemented
+        if reducer is None:
+            return NotImplemented
+        reduced = reducer(obj)
+        space, names = _main_names(obj, self)
+        if any(obj is value for value in names.values()):
+            return _enter_main, (_Reduced(reduced), space, *names)
+        return reduced
 
     def _override_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:

@@ -5151,6 +5151,9 @@ class TestSection5Payloads:
         from joblite import Memory, Parallel, delayed
         class Point:
             def __init__(self, x): self.x = x
+            def get(self): return self.x
+            @classmethod
+            def make(cls): return cls(1)
         class Empty: pass
         class Color(enum.Enum):
             RED = 1
@@ -5159,14 +5162,17 @@ class TestSection5Payloads:
         @dataclasses.dataclass
         class Data:
             x: int = 1
+        Pair = collections.namedtuple("Pair", "a b")
         def plain(x): return x + 1
-        @functools.lru_cache
+        @functools.lru_cache(maxsize=2)
         def cached(x): return x
+        @functools.singledispatch
+        def dispatched(x): return 1
         memory = Memory(tempfile.mkdtemp(), verbose=0)
         @memory.cache
         def takes(value): return 1
-        values = [Point(3), Empty(), Color.RED, Outer.Inner(), Data(), plain, Point, Empty, Color,
-                  functools.partial(plain, 1), Point(plain)]
+        values = [Point(3), Empty(), Color.RED, Outer.Inner(), Data(), Pair(1, 2), plain, Point, Empty, Color,
+                  functools.partial(plain, 1), Point(plain), Point(2).get, Point.make, dispatched, cached, takes]
         """
 
     def test_values_of_main_are_in_a_worker_what_they_are_at_home(self, tmp_path):
@@ -5466,7 +5472,7 @@ class TestSection5Payloads:
         "a type alias": """
             type A[S] = list[S] | int
             def f(x: A): ...
-            [repr(A.__value__), A.__name__, str(A[int])]
+            [repr(A.__value__), A.__name__, A[int].__args__, A[int].__origin__ is A]
             """,
         "a module made here": """
             m = types.ModuleType('m')
