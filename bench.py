@@ -37,6 +37,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import platform
 import shutil
 import socket
@@ -457,6 +458,39 @@ def small_tasks(stack):
     yield [2e-5] * 20_000
     yield f"= ideal on {CORES}", lambda: spin(20_000 * 2e-5 / CORES) and [2e-5] * 20_000
     yield from parallel_contestants(stack, lambda: (delayed(spin)(2e-5) for _ in range(20_000)), 500)
+
+
+def put_in(found, i=0):
+    """What a task does that changes its argument: others that pack a chunk as a whole give what chunks decide."""
+    found.append(i)
+    return len(found)
+
+
+@scenario("20,000 tasks with a small list", rounds=7)
+def small_lists(stack):
+    def tasks():
+        return (delayed(put_in)([i]) for i in range(20_000))
+
+    yield [2] * 20_000
+    yield "= loop, each task pickled", lambda: plain_loop(pickle.loads(pickle.dumps(task, 5)) for task in tasks())
+    yield from parallel_contestants(stack, tasks, 500)
+
+
+def look_up(table, i):
+    return table[i]
+
+
+@scenario("1,000 tasks that share a dict of 1 MB", rounds=5)
+def shared_dict(stack):
+    count = 100 if QUICK else 1000
+    table = {i: f"the text of entry {i}" for i in range(32_000)}
+    packed = pickle.dumps(table, 5)
+    yield [table[i] for i in range(count)]
+    yield f"= unpickled for each, on {CORES}", lambda: [
+        pickle.loads(packed)[i] for i in range(count // CORES)] and [table[i] for i in range(count)]
+    for name, func in parallel_contestants(stack, lambda: (delayed(look_up)(table, i) for i in range(count)), 1):
+        if name.startswith(("jobli", "Pool.imap")):  # in chunks of one, as here, no task sees what another writes
+            yield name, func
 
 
 @scenario("heavy tail", rounds=5)

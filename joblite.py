@@ -4286,8 +4286,7 @@ _inside: str | None = None  # "process" in a worker process: what nested calls a
 class _Local(threading.local):
     """What holds in one thread."""
 
-    spaces: Any = None  # while unpacking: token -> module that holds the globals of functions that came by value
-    find: Any = None  # while unpacking: key -> function or class that the tasks of a run share
+    unpacking: Any = None, None  # see _unpack
     inside: str | None = None  # "thread" in a worker thread, "process" in a job on an executor of somebody else
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -4357,17 +4356,17 @@ def _import_module(name: str) -> ModuleType:
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
     """The value of a payload. `spaces` keeps the globals of functions that came by value from payload
     to payload, `find` gives what the tasks of a run share, by its key."""
-    outer = _local.spaces, _local.find
-    _local.spaces, _local.find = {} if spaces is None else spaces, find
+    outer = _local.unpacking
+    _local.unpacking = {} if spaces is None else spaces, find
     try:
         return _pickle_loads(frames[0], buffers=frames[1:])
     finally:
-        _local.spaces, _local.find = outer
+        _local.unpacking = outer
 
 
 def _find_shared(key: int) -> Any:
     """The function or class of that key, which all tasks of a run share here."""
-    return _local.find(key)
+    return _local.unpacking[1](key)
 
 
 def _find_named(module: str, qualname: str) -> Any:
@@ -4388,7 +4387,7 @@ def _space_token(space: dict[str, Any]) -> str:
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
     """The module whose globals stand here for those called `token` at home. One that can be imported is
     a copy of the module here, so that it has what the payload lacks."""
-    spaces = _local.spaces
+    spaces = _local.unpacking[0]
     if token in spaces:
         return spaces[token]
     known = sys.modules.get(name)
@@ -5362,49 +5361,51 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 # pickle of its own, which is opened as the task begins. Plain values go in one list. Results likewise.
 
 
-_MARSHAL = 2  # the version of `marshal` that does not look for each value whether it was there before
 _PLAIN = _ATOMS - {type(...)}  # types of the values that go in the list; `...` stands there for the others
-
-
-def _are_plain(args: Sequence[Any], kwargs: Sequence[Any]) -> bool:
-    """Whether all arguments of some tasks are plain."""
-    if not {tuple}.issuperset(map(type, args)):
-        return False
-    values = itertools.chain.from_iterable(args)
-    if any(kwargs):
-        if not {dict}.issuperset(map(type, kwargs)):
-            return False
-        values = itertools.chain(values, *kwargs, *map(dict.values, kwargs))
-    return _PLAIN.issuperset(map(type, values))
 
 
 def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch: a plan; the pickles, if there are any; the buffers that stay out of them,
-    each once. `key_of` gives the key of a function or class that the tasks of a run share, or 0.
-
-    Where many tasks bring the same objects, these are packed once, and unpacked for each."""
+    each once. `key_of` gives the key of a function or class that the tasks of a run share, or 0."""
     functions, args, kwargs = zip(*tasks)
+    if not {tuple}.issuperset(map(type, args)):
+        args = tuple(map(tuple, args))
     is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
-    called = functions[:1] if is_one else functions
-    keys = {id(func): key_of(func) for func in called}
-    if all(keys.values()) and _are_plain(args, kwargs):
-        plan = [keys[id(func)] for func in called], args, kwargs if any(kwargs) else None
-        return [marshal.dumps(plan, _MARSHAL)]
+    keys = {id(func): key_of(func) for func in (functions[:1] if is_one else functions)}
+    values = itertools.chain.from_iterable(args)
+    if any(kwargs):
+        kwargs = tuple(map(dict, kwargs))
+        values = itertools.chain(values, *kwargs, *map(dict.values, kwargs))
+    writable = [value for value in values if type(value) not in _PLAIN]
+    if not writable and all(keys.values()):
+        called = [*keys.values()] if is_one else [keys[id(func)] for func in functions]
+        return [_pickle_dumps((called, args, kwargs if any(kwargs) else None), 5)]
+    calls = [(keys[id(func)] or func, *rest) for func, *rest in zip(functions, args, kwargs)]
+    rows: list[Any] = [(number,) for number in range(len(calls))]
+    groups: list[Any] = calls
+    if len(set(map(id, writable))) < len(writable):
+        rows, groups = _part_calls(calls)
+    sizes, frames = _pack_each(groups, packer, key_of)
+    buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
+    order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
+    return [_pickle_dumps((rows, sizes, order), 5), frames[0], *(view for _, view in buffers.values())]
+
+
+def _part_calls(calls: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Calls in two parts: what is plain, and groups of values to be pickled. Calls with the same values have
+    one group: where many tasks bring a big object, it is packed once, and unpacked for each."""
     rows = []
     groups: list[list[Any]] = []
-    numbers: dict[tuple[int, ...], int] = {}  # ids of what a task could write to -> number of its pickle
-    for func, positional, named in zip(functions, args, kwargs):
-        whole = [keys[id(func)] or func, *positional, *named.values()]
+    numbers: dict[tuple[int, ...], int] = {}  # ids of the values of a group -> its number
+    for func, args, kwargs in calls:
+        whole = [func, *args, *kwargs.values()]
         group = [value for value in whole if type(value) not in _PLAIN]
         number = numbers.setdefault(tuple(map(id, group)), len(groups))
         if number == len(groups):
             groups.append(group)
         plain = [value if type(value) in _PLAIN else ... for value in whole]
-        rows.append((plain, [str.__str__(name) for name in named], number))
-    sizes, frames = _pack_each(groups, packer, key_of)
-    buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
-    order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
-    return [marshal.dumps((rows, sizes, order), _MARSHAL), frames[0], *(view for _, view in buffers.values())]
+        rows.append((number, plain, [str.__str__(name) for name in kwargs]))
+    return rows, groups
 
 
 def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterator[tuple[memoryview, list[Any]]]:
@@ -5419,7 +5420,7 @@ def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterat
 
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
     """The tasks of a batch. Each is opened when it is asked for, at the place that the page then shows."""
-    plan = marshal.loads(frames[0])
+    plan = _pickle_loads(frames[0])
     if len(frames) > 1:
         return _open_one_by_one(*plan, *frames[1:], find=find, spaces=spaces, page=page)
     keys, args, kwargs = plan
@@ -5430,7 +5431,7 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
 def _open_one_by_one(rows: list[Any], sizes: list[tuple[int, int]], order: list[int], pickles: Any, *buffers: Any,
                      find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
     groups = list(_cut(sizes, pickles, order))
-    used = Counter(place for *_, number in rows for place in groups[number][1])
+    used = Counter(place for number, *_ in rows for place in groups[number][1])
 
     def own_buffer(place: int) -> Any:
         frame = buffers[place]
@@ -5438,13 +5439,17 @@ def _open_one_by_one(rows: list[Any], sizes: list[tuple[int, int]], order: list[
             return memoryview(frame).toreadonly()  # which is then copied
         return frame
 
-    def open_task(plain: list[Any], names: list[str], number: int) -> Task:
+    def open_task(number: int, plain: Any = None, names: Sequence[str] = ()) -> Task:
         pickle, places = groups[number]
         own = _own_buffers([*map(own_buffer, places)]) if places else []
-        group = iter(_unpack([pickle, *own], spaces, find))
-        func, *values = [next(group) if value is ... else value for value in plain]
-        count = len(values) - len(names)
-        return find(func) if type(func) is int else func, tuple(values[:count]), dict(zip(names, values[count:]))
+        whole = _unpack([pickle, *own], spaces, find)
+        if plain:
+            group = iter(whole)
+            func, *values = [next(group) if value is ... else value for value in plain]
+            count = len(values) - len(names)
+            whole = func, values[:count], dict(zip(names, values[count:]))
+        func, args, kwargs = whole
+        return find(func) if type(func) is int else func, args, kwargs
 
     for place, row in enumerate(rows, 1):
         page[_TASK] = place
@@ -5727,7 +5732,7 @@ class _Output:
             try:
                 items = self.items[:]
                 del self.items[:len(items)]
-                frames[0] = marshal.dumps((*head, items), _MARSHAL)
+                frames[0] = marshal.dumps((*head, items))
                 self.heard = head[0] == _PART
                 self.channel.send(frames)
             finally:

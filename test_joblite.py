@@ -7134,7 +7134,7 @@ class TestSection6Isolation:
             first, *others = [*found, *named.values()]
             return all(each is first for each in others)
 
-        for one in [0], {}, Counter(), zeros(20_000), zeros(3_000_000):
+        for one in [0], {}, Counter(), b"bytes" * 9, zeros(20_000), zeros(3_000_000):
             tasks = [delayed(same)(one, one, third=one) for _ in range(12)]
             assert all(Parallel(n_jobs=2, batch_size=4)(tasks)), type(one)
         counter = Counter()
