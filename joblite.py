@@ -2364,8 +2364,6 @@ _CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})  # what others keep alive, and the environment
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
 
-# own: the top-level package of the cached function; untracked: names of globals that do not count
-_Scope = namedtuple("_Scope", "own untracked")
 
 
 @lru_cache(maxsize=1024)
@@ -2405,16 +2403,16 @@ def _find_spec(name: str) -> Any:
     return None
 
 
-def _is_project(name: str, own: str = "") -> bool:
-    """Whether code of the module `name` is followed: that of the top-level package `own`, and all that is neither
-    installed nor of the standard library; never this very module, under whatever name."""
+def _is_project(name: str) -> bool:
+    """Whether code of the module `name` is followed: all that is neither installed nor of the standard library;
+    never this very module, under whatever name."""
     top = name.partition(".")[0]
     module = sys.modules.get(name)
     if not name:
         return True  # code that was made by `exec`
     if name == __name__ or (module is not None and "_Fingerprint" in vars(module) and "MemorizedFunc" in vars(module)):
         return False
-    if top in ("__main__", "__mp_main__", own):
+    if top in ("__main__", "__mp_main__"):
         return True
     spec = _find_spec(top) or getattr(module, "__spec__", None)
     places = getattr(spec, "submodule_search_locations", None)
@@ -2425,20 +2423,48 @@ def _is_project(name: str, own: str = "") -> bool:
     return not _is_installed(os.path.dirname(place))
 
 
-def _followed_name(thing: Any, own: str) -> str | None:
+class _Package:
+    """An installed package, which counts as a whole: by its sources, and the sizes of its other files."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return _Package, (self.name,)
+
+
+@lru_cache
+def _package_digest(place: str) -> tuple[str, bool]:
+    """The digest of a package's files, read once; and whether all are older than this process."""
+    found, is_older = [], True
+    for name, file in _files_in(place).items():
+        if "__pycache__" not in name:
+            state = os.stat(file)
+            is_older = is_older and state.st_mtime_ns < _STARTED
+            found.append((name, _path_digest(file) if file.endswith(".py") else state.st_size))
+    return _short_digest(repr(found)), is_older
+
+
+def _own_package(function: Any) -> list[_Package]:
+    """The top-level package of a function, where that is installed."""
+    top = str(getattr(function, "__module__", None)).partition(".")[0]
+    return [] if top in sys.stdlib_module_names or _is_project(top) else [_Package(top)]
+
+
+def _followed_name(thing: Any) -> str | None:
     """The name of a class, a module, or a function that has a name of its own, whose code is followed; else None."""
     if isinstance(thing, ModuleType):
-        return f"module {thing.__name__}" if _is_project(thing.__name__, own) else None
+        return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     module = getattr(thing, "__module__", None) or ""
     if not isinstance(thing, (FunctionType, type)) or not isinstance(module, str):
         return None
     if isinstance(thing, type):  # one that is not where it says was made by code that runs
         made_here = _import_name(thing) is None and any(isinstance(each, FunctionType) for each in vars(thing).values())
-        return _dotted(thing) if made_here or _is_project(module, own) else None
+        return _dotted(thing) if made_here or _is_project(module) else None
     if "<" in thing.__qualname__:
         return None  # a lambda, or made by a function: each may be another one
     home = thing.__globals__.get("__name__") or ""
-    return _dotted(thing) if _is_project(module, own) or _is_project(home, own) else None
+    return _dotted(thing) if _is_project(module) or _is_project(home) else None
 
 
 def _dotted(obj: Any) -> str:
@@ -2578,6 +2604,8 @@ class _Look(Pickler):
         for cls in kind.__mro__:
             if cls in _HASHERS:
                 return self._identity(kind, _HASHERS[cls](obj))
+        if str(kind.__module__).startswith("torch"):  # its pickle is another one each time
+            return self._identity(kind, _digest(obj))
         try:
             reducer = copyreg.dispatch_table.get(kind)
             reduced = reducer(obj) if reducer else obj.__reduce_ex__(5)
@@ -2597,7 +2625,10 @@ def _look_at(values: list[Any]) -> tuple[list[int], list[Any]]:
     file = io.BytesIO()
     buffers: list[Any] = []
     look = _Look(file, buffers)
-    look.dump(values)
+    try:
+        look.dump(values)
+    except Exception:  # too deep, or changed by another thread meanwhile: never the same
+        return [time.time_ns()], []
     pieces = [file.getbuffer()]
     for buffer in buffers:
         pieces += _raw_pieces(buffer.raw(), _PIECE)
@@ -2632,8 +2663,8 @@ class _Contents(_Followed):
     of functions, those whose name some code met has; all where the module or function is an argument (`whole`).
     """
 
-    def __init__(self, roots: Iterable[Any], scope: _Scope, whole: bool = False) -> None:
-        self.scope, self.whole = scope, whole
+    def __init__(self, roots: Iterable[Any], untracked: frozenset[str], whole: bool = False) -> None:
+        self.untracked, self.whole = untracked, whole
         self.parts: dict[str, str] = {}
         self.unsure: list[str] = []  # why this may not be all: nothing may be stored under such a fingerprint
         # (function, its arguments) that found what is followed, never empty
@@ -2675,7 +2706,7 @@ class _Contents(_Followed):
     # - what hash asks
 
     def label(self, thing: Any) -> str | None:
-        name = _followed_name(thing, self.scope.own)
+        name = _followed_name(thing)
         return self._enlist(thing, id(thing), name) if name else None
 
     def function_parts(self, function: Any) -> tuple[Any, ...]:
@@ -2691,7 +2722,7 @@ class _Contents(_Followed):
             return "pydantic decorator", obj.cls_var_name, obj.info  # its reference holds an address
         if self._in_package:
             return way(digester, obj)
-        if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind, self.scope.own):
+        if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
             try:
                 return way(digester, obj)
             except PicklingError:  # a lock, a file
@@ -2712,6 +2743,13 @@ class _Contents(_Followed):
         if isinstance(root, os.PathLike):
             self.files.append((root, _path_state(root)))
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
+        if isinstance(root, _Package):
+            spec = _find_spec(root.name)
+            place = next(iter(getattr(spec, "submodule_search_locations", None) or ()), None) or spec.origin
+            digest, is_older = _package_digest(place)
+            if not is_older:
+                self.unsure.append(f"files of {root.name} may have changed since it was loaded; start Python anew")
+            return self._note(f"the package {root.name}", digest)
         if isinstance(root, _FollowedCode):
             return self._code_label(root)
         if isinstance(root, FunctionType):
@@ -2769,7 +2807,7 @@ class _Contents(_Followed):
         """The label of code with the globals that it sees; functions that share both share it, whatever their order."""
         code, space = function.__code__, function.__globals__
         home = space.get("__name__") or ""
-        if not _is_project(home, self.scope.own):
+        if not _is_project(home):
             return f"{home}.{code.co_qualname}"
         digest = _code_digest(code)
         home = "__main__" if home == "__mp_main__" else home
@@ -2800,7 +2838,7 @@ class _Contents(_Followed):
         if isinstance(thing, FunctionType):
             code, space = thing.__code__, thing.__globals__
             home = space.get("__name__") or ""
-            is_followed = _is_project(home, self.scope.own) or any(thing is root for root in self._roots)
+            is_followed = _is_project(home) or any(thing is root for root in self._roots)
             what = self._describe_code(code, space) if is_followed else f"{home}.{code.co_qualname}"
             return f"{what}\n{self._digest(self._function_parts(thing, ''))}"
         return self._describe_class(thing) if isinstance(thing, type) else self._describe_module(thing, label)
@@ -2835,7 +2873,7 @@ class _Contents(_Followed):
             home = type(value).__module__
             if name in _CLASS_NOISE or name in members or (members and _module("re").fullmatch("_[a-z].*_", name)):
                 continue
-            if not is_special or home == "builtins" or _is_project(home, self.scope.own):
+            if not is_special or home == "builtins" or _is_project(home):
                 lines.append(f"{name}={self._token(value, f'{_dotted(cls)}.{name}')}")
         for name, member in members.items():
             own = {each: value for each, value in vars(member).items() if each not in ("__objclass__", "_sort_order_")}
@@ -2863,23 +2901,27 @@ class _Contents(_Followed):
                     self._note(f"{label}.{name} as attribute", self._global_token(space, (name,)))
         return bool(self._todo)
 
-    def _global_token(self, space: dict[str, Any], chain: tuple[str, ...]) -> str:
-        """The token of a global name; where it is a module of the project, of what it holds under the next name."""
-        for place, name in enumerate(chain):
-            if name in _MODULE_SPECIALS or name in self.scope.untracked:
-                return "not tracked"
-            value = self._look_up(space, name)
-            if value is _NOTHING:
-                return "nothing" if place == 0 else self._missing_token(space, name)
-            if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
-                lazy = ".".join([repr(value).split("'")[1], *chain[place + 1:]])
-                return self._import_token(_imported_modules("", 0, lazy, ()), ())
-            home = space.get("__name__") or ""
-            if place == len(chain) - 1 or not isinstance(value, ModuleType) or not _is_project(value.__name__,
-                                                                                               self.scope.own):
-                return self._token(value, f"{'__main__' if home == '__mp_main__' else home}.{name}")
-            space = vars(value)
-        raise AssertionError("no name")
+    def _global_token(self, space: dict[str, Any], chain: Sequence[str], inside: bool = False) -> str:
+        """The token of a global name; where it is a module, of what that holds under the next name."""
+        name, *rest = chain
+        if name in _MODULE_SPECIALS or name in self.untracked:
+            return "not tracked"
+        value = self._look_up(space, name)
+        if value is _NOTHING:
+            return self._missing_token(space, name) if inside else "nothing"
+        if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
+            lazy = ".".join([repr(value).split("'")[1], *rest])
+            return self._import_token(_imported_modules("", 0, lazy, ()), ())
+        if rest and isinstance(value, ModuleType):
+            held = vars(value)
+            if self._is_ours(value) or self._is_ours(held.get(rest[0])):
+                return self._global_token(held, rest, True)
+        home = space.get("__name__") or ""
+        return self._token(value, f"{'__main__' if home == '__mp_main__' else home}.{name}")
+
+    def _is_ours(self, value: Any) -> bool:
+        """Whether something is a module of the project."""
+        return isinstance(value, ModuleType) and _is_project(value.__name__)
 
     def _missing_token(self, space: dict[str, Any], name: str) -> str:
         """The token of a name that a module does not hold (yet): what it makes when asked, or a module inside it."""
@@ -2898,7 +2940,7 @@ class _Contents(_Followed):
         for module in modules:
             self._follow_sources(module)
             home = sys.modules.get(module)
-            if home is not None and _is_project(module, self.scope.own) and _read_source(module) is None:
+            if home is not None and _is_project(module) and _read_source(module) is None:
                 space = vars(home)  # code that was made by `exec`
                 for name in names:
                     if name in space:
@@ -2911,11 +2953,11 @@ class _Contents(_Followed):
         """Note the source of a module of the project, and of those that it imports in turn."""
         todo = [module]
         for name in todo:
-            if name in self._sources:
+            if name in self._sources or not name:
                 continue
             self._sources.add(name)
             self._look_up(sys.modules, name)
-            if not _is_project(name, self.scope.own):
+            if not _is_project(name):
                 continue
             source = _read_source(name)
             if source is None:
@@ -2938,18 +2980,18 @@ class _FollowedCode:
 class _Fingerprint:
     """The contents of functions, classes, files and values, kept while all that they were taken from stays the same."""
 
-    def __init__(self, roots: tuple[Any, ...], scope: _Scope, whole: bool = False) -> None:
-        self.roots, self.scope, self.whole = roots, scope, whole
+    def __init__(self, roots: tuple[Any, ...], untracked: frozenset[str], whole: bool = False) -> None:
+        self.roots, self.untracked, self.whole = roots, untracked, whole
         self._contents: _Contents | None = None
 
     def __reduce__(self) -> Any:
-        return _Fingerprint, (self.roots, self.scope, self.whole)  # contents hold for this process
+        return _Fingerprint, (self.roots, self.untracked, self.whole)  # contents hold for this process
 
     def now(self) -> _Contents:
         """The contents as they are now: those found before, unless something differs."""
         contents = self._contents
         if contents is None or not contents.holds():
-            self._contents = contents = _Contents(self.roots, self.scope, self.whole)
+            self._contents = contents = _Contents(self.roots, self.untracked, self.whole)
         return contents
 
 
@@ -2959,18 +3001,18 @@ _FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was followed into argumen
 class _InArguments(_Followed):
     """What is followed into arguments: functions, classes and modules of the project by their fingerprint."""
 
-    def __init__(self, scope: _Scope, unsure: list[str]) -> None:
-        self.scope, self.unsure = scope, unsure
+    def __init__(self, untracked: frozenset[str], unsure: list[str]) -> None:
+        self.untracked, self.unsure = untracked, unsure
 
     def label(self, thing: Any) -> str | None:
-        name = _followed_name(thing, self.scope.own)
+        name = _followed_name(thing)
         return f"{name} {self._digest(thing, id(thing))}" if name else None
 
     def function_parts(self, function: Any) -> tuple[Any, ...]:
         code, space = function.__code__, function.__globals__
         home = space.get("__name__") or ""
         digest = f"{home}.{code.co_qualname}"
-        if _is_project(home, self.scope.own):
+        if _is_project(home):
             digest = self._digest(_FollowedCode(code, space), (id(code), id(space)))
         own = {name: value for name, value in vars(function).items() if not name.startswith("__")}
         return (*_parts_of(function, digest), own)
@@ -2979,7 +3021,7 @@ class _InArguments(_Followed):
         """The digest of what is followed, kept under the key."""
         if len(_FINGERPRINTS) >= 1024:
             _FINGERPRINTS.pop(next(iter(_FINGERPRINTS), None), None)
-        contents = _FINGERPRINTS.setdefault((key, self.scope), _Fingerprint((thing,), self.scope, True)).now()
+        contents = _FINGERPRINTS.setdefault((key, self.untracked), _Fingerprint((thing,), self.untracked, True)).now()
         self.unsure += contents.unsure
         return contents.digest
 
@@ -3735,14 +3777,9 @@ class MemorizedFunc:
         self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
         self._folder = _folder_name(_dotted(self._holder))
         version = options["version"]
-        home = getattr(self._holder, "__module__", None) or ""
-        if home == "__main__":  # perhaps of a package, by `python -m`
-            home = getattr(sys.modules["__main__"], "__package__", None) or home
-        own = home.partition(".")[0]
-        own = "" if own in sys.stdlib_module_names else own
-        self._scope = _Scope(own, frozenset(options["untracked"]))
-        self._fingerprint = _Fingerprint((self._holder if version is None else ("version", version),
-                                          *options["depends"]), self._scope)
+        self._untracked = frozenset(options["untracked"])
+        of_code = [self._holder, *_own_package(self._holder)] if version is None else [("version", version)]
+        self._fingerprint = _Fingerprint((*of_code, *options["depends"]), self._untracked)
         self._known: tuple[str, Any] = "", None  # the parameters with the fingerprint they go with
         self._check_options(flags)
 
@@ -3790,7 +3827,7 @@ class MemorizedFunc:
         if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
             return repr(value)
         try:
-            follow = _InArguments(self._scope, unsure)
+            follow = _InArguments(self._untracked, unsure)
             return _digest(value, coerce_mmap=True, follow=follow)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
             raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "

@@ -1121,7 +1121,7 @@ class TestSection2Hash:
             assert joblite.hash(Special(1)) == joblite.hash(Special(1)) != joblite.hash(Handle(1))
             assert joblite.hash(Handle(1)) != joblite.hash(1)
         finally:
-            joblite._HASHERS.clear()
+            joblite._HASHERS.pop(Handle, None)
         with pytest.raises(TypeError, match="expected a class and a function"):
             joblite.register_hasher("Handle", len)
 
