@@ -1597,7 +1597,7 @@ def _layout(sizes: Iterable[int], place: int) -> tuple[list[int], int]:
 
 
 def _mapper(sizes: Sequence[int]) -> Any:
-    """What maps a function over the pieces of buffers: `map`, or threads beside the caller if they are big."""
+    """What maps a function over the pieces of buffers: `map`, or threads beside the caller if most are big."""
     return _map_on_threads if sum(sizes) >= max(_PARALLEL, len(sizes) << 20) else map
 
 
@@ -1615,6 +1615,8 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any
         yield b"".join([head, *pickled])
     else:
         yield from [head, *pickled]
+    if not buffers:
+        return
 
     after = start + len(head) + nbytes
     starts, _ = _layout(sizes, after)
@@ -1633,8 +1635,7 @@ def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any
         yield bytes(zeros)
         yield piece
         checksums.append(_U4(crc))
-    if checksums:
-        yield b"".join(checksums)
+    yield b"".join(checksums)
 
 
 def _position(file: Any) -> int:
