@@ -3227,56 +3227,65 @@ class _Store:
         return _NO_LOCKS
 
 
+def _remove_oldest(found: list[tuple[str, int, float]], total: int, most: int,
+                   remove: Callable[[str], Any]) -> int:
+    """Remove the least recently used of the entries found until at most `most` bytes are kept.
+
+    At least a tenth of them go, so that a look serves many writes. Gives the new sum of all sizes.
+    """
+    found.sort(key=operator.itemgetter(2))
+    for number, (key, size, _) in enumerate(found):
+        if total <= most and number >= len(found) // 10:
+            break
+        remove(key)
+        total -= size
+    return total
+
+
 class _RamStore(_Store):
-    """Keeps entries as bytes, for as long as it lives; the order of the dict is the order of use."""
+    """Keeps entries as bytes, for as long as it lives."""
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__()
         self._limit = _RAM_LIMIT if limit is None else limit
-        self._kept: dict[str, tuple[bytes, float]] = {}  # key -> content, last use
-        self._total = 0
-        self._mutexes: dict[int, Any] = {}
+        self._kept: dict[str, bytes] = {}
+        self._used: dict[str, float] = {}  # key -> time of the last use
+        self._room = self._limit  # so many bytes fit at least
 
     def __reduce__(self) -> Any:
         return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        content = _one_at_a_time(self._mutexes, self._find, key, peek)
-        return None if content is None else io.BytesIO(content)
-
-    def _find(self, key: str, peek: bool) -> bytes | None:
-        content, used = self._kept.get(key, (None, 0.0))
-        if content is not None and not peek:
-            del self._kept[key]
-            self._kept[key] = content, time.time()
-        return content
+        content = self._kept.get(key)
+        if content is None:
+            return None
+        if not peek:
+            self._used[key] = time.time()
+        return io.BytesIO(content)
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         file = io.BytesIO()
         fill(file)
-        _one_at_a_time(self._mutexes, self._put, key, file.getvalue())
-
-    def _put(self, key: str, content: bytes) -> None:
-        self._remove(key)
-        if len(content) <= self._limit:
-            self._kept[key] = content, time.time()
-            self._total += len(content)
-        while self._total > self._limit:
-            self._remove(next(iter(self._kept)))
+        content = file.getvalue()
+        if len(content) > self._limit:
+            self.delete(key)
+            return
+        self._used[key] = time.time()
+        self._kept[key] = content
+        self._room -= len(content)
+        if self._room < 0:
+            found = list(self.entries())
+            total = sum(size for _, size, _ in found)
+            self._room = self._limit - _remove_oldest(found, total, self._limit, self.delete)
 
     def delete(self, key: str) -> bool:
-        return bool(_one_at_a_time(self._mutexes, self._remove, key))
-
-    def _remove(self, key: str) -> bool:
-        content, _ = self._kept.pop(key, (None, 0.0))
-        self._total -= len(content or b"")
-        return content is not None
+        self._used.pop(key, None)
+        return self._kept.pop(key, None) is not None
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        kept = _one_at_a_time(self._mutexes, list, self._kept.items())
-        for key, (content, used) in kept:
+        for key, content in list(self._kept.items()):
             if key.startswith(prefix):
-                yield key, len(content), used
+                yield key, len(content), self._used.get(key, 0.0)
 
 
 class _DiskStore(_Store):
@@ -3424,8 +3433,7 @@ class _DiskStore(_Store):
     def _make_room(self, total: int, most: int) -> int:
         """Remove the least recently used entries until at most `most` bytes are kept.
 
-        At least a tenth of those that were looked at go, so that a look serves many writes: of all,
-        or where there are many, of every eighth one. Gives the new sum.
+        All are looked at, or where there are many, every eighth one. Gives the new sum.
         """
         while total > most:
             keys = self._keys()
@@ -3435,12 +3443,7 @@ class _DiskStore(_Store):
             if 16 * sum(size for _, size, _ in found) < total:  # few, or somebody removed files
                 found = list(self._states(keys))
                 total = sum(size for _, size, _ in found)  # sets right what killed writers left
-            found.sort(key=operator.itemgetter(2))
-            for number, (key, size, _) in enumerate(found):
-                if total <= most and number >= len(found) // 10:
-                    break
-                _unlink(self._root + key)
-                total -= size
+            total = _remove_oldest(found, total, most, lambda key: _unlink(self._root + key))
         return total
 
     def _keys(self, prefix: str = "") -> list[str]:
