@@ -1423,7 +1423,7 @@ _FORMATS: list[tuple[Any, ...]] = [
     ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE,
      partial(_streams, _ZSTD, lambda zstd, block, level: zstd.compress(block, level)),
      _ZSTD, lambda zstd: (zstd.ZstdDecompressor().decompressobj() if _ZSTD == "zstandard"
-                          else zstd.ZstdDecompressor()), 1 << 11),  # 4 bytes may be 128 KiB of zeros
+                          else zstd.ZstdDecompressor()), 3 << 9),  # 4 bytes may be 128 KiB of zeros
 ]
 _CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack))
            for name, prefix, extension, nbytes, pack, *unpack in _FORMATS}
