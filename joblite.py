@@ -611,49 +611,51 @@ def _say(text: str) -> None:
 # ======================================================================================================================
 # Promise: `hash` gives every value a digest of its content, which depends on nothing else.
 #
-# Picture: a value is turned into a form, made of plain values only; the digest is taken of the bytes of the form.
+# Picture: a value is turned into a form, made of plain values only; its bytes are digested.
 #
-#     value                     form                                               digest
-#     (1, "a", [2.5])           the same                         -- marshal -->    sha256
+#     value                     form                                          digest
+#     (1, "a", [2.5])           the same                    -- marshal -->    sha256
 #     {"b": 1, "a": 2}          MARK "dict" [a b] [2 1]
 #     array                     MARK "array" dtype, shape, order, digest of the bytes
-#     any other object          MARK "object" class, arguments, state   (what pickle would take)
+#     any other object          MARK "object" class, arguments, state  (what pickle would take)
 #     a part of 64+ values      MARK and the digest of its own form: met again, it costs nothing
-#     a value that holds itself MARK "numbered" [a line for each part, with the numbers of the parts in it]
+#     what holds itself         MARK "numbered" [a line for each part: the numbers of its parts]
 #
 # Laws
 #   1. Only content counts: no identity, sharing, interning, order of dicts and sets.
-#                                                                                   test_equal_values_have_one_digest
-#   2. Different types, values, layouts have different digests: a form can be read in one way only, since no plain
-#      value holds MARK.                                                        test_other_values_have_other_digests
-#   3. Whether a part is replaced by its digest depends on its value alone, never on how often it was met, so that the
-#      time stays linear and law 1 holds.                                             test_shared_parts_cost_once
-#   4. In a value that holds itself, or is nested deeper than 100 levels, it also counts which parts are one object;
-#      a copy made by pickle has the same digest.                                     test_recursive_values
-#   5. The digest is the same on every Python version for plain values and arrays.    test_digests_never_change
+#                                                           test_equal_values_have_one_digest
+#   2. Different types, values, layouts have different digests: a form can be read in one way only,
+#      since no plain value holds MARK.                     test_other_values_have_other_digests
+#   3. Whether a part is replaced by its digest depends on its value alone, never on how often it
+#      was met, so that the time stays linear and law 1 holds.
+#                                                           test_shared_parts_cost_once
+#   4. In a value that holds itself, or is nested deeper than 100 levels, it also counts which parts
+#      are one object; a copy made by pickle is equal.      test_recursive_values
+#   5. The digest of plain values and arrays is the same on every version of Python and numpy.
+#                                                           test_digests_never_change
 #   6. Hashing changes nothing, and no digest changes because somebody looked at the value.
-#                                                                           test_looking_at_a_value_changes_no_digest
+#                                                      test_looking_at_a_value_changes_no_digest
 
-_MARK = StopIteration  # written by marshal as one byte; as a value of the user it is a class, so never plain
+_MARK = StopIteration  # one byte in marshal; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
-_SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` gives one order whatever the order before
-_SMALL = 64  # values in a part from which it gets a digest of its own: smaller is slower, larger repeats more work
+_SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` always gives one order
+_SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
-_HASHES: dict[str, Any] = {}  # constructors met so far: hashlib.new is slower than they are
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
 
+@lru_cache
 def _hash_maker(hash_name: str) -> Any:
-    """The constructor of hashlib with that name."""
+    """The constructor of hashlib with that name: hashlib.new is slower."""
     hashlib = _module("hashlib")
     names = sorted(name for name in hashlib.algorithms_available if not name.startswith("shake"))
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
-    return _HASHES.setdefault(hash_name, getattr(hashlib, hash_name, partial(hashlib.new, hash_name)))
+    return getattr(hashlib, hash_name, partial(hashlib.new, hash_name))
 
 
 def _without_giants(form: Any) -> Any:
-    """A form with digests in the place of bytes and texts that marshal may refuse: it takes none of 2 GiB."""
+    """A form with digests in the place of bytes and texts of 2 GiB, which marshal refuses."""
     kind = type(form)
     if kind in _SEQUENCES:
         return kind(map(_without_giants, form))
@@ -664,7 +666,8 @@ def _without_giants(form: Any) -> Any:
 
 
 def _dumps(form: Any) -> bytes:
-    """The bytes of a form. Version 2 of marshal is the last without references to objects met before: no identity."""
+    """The bytes of a form. Version 2 of marshal is the last that writes no references to objects it
+    met before: no identity."""
     try:
         return marshal.dumps(form, 2)
     except ValueError:
@@ -682,14 +685,16 @@ class _Followed:
     """What a digest asks where it meets functions, classes and modules whose code counts."""
 
     def label(self, thing: Any) -> str | None:
-        """The text that stands for a function, class or module; None where its import name, or what it holds, does."""
+        """The text that stands for a function, class or module; None where its import name, or what
+        it holds, does."""
         raise NotImplementedError
 
     def function_parts(self, function: Any) -> tuple[Any, ...]:
         """What stands for a function without a label."""
         raise NotImplementedError
 
-    def object_parts(self, way: Callable[[Any, Any], tuple[Any, ...]], digester: Any, obj: Any) -> tuple[Any, ...]:
+    def object_parts(self, way: Callable[[Any, Any], tuple[Any, ...]], digester: Any,
+                     obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is usually taken apart by `way(digester, obj)`."""
         return way(digester, obj)
 
@@ -698,18 +703,19 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     if digester.follow:
         return digester.follow.function_parts(function)  # type: ignore[no-any-return]
-    cells = [(value,) if (value := _cell_value(cell)) is not _NOTHING else () for cell in function.__closure__ or ()]
+    cells = list(map(_cell_value, function.__closure__ or ()))
     space, names = function.__globals__, {chain[0] for chain in _names_used(function.__code__)}
+    used = {name: space[name] for name in names & space.keys()}
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            {name: space[name] for name in names & space.keys()})
+            used, function.__dict__ or None)
 
 
-_CODE_FIELDS = ("co_code co_consts co_names co_varnames co_freevars co_cellvars co_flags co_argcount "
-                "co_posonlyargcount co_kwonlyargcount co_exceptiontable").split()  # not its name, nor where it stands
-_CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__firstlineno__",
-                          "__static_attributes__", "__annotations_cache__", "__dataclass_params__", "_abc_impl",
-                          "__slotnames__", "__pydantic_core_schema__",
-                          "__pydantic_setattr_handlers__"})  # not of its body, or full of addresses
+# Attributes of a class that are not of its body, or full of addresses.
+_CLASS_NOISE = frozenset("""
+    __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
+    __annotations_cache__ __dataclass_params__ __slotnames__ _abc_impl __pydantic_core_schema__
+    __pydantic_setattr_handlers__
+    """.split())
 
 
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
@@ -734,7 +740,8 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         state = None  # an exception has no `__dict__` until somebody reads it
     elif isinstance(obj, (partial, io.BytesIO, io.StringIO)):  # nor have these
         state = (*state[:-1], state[-1] or None)
-    if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
+    makes_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
+    if makes_new and items is None and pairs is None:
         return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs and dict(pairs))
 
@@ -746,18 +753,25 @@ def _without(obj: Any, names: Any) -> dict[str, Any]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of a memoryview or array (C order, or Fortran order if it is laid out so) in pieces, not as a copy."""
-    whole = array if isinstance(array, memoryview) else None
-    if whole is None and (array.flags.c_contiguous or array.flags.f_contiguous):
-        whole = memoryview((array if array.flags.c_contiguous else array.T).reshape(-1).view("u1"))
-    if whole is not None:
-        yield from (whole[start:start + nbytes] for start in range(0, len(whole), nbytes))
-        return
-    size, flat = array.itemsize, array if array.ndim == 1 else array.flat
+    """The bytes of a memoryview or array in pieces (in Fortran order if it is laid out so, else in
+    C order); where there are gaps between its items, a piece at a time is copied."""
+    if not isinstance(array, memoryview):
+        rows = array if array.flags.c_contiguous else array.T
+        if not rows.flags.c_contiguous:
+            yield from _copied_pieces(array, nbytes)
+            return
+        array = memoryview(rows.reshape(-1).view("u1"))
+    for start in range(0, len(array), nbytes):
+        yield array[start:start + nbytes]
+
+
+def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
+    """The bytes of the C copy of an array in pieces, which may end within an item."""
+    size, items = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
         stop, first = min(start + nbytes, array.nbytes), start // size
-        chunk = flat[first:-(-stop // size)].copy().view("u1")
-        yield memoryview(chunk)[start - first * size:stop - first * size]
+        piece = memoryview(items[first:-(-stop // size)].copy().view("u1"))
+        yield piece[start - first * size:stop - first * size]
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -776,8 +790,8 @@ def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
-    """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its fields one by one (gaps
-    do not count), or a digest of its bytes."""
+    """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its
+    fields one by one (gaps do not count), or a digest of its bytes."""
     np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
     extra: Any = None
     if kind is np.ndarray or (kind is np.memmap and digester.coerce_mmap):
@@ -788,14 +802,16 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         extra = object.__getstate__(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     about = ("array", kind, _dtype_parts(digester, dtype), array.shape, order)
-    array = array.view(np.ndarray)
+    if kind:
+        array = array.view(np.ndarray)
     if dtype.names is not None:
         return (*about, [array[name] for name in dtype.names], extra)
     if dtype.hasobject:
         return (*about, array.ravel(order).tolist(), extra)
-    if dtype.type in (np.longdouble, np.clongdouble) and np.finfo(dtype).nmant == 63:
-        native = array.ravel(order).astype(dtype.newbyteorder("="))  # ten bytes count, the others are gaps
-        array = native.view("u1").reshape(-1, np.dtype("g").itemsize)[:, :10].copy()
+    if dtype.num in (13, 16) and np.finfo(dtype).nmant == 63:  # of x86: ten bytes and a gap
+        native = array.ravel(order).astype(dtype.newbyteorder("="))
+        items = native.view("u1").reshape(-1, np.dtype("g").itemsize)
+        array = items[:, :10].copy()
     if array.nbytes <= _HASH_BLOCK:
         return (*about, digester.new(array.tobytes(order)).digest(), extra)
     pieces = _raw_pieces(array, _HASH_BLOCK)
@@ -804,28 +820,30 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
 
 
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array, hidden values included, with the attributes that one of a derived class got."""
+    """A masked array, hidden values included; with its attributes if it is of a derived class."""
     np = sys.modules["numpy"]
     filling = array._fill_value  # asking for `fill_value` would set it
     if filling is None:
         filling = np.ma.default_fill_value(array.dtype)
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    base = array._baseclass
-    return ("masked", type(array), None if base in (np.ndarray, np.memmap) else base,
+    kind, base = type(array), array._baseclass
+    return ("masked", None if kind is np.ma.MaskedArray else kind,
+            None if base in (np.ndarray, np.memmap) else base,
             np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
             _without(array, not_content))
 
 
 def _pandas_dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A dtype of pandas, or made for it: what `==` compares, else its attributes, without what it caches."""
+    """A dtype of pandas, or made for it: what `==` compares, else its attributes but for the
+    cache."""
     if dtype._metadata:
         return ("pandas dtype", type(dtype), [getattr(dtype, name) for name in dtype._metadata])
     return ("pandas dtype", type(dtype), _without(dtype, {"_cache"}))
 
 
 def _pandas_values(digester: Any, column: Any) -> Any:
-    """The content of a series, index or array of pandas, whatever holds it; of an array of another package, what pickle
-    would take."""
+    """The content of a series, index or array of pandas, whatever holds it; of an array of another
+    package, what pickle would take."""
     np = sys.modules["numpy"]
     if isinstance(column.dtype, np.dtype):
         return np.asarray(column)
@@ -840,13 +858,16 @@ def _pandas_values(digester: Any, column: Any) -> Any:
 
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
-    """A pandas frame, by columns (the blocks inside do not count), or series; with what a subclass asks to be kept."""
-    own = {name: getattr(table, name, None) for name in table._metadata if name not in ("name", "_name")}
-    about = type(table), dict(table.attrs), table.flags.allows_duplicate_labels, own, table.index
+    """A pandas series, or a frame by columns (the blocks inside do not count); with what a subclass
+    asks to be kept."""
+    names = [name for name in table._metadata if name not in ("name", "_name")]
+    kept = [(name, getattr(table, name, None)) for name in names]
+    about = type(table), table.index, dict(table.attrs), table.flags.allows_duplicate_labels, kept
     if table.ndim == 1:
         return ("series", *about, table.name, _pandas_values(digester, table))
     columns = [table.iloc[:, number] for number in range(table.shape[1])]
-    return ("frame", *about, table.columns, [_pandas_values(digester, column) for column in columns])
+    values = [_pandas_values(digester, column) for column in columns]
+    return ("frame", *about, table.columns, values)
 
 
 def _index_parts(digester: Any, index: Any) -> tuple[Any, ...]:
@@ -860,12 +881,16 @@ def _index_parts(digester: Any, index: Any) -> tuple[Any, ...]:
 
 
 def _tensor_parts(digester: Any, tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor: what pickle would take; of a plain one, or a part of one, its own numbers in their order only."""
-    torch = sys.modules["torch"]
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or tensor.is_nested:
+    """A torch tensor: what pickle would take; of a plain one, also as a part of another, only its
+    own numbers, in their order."""
+    torch, kind = sys.modules["torch"], type(tensor)
+    is_plain = kind in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    if not is_plain or tensor.is_nested:
         return _object_parts(digester, tensor)
-    numbers = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
-    return ("tensor", type(tensor), tensor.requires_grad, vars(tensor), *_object_parts(digester, numbers))
+    whole = tensor.detach().resolve_conj().resolve_neg()
+    numbers = whole.clone(memory_format=torch.contiguous_format)
+    about = ("tensor", kind, tensor.requires_grad, vars(tensor))
+    return (*about, *_object_parts(digester, numbers))
 
 
 def _storage_parts(digester: Any, storage: Any) -> tuple[Any, ...]:
@@ -875,15 +900,15 @@ def _storage_parts(digester: Any, storage: Any) -> tuple[Any, ...]:
     return ("storage", str(storage.device), raw.cpu().numpy())
 
 
-# How an object of a class, or of a class that derives from it, is taken apart: a text that says how, then other values.
+# How an object of a class, or of a class that derives from it, is taken apart: a text that says
+# how, then other values.
 _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
-    type: lambda digester, cls: (  # `__annotations__` may be there only because somebody asked for them
+    type: lambda digester, cls: (  # `__annotations__` is made when somebody asks for it
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
-    types.CodeType: lambda digester, code: (
-        "code", *[getattr(code, name, b"") for name in _CODE_FIELDS]),
+    types.CodeType: lambda digester, code: ("code", _code_text(code)),
     types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda digester, method: (
         "builtin method", method.__name__, method.__self__),
@@ -901,15 +926,17 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
         "derived set", type(obj), frozenset(obj), object.__getstate__(obj))),
 }
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
-    ("enum", "Enum", lambda digester, member: ("enum", type(member), member._name_, member._value_)),
+    ("enum", "Enum", lambda digester, member: (
+        "enum", type(member), member._name_, member._value_)),
     ("numpy", "ndarray", _array_parts),
     ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
     ("numpy", "generic", lambda digester, scalar: (
         "scalar", sys.modules["numpy"].asarray(scalar),
-        None if type(scalar).__module__ == "numpy" else [type(scalar), object.__getstate__(scalar)])),
-    *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it found when it was asked
-        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))))
+        None if type(scalar).__module__ == "numpy" else type(scalar), object.__getstate__(scalar))),
+    *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it was asked
+        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
+        dict(matrix) if isinstance(matrix, dict) else None))
       for name in ("sparray", "spmatrix")],
     ("pandas", "DataFrame", _table_parts),
     ("pandas", "Series", _table_parts),
@@ -917,7 +944,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("pandas.api.extensions", "ExtensionDtype", _pandas_dtype_parts),
     ("pandas.api.extensions", "ExtensionArray", lambda digester, values: (
         "pandas array", type(values), getattr(values, "freq", None),
-        _pandas_values(digester, values.view()))),  # the view takes what pandas caches when it is asked
+        _pandas_values(digester, values.view()))),  # the view takes what pandas caches
     ("torch", "Tensor", _tensor_parts),
     ("torch", "UntypedStorage", _storage_parts),
     ("torch", "TypedStorage", lambda digester, storage: (
@@ -933,15 +960,15 @@ class _StartOver(Exception):
 class _Digester:
     """One call of `hash`: the settings, and the forms of the parts met so far."""
 
-    deepest = 100  # levels that are walked by recursion: each takes three frames, and some 1000 are allowed
+    deepest = 100  # levels that are walked by recursion: each takes three frames of some 1000
 
     def __init__(self, new: Any, coerce_mmap: bool, follow: _Followed | None) -> None:
         self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
         self.ordered = follow is not None  # whether the order of dicts counts
-        self.known: dict[Any, Any] = {}  # id of a part that has a name or a digest of its own -> that, marked
+        self.known: dict[Any, Any] = {}  # id of a part -> its name, or digest, marked
         self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
-        self.path: set[int] = set()  # ids of the parts being walked: met again, the value holds itself
-        self.ways: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}  # how objects of a class are taken apart
+        self.path: set[int] = set()  # ids of the parts that the walk is in
+        self.ways: dict[type, Any] = {}  # how objects of a class are taken apart
 
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
@@ -958,15 +985,17 @@ class _Digester:
             return obj, 1
         if kind in _SEQUENCES and len(obj) < _SMALL - 1 and _ATOMS.issuperset(map(type, obj)):
             return obj, len(obj) + 1
-        key = id(obj)
+        key, path = id(obj), self.path
         if key in self.known:
             return self.known[key], 1
-        if key in self.path or len(self.path) == self.deepest:
+        if key in path or len(path) == self.deepest:
             raise _StartOver
-        self.path.add(key)
+        path.add(key)
         form, size = self.expand(obj)
-        self.path.remove(key)
-        return (form, size) if size < _SMALL else self.keep(obj, (_MARK, self.new(_dumps(form)).digest()))
+        path.remove(key)
+        if size < _SMALL:
+            return form, size
+        return self.keep(obj, (_MARK, self.new(_dumps(form)).digest()))
 
     def keep(self, obj: Any, form: tuple[Any, ...]) -> tuple[Any, int]:
         """Remember the short form of a part."""
@@ -977,8 +1006,6 @@ class _Digester:
     def expand(self, obj: Any) -> tuple[Any, int]:
         """The form of a value from the forms of its parts, and the number of values in it."""
         kind = type(obj)
-        if kind in _ATOMS:
-            return obj, 1
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind is dict:
@@ -995,7 +1022,7 @@ class _Digester:
         return (_MARK, *forms), size
 
     def sequence(self, items: Any) -> tuple[Any, int]:
-        """The form of a list or tuple. Plain items need no work, nor do small lists of plain items."""
+        """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
         if _ATOMS.issuperset(map(type, items)):
             return items, len(items) + 1
         if _SEQUENCES.issuperset(map(type, items)) and max(map(len, items)) < _SMALL - 1:
@@ -1009,8 +1036,8 @@ class _Digester:
         return type(items)(forms), size
 
     def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
-        """The members of a set or keys of a dict in an order that depends on them alone; their forms; the size.
-        Where the order of dicts counts, keys stay in it."""
+        """The members of a set or keys of a dict in an order that depends on them alone; their
+        forms; the size. Where the order of dicts counts, keys stay in it."""
         if self.ordered and type(obj) is dict:
             keys = list(obj)
             return keys, *self.sequence(keys)
@@ -1024,14 +1051,17 @@ class _Digester:
         return keys, forms, 1 + sum(sizes)
 
     def parts(self, obj: Any) -> tuple[Any, ...]:
-        """What stands for an object that is neither plain nor a container: a text that says how, then other values."""
+        """What stands for an object that is neither plain nor a container: a text that says how,
+        then other values."""
         kind = type(obj)
         if kind not in self.ways:  # as registered for it or the nearest class above it
             hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
             if hasher:
                 self.ways[kind] = lambda digester, obj: ("hasher", type(obj), hasher(obj))
             else:
-                table = _PARTS | {getattr(_loaded(module), name, None): way for module, name, way in _PACKAGE_PARTS}
+                table = dict(_PARTS)
+                for module, name, parts in _PACKAGE_PARTS:
+                    table[getattr(_loaded(module), name, type(None))] = parts
                 self.ways[kind] = next(table[cls] for cls in kind.__mro__ if cls in table)
         way = self.ways[kind]
         return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
@@ -1044,11 +1074,11 @@ class _Digester:
         if label:
             return _MARK, "label", label
         name = _import_name(obj)
-        return name and (_MARK, "name", *name, None)
+        return name and (_MARK, "name", *name)
 
     def numbered(self, root: Any) -> tuple[Any, ...]:
-        """The form of a value that holds itself: a line for each part, numbered in order of the first visit, with the
-        numbers of the parts in it."""
+        """The form of a value that holds itself: a line for each part, numbered in order of the
+        first visit, with the numbers of the parts in it."""
         short_look = _ShortLook(self.new, self.coerce_mmap, self.follow)
         self.known.clear()  # how far the walk came does not count
         self.path.clear()
@@ -1073,9 +1103,10 @@ class _Digester:
             return _ATOMS.issuperset(map(type, part))
         return kind in _ATOMS or kind is types.CodeType or self.named(part) is not None
 
-    def parts_in_order(self, obj: Any, numbers: dict[int, int], short_look: _Digester) -> tuple[Any, ...]:
-        """How a part is taken apart, and its own parts; where their order does not count, they are in one that the
-        first levels of them, and then the numbers they have, decide."""
+    def parts_in_order(self, obj: Any, numbers: dict[int, int],
+                       short_look: _Digester) -> tuple[Any, ...]:
+        """How a part is taken apart, and its own parts; where their order does not count, they are
+        in one that the first levels of them, and then the numbers they have, decide."""
         kind = type(obj)
         if kind not in (list, tuple, dict, set, frozenset):
             return self.parts(obj)
@@ -1088,8 +1119,8 @@ class _Digester:
 
 
 class _ShortLook(_Digester):
-    """Looks at the first levels of a value only: enough to put the members of a set in order, unless they differ
-    further down."""
+    """Looks at the first levels of a value only: enough to put the members of a set in order,
+    unless they differ further down."""
 
     levels = 5
 
@@ -1108,16 +1139,17 @@ class _ShortLook(_Digester):
         return self.known[key], 1
 
 
-def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False, follow: _Followed | None = None) -> str:
+def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
+            follow: _Followed | None = None) -> str:
     """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
-    new = _HASHES.get(hash_name) or _hash_maker(hash_name)
-    if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
-        return new(_dumps(obj)).hexdigest()
+    new, kind = _hash_maker(hash_name), type(obj)
+    if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))):
+        return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
     return _Digester(new, coerce_mmap, follow).digest(obj)
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
-    """The digest of a value's content: the same for equal types and content, on any machine, in any process.
+    """The digest of a value's content: equal for equal types and content, in any process, anywhere.
 
     >>> hash({"a": 1, "b": [2, 3]}) == hash({"b": [2, 3], "a": 1})
     True
@@ -1126,16 +1158,17 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
     >>> hash((1, "a", 2.5))[:12]
     'd3cc95e831b0'
 
-    The order of dicts and sets, shared or repeated references, interning and PYTHONHASHSEED do not count; types do, and
-    so does the layout of an array (C or Fortran; another view has the digest of its C copy). Functions and classes that
-    can be imported count by their module and name, others by their code and what it refers to. Any other object counts
-    by what pickle would take to make it again.
+    The order of dicts and sets, shared or repeated references, interning and PYTHONHASHSEED do not
+    count; types do, and so does the layout of an array (C or Fortran; another view has the digest
+    of its C copy). Functions and classes that can be imported count by their module and name,
+    others by their code and what it refers to. Any other object counts by what pickle would take to
+    make it again.
 
     Parameters
     ----------
     obj : any value
-        In values that hold themselves, or are nested deeper than 100 levels, it also counts which parts are one object.
-        pandas objects count by columns, whatever blocks hold them.
+        In values that hold themselves, or are nested deeper than 100 levels, it also counts which
+        parts are one object. pandas objects count by columns, whatever blocks hold them.
     hash_name : str, default "sha256"
         An algorithm of `hashlib` with a fixed length.
     coerce_mmap : bool, default False
@@ -1152,7 +1185,8 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
 
 
 def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
-    """Hash objects of `cls` and its subclasses by `function(obj)`: for types whose pickle is not stable.
+    """Hash objects of `cls` and its subclasses by `function(obj)`: where their pickle is not
+    stable.
 
     >>> class Celsius:
     ...     def __init__(self, degrees): self.degrees, self.cache = degrees, object()
@@ -1172,7 +1206,8 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
         `cls` is not a class or `function` is not callable.
     """
     if not isinstance(cls, type) or not callable(function):
-        raise TypeError(f"register_hasher: expected a class and a function, got {cls!r} and {function!r}")
+        raise TypeError("register_hasher: expected a class and a function, "
+                        f"got {cls!r} and {function!r}")
     _HASHERS[cls] = function
 
 

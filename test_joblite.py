@@ -594,15 +594,15 @@ GOLDEN_DIGESTS = {
     "one complex": "593c7baec1dd4993", "text": "f9d57df948ff5a1e", "bytes": "9d60de581d9d969c",
     "none": "8ce86a6ae65d3692", "ellipsis": "cdb4ee2aea69cc6a", "big": "2234efb0b13243b5",
     "empty dict": "2bad7ce13daa88ee", "list": "3ab3b6f245741993", "tuple": "e40461125bb6a7ef",
-    "dict": "63ddf4cb14842670", "ordered": "e5f6c2746edce4be", "set": "025318906fc7740b",
-    "frozenset": "d70c32ee5ac504f6", "mixed keys": "9082e35b5736372a", "date": "33133603a5e1f845",
-    "decimal": "8a315a2357aefe38", "object": "98f5cbb75a6f2cda", "array": "bc4f8b28f896f099",
+    "dict": "63ddf4cb14842670", "ordered": "e83545180b1b1f20", "set": "025318906fc7740b",
+    "frozenset": "d70c32ee5ac504f6", "mixed keys": "9082e35b5736372a", "date": "1e1bc49117e1e151",
+    "decimal": "94d11517f05e3011", "object": "89ad174aaf9d3e65", "array": "bc4f8b28f896f099",
     "fortran": "dc4e6c7a3ebcc113", "big-endian": "8c29ea3f9ed7c94b", "view": "6bad31897e97396f",
-    "0-d": "315fcbdeff0f2edf", "scalar": "ae26ec5978737904", "dates": "dfe591e3365d24ce", "objects": "6dd6b8ba455c09ee",
-    "masked": "ea9476592ea5824d", "fields": "8a6c4fdadf8f0029", "records": "bc8f470dc9c487f7",
-    "empty": "8afbead1678c7d40", "itself": "a41ad971a168d31b", "family": "1a5d06638ffb222a",
-    "60 levels": "d5db8ca645397516", "shared": "35f4d481762e391a", "builtin len": "7283548442e6c76f",
-    "slots": "7ebe34b338cf6b59", "enum": "b2bed6ffdf7ccbfd",
+    "0-d": "315fcbdeff0f2edf", "scalar": "79a12fad967479a4", "dates": "dfe591e3365d24ce", "objects": "6dd6b8ba455c09ee",
+    "masked": "b1d37ac063e3b64e", "fields": "437fb52341907167", "records": "edc122f9ed7c844f",
+    "empty": "8afbead1678c7d40", "itself": "a41ad971a168d31b", "family": "56f7ffc3ae02e02b",
+    "60 levels": "d5db8ca645397516", "shared": "35f4d481762e391a", "builtin len": "6e8548879ceb1daf",
+    "slots": "a3ca764621189146", "enum": "f52b9b6de75554e2",
 }
 
 
