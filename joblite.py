@@ -6709,9 +6709,19 @@ class _Worker:
 # ---- threads of our own ----
 
 
+def _take_one(queue: Any) -> bool:
+    """Take an item from a queue; False when it is empty."""
+    try:
+        queue.get_nowait()
+    except _module("queue").Empty:
+        return False
+    return True
+
+
 class _DriverThreads:
     """Daemon threads that make calls, and that exit does not wait for: one set for all runs of this
-    process. A thread is started whenever none is idle, since calls may wait for each other."""
+    process. A thread is started whenever none is idle, since calls may wait for each other. No lock is
+    taken: Ctrl-C may come anywhere, and a garbage collection may start a call from anywhere."""
 
     def __init__(self) -> None:
         from queue import SimpleQueue
@@ -6721,22 +6731,14 @@ class _DriverThreads:
         self.is_over = False
 
     def start(self, func: Callable[..., Any], *args: Any) -> None:
-        """Have a thread make the call. It takes no lock: a garbage collection may come here from anywhere."""
+        """Have a thread make the call."""
         self.calls.put((func, args))
-        if not self.claim() and not _start_threads(self.serve, 1):
+        if not _take_one(self.idle) and not _start_threads(self.serve, 1):
             try:
                 func, args = self.calls.get_nowait()
             except _module("queue").Empty:  # a thread has become idle just now
                 return
             func(*args)  # no thread is to be had (as in a browser): the call is made here
-
-    def claim(self) -> bool:
-        """Whether a thread was idle; now it is not."""
-        try:
-            self.idle.get_nowait()
-        except _module("queue").Empty:
-            return False
-        return True
 
     def serve(self) -> None:
         """The life of a thread."""
@@ -6744,7 +6746,7 @@ class _DriverThreads:
             try:
                 call = self.calls.get(timeout=IDLE_S)
             except _module("queue").Empty:
-                if self.claim():
+                if _take_one(self.idle):
                     return
                 continue
             if call is None:
@@ -6753,13 +6755,13 @@ class _DriverThreads:
             func(*args)
             del call, func, args
             self.idle.put(None)
-            if self.is_over and self.claim():
+            if self.is_over and _take_one(self.idle):
                 return
 
     def end(self) -> None:
         """Let each thread end as soon as it is idle."""
         self.is_over = True
-        while self.claim():
+        while _take_one(self.idle):
             self.calls.put(None)
 
 
@@ -6770,36 +6772,37 @@ def _driver_threads() -> _DriverThreads:
 
 
 class _OwnExecutor:
-    """The executor of one run: threads of this process make its calls, at most `size` at once."""
+    """The executor of one run: driver threads make its calls, at most `size` at once. One thread submits."""
 
     def __init__(self, size: int) -> None:
         from queue import SimpleQueue
 
-        self.size = size
         self.waiting: Any = SimpleQueue()
-        self.lock = threading.Lock()  # guards the number of threads
-        self.threads = 0
+        self.free: Any = SimpleQueue()  # an item for each call that may be made beside those at work
+        self.more = size  # calls that may be made at once beside those and the free ones
 
     def submit(self, func: Callable[..., Any], *args: Any) -> Any:
         from concurrent.futures import Future
 
         future: Any = Future()
         self.waiting.put((future, func, args))
-        with self.lock:
-            if self.threads == self.size:
-                return future
-            self.threads += 1
-        _driver_threads().start(self.serve)
+        if _take_one(self.free):
+            _driver_threads().start(self.serve)
+        elif self.more:
+            self.more -= 1
+            _driver_threads().start(self.serve)
         return future
 
     def serve(self) -> None:
-        """Make calls while some wait: in a thread."""
+        """Make calls while some wait."""
         while True:
-            with self.lock:
-                if self.waiting.empty():
-                    self.threads -= 1
+            try:
+                future, func, args = self.waiting.get_nowait()
+            except _module("queue").Empty:
+                self.free.put(None)
+                if self.waiting.empty() or not _take_one(self.free):
                     return
-                future, func, args = self.waiting.get()
+                continue
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(func(*args))
