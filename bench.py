@@ -1107,20 +1107,17 @@ def write_and_rename(path: str, content: bytes) -> None:
 
 
 def replacer(folder: str, count: int) -> Callable[[], int]:
-    """The floor of 100 misses that make room: of so many files in 16 folders the oldest goes, and a new one comes. Some
+    """The floor of 100 misses that make room: of so many files in a folder the oldest goes, and a new one comes. Some
     file systems (ext4 without a journal) grow slow at making files where many were removed a moment ago."""
     content = bytes(400)
-    for shard in range(16):
-        os.mkdir(f"{folder}/{shard}")
     for number in range(count):
-        write_and_rename(f"{folder}/{number % 16}/{number}", content)
+        write_and_rename(f"{folder}/{number}", content)
     oldest, newest = itertools.count(), itertools.count(count)
 
     def call():
         for _ in range(100):
-            old, new = next(oldest), next(newest)
-            write_and_rename(f"{folder}/{new % 16}/{new}", content)
-            os.unlink(f"{folder}/{old % 16}/{old}")
+            write_and_rename(f"{folder}/{next(newest)}", content)
+            os.unlink(f"{folder}/{next(oldest)}")
         return 100
     return call
 

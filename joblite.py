@@ -445,7 +445,10 @@ def _one_at_a_time(locks: dict[int, Any], work: Callable[..., Any], *args: Any) 
 
     Each process has its own lock: after a fork, one that another thread held would stay locked.
     """
-    return _holding(locks.setdefault(os.getpid(), threading.RLock()), work, *args)
+    lock = locks.get(os.getpid())
+    if lock is None:
+        lock = locks.setdefault(os.getpid(), threading.RLock())
+    return _holding(lock, work, *args)
 
 
 class _LockFile:
