@@ -4332,32 +4332,32 @@ register_hasher(Memory, lambda memory: "Memory")
 # ======================================================================================================================
 # 5. Payloads
 # ======================================================================================================================
-# Promise: whatever a caller can name in a task reaches another process and works there: functions and
-# classes that the other side can import go by name, all others (lambdas, closures, what __main__
-# defines) by value.
+# Promise: whatever a caller can name in a task reaches another process and works there: functions
+# and classes that the other side can import go by name, all others (lambdas, closures, what
+# __main__ defines) by value.
 #
 #     _pack(value) -> [pickle, buffer 1, buffer 2, ...] -> any wire -> _unpack(frames) -> value
 #                        |         '-- of max_nbytes or more, to a process here: in a segment
 #                        '-- a function by value = its code + the globals that it names, as they are
 #                            now + closure, defaults, attributes
 #
-#     segment: an unlinked file in shared memory, else in a temp folder, known by descriptors only: it
-#              cannot be leaked. It is mapped at the task
+#     segment: an unlinked file in shared memory, else in a temp folder, known by descriptors only:
+#              it cannot be leaked. It is mapped at the task
 #
 # Laws
 #   1. A buffer of 16 kB or more (an array's content) is never copied into the pickle.
 #                                                           test_arrays_travel_uncopied
-#   2. Functions that shared their globals share them again, within a payload and within a run; what an
-#      initializer set in a worker stays set there.         test_functions_share_globals
+#   2. Functions that shared their globals share them again, within a payload and within a run; what
+#      an initializer set in a worker stays set there.      test_functions_share_globals
 #   3. A class sent out and back is the caller's own class. test_instances_come_home
 #   4. What __main__ holds is in a worker what it is here: for pickle, hash and Memory, too.
 #                                   test_values_of_main_are_in_a_worker_what_they_are_at_home
 #   5. What cannot be packed is an error that names the guilty object.
 #                                                           test_unpicklable_argument_is_named
-#   6. A big array that many tasks share is laid down once, and goes when no task is out that uses it.
+#   6. A big array that many tasks share is laid down once, and goes with the last that uses it.
 #                                                           test_a_shared_array_is_laid_down_once
 
-_IN_BAND = 16 * 1024  # bytes: below it, copying a buffer into the pickle is cheaper than a frame of its own
+_IN_BAND = 16 * 1024  # bytes: a smaller buffer is cheaper to copy into the pickle than to send
 
 _inside: str | None = None  # "process" in a worker process: what nested calls ask
 
@@ -4366,7 +4366,8 @@ class _Local(threading.local):
     """What holds in one thread."""
 
     unpacking: Any = None, None  # see _unpack
-    inside: str | None = None  # "thread" in a worker thread, "process" in a job on an executor of somebody else
+    # "thread" in a worker thread, "process" in a job on an executor of somebody else
+    inside: str | None = None
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
 
@@ -4374,34 +4375,36 @@ _local = _Local()
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 _token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
-_SPACE = "__joblite_space__"  # a key in the globals of functions that came by value: which globals they had at home
-_KEPT = "__joblite_kept__"  # another: the names that no payload changes any more, since an initializer gave them
+# Two keys in the globals of functions that came by value: which globals they had at home; and the
+# names that no payload changes any more, since an initializer gave them.
+_SPACE = "__joblite_space__"
+_KEPT = "__joblite_kept__"
 
 
 def _can_import(module: str | None) -> bool:
-    """Whether another process can import this module: it came from a file or the interpreter, not from running code."""
+    """Whether another process can import this module: running code has not made it."""
     if not module or module == "__main__" or module not in sys.modules:
         return False
     found = sys.modules[module]
     if getattr(found, "__spec__", None) is not None or module == __name__:
         return True
-    return _can_import(module.rpartition(".")[0])  # a module that a native package made inside itself
+    return _can_import(module.rpartition(".")[0])  # made by a native package inside itself
 
 
 def _goes_by_name(obj: Any) -> bool:
-    """Whether another process finds this very function or class by its module and qualified name."""
+    """Whether another process finds this function or class by its module and qualified name."""
     return _can_import(obj.__module__) and _import_name(obj) is not None
 
 
 def _function_in(cls: type, name: str) -> Any:
-    """The function that a class holds under that name, itself or inside a classmethod or staticmethod."""
+    """The function that a class holds under that name, also in a classmethod or staticmethod."""
     found = vars(cls)[name]
     return getattr(found, "__func__", found)
 
 
 def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
-    """(class, name) of a method that its class holds, also where its qualified name does not lead to it:
-    a private one, a classmethod, one of another name."""
+    """(class, name) of a method that its class holds, also where its qualified name does not lead
+    to it: a private one, a classmethod, one of another name."""
     found: Any = sys.modules.get(func.__module__)
     for part in func.__qualname__.split(".")[:-1]:
         found = getattr(found, part, None)
@@ -4412,8 +4415,9 @@ def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
     return None
 
 
-# A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None, state setter]), or
-# NotImplemented for "as pickle does". An object that may contain itself is made empty first and filled by the setter.
+# A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None,
+# state setter]), or NotImplemented for "as pickle does". An object that may contain itself is made
+# empty first and filled by the setter.
 
 
 class _Reduced:
@@ -4433,8 +4437,8 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
-    """The value of a payload. `spaces` keeps the globals of functions that came by value from payload
-    to payload, `find` gives what the tasks of a run share, by its key."""
+    """The value of a payload. `spaces` keeps the globals of functions that came by value from
+    payload to payload, `find` gives what the tasks of a run share, by its key."""
     outer = _local.unpacking
     _local.unpacking = {} if spaces is None else spaces, find
     try:
@@ -4464,8 +4468,8 @@ def _space_token(space: dict[str, Any]) -> str:
 
 
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
-    """The module whose globals stand here for those called `token` at home. One that can be imported is
-    a copy of the module here, so that it has what the payload lacks."""
+    """The module whose globals stand here for those called `token` at home. One that can be
+    imported is a copy of the module here, so that it has what the payload lacks."""
     spaces = _local.unpacking[0]
     if token in spaces:
         return spaces[token]
@@ -4483,8 +4487,8 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
 
 
 def _become_main(module: ModuleType) -> None:
-    """Make it the `__main__` of this worker, so that what is named after it is found, by `pickle` and
-    `hash` too. Its spec keeps multiprocessing from running the caller's script in a task's processes."""
+    """Make it the `__main__` of this worker, so that what is named after it is found, by `pickle`
+    and `hash` too. Its spec keeps multiprocessing from running the caller's script once more."""
     from importlib.machinery import ModuleSpec
 
     package = getattr(module, "__package__", None)
@@ -4494,26 +4498,28 @@ def _become_main(module: ModuleType) -> None:
 
 def _reduce_module(module: ModuleType) -> Any:
     """A module that running code made: with all that it holds, and shared with its functions."""
-    space, own = vars(module), ("__builtins__", "__loader__", "__spec__", _KEPT)
+    space = vars(module)
+    own = "__builtins__", "__loader__", "__spec__", _KEPT
     state = {name: value for name, value in space.items() if name not in own}
-    return _enter_module, (_space_token(space), module.__name__, space.get("__package__"), False), state
+    return *_Space(space, False).module, state
 
 
 class _Space(_Reduced):
-    """Stands in a payload for a dict of globals, so that functions which shared it share it again."""
+    """Stands in a payload for a dict of globals: functions which shared it share it again."""
 
     def __init__(self, space: dict[str, Any], homeward: bool) -> None:
         name = space.get("__name__", "__main__")
         self.importable = _can_import(name)
         self.is_there = homeward and self.importable and vars(sys.modules[name]) is space
-        self.module: Any = _enter_module, (_space_token(space), name, space.get("__package__"), self.importable)
+        package = space.get("__package__")
+        self.module: Any = _enter_module, (_space_token(space), name, package, self.importable)
         if self.is_there:
             self.module = _import_module, (name,)
         super().__init__((vars, (_Reduced(self.module),)))
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
-    """The globals that a function names, and the submodules it may reach through them or its closure."""
+    """The globals that a function names; submodules it may reach through them or its closure."""
     space, used, modules = func.__globals__, {}, []
     for name, *_ in _names_used(func.__code__):
         if name not in space:
@@ -4538,7 +4544,7 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
     return used, modules
 
 
-def _make_function(code: bytes, space: dict[str, Any], cells: tuple[CellType, ...] | None) -> FunctionType:
+def _make_function(code: bytes, space: dict[str, Any], cells: Any) -> FunctionType:
     return FunctionType(marshal.loads(code), space, closure=cells)
 
 
@@ -4559,14 +4565,15 @@ def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
         setattr(func, name, value)
 
 
-_FUNCTION_ATTRIBUTES = ["__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__"]
+_FUNCTION_ATTRIBUTES = ["__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
+                        "__kwdefaults__"]
 if sys.version_info >= (3, 12):
     _FUNCTION_ATTRIBUTES.append("__type_params__")
 
 
 def _annotations_of(thing: Any) -> dict[str, Any]:
-    """The attribute of a function or class that holds its annotations. They are never evaluated: since
-    Python 3.14 a function of its own does that when they are asked for."""
+    """The attribute of a function or class that holds its annotations. They are never evaluated:
+    since Python 3.14 a function of its own does that when they are asked for."""
     if isinstance(thing, type):  # whose attributes would be made by looking at them
         own = vars(thing)
         annotate = own.get("__annotate_func__")
@@ -4580,8 +4587,8 @@ def _annotations_of(thing: Any) -> dict[str, Any]:
 
 
 def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
-    """(globals, names to set in them) of the `__main__` where a function or class is to be found, since
-    it is found in the caller's."""
+    """(globals, names to set in them) of the `__main__` where a thing is to be found, since it is
+    found in the caller's."""
     home = _import_name(thing)
     if home is None or home[0] != "__main__":
         return {}, {}
@@ -4595,8 +4602,8 @@ def _enter_main(thing: Any, space: dict[str, Any], name: str) -> Any:
     return thing
 
 
-_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__", "__annotate_func__",
-                    "__annotations_cache__"}
+_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__",
+                    "__annotate_func__", "__annotations_cache__"}
 
 
 def _own_attributes(namespace: Any) -> dict[str, Any]:
@@ -4610,8 +4617,9 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     used, modules = _globals_of(func)
     if space.is_there:
         used = {}
-    elif space.importable:  # where a value cannot be sent, or is only itself, the far side has its own
-        used = {name: value for name, value in used.items() if type(value) is not object and packer.takes(value)}
+    elif space.importable:  # what cannot be sent, or is only itself, the far side has itself
+        used = {name: value for name, value in used.items()
+                if type(value) is not object and packer.takes(value)}
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
     for name, value in _annotations_of(func).items():
         if packer.takes(value):
@@ -4623,9 +4631,10 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
             value = _own_attributes(value)
         if value is not _NOTHING:
             filled.append((cell, value))
-    state = {"globals": used, "main": _main_names(func, packer), "modules": modules, "cells": filled,
-             "attributes": attributes | func.__dict__}
-    return _make_function, (marshal.dumps(func.__code__), space, func.__closure__), state, None, None, _fill_function
+    state = {"globals": used, "main": _main_names(func, packer), "modules": modules,
+             "cells": filled, "attributes": attributes | func.__dict__}
+    made_of = marshal.dumps(func.__code__), space, func.__closure__
+    return _make_function, made_of, state, None, None, _fill_function
 
 
 def _class_token(cls: type) -> str:
@@ -4655,6 +4664,10 @@ def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, A
     return types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start))
 
 
+def _is_enum(cls: type) -> bool:
+    return isinstance(cls, getattr(_loaded("enum"), "EnumMeta", ()))
+
+
 def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
     space = meta.__prepare__(name, bases)
     for member, (value, _) in members.items():
@@ -4665,11 +4678,11 @@ def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, 
     return cls
 
 
-def _fill_class(cls: type, state: tuple[dict[str, Any], list[type], dict[str, Any], dict[str, Any]]) -> None:
+def _fill_class(cls: type, state: tuple[Any, ...]) -> None:
     attributes, registered, space, names = state
     if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
-    if not isinstance(cls, getattr(_loaded("enum"), "EnumMeta", ())):
+    if not _is_enum(cls):
         for name in _own_attributes(vars(cls)).keys() - attributes.keys():
             delattr(cls, name)  # so it was at home, or by now
     for name, value in attributes.items():
@@ -4679,12 +4692,14 @@ def _fill_class(cls: type, state: tuple[dict[str, Any], list[type], dict[str, An
     _set_globals(space, names)
 
 
-_ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS  # and names as _member_map_, but for methods
+# and names as _member_map_, but for methods
+_ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS
 
 
 def _class_parts(cls: Any) -> tuple[Any, ...]:
     """(maker, what its namespace must hold from the start, the attributes) of a class by value."""
-    start = {name: vars(cls)[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in vars(cls)}
+    first = "__module__", "__orig_bases__", "__slots__"
+    start = {name: vars(cls)[name] for name in first if name in vars(cls)}
     if not isinstance(start.get("__slots__", ""), str):
         start["__slots__"] = tuple(start["__slots__"])
     return _new_class, start, _own_attributes(vars(cls))
@@ -4693,21 +4708,30 @@ def _class_parts(cls: Any) -> tuple[Any, ...]:
 def _enum_parts(cls: Any) -> tuple[Any, ...]:
     """(maker, members with their own attributes, the attributes) of an enum by value."""
     kind = cls._member_type_
-    if kind is not object and "__new_member__" in vars(cls) and any(kind(each._value_) != each for each in cls):
-        raise PicklingError(f"{cls.__qualname__} makes its members by a __new__ of its own, whose arguments are "
-                            "not known any more: define this enum in a module that tasks can import")
-    members = {name: (member._value_, {key: value for key, value in vars(member).items() if not key.endswith("_")})
-               for name, member in cls.__members__.items()}
-    return _new_enum, members, {
-        name: value for name, value in vars(cls).items() if name not in members and name not in _ENUM_INTERNALS
-        and (name[0] + name[-1] != "__" or name[:2] == "__" or name == "_boundary_"
-             or getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}")}
+    makes_values = kind is not object and "__new_member__" in vars(cls)
+    if makes_values and any(kind(each._value_) != each for each in cls):
+        raise PicklingError(f"{cls.__qualname__} makes its members by a __new__ of its own, whose "
+                            "arguments are not known any more: define this enum in a module that "
+                            "tasks can import")
+    members = {}
+    for name, member in cls.__members__.items():
+        own = {key: value for key, value in vars(member).items() if not key.endswith("_")}
+        members[name] = member._value_, own
+    attributes = {}
+    for name, value in vars(cls).items():
+        is_method = getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}"
+        is_internal = name.startswith("_") and name.endswith("_") and not name.startswith("__")
+        if is_internal and name != "_boundary_" and not is_method:
+            continue
+        if name not in members and name not in _ENUM_INTERNALS:
+            attributes[name] = value
+    return _new_enum, members, attributes
 
 
 def _reduce_class(cls: Any, packer: _Packer) -> Any:
-    """A class by value: an empty class of the same name and bases, then its attributes and registered subclasses."""
-    enum = _loaded("enum")
-    make, start, state = (_enum_parts if enum and isinstance(cls, enum.EnumMeta) else _class_parts)(cls)
+    """A class by value: an empty class of its name and bases, then what it holds."""
+    take_apart = _enum_parts if _is_enum(cls) else _class_parts
+    make, start, state = take_apart(cls)
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in vars(cls) else ()
     made = _class_token(cls), make, type(cls), cls.__name__, cls.__bases__, start
     attributes = state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}
@@ -4727,10 +4751,16 @@ def _reduce_typing(thing: Any) -> Any:
         return NotImplemented
     if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
         return partial(kind, type_params=thing.__type_params__), (name, thing.__value__)
-    options = {option: value for option in ("bound", "covariant", "contravariant", "infer_variance", "default")
-               if (value := getattr(thing, f"__{option}__", None)) and type(value).__name__ != "NoDefaultType"}
-    base = [thing.__supertype__] if kind.__name__ == "NewType" else getattr(thing, "__constraints__", ())
-    return _make_once, (_class_token(thing), partial(kind, name, *base, **options)), (None, {"__module__": module})
+    options = {}
+    for option in ("bound", "covariant", "contravariant", "infer_variance", "default"):
+        value = getattr(thing, f"__{option}__", None)
+        if value and type(value).__name__ != "NoDefaultType":
+            options[option] = value
+    base = getattr(thing, "__constraints__", ())
+    if kind.__name__ == "NewType":
+        base = [thing.__supertype__]
+    make = partial(kind, name, *base, **options)
+    return _make_once, (_class_token(thing), make), (None, {"__module__": module})
 
 
 def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
@@ -4744,15 +4774,15 @@ def _reduce_lru_cache(cached: Any) -> Any:
 
 
 def _reduce_method(method: Any) -> Any:
-    """A bound method by its function and its object. Its name would not do: `super().run` has that of
-    the override, and `self.__run` is known by another name outside of its class."""
+    """A bound method by its function and its object. Its name would not do: `super().run` has that
+    of the override, and `self.__run` is known by another name outside of its class."""
     if type(method.__func__) is not FunctionType:
         return NotImplemented
     return MethodType, (method.__func__, method.__self__)
 
 
 def _reduce_builtin_method(method: Any) -> Any:
-    """A method written in C: by its name, unless a class derived from its own has overridden that."""
+    """A method written in C: by its name, unless a class derived from its own has overridden it."""
     name, owner = method.__name__, method.__self__
     if isinstance(owner, (ModuleType, type)) or getattr(owner, name, None) == method:
         return NotImplemented
@@ -4763,21 +4793,23 @@ def _reduce_builtin_method(method: Any) -> Any:
     return NotImplemented
 
 
-_HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()  # they say to be of builtins, which has no such name
+# They say to be of builtins, which has no such name.
+_HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()
                  if isinstance(kind, type) and kind.__module__ == "builtins"}
 
 def _reduce_random(generator: Any, module: str, name: str) -> Any:
-    """The generator behind a module's functions stays at home: each process has its own, or all would draw the same."""
+    """The generator behind a module's functions stays at home: each process has its own, or all
+    would draw the same."""
     own = generator is getattr(_loaded(module), name, None)
     return (_find_named, (module, name)) if own else NotImplemented
 
 def _refuse_connection(connection: Any) -> Any:
-    """Pickled as it is, it would take any descriptor that has its number over there, and close it."""
+    """As pickle does it, it would take any descriptor of its number over there, and close it."""
     raise PicklingError("a connection belongs to one process: open it in the tasks")
 
 
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
-    CellType: lambda cell: (CellType, ()),  # empty: the functions that close over it bring its content
+    CellType: lambda cell: (CellType, ()),  # the functions that close over it bring its content
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     weakref.WeakKeyDictionary: lambda weak: (type(weak), (dict(weak),)),  # `singledispatch` has one
     weakref.WeakValueDictionary: lambda weak: (type(weak), (dict(weak),)),
@@ -4793,10 +4825,11 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
                      "typing.TypeAliasType"), _reduce_typing),
     "multiprocessing.connection.Connection": _refuse_connection,
-    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # these are compared by identity
-                    lambda unique: (_find_named, ("dataclasses", getattr(unique, "name", "MISSING")))),
+    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # each is only itself
+                    lambda only: (_find_named, ("dataclasses", getattr(only, "name", "MISSING")))),
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
-    "numpy.random.mtrand.RandomState": lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
+    "numpy.random.mtrand.RandomState":
+        lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
     "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
 }
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
@@ -4819,14 +4852,15 @@ def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
 
 
 def _reduce_memmap(array: Any, owner: Any) -> Any:
-    """An array that looks into `owner`, a memory map of a file, by the file's name, also one with gaps:
-    what tasks write to it must get there. By value if the file has other content by now, or none."""
+    """An array that looks into `owner`, a memory map of a file, by the file's name, also one with
+    gaps: what tasks write to it must get there. By value if the file has other content by now."""
     numpy: Any = sys.modules["numpy"]
     memory = memoryview(owner.reshape(-1, order="A").view("u1"))
     at = array.ctypes.data - owner.ctypes.data
     if not array.flags.forc:
-        there = _is_in_file(memory, owner.filename, owner.offset)
-        return (numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)) if there else NotImplemented
+        if not _is_in_file(memory, owner.filename, owner.offset):
+            return NotImplemented
+        return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
     start = owner.offset + at
     if not _is_in_file(memory[at:at + array.nbytes], owner.filename, start):
         return NotImplemented
@@ -4836,10 +4870,11 @@ def _reduce_memmap(array: Any, owner: Any) -> Any:
 
 
 def _reduce_array(array: Any, nearby: bool) -> Any:
-    """A big array that lies in a file goes to a process nearby by the file's name. Any other content can
-    stay out of the pickle; of one with gaps, its packed copy."""
+    """A big array that lies in a file goes to a process nearby by the file's name. Any other
+    content can stay out of the pickle; of one with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
-    if type(array) not in (numpy.ndarray, numpy.memmap) or array.nbytes < _IN_BAND or array.dtype.hasobject:
+    is_plain = type(array) in (numpy.ndarray, numpy.memmap) and not array.dtype.hasobject
+    if not is_plain or array.nbytes < _IN_BAND:
         return NotImplemented
     owner = array
     while isinstance(owner.base, numpy.ndarray):
@@ -4863,9 +4898,9 @@ def _keep_out(buffers: list[Any], buffer: Any) -> bool:
 class _Packer(Pickler):
     """A pickler that sends by value what the other side cannot import."""
 
-    homeward = False  # whether it packs an answer: a class that came from there goes back as its token
-    nearby = False  # whether the other side sees the same files: a memory map of one goes by reference
-    key_of: Any = None  # gives the key of what the tasks of a run share; 0: it goes with each of them
+    homeward = False  # whether it packs an answer: a class that came goes back as its token
+    nearby = False  # whether the other side sees the same files: a map of one goes by its name
+    key_of: Any = None  # gives the key of what the tasks of a run share; 0: each has its own
 
     def __init__(self, file: Any, buffers: list[Any], tried: dict[int, bool] | None = None) -> None:
         # not a method of this object: such a cycle would hold all that was packed
@@ -4880,7 +4915,7 @@ class _Packer(Pickler):
         return found
 
     def takes(self, value: Any) -> bool:
-        """Whether a value can be packed: on the second try it is tried, on the first it is hoped."""
+        """Whether a value can be packed: it is tried on the second try, and hoped on the first."""
         if self.tried is None:
             return True
         if id(value) not in self.tried:
@@ -4909,12 +4944,14 @@ class _Packer(Pickler):
         if kind is ModuleType:
             if obj.__name__ == "__main__":
                 return self.space_of(vars(obj)).module
-            return (_import_module, (obj.__name__,)) if _can_import(obj.__name__) else _reduce_module(obj)
+            if not _can_import(obj.__name__):
+                return _reduce_module(obj)
+            return _import_module, (obj.__name__,)
         np = sys.modules.get("numpy")  # None where something hides it
         if np and isinstance(obj, np.ndarray):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
-        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):  # it stands for a function
+        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):
             reducer = kind._reduce_by_value
         if reducer is None and self.tried is not None and _find_package("cloudpickle"):
             reducer = _module("cloudpickle").CloudPickler.dispatch_table.get(kind)
@@ -4940,10 +4977,11 @@ class _Packer(Pickler):
         return _reduce_class(cls, self)
 
     def _shared_key(self, func: FunctionType) -> int:
-        """The key of a function that all tasks may share, since it holds nothing that one could change
-        for another; else 0. (Its globals they share in any case.)"""
+        """The key of a function that all tasks may share, since it holds nothing that one could
+        change for another; else 0. (Its globals they share in any case.)"""
         defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
-        if not self.key_of or func.__closure__ or func.__dict__ or not _ATOMS.issuperset(map(type, defaults)):
+        holds_plain = _ATOMS.issuperset(map(type, defaults))
+        if not self.key_of or func.__closure__ or func.__dict__ or not holds_plain:
             return 0
         return self.key_of(func)  # type: ignore[no-any-return]
 
@@ -4959,9 +4997,9 @@ class _NearPacker(_Packer):
 def _pack_each(values: Sequence[Any], packer: type[_Packer],
                key_of: Any = None) -> tuple[list[tuple[int, int]], list[Any]]:
     """Values by a pickle each, so that none shares anything with another. Of each the bytes of its
-    pickle and the number of its buffers; and the frames: the pickles in one, then the buffers that stay
-    out of them. On a second try what joblite's own pickling by value leaves out is left to cloudpickle's
-    reducers."""
+    pickle and the number of its buffers; and the frames: the pickles in one, then the buffers that
+    stay out of them. On a second try what joblite's own pickling by value leaves out is left to
+    cloudpickle's reducers."""
     for tried in (None, {}):  # type: ignore[var-annotated]
         file, buffers, sizes = io.BytesIO(), [], []  # type: ignore[var-annotated]
         pickler = packer(file, buffers, tried)
@@ -4985,13 +5023,13 @@ def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
     return _pack_each([value], packer)[1]
 
 
-# How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never), with mmap_mode
-# `mode` at the task; `folder` is where the user wants segments, or None.
+# How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never),
+# with mmap_mode `mode` at the task; `folder` is where the user wants segments, or None.
 _Mapping = namedtuple("_Mapping", "nbytes mode folder")
 _NO_MAPPING = _Mapping(None, "c", None)
-_ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap_mode -> mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
+_ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
 _MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
-_MOST_MAPS = 256  # beyond so many living maps of segments a process copies: each may hold a descriptor
+_MOST_MAPS = 256  # of segments in a process: then it copies, for each may hold a descriptor
 
 
 class _Segment:
@@ -5012,12 +5050,13 @@ def _sample(view: memoryview, number: int = 1) -> int:
 
 
 class _Piece:
-    """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer that
-    it was taken from, which lives as long as the piece."""
+    """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer
+    that it was taken from, which lives as long as the piece."""
 
     __slots__ = ("segment", "offset", "nbytes", "access", "view", "samples", "__weakref__")
 
-    def __init__(self, segment: _Segment, offset: int, nbytes: int, access: int, view: Any = None) -> None:
+    def __init__(self, segment: _Segment, offset: int, nbytes: int, access: int,
+                 view: Any = None) -> None:
         self.segment = segment
         self.offset = offset
         self.nbytes = nbytes
@@ -5030,7 +5069,7 @@ class _Piece:
 
 
 def _address(view: memoryview) -> tuple[int, int]:
-    """What tells a living buffer from others: its address, where its owner says it, and its size."""
+    """What tells a living buffer from others: its address, if its owner says it, and its size."""
     owner: Any = view.obj
     if memoryview(owner).nbytes != len(view):  # a part of its owner
         return id(view), len(view)
@@ -5039,8 +5078,8 @@ def _address(view: memoryview) -> tuple[int, int]:
 
 
 def _open_unlinked(folder: str | None) -> int:
-    """A descriptor of a new file without a name, by default in the system's folder for such files."""
-    if folder and hasattr(os, "O_TMPFILE"):  # as `tempfile` does, whose import takes longer than most tasks
+    """A descriptor of a new file without a name, by default in the system's folder for those."""
+    if folder and hasattr(os, "O_TMPFILE"):  # as `tempfile` does, whose import takes long
         try:
             return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
         except OSError:  # this file system cannot, or the folder is bad: the next call says
@@ -5062,15 +5101,19 @@ def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_
 
 
 def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
-    """The frames, buffers among them that are big enough as pieces of one segment in the first folder with room."""
-    big = [] if mapping.nbytes is None else [
-        place for place, frame in enumerate(frames) if type(frame) is memoryview and len(frame) >= mapping.nbytes]
+    """The frames, big buffers among them as pieces of one segment in the first folder with room."""
+    big = []
+    for place, frame in enumerate(frames):
+        is_buffer = mapping.nbytes is not None and type(frame) is memoryview
+        if is_buffer and len(frame) >= mapping.nbytes:
+            big.append(place)
     for folder in (mapping.folder or "/dev/shm", "/dev/shm", None) if big else ():
         try:
             pieces = _lay([frames[place] for place in big], folder, _ACCESS[mapping.mode])
         except OSError as error:
             if folder and folder == mapping.folder and _inside is None:
-                _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it goes another way")
+                _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
+                      "goes another way")
             continue
         for place, piece in zip(big, pieces):
             frames[place] = piece
@@ -5082,8 +5125,8 @@ _maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that liv
 
 
 def _map(pieces: list[_Piece]) -> tuple[int, Any]:
-    """Where in their segment some pieces begin, and the content from there on: mapped, or copied when very
-    many are mapped already."""
+    """Where in their segment some pieces begin, and the content from there on: mapped, or copied
+    when very many are mapped already."""
     import mmap
 
     start = min(piece.offset for piece in pieces)
@@ -5099,8 +5142,8 @@ def _map(pieces: list[_Piece]) -> tuple[int, Any]:
 
 
 def _own_buffers(frames: Sequence[Any]) -> list[Any]:
-    """Frames as buffers for whoever gets them to write to: pieces are mapped anew, what must not be written
-    to is copied."""
+    """Frames as buffers for whoever gets them to write to: pieces are mapped anew, what must not be
+    written to is copied."""
     pieces: dict[_Segment, list[_Piece]] = {}
     for frame in frames:
         if type(frame) is _Piece:
@@ -5148,21 +5191,23 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
         except Exception as error:  # whatever it raises, this part is to blame
             what, reason = what + text, error
             break
-    hint = "" if _find_package("cloudpickle") else " (the cloudpickle package, when installed, packs more types)"
+    hint = " (the cloudpickle package, when installed, packs more types)"
+    if _find_package("cloudpickle"):
+        hint = ""
     raise PicklingError(f"{what} cannot be pickled: {reason}{hint}") from reason
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
 
 class RemoteTraceback(Exception):
-    """Shows the traceback of a task's error as it was in the worker: the cause of the error that you get."""
+    """Shows the traceback of a task's error as it was in the worker: the cause of your error."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
 
 
 def _set_on_error(error: BaseException, name: str, value: Any) -> None:
-    """Set an attribute of an exception, even if its class forbids it, as a frozen dataclass does."""
+    """Set an attribute of an exception, even if its class forbids it: a frozen dataclass does."""
     BaseException.__setattr__(error, name, value)
 
 
@@ -5170,8 +5215,8 @@ def _builtin_base(cls: type[BaseException]) -> Any:
     return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
 
 
-def _revive_error(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    """An exception made as its builtin base makes it: what parameters its own methods have, nobody knows."""
+def _revive_error(cls: Any, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    """An exception made as its builtin base makes it: nobody knows what its own methods take."""
     base = _builtin_base(cls)
     error: BaseException = base.__new__(cls, *args)
     base.__init__(error, *args)
@@ -5189,7 +5234,8 @@ def _try_pack(value: Any) -> bool:
 
 
 def _reduced_error(error: BaseException) -> _Reduced:
-    """An exception without what cannot be pickled of it: arguments as their text, exceptions in them reduced too."""
+    """An exception without what cannot be pickled of it: arguments as their text, exceptions in
+    them reduced too."""
     def packable(arg: Any) -> Any:
         if _try_pack(arg):
             return arg
@@ -5198,8 +5244,8 @@ def _reduced_error(error: BaseException) -> _Reduced:
         return _reduced_error(arg) if isinstance(arg, BaseException) else repr(arg)
 
     _, args, *state = _builtin_base(type(error)).__reduce__(error)
-    attributes = {name: getattr(error, name) for name in copyreg._slotnames(type(error))  # type: ignore[attr-defined]
-                  if hasattr(error, name)}
+    slots = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
+    attributes = {name: getattr(error, name) for name in slots if hasattr(error, name)}
     attributes.update(*state)
     plain = {name: value for name, value in attributes.items() if _try_pack(value)}
     return _Reduced((_revive_error, (type(error), tuple(map(packable, args)), plain)))
@@ -5218,9 +5264,9 @@ def _text_of(error: BaseException) -> str:
 
 
 def _pack_error(error: BaseException) -> list[Any] | None:
-    """The frames of an exception as its own type, without what cannot be pickled of it; None if that
-    fails too. Of two forms the one with the same text is taken: a class whose `__init__` makes the text
-    would make it twice. But a text may differ each time (an address, a set, a time)."""
+    """The frames of an exception as its own type, without what cannot be pickled of it; None if
+    that fails too. Of two forms the one with the same text is taken: a class whose `__init__` makes
+    the text would make it twice. But a text may differ each time (an address, a set, a time)."""
     forms: list[tuple[bool, int, list[Any]]] = []
     for reduced in (lambda: error, lambda: _reduced_error(error)):
         try:
@@ -5234,7 +5280,7 @@ def _pack_error(error: BaseException) -> list[Any] | None:
 
 
 def _describe_error(error: BaseException) -> tuple[Any, ...]:
-    """What is sent of an error: its type's name, message, traceback, and its frames (None if it cannot be packed)."""
+    """What is sent of an error: its type's name, message, traceback; its frames, if any."""
     import traceback
 
     inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
@@ -5242,7 +5288,8 @@ def _describe_error(error: BaseException) -> tuple[Any, ...]:
         text = "".join(traceback.format_exception(type(error), error, inner))
     except Exception:  # a __getattr__ of the user may raise anything
         text = "".join(traceback.format_tb(inner))
-    return (f"{type(error).__module__}.{type(error).__qualname__}", _text_of(error), text, _pack_error(error))
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    return name, _text_of(error), text, _pack_error(error)
 
 
 def _restore_error(described: tuple[Any, ...]) -> BaseException:
@@ -5268,7 +5315,7 @@ def _name_task(error: BaseException, number: int) -> BaseException:
 
 
 def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
-    """Give back `obj`: payloads carry functions and classes by value without a wrapper. Kept for code that calls it.
+    """Give back `obj`: functions and classes travel by value anyway. Kept for code that calls it.
 
     >>> wrap_non_picklable_objects(len)
     <built-in function len>
@@ -6040,7 +6087,8 @@ class _Desk:
                 self.relay_records()
             self.page[_START] = time.monotonic_ns()
             opened = functions, frames[1:], self.functions, self.spaces, self.page
-            calls: Iterable[Task] = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
+            calls: Iterable[Task]
+            calls = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
         else:
@@ -6204,7 +6252,8 @@ def _own_code() -> bytes:
     """The code of this module where it is no file of source, but in a zip, or compiled only; else b""."""
     if __file__.endswith(".py") and os.path.isfile(__file__):
         return b""
-    return marshal.dumps(sys.modules[__name__].__loader__.get_code(__name__))  # type: ignore[union-attr]
+    loader: Any = sys.modules[__name__].__loader__
+    return marshal.dumps(loader.get_code(__name__))
 
 
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
@@ -6507,7 +6556,7 @@ class _Context:
         self.packer = packer
         self.number = _next_number()
         self.world = _world()
-        self.packed: dict[int, tuple[int, list[Any], Any]] = {}  # id of a function -> key, frames, itself
+        self.packed: dict[int, tuple[int, list[Any], Any]] = {}  # id of function: key, frames, itself
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
         self.most_tasks = sys.maxsize  # to pack at a time; 1 when tasks bring an object again with other content
@@ -6516,8 +6565,8 @@ class _Context:
         self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function that tasks call, or that their arguments hold; it is packed once in a
-        run. 0 says that it goes with its tasks: there are many of them, or a payload for many cannot hold it."""
+        """(key, frames) of a function that tasks call, or that their arguments hold; it is packed once
+        in a run. 0 says that it goes with its tasks: there are many of them, or it cannot be packed."""
         is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
         if type(func) not in _SHARED_CALLABLES or is_method:
             return 0, []
@@ -6921,7 +6970,7 @@ def _watch_exit_and_forks() -> None:
 
 _HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache
 _modules_seen: set[str] = set()
-_newest_module = 0, ""  # how many there are, and which came last: another one when something was imported
+_newest_module = 0, ""  # how many there are, and which came last: changes when any is imported
 _project_code: dict[str, _Code] = {}  # by module: those of the project among the modules seen
 _code_age = 0  # how often project code has changed: a worker that is older is not used again
 
@@ -6953,8 +7002,8 @@ class _Code:
 
 
 def _notice_new_code() -> None:
-    """Workers import modules themselves, once. Where one of the project was loaded anew here since, or a
-    function in it has other code (as IPython's autoreload does it), idle workers are of no use any more."""
+    """Workers import modules themselves, once. Where one of the project was loaded anew here since,
+    or a function in it has other code (as IPython's autoreload does it), idle workers are too old."""
     global _code_age, _newest_module
     newest = len(sys.modules), next(reversed(sys.modules))
     if newest != _newest_module:
