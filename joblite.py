@@ -907,9 +907,9 @@ def _storage_parts(digester: Any, storage: Any) -> tuple[Any, ...]:
 # how, then other values.
 _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
-    type: lambda digester, cls: (  # `__annotations__` is made when somebody asks for it
+    type: lambda digester, cls: (  # annotations are made when somebody asks for them
         "class", type(cls), cls.__qualname__, cls.__bases__,
-        {"__annotations__": {}} | _without(cls, _CLASS_NOISE)),
+        {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
     types.CodeType: lambda digester, code: ("code", _code_text(code)),
     types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
