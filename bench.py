@@ -148,7 +148,7 @@ def run_scenario(name: str) -> list[dict]:
     """Check and measure all contestants of a scenario; gives its rows, none where this machine lacks what it needs."""
     missing = [need for need in SCENARIOS[name].needs if not is_there(need)]  # type: ignore[attr-defined]
     if missing:
-        print(f"{name:28} skipped: needs {', '.join(missing)}\n", flush=True)
+        print(f"{name:30} skipped: needs {', '.join(missing)}\n", flush=True)
         return []
     try:
         with contextlib.ExitStack() as stack:
@@ -236,12 +236,12 @@ def machine_line() -> str:
 def print_row(row: dict) -> None:
     """One line of the table."""
     if "median" not in row:
-        print(f"{row['scenario']:28} {row['contestant']:26} failed")
+        print(f"{row['scenario']:30} {row['contestant']:26} failed")
         return
     median, low, high = (human(row[key], row["scenario"]) for key in ("median", "p10", "p90"))
     spread = f"{low} .. {high}"
     ratios = [f"{row[key]:.2f}" if row.get(key) else "" for key in ("vs_joblib", "vs_best", "vs_floor")]
-    print(f"{row['scenario']:28} {row['contestant']:26} {median:>9}  {spread:>20}  {ratios[0]:>9}  "
+    print(f"{row['scenario']:30} {row['contestant']:26} {median:>9}  {spread:>20}  {ratios[0]:>9}  "
           f"{ratios[1]:>7}  {ratios[2]:>8}  {'yes' if row['right'] else 'WRONG'}{'  noisy' if row['noisy'] else ''}",
           flush=True)
 
@@ -258,7 +258,7 @@ def print_chart(rows: list[dict]) -> None:
         print("joblite's time beside joblib's (a full bar, 40 wide, is joblib's; + goes on):")
     for row in rows:
         share = row["vs_joblib"]
-        print(f"  {row['scenario']:28} {share:5.2f}  {bar(share)}{'+' if share > 1 else ''}")
+        print(f"  {row['scenario']:30} {share:5.2f}  {bar(share)}{'+' if share > 1 else ''}")
 
 
 # ---- the main job: the tutorial's own example ----
@@ -480,7 +480,7 @@ def look_up(table, i):
     return table[i]
 
 
-@scenario("1,000 tasks that share a dict of 1 MB", rounds=5)
+@scenario("1,000 tasks, one dict of 1 MB", rounds=5)
 def shared_dict(stack):
     count = 100 if QUICK else 1000
     table = {i: f"the text of entry {i}" for i in range(32_000)}
@@ -1339,7 +1339,7 @@ def main() -> int:
         print(f"--only: no scenario has {options.only!r} in its name; there are: main job, {', '.join(SCENARIOS)}")
         return 2
     if names:
-        print(f"{'scenario':28} {'contestant':26} {'median':>9}  {'p10 .. p90':>20}  {'vs joblib':>9}  "
+        print(f"{'scenario':30} {'contestant':26} {'median':>9}  {'p10 .. p90':>20}  {'vs joblib':>9}  "
               f"{'vs best':>7}  {'vs floor':>8}  right")
     for name in names:
         found = run_scenario(name)
