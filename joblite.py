@@ -5778,8 +5778,9 @@ _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first tw
 
 
 class _OutputBytes(io.RawIOBase):
-    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write elsewhere: to the
-    descriptors 1 and 2, which are those that the caller had when its first worker started."""
+    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write
+    elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
+    started."""
 
     def __init__(self, fd: int, output: _Output) -> None:
         self.fd = fd
@@ -5817,15 +5818,18 @@ class _OutputStream(io.TextIOWrapper):
 
 
 class _Output:
-    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of them whole."""
+    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of
+    them whole."""
 
     def __init__(self, channel: _Channel) -> None:
         self.channel = channel
         self.lock = threading.RLock()  # guards the channel
         self.sender = 0  # the thread that sends, if one does
         self.interrupted = False  # whether an interrupt of the task waits for the end of a message
-        self.items: list[tuple[int, bytes]] = []  # not sent yet; any thread appends, who holds the lock takes
-        self.heard = False  # whether the caller listens: from the start of a job to its last message
+        # not sent yet; any thread appends, who holds the lock takes
+        self.items: list[tuple[int, bytes]] = []
+        # whether the caller listens: from the start of a job to its last message
+        self.heard = False
         self.home = os.getpid()
         sys.stdout, sys.stderr = self.streams = _OutputStream(_OUT, self), _OutputStream(_ERR, self)
 
@@ -5839,7 +5843,8 @@ class _Output:
             self.send_now()
 
     def send_now(self) -> None:
-        """Send what was said, unless that was amid the making of a message, which a finalizer may interrupt."""
+        """Send what was said, unless that was amid the making of a message, which a finalizer may
+        interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
             self.send((_PART, 0.0, {}, ([], [])), [b""])
 
@@ -5868,7 +5873,8 @@ class _Output:
                 raise KeyboardInterrupt
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is about to send."""
+        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is
+        about to send."""
         if self.sender == threading.get_ident():
             self.interrupted = True
         else:
@@ -5876,8 +5882,9 @@ class _Output:
 
 
 def _pack_record(record: Any) -> bytes:
-    """A log record and the name of the logger that is to handle it at home: that of the record, or one above those
-    that have a handler here, which an initializer has set up or a module as it was imported."""
+    """A log record and the name of the logger that is to handle it at home: that of the record, or
+    one above those that have a handler here, which an initializer has set up or a module as it was
+    imported."""
     import logging
 
     name = record.name
@@ -5920,13 +5927,14 @@ def _flush_descriptors() -> None:
     for stream in (sys.__stdout__, sys.__stderr__):
         try:
             stream.flush()  # type: ignore[union-attr]
-        except (AttributeError, OSError, ValueError):  # closed, missing, or nobody reads: not our matter
+        except (AttributeError, OSError, ValueError):  # closed, missing, or nobody reads
             pass
 
 
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
-    """The result of a call that may import modules: what they warn of when they are imported was said at home. After
-    it, what was shown once may be shown again: a run finds a used worker like a new one."""
+    """The result of a call that may import modules: what they warn of when they are imported was
+    said at home. After it, what was shown once may be shown again: a run finds a used worker like a
+    new one."""
     import warnings
 
     with warnings.catch_warnings():
@@ -5934,8 +5942,9 @@ def _quietly(func: Callable[..., Any], *args: Any) -> Any:
         return func(*args)
 
 
-# What of the caller a task may depend on. `authkey` is that of multiprocessing's managers. `logging` is the level of
-# the root logger, whether it has handlers, and the names of all levels; None where the caller does not log.
+# What of the caller a task may depend on. `authkey` is that of multiprocessing's managers. `logging`
+# is the level of the root logger, whether it has handlers, and the names of all levels; None where
+# the caller does not log.
 _World = namedtuple("_World", "folder path argv environ authkey filters logging")
 
 
@@ -5945,7 +5954,7 @@ def _world() -> _World:
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = ""
-    environ = getattr(os.environ, "_data", os.environ)  # without decoding it all, where that is possible
+    environ = getattr(os.environ, "_data", os.environ)  # if possible without decoding it all
     multiprocessing = sys.modules.get("multiprocessing.process")
     authkey = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
     filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
@@ -5973,7 +5982,8 @@ def _portable(world: _World) -> tuple[Any, ...]:
     levels = None
     if world.logging:
         level, has_handlers, names = world.logging
-        levels = int(level), has_handlers, {_exact_text(name): int(number) for name, number in names.items()}
+        exact = {_exact_text(name): int(number) for name, number in names.items()}
+        levels = int(level), has_handlers, exact
     argv = list(map(_exact_text, world.argv))
     return tuple(world._replace(path=path, argv=argv, filters=filters, logging=levels))
 
@@ -5988,8 +5998,10 @@ def _open_filters(filters: list[bytes]) -> list[Any]:
     return opened
 
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-                     "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+)
 
 
 class _Desk:
@@ -6006,7 +6018,8 @@ class _Desk:
         self.spaces: dict[str, Any] = {}
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.native_threads: int | None = None  # that native libraries may start; None: one for each core it has
+        # that native libraries may start; None: one for each core it has
+        self.native_threads: int | None = None
         self.mapping = _NO_MAPPING  # how big results travel
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
@@ -6021,10 +6034,11 @@ class _Desk:
                 pass
         environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
         limits = dict.fromkeys(_THREAD_VARIABLES, str(self.native_threads or _cores))
-        environ = environ | limits if self.native_threads else limits | environ  # what was asked for counts most
+        # what the user has asked for counts more than the environment
+        environ = environ | limits if self.native_threads else limits | environ
         for name in set(os.environ) - set(environ):
             del os.environ[name]
-        os.environ.update((name, value) for name, value in environ.items() if os.environ.get(name) != value)
+        os.environ.update(set(environ.items()) - set(os.environ.items()))
         if authkey:
             import multiprocessing.process
 
@@ -6041,8 +6055,8 @@ class _Desk:
         self.levels = levels
 
     def relay_records(self) -> None:
-        """Have log records go home which no handler here takes. The root logger has a handler for that if it has one at
-        home: else `logging.info` in a task would set up another."""
+        """Have log records go home which no handler here takes. The root logger has a handler for
+        that if it has one at home: else `logging.info` in a task would set up another."""
         if not self.levels:
             return
         import logging
@@ -6221,11 +6235,12 @@ def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
 
 # ---- the nursery ----
 
-_REQUEST = struct.Struct("<qq")  # worker number, and a signal for its process group; 0: start that worker
+_REQUEST = struct.Struct("<qq")  # worker number, and a signal for its process group; 0: start it
 
 _BOOT = """\
 import sys
-sys.path[:1] = filter(None, sys.path[:1])  # not the current directory: its modules may have names of the library
+# not the current directory: its modules may have names of the library
+sys.path[:1] = filter(None, sys.path[:1])
 import os
 try:
     os.getcwd()
@@ -6249,7 +6264,8 @@ module.{entry}
 
 
 def _own_code() -> bytes:
-    """The code of this module where it is no file of source, but in a zip, or compiled only; else b""."""
+    """The code of this module where it is no file of source, but in a zip, or compiled only; else
+    b""."""
     if __file__.endswith(".py") and os.path.isfile(__file__):
         return b""
     loader: Any = sys.modules[__name__].__loader__
@@ -6257,11 +6273,14 @@ def _own_code() -> bytes:
 
 
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
-    """The command line of an interpreter with this one's flags, which runs one function of this file. So
-    many bytes of code are sent to it."""
-    flags = {"B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
-             "I": "isolated", "P": "safe_path", "O": "optimize"}
-    options = ["-" + letter * getattr(sys.flags, flag) for letter, flag in flags.items() if getattr(sys.flags, flag)]
+    """The command line of an interpreter with this one's flags, which runs one function of this
+    file. So many bytes of code are sent to it."""
+    flags = {
+        "B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
+        "I": "isolated", "P": "safe_path", "O": "optimize",
+    }
+    given = [letter * getattr(sys.flags, flag) for letter, flag in flags.items()]
+    options = [f"-{letters}" for letters in given if letters]
     for name, value in sys._xoptions.items():
         options.append(f"-X{name}" if value is True else f"-X{name}={value}")
     path = os.path.abspath(__file__)
@@ -6274,13 +6293,17 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
     import mmap
 
     if fd is None:
-        fd = os.memfd_create("joblite-page") if hasattr(os, "memfd_create") else _open_unlinked(None)
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("joblite-page")
+        else:
+            fd = _open_unlinked(None)
         os.ftruncate(fd, _PAGE_NBYTES)
     return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
 
 
 def _die_with(pipe: int) -> None:
-    """Have the kernel kill this process group when the other end of the pipe closes, even in the midst of a task."""
+    """Have the kernel kill this process group when the other end of the pipe closes, even in the
+    midst of a task."""
     import fcntl
     import signal
 
@@ -6291,7 +6314,8 @@ def _die_with(pipe: int) -> None:
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC | os.O_NONBLOCK)
+        flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, flags | fcntl.FASYNC | os.O_NONBLOCK)
         try:
             wait()  # if it has closed before, as this interpreter started, no signal comes
         except BlockingIOError:
@@ -6328,7 +6352,8 @@ class _NurseryLoop:
         self.poll = select.poll()
         self.poll.register(self.control, select.POLLIN)
         self.poll.register(self.wake, select.POLLIN)
-        self.workers: dict[int, tuple[int, ...]] = {}  # number -> pid; its socket, page and life line, held here too
+        # number -> pid; its socket, page and life line, which are held here, too
+        self.workers: dict[int, tuple[int, ...]] = {}
 
     def run(self) -> None:
         import signal
@@ -6402,7 +6427,8 @@ class _NurseryLoop:
         _work(socket.socket(fileno=fd), page, number, self.caller, inner)
 
     def bury(self) -> None:
-        """Note in their pages how workers died, then hang up: a grandchild may still hold the socket."""
+        """Note in their pages how workers died, then hang up: a grandchild may still hold the
+        socket."""
         import signal
         import socket
 
@@ -6430,7 +6456,8 @@ def _nursery_main(*modules: str) -> None:
 
 
 def _socket_pair() -> tuple[Any, Any]:
-    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to give away."""
+    """Two connected sockets: one to keep, which a forked child of this process lets go, and one to
+    give away."""
     import socket
 
     ours, theirs = socket.socketpair()
@@ -6440,7 +6467,8 @@ def _socket_pair() -> tuple[Any, Any]:
 
 
 class _Nursery:
-    """The caller's handle on its nursery process. Any thread may use it: the lock guards the control socket."""
+    """The caller's handle on its nursery process. Any thread may use it: the lock guards the
+    control socket."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -6450,7 +6478,8 @@ class _Nursery:
         code = _own_code()
         command = _interpreter_command(f"_nursery_main{modules}", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
-        self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=())
+        self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions,
+                                  setpgroup=0, setsigmask=())
         theirs.close()
         _send_all(ours, code)
 
@@ -6495,7 +6524,9 @@ def _death_of(page: Any) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = {each.value: each.name for each in signal.Signals}.get(number, "unknown")
-        hint = "; if nobody sent it, the system may have run out of memory" if name == "SIGKILL" else ""
+        hint = ""
+        if name == "SIGKILL":
+            hint = "; if nobody sent it, the system may have run out of memory"
         return f"was killed by signal {number} ({name}){hint}"
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
 
@@ -6505,7 +6536,8 @@ _starters_lock = threading.Lock()  # guards the dict above
 
 
 def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
-    """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is replaced."""
+    """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is
+    replaced."""
     for _ in range(_START_TRIES):
         with _starters_lock:
             nursery = _starters.get("nursery")
@@ -6520,11 +6552,13 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
             nursery.close(True)
-    raise RuntimeError(f"the process that starts workers ends at once: can {sys.executable} still run {__file__}?")
+    raise RuntimeError(f"the process that starts workers ends at once: "
+                       f"can {sys.executable} still run {__file__}?")
 
 
-# What all workers of one kind share: seconds they stay idle; cores that each may use for itself; threads that native
-# libraries may start there, if the user has said; packed (initializer, arguments), or b"".
+# What all workers of one kind share: seconds they stay idle; cores that each may use for itself;
+# threads that native libraries may start there, if the user has said; packed (initializer,
+# arguments), or b"".
 _WorkerKind = namedtuple("_WorkerKind", "idle_s cores native_threads initializer")
 
 
