@@ -4537,7 +4537,7 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
         parts = [itertools.accumulate(name.split("."), "{}.{}".format) for name in sys.lazy_modules]
         known = set(sys.modules).union(*parts)
     for value in [*used.values(), *map(_cell_value, func.__closure__ or ())]:
-        found = [value.__name__] if isinstance(value, ModuleType) else []
+        found = [value.__name__] if issubclass(type(value), ModuleType) else []
         for base in found:  # grows while it is walked
             found += [f"{base}.{name}" for name in names if f"{base}.{name}" in known]
         modules += found[1:]
@@ -4571,9 +4571,9 @@ if sys.version_info >= (3, 12):
     _FUNCTION_ATTRIBUTES.append("__type_params__")
 
 
-def _annotations_of(thing: Any) -> dict[str, Any]:
-    """The attribute of a function or class that holds its annotations. They are never evaluated:
-    since Python 3.14 a function of its own does that when they are asked for."""
+def _annotations_of(thing: Any, packer: _Packer) -> dict[str, Any]:
+    """The attribute of a function or class that holds its annotations, if they can be packed. They are
+    never evaluated: since Python 3.14 a function of its own does that when they are asked for."""
     if isinstance(thing, type):  # whose attributes would be made by looking at them
         own = vars(thing)
         annotate = own.get("__annotate_func__")
@@ -4581,9 +4581,8 @@ def _annotations_of(thing: Any) -> dict[str, Any]:
     else:
         annotate = getattr(thing, "__annotate__", None)
         known = None if annotate else thing.__annotations__
-    if annotate:
-        return {"__annotate__": annotate}
-    return {"__annotations__": known} if known else {}
+    found = {"__annotate__": annotate} if annotate else {"__annotations__": known}
+    return found if all(value and packer.takes(value) for value in found.values()) else {}
 
 
 def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
@@ -4621,9 +4620,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         used = {name: value for name, value in used.items()
                 if type(value) is not object and packer.takes(value)}
     attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
-    for name, value in _annotations_of(func).items():
-        if packer.takes(value):
-            attributes[name] = value
+    attributes |= _annotations_of(func, packer)
     filled = []
     for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):
         value = _cell_value(cell)
@@ -4735,9 +4732,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in vars(cls) else ()
     made = _class_token(cls), make, type(cls), cls.__name__, cls.__bases__, start
     attributes = state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}
-    for name, value in _annotations_of(cls).items():
-        if packer.takes(value):
-            attributes[name] = value
+    attributes |= _annotations_of(cls, packer)
     subclasses = [subclass for ref in registered if (subclass := ref()) is not None]
     filled = attributes, subclasses, *_main_names(cls, packer)
     return _make_once, made, filled, None, None, _fill_class
@@ -7016,7 +7011,8 @@ class _Code:
         self.spec = getattr(module, "__spec__", None)
         self.owners: list[Any] = [module]
         for value in list(vars(module).values()):
-            if isinstance(value, type) and value.__module__ == module.__name__:
+            # not isinstance, which asks the value: a proxy outside of its context raises
+            if issubclass(type(value), type) and value.__module__ == module.__name__:
                 self.owners.append(value)
         self.sizes = list(map(len, map(vars, self.owners)))
         self.functions: list[Any] = []

@@ -5136,6 +5136,18 @@ class TestSection5Payloads:
                 "its own module": True}
             assert found.COUNT == 0
 
+    def test_proxies_that_raise_outside_of_their_context_do_no_harm(self, module):
+        found = module("""
+            class Proxy:
+                __class__ = property(lambda self: 1 / 0)
+                def __getattr__(self, name): raise RuntimeError("outside of its context")
+            current = Proxy()
+            class Task:
+                def run(self): return lambda: type(current).__name__
+            """)
+        assert Parallel(n_jobs=2)([delayed(found.Task().run())()] * 2) == ["Proxy"] * 2
+        assert Parallel(n_jobs=2)([delayed(lambda: found.Task().run()())()] * 2) == ["Proxy"] * 2
+
     def test_functions_come_home_to_their_module(self, module):
         found = module("""
             NUMBER = 1
