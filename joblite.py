@@ -232,10 +232,14 @@ def _module(name: str) -> Any:
 
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
 _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
-_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})  # code that names one may use any variable
+# in a class body
+_SAYS_NOTHING = frozenset({"__firstlineno__", "__static_attributes__", "__doc__"})
+# code that names one may use any variable
+_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 _ADDERS = frozenset({"append", "add", "extend", "update"})  # methods that only add to a container
 _LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-_PASSES_CELL = frozenset({"LOAD_CLOSURE", "LOAD_FAST", "LOAD_FAST_BORROW", "MAKE_CELL", "COPY_FREE_VARS"})
+_PASSES_CELL = frozenset({"LOAD_CLOSURE", "LOAD_FAST", "LOAD_FAST_BORROW", "MAKE_CELL",
+                          "COPY_FREE_VARS"})
 
 # What code does, functions inside it included.
 #   chains    the globals that it reads, each with the attributes that follow: ("np", "linalg")
@@ -249,14 +253,16 @@ _Facts = namedtuple("_Facts", "chains assigned added added_cells read imports na
 
 @lru_cache(maxsize=4096)
 def _instructions(code: CodeType) -> list[Any]:
-    """The instructions of code, as `dis` reads them: it alone knows how each version of Python packs them."""
+    """The instructions of code, as `dis` reads them: it alone knows how each version of Python
+    packs them."""
     steps = _module("dis").get_instructions(code)
     return [step for step in steps if step.opname not in ("EXTENDED_ARG", "CACHE")]
 
 
 def _only_adds(steps: list[Any], place: int) -> bool:
-    """Whether the variable loaded there is used as in the statement `log.append(x)`, whose value is dropped: the call
-    begins where the variable does and goes on after the method's name, and POP_TOP follows it."""
+    """Whether the variable loaded there is used as in the statement `log.append(x)`, whose value is
+    dropped: the call begins where the variable does and goes on after the method's name, and
+    POP_TOP follows it."""
     method = steps[place + 1]
     if method.opname not in ("LOAD_ATTR", "LOAD_METHOD") or method.argval not in _ADDERS:
         return False
@@ -266,14 +272,17 @@ def _only_adds(steps: list[Any], place: int) -> bool:
         return False  # made without positions, or with those of other code
     for step, following in zip(steps[place + 2:], steps[place + 3:]):
         start_line, end_line, start_column, end_column = step.positions
-        if step.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX") and (start_line, start_column) == (line, column):
-            return following.opname == "POP_TOP" and (name_line, name_column) < (end_line, end_column)
+        is_call = step.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
+        if is_call and (start_line, start_column) == (line, column):
+            goes_on = (name_line, name_column) < (end_line, end_column)
+            return goes_on and following.opname == "POP_TOP"
     return False
 
 
 @lru_cache(maxsize=4096)
 def _code_facts(code: CodeType) -> _Facts:
-    """The _Facts of code. What is not understood counts as read: then a key differs too often, never too seldom."""
+    """The _Facts of code. What is not understood counts as read: then a key differs too often,
+    never too seldom."""
     steps, free, names = _instructions(code), set(code.co_freevars), set(code.co_names)
     chains: set[tuple[str, ...]] = set()
     assigned, imports, explained = set(), set(), set()
@@ -299,13 +308,16 @@ def _code_facts(code: CodeType) -> _Facts:
             level, imported = steps[place - 2].argval, steps[place - 1].argval
             if type(level) is not int or not isinstance(imported, (tuple, type(None))):
                 version = sys.version.split()[0]
-                raise RuntimeError(f"expected the bytecode of Python 3.11 to 3.15, got that of {version}, "
-                                   f"which {__name__} cannot read; take a newer version of it")
+                raise RuntimeError(f"expected the bytecode of Python 3.11 to 3.15, got that of "
+                                   f"{version}; take a newer version of {__name__}")
             imports.add((level, value, imported or ()))
         elif isinstance(value, str) and value in free and name not in _PASSES_CELL:
             read = read | {value}
     chains |= {(name,) for name in names - explained}
-    for inner in [_code_facts(const) for const in code.co_consts if isinstance(const, types.CodeType)]:
+    for const in code.co_consts:
+        if not isinstance(const, types.CodeType):
+            continue
+        inner = _code_facts(const)
         chains |= inner.chains
         assigned |= inner.assigned
         added |= inner.added
@@ -319,7 +331,8 @@ def _code_facts(code: CodeType) -> _Facts:
 
 
 def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
-    """The globals that code and the code inside it names, each with the attributes it follows: ("np", "linalg")."""
+    """The globals that code and the code inside it names, each with the attributes it follows:
+    ("np", "linalg")."""
     facts = _code_facts(code)
     return frozenset(facts.chains).union([(name,) for name in facts.assigned | facts.added])
 
@@ -330,30 +343,38 @@ def _short_digest(text: str, digits: int = 20) -> str:
 
 
 def _code_text(const: Any) -> str:
-    """What a code object does, or a constant, as text: without file, line, docstring (which no instruction loads) and
-    names of local variables; constants stand where they are used, with their type."""
+    """What a code object does, or a constant, as text: without file, line, docstring (which no
+    instruction loads) and names of local variables; constants stand where they are used, with their
+    type."""
     if type(const) is int:
         return hex(const)  # `repr` refuses very long integers
     if isinstance(const, (tuple, frozenset)):
         texts = list(map(_code_text, const))
-        return f"({','.join(texts)})" if isinstance(const, tuple) else f"{{{','.join(sorted(texts))}}}"
+        if isinstance(const, tuple):
+            return f"({','.join(texts)})"
+        return f"{{{','.join(sorted(texts))}}}"
     if not isinstance(const, types.CodeType):
         return repr(const)
     lines, loaded = [const.co_name], set()
     for step in _instructions(const):
-        if step.opname == "STORE_NAME" and step.argval in ("__firstlineno__", "__static_attributes__", "__doc__"):
-            lines.pop()  # they say nothing about what a class does
+        if step.opname == "STORE_NAME" and step.argval in _SAYS_NOTHING:
+            lines.pop()
         elif step.opcode in _module("dis").hasconst:
             loaded.add(id(step.argval))
             lines.append(f"{step.opname} {_code_text(step.argval)}")
         else:
             lines.append(f"{step.opname} {step.arg}")
     for number, each in enumerate(const.co_consts):
-        if id(each) not in loaded and not (number == 0 and isinstance(each, (str, type(None)))):  # the docstring
+        is_docstring = number == 0 and isinstance(each, (str, type(None)))
+        if id(each) not in loaded and not is_docstring:
             lines.append(_code_text(each))
-    arguments = (const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, const.co_flags & _CO_KIND)
-    named = sum(arguments[::2]) + bool(const.co_flags & _CO_VARARGS) + bool(const.co_flags & _CO_VARKEYWORDS)
-    variables = const.co_varnames if _SEES_LOCALS & set(const.co_names) else const.co_varnames[:named]
+    flags = const.co_flags
+    arguments = const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, flags & _CO_KIND
+    variables = const.co_varnames
+    if not _SEES_LOCALS & set(const.co_names):
+        named = const.co_argcount + const.co_kwonlyargcount
+        named += bool(flags & _CO_VARARGS) + bool(flags & _CO_VARKEYWORDS)
+        variables = variables[:named]
     rest = const.co_names, variables, const.co_freevars, arguments, const.co_exceptiontable
     return "\n".join([*lines, *map(repr, rest)])
 
@@ -696,8 +717,7 @@ class _Followed:
         """What stands for a function without a label."""
         raise NotImplementedError
 
-    def object_parts(self, way: Callable[[Any, Any], tuple[Any, ...]], digester: Any,
-                     obj: Any) -> tuple[Any, ...]:
+    def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
         """What stands for an object that is usually taken apart by `way(digester, obj)`."""
         return way(digester, obj)
 
@@ -2396,20 +2416,25 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
 
 # --- What a call depends on -------------------------------------------------------------------------------------------
 
-_MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__",
-                              "__doc__", "__builtins__", "__annotations__"})
-_ADDED_TO = frozenset({list, set, dict, deque})  # a variable that holds one, and is only added to, does not count
-_CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"})
-_WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})  # what others keep alive, and the environment
+_MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__doc__",
+                              "__loader__", "__cached__", "__builtins__", "__annotations__"})
+# a variable that holds one, and is only added to, does not count
+_ADDED_TO = frozenset({list, set, dict, deque})
+_CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools", "operator", "types",
+                            "typing"})
+# what others keep alive, and the environment
+_WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
-
+_MAY_BE_NEWER = "may have changed since it was loaded; start Python anew"
 
 
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> bool:
     """Whether packages in this folder are installed ones, or of the standard library."""
     parts = folder.replace("\\", "/").split("/")
-    if "site-packages" in parts or "dist-packages" in parts or folder.startswith(os.path.dirname(os.__file__)):
+    if "site-packages" in parts or "dist-packages" in parts:
+        return True
+    if folder.startswith(os.path.dirname(os.__file__)):
         return True
     try:
         return any(name.endswith(".dist-info") for name in os.listdir(folder or "."))
@@ -2443,15 +2468,14 @@ def _find_spec(name: str) -> Any:
 
 
 def _is_project(name: str) -> bool:
-    """Whether code of the module `name` is followed: all that is neither installed nor of the standard library;
-    never this very module, under whatever name."""
+    """Whether code of the module `name` is followed: all that is neither installed nor of the
+    standard library; never this very module, under whatever name."""
     top = name.partition(".")[0]
     module = sys.modules.get(name)
-    if not name:
-        return True  # code that was made by `exec`
-    if name == __name__ or (module is not None and "_Fingerprint" in vars(module) and "MemorizedFunc" in vars(module)):
+    space = getattr(module, "__dict__", {})
+    if name == __name__ or ("_Fingerprint" in space and "MemorizedFunc" in space):
         return False
-    if top in ("__main__", "__mp_main__"):
+    if top in ("", "__main__", "__mp_main__"):
         return True
     spec = _find_spec(top) or getattr(module, "__spec__", None)
     places = getattr(spec, "submodule_search_locations", None)
@@ -2462,25 +2486,22 @@ def _is_project(name: str) -> bool:
     return not _is_installed(os.path.dirname(place))
 
 
-class _Package:
-    """An installed package, which counts as a whole: by its sources, and the sizes of its other files."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __reduce__(self) -> Any:
-        return _Package, (self.name,)
+class _Package(str):
+    """The name of an installed package that counts as a whole: by its sources, and the sizes of its
+    other files."""
 
 
 @lru_cache
-def _package_digest(place: str) -> tuple[str, bool]:
+def _package_digest(name: str) -> tuple[str, bool]:
     """The digest of a package's files, read once; and whether all are older than this process."""
+    spec = _find_spec(name)
+    place = next(iter(getattr(spec, "submodule_search_locations", None) or ()), None)
     found, is_older = [], True
-    for name, file in _files_in(place).items():
-        if "__pycache__" not in name:
-            state = os.stat(file)
-            is_older = is_older and state.st_mtime_ns < _STARTED
-            found.append((name, _path_digest(file) if file.endswith(".py") else state.st_size))
+    for inside, file in _files_in(place or getattr(spec, "origin", None) or name).items():
+        state = _file_state(file)
+        if state and "__pycache__" not in inside:
+            is_older = is_older and state[0] < _STARTED
+            found.append((inside, _path_digest(file) if file.endswith(".py") else state[1]))
     return _short_digest(repr(found)), is_older
 
 
@@ -2491,26 +2512,38 @@ def _own_package(function: Any) -> list[_Package]:
 
 
 def _followed_name(thing: Any) -> str | None:
-    """The name of a class, a module, or a function that has a name of its own, whose code is followed; else None."""
+    """The name of a class, a module, or a function that has a name of its own, whose code is
+    followed; else None."""
     if isinstance(thing, ModuleType):
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     module = getattr(thing, "__module__", None) or ""
     if not isinstance(thing, (FunctionType, type)) or not isinstance(module, str):
         return None
-    if isinstance(thing, type):  # one that is not where it says was made by code that runs
-        made_here = _import_name(thing) is None and any(isinstance(each, FunctionType) for each in vars(thing).values())
-        return _dotted(thing) if made_here or _is_project(module) else None
+    if isinstance(thing, type):
+        if not _is_project(module):  # one that is not where it says was made by code that runs
+            has_code = any(isinstance(each, FunctionType) for each in vars(thing).values())
+            if not has_code or _import_name(thing) is not None:
+                return None
+        return _dotted(thing)
     if "<" in thing.__qualname__:
         return None  # a lambda, or made by a function: each may be another one
-    home = thing.__globals__.get("__name__") or ""
-    return _dotted(thing) if _is_project(module) or _is_project(home) else None
+    is_ours = _is_project(module) or _is_project(_home(thing.__globals__))
+    return _dotted(thing) if is_ours else None
+
+
+def _home(space: dict[str, Any]) -> str:
+    """The name of the module with these globals; a script has one name, also in a child that
+    multiprocessing spawns."""
+    name = space.get("__name__") or ""
+    return "__main__" if name == "__mp_main__" else name
 
 
 def _dotted(obj: Any) -> str:
     """The module and qualified name of a function, a class or an object of one."""
     owner = obj if hasattr(obj, "__name__") else type(obj)
     module = getattr(owner, "__module__", None) or type(owner).__module__
-    return f"{'__main__' if module == '__mp_main__' else module}.{getattr(owner, '__qualname__', owner.__name__)}"
+    module = "__main__" if module == "__mp_main__" else module
+    return f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
 
 
 @lru_cache(maxsize=4096)
@@ -2519,7 +2552,8 @@ def _code_digest(code: CodeType) -> str:
 
 
 def _annotations(obj: Any) -> Any:
-    """The annotations of a function without evaluating any: since Python 3.14 they are a function, too."""
+    """The annotations of a function without evaluating any: since Python 3.14 they are a function,
+    too."""
     return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
@@ -2544,7 +2578,8 @@ def _files_in(path: Any) -> dict[str, str]:
 
 
 def _path_state(path: Any) -> Any:
-    """What changes when a file, or one in a folder, is written: its time of change, size and inode."""
+    """What changes when a file, or one in a folder, is written: its time of change, size and
+    inode."""
     return {name: _file_state(file) for name, file in _files_in(path).items()}
 
 
@@ -2558,8 +2593,8 @@ def _path_digest(path: Any) -> str:
                 while block := stream.read(1 << 20):
                     content.update(block)
         except OSError as err:
-            raise type(err)(err.errno, f"depends: expected a file or folder that can be read, got {file!r}: "
-                                       f"{err.strerror}") from None
+            text = f"depends: expected a file or folder that can be read, got {file!r}"
+            raise type(err)(err.errno, f"{text}: {err.strerror}") from None
         contents.append((name, content.hexdigest()))
     return _short_digest(repr(contents))
 
@@ -2579,12 +2614,14 @@ def _imports_of(content: bytes, path: str, package: str) -> set[str]:
             if isinstance(node, ast.Import):
                 found |= {(0, alias.name, ()) for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found.add((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+                names = tuple(alias.name for alias in node.names)
+                found.add((node.level, node.module or "", names))
     return {name for each in found for name in _imported_modules(package, *each)}
 
 
 def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...]) -> list[str]:
-    """The modules that an import statement may load: of `import a.b` a, too, and of `from a import b` perhaps a.b."""
+    """The modules that an import statement may load: of `import a.b` a, too, and of `from a import
+    b` perhaps a.b."""
     if level:
         parts = package.split(".")
         name = ".".join(filter(None, [*parts[:len(parts) - level + 1], name]))
@@ -2593,7 +2630,8 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
 
 
 def _read_source(name: str) -> tuple[str, Any, str, set[str], bool] | None:
-    """(path, its state, digest, imports, certain) of a module's file; None when there is none that can be read.
+    """(path, its state, digest, imports, certain) of a module's file; None when there is none that
+    can be read.
 
     Not certain: it is newer than this process, and the module may have been loaded before."""
     spec = _find_spec(name)
@@ -2618,8 +2656,8 @@ def _read_source(name: str) -> tuple[str, Any, str, set[str], bool] | None:
 # -- a quick look at content
 
 class _Look(Pickler):
-    """Writes values so that the bytes differ when the content does. Functions, classes, modules, and what cannot be
-    pickled, are told by their identity; `kept` keeps them alive."""
+    """Writes values so that the bytes differ when the content does. Functions, classes, modules,
+    and what cannot be pickled, are told by their identity; `kept` keeps them alive."""
 
     def __init__(self, file: io.BytesIO, buffers: list[Any]) -> None:
         super().__init__(file, 5, buffer_callback=buffers.append)
@@ -2634,7 +2672,8 @@ class _Look(Pickler):
         if kind is MappingProxyType:
             return dict, (dict(obj),)
         if kind.__module__ == "numpy" and getattr(getattr(obj, "dtype", None), "hasobject", False):
-            items = obj.reshape(-1).tolist()  # a column of texts: pickle would take five times as long
+            # a column of texts: pickle would take five times as long
+            items = obj.reshape(-1).tolist()
             if _ATOMS.issuperset(map(type, items)):
                 return self._identity(kind, obj.shape, _crc32(_dumps(items)))
         if isinstance(obj, MemorizedFunc):
@@ -2660,7 +2699,8 @@ class _Look(Pickler):
 
 
 def _look_at(values: list[Any]) -> tuple[list[int], list[Any]]:
-    """Numbers that change when the content of a value does, every byte counts in its place; and what to keep alive."""
+    """Numbers that change when the content of a value does, every byte counts in its place; and
+    what to keep alive."""
     file = io.BytesIO()
     buffers: list[Any] = []
     look = _Look(file, buffers)
@@ -2678,8 +2718,9 @@ def _look_at(values: list[Any]) -> tuple[list[int], list[Any]]:
 # -- the fingerprint
 
 def _parts_of(function: FunctionType, code_label: str) -> tuple[Any, ...]:
-    """What a function is made of: the label of its code, its defaults, annotations, and the variables of its closure;
-    but not a list that it only adds to, nor the names in a class body, which count as those of the class."""
+    """What a function is made of: the label of its code, its defaults, annotations, and the
+    variables of its closure; but not a list that it only adds to, nor the names in a class body,
+    which count as those of the class."""
     code, cells = function.__code__, []
     for name, cell in zip(code.co_freevars, function.__closure__ or ()):
         value = _cell_value(cell)
@@ -2692,22 +2733,25 @@ def _parts_of(function: FunctionType, code_label: str) -> tuple[Any, ...]:
 
 
 class _Contents(_Followed):
-    """What functions, classes, files and values are made of at one time, followed through the project.
+    """What functions, classes, files and values are made of at one time, followed through the
+    project.
 
-    A work list over `hash`: where a function or class of the project is met its label goes into the digest, and the
-    thing onto the list, to be digested in turn. `parts` is the outcome: label -> digest of what bears that label. The
-    lists below it say where to look whether it still holds.
+    A work list over `hash`: where a function or class of the project is met its label goes into the
+    digest, and the thing onto the list, to be digested in turn. `parts` is the outcome: label -> digest
+    of what bears that label. The lists below it say where to look whether it still holds.
 
-    What a module holds counts where code holds the module as a value; of the modules inside it, and of the attributes
-    of functions, those whose name some code met has; all where the module or function is an argument (`whole`).
+    What a module holds counts where code holds the module as a value; of the modules inside it, and of
+    the attributes of functions, those whose name some code met has; all where the module or function
+    is an argument (`whole`).
     """
 
-    def __init__(self, roots: Iterable[Any], untracked: frozenset[str], whole: bool = False) -> None:
+    def __init__(self, roots: Sequence[Any], untracked: frozenset[str], whole: bool) -> None:
         self.untracked, self.whole = untracked, whole
         self.parts: dict[str, str] = {}
-        self.unsure: list[str] = []  # why this may not be all: nothing may be stored under such a fingerprint
-        # (function, its arguments) that found what is followed, never empty
-        self.looks: dict[Any, tuple[Any, Any, Any]] = {None: (getattr, sys, "modules")}
+        # why this may not be all: nothing may be stored under such a fingerprint
+        self.unsure: list[str] = []
+        # (function, its arguments, what it found), never empty
+        self.looks: dict[Any, tuple[Any, ...]] = {None: (getattr, sys, "modules", sys.modules)}
         self.sized: dict[int, Any] = {}  # namespaces in which a new name counts
         self.files: list[tuple[Any, Any]] = []  # (path, its state)
         self.data: list[Any] = []  # values whose content may change
@@ -2715,7 +2759,7 @@ class _Contents(_Followed):
         self._todo: list[tuple[Any, str]] = []
         self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
         self._names: set[str] = set()  # in the code met so far
-        self._owners: list[tuple[dict[str, Any], str, bool, set[str]]] = []  # (namespace, label, is a module's, taken)
+        self._owners: list[Any] = []  # (namespace, label, whether it is a module's, names taken)
         self._sources: set[str] = set()
         self._in_package = False
         self._roots = roots
@@ -2724,8 +2768,7 @@ class _Contents(_Followed):
             thing, label = self._todo.pop()
             self.parts[label] = _short_digest(self._describe(thing, label))
         self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
-        self._looks = list(zip(*self.looks.values()))
-        self._then = list(map(operator.call, *self._looks))
+        *self._looks, self._found = zip(*self.looks.values())
         self._sizes = list(map(len, self.sized.values()))
         self._content = _look_at(self.data)
 
@@ -2733,7 +2776,7 @@ class _Contents(_Followed):
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        return (all(map(operator.is_, map(operator.call, *self._looks), self._then))
+        return (all(map(operator.is_, map(operator.call, *self._looks), self._found))
                 and list(map(len, self.sized.values())) == self._sizes
                 and (not self.files or self.files_hold())
                 and (not self.data or _look_at(self.data)[0] == self._content[0]))
@@ -2751,14 +2794,16 @@ class _Contents(_Followed):
     def function_parts(self, function: Any) -> tuple[Any, ...]:
         return self._function_parts(function, self._code_label(function))
 
-    def object_parts(self, way: Callable[[Any, Any], tuple[Any, ...]], digester: Any, obj: Any) -> tuple[Any, ...]:
-        """The content of an object; of a package's, all of it or, where some cannot be pickled, only what it wraps."""
+    def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
+        """The content of an object; of a package's, all of it or, where some cannot be pickled,
+        only what it wraps."""
         kind = type(obj)
         home = kind.__module__
         if home in _WITHOUT_CONTENT or (home == __name__ and kind not in _HASHERS):
             return "no content", kind
         if home == "pydantic._internal._decorators" and hasattr(obj, "cls_ref"):
-            return "pydantic decorator", obj.cls_var_name, obj.info  # its reference holds an address
+            # its reference holds an address
+            return "pydantic decorator", obj.cls_var_name, obj.info
         if self._in_package:
             return way(digester, obj)
         if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
@@ -2771,7 +2816,8 @@ class _Contents(_Followed):
             return "content", kind, _digest(obj, follow=self)
         except Exception:
             inside = getattr(obj, "__dict__", {})
-            return "no content", kind, inside.get("__wrapped__") or inside.get("func") or inside.get("py_func")
+            wrapped = [inside.get(name) for name in ("__wrapped__", "func", "py_func")]
+            return "no content", kind, *wrapped
         finally:
             self._in_package = False
 
@@ -2783,12 +2829,10 @@ class _Contents(_Followed):
             self.files.append((root, _path_state(root)))
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
         if isinstance(root, _Package):
-            spec = _find_spec(root.name)
-            place = next(iter(getattr(spec, "submodule_search_locations", None) or ()), None) or spec.origin
-            digest, is_older = _package_digest(place)
+            digest, is_older = _package_digest(root)
             if not is_older:
-                self.unsure.append(f"files of {root.name} may have changed since it was loaded; start Python anew")
-            return self._note(f"the package {root.name}", digest)
+                self.unsure.append(f"files of {root} {_MAY_BE_NEWER}")
+            return self._note(f"the package {root}", digest)
         if isinstance(root, _FollowedCode):
             return self._code_label(root)
         if isinstance(root, FunctionType):
@@ -2804,7 +2848,8 @@ class _Contents(_Followed):
         return self._labels[key]
 
     def _note(self, name: str, content: str) -> str:
-        """Note the content of what has a name; gives its label: the name, numbered where it stands for another."""
+        """Note the content of what has a name; gives its label: the name, numbered where it stands
+        for another."""
         label, number = name, 1
         while self.parts.setdefault(label, content) != content:
             number += 1
@@ -2812,7 +2857,8 @@ class _Contents(_Followed):
         return label
 
     def _token(self, value: Any, name: str) -> str:
-        """What stands for a value, known as `name`: its label or the digest of its content, which becomes a part."""
+        """What stands for a value, known as `name`: its label or the digest of its content, which
+        becomes a part."""
         label = self.label(value)
         if label:
             return label
@@ -2833,27 +2879,27 @@ class _Contents(_Followed):
 
     def _look(self, how: Callable[[Any, Any], Any], where: Any, what: Any) -> Any:
         """What `how` finds there; it is looked at again at each call."""
-        self.looks[id(where), what] = how, where, what
-        return how(where, what)
+        return self.looks.setdefault((id(where), what), (how, where, what, how(where, what)))[3]
 
     def _look_up(self, space: Any, name: str) -> Any:
         """What a namespace holds under a name, or _NOTHING."""
-        self.looks[id(space), name] = space.get, name, _NOTHING
         self._alive.append(space)
-        return space.get(name, _NOTHING)
+        value = space.get(name, _NOTHING)
+        return self.looks.setdefault((id(space), name), (space.get, name, _NOTHING, value))[3]
 
     def _code_label(self, function: Any) -> str:
-        """The label of code with the globals that it sees; functions that share both share it, whatever their order."""
+        """The label of code with the globals that it sees; functions that share both share it,
+        whatever their order."""
         code, space = function.__code__, function.__globals__
-        home = space.get("__name__") or ""
-        if not _is_project(home):
-            return f"{home}.{code.co_qualname}"
+        if not _is_project(_home(space)):
+            return f"{_home(space)}.{code.co_qualname}"
         digest = _code_digest(code)
-        home = "__main__" if home == "__mp_main__" else home
-        return self._enlist(_FollowedCode(code, space), (digest, id(space)), f"{home}.{code.co_name} {digest[:6]}")
+        name = f"{_home(space)}.{code.co_name} {digest[:6]}"
+        return self._enlist(_FollowedCode(code, space), (digest, id(space)), name)
 
     def _function_parts(self, function: FunctionType, code_label: str) -> tuple[Any, ...]:
-        """A function by its code, defaults, annotations and the variables of its closure; all are looked at again."""
+        """A function by its code, defaults, annotations and the variables of its closure; all are
+        looked at again."""
         parts = _parts_of(function, code_label)
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self._look(getattr, function, name)
@@ -2875,12 +2921,14 @@ class _Contents(_Followed):
         if isinstance(thing, _FollowedCode):
             return self._describe_code(thing.__code__, thing.__globals__)
         if isinstance(thing, FunctionType):
-            code, space = thing.__code__, thing.__globals__
-            home = space.get("__name__") or ""
-            is_followed = _is_project(home) or any(thing is root for root in self._roots)
-            what = self._describe_code(code, space) if is_followed else f"{home}.{code.co_qualname}"
+            code, home = thing.__code__, _home(thing.__globals__)
+            what = f"{home}.{code.co_qualname}"
+            if _is_project(home) or any(thing is root for root in self._roots):
+                what = self._describe_code(code, thing.__globals__)
             return f"{what}\n{self._digest(self._function_parts(thing, ''))}"
-        return self._describe_class(thing) if isinstance(thing, type) else self._describe_module(thing, label)
+        if isinstance(thing, type):
+            return self._describe_class(thing)
+        return self._describe_module(thing, label)
 
     def _describe_code(self, code: CodeType, space: dict[str, Any]) -> str:
         """Code, and all that it names."""
@@ -2892,30 +2940,35 @@ class _Contents(_Followed):
             lines.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
         for name in sorted(facts.added):
             value = self._look_up(space, name)
-            lines.append(f"{name}={'added to' if type(value) in _ADDED_TO else self._global_token(space, (name,))}")
+            is_added_to = type(value) in _ADDED_TO
+            lines.append("added to" if is_added_to else self._global_token(space, (name,)))
         for level, name, names in sorted(facts.imports):
             package = space.get("__package__") or ""
             lines.append(self._import_token(_imported_modules(package, level, name, names), names))
         return "\n".join(lines)
 
     def _describe_class(self, cls: type) -> str:
-        """A class by its bases and attributes in their order, without special ones that packages put there."""
+        """A class by its bases and attributes in their order, without special ones that packages
+        put there."""
         space = vars(cls)
         self._look(getattr, cls, "__bases__")
         self._look(getattr, cls, "__class__")
         self.sized[id(cls)] = space
-        lines = [str([self._token(each, "class") for each in (type(cls), *cls.__bases__)])]
+        lines = [str([self.label(each) or _dotted(each) for each in (type(cls), *cls.__bases__)])]
         members = space.get("_member_map_", {}) if "_member_names_" in space else {}  # of an enum
         for name in sorted(space, key=lambda name: name if name.startswith("__") else "~"):
             value = self._look_up(space, name)
-            is_special = name.startswith("__") and not callable(value) and name != "__pydantic_decorators__"
-            home = type(value).__module__
-            if name in _CLASS_NOISE or name in members or (members and _module("re").fullmatch("_[a-z].*_", name)):
+            if name in _CLASS_NOISE or name in members:
                 continue
-            if not is_special or home == "builtins" or _is_project(home):
+            if members and _module("re").fullmatch("_[a-z].*_", name):
+                continue
+            is_special = name.startswith("__") and not callable(value)
+            home = str(type(value).__module__)
+            if (not is_special or home == "builtins" or _is_project(home)
+                    or name == "__pydantic_decorators__"):
                 lines.append(f"{name}={self._token(value, f'{_dotted(cls)}.{name}')}")
         for name, member in members.items():
-            own = {each: value for each, value in vars(member).items() if each not in ("__objclass__", "_sort_order_")}
+            own = _without(member, ("__objclass__", "_sort_order_"))
             for each in own:
                 self._look_up(vars(member), each)
             lines.append(f"{name}={self._token(own, f'{_dotted(cls)}.{name}')}")
@@ -2931,17 +2984,20 @@ class _Contents(_Followed):
         return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(names)])
 
     def _take_named(self) -> bool:
-        """Follow the attributes of functions, and the modules in modules, that code names; whether there were some."""
+        """Follow the attributes of functions, and the modules in modules, that code names; whether
+        there were some."""
         for space, label, is_module, taken in list(self._owners):
-            for name in sorted((space.keys() if self.whole else space.keys() & self._names) - taken):
+            names = space.keys() if self.whole else space.keys() & self._names
+            for name in sorted(names - taken):
                 value = space[name]
                 if isinstance(value, ModuleType) if is_module else not _is_set_by_python(name):
                     taken.add(name)
                     self._note(f"{label}.{name} as attribute", self._global_token(space, (name,)))
         return bool(self._todo)
 
-    def _global_token(self, space: dict[str, Any], chain: Sequence[str], inside: bool = False) -> str:
-        """The token of a global name; where it is a module, of what that holds under the next name."""
+    def _global_token(self, space: Any, chain: Sequence[str], inside: bool = False) -> str:
+        """The token of a global name; where it is a module, of what that holds under the next
+        name."""
         name, *rest = chain
         if name in _MODULE_SPECIALS or name in self.untracked:
             return "not tracked"
@@ -2955,16 +3011,16 @@ class _Contents(_Followed):
             held = vars(value)
             if self._is_ours(value) or self._is_ours(held.get(rest[0])):
                 return self._global_token(held, rest, True)
-        home = space.get("__name__") or ""
-        return self._token(value, f"{'__main__' if home == '__mp_main__' else home}.{name}")
+        return self._token(value, f"{_home(space)}.{name}")
 
     def _is_ours(self, value: Any) -> bool:
         """Whether something is a module of the project."""
         return isinstance(value, ModuleType) and _is_project(value.__name__)
 
     def _missing_token(self, space: dict[str, Any], name: str) -> str:
-        """The token of a name that a module does not hold (yet): what it makes when asked, or a module inside it."""
-        home = space.get("__name__") or ""
+        """The token of a name that a module does not hold (yet): what it makes when asked, or a
+        module inside it."""
+        home = _home(space)
         if "__getattr__" not in space:
             return self._import_token([f"{home}.{name}"], ())
         self._note(f"{home}.__getattr__", self._global_token(space, ("__getattr__",)))
@@ -2975,7 +3031,8 @@ class _Contents(_Followed):
         return f"made by {home}"
 
     def _import_token(self, modules: list[str], names: Iterable[str]) -> str:
-        """The token of an import inside a function: the sources of the modules that it may load, and so on."""
+        """The token of an import inside a function: the sources of the modules that it may load,
+        and so on."""
         for module in modules:
             self._follow_sources(module)
             home = sys.modules.get(module)
@@ -3005,7 +3062,7 @@ class _Contents(_Followed):
             self.files.append((path, state))
             self._note(f"the source of {name}", digest)
             if not certain:
-                self.unsure.append(f"the source of {name} may have changed since it was loaded; start Python anew")
+                self.unsure.append(f"the source of {name} {_MAY_BE_NEWER}")
             todo += sorted(imports)
 
 
@@ -3017,14 +3074,16 @@ class _FollowedCode:
 
 
 class _Fingerprint:
-    """The contents of functions, classes, files and values, kept while all that they were taken from stays the same."""
+    """The contents of functions, classes, files and values, kept while all that they were taken
+    from stays the same."""
 
-    def __init__(self, roots: tuple[Any, ...], untracked: frozenset[str], whole: bool = False) -> None:
+    def __init__(self, roots: Sequence[Any], untracked: frozenset[str], whole: bool = False) -> None:
         self.roots, self.untracked, self.whole = roots, untracked, whole
         self._contents: _Contents | None = None
 
     def __reduce__(self) -> Any:
-        return _Fingerprint, (self.roots, self.untracked, self.whole)  # contents hold for this process
+        # contents hold for this process
+        return _Fingerprint, (self.roots, self.untracked, self.whole)
 
     def now(self) -> _Contents:
         """The contents as they are now: those found before, unless something differs."""
@@ -3038,7 +3097,8 @@ _FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was followed into argumen
 
 
 class _InArguments(_Followed):
-    """What is followed into arguments: functions, classes and modules of the project by their fingerprint."""
+    """What is followed into arguments: functions, classes and modules of the project by their
+    fingerprint."""
 
     def __init__(self, untracked: frozenset[str], unsure: list[str]) -> None:
         self.untracked, self.unsure = untracked, unsure
@@ -3049,9 +3109,8 @@ class _InArguments(_Followed):
 
     def function_parts(self, function: Any) -> tuple[Any, ...]:
         code, space = function.__code__, function.__globals__
-        home = space.get("__name__") or ""
-        digest = f"{home}.{code.co_qualname}"
-        if _is_project(home):
+        digest = f"{_home(space)}.{code.co_qualname}"
+        if _is_project(_home(space)):
             digest = self._digest(_FollowedCode(code, space), (id(code), id(space)))
         own = {name: value for name, value in vars(function).items() if not name.startswith("__")}
         return (*_parts_of(function, digest), own)
@@ -3060,7 +3119,8 @@ class _InArguments(_Followed):
         """The digest of what is followed, kept under the key."""
         if len(_FINGERPRINTS) >= 1024:
             _FINGERPRINTS.pop(next(iter(_FINGERPRINTS), None), None)
-        contents = _FINGERPRINTS.setdefault((key, self.untracked), _Fingerprint((thing,), self.untracked, True)).now()
+        fingerprint = _Fingerprint((thing,), self.untracked, True)
+        contents = _FINGERPRINTS.setdefault((key, self.untracked), fingerprint).now()
         self.unsure += contents.unsure
         return contents.digest
 
