@@ -84,23 +84,28 @@ __all__ = [
 # ======================================================================================================================
 # 1. Ground
 # ======================================================================================================================
-# Promise: what several sections need: questions about the machine, code objects, threads, files, streams.
+# Promise: what several sections need: questions about the machine, code objects, threads, files,
+# streams.
 #
 # Laws
-#   1. Importing this file starts nothing, changes nothing and loads no numpy.     test_import_is_light
-#   2. An optional package is looked up in sys.modules, or imported where it is needed, never on loading this file.
+#   1. Importing this file starts nothing, changes nothing and loads no numpy.  test_import_is_light
+#   2. An optional package is looked up in sys.modules, or imported where it is needed, never on
+#      loading this file.
 
 IS_WINDOWS = os.name == "nt"
 _CAN_START_PYTHON = (bool(sys.executable) and not getattr(sys, "frozen", False)
                      and sys.platform not in ("emscripten", "wasi"))
-HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether workers of ours can be started here
-HAS_STANDARD_PROCESSES = _CAN_START_PYTHON and not HAS_PROCESSES  # whether those of the standard library can: Windows
-_MAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # a map keeps no descriptor
+HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether our workers can be started
+HAS_STANDARD_PROCESSES = _CAN_START_PYTHON and not HAS_PROCESSES  # Windows
+_MAP_OPTIONS: dict[str, Any] = {}
+if sys.version_info >= (3, 13):
+    _MAP_OPTIONS["trackfd"] = False  # a map keeps no descriptor
 try:
-    _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant when modules were imported
+    _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant at import
 except OSError:  # it was deleted
     _START_FOLDER = ""
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})  # types of plain values
+# The types of plain values.
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})
 
 
 class _Unset:
@@ -125,12 +130,14 @@ def _cell_value(cell: Any, default: Any = _NOTHING) -> Any:
 
 
 def _loaded(name: str) -> ModuleType | None:
-    """The module `name` if the caller has imported it: only then can a value be of one of its types."""
+    """The module `name` if the caller has imported it: only then can a value be of one of its
+    types."""
     return sys.modules.get(name)
 
 
 def _import_name(obj: Any) -> tuple[str, str] | None:
-    """(module, qualified name) of a function or class that an import finds under it; None if there is no such name."""
+    """(module, qualified name) of a function or class that an import finds under it; None if there
+    is no such name."""
     module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return None
@@ -151,7 +158,8 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _parse_bytes(size: Any, what: str) -> int:
-    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the parameter."""
+    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
+    parameter."""
     number: Any = -1
     try:
         if isinstance(size, str):
@@ -164,13 +172,15 @@ def _parse_bytes(size: Any, what: str) -> int:
             return int(number)
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; got {size!r}")
+    raise ValueError(f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; "
+                     f"got {size!r}")
 
 
 @lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # version 2 of control groups; 1
+    version_1 = ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]
+    for names in (["cpu.max"], version_1):
         try:
             words = []
             for name in names:
@@ -189,8 +199,8 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     >>> cpu_count() >= 1
     True
 
-    Counted are the process's affinity, its control group's CPU quota (rounded up) and the environment variable
-    LOKY_MAX_CPU_COUNT, whichever is least.
+    Counted are the process's affinity, its control group's CPU quota (rounded up) and the
+    environment variable LOKY_MAX_CPU_COUNT, whichever is least.
 
     Parameters
     ----------
@@ -217,7 +227,8 @@ def cpu_count(only_physical_cores: bool = False) -> int:
         try:
             limits.append(int(limit))
         except ValueError:
-            raise ValueError(f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}") from None
+            raise ValueError(
+                f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}") from None
     least = min(limits)
     return max(1, int(least) + (least > int(least)))
 
@@ -379,21 +390,19 @@ def _code_text(const: Any) -> str:
     return "\n".join([*lines, *map(repr, rest)])
 
 
-def _start_threads(work: Callable[[], Any], count: int) -> list[threading.Thread]:
-    """`count` threads that run `work`; fewer, or none, where the system or the (closing, sub-)interpreter refuses."""
-    started: list[threading.Thread] = []
+def _start_thread(work: Callable[[], Any]) -> bool:
+    """Start a daemon thread that runs `work`; False where the system or the closing interpreter
+    refuses."""
     try:
-        for _ in range(count):
-            worker = threading.Thread(target=work, daemon=True)
-            worker.start()
-            started.append(worker)
+        threading.Thread(target=work, daemon=True).start()
     except RuntimeError:
-        pass
-    return started
+        return False
+    return True
 
 
 def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """The results of `function` over `items`, in order, computed on all cores; few items are held at a time."""
+    """The results of `function` over `items`, in order, computed on all cores; few items are held
+    at a time."""
     items, count, pool = iter(items), cpu_count(), None
     head = list(itertools.islice(items, 2))
     if count > 1 and len(head) > 1:
@@ -423,7 +432,8 @@ _O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """A name, without "-", for this machine or container: within it, a process id means one process."""
+    """A name, without "-", for this machine or container: within it, a process id means one
+    process."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -592,7 +602,8 @@ def _stat(path: Any) -> os.stat_result | None:
 
 
 def _file_state(path: Any) -> tuple[int, int, int] | None:
-    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as nobody writes it."""
+    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as
+    nobody writes it."""
     state = _stat(path)
     return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
 
@@ -678,24 +689,17 @@ def _hash_maker(hash_name: str) -> Any:
     return getattr(hashlib, hash_name, partial(hashlib.new, hash_name))
 
 
-def _without_giants(form: Any) -> Any:
-    """A form with digests in the place of bytes and texts of 2 GiB, which marshal refuses."""
-    kind = type(form)
-    if kind in _SEQUENCES:
-        return kind(map(_without_giants, form))
-    if kind not in (bytes, str) or len(form) < 1 << 29:  # a character has up to four bytes
-        return form
-    content = form if kind is bytes else form.encode("utf-8", "surrogatepass")
-    return (_MARK, kind.__name__, _hash_maker("sha256")(content).digest())
-
-
 def _dumps(form: Any) -> bytes:
     """The bytes of a form. Version 2 of marshal is the last that writes no references to objects it
     met before: no identity."""
     try:
         return marshal.dumps(form, 2)
-    except ValueError:
-        return marshal.dumps(_without_giants(form), 2)
+    except ValueError:  # of bytes or a text of 2 GiB and more
+        file = io.BytesIO()
+        pickler = Pickler(file, 5)
+        pickler.fast = True  # no references either
+        pickler.dump(form)
+        return file.getvalue()
 
 
 def _cannot_digest(obj: Any, reason: object) -> Exception:
@@ -6874,7 +6878,7 @@ class _DriverThreads:
     def start(self, func: Callable[..., Any], *args: Any) -> None:
         """Have a thread make the call."""
         self.calls.put((func, args))
-        if not _take_one(self.idle) and not _start_threads(self.serve, 1):
+        if not _take_one(self.idle) and not _start_thread(self.serve):
             try:
                 func, args = self.calls.get_nowait()
             except _module("queue").Empty:  # a thread has become idle just now
