@@ -5546,13 +5546,20 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 # pickle of its own, which is opened as the task begins. Plain values go in one list. Results likewise.
 
 
-_PLAIN = _ATOMS - {type(...)}  # types of the values that go in the list; `...` stands there for the others
+@lru_cache(maxsize=1)
+def _plain_types(numpy: Any) -> frozenset[Any]:
+    """The types of the values that go in the list: nobody can write to one. `...` stands there for the others."""
+    scalars = set(getattr(numpy, "sctypeDict", {}).values())
+    return _ATOMS.union(kind for kind in scalars if kind.__name__ not in ("void", "object_")) - {type(...)}
 
 
 def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch: a plan; the pickles, if there are any; the buffers that stay out of them,
     each once. `key_of` gives the key of a function or class that the tasks of a run share, or 0."""
     functions, args, kwargs = zip(*tasks)
+    plain_types = _plain_types(sys.modules.get("numpy"))
+    if MethodType in map(type, functions):
+        functions = _as_few_methods(functions)
     if not {tuple}.issuperset(map(type, args)):
         args = tuple(map(tuple, args))
     is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
@@ -5561,22 +5568,31 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[.
     if any(kwargs):
         kwargs = tuple(map(dict, kwargs))
         values = itertools.chain(values, *kwargs, *map(dict.values, kwargs))
-    writable = [value for value in values if type(value) not in _PLAIN]
-    if not writable and all(keys.values()):
+    writable = [value for value in values if type(value) not in plain_types]
+    if not all(keys.values()):
+        writable += functions
+    if not writable:
         called = [*keys.values()] if is_one else [keys[id(func)] for func in functions]
         return [_pickle_dumps((called, args, kwargs if any(kwargs) else None), 5)]
     calls = [(keys[id(func)] or func, *rest) for func, *rest in zip(functions, args, kwargs)]
     rows: list[Any] = [(number,) for number in range(len(calls))]
     groups: list[Any] = calls
     if len(set(map(id, writable))) < len(writable):
-        rows, groups = _part_calls(calls)
+        rows, groups = _part_calls(calls, plain_types)
     sizes, frames = _pack_each(groups, packer, key_of)
     buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
     order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
     return [_pickle_dumps((rows, sizes, order), 5), frames[0], *(view for _, view in buffers.values())]
 
 
-def _part_calls(calls: list[Any]) -> tuple[list[Any], list[Any]]:
+def _as_few_methods(functions: Sequence[Any]) -> tuple[Any, ...]:
+    """The same, the bound methods of one function and one object as one: each access makes a new one."""
+    known: dict[tuple[int, int], Any] = {}
+    return tuple(known.setdefault((id(func.__func__), id(func.__self__)), func) if type(func) is MethodType else func
+                 for func in functions)
+
+
+def _part_calls(calls: list[Any], plain_types: frozenset[type]) -> tuple[list[Any], list[Any]]:
     """Calls in two parts: what is plain, and groups of values to be pickled. Calls with the same values have
     one group: where many tasks bring a big object, it is packed once, and unpacked for each."""
     rows = []
@@ -5584,11 +5600,11 @@ def _part_calls(calls: list[Any]) -> tuple[list[Any], list[Any]]:
     numbers: dict[tuple[int, ...], int] = {}  # ids of the values of a group -> its number
     for func, args, kwargs in calls:
         whole = [func, *args, *kwargs.values()]
-        group = [value for value in whole if type(value) not in _PLAIN]
+        group = [value for value in whole if type(value) not in plain_types]
         number = numbers.setdefault(tuple(map(id, group)), len(groups))
         if number == len(groups):
             groups.append(group)
-        plain = [value if type(value) in _PLAIN else ... for value in whole]
+        plain = [value if type(value) in plain_types else ... for value in whole]
         rows.append((number, plain, [str.__str__(name) for name in kwargs]))
     return rows, groups
 
@@ -5663,10 +5679,10 @@ def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: di
 
 
 def _pack_results(values: list[Any], errors: dict[int, tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Any]]:
-    """((plain values, or None; sizes of the pickles), frames). What cannot be packed goes, described as an
-    error, to `errors`."""
-    if _ATOMS.issuperset(map(type, values)):
-        return (values, []), []
+    """((a list of plain values, packed, or None; sizes of the pickles), frames). What cannot be packed goes,
+    described as an error, to `errors`."""
+    if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
+        return (_pickle_dumps(values, 5), []), []
     try:
         sizes, frames = _pack_each(values, _AnswerPacker)
     except Exception:  # a value's pickling may raise anything: then find out which
@@ -5680,11 +5696,14 @@ def _pack_results(values: list[Any], errors: dict[int, tuple[Any, ...]]) -> tupl
     return (None, sizes), frames
 
 
+_NO_RESULTS = _pack_results([], {})[0]
+
+
 def _open_results(packed: tuple[Any, ...], frames: list[Any], errors: dict[int, Any]) -> list[Any]:
     """The results in a message. The error of what cannot be unpickled goes to `errors`."""
     plain, sizes = packed
     if plain is not None:
-        return plain  # type: ignore[no-any-return]
+        return _pickle_loads(plain)  # type: ignore[no-any-return]
     values = []
     pickles, *buffers = frames
     for offset, (pickle, own) in enumerate(_cut(sizes, pickles, _own_buffers(buffers))):
@@ -5905,7 +5924,7 @@ class _Output:
         """Send what was said, unless that was amid the making of a message, which a finalizer may
         interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
-            self.send((_PART, 0.0, {}, ([], [])), [b""])
+            self.send((_PART, 0.0, {}, _NO_RESULTS), [b""])
 
     def collect(self) -> None:
         """Have the streams hand over what they hold back."""
@@ -6638,7 +6657,7 @@ def _print_of(value: Any) -> int:
     return number
 
 
-_SHARED_CALLABLES = (FunctionType, type, type(len))
+_SHARED_CALLABLES = (FunctionType, type, type(len), type(lru_cache(_cell_value)))
 _MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
 
 
@@ -6661,7 +6680,8 @@ class _Context:
         """(key, frames) of a function that tasks call, or that their arguments hold; it is packed once
         in a run. 0 says that it goes with its tasks: there are many of them, or it cannot be packed."""
         is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
-        if type(func) not in _SHARED_CALLABLES or is_method:
+        is_shared = type(func) in _SHARED_CALLABLES or hasattr(func, "_reduce_by_value")
+        if is_method or not is_shared:
             return 0, []
         known = self.packed.get(id(func))
         if known is None:

@@ -7173,6 +7173,16 @@ class TestSection6Isolation:
         tasks = [delayed(counter.up)(), delayed(lambda up, one: (up(), one.n))(counter.up, counter)] * 6
         assert Parallel(n_jobs=2, batch_size=6)(tasks) == [1, (1, 1)] * 6
 
+    def test_scalars_of_numpy_are_what_they_were(self):
+        scalars = [kind(1) for kind in {*np.sctypeDict.values()} - {np.void, np.object_, np.datetime64}]
+        scalars += [np.datetime64("2020-01-01"), np.timedelta64(3, "s"), np.str_("text"), np.bytes_(b"bytes"),
+                    np.zeros(1, [("x", "i8")])[0]]
+        for options in {}, {"batch_size": 9}:
+            back = Parallel(n_jobs=2, **options)(delayed(lambda x: x)(scalar) for scalar in scalars)
+            assert list(map(repr, back)) == list(map(repr, scalars))
+            named = Parallel(n_jobs=2, **options)(delayed(dict)(**{np.str_("x"): scalar}) for scalar in scalars)
+            assert [repr(found["x"]) for found in named] == list(map(repr, scalars))
+
     def test_results_of_two_tasks_are_two(self):
         """Also where a task returns what its worker keeps; what one task returns twice is one."""
         def give(kept, i):
