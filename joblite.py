@@ -509,7 +509,9 @@ class _LockFile:
     def is_there(self) -> bool:
         """Whether this is the file that has the path now: the folder may have been removed."""
         state = _stat(self.path)
-        return self.fd >= 0 and state is not None and os.path.samestat(state, self.state)
+        if state is None or self.fd < 0:
+            return False
+        return os.path.samestat(state, self.state)
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -3253,7 +3255,8 @@ class _KeyLock:
     """
 
     def __init__(self, store: _Store, key: str, over: Any) -> None:
-        self.store, self.key, self.over, self.around = store, key, over, _AROUND.get()
+        self.store, self.key, self.over = store, key, over
+        self.around = _AROUND.get()
         self.place = os.getpid(), store.location or id(store), key
         self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
 
@@ -3284,7 +3287,8 @@ class _KeyLock:
         """
         if _HELD.get(self.place) is not self:
             return True
-        file, byte = self.store.lock_file(make=True), 8 + int(_short_digest(self.key, 15), 16)
+        file = self.store.lock_file(make=True)
+        byte = 8 + int(_short_digest(self.key, 15), 16)
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
             return True
@@ -3297,13 +3301,13 @@ class _KeyLock:
 
 
 class _Store:
-    """What every store does. This one hands on to a store of the user (`register_store_backend`), or keeps nothing."""
+    """What every store does. This one hands on to a store of the user, or keeps nothing."""
 
     def __init__(self, location: str | None = None, guest: Any = None) -> None:
         self.location, self._guest = location, guest
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        """A binary file to read the entry from, at its start; None when there is none. A peek is not a use."""
+        """A binary file that holds the entry; None when there is none. A peek is not a use."""
         return self._guest and self._guest.open(key)
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
@@ -3316,7 +3320,7 @@ class _Store:
         return bool(self._guest and self._guest.delete(key))
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        """(key, bytes, time of last use in seconds) of the entries whose key begins with `prefix`."""
+        """(key, bytes, time of last use in seconds) of entries whose key begins with `prefix`."""
         return iter(self._guest.entries(prefix) if self._guest else ())
 
     def clear(self, prefix: str = "") -> None:
@@ -3391,7 +3395,7 @@ class _RamStore(_Store):
 
 
 class _DiskStore(_Store):
-    """Keeps each entry in a file of `location/joblite/v1`. Another version of this format would be beside it."""
+    """Keeps each entry in a file of `location/joblite/v1`; other formats would be beside it."""
 
     def __init__(self, location: str, limit: int | None = None, mode: int = 0o700) -> None:
         self.location, self._limit, self._mode = location, limit, mode
@@ -3402,7 +3406,8 @@ class _DiskStore(_Store):
         self._is_checked = False  # whether others can write to the folders has been looked at
 
     def __reduce__(self) -> Any:
-        return _DiskStore, (self.location, self._limit, self._mode), {"_is_checked": self._is_checked}
+        settings = self.location, self._limit, self._mode
+        return _DiskStore, settings, {"_is_checked": self._is_checked}
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
@@ -3465,7 +3470,8 @@ class _DiskStore(_Store):
         if not self._is_swept:
             self._sweep()
         locks = self.lock_file(make=True)
-        temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{os.urandom(8).hex()}"
+        chance = os.urandom(8).hex()
+        temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{chance}"
         try:
             opener = partial(os.open, mode=self._mode & 0o666)
             with open(temporary, "xb", 8192, opener=opener) as file:  # the size saves a look
@@ -3550,8 +3556,10 @@ class _DiskStore(_Store):
 
     def _keys(self, prefix: str = "") -> list[str]:
         """The keys of all entries: each function has a folder for them."""
-        folders = [prefix[:-1]] if prefix else _list(self._root)
-        return [f"{folder}/{name}" for folder in folders for name in _list(self._root + folder)]
+        keys: list[str] = []
+        for folder in [prefix[:-1]] if prefix else _list(self._root):
+            keys += [f"{folder}/{name}" for name in _list(self._root + folder)]
+        return keys
 
     def _states(self, keys: Iterable[str]) -> Iterator[tuple[str, int, float]]:
         for key in keys:
@@ -3578,8 +3586,10 @@ class _DiskStore(_Store):
         folder = _stat(self._root)
         for name in _list(self._root):
             kind, *parts = name.split("-")
+            if kind != "tmp" or len(parts) != 3:
+                continue
             state = _stat(self._root + name)
-            if kind != "tmp" or len(parts) != 3 or folder is None or state is None:
+            if folder is None or state is None:
                 continue
             try:
                 if parts[0] == _machine():
@@ -3668,7 +3678,7 @@ _STORES["cloudpickle"] = _STORES["local"]
 
 
 def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> None:
-    """Let `Memory(location, backend=backend_name, backend_options={...})` keep results in a store of yours.
+    """Let `Memory(location, backend=backend_name, ...)` keep results in a store of yours.
 
     >>> class Dictionary:
     ...     def __init__(self, location): self.kept = {}
@@ -3681,17 +3691,21 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     >>> cached(2, 10), cached.check_call_in_cache(2, 10)
     (1024, True)
 
-    `backend` is called as `backend(location, **backend_options)` and gives an object with these methods. `open(key)`: a
-    readable binary file with what was written, or None. `write(key, fill)`: call `fill(file)` with a writable binary
-    file, and keep what it writes, all or nothing. `delete(key)`: whether there was something. `entries(prefix)`: (key,
-    bytes, time of last use in seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and
-    `._-/`. ValueError: `backend_name` is not a text, `backend` cannot be called.
+    `backend` is called as `backend(location, **backend_options)` and gives an object with these
+    methods. `open(key)`: a readable binary file with what was written, or None. `write(key, fill)`:
+    call `fill(file)` with a writable binary file, and keep what it writes, all or nothing.
+    `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time of last use in
+    seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
+    ValueError: `backend_name` is not a text, `backend` cannot be called.
     """
     if not isinstance(backend_name, str):
-        raise ValueError(f"backend_name: expected a text for Memory(backend=...), got {backend_name!r}")
+        raise ValueError("backend_name: expected a text for Memory(backend=...), "
+                         f"got {backend_name!r}")
     if not callable(backend):
-        raise ValueError(f"backend: expected a class with open, write, delete and entries, got {backend!r}")
-    _STORES[backend_name] = lambda location, limit, **options: _Store(location, backend(location, **options))
+        raise ValueError("backend: expected a class with open, write, delete and entries, "
+                         f"got {backend!r}")
+    _STORES[backend_name] = lambda location, limit, **options: _Store(
+        location, backend(location, **options))
 
 
 # --- One entry --------------------------------------------------------------------------------------------------------
@@ -3708,7 +3722,7 @@ def _read_about(file: Any, key: str) -> bytes:
 
 
 def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
-    """What is noted about an entry; None when there is none that can be read. Marks no use, warns of nothing."""
+    """What is noted about an entry; None when there is none that can be read. It is no use of it."""
     try:
         with store.open(key, peek=True) as file:
             return dict(_pickle_loads(_read_about(file, key)))
@@ -3722,8 +3736,10 @@ def _for_callers(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any]) -> Any:
-    """The value of an entry, arrays mapped where it lies on disk as it is; _NOTHING when there is none or, with a
-    warning if `told` is still empty, when it is damaged."""
+    """The value of an entry, arrays mapped where it lies on disk as it is.
+
+    _NOTHING when there is none or, with a warning if `told` is still empty, when it is damaged.
+    """
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     try:
         file = store.open(key, mode)
@@ -3755,7 +3771,7 @@ CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its
 
 
 class expires_after:
-    """A `cache_validation_callback` that lets a result be used for a time: the sum, as in `datetime.timedelta`.
+    """A `cache_validation_callback` that lets a result be used for a time, as in `datetime.timedelta`.
 
     >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
     ... def price(item): return 3
@@ -3763,42 +3779,49 @@ class expires_after:
     3
     """
 
-    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0, milliseconds: float = 0,
-                 minutes: float = 0, hours: float = 0, weeks: float = 0) -> None:
-        self.delta = _module("datetime").timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0,
+                 milliseconds: float = 0, minutes: float = 0, hours: float = 0,
+                 weeks: float = 0) -> None:
+        self.delta = _module("datetime").timedelta(
+            days, seconds, microseconds, milliseconds, minutes, hours, weeks)
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
         return time.time() - metadata["time"] < self.delta.total_seconds()
 
 
 class MemorizedResult:
-    """A result that stays in the cache until it is asked for: small, and it can be sent to other processes.
+    """A result that stays in the cache until it is asked for; it can be sent to other processes.
 
     >>> result = Memory().cache(pow).call_and_shelve(2, 10)
     >>> result.get()
     1024
 
-    `call_and_shelve` makes them; so does pasting what their `repr` shows: the folder of the cache, and the names of the
-    function's folder and of the entry in it. `mmap_mode` says how `get` maps arrays, see `Memory`. `get` raises
-    KeyError when the entry has been removed or is damaged.
+    `call_and_shelve` makes them; so does pasting what their `repr` shows: the folder of the cache,
+    and the names of the function's folder and of the entry in it. `mmap_mode` says how `get` maps
+    arrays, see `Memory`. `get` raises KeyError when the entry has been removed or is damaged.
     """
 
     def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
                  *, store: Any = None, kept: Any = _NOTHING) -> None:
-        self.location, self.func, self.args_id, self.mmap_mode = location, func, args_id, mmap_mode
-        self._store: _Store = store or (_DiskStore(os.path.realpath(location)) if location else _Store())
+        self.location, self.func, self.args_id = location, func, args_id
+        self.mmap_mode = mmap_mode
+        if store is None:
+            store = _DiskStore(os.path.realpath(location)) if location else _Store()
+        self._store: _Store = store
         self._key = f"{func}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """"time" (when it was computed), "duration" (seconds), "input_args" (texts); empty when it is gone."""
+        """"time" (of the computation), "duration" (seconds), "input_args" (texts); empty when gone."""
         found = _metadata_of(self._store, self._key)
         return _for_callers(found) if found else {}
 
     def get(self) -> Any:
         """The value, read from the cache at each call."""
-        value = self._kept if self._kept is not _NOTHING else _load_entry(self._store, self._key, self.mmap_mode, [])
+        value = self._kept
+        if value is _NOTHING:
+            value = _load_entry(self._store, self._key, self.mmap_mode, [])
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value
@@ -3814,7 +3837,8 @@ class MemorizedResult:
             {"_kept": self.get()} if travels else {"_store": self._store})
 
     def __repr__(self) -> str:
-        return f"MemorizedResult(location={self.location!r}, func={self.func!r}, args_id={self.args_id!r})"
+        place = f"location={self.location!r}, func={self.func!r}, args_id={self.args_id!r}"
+        return f"MemorizedResult({place})"
 
 
 def _folder_name(name: str) -> str:
@@ -4274,7 +4298,8 @@ class Memory:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
         self.location = None if location is None else os.path.realpath(os.fspath(location))
-        self.backend, self.mmap_mode, self.compress, self.verbose = backend, mmap_mode, compress, verbose
+        self.backend, self.mmap_mode = backend, mmap_mode
+        self.compress, self.verbose = compress, verbose
         limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
         try:
             self.store = _STORES[backend](self.location, limit, **options)
@@ -4282,7 +4307,9 @@ class Memory:
             raise ValueError(f"backend_options: expected options of the backend {backend!r} "
                              f"(for 'local': 'mode', 'secret'), got {', '.join(options)}: {err}"
                              ) from err
-        self._place = "the cache in memory" if self.location is None else os.path.join(self.location, "joblite")
+        self._place = "the cache in memory"
+        if self.location is not None:
+            self._place = os.path.join(self.location, "joblite")
         self._told: set[str] = set()  # warnings that are not repeated with every call
 
     def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
@@ -4361,8 +4388,9 @@ class Memory:
 
         >>> Memory().reduce_size("1M", items_limit=100)
 
-        Each limit may be None (default). `bytes_limit`: bytes to keep, a number or a text such as "3K". `items_limit`:
-        results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`; what was not used for so long goes.
+        Each limit may be None (default). `bytes_limit`: bytes to keep, a number or a text such as
+        "3K". `items_limit`: results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`; what
+        was not used for so long goes.
         ValueError: a limit is negative, or the age is not positive.
         """
         seconds = float("inf") if age_limit is None else age_limit.total_seconds()
@@ -4371,9 +4399,11 @@ class Memory:
         if seconds <= 0:
             raise ValueError(f"age_limit: expected a positive timedelta, got {age_limit!r}")
         if items < 0:
-            raise ValueError(f"items_limit: expected 0 or more results to keep, got {items_limit!r}")
+            raise ValueError("items_limit: expected 0 or more results to keep, "
+                             f"got {items_limit!r}")
         oldest, total = time.time() - seconds, 0
-        for number, (key, size, used) in enumerate(sorted(self.store.entries(), key=lambda entry: -entry[2])):
+        found = sorted(self.store.entries(), key=operator.itemgetter(2), reverse=True)
+        for number, (key, size, used) in enumerate(found):
             total += size
             if number >= items or used < oldest or total > most:
                 self.store.delete(key)
