@@ -512,8 +512,10 @@ def tangled(seed):
                 setattr(node, rng.choice("abcd"), part)
             elif type(node) is dict:
                 node[rng.choice(keys)] = part
+            elif type(node) is list:
+                node.append(part)
             else:
-                getattr(node, "append", getattr(node, "add", None))(part if type(node) is list else rng.choice(keys))
+                node.add(rng.choice(keys))
     return nodes
 
 
@@ -644,7 +646,8 @@ class Access(enum.Flag):
     READ, WRITE = 1, 2
 
 
-FirstPair, SecondPair = (collections.namedtuple(name, "a b") for name in ("FirstPair", "SecondPair"))
+FirstPair = collections.namedtuple("FirstPair", "a b")
+SecondPair = collections.namedtuple("SecondPair", "a b")
 
 
 def reducing(unit):
@@ -674,20 +677,23 @@ def different_times():
     wall, hour = datetime.datetime(2020, 10, 25, 2, 30), datetime.timedelta(hours=1)
     zones = [datetime.UTC, *(datetime.timezone(n * hour, name) for n in (0, 1) for name in "ab"),
              ZoneInfo("UTC"), ZoneInfo("Europe/Berlin"), ZoneInfo("Europe/Paris")]
-    return [wall, wall.replace(fold=1), *(wall.replace(tzinfo=zone) for zone in zones), *zones, wall.date(),
-            wall.time(), wall.time().replace(fold=1), wall.time().replace(tzinfo=zones[0])]
+    return [wall, wall.replace(fold=1), *(wall.replace(tzinfo=zone) for zone in zones), *zones,
+            wall.date(), wall.time(), wall.time().replace(fold=1),
+            wall.time().replace(tzinfo=zones[0])]
 
 
 def different_numbers():
     """Zeros with signs, texts of decimals, what NaNs carry, classes, attributes."""
     decimals = map(decimal.Decimal, "1 1.0 0 -0 0E2 NaN NaN1 -NaN sNaN Infinity".split())
     nans = [float_of(bits) for bits in (0x7ff8 << 48, (0x7ff8 << 48) + 1, 0xfff8 << 48)]
-    contexts = [decimal.Context(**{name: value}) for name, value in {
-        "prec": 3, "rounding": "ROUND_UP", "traps": [], "flags": [decimal.Inexact], "Emax": 9, "clamp": 1}.items()]
-    return [*decimals, *nans, *contexts, 1, 1.0, True, 1 + 0j, 0.0, -0.0, 0j, complex(0.0, -0.0), complex(-0.0, 0.0),
-            fractions.Fraction(1), Metre(1), measured(Metre(1), "m"), range(3), range(1, 3), slice(3), slice(0, 3),
-            np.float64(1), np.float32(1), np.int64(1), np.longdouble(1), np.longdouble(1) + np.finfo("g").eps,
-            np.clongdouble(1), np.datetime64(1, "s"), np.datetime64(1, "ms"), np.datetime64("NaT", "s"),
+    contexts = [decimal.Context(prec=3), decimal.Context(rounding="ROUND_UP"),
+                decimal.Context(traps=[]), decimal.Context(flags=[decimal.Inexact]),
+                decimal.Context(Emax=9), decimal.Context(clamp=1)]
+    return [*decimals, *nans, *contexts, 1, 1.0, True, 1 + 0j, 0.0, -0.0, 0j, complex(0.0, -0.0),
+            complex(-0.0, 0.0), fractions.Fraction(1), Metre(1), measured(Metre(1), "m"), range(3),
+            range(1, 3), slice(3), slice(0, 3), np.float64(1), np.float32(1), np.int64(1),
+            np.longdouble(1), np.longdouble(1) + np.finfo("g").eps, np.clongdouble(1),
+            np.datetime64(1, "s"), np.datetime64(1, "ms"), np.datetime64("NaT", "s"),
             np.timedelta64(1, "s"), np.void(b"1"), np.str_("1"), np.bytes_(b"1")]
 
 
@@ -697,60 +703,74 @@ def different_containers():
     import ctypes
 
     ordered = [collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)]
-    return [collections.deque([1]), collections.deque([1], 2), collections.deque([1], 3), Deque([1]),
-            measured(Deque([1]), "m"), collections.defaultdict(int, a=1), collections.defaultdict(list, a=1),
-            {"a": 1, "b": 2}, *ordered, types.MappingProxyType({"a": 1, "b": 2}), *map(types.MappingProxyType, ordered),
-            types.SimpleNamespace(a=1), types.SimpleNamespace(a=2), FirstPair(1, 2), SecondPair(1, 2), (1, 2), "a",
-            Text("a"), measured(Text("a"), "m"), SlotSet([1]), measured(SlotSet([1]), "m"),
-            *(array.array(kind, [97]) for kind in "bBhilqfd"), *(kind(97) for kind in (
-                ctypes.c_int8, ctypes.c_int16, ctypes.c_int64, ctypes.c_uint64, ctypes.c_double)),
-            io.BytesIO(b"a"), measured(io.BytesIO(b"a"), "m"), io.StringIO("a"), re.compile("a"), re.compile("a", re.I),
-            Path("a"), *map(pathlib.PureWindowsPath, "ab")]
+    return [collections.deque([1]), collections.deque([1], 2), collections.deque([1], 3),
+            Deque([1]), measured(Deque([1]), "m"), collections.defaultdict(int, a=1),
+            collections.defaultdict(list, a=1), {"a": 1, "b": 2}, *ordered,
+            types.MappingProxyType({"a": 1, "b": 2}), *map(types.MappingProxyType, ordered),
+            types.SimpleNamespace(a=1), types.SimpleNamespace(a=2),
+            FirstPair(1, 2), SecondPair(1, 2), (1, 2), "a", Text("a"), measured(Text("a"), "m"),
+            SlotSet([1]), measured(SlotSet([1]), "m"),
+            *(array.array(kind, [97]) for kind in "bBhilqfd"), ctypes.c_int8(97),
+            ctypes.c_int16(97), ctypes.c_int64(97), ctypes.c_uint64(97), ctypes.c_double(97),
+            io.BytesIO(b"a"), measured(io.BytesIO(b"a"), "m"), io.StringIO("a"),
+            re.compile("a"), re.compile("a", re.I), Path("a"), *map(pathlib.PureWindowsPath, "ab")]
 
 
 def different_functions():
-    """Bound values, keywords, attributes, closures behind wrappers, members of enums, metaclasses."""
+    """Bound values, keywords, attributes, closures behind wrappers, members, metaclasses."""
     draws = [random.Random(1), random.Random(2), random.Random(1)]
     draws[2].gauss(0, 1)
-    return [functools.partial(copied), functools.partial(copied, 1), functools.partial(copied, value=1),
-            functools.partial(copied, value=2), measured(functools.partial(copied), "m"), cached_adder(1),
-            cached_adder(2), *(wrap(copied) for wrap in (
-                property, staticmethod, classmethod, functools.cached_property, functools.partialmethod)),
-            property(None, copied), operator.itemgetter(1), operator.itemgetter(2), "a".join, "b".join, *draws,
-            *Sentinels, *Access, Access.READ | Access.WRITE, Access(0), Colour.RED, ValueError("a"), KeyError("a"),
-            measured(ValueError("a"), "m"), ImportError("a", name="b"), ImportError("a", name="c"), local_class(),
-            local_class(a=1), local_class(abc.ABCMeta), local_class(bases=(Plain,)), local_class(p=property(copied)),
-            local_class(p=staticmethod(copied)), local_class(p=copied), list[int], list[str], int | str]
+    wrappers = [property, staticmethod, classmethod, functools.cached_property,
+                functools.partialmethod]
+    return [functools.partial(copied), functools.partial(copied, 1),
+            functools.partial(copied, value=1), functools.partial(copied, value=2),
+            measured(functools.partial(copied), "m"), cached_adder(1), cached_adder(2),
+            measured(adder(1), "m"), measured(adder(1), "km"), *(wrap(copied) for wrap in wrappers),
+            property(None, copied), operator.itemgetter(1), operator.itemgetter(2), "a".join,
+            "b".join, *draws,
+            *Sentinels, *Access, Access.READ | Access.WRITE, Access(0), Colour.RED, ValueError("a"),
+            KeyError("a"), measured(ValueError("a"), "m"), ImportError("a", name="b"),
+            ImportError("a", name="c"), local_class(), local_class(a=1), local_class(abc.ABCMeta),
+            local_class(bases=(Plain,)), local_class(p=property(copied)),
+            local_class(p=staticmethod(copied)), local_class(p=copied), list[int], list[str],
+            int | str]
 
 
 def different_dtypes():
-    """Names, titles, places, classes of records, metadata; of the interpreter's numpy and of other packages."""
-    fields = [[("a", "f8")], [("b", "f8")], [(("title", "a"), "f8")], [(("other", "a"), "f8")], [("a", ">f8")],
-              [("a", "f8", (1,))], [("a", "f8", (2,))], [("a", [("b", "f8")])], (np.record, [("a", "f8")]),
-              [], {"names": ["a"], "formats": ["f8"], "offsets": [8]},
+    """Names, titles, places, classes of records, metadata; of numpy and of other packages."""
+    fields = [[("a", "f8")], [("b", "f8")], [(("title", "a"), "f8")], [(("other", "a"), "f8")],
+              [("a", ">f8")], [("a", "f8", (1,))], [("a", "f8", (2,))], [("a", [("b", "f8")])],
+              (np.record, [("a", "f8")]), [], {"names": ["a"], "formats": ["f8"], "offsets": [8]},
               {"names": ["a"], "formats": ["f8"], "itemsize": 16}]
-    dtypes = [*map(np.dtype, fields), *map(np.dtype, "? i1 <i4 >i4 u4 f4 <f8 >f8 g F D G S1 S2 U1 V1 V2 O".split()),
-              *map(np.dtype, ["M8[s]", "M8[ms]", "M8[2s]", "m8[s]"]), np.dtype("f8", metadata={"unit": "m"}),
-              np.dtype("f8", metadata={"unit": "km"}), np.dtype([("a", np.dtype("f8", metadata={"unit": "m"}))])]
+    dtypes = [*map(np.dtype, fields),
+              *map(np.dtype, "? i1 <i4 >i4 u4 f4 <f8 >f8 g F D G S1 S2 U1 V1 V2 O".split()),
+              *map(np.dtype, ["M8[s]", "M8[ms]", "M8[2s]", "m8[s]"]),
+              np.dtype("f8", metadata={"unit": "m"}), np.dtype("f8", metadata={"unit": "km"}),
+              np.dtype([("a", np.dtype("f8", metadata={"unit": "m"}))])]
     if hasattr(getattr(np, "dtypes", None), "StringDType"):
-        dtypes += [np.dtypes.StringDType(), np.dtypes.StringDType(na_object=None), np.dtypes.StringDType(coerce=False)]
+        dtypes += [np.dtypes.StringDType(), np.dtypes.StringDType(na_object=None),
+                   np.dtypes.StringDType(coerce=False)]
     if importlib.util.find_spec("ml_dtypes"):
         import ml_dtypes
 
-        names = "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e4m3b11fnuz float8_e5m2 float8_e5m2fnuz int4 uint4"
-        dtypes += [np.dtype(getattr(ml_dtypes, name)) for name in names.split()]
+        names = ["bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e4m3b11fnuz",
+                 "float8_e5m2", "float8_e5m2fnuz", "int4", "uint4"]
+        dtypes += [np.dtype(getattr(ml_dtypes, name)) for name in names]
     return dtypes
 
 
 def different_arrays():
-    """Zeros of all dtypes; classes, attributes, slots, what only a pickle holds; the last bit of long doubles."""
+    """Zeros of all dtypes; classes, attributes, slots, what only a pickle holds; long doubles."""
     mask = {"mask": [[0, 1]]}
-    long_doubles = np.array([1, 1 + np.finfo("g").eps, -1, 0, -0.0, np.inf, -np.inf, np.nan, np.finfo("g").max,
-                             np.finfo("g").tiny, np.finfo("g").smallest_subnormal], "g")
-    return [*(np.zeros(3, dtype) for dtype in different_dtypes()), *long_doubles[:, None], long_doubles[:1] * 1j,
-            ARRAY, ARRAY.T, ARRAY.view(Tagged), measured(ARRAY.view(Tagged), "m"), measured(ARRAY.view(WithSlot), "m"),
-            measured(ARRAY.view(WithSlot), "km"), reducing("m"), reducing("km"), np.rec.array(ARRAY),
-            np.asmatrix(ARRAY), *(np.ma.array([[1.0, 2.0]], **mask, fill_value=value) for value in (None, 3, 4)),
+    limits = np.finfo("g")
+    long_doubles = np.array([1, 1 + limits.eps, -1, 0, -0.0, np.inf, -np.inf, np.nan, limits.max,
+                             limits.tiny, limits.smallest_subnormal], "g")
+    return [*(np.zeros(3, dtype) for dtype in different_dtypes()), *long_doubles[:, None],
+            long_doubles[:1] * 1j, ARRAY, ARRAY.T, ARRAY.view(Tagged),
+            measured(ARRAY.view(Tagged), "m"), measured(ARRAY.view(WithSlot), "m"),
+            measured(ARRAY.view(WithSlot), "km"), reducing("m"), reducing("km"),
+            np.rec.array(ARRAY), np.asmatrix(ARRAY),
+            *(np.ma.array([[1.0, 2.0]], **mask, fill_value=value) for value in (None, 3, 4)),
             np.ma.array(np.asmatrix([1.0, 2.0]), **mask), np.ma.array([[1.0, 2.0]]), np.ma.masked]
 
 
@@ -758,17 +778,20 @@ def different_pandas_dtypes():
     import pandas as pd
 
     hours = [datetime.timezone(datetime.timedelta(hours=number), "local") for number in (2, 3)]
-    dtypes = [pd.CategoricalDtype(["a", "b"]), pd.CategoricalDtype(["b", "a"]), pd.CategoricalDtype(["a", "b"], True),
-              pd.CategoricalDtype([1, 2]), pd.CategoricalDtype(pd.Index([1.0, 2.0])), pd.PeriodDtype("D"),
-              pd.PeriodDtype("M"), pd.IntervalDtype("f8", "left"), pd.IntervalDtype("f8", "right"),
-              pd.IntervalDtype("M8[ns]", "right"), *(pd.SparseDtype("f8", fill) for fill in (0.0, 1.0, math.nan)),
-              *(pd.DatetimeTZDtype("ns", zone) for zone in ("UTC", "Europe/Berlin", *hours)), pd.Int64Dtype(),
-              pd.Int32Dtype(), pd.Float64Dtype(), pd.BooleanDtype(), pd.StringDtype("python")]
+    dtypes = [pd.CategoricalDtype(["a", "b"]), pd.CategoricalDtype(["b", "a"]),
+              pd.CategoricalDtype(["a", "b"], True), pd.CategoricalDtype([1, 2]),
+              pd.CategoricalDtype(pd.Index([1.0, 2.0])), pd.PeriodDtype("D"), pd.PeriodDtype("M"),
+              pd.IntervalDtype("f8", "left"), pd.IntervalDtype("f8", "right"),
+              pd.IntervalDtype("M8[ns]", "right"),
+              *(pd.SparseDtype("f8", fill) for fill in (0.0, 1.0, math.nan)),
+              *(pd.DatetimeTZDtype("ns", zone) for zone in ("UTC", "Europe/Berlin", *hours)),
+              pd.Int64Dtype(), pd.Int32Dtype(), pd.Float64Dtype(), pd.BooleanDtype(),
+              pd.StringDtype("python")]
     if importlib.util.find_spec("pyarrow"):
         import pyarrow as pa
 
-        dtypes += [pd.ArrowDtype(kind) for kind in (pa.int64(), pa.int32(), pa.timestamp("ns", "UTC"),
-                                                    pa.timestamp("ns", "Europe/Berlin"), pa.list_(pa.int64()))]
+        times = [pa.timestamp("ns", zone) for zone in ("UTC", "Europe/Berlin")]
+        dtypes += map(pd.ArrowDtype, [pa.int64(), pa.int32(), pa.list_(pa.int64()), *times])
     return dtypes
 
 
@@ -777,12 +800,14 @@ def different_columns():
     import pandas as pd
 
     dtypes = different_pandas_dtypes()
-    empty, missing = ([pd.Series(values, dtype=dtype) for dtype in dtypes] for values in ([], [None]))
-    return [*empty, *missing, *map(pd.Index, empty), *map(pd.DataFrame, missing), *(each.array for each in missing)]
+    empty = [pd.Series([], dtype=dtype) for dtype in dtypes]
+    missing = [pd.Series([None], dtype=dtype) for dtype in dtypes]
+    return [*empty, *missing, *map(pd.Index, empty), *map(pd.DataFrame, missing),
+            *(each.array for each in missing)]
 
 
 def different_frames():
-    """Flags, attributes, names, frequencies by more than their text, closed sides, order of categories."""
+    """Flags, attributes, names, frequencies by more than their text, sides, categories."""
     import pandas as pd
     from pandas.tseries import offsets
 
@@ -791,39 +816,46 @@ def different_frames():
     noted.attrs, other.attrs = {"unit": "m"}, {"unit": "km"}
     holidays = [offsets.CustomBusinessDay(holidays=[day]) for day in ("2020-02-03", "2020-02-04")]
     days = pd.DatetimeIndex(["2020-01-01", "2020-01-02"])
-    return [column, column.rename("a"), column.rename_axis("a"), column.astype("f8"), column.astype("category"),
-            column.set_flags(allows_duplicate_labels=False), frame, frame.set_flags(allows_duplicate_labels=False),
-            noted, other, frame.rename_axis(columns="a"), frame.T, frame.astype(object), days,
-            days.tz_localize("UTC"), days.tz_localize("Europe/Berlin"), days.to_period("D"), days.to_period("M"),
-            *(pd.DatetimeIndex(days, freq=freq) for freq in ("D", *holidays)), *holidays, offsets.Day(2),
-            pd.interval_range(0, 2), pd.interval_range(0, 2, closed="left"), pd.CategoricalIndex([1, 2]),
+    return [column, column.rename("a"), column.rename_axis("a"), column.astype("f8"),
+            column.astype("category"), column.set_flags(allows_duplicate_labels=False), frame,
+            frame.set_flags(allows_duplicate_labels=False), noted, other,
+            frame.rename_axis(columns="a"), frame.T, frame.astype(object), days,
+            days.tz_localize("UTC"), days.tz_localize("Europe/Berlin"), days.to_period("D"),
+            days.to_period("M"), *(pd.DatetimeIndex(days, freq=freq) for freq in ("D", *holidays)),
+            *holidays, offsets.Day(2), pd.interval_range(0, 2),
+            pd.interval_range(0, 2, closed="left"), pd.CategoricalIndex([1, 2]),
             pd.CategoricalIndex([1, 2], ordered=True), pd.MultiIndex.from_product([[1], [2]]),
-            pd.MultiIndex.from_product([[1], [2]], names=["a", "b"]), pd.MultiIndex.from_product([[1], [2.0]]),
+            pd.MultiIndex.from_product([[1], [2]], names=["a", "b"]),
+            pd.MultiIndex.from_product([[1], [2.0]]),
             *(pd.Timestamp("2020", tz=zone) for zone in (None, "UTC", "Europe/Berlin"))]
 
 
 def different_sparse_arrays():
     from scipy import sparse
 
-    return [getattr(sparse, f"{layout}_{kind}")(np.eye(3) * number) for layout in ("csr", "csc", "coo", "bsr", "dok")
-            for kind in ("array", "matrix") for number in (1, 2)]
+    return [getattr(sparse, f"{layout}_{kind}")(np.eye(3) * number)
+            for layout in ("csr", "csc", "coo", "bsr", "dok") for kind in ("array", "matrix")
+            for number in (1, 2)]
 
 
 def different_tensors():
     import torch
 
     ones = torch.ones(2, 3)
-    return [ones, ones.double(), ones.clone().requires_grad_(), measured(ones.clone(), "m"), ones.to_sparse(),
-            ones.to_sparse_csr(), ones.to("meta"), torch.nn.Parameter(ones), torch.nn.Parameter(ones, False),
-            measured(torch.nn.Parameter(ones), "m"), ones.bfloat16(), ones.half(), ones * 2, (ones * 2).to_sparse(),
-            ones.reshape(3, 2), torch.float32, torch.float64, torch.device("cpu"), ones.untyped_storage()]
+    return [ones, ones.double(), ones.clone().requires_grad_(), measured(ones.clone(), "m"),
+            ones.to_sparse(), ones.to_sparse_csr(), ones.to("meta"), torch.nn.Parameter(ones),
+            torch.nn.Parameter(ones, False), measured(torch.nn.Parameter(ones), "m"),
+            ones.bfloat16(), ones.half(), ones * 2, (ones * 2).to_sparse(), ones.reshape(3, 2),
+            torch.float32, torch.float64, torch.device("cpu"), ones.untyped_storage()]
 
 
+FOR_PANDAS = [different_pandas_dtypes, different_columns, different_frames]
 DIFFERENT_KINDS = [
-    different_times, different_numbers, different_containers, different_functions, different_dtypes, different_arrays,
-    *(pytest.param(make, marks=needs("pandas")) for make in (
-        different_pandas_dtypes, different_columns, different_frames)),
-    pytest.param(different_sparse_arrays, marks=needs("scipy")), pytest.param(different_tensors, marks=needs("torch"))]
+    different_times, different_numbers, different_containers, different_functions,
+    different_dtypes, different_arrays,
+    *(pytest.param(make, marks=needs("pandas")) for make in FOR_PANDAS),
+    pytest.param(different_sparse_arrays, marks=needs("scipy")),
+    pytest.param(different_tensors, marks=needs("torch"))]
 
 
 def look_at(value):
@@ -855,11 +887,11 @@ class TestSection2Hash:
 
     @pytest.mark.parametrize("make", DIFFERENT_KINDS)
     def test_whatever_tells_values_apart_counts(self, make):
-        """Attributes, units, zones, flags, classes: a value that differs in one of them has another digest."""
+        """Attributes, units, zones, flags, classes: what differs in one has another digest."""
         values = make()
         for wrap in (lambda value: value, lambda value: [value, value]):
             digests = [joblite.hash(wrap(value)) for value in values]
-            repeated = [(values[digests.index(digest)], value) for digest, value in zip(digests, values)
+            repeated = [value for digest, value in zip(digests, values)
                         if digests.count(digest) > 1]
             assert not repeated
             assert digests == [joblite.hash(wrap(value)) for value in make()]
@@ -867,7 +899,7 @@ class TestSection2Hash:
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("make", DIFFERENT_KINDS)
     def test_looking_at_a_value_changes_no_digest(self, make):
-        """Nor does hashing change the value: its pickle stays the same (but for what pandas caches)."""
+        """Nor does hashing change the value: its pickle stays the same, but for pandas' caches."""
         for value in make():
             pickled = []
             with contextlib.suppress(Exception):
@@ -901,8 +933,10 @@ class TestSection2Hash:
 
     def test_identity_of_parts_never_leaks(self):
         """Two equal parts count alike whether they are one object or two, where nothing holds itself."""
-        with_cycles = {"family", "other family", *(name for name in DIFFERENT_VALUES if "itself" in name)}
-        too_deep = {name for name in DIFFERENT_VALUES if name.startswith(("linked", "deep", "flat"))}
+        with_cycles = {"family", "other family",
+                       *(name for name in DIFFERENT_VALUES if "itself" in name)}
+        too_deep = {name for name in DIFFERENT_VALUES
+                    if name.startswith(("linked", "deep", "flat"))}
         for name in DIFFERENT_VALUES.keys() - with_cycles - too_deep:
             first, last = DIFFERENT_VALUES[name][0], DIFFERENT_VALUES[name][-1]
             assert joblite.hash([first, first]) == joblite.hash([first, last]) == joblite.hash([last, first])
@@ -915,7 +949,8 @@ class TestSection2Hash:
         assert len({joblite.hash(value) for value in (lists, objects, dicts)}) == 3
 
     def test_recursive_values(self):
-        """In what holds itself, content counts, and which parts are one object; not the order in sets and dicts."""
+        """In what holds itself, content counts, and which parts are one object; not the order in
+        sets and dicts."""
         ring = [Plain(number=number) for number in range(30)]
         for place, node in enumerate(ring):
             node.next, node.previous = ring[(place + 1) % 30], ring[place - 1]
@@ -938,15 +973,16 @@ class TestSection2Hash:
     def test_values_that_hold_themselves_at_random_equal_their_copies(self):
         values = [tangled(seed) for seed in range(300)]
         digests = [joblite.hash(value) for value in values]
-        assert digests == [joblite.hash(copied(value)) for value in values] == [joblite.hash(tangled(seed))
-                                                                                for seed in range(300)]
+        assert digests == [joblite.hash(copied(value)) for value in values]
+        assert digests == [joblite.hash(tangled(seed)) for seed in range(300)]
         for value, digest in zip(values, digests):
             value.append("another")
             assert joblite.hash(value) != digest
 
     def test_long_recursive_values(self):
         """Thousands of parts that hold each other do not depend on the recursion limit."""
-        assert joblite.hash(linked(20_000)) == joblite.hash(linked(20_000)) != joblite.hash(linked(20_001))
+        first, second, longer = map(linked, (20_000, 20_000, 20_001))
+        assert joblite.hash(first) == joblite.hash(second) != joblite.hash(longer)
         crowd, other = family(range(5_000)), family(range(5_000))
         crowd.all, other.all = list(range(20_000)), list(range(20_000))
         assert joblite.hash(crowd) == joblite.hash(other)
@@ -1074,7 +1110,8 @@ class TestSection2Hash:
         loop = {"a": 1, "b": []}
         loop["b"].append(loop)
         for first in ({"a": 1, "b": 2}, {"a": 1, 2: [3]}, loop):
-            for wrap in (lambda value: value, lambda value: [value], lambda value: Plain(inside=value)):
+            for wrap in (lambda value: value, lambda value: [value],
+                         lambda value: Plain(inside=value)):
                 one, other = wrap(first), wrap(dict(reversed(first.items())))
                 assert ordered(one) != ordered(other)
         assert ordered([{"b", "a", 1}, Point(1, 2)]) == ordered([{1, "a", "b"}, Point(1, 2)])
@@ -1603,7 +1640,7 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("number", range(len(different_dtypes())))
     def test_arrays_of_every_dtype_come_back(self, number, tmp_path):
-        """Those of other packages, records, with titles, offsets, metadata; and the dtypes themselves."""
+        """Those of other packages, records, with titles, offsets, metadata; and the dtypes too."""
         dtype = different_dtypes()[number]
         arrays = [np.zeros(3, dtype), np.zeros((0, 2), dtype), dtype]
         joblite.dump(arrays, tmp_path / "value")
