@@ -6868,7 +6868,7 @@ class _Worker:
         """Wait for a message while the job is within its time; it is ended when that is over."""
         import select
 
-        if job.timeout is None:
+        if job.timeout is None or self.channel.rest:  # part of the next message was read with the last one
             return
         ready = select.poll()
         ready.register(self.fd, select.POLLIN)

@@ -6035,6 +6035,19 @@ class TestSection6Pools:
             assert isinstance(results[2], TimeoutError) and isinstance(results[2], multiprocessing.TimeoutError)
             assert "task 2 ran longer than timeout=1 s" in str(results[2])
 
+    def test_what_a_task_in_time_prints_does_not_hide_its_answer(self):
+        """Both may be read at once: then nothing more is to be waited for."""
+        done = run_script("""
+            from joblite import Parallel, delayed
+
+            def speak(x):
+                print(x, flush=True)
+                return x
+
+            assert Parallel(2, timeout=600)(delayed(speak)(i) for i in range(300)) == list(range(300))
+            """)
+        assert sorted(map(int, done.stdout.split())) == list(range(300)) and not done.stderr
+
     def test_timeout_in_threads_leaves_the_thread(self, tmp_path):
         gate = threading.Event()
         try:
