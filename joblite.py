@@ -5437,8 +5437,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   6. What tasks print, warn of and log comes home at once and in order; silence costs no message.
 #                                                             test_prints_warnings_and_records_keep_their_order
 #   7. What runs elsewhere, on executors of others, needs Python and no more.  test_engine_keeps_the_promises
-#   8. No task in a process sees what another wrote to its arguments, whatever batch they travel in.
-#                                                             test_tasks_do_not_see_each_others_writes
+#   8. No task in a process sees what another wrote to its arguments, whatever its batch.
+#                                                     test_tasks_do_not_see_each_others_writes
 #
 #     data                     | who writes it                                 | who may read it
 #     a crew, a context        | the caller's thread; their end: `close`       | the same
@@ -5491,7 +5491,8 @@ class Outcome:
         self.death: tuple[int, BaseException] | None = None
         self.alone = False  # whether the tasks to be done again must travel one by one
 
-    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float, nbytes: int = 0) -> None:
+    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float,
+            nbytes: int = 0) -> None:
         for offset, error in errors.items():
             self.errors[len(self.values) + offset] = error
         self.values += values
@@ -5572,20 +5573,25 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 
 
 # ---- tasks and results across a border ----
-# No task sees what another writes to its arguments, whatever batch they travel in: what a task could write to has a
-# pickle of its own, which is opened as the task begins. Plain values go in one list. Results likewise.
+# No task sees what another writes to its arguments, whatever batch they travel in: what a task
+# could write to has a pickle of its own, which is opened as the task begins. Plain values go in one
+# list. Results likewise.
 
 
 @lru_cache(maxsize=1)
 def _plain_types(numpy: Any) -> frozenset[Any]:
-    """The types of the values that go in the list: nobody can write to one. `...` stands there for the others."""
+    """The types of the values that go in the list, since nobody can write to one. `...` stands
+    there for the others."""
     scalars = set(getattr(numpy, "sctypeDict", {}).values())
-    return _ATOMS.union(kind for kind in scalars if kind.__name__ not in ("void", "object_")) - {type(...)}
+    plain = {kind for kind in scalars if kind.__name__ not in ("void", "object_")}
+    return _ATOMS.union(plain) - {type(...)}
 
 
-def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
-    """The frames of a batch: a plan; the pickles, if there are any; the buffers that stay out of them,
-    each once. `key_of` gives the key of a function or class that the tasks of a run share, or 0."""
+def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
+                key_of: Callable[..., int]) -> list[Any]:
+    """The frames of a batch: a plan; the pickles, if there are any; the buffers that stay out of
+    them, each once. `key_of` gives the key of a function or class that the tasks of a run share,
+    or 0."""
     functions, args, kwargs = zip(*tasks)
     plain_types = _plain_types(sys.modules.get("numpy"))
     if MethodType in map(type, functions):
@@ -5593,7 +5599,8 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[.
     if not {tuple}.issuperset(map(type, args)):
         args = tuple(map(tuple, args))
     is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
-    keys = {id(func): key_of(func) for func in (functions[:1] if is_one else functions)}
+    called = functions[:1] if is_one else functions
+    keys = {id(func): key_of(func) for func in called}
     values = itertools.chain.from_iterable(args)
     if any(kwargs):
         kwargs = tuple(map(dict, kwargs))
@@ -5602,8 +5609,8 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[.
     if not all(keys.values()):
         writable += functions
     if not writable:
-        called = [*keys.values()] if is_one else [keys[id(func)] for func in functions]
-        return [_pickle_dumps((called, args, kwargs if any(kwargs) else None), 5)]
+        plan = [keys[id(func)] for func in called], args, kwargs if any(kwargs) else None
+        return [_pickle_dumps(plan, 5)]
     calls = [(keys[id(func)] or func, *rest) for func, *rest in zip(functions, args, kwargs)]
     rows: list[Any] = [(number,) for number in range(len(calls))]
     groups: list[Any] = calls
@@ -5612,19 +5619,26 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer], key_of: Callable[.
     sizes, frames = _pack_each(groups, packer, key_of)
     buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
     order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
-    return [_pickle_dumps((rows, sizes, order), 5), frames[0], *(view for _, view in buffers.values())]
+    views = [view for _, view in buffers.values()]
+    return [_pickle_dumps((rows, sizes, order), 5), frames[0], *views]
 
 
 def _as_few_methods(functions: Sequence[Any]) -> tuple[Any, ...]:
-    """The same, the bound methods of one function and one object as one: each access makes a new one."""
+    """The same; the bound methods of one function and one object, of which each access makes a new
+    one, are one."""
     known: dict[tuple[int, int], Any] = {}
-    return tuple(known.setdefault((id(func.__func__), id(func.__self__)), func) if type(func) is MethodType else func
-                 for func in functions)
+    found = []
+    for func in functions:
+        if type(func) is MethodType:
+            func = known.setdefault((id(func.__func__), id(func.__self__)), func)
+        found.append(func)
+    return tuple(found)
 
 
 def _part_calls(calls: list[Any], plain_types: frozenset[type]) -> tuple[list[Any], list[Any]]:
-    """Calls in two parts: what is plain, and groups of values to be pickled. Calls with the same values have
-    one group: where many tasks bring a big object, it is packed once, and unpacked for each."""
+    """Calls in two parts: what is plain, and groups of values to be pickled. Calls with the same
+    values have one group: where many tasks bring a big object, it is packed once, and unpacked for
+    each."""
     rows = []
     groups: list[list[Any]] = []
     numbers: dict[tuple[int, ...], int] = {}  # ids of the values of a group -> its number
@@ -5639,7 +5653,8 @@ def _part_calls(calls: list[Any], plain_types: frozenset[type]) -> tuple[list[An
     return rows, groups
 
 
-def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterator[tuple[memoryview, list[Any]]]:
+def _cut(sizes: list[tuple[int, int]], pickles: Any,
+         parts: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
     """What belongs to each value that `_pack_each` packed: its pickle, and its share of `parts`."""
     rest = memoryview(pickles)
     at = 0
@@ -5649,18 +5664,22 @@ def _cut(sizes: list[tuple[int, int]], pickles: Any, parts: list[Any]) -> Iterat
         at += number
 
 
-def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
-    """The tasks of a batch. Each is opened when it is asked for, at the place that the page then shows."""
+def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
+                page: Any) -> Iterator[Task]:
+    """The tasks of a batch. Each is opened when it is asked for, at the place that the page then
+    shows."""
     plan = _pickle_loads(frames[0])
     if len(frames) > 1:
-        return _open_one_by_one(*plan, *frames[1:], find=find, spaces=spaces, page=page)
+        return _open_one_by_one(plan, frames[1:], find, spaces, page)
     keys, args, kwargs = plan
     functions = map(find, keys) if len(keys) > 1 else itertools.repeat(find(keys[0]))
     return zip(functions, args, kwargs or itertools.repeat({}))
 
 
-def _open_one_by_one(rows: list[Any], sizes: list[tuple[int, int]], order: list[int], pickles: Any, *buffers: Any,
-                     find: Callable[[int], Any], spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+def _open_one_by_one(plan: tuple[Any, ...], frames: list[Any], find: Callable[[int], Any],
+                     spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+    rows, sizes, order = plan
+    pickles, *buffers = frames
     groups = list(_cut(sizes, pickles, order))
     used = Counter(place for number, *_ in rows for place in groups[number][1])
 
@@ -5708,9 +5727,10 @@ def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: di
     return itertools.chain(list(itertools.islice(tasks, 1)), tasks)
 
 
-def _pack_results(values: list[Any], errors: dict[int, tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Any]]:
-    """((a list of plain values, packed, or None; sizes of the pickles), frames). What cannot be packed goes,
-    described as an error, to `errors`."""
+def _pack_results(values: list[Any],
+                  errors: dict[int, tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Any]]:
+    """((a list of plain values, packed, or None; sizes of the pickles), frames). What cannot be
+    packed goes, described as an error, to `errors`."""
     if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
         return (_pickle_dumps(values, 5), []), []
     try:
@@ -5766,8 +5786,8 @@ _IS_TICKET = 1 << 63  # is added to the size of such a frame
 
 
 def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
-    """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an OSError
-    also in a program that lets SIGPIPE end it."""
+    """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an
+    OSError also in a program that lets SIGPIPE end it."""
     socket = _module("socket")
     quiet = getattr(socket, "MSG_NOSIGNAL", 0)
     if fds:
@@ -5807,7 +5827,8 @@ class _Channel:
             _send_all(self.sock, part)
 
     def receive(self) -> list[Any]:
-        """The next message's frames, pieces in the place of tickets. EOFError when the other side is gone."""
+        """The next message's frames, pieces in the place of tickets. EOFError when the other side is
+        gone."""
         data = self.rest
         while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
             more, extra, _, _ = self.sock.recvmsg(_AT_ONCE, _FDS_NBYTES)
@@ -6302,13 +6323,18 @@ def _keep_no_tracker(module: Any) -> None:
     """Have a worker's multiprocessing.resource_tracker start no process and tell it nothing: at the end of
     the worker it would unlink the shared memory of others."""
     tracker = module._resource_tracker
-    tracker._fd = os.open(os.devnull, os.O_WRONLY)  # for processes that a task starts
+
+    def lead_nowhere() -> None:
+        if tracker._fd is None:  # as it is asked for by processes that a task starts
+            tracker._fd = os.open(os.devnull, os.O_WRONLY)
+
     tracker._send = lambda *message: None
-    tracker.ensure_running = module.ensure_running = lambda: None
+    tracker.ensure_running = module.ensure_running = lead_nowhere
 
 
 def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
-    """The life of a worker process, from its first byte to its end. `line` can be read when the caller is gone."""
+    """The life of a worker process, from its first byte to its end. `line` can be read when the caller is
+    gone."""
     global _inside
     import signal
 
@@ -8212,8 +8238,8 @@ class _Run:
             self.launch(*cut)
 
     def begin(self) -> None:
-        """Send the first jobs. With pre_dispatch="all" read all tasks before any result is waited for: those that
-        workers have no room for yet wait here."""
+        """Send the first jobs. With pre_dispatch="all" read all tasks before any result is waited for:
+        those that workers have no room for yet wait here."""
         self.feed()
         looked = time.monotonic()
         while self.parallel.pre_dispatch == "all" and not self.exhausted:
@@ -8311,7 +8337,8 @@ class _Run:
             raise _name_task(job.fault, first)
         done = len(outcome.values)
         if job.shrinkable:
-            self.adapt(done, outcome.seconds, max(job.nbytes * done // len(job.tasks), outcome.nbytes))
+            nbytes = max(job.nbytes * done // len(job.tasks), outcome.nbytes)
+            self.adapt(done, outcome.seconds, nbytes)
         self.take(first, outcome.values, outcome.errors)
         if outcome.death:
             place, error = outcome.death
