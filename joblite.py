@@ -5036,6 +5036,8 @@ class _Packer(Pickler):
             if not _can_import(obj.__name__):
                 return _reduce_module(obj)
             return _import_module, (obj.__name__,)
+        if _is_enum(kind) and obj._name_ in kind.__members__:  # its value may be a function by value
+            return operator.getitem, (kind, obj._name_)
         np = sys.modules.get("numpy")  # None where something hides it
         if np and isinstance(obj, np.ndarray):
             return _reduce_array(obj, self.nearby)

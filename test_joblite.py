@@ -5603,7 +5603,13 @@ class TestSection5Payloads:
         assert all(type(value) is Local for pair in back for value in pair)
         assert [(a.x, b.x) for a, b in back] == [(0, 1), (1, 2), (2, 3), (3, 4)]
         variable, number = typing.TypeVar("variable"), typing.NewType("number", int)
-        for value in (Color.RED, variable, number):
+        class Operation(enum.Enum):
+            SQUARE = enum.member(lambda x: x * x)
+
+        class Mode(enum.Flag):
+            READ, WRITE = 1, 2
+
+        for value in (Color.RED, Operation.SQUARE, Mode.READ | Mode.WRITE, variable, number):
             assert travel(value) is value
 
     def test_what_was_deleted_from_a_class_is_deleted(self):
