@@ -375,10 +375,8 @@ def _code_text(const: Any) -> str:
             lines.append(f"{step.opname} {_code_text(step.argval)}")
         else:
             lines.append(f"{step.opname} {step.arg}")
-    for number, each in enumerate(const.co_consts):
-        is_docstring = number == 0 and isinstance(each, (str, type(None)))
-        if id(each) not in loaded and not is_docstring:
-            lines.append(_code_text(each))
+    # the first constant may be the docstring
+    lines += [_code_text(each) for each in const.co_consts[1:] if id(each) not in loaded]
     flags = const.co_flags
     arguments = const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, flags & _CO_KIND
     variables = const.co_varnames
@@ -763,7 +761,8 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         attributes = None
         if digester.follow:
             attributes = digester.follow.label(type(obj)), _without(obj, _CLASS_NOISE)
-        return ("name", _module("pickle").whichmodule(obj, reduced), reduced, attributes)
+        home = getattr(obj, "__module__", None)  # taken as it is: the search may import modules
+        return ("name", home or _module("pickle").whichmodule(obj, reduced), reduced, attributes)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if type(state) is dict and not state:
         state = None  # an exception has no `__dict__` until somebody reads it
@@ -2812,15 +2811,15 @@ class _Contents(_Followed):
             return "pydantic decorator", obj.cls_var_name, obj.info
         if self._in_package:
             return way(digester, obj)
-        if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
-            try:
-                return way(digester, obj)
-            except PicklingError:  # a lock, a file
-                return "no content", kind
-        self._in_package = True
+        is_opened = home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind)
+        self._in_package = not is_opened
         try:
+            if is_opened:
+                return way(digester, obj)
             return "content", kind, _digest(obj, follow=self)
-        except Exception:
+        except Exception as err:  # a lock, a file; the class of a package may raise anything
+            if is_opened and not isinstance(err, PicklingError):
+                raise
             inside = getattr(obj, "__dict__", {})
             wrapped = [inside.get(name) for name in ("__wrapped__", "func", "py_func")]
             return "no content", kind, *wrapped
@@ -3177,9 +3176,11 @@ class _Parameters:
 
 def _signature_parameters(function: Any) -> _Parameters:
     """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
-    follow = not hasattr(function, "__wrapped__")
+    options: dict[str, Any] = {"follow_wrapped": not hasattr(function, "__wrapped__")}
+    if sys.version_info >= (3, 14):  # annotations are not evaluated
+        options["annotation_format"] = _module("annotationlib").Format.STRING
     try:
-        found = _module("inspect").signature(function, follow_wrapped=follow).parameters.values()
+        found = _module("inspect").signature(function, **options).parameters.values()
     except (TypeError, ValueError):
         return _Parameters([[], [], ["args"], [], ["kwargs"]], {})
     kinds: list[list[str]] = [[], [], [], [], []]
