@@ -1242,18 +1242,18 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 # ======================================================================================================================
 # 3. Values in files
 # ======================================================================================================================
-# Promise: `dump` writes any value that pickle can take, its arrays as raw bytes, so that `load` reads them straight
-# into place or maps them; a damaged file is an error, never a wrong value.
+# Promise: `dump` writes any value that pickle can take, its arrays as raw bytes, so that `load`
+# reads them straight into place or maps them; a damaged file is an error, never a wrong value.
 #
 # Picture: one value in a file (numbers little-endian, sizes and offsets in bytes)
 #
-#     | head | sizes of the buffers | pickle | zeros | buffer 0 | zeros | buffer 1 | ... | checksums |
-#                                              ^ each buffer starts at a multiple of 64, so it can be mapped in place
+#     | head | sizes of buffers | pickle | zeros | buffer 0 | zeros | buffer 1 | ... | checksums |
+#                                          ^ each at a multiple of 64, so it can be mapped in place
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
 #             8   1  version of the format: 1; a reader refuses any other
-#             9   1  flags: 1 = buffers may have been changed through a map, so their checksums no longer hold;
-#                    a reader refuses a bit that it does not know
+#             9   1  flags: 1 = buffers may have been changed through a map, so their checksums no
+#                    longer hold; a reader refuses a bit that it does not know
 #            10   1  where the value starts, modulo 64, in the file it was written to
 #            11   1  zero
 #            12   4  number of buffers, n
@@ -1262,29 +1262,32 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #            28   4  CRC-32 of the 28 bytes before and the n sizes after
 #     sizes       8 each
 #     pickle      protocol 5; buffers out of band, in order; names nothing of this library
-#     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; the last piece of a buffer may be shorter
+#     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; its last piece may be shorter
 #
-# An array is a buffer, its dtype as text (or a list of fields), its shape and its order: a call of numpy's
-# `_frombuffer` in the pickle. Compressed, the same bytes are the content of an ordinary .z, .gz, .bz2, .xz, .lzma,
-# .lz4 or .zst file.
+# An array is a buffer, its dtype as text (or a list of fields), its shape and its order: a call of
+# numpy's `_frombuffer` in the pickle. Compressed, the same bytes are the content of an ordinary .z,
+# .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
 #     write: value -> _take_apart -> _stream of chunks -> (blocks, compressed on threads) -> file
-#     read:  file -> first bytes tell -> (_Unpacked) -> ours: _read; else a pickle, joblib's or plain
+#     read:  file -> first bytes tell -> (_Unpacked) -> ours: _read; else a pickle of others
 #
 # Laws
-#   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its folder takes no other
-#      file or it is a device.                                                       test_failed_dump_keeps_the_old_file
-#   2. Nothing is unpickled and no array given out before its checksum is right; only mapped buffers are not checked.
-#      Any fault of the file is a ValueError with its path.                          test_every_cut_is_found
-#   3. Memory beyond the value and its pickle without buffers is a few pieces.       test_a_big_array_is_never_doubled
-#   4. With `trusted` other than True only opcodes, names and calls of short lists are followed, and numpy is told only
-#      what was checked before.                             test_attacks_are_refused, test_tricks_of_hand_made_pickles
+#   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its
+#      folder takes no other file or it is a device.            test_failed_dump_keeps_the_old_file
+#   2. Nothing is unpickled and no array given out before its checksum is right; only mapped buffers
+#      are not checked. Any fault of the file is a ValueError with its path.
+#                                                         test_every_cut_is_found
+#   3. Memory beyond the value and its pickle without buffers is a few pieces.
+#                                                         test_a_big_array_is_never_doubled
+#   4. With `trusted` other than True only opcodes, names and calls of short lists are followed, and
+#      numpy is told only what was checked before.        test_attacks_are_refused,
+#                                                         test_tricks_of_hand_made_pickles
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD_FORMAT = "<8sBBBxIQI"  # 28 bytes, then their CRC
 _CHANGED = 1  # flag
-_ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector instruction
-_PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache, hides the cost of a call
+_ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
+_PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 _PATH = (str, bytes, os.PathLike)
@@ -1299,7 +1302,7 @@ class UntrustedObjectError(ValueError):
     """
 
 
-# ---- Compressing -----------------------------------------------------------------------------------------------------
+# ---- Compressing ---------------------------------------------------------------------------------
 
 
 class _Damaged(ValueError):
@@ -1324,7 +1327,7 @@ def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
     rest = bytearray()
     for chunk in chunks:
         for start in range(0, len(chunk), nbytes):
-            rest += memoryview(chunk)[start:start + nbytes]
+            rest += memoryview(chunk)[start : start + nbytes]
             if len(rest) >= nbytes:
                 yield rest[:nbytes]
                 del rest[:nbytes]
@@ -1361,7 +1364,9 @@ def _zlib_stream(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
 
     def compress(block: Any) -> bytes:
         packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9)
-        return packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)  # ends at a byte: another may follow
+        return packer.compress(block) + packer.flush(
+            zlib.Z_SYNC_FLUSH
+        )  # ends at a byte: another may follow
 
     yield b"\x78\x9c"
     yield from _map_on_threads(compress, counted())
@@ -1377,9 +1382,11 @@ def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _streams(module: str, compress: Callable[[Any, Any, int], bytes], blocks: Iterator[Any],
-             level: int) -> Iterator[bytes]:
-    """The bytes of a format whose files may be one stream after the other: each block is one, made by a thread."""
+def _streams(
+    module: str, compress: Callable[[Any, Any, int], bytes], blocks: Iterator[Any], level: int
+) -> Iterator[bytes]:
+    """The bytes of a format whose files may be one stream after the other: each block is one, made
+    by a thread."""
     packer = _optional(module)
     return _map_on_threads(lambda block: compress(packer, block, level), blocks)
 
@@ -1389,15 +1396,18 @@ _CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a compressed value, one stream or several, by any decompressor that has `decompress`, `eof` and
-    `unused_data`. (The modules' own file objects do not tell where in the file they stand, so that no value could
-    follow another.) It is given few bytes at once, `step`, for what they may become is held in memory."""
+    """The content of a compressed value, one stream or several, by any decompressor that has
+    `decompress`, `eof` and `unused_data`. (The modules' own file objects do not tell where in the
+    file they stand, so that no value could follow another.) It is given few bytes at once, `step`,
+    for what they may become is held in memory."""
 
     limited = False  # whether the content may be only so much larger than the file
 
     def __init__(self, file: Any, make: Callable[[], Any], step: int) -> None:
         self.file, self.make, self.step = file, make, step
-        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for more than there is
+        self.read_some = getattr(
+            file, "read1", file.read
+        )  # read1 does not wait for more than there is
         self.unpacker = make()
         self.packed, self.place = b"", 0  # bytes read from the file, and how many of them were used
         self.content = memoryview(b"")  # unpacked and not yet read
@@ -1407,16 +1417,17 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        """Give at least one byte of the content, but none at its end; never of two streams at once."""
+        """Give at least one byte of the content, but none at its end; never of two streams at
+        once."""
         while not self.content:
             if self.unpacker.eof:
                 if not self.fill():
                     return 0
                 self.unpacker = self.make()
             self.unpack()
-        part = self.content[:len(target)]
-        target[:len(part)] = part
-        self.content = self.content[len(part):]
+        part = self.content[: len(target)]
+        target[: len(part)] = part
+        self.content = self.content[len(part) :]
         return len(part)
 
     def fill(self) -> bool:
@@ -1430,20 +1441,25 @@ class _Unpacked(io.RawIOBase):
         """Unpack the next bytes of the stream."""
         if not self.fill():
             raise _Damaged("it is cut short: its compressed data does not end")
-        given = self.packed[self.place:self.place + self.step]
+        given = self.packed[self.place : self.place + self.step]
         try:
             self.content = memoryview(self.unpacker.decompress(given))
-        except Exception as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
+        except (
+            Exception
+        ) as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
             raise _Damaged(f"its compressed data is damaged ({error})") from error
         self.place += len(given) - len(self.unpacker.unused_data or b"")
         self.content_size += len(self.content)
         limit = _FREE_CONTENT + _CONTENT_RATIO * self.packed_size
         if self.limited and self.content_size > limit:
-            raise UntrustedObjectError(f"it unpacks to more than {limit:,} bytes, the limit for a compressed file that "
-                                       "is not trusted (100 times its size and 64 MiB): unpack it with another tool")
+            raise UntrustedObjectError(
+                f"it unpacks to more than {limit:,} bytes, the limit for a compressed file that "
+                "is not trusted (100 times its size and 64 MiB): unpack it with another tool"
+            )
 
     def finish(self) -> None:
-        """Read to the end of the stream, where it has its own checksum; then the file stands there, if it can."""
+        """Read to the end of the stream, where it has its own checksum; then the file stands there,
+        if it can."""
         while not self.unpacker.eof:
             self.unpack()
         ahead = len(self.packed) - self.place
@@ -1456,45 +1472,109 @@ def _open_packed(module: str, make: Callable[[Any], Any], step: int, file: Any) 
     return io.BufferedReader(_Unpacked(file, partial(make, _optional(module)), step), _PIECE >> 4)
 
 
-_Codec = namedtuple("_Codec", "prefix extensions write open")  # open(file): a file to read the content of another from
+_Codec = namedtuple(
+    "_Codec", "prefix extensions write open"
+)  # open(file): a file to read the content of another from
 
 
 def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, level: int) -> None:
-    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of `nbytes`."""
+    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of
+    `nbytes`."""
     for piece in pack(_blocks(chunks, nbytes), level):
         _write_all(file, piece)
 
 
-# name, first bytes, extension, size of blocks, what packs them; what unpacks: its module, its maker, bytes at once
+# name, first bytes, extension, size of blocks, what packs them; what unpacks: its module, its maker,
+# bytes at once
 _FORMATS: list[tuple[Any, ...]] = [
-    ("zlib", b"\x78", ".z", 1 << 20, _zlib_stream,
-     "zlib", lambda zlib: zlib.decompressobj(), _BUFFER),
-    ("gzip", b"\x1f\x8b", ".gz", 1 << 20,
-     partial(_streams, "gzip", lambda gzip, block, level: gzip.compress(block, level, mtime=0)),
-     "zlib", lambda zlib: zlib.decompressobj(31), _BUFFER),
-    ("bz2", b"BZ", ".bz2", 900_000,
-     partial(_streams, "bz2", lambda bz2, block, level: bz2.compress(block, level)),
-     "bz2", lambda bz2: bz2.BZ2Decompressor(), 1 << 10),  # a block of 900 kB of zeros is 40 bytes
-    ("lzma", b"\x5d\0", ".lzma", _PIECE, _lzma_alone,
-     "lzma", lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30), 1 << 11),
-    ("xz", b"\xfd7zXZ", ".xz", 2 * _PIECE,
-     partial(_streams, "lzma", lambda lzma, block, level: lzma.compress(block, preset=level)),
-     "lzma", lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30), 1 << 11),
-    ("lz4", b"\x04\x22\x4d\x18", ".lz4", _PIECE,
-     partial(_streams, "lz4.frame", lambda lz4, block, level: lz4.compress(block, level)),
-     "lz4.frame", lambda lz4: lz4.LZ4FrameDecompressor(), _BUFFER),
-    ("zstd", b"\x28\xb5\x2f\xfd", ".zst", _PIECE,
-     partial(_streams, _ZSTD, lambda zstd, block, level: zstd.compress(block, level)),
-     _ZSTD, lambda zstd: (zstd.ZstdDecompressor().decompressobj() if _ZSTD == "zstandard"
-                          else zstd.ZstdDecompressor()), 3 << 9),  # 4 bytes may be 128 KiB of zeros
+    (
+        "zlib",
+        b"\x78",
+        ".z",
+        1 << 20,
+        _zlib_stream,
+        "zlib",
+        lambda zlib: zlib.decompressobj(),
+        _BUFFER,
+    ),
+    (
+        "gzip",
+        b"\x1f\x8b",
+        ".gz",
+        1 << 20,
+        partial(_streams, "gzip", lambda gzip, block, level: gzip.compress(block, level, mtime=0)),
+        "zlib",
+        lambda zlib: zlib.decompressobj(31),
+        _BUFFER,
+    ),
+    (
+        "bz2",
+        b"BZ",
+        ".bz2",
+        900_000,
+        partial(_streams, "bz2", lambda bz2, block, level: bz2.compress(block, level)),
+        "bz2",
+        lambda bz2: bz2.BZ2Decompressor(),
+        1 << 10,
+    ),  # a block of 900 kB of zeros is 40 bytes
+    (
+        "lzma",
+        b"\x5d\0",
+        ".lzma",
+        _PIECE,
+        _lzma_alone,
+        "lzma",
+        lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30),
+        1 << 11,
+    ),
+    (
+        "xz",
+        b"\xfd7zXZ",
+        ".xz",
+        2 * _PIECE,
+        partial(_streams, "lzma", lambda lzma, block, level: lzma.compress(block, preset=level)),
+        "lzma",
+        lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30),
+        1 << 11,
+    ),
+    (
+        "lz4",
+        b"\x04\x22\x4d\x18",
+        ".lz4",
+        _PIECE,
+        partial(_streams, "lz4.frame", lambda lz4, block, level: lz4.compress(block, level)),
+        "lz4.frame",
+        lambda lz4: lz4.LZ4FrameDecompressor(),
+        _BUFFER,
+    ),
+    (
+        "zstd",
+        b"\x28\xb5\x2f\xfd",
+        ".zst",
+        _PIECE,
+        partial(_streams, _ZSTD, lambda zstd, block, level: zstd.compress(block, level)),
+        _ZSTD,
+        lambda zstd: (
+            zstd.ZstdDecompressor().decompressobj()
+            if _ZSTD == "zstandard"
+            else zstd.ZstdDecompressor()
+        ),
+        3 << 9,
+    ),  # 4 bytes may be 128 KiB of zeros
 ]
-_CODECS = {name: _Codec(prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack))
-           for name, prefix, extension, nbytes, pack, *unpack in _FORMATS}
+_CODECS = {
+    name: _Codec(
+        prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack)
+    )
+    for name, prefix, extension, nbytes, pack, *unpack in _FORMATS
+}
 
 
 def _opener_of(head: bytes) -> Any:
     """What opens a compressed file that begins like this; None for other files."""
-    found = (codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix))
+    found = (
+        codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix)
+    )
     return next(found, None)
 
 
@@ -1504,7 +1584,8 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     >>> import bz2
     >>> class Packed:
     ...     prefix, extension = b"BZh9", ".bz9"
-    ...     def compressor_file(self, file, compresslevel=None): return bz2.BZ2File(file, "w", compresslevel=9)
+    ...     def compressor_file(self, file, compresslevel=None):
+    ...         return bz2.BZ2File(file, "w", compresslevel=9)
     ...     def decompressor_file(self, file): return bz2.BZ2File(file)
     >>> register_compressor("best bz2", Packed(), force=True)
     >>> load(dump([1, 2], "numbers.bz9", compress="best bz2")[0])
@@ -1515,8 +1596,9 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     compressor_name : str
         The name for `compress=`.
     compressor : object
-        Has `prefix` (the first bytes of each such file), `extension` (".xyz" or ""), `compressor_file(file,
-        compresslevel=None)` and `decompressor_file(file)`, which wrap a binary file in one to write to or read from.
+        Has `prefix` (the first bytes of each such file), `extension` (".xyz" or ""),
+        `compressor_file(file, compresslevel=None)` and `decompressor_file(file)`, which wrap a
+        binary file in one to write to or read from.
     force : bool, default False
         Replace a format of the same name.
 
@@ -1530,14 +1612,20 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     needed: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "prefix": ("bytes", lambda prefix: isinstance(prefix, bytes)),
         "extension": ("'.xyz' or ''", lambda text: isinstance(text, str) and text[:1] in ("", ".")),
-        "compressor_file": ("a function", callable), "decompressor_file": ("a function", callable)}
+        "compressor_file": ("a function", callable),
+        "decompressor_file": ("a function", callable),
+    }
     missing = [name for name in needed if not hasattr(compressor, name)]
     if missing:
-        raise ValueError(f"compressor: expected an object with {', '.join(needed)}; "
-                         f"{compressor!r} has no {', '.join(missing)}")
+        raise ValueError(
+            f"compressor: expected an object with {', '.join(needed)}; "
+            f"{compressor!r} has no {', '.join(missing)}"
+        )
     for name, (expected, is_right) in needed.items():
         if not is_right(getattr(compressor, name)):
-            raise ValueError(f"compressor.{name}: expected {expected}, got {getattr(compressor, name)!r}")
+            raise ValueError(
+                f"compressor.{name}: expected {expected}, got {getattr(compressor, name)!r}"
+            )
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
 
@@ -1546,15 +1634,22 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
             for chunk in chunks:
                 _write_all(out, chunk)
 
-    _CODECS[compressor_name] = _Codec(compressor.prefix, tuple(filter(None, [compressor.extension])), write,
-                                      compressor.decompressor_file)
+    _CODECS[compressor_name] = _Codec(
+        compressor.prefix,
+        tuple(filter(None, [compressor.extension])),
+        write,
+        compressor.decompressor_file,
+    )
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
-    """(method, level) from what the user said and the extension of the file; None for no compression."""
+    """(method, level) from what the user said and the extension of the file; None for no
+    compression."""
     if compress == 0 and not filename:
         return None
-    by_name = next((name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None)
+    by_name = next(
+        (name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None
+    )
     if isinstance(compress, str):
         method, level = compress, 3
     elif isinstance(compress, (tuple, list)):
@@ -1563,20 +1658,29 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
         method, level = compress
     else:
         method = by_name or "zlib"
-        level = 3 if compress is True or (not compress and by_name) else 0 if compress is None else compress
+        level = (
+            3
+            if compress is True or (not compress and by_name)
+            else 0
+            if compress is None
+            else compress
+        )
     if not isinstance(level, int) or level not in range(10):
-        raise ValueError("compress: expected True, False, a level from 0 to 9, a method, or (method, level); "
-                         f"got {compress!r}")
+        raise ValueError(
+            "compress: expected True, False, a level from 0 to 9, a method, or (method, level); "
+            f"got {compress!r}"
+        )
     if method not in _CODECS:
         raise ValueError(f"compress: expected a method among {', '.join(_CODECS)}; got {method!r}")
     return (method, level) if level else None
 
 
-# ---- Writing ---------------------------------------------------------------------------------------------------------
+# ---- Writing -------------------------------------------------------------------------------------
 
 
 def _dtype_text(dtype: Any) -> Any:
-    """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not tell all of it."""
+    """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not
+    tell all of it."""
     np: Any = _loaded("numpy")
     if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
         return dtype
@@ -1593,7 +1697,8 @@ def _dtype_text(dtype: Any) -> Any:
 
 @lru_cache
 def _numpy_reducers(np: Any) -> dict[type, Any]:
-    """How numpy's values go into a pickle, so that each is made by one call with plain arguments."""
+    """How numpy's values go into a pickle, so that each is made by one call with plain
+    arguments."""
 
     def reduce_dtype(dtype: Any) -> Any:
         text = _dtype_text(dtype)
@@ -1602,7 +1707,17 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
     def reduce_masked(array: Any) -> Any:
         if array._baseclass not in (np.ndarray, np.memmap):
             return array.__reduce__()
-        arguments = (array._data, array._mask, None, False, True, 0, array._fill_value, True, array._hardmask)
+        arguments = (
+            array._data,
+            array._mask,
+            None,
+            False,
+            True,
+            0,
+            array._fill_value,
+            True,
+            array._hardmask,
+        )
         return np.ma.MaskedArray, arguments
 
     table: dict[type, Any] = {type(np.dtype(char)): reduce_dtype for char in np.typecodes["All"]}
@@ -1610,11 +1725,14 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
     return table
 
 
-_frombuffer_of = lru_cache(lambda np: np.empty(1).__reduce_ex__(5)[0])  # makes an array from a buffer and its layout
+_frombuffer_of = lru_cache(
+    lambda np: np.empty(1).__reduce_ex__(5)[0]
+)  # makes an array from a buffer and its layout
 
 
 def _take_apart(value: Any, kind: Any = None) -> tuple[list[Any], list[Any]]:
-    """The pickle of a value, in pieces, and the buffers left out of it: arrays, and memory offered by other objects."""
+    """The pickle of a value, in pieces, and the buffers left out of it: arrays, and memory offered
+    by other objects."""
     pickle = _module("pickle")
     if type(value) in _ATOMS:
         return [pickle.dumps(value, 5)], []
@@ -1622,7 +1740,9 @@ def _take_apart(value: Any, kind: Any = None) -> tuple[list[Any], list[Any]]:
     pickled: list[Any] = []
     buffers: list[Any] = []
     waiting: list[Any] = []  # at most the one array that the pickler is working on
-    mark = pickle.PickleBuffer(bytearray())  # stands for it, so that arrays of any layout can be left out
+    mark = pickle.PickleBuffer(
+        bytearray()
+    )  # stands for it, so that arrays of any layout can be left out
 
     def take(buffer: Any) -> None:
         buffers.append(waiting.pop() if buffer is mark else buffer.raw())
@@ -1641,7 +1761,9 @@ def _take_apart(value: Any, kind: Any = None) -> tuple[list[Any], list[Any]]:
     table = {**_numpy_reducers(np), np.ndarray: reduce_array, np.memmap: reduce_array} if np else {}
     if kind:  # it has a table of its own
         kind = type(kind.__name__, (kind,), {"dispatch_table": {**kind.dispatch_table, **table}})
-    pickler = (kind or pickle.Pickler)(types.SimpleNamespace(write=pickled.append), 5, buffer_callback=take)
+    pickler = (kind or pickle.Pickler)(
+        types.SimpleNamespace(write=pickled.append), 5, buffer_callback=take
+    )
     if not kind:
         pickler.dispatch_table = {**copyreg.dispatch_table, **table}
     pickler.dump(value)
@@ -1660,7 +1782,8 @@ def _layout(sizes: Iterable[int], place: int) -> tuple[list[int], int]:
 
 
 def _mapper(sizes: Sequence[int]) -> Any:
-    """What maps a function over the pieces of buffers: `map`, or threads beside the caller if most are big."""
+    """What maps a function over the pieces of buffers: `map`, or threads beside the caller if most
+    are big."""
     return _map_on_threads if sum(sizes) >= max(_PARALLEL, len(sizes) << 20) else map
 
 
@@ -1710,7 +1833,8 @@ def _position(file: Any) -> int:
 
 
 def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
-    """Write a value at the current position of an open binary file; `pickler` is a class of picklers to use."""
+    """Write a value at the current position of an open binary file; `pickler` is a class of
+    picklers to use."""
     packed = _parse_compress(compress)
     chunks = _stream(*_take_apart(value, pickler), 0 if packed else _position(file))
     try:
@@ -1724,9 +1848,10 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) 
 
 
 def _file_beside(path: str) -> tuple[str, str, Any]:
-    """(path, temporary, what to open): a file at `temporary` that can take the place of `path`, links followed. It is
-    beside it, under a name nobody can guess, with its mode; for a new one, what the umask allows. What cannot be
-    replaced (a device, a pipe, a file in a folder that takes no other) is written directly: `temporary` is ""."""
+    """(path, temporary, what to open): a file at `temporary` that can take the place of `path`,
+    links followed. It is beside it, under a name nobody can guess, with its mode; for a new one,
+    what the umask allows. What cannot be replaced (a device, a pipe, a file in a folder that takes
+    no other) is written directly: `temporary` is ""."""
     path = os.path.realpath(path) if os.path.islink(path) else path
     try:
         mode = os.stat(path).st_mode
@@ -1748,8 +1873,11 @@ def _file_beside(path: str) -> tuple[str, str, Any]:
     return path, temporary, descriptor
 
 
-def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = None) -> list[str] | None:
-    """Write any value that pickle can take to a file, its arrays as raw bytes: [path], or None for a file object.
+def dump(
+    value: Any, filename: Any, compress: Any = 0, protocol: int | None = None
+) -> list[str] | None:
+    """Write any value that pickle can take to a file, its arrays as raw bytes: [path], or None for
+    a file object.
 
     >>> import tempfile, os
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -1757,20 +1885,22 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
     ...     load(path)
     {'a': [1, 2]}
 
-    A path is replaced only when the whole value is written: who reads it sees the old value or the new one, and a
-    failed or interrupted dump leaves the old file as it was. Mode and symbolic links are kept. (The system may still
-    hold the bytes in memory when this returns: call `os.sync` if they must outlast a loss of power.)
+    A path is replaced only when the whole value is written: who reads it sees the old value or the
+    new one, and a failed or interrupted dump leaves the old file as it was. Mode and symbolic links
+    are kept. (The system may still hold the bytes in memory when this returns: call `os.sync` if
+    they must outlast a loss of power.)
 
     Parameters
     ----------
     value : any value
         Contiguous arrays are written straight from memory, others piece by piece.
     filename : path or binary file object
-        Anything with `write`. Any name will do; an extension .z .gz .bz2 .xz .lzma .lz4 .zst asks for that compression.
+        Anything with `write`. Any name will do; an extension .z .gz .bz2 .xz .lzma .lz4 .zst asks
+        for that compression.
     compress : bool, int, str or (str, int), default 0
-        True means zlib at level 3; a number from 1 to 9 the level; a text the method, one of zlib, gzip, bz2, lzma, xz,
-        lz4, zstd (the last two need a package, zstd not from Python 3.14) or a registered one. Big values are
-        compressed on all cores, `lzma` excepted.
+        True means zlib at level 3; a number from 1 to 9 the level; a text the method, one of zlib,
+        gzip, bz2, lzma, xz, lz4, zstd (the last two need a package, zstd not from Python 3.14) or a
+        registered one. Big values are compressed on all cores, `lzma` excepted.
     protocol : int, optional
         Accepted for joblib's sake and taken as 5: nothing else reads the file.
 
@@ -1785,8 +1915,10 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
     """
     if not isinstance(filename, _PATH):
         if not hasattr(filename, "write") or isinstance(filename, io.TextIOBase):
-            raise ValueError("filename: expected a path or a binary file object open for writing (mode 'wb'), "
-                             f"got {filename!r}")
+            raise ValueError(
+                "filename: expected a path or a binary file object open for writing (mode 'wb'), "
+                f"got {filename!r}"
+            )
         _write_value(value, filename, compress)
         return None
     path = os.fsdecode(filename)
@@ -1804,11 +1936,12 @@ def dump(value: Any, filename: Any, compress: Any = 0, protocol: int | None = No
     return [path]
 
 
-# ---- Reading ---------------------------------------------------------------------------------------------------------
+# ---- Reading -------------------------------------------------------------------------------------
 
 
 class _Ahead(io.RawIOBase):
-    """A file that cannot go back, with the bytes that were read from it too early put in front again."""
+    """A file that cannot go back, with the bytes that were read from it too early put in front
+    again."""
 
     def __init__(self, file: Any, ahead: bytes = b"") -> None:
         self.file, self.ahead = file, ahead
@@ -1824,7 +1957,7 @@ class _Ahead(io.RawIOBase):
             if not data:
                 break
             count = min(len(data), len(target) - done)
-            target[done:done + count] = data[:count]
+            target[done : done + count] = data[:count]
             self.ahead = self.ahead[count:]
             done += count
         return done
@@ -1836,7 +1969,9 @@ def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
     while len(data) < nbytes:
         more = file.read(min(nbytes - len(data), _PIECE))
         if not more:
-            raise _Damaged(f"it is cut short: {len(data)} of {nbytes} bytes of its {what} are there")
+            raise _Damaged(
+                f"it is cut short: {len(data)} of {nbytes} bytes of its {what} are there"
+            )
         data += more
     return data
 
@@ -1848,7 +1983,9 @@ def _read_into(file: Any, target: Any) -> None:
     while len(rest):
         count = readinto(rest)
         if not count:
-            raise _Damaged(f"it is cut short: the last {len(rest)} bytes or more of an array are missing")
+            raise _Damaged(
+                f"it is cut short: the last {len(rest)} bytes or more of an array are missing"
+            )
         rest = rest[count:]
 
 
@@ -1858,24 +1995,33 @@ def _is_on_disk(file: Any) -> bool:
 
 
 def _check_length(file: Any, end: int) -> None:
-    """Refuse a file on disk that ends before `end`: numpy would make one longer that it maps for writing."""
+    """Refuse a file on disk that ends before `end`: numpy would make one longer that it maps for
+    writing."""
     nbytes = os.fstat(file.fileno()).st_size
     if nbytes < end:
         raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
 
 
 def _memory(nbytes: int) -> Any:
-    """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system and by it."""
+    """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system
+    and by it."""
     mmap = _module("mmap")
     private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
     try:
-        return mmap.mmap(-1, nbytes, flags=private) if private and nbytes >= _PARALLEL else bytearray(nbytes)
+        return (
+            mmap.mmap(-1, nbytes, flags=private)
+            if private and nbytes >= _PARALLEL
+            else bytearray(nbytes)
+        )
     except (OSError, OverflowError, MemoryError) as error:
-        raise _Damaged(f"it has an array of {nbytes} bytes, for which there is no memory ({error})") from error
+        raise _Damaged(
+            f"it has an array of {nbytes} bytes, for which there is no memory ({error})"
+        ) from error
 
 
 def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, checked: bool) -> list[Any]:
-    """The buffers of a value, read and checked; `place` is where the pickle ended in the file that was written."""
+    """The buffers of a value, read and checked; `place` is where the pickle ended in the file that
+    was written."""
     buffers: list[Any] = []
 
     def pieces() -> Iterator[memoryview]:
@@ -1896,12 +2042,13 @@ def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, checked: bool) 
 
 
 def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...], place: int, shift: int) -> list[Any]:
-    """The buffers of a value, mapped where they lie in the file: `shift` bytes after where they were written."""
+    """The buffers of a value, mapped where they lie in the file: `shift` bytes after where they
+    were written."""
     starts, end = _layout(sizes, place)
     whole = _module("numpy").memmap(file, "u1", mode, 0, (end + shift,))
     buffers: list[Any] = []
     for size, begin in zip(sizes, starts):
-        buffers.append(whole[begin + shift:begin + shift + size] if size else bytearray())
+        buffers.append(whole[begin + shift : begin + shift + size] if size else bytearray())
         if size:
             buffers[-1].offset = begin + shift
     return buffers
@@ -1922,11 +2069,14 @@ class _JoblibArray:
 
 
 class _Loading:
-    """One `load`: what was asked for (less when the file cannot be mapped), and how arrays are made."""
+    """One `load`: what was asked for (less when the file cannot be mapped), and how arrays are
+    made."""
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         self.path, self.mode, self.native = path, mode, native
-        self.doubtful = trusted is not True  # whether any error while the pickle is read is a fault of the file
+        self.doubtful = (
+            trusted is not True
+        )  # whether any error while the pickle is read is a fault of the file
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for arrays, what makes or reads them."""
@@ -1954,22 +2104,30 @@ class _Loading:
 
 # ---- Files that are not trusted ----
 
-_PLAIN_OPCODES = """PROTO FRAME STOP MARK POP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
-    SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE
-    TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS
-    FROZENSET POP_MARK MEMOIZE BINGET LONG_BINGET NEXT_BUFFER READONLY_BUFFER STACK_GLOBAL REDUCE
-    NEWOBJ BUILD""".split()  # what protocol 5 writes
-_PLAIN_VALUES = {f"builtins.{name}" for name in
-                 "bool bytearray bytes dict float frozenset int list set str tuple".split()}  # never called
-_PLAIN_CALLS = {f"{module}.{name}" for module, names in {
-    "builtins": "complex range slice",
-    "collections": "Counter OrderedDict defaultdict deque",
-    "datetime": "date datetime time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "uuid": "UUID",
-}.items() for name in names.split()}
-_DTYPE = r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"  # no "O": an address is no number
+_PLAIN_OPCODES = """PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2
+    LONG1 LONG4 BINFLOAT SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE
+    BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM
+    SETITEMS EMPTY_SET ADDITEMS FROZENSET MEMOIZE BINGET LONG_BINGET NEXT_BUFFER READONLY_BUFFER
+    STACK_GLOBAL REDUCE NEWOBJ BUILD""".split()  # what protocol 5 writes
+_PLAIN_VALUES = {
+    f"builtins.{name}"
+    for name in "bool bytearray bytes dict float frozenset int list set str tuple".split()
+}  # never called
+_PLAIN_CALLS = {
+    f"{module}.{name}"
+    for module, names in {
+        "builtins": "complex range slice",
+        "collections": "Counter OrderedDict defaultdict deque",
+        "datetime": "date datetime time timedelta timezone",
+        "decimal": "Decimal",
+        "fractions": "Fraction",
+        "uuid": "UUID",
+    }.items()
+    for name in names.split()
+}
+_DTYPE = (
+    r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"  # no "O": an address is no number
+)
 _MOST_FIELDS = 10_000  # of a dtype
 _MOST_BITS = 1 << 16  # of the numbers of a fraction, which must be divided
 
@@ -1977,23 +2135,38 @@ _MOST_BITS = 1 << 16  # of the numbers of a fraction, which must be divided
 class _Untrusted(_Loading):
     """One `load` of a file that may be hostile.
 
-    Its opcodes, names and calls are those of short lists; calls have plain arguments; only what was just made is given
-    a state. numpy believes what it is told about memory, so each number is checked before numpy sees it.
+    Its opcodes, names and calls are those of short lists; calls have plain arguments; only what was
+    just made is given a state. numpy believes what it is told about memory, so each number is
+    checked before numpy sees it.
     """
 
     def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
         super().__init__(path, mode, native, trusted)
         added = () if trusted is False else trusted
         if isinstance(added, (str, bytes)) or not hasattr(added, "__iter__"):
-            raise ValueError(f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}")
-        self.added = {each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}" for each in added}
-        self.free: dict[int, Any] = {}  # id -> what a name in that list stands for: it may do anything
-        self.calls: dict[int, Any] = {}  # id of what the pickle calls -> what is called in its place
+            raise ValueError(
+                "trusted: expected True, False, or a list of classes and dotted names, "
+                f"got {trusted!r}"
+            )
+        self.added = {
+            each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+            for each in added
+        }
+        self.free: dict[
+            int, Any
+        ] = {}  # id -> what a name in that list stands for: it may do anything
+        self.calls: dict[
+            int, Any
+        ] = {}  # id of what the pickle calls -> what is called in its place
         self.stand_ins: list[Any] = []  # weak references to what stands for functions of numpy
         self.unfinished: dict[int, Any] = {}  # id -> array of objects that waits for them
         self.makers: dict[str, Any] = {
-            "_frombuffer": self.make_checked_array, "empty": self.make_object_array, "dtype": self.make_dtype,
-            "scalar": self.make_scalar, "MaskedArray": self.make_masked}
+            "_frombuffer": self.make_checked_array,
+            "empty": self.make_object_array,
+            "dtype": self.make_dtype,
+            "scalar": self.make_scalar,
+            "MaskedArray": self.make_masked,
+        }
 
     def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
         """The object that a pickle names; for functions of numpy, what stands for them."""
@@ -2004,8 +2177,10 @@ class _Untrusted(_Loading):
             self.calls[id(found)] = found
             return found
         if not (dotted in self.added or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES):
-            raise UntrustedObjectError(f"it holds {dotted}, which is not plain data; if you trust what it does when "
-                                       f"it is loaded, add it: trusted=[\"{dotted}\"]")
+            raise UntrustedObjectError(
+                f"it holds {dotted}, which is not plain data; if you trust what it does when "
+                f'it is loaded, add it: trusted=["{dotted}"]'
+            )
         found = find_class(module, name)
         if dotted in self.added:
             self.free[id(found)] = self.calls[id(found)] = found
@@ -2020,30 +2195,42 @@ class _Untrusted(_Loading):
 
     def call(self, function: Any, args: tuple[Any, ...]) -> Any:
         """What a call in a pickle gives."""
-        self.check(id(function) in self.calls, f"calls a {type(function).__name__} that is not for calling")
+        self.check(
+            id(function) in self.calls, f"calls a {type(function).__name__} that is not for calling"
+        )
         return self.calls[id(function)](*args)
 
     def call_plain(self, cls: Any, *args: Any) -> Any:
-        """An object of a plain class. An argument that is an iterator or a range could take all memory."""
+        """An object of a plain class. An argument that is an iterator or a range could take all
+        memory."""
         datetime = _module("datetime")
         plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
-        self.check(plain.issuperset(map(type, args)), f"makes a {cls.__name__} of strange arguments")
+        self.check(
+            plain.issuperset(map(type, args)), f"makes a {cls.__name__} of strange arguments"
+        )
         if cls.__name__ == "Fraction":
             fine = all(type(each) is int and each.bit_length() < _MOST_BITS for each in args)
-            self.check(fine, f"makes a Fraction of texts or of numbers of {_MOST_BITS} bits or more")
+            self.check(
+                fine, f"makes a Fraction of texts or of numbers of {_MOST_BITS} bits or more"
+            )
         return cls(*args)
 
     def check_new(self, cls: Any) -> None:
         """Refuse to make an object without a call; but a UUID goes so, and what the user trusts."""
-        self.check(cls is _module("uuid").UUID or id(cls) in self.free, "makes an object in a strange way")
+        self.check(
+            cls is _module("uuid").UUID or id(cls) in self.free, "makes an object in a strange way"
+        )
 
     def check_state(self, target: Any, state: Any) -> None:
-        """Refuse a state for anything but a new array of objects, a UUID and what the user trusts."""
+        """Refuse a state for anything but a new array of objects, a UUID and what the user
+        trusts."""
         if self.unfinished.pop(id(target), None) is None:
             self.check_new(type(target))
             return
         _, shape, dtype, _, values = state
-        fine = isinstance(dtype, _module("numpy").dtype) and dtype.char == "O" and type(values) is list
+        fine = (
+            isinstance(dtype, _module("numpy").dtype) and dtype.char == "O" and type(values) is list
+        )
         self.check(fine, "has an array of objects without objects")
         self.check_shape(shape, len(values))
 
@@ -2055,17 +2242,27 @@ class _Untrusted(_Loading):
         self.check(fine, "has an array whose shape does not fit its content")
 
     def make_dtype(self, text: Any, *more: Any) -> Any:
-        """A dtype from its text, or from a list of (name, text or list, shape); the one of objects only as itself."""
+        """A dtype from its text, or from a list of (name, text or list, shape); the one of objects
+        only as itself."""
         if more:
-            raise UntrustedObjectError("it holds a dtype with gaps, titles or metadata, or of a package, which is not "
-                                       "plain data")
+            raise UntrustedObjectError(
+                "it holds a dtype with gaps, titles or metadata, or of a package, which is not "
+                "plain data"
+            )
         waiting = [(text, 0)] if text != "|O" else []
         while waiting:
             part, depth = waiting.pop()
             if type(part) is str:
-                self.check(_module("re").fullmatch(_DTYPE, part), f"has a strange dtype, {part[:99]!r}")
+                self.check(
+                    _module("re").fullmatch(_DTYPE, part), f"has a strange dtype, {part[:99]!r}"
+                )
                 continue
-            fine = type(part) is list and part and depth < 8 and len(part) + len(waiting) < _MOST_FIELDS
+            fine = (
+                type(part) is list
+                and part
+                and depth < 8
+                and len(part) + len(waiting) < _MOST_FIELDS
+            )
             self.check(fine, "has a dtype that is no text and no short list, or is deeply nested")
             for name, inner, shape in part:
                 self.check(type(name) is str, "has a field with a strange name")
@@ -2080,7 +2277,9 @@ class _Untrusted(_Loading):
         fine = isinstance(buffer, kinds) and dtype.itemsize and not dtype.hasobject
         self.check(fine, "has an array that is not made of bytes")
         count, rest = divmod(len(buffer), dtype.itemsize)
-        self.check(not rest and order in ("C", "F"), "has an array whose dtype does not fit its content")
+        self.check(
+            not rest and order in ("C", "F"), "has an array whose dtype does not fit its content"
+        )
         self.check_shape(shape, count)
         return self.make_array(buffer, dtype, shape, order)
 
@@ -2101,25 +2300,31 @@ class _Untrusted(_Loading):
         """A masked array of plain arrays."""
         np = _module("numpy")
         arrays = {np.ndarray, np.memmap}
-        fine = type(array) in arrays and {*arrays, np.bool_, bool, int, type(None)}.issuperset(map(type, rest))
+        fine = type(array) in arrays and {*arrays, np.bool_, bool, int, type(None)}.issuperset(
+            map(type, rest)
+        )
         self.check(fine, "has a masked array of strange parts")
         return np.ma.MaskedArray(array, *rest)
 
     def check_stand_ins(self) -> None:
-        """Refuse a value that holds a function of numpy, for what stood for it is no part of a value."""
+        """Refuse a value that holds a function of numpy, for what stood for it is no part of a
+        value."""
         self.calls.clear()
         left = [found for found in self.stand_ins if found() is not None]
         if left:
             _module("gc").collect()  # one may lie in what nobody reaches any more
         if any(found() is not None for found in left):
-            raise UntrustedObjectError("it holds a class or function of numpy as a value, which is not plain data")
+            raise UntrustedObjectError(
+                "it holds a class or function of numpy as a value, which is not plain data"
+            )
 
 
 # ---- Pickles ----
 
 
 def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
-    """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as much padding."""
+    """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as
+    much padding."""
     np = _module("numpy")
     loading, file = unpickler.loading, unpickler.file
     dtype, shape, order = wrapper.dtype, wrapper.shape, wrapper.order
@@ -2139,12 +2344,15 @@ def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
             _read_into(file, memory)
             array = np.ndarray(shape, dtype, memory, order=order)
     array = loading.in_order(array)
-    return array if wrapper.subclass in (np.ndarray, np.memmap) else array.view(type=wrapper.subclass)
+    return (
+        array if wrapper.subclass in (np.ndarray, np.memmap) else array.view(type=wrapper.subclass)
+    )
 
 
 @lru_cache
 def _unpicklers() -> tuple[Any, Any, Any]:
-    """The quick unpickler, in C; the careful one, which can stop at arrays of joblib; the one that trusts nothing."""
+    """The quick unpickler, in C; the careful one, which can stop at arrays of joblib; the one that
+    trusts nothing."""
     pickle = _module("pickle")
 
     class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
@@ -2183,15 +2391,21 @@ def _unpicklers() -> tuple[Any, Any, Any]:
 
         codes = [getattr(pickle, name)[0] for name in _PLAIN_OPCODES]
         dispatch = {code: pickle._Unpickler.dispatch[code] for code in codes}
-        dispatch |= {pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj, pickle.BUILD[0]: load_build,
-                     pickle.BYTEARRAY8[0]: load_bytearray8}
+        dispatch |= {
+            pickle.REDUCE[0]: load_reduce,
+            pickle.NEWOBJ[0]: load_newobj,
+            pickle.BUILD[0]: load_build,
+            pickle.BYTEARRAY8[0]: load_bytearray8,
+        }
 
     return Quick, Careful, Plain
 
 
 def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
     """The value of the pickle at the current position of a file."""
-    unpickler = _unpicklers()[2 if isinstance(loading, _Untrusted) else careful](file, buffers=buffers)
+    unpickler = _unpicklers()[2 if isinstance(loading, _Untrusted) else careful](
+        file, buffers=buffers
+    )
     unpickler.loading, unpickler.file = loading, file
     return unpickler.load()
 
@@ -2199,8 +2413,10 @@ def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool =
 def _read_pickle(file: Any, loading: _Loading) -> Any:
     """The value in a file that is not ours: a pickle of joblib or of pickle."""
     if isinstance(loading, _Untrusted):
-        raise UntrustedObjectError("it is not a file of this dump, and only those can be read without trust: "
-                                   "trusted=True reads it if you trust who wrote it")
+        raise UntrustedObjectError(
+            "it is not a file of this dump, and only those can be read without trust: "
+            "trusted=True reads it if you trust who wrote it"
+        )
     loading.doubtful = True
     place = _position(file)
     try:
@@ -2211,7 +2427,8 @@ def _read_pickle(file: Any, loading: _Loading) -> Any:
 
 
 def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
-    """Note in a file that its buffers can be changed through a map, so that nobody relies on their checksums."""
+    """Note in a file that its buffers can be changed through a map, so that nobody relies on their
+    checksums."""
     place = file.tell()
     head = head[:9] + bytes([head[9] | _CHANGED]) + head[10:-4]
     file.seek(start)
@@ -2227,7 +2444,10 @@ def _read(file: Any, loading: _Loading) -> Any:
     if magic != _MAGIC:
         raise _Damaged("there is no dumped value at this place")
     if version != 1 or flags & ~_CHANGED:
-        raise _Damaged(f"its format is version {version}, flags {flags}; this program reads version 1: use a newer one")
+        raise _Damaged(
+            f"its format is version {version}, flags {flags}; this program reads version 1: "
+            "use a newer one"
+        )
     table = _read_exactly(file, 8 * count, "head")
     if _U4(_crc32(table, _crc32(head[:-4]))) != head[-4:]:
         raise _Damaged("its head is damaged: the checksum is wrong")
@@ -2239,7 +2459,9 @@ def _read(file: Any, loading: _Loading) -> Any:
     sizes = struct.unpack(f"<{count}Q", table)
     place = phase + 32 + len(table) + size  # where the pickle ended in the file that was written
     if _is_on_disk(file):
-        end = start - phase + _layout(sizes, place)[1] + 4 * sum(-(-each // _PIECE) for each in sizes)
+        end = (
+            start - phase + _layout(sizes, place)[1] + 4 * sum(-(-each // _PIECE) for each in sizes)
+        )
         _check_length(file, end)
     if count and loading.mode:
         buffers = _map_buffers(file, loading.mode, sizes, place, start - phase)
@@ -2282,12 +2504,18 @@ def _read_any(file: Any, loading: _Loading) -> Any:
         raise _Damaged(_OLD_JOBLIB)
     opener = _opener_of(head)
     if loading.mode and (opener or not _is_on_disk(file)):
-        _warn(f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed file on disk can be "
-              "mapped; its arrays are read into memory")
+        _warn(
+            f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed "
+            "file on disk can be "
+            "mapped; its arrays are read into memory"
+        )
         loading.mode, loading.native = None, True
     if loading.mode == "r+" and not getattr(file, "raw", file).writable():
-        raise ValueError(f"mmap_mode: 'r+' needs a file that is open for writing too, got {loading.path} in mode "
-                         f"{file.mode!r}: open it in mode 'r+b', or give its path")
+        raise ValueError(
+            f"mmap_mode: 'r+' needs a file that is open for writing too, got {loading.path} "
+            "in mode "
+            f"{file.mode!r}: open it in mode 'r+b', or give its path"
+        )
     unpacked = None
     if opener:
         file = opener(file)
@@ -2301,9 +2529,16 @@ def _read_any(file: Any, loading: _Loading) -> Any:
     return value
 
 
-def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native: bool = True, trusted: Any = True,
-                read: Callable[[Any, _Loading], Any] = _read) -> Any:
-    """The value that `_write_value` wrote at the current position of a file; ValueError if it is damaged."""
+def _read_value(
+    file: Any,
+    mmap_mode: str | None = None,
+    path: str = "",
+    native: bool = True,
+    trusted: Any = True,
+    read: Callable[[Any, _Loading], Any] = _read,
+) -> Any:
+    """The value that `_write_value` wrote at the current position of a file; ValueError if it is
+    damaged."""
     loading = (_Loading if trusted is True else _Untrusted)(path, mmap_mode, native, trusted)
     try:
         return read(file, loading)
@@ -2314,8 +2549,10 @@ def _read_value(file: Any, mmap_mode: str | None = None, path: str = "", native:
     except Exception as error:
         if not loading.doubtful or (isinstance(error, OSError) and error.errno):
             raise
-        raise ValueError(f"{path or file}: it is neither a file of this dump nor a pickle that can be read here "
-                         f"({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{path or file}: it is neither a file of this dump nor a pickle that can be read here "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _check_mmap_mode(mode: Any) -> None:
@@ -2324,8 +2561,13 @@ def _check_mmap_mode(mode: Any) -> None:
         raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mode!r}")
 
 
-def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: Any = "auto", *,
-         trusted: Any = True) -> Any:
+def load(
+    filename: Any,
+    mmap_mode: str | None = None,
+    ensure_native_byte_order: Any = "auto",
+    *,
+    trusted: Any = True,
+) -> Any:
     """The value in a file that `dump`, joblib or pickle wrote.
 
     >>> import io
@@ -2334,28 +2576,33 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     >>> load(file)
     [1, 2, {'three': 3}]
 
-    Loading a file can run any code that its writer chose, as with `pickle.load`: give `trusted=False` for a file from
-    a source you do not trust. Compression is found from the first bytes, whatever the name.
+    Loading a file can run any code that its writer chose, as with `pickle.load`: give
+    `trusted=False` for a file from a source you do not trust. Compression is found from the first
+    bytes, whatever the name.
 
     Parameters
     ----------
     filename : path or binary file object
         A file object is read from where it stands; one that stands at its end is rewound.
     mmap_mode : None, "r", "r+", "w+" or "c", default None
-        Give arrays as `numpy.memmap` on the file: read-only, shared writing ("w+" is taken as "r+"), copy on write.
-        Mapped arrays are not checked for damage. Where a file cannot be mapped a warning says so and it is read.
+        Give arrays as `numpy.memmap` on the file: read-only, shared writing ("w+" is taken as
+        "r+"), copy on write. Mapped arrays are not checked for damage. Where a file cannot be
+        mapped a warning says so and it is read.
     ensure_native_byte_order : bool or "auto", default "auto"
-        Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode` is given.
+        Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode`
+        is given.
     trusted : True, False or a list, default True
-        False reads only files of this `dump`, and only plain data in them: builtin containers and scalars, numpy
-        arrays, masked arrays, dtypes and scalars, and the types of `datetime`, `decimal`, `fractions`, `uuid` and
-        `collections`. A list adds classes, or their dotted names. A compressed file may unpack to 64 MiB and 100 times
-        its size. (A hostile file can still use up time or, with very deep nesting, the stack.)
+        False reads only files of this `dump`, and only plain data in them: builtin containers and
+        scalars, numpy arrays, masked arrays, dtypes and scalars, and the types of `datetime`,
+        `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted
+        names. A compressed file may unpack to 64 MiB and 100 times its size. (A hostile file can
+        still use up time or, with very deep nesting, the stack.)
 
     Raises
     ------
     ValueError
-        The file is foreign, empty, cut short or damaged: the text names it and says what is wrong. Or a parameter is.
+        The file is foreign, empty, cut short or damaged: the text names it and says what is wrong.
+        Or a parameter is.
     UntrustedObjectError
         It holds what `trusted` does not allow; a ValueError, too.
     ImportError
@@ -2363,13 +2610,24 @@ def load(filename: Any, mmap_mode: str | None = None, ensure_native_byte_order: 
     """
     _check_mmap_mode(mmap_mode)
     if ensure_native_byte_order is True and mmap_mode:
-        raise ValueError("ensure_native_byte_order: a mapped array has the byte order of its file: expected 'auto' or "
-                         f"False with mmap_mode={mmap_mode!r}, got True")
-    if not isinstance(filename, _PATH) and (not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)):
-        raise ValueError("filename: expected a path or a binary file object open for reading (mode 'rb'), "
-                         f"got {filename!r}")
+        raise ValueError(
+            "ensure_native_byte_order: a mapped array has the byte order of its file: expected "
+            "'auto' or "
+            f"False with mmap_mode={mmap_mode!r}, got True"
+        )
+    if not isinstance(filename, _PATH) and (
+        not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)
+    ):
+        raise ValueError(
+            "filename: expected a path or a binary file object open for reading (mode 'rb'), "
+            f"got {filename!r}"
+        )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
-    path = os.fsdecode(filename) if isinstance(filename, _PATH) else str(getattr(filename, "name", None) or filename)
+    path = (
+        os.fsdecode(filename)
+        if isinstance(filename, _PATH)
+        else str(getattr(filename, "name", None) or filename)
+    )
     native = not mode if ensure_native_byte_order == "auto" else bool(ensure_native_byte_order)
     if not isinstance(filename, _PATH):
         return _read_value(filename, mode, path, native, trusted, _read_any)
