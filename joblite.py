@@ -8856,14 +8856,13 @@ class Parallel:
             self._check()
         given = backend, prefer, require, temp_folder, max_nbytes, mmap_mode
         is_plain = not (backend_options or _local.settings) and {_Unset}.issuperset(map(type, given))
-        if is_plain and n_jobs == 1:  # here and below: the same, sooner
+        self._mapping = _DEFAULT_MAPPING
+        if is_plain and n_jobs == 1:  # the same as below, sooner: nothing travels
             self._choice = _ONE_JOB
         else:
             self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
-        if is_plain and "JOBLIB_TEMP_FOLDER" not in os.environ:
-            self._mapping = _DEFAULT_MAPPING
-        else:
-            self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
+            if not is_plain or "JOBLIB_TEMP_FOLDER" in os.environ:
+                self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
         self.n_jobs = self._choice.n_jobs
         self._window = 2 * self.n_jobs
         if pre_dispatch not in ("2 * n_jobs", "all"):
