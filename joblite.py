@@ -5855,23 +5855,27 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
     or 0."""
     functions, args, kwargs = zip(*tasks)
     plain_types = _plain_types(sys.modules.get("numpy"))
-    if MethodType in map(type, functions):
+    if type(functions[0]) is MethodType:
         functions = _as_few_methods(functions)
     if not {tuple}.issuperset(map(type, args)):
         args = tuple(map(tuple, args))
     is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
     called = functions[:1] if is_one else functions
     keys = {id(func): key_of(func) for func in called}
-    values = itertools.chain.from_iterable(args)
-    if any(kwargs):
-        kwargs = tuple(map(dict, kwargs))
-        values = itertools.chain(values, *kwargs, *map(dict.values, kwargs))
+    are_named = any(kwargs)
+    given: list[Any] = [*args]  # all arguments, by task; all names
+    if are_named:
+        if not {dict}.issuperset(map(type, kwargs)):
+            kwargs = tuple(map(dict, kwargs))
+        given += [*kwargs, *map(dict.values, kwargs)]
+    are_plain = plain_types.issuperset(map(type, itertools.chain.from_iterable(given)))
+    if are_plain and all(keys.values()):
+        plan = [keys[id(func)] for func in called], args, kwargs if are_named else None
+        return [_pickle_dumps(plan, 5)]
+    values = itertools.chain.from_iterable(given)
     writable = [value for value in values if type(value) not in plain_types]
     if not all(keys.values()):
         writable += functions
-    if not writable:
-        plan = [keys[id(func)] for func in called], args, kwargs if any(kwargs) else None
-        return [_pickle_dumps(plan, 5)]
     calls = [(keys[id(func)] or func, *rest) for func, *rest in zip(functions, args, kwargs)]
     rows: list[Any] = [(number,) for number in range(len(calls))]
     groups: list[Any] = calls
