@@ -1530,7 +1530,10 @@ def array_code(buffer=bytes(8), dtype="<f8", shape=(1,), order="C"):
 
 def objects_code(shape, values, dtype=None):
     """The opcodes for an array of objects."""
-    return stated(calling("numpy.empty", (0,), "O"), (1, shape, dtype or calling("numpy.dtype", "|O"), False, values))
+    return stated(
+        calling("numpy.empty", (0,), "O"),
+        (1, shape, dtype or calling("numpy.dtype", "|O"), False, values),
+    )
 
 
 def then(*parts):
@@ -1546,34 +1549,91 @@ def hostile(opcodes, buffers=()):
 AGAIN = Code(b"h\0")
 F8 = calling("numpy.dtype", "<f8")
 TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
-    **{f"bytes for objects: {dtype}": (array_code(dtype=dtype), "strange dtype|short|made of bytes") for dtype in (
-        "O", "|O", "|O8", "object", "i4,O", "(1,)O", [("a", "|O", ())],
-        [("a", [("b", "<i4", ()), ("c", "O", (1,))], ())], [("a", "<i4,O", ())],
-        "<f8\n", "", "p", "M8[s],O", "T", [], {}, None, ("<f8", (1,)))},
-    **{f"a shape that is none: {shape}": (array_code(shape=shape), "shape is none") for shape in (
-        (-1,), (-1, -1), "8", 8, [1], (True,), (1.0,), None, (1,) * 65, (-2**63, -1))},
-    **{f"a shape that does not fit: {shape}": (array_code(shape=shape), "does not fit") for shape in (
-        (2,), (0,), (2**62, 4), (2**64, 2**64), (1, 0), (2**61,))},
-    **{f"an order that is none: {order!r}": (array_code(order=order), "does not fit") for order in ("A", "K", "f", 1)},
+    **{
+        f"bytes for objects: {dtype}": (
+            array_code(dtype=dtype),
+            "strange dtype|short|made of bytes",
+        )
+        for dtype in (
+            "O",
+            "|O",
+            "|O8",
+            "object",
+            "i4,O",
+            "(1,)O",
+            [("a", "|O", ())],
+            [("a", [("b", "<i4", ()), ("c", "O", (1,))], ())],
+            [("a", "<i4,O", ())],
+            "<f8\n",
+            "",
+            "p",
+            "M8[s],O",
+            "T",
+            [],
+            {},
+            None,
+            ("<f8", (1,)),
+        )
+    },
+    **{
+        f"a shape that is none: {shape}": (array_code(shape=shape), "shape is none")
+        for shape in (
+            (-1,),
+            (-1, -1),
+            "8",
+            8,
+            [1],
+            (True,),
+            (1.0,),
+            None,
+            (1,) * 65,
+            (-(2**63), -1),
+        )
+    },
+    **{
+        f"a shape that does not fit: {shape}": (array_code(shape=shape), "does not fit")
+        for shape in ((2,), (0,), (2**62, 4), (2**64, 2**64), (1, 0), (2**61,))
+    },
+    **{
+        f"an order that is none: {order!r}": (array_code(order=order), "does not fit")
+        for order in ("A", "K", "f", 1)
+    },
     "items that do not fit": (array_code(bytes(7), shape=(0,)), "does not fit"),
     "items of no size": (array_code(dtype="V0"), "not made of bytes"),
     "fields of no size": (array_code(dtype=[("a", "<f8", (0,))]), "not made of bytes"),
     "an array in the memory of another": (array_code(array_code()), "not made of bytes"),
     "an array in a text": (array_code("x" * 8), "not made of bytes"),
     "an array in nothing": (array_code(None), "not made of bytes"),
-    "dtypes very deep": (array_code(dtype=functools.reduce(lambda inner, _: [("a", inner, ())], range(9), "<f8")),
-                         "deeply nested"),
-    "a dtype inside itself": (calling("numpy.dtype", then(
-        Code(b"]"), Code(AGAIN + code([("a", AGAIN, ()), ("b", AGAIN, ())] * 30)[1:]), AGAIN)), "deeply nested"),
+    "dtypes very deep": (
+        array_code(dtype=functools.reduce(lambda inner, _: [("a", inner, ())], range(9), "<f8")),
+        "deeply nested",
+    ),
+    "a dtype inside itself": (
+        calling(
+            "numpy.dtype",
+            then(
+                Code(b"]"), Code(AGAIN + code([("a", AGAIN, ()), ("b", AGAIN, ())] * 30)[1:]), AGAIN
+            ),
+        ),
+        "deeply nested",
+    ),
     "a field that is none": (array_code(dtype=[("a", "<f8")]), "value: "),
     "a field without a name": (array_code(dtype=[(1, "<f8", ())]), "strange name"),
-    "a dtype by more than its text": (calling("numpy.dtype", "f8", False, True), "gaps, titles or metadata"),
+    "a dtype by more than its text": (
+        calling("numpy.dtype", "f8", False, True),
+        "gaps, titles or metadata",
+    ),
     "a state for a dtype": (stated(F8, (3, "|", None, None, None, -1, -1, 63)), "strange way"),
     "a state for an array": (stated(array_code(), (1, (1,), F8, False, bytes(8))), "strange way"),
     "a state for a class": (stated(named("uuid.UUID"), {"int": 5}), "strange way"),
     "a state for a list": (stated(code([1]), {"a": 5}), "strange way"),
-    "a second state": (then(objects_code((1,), [1]),
-                            stated(AGAIN, (1, (1,), calling("numpy.dtype", "|O"), False, [2]))), "strange way"),
+    "a second state": (
+        then(
+            objects_code((1,), [1]),
+            stated(AGAIN, (1, (1,), calling("numpy.dtype", "|O"), False, [2])),
+        ),
+        "strange way",
+    ),
     "too few objects": (objects_code((5,), [7]), "does not fit"),
     "too many objects": (objects_code((0,), [7]), "does not fit"),
     "negative sizes of objects": (objects_code((-1, -1), [7]), "shape is none"),
@@ -1582,39 +1642,73 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     "a text for the dtype of objects": (objects_code((1,), [7], code("O")), "without objects"),
     "memory that was never filled": (calling("numpy.empty", (8,), "<f8"), "without content"),
     "objects that were never filled": (calling("numpy.empty", (2**60,), "O"), "without content"),
-    "bytes for objects in a scalar": (calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "|O"), bytes(8)),
-                                      "strange scalar"),
-    "no bytes for a scalar": (calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), None),
-                              "strange scalar"),
-    "too few bytes for a scalar": (calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), b"x"),
-                                   "strange scalar"),
-    "something else for a dtype": (calling("numpy.core.multiarray.scalar", calling("collections.Counter", {}), b"x"),
-                                   "strange scalar"),
+    "bytes for objects in a scalar": (
+        calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "|O"), bytes(8)),
+        "strange scalar",
+    ),
+    "no bytes for a scalar": (
+        calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), None),
+        "strange scalar",
+    ),
+    "too few bytes for a scalar": (
+        calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), b"x"),
+        "strange scalar",
+    ),
+    "something else for a dtype": (
+        calling("numpy.core.multiarray.scalar", calling("collections.Counter", {}), b"x"),
+        "strange scalar",
+    ),
     "a masked array of a list": (calling("numpy.ma.MaskedArray", [1], True), "strange parts"),
-    "a masked array with a class": (calling("numpy.ma.MaskedArray", array_code(), True, named("builtins.int")),
-                                    "strange parts"),
+    "a masked array with a class": (
+        calling("numpy.ma.MaskedArray", array_code(), True, named("builtins.int")),
+        "strange parts",
+    ),
     "a dtype that is called twice": (Code(F8 + code(()) + b"R"), "calls a"),
     "a list that is called": (Code(code([1]) + code(()) + b"R"), "calls a"),
     "an array with too long a buffer": (array_code(Code(pickle.NEXT_BUFFER)), "value: "),
-    **{f"memory that nobody filled: {name}": (calling(name, *args), "calls a") for name, args in (
-        ("builtins.bytes", (2**40,)), ("builtins.bytearray", (2**40,)), ("builtins.int", ("9" * 4000,)),
-        ("builtins.list", (range(2**40),)), ("builtins.set", ([1],)), ("builtins.str", (b"x", "rot13")))},
-    **{f"{name} of what is not plain": (calling(name, *args), "strange arguments") for name, args in (
-        ("collections.deque", (calling("builtins.range", 0, 2**40, 1),)),
-        ("collections.Counter", (calling("builtins.range", 0, 2**40, 1),)), ("decimal.Decimal", (array_code(),)))},
+    **{
+        f"memory that nobody filled: {name}": (calling(name, *args), "calls a")
+        for name, args in (
+            ("builtins.bytes", (2**40,)),
+            ("builtins.bytearray", (2**40,)),
+            ("builtins.int", ("9" * 4000,)),
+            ("builtins.list", (range(2**40),)),
+            ("builtins.set", ([1],)),
+            ("builtins.str", (b"x", "rot13")),
+        )
+    },
+    **{
+        f"{name} of what is not plain": (calling(name, *args), "strange arguments")
+        for name, args in (
+            ("collections.deque", (calling("builtins.range", 0, 2**40, 1),)),
+            ("collections.Counter", (calling("builtins.range", 0, 2**40, 1),)),
+            ("decimal.Decimal", (array_code(),)),
+        )
+    },
     "a fraction of a text": (calling("fractions.Fraction", "1e999999999"), "makes a Fraction"),
     "a huge fraction": (calling("fractions.Fraction", 1 << 2**20, 3), "makes a Fraction"),
-    "a fraction made without a call": (Code(named("fractions.Fraction") + code(("1e999999999",)) + pickle.NEWOBJ),
-                                       "strange way"),
-    "a call with names": (Code(named("uuid.UUID") + code(()) + code({"int": 1}) + pickle.NEWOBJ_EX), "neither"),
+    "a fraction made without a call": (
+        Code(named("fractions.Fraction") + code(("1e999999999",)) + pickle.NEWOBJ),
+        "strange way",
+    ),
+    "a call with names": (
+        Code(named("uuid.UUID") + code(()) + code({"int": 1}) + pickle.NEWOBJ_EX),
+        "neither",
+    ),
     "a huge text for an integer": (Code(b"I" + b"9" * 10_000 + b"\n"), "neither"),
     "an opcode of old pickles": (Code(b"cbuiltins\nint\n"), "neither"),
     "an opcode that calls": (Code(b"(S'touch EVIL'\nios\nsystem\n"), "neither"),
     "an extension code": (Code(b"\x82\x01"), "neither"),
     "a persistent id": (Code(code("x") + pickle.BINPERSID), "neither"),
     "a class inside a class": (named("decimal.Decimal.from_float"), "from_float"),
-    "a module inside a module": (Code(code("datetime") + code("sys.modules") + pickle.STACK_GLOBAL), "sys.modules"),
-    "a method of what is listed": (Code(code("builtins") + code("str.format") + pickle.STACK_GLOBAL), "str.format"),
+    "a module inside a module": (
+        Code(code("datetime") + code("sys.modules") + pickle.STACK_GLOBAL),
+        "sys.modules",
+    ),
+    "a method of what is listed": (
+        Code(code("builtins") + code("str.format") + pickle.STACK_GLOBAL),
+        "str.format",
+    ),
     "an error while it is made": (calling("datetime.date", b"xx"), "value: it is neither"),
     "a map of a file": (calling("numpy.memmap", "secret"), "numpy.memmap"),
     "a file beside": (Code(named("joblib.numpy_pickle_compat.NDArrayWrapper")), "NDArrayWrapper"),
@@ -1626,7 +1720,8 @@ class TestSection3Files:
     @pytest.mark.parametrize("compress", [0, True])
     @pytest.mark.parametrize("name", VALUES)
     def test_every_value_comes_back(self, name, compress, tmp_path):
-        """Equal in type, dtype, layout and content; in the byte order of this machine; and able to be changed."""
+        """Equal in type, dtype, layout and content; in the byte order of this machine; and able to
+        be changed."""
         value = VALUES[name]
         found = round_trip(value, tmp_path, compress=compress)
         if name == "foreign buffers":
@@ -1653,28 +1748,75 @@ class TestSection3Files:
         joblite.dump([ARRAY], tmp_path / "value", protocol=protocol)
         assert type(joblite.load(tmp_path / "value", mmap_mode="r")[0]) is np.memmap
 
-    @pytest.mark.parametrize("array", [np.zeros(3), np.zeros(0), np.zeros((2, 0, 3), ">i2", "F"), np.zeros(0, "i1,f8"),
-                                       np.array([None, 1]), np.zeros(0, object), np.array(5), np.zeros(0, "M8[s]")],
-                             ids=repr)
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.zeros(3),
+            np.zeros(0),
+            np.zeros((2, 0, 3), ">i2", "F"),
+            np.zeros(0, "i1,f8"),
+            np.array([None, 1]),
+            np.zeros(0, object),
+            np.array(5),
+            np.zeros(0, "M8[s]"),
+        ],
+        ids=repr,
+    )
     def test_a_read_only_array_comes_back_writable(self, array, tmp_path):
         """One without elements, too (pandas has such)."""
         array.flags.writeable = False
         for compress in (0, "gzip"):
             found = round_trip(array, tmp_path, compress=compress)
-            assert found.flags.writeable and found.shape == array.shape and found.tolist() == array.tolist()
+            assert (
+                found.flags.writeable
+                and found.shape == array.shape
+                and found.tolist() == array.tolist()
+            )
 
-    @pytest.mark.parametrize("dtype", [
-        "f8", ">i4", "?", "S0", "U3", "V5", "M8[ns]", "m8[25us]", "M8", "g", "G", "O", "i1,O", "i1,f8",
-        np.dtype("i1,f8", align=True), np.dtype({"names": ["a", "b"], "formats": ["i1", "f8"], "offsets": [4, 16]}),
-        np.dtype({"names": ["a"], "formats": ["i1"], "itemsize": 9}), np.dtype([(("title", "a"), "f8")]),
-        np.dtype([("a", [("b", ">f4", (2, 3)), ("c", "U2")], 2), ("é \n", "M8[D]")]), np.dtype("f8", metadata={"a": 1}),
-        np.dtype([("a", np.dtype("i1", metadata={"b": 2}))]), np.dtype([("a", np.dtype("i1,f8", align=True))]),
-        np.dtype({"names": ["a", "b"], "formats": ["f8", "i4"], "offsets": [0, 4]}), "(2,3)f4"], ids=repr)
+    @pytest.mark.parametrize(
+        "dtype",
+        [
+            "f8",
+            ">i4",
+            "?",
+            "S0",
+            "U3",
+            "V5",
+            "M8[ns]",
+            "m8[25us]",
+            "M8",
+            "g",
+            "G",
+            "O",
+            "i1,O",
+            "i1,f8",
+            np.dtype("i1,f8", align=True),
+            np.dtype({"names": ["a", "b"], "formats": ["i1", "f8"], "offsets": [4, 16]}),
+            np.dtype({"names": ["a"], "formats": ["i1"], "itemsize": 9}),
+            np.dtype([(("title", "a"), "f8")]),
+            np.dtype([("a", [("b", ">f4", (2, 3)), ("c", "U2")], 2), ("é \n", "M8[D]")]),
+            np.dtype("f8", metadata={"a": 1}),
+            np.dtype([("a", np.dtype("i1", metadata={"b": 2}))]),
+            np.dtype([("a", np.dtype("i1,f8", align=True))]),
+            np.dtype({"names": ["a", "b"], "formats": ["f8", "i4"], "offsets": [0, 4]}),
+            "(2,3)f4",
+        ],
+        ids=repr,
+    )
     def test_every_dtype_comes_back(self, dtype, tmp_path):
-        """Alone, and as that of arrays and of scalars: gaps, overlaps, alignment, titles, metadata of the parts."""
+        """Alone, and as that of arrays and of scalars: gaps, overlaps, alignment, titles, metadata
+        of the parts."""
+
         def told(dtype):
             parts = [] if dtype.names is None else [told(dtype[name]) for name in dtype.names]
-            return dtype, dtype.isalignedstruct, dict(dtype.metadata or {}), dtype.str, dtype.fields, parts
+            return (
+                dtype,
+                dtype.isalignedstruct,
+                dict(dtype.metadata or {}),
+                dtype.str,
+                dtype.fields,
+                parts,
+            )
 
         dtype = np.dtype(dtype)
         arrays = [np.zeros(3, dtype), np.zeros(0, dtype), np.zeros((), dtype)]
@@ -1694,7 +1836,10 @@ class TestSection3Files:
             array = np.array([1, 2, 3], getattr(ml_dtypes, name))
             for compress in (0, 1):
                 found = round_trip([array, array.dtype], tmp_path, compress=compress)
-                assert found[0].dtype == found[1] == array.dtype and found[0].tolist() == array.tolist()
+                assert (
+                    found[0].dtype == found[1] == array.dtype
+                    and found[0].tolist() == array.tolist()
+                )
             with pytest.raises(joblite.UntrustedObjectError):
                 joblite.load(tmp_path / "value", trusted=False)
 
@@ -1714,8 +1859,11 @@ class TestSection3Files:
         value = [array, array[::3], array[:3_000_000].reshape(3, -1).T[::7], records, records[::2]]
         assert same(round_trip(value, tmp_path), value)
 
-    @pytest.mark.parametrize("make", [lambda path: path, lambda path: Path(path), lambda path: os.fsencode(path)],
-                             ids=["str", "Path", "bytes"])
+    @pytest.mark.parametrize(
+        "make",
+        [lambda path: path, lambda path: Path(path), lambda path: os.fsencode(path)],
+        ids=["str", "Path", "bytes"],
+    )
     def test_every_kind_of_path(self, make, tmp_path):
         path = make(str(tmp_path / "näme \n.x"))
         assert joblite.dump(SAMPLE, path) == [os.fsdecode(path)]
@@ -1723,7 +1871,8 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("compress", [0, "gzip", "bz2", METHODS[-1]])
     def test_every_kind_of_file_object(self, compress, tmp_path):
-        """In memory, on disk with and without buffer, one that only writes and reads in small bits."""
+        """In memory, on disk with and without buffer, one that only writes and reads in small
+        bits."""
         memory = io.BytesIO()
         assert joblite.dump(SAMPLE, memory, compress=compress) is None
         assert same(joblite.load(memory), SAMPLE)  # it stands at its end: rewound
@@ -1761,13 +1910,14 @@ class TestSection3Files:
     @pytest.mark.parametrize("compress", [0, *METHODS])
     def test_a_pipe_that_gives_few_bytes_at_once(self, compress):
         """What the first look at its buffer shows is less than the first bytes of a file."""
+
         class Drops(io.RawIOBase):
             def readable(self):
                 return True
 
             def readinto(self, target):
                 data = content.read(min(3, len(target)))
-                target[:len(data)] = data
+                target[: len(data)] = data
                 return len(data)
 
         content = io.BytesIO()
@@ -1814,7 +1964,8 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
     def test_files_that_compress_themselves(self, opener, tmp_path):
-        """A GzipFile and the like are written to and read from as they are, not compressed twice."""
+        """A GzipFile and the like are written to and read from as they are, not compressed
+        twice."""
         with opener(tmp_path / "file", "wb") as file:
             joblite.dump(SAMPLE, file)
         with opener(tmp_path / "file", "rb") as file:
@@ -1825,7 +1976,8 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_every_method_and_its_tool(self, method, tmp_path):
-        """By name and level and by extension; the usual tool opens the file, and what it gives is a dump itself."""
+        """By name and level and by extension; the usual tool opens the file, and what it gives is a
+        dump itself."""
         extension = joblite._CODECS[method].extensions[0]
         by_name, by_extension = tmp_path / "by_name", tmp_path / f"value{extension}"
         value = {"a": np.arange(300_000) % 1000, "b": SAMPLE}
@@ -1836,49 +1988,86 @@ class TestSection3Files:
             assert data.startswith(joblite._CODECS[method].prefix) and len(data) < 1_300_000
             assert same(joblite.load(path), value)
             if shutil.which(TOOLS[method][0]):
-                content = subprocess.run(TOOLS[method], input=data, stdout=subprocess.PIPE, check=True).stdout
+                content = subprocess.run(
+                    TOOLS[method], input=data, stdout=subprocess.PIPE, check=True
+                ).stdout
                 assert same(joblite.load(io.BytesIO(content)), value)
 
-    @pytest.mark.parametrize(("compress", "name", "expected"), [
-        (0, "", None), (False, "", None), (None, "", None), (True, "", ("zlib", 3)), (7, "", ("zlib", 7)),
-        ("gzip", "", ("gzip", 3)),
-        (("xz", 9), "", ("xz", 9)), (["bz2", 1], "", ("bz2", 1)), (("xz", 0), "", None), (0, "a.gz", ("gzip", 3)),
-        (True, "a.bz2", ("bz2", 3)), (5, "a.xz", ("xz", 5)), ("lzma", "a.gz", ("lzma", 3)),
-        (("zlib", 2), "a.gz", ("zlib", 2)),
-        (0, "a.pkl", None), (0, "gz", None), (0, "a.z", ("zlib", 3)), (0, "a.zst", ("zstd", 3)),
-        (0, "a.lz4", ("lz4", 3)),
-    ])
+    @pytest.mark.parametrize(
+        ("compress", "name", "expected"),
+        [
+            (0, "", None),
+            (False, "", None),
+            (None, "", None),
+            (True, "", ("zlib", 3)),
+            (7, "", ("zlib", 7)),
+            ("gzip", "", ("gzip", 3)),
+            (("xz", 9), "", ("xz", 9)),
+            (["bz2", 1], "", ("bz2", 1)),
+            (("xz", 0), "", None),
+            (0, "a.gz", ("gzip", 3)),
+            (True, "a.bz2", ("bz2", 3)),
+            (5, "a.xz", ("xz", 5)),
+            ("lzma", "a.gz", ("lzma", 3)),
+            (("zlib", 2), "a.gz", ("zlib", 2)),
+            (0, "a.pkl", None),
+            (0, "gz", None),
+            (0, "a.z", ("zlib", 3)),
+            (0, "a.zst", ("zstd", 3)),
+            (0, "a.lz4", ("lz4", 3)),
+        ],
+    )
     def test_what_compress_means(self, compress, name, expected):
         assert joblite._parse_compress(compress, name) == expected
 
-    @pytest.mark.parametrize("compress",
-                             [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3"),
-                              {}])
+    @pytest.mark.parametrize(
+        "compress",
+        [
+            -1,
+            10,
+            1.5,
+            ("zlib", 10),
+            ("zlib",),
+            ("zlib", 3, 3),
+            "zip",
+            ("zip", 3),
+            ("zlib", "3"),
+            {},
+        ],
+    )
     def test_wrong_compress_is_refused_with_the_valid_values(self, compress, tmp_path):
-        with pytest.raises(ValueError, match=r"compress: expected .*(0 to 9|zlib, gzip, bz2|pair).*got"):
+        with pytest.raises(
+            ValueError, match=r"compress: expected .*(0 to 9|zlib, gzip, bz2|pair).*got"
+        ):
             joblite.dump(1, tmp_path / "value", compress=compress)
         assert os.listdir(tmp_path) == []
 
     @pytest.mark.parametrize("filename", [{}, 3, None, io.StringIO(), [1]])
     def test_wrong_file_is_refused(self, filename):
         for call in (lambda: joblite.dump("foo", filename), lambda: joblite.load(filename)):
-            with pytest.raises(ValueError, match="filename: expected a path or a binary file object open for"):
+            with pytest.raises(
+                ValueError, match="filename: expected a path or a binary file object open for"
+            ):
                 call()
 
     def test_missing_codec_names_the_package(self, tmp_path):
         code = """
-            import sys; sys.modules["lz4"] = sys.modules["zstandard"] = sys.modules["lz4.frame"] = None
+            import sys
+            sys.modules["lz4"] = sys.modules["zstandard"] = sys.modules["lz4.frame"] = None
             import joblite
             for data in (b"\\x04\\x22\\x4d\\x18" + bytes(9), b"\\x28\\xb5\\x2f\\xfd" + bytes(9)):
                 open("f", "wb").write(data)
                 for call in (lambda: joblite.load("f"), lambda: joblite.dump(1, "g.lz4")):
                     try: call()
                     except ImportError as error: print(error)
-                    except ValueError: assert sys.version_info >= (3, 14) and data[0] == 0x28  # it has zstd: damaged
+                    except ValueError:  # Python 3.14 has zstd, and the file is damaged
+                        assert sys.version_info >= (3, 14) and data[0] == 0x28
             """
         lines = run_script(code, cwd=tmp_path).stdout.splitlines()
         assert "this compression needs the package lz4: pip install lz4" in lines
-        assert len(set(lines)) == 2 - (sys.version_info >= (3, 14)), "reading and writing say the same"
+        assert len(set(lines)) == 2 - (sys.version_info >= (3, 14)), (
+            "reading and writing say the same"
+        )
         assert sys.version_info >= (3, 14) or any("pip install zstandard" in line for line in lines)
         assert not (tmp_path / "g.lz4").exists()
 
@@ -1894,7 +2083,11 @@ class TestSection3Files:
 
         try:
             joblite.register_compressor("mine", Wrapper())
-            kinds = (({"compress": "mine"}, "value"), ({"compress": ("mine", 9)}, "value"), ({}, "value.mine"))
+            kinds = (
+                ({"compress": "mine"}, "value"),
+                ({"compress": ("mine", 9)}, "value"),
+                ({}, "value.mine"),
+            )
             for options, name in kinds:
                 joblite.dump(SAMPLE, tmp_path / name, **options)
                 assert gzip.decompress((tmp_path / name).read_bytes()).startswith(b"\x89PYO")
@@ -1906,7 +2099,9 @@ class TestSection3Files:
             joblite._CODECS.pop("mine", None)
         with pytest.raises(ValueError, match="expected a text, got 3"):
             joblite.register_compressor(3, Wrapper())
-        with pytest.raises(ValueError, match="has no prefix, extension, compressor_file, decompressor_file"):
+        with pytest.raises(
+            ValueError, match="has no prefix, extension, compressor_file, decompressor_file"
+        ):
             joblite.register_compressor("other", object())
         for name, value in (("prefix", "text"), ("extension", "mine"), ("compressor_file", None)):
             with pytest.raises(ValueError, match=f"compressor.{name}: expected .* got {value!r}"):
@@ -1917,19 +2112,28 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("mode", ["r", "r+", "w+", "c"])
     def test_arrays_are_mapped_where_they_lie(self, mode, tmp_path):
-        """In attributes, lists and dicts; each a numpy.memmap with its true offset, aligned; shared ones shared."""
+        """In attributes, lists and dicts; each a numpy.memmap with its true offset, aligned; shared
+        ones shared."""
         path = tmp_path / "value"
-        value = Plain(a=ARRAY, b=[np.arange(5, dtype="i1"), {"c": np.asfortranarray(ARRAY)}, np.arange(3), ARRAY[::2]])
+        value = Plain(
+            a=ARRAY,
+            b=[np.arange(5, dtype="i1"), {"c": np.asfortranarray(ARRAY)}, np.arange(3), ARRAY[::2]],
+        )
         joblite.dump(value, path)
         found = joblite.load(path, mmap_mode=mode)
         pairs = [(found.a, value.a), (found.b[1]["c"], value.b[1]["c"])]
         pairs += [(found.b[0], value.b[0]), (found.b[3], value.b[3])]
         for array, source in pairs:
             assert type(array) is np.memmap and array.mode == ("r+" if mode == "w+" else mode)
-            assert array.offset % 64 == 0 and array.ctypes.data % 16 == 0 and array.filename == str(path)
-            assert array.flags.writeable == (mode != "r") and same(np.array(array, order="A"),
-                                                                   np.array(source, order="A"))
-            raw = path.read_bytes()[array.offset:array.offset + array.nbytes]
+            assert (
+                array.offset % 64 == 0
+                and array.ctypes.data % 16 == 0
+                and array.filename == str(path)
+            )
+            assert array.flags.writeable == (mode != "r") and same(
+                np.array(array, order="A"), np.array(source, order="A")
+            )
+            raw = path.read_bytes()[array.offset : array.offset + array.nbytes]
             assert raw == source.tobytes("A")
 
     @pytest.mark.parametrize(("mode", "kept"), [("r+", True), ("w+", True), ("c", False)])
@@ -1944,7 +2148,13 @@ class TestSection3Files:
         assert (joblite.load(path)[1][0, 0] == 77) == kept
 
     def test_maps_of_empty_and_odd_arrays(self, tmp_path):
-        value = [np.zeros((0, 3)), np.array(1.5), np.array([{}], object), np.array(["2020"], "M8[D]"), 1]
+        value = [
+            np.zeros((0, 3)),
+            np.array(1.5),
+            np.array([{}], object),
+            np.array(["2020"], "M8[D]"),
+            1,
+        ]
         joblite.dump(value, tmp_path / "value")
         found = joblite.load(tmp_path / "value", mmap_mode="r")
         assert same([np.array(each) for each in found[:4]], value[:4]) and found[1].offset % 64 == 0
@@ -1967,7 +2177,9 @@ class TestSection3Files:
         joblite.dump(ARRAY, tmp_path / "value")
         for buffering in (0, -1):
             with open(tmp_path / "value", "rb", buffering) as file:
-                with pytest.raises(ValueError, match=r"mmap_mode: 'r\+' .* got .*value in mode 'rb': .* 'r\+b', or"):
+                with pytest.raises(
+                    ValueError, match=r"mmap_mode: 'r\+' .* got .*value in mode 'rb': .* 'r\+b', or"
+                ):
                     joblite.load(file, mmap_mode=mode)
             with open(tmp_path / "value", "r+b", buffering) as file:
                 assert joblite.load(file, mmap_mode=mode).mode == "r+"
@@ -1977,15 +2189,22 @@ class TestSection3Files:
         joblite.dump(SAMPLE, packed)
         memory = io.BytesIO()
         joblite.dump(SAMPLE, memory)
-        for source, name in ((packed, "packed.gz"), (memory, "BytesIO"), (gzip.open(packed), "packed.gz")):
-            with pytest.warns(UserWarning, match=f"mmap_mode='r' is ignored for .*{name}") as caught:
+        for source, name in (
+            (packed, "packed.gz"),
+            (memory, "BytesIO"),
+            (gzip.open(packed), "packed.gz"),
+        ):
+            with pytest.warns(
+                UserWarning, match=f"mmap_mode='r' is ignored for .*{name}"
+            ) as caught:
                 found = joblite.load(source, mmap_mode="r")
             assert same(found, SAMPLE) and len(caught) == 1 and caught[0].filename == __file__
             if hasattr(source, "close"):
                 source.close()
 
     def test_byte_order(self, tmp_path):
-        """This machine's by default, the file's if asked for or mapped; both wishes at once are refused at once."""
+        """This machine's by default, the file's if asked for or mapped; both wishes at once are
+        refused at once."""
         value = [ARRAY.astype(">f8"), np.array([(1, 2)], ">i2,<f8")]
         joblite.dump(value, tmp_path / "value")
         assert [array.dtype.isnative for array in joblite.load(tmp_path / "value")] == [True, True]
@@ -2026,7 +2245,10 @@ class TestSection3Files:
         joblite.dump(2, tmp_path / "second")
         joblite.dump(3, tmp_path / "dangling")
         assert (tmp_path / "link").is_symlink() and (tmp_path / "second").is_symlink()
-        assert joblite.load(tmp_path / "folder" / "target") == 2 and joblite.load(tmp_path / "later") == 3
+        assert (
+            joblite.load(tmp_path / "folder" / "target") == 2
+            and joblite.load(tmp_path / "later") == 3
+        )
 
     @posix
     def test_devices_and_pipes_are_written_to_not_replaced(self, tmp_path):
@@ -2042,7 +2264,8 @@ class TestSection3Files:
 
     @posix
     def test_a_folder_that_takes_no_new_files(self, tmp_path):
-        """A file that may be written in a folder that may not is written in place; else an error names it."""
+        """A file that may be written in a folder that may not is written in place; else an error
+        names it."""
         folder = tmp_path / "folder"
         folder.mkdir()
         joblite.dump(1, folder / "value")
@@ -2067,11 +2290,15 @@ class TestSection3Files:
         finally:
             os.chmod(folder, 0o755)
         assert done.stdout.splitlines()[0] == "in place ['value']"
-        assert done.stdout.splitlines()[1].startswith("PermissionError") and str(folder) in done.stdout.splitlines()[1]
+        assert (
+            done.stdout.splitlines()[1].startswith("PermissionError")
+            and str(folder) in done.stdout.splitlines()[1]
+        )
 
     @pytest.mark.parametrize("compress", [0, "gzip"])
     def test_failed_dump_keeps_the_old_file(self, compress, tmp_path):
-        """An object that cannot be pickled, however late: the old file stays, nothing is left beside it."""
+        """An object that cannot be pickled, however late: the old file stays, nothing is left
+        beside it."""
         joblite.dump("old", tmp_path / "value")
         with pytest.raises(ZeroDivisionError, match="this object fails"):
             joblite.dump([np.zeros(100_000), Picky()], tmp_path / "value", compress=compress)
@@ -2102,13 +2329,19 @@ class TestSection3Files:
         """The error of the system, the old file whole, no partial file, no thread left."""
         small = tmp_path / "small"
         small.mkdir()
-        if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small],
-                                          capture_output=True).returncode:
+        if (
+            os.geteuid()
+            or subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True
+            ).returncode
+        ):
             pytest.skip("cannot mount a small file system here")
         try:
             joblite.dump("old", small / "value")
             with pytest.raises(OSError, match="No space left"):
-                joblite.dump(np.random.default_rng(0).random(4_000_000), small / "value", compress=compress)
+                joblite.dump(
+                    np.random.default_rng(0).random(4_000_000), small / "value", compress=compress
+                )
             assert joblite.load(small / "value") == "old" and os.listdir(small) == ["value"]
         finally:
             subprocess.run(["umount", small], check=True)
@@ -2116,7 +2349,8 @@ class TestSection3Files:
     @posix
     @pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM"])
     def test_interrupted_dump_keeps_the_old_file(self, ending, tmp_path):
-        """A signal while a big array is written: the old file is whole, and there is no partial one."""
+        """A signal while a big array is written: the old file is whole, and there is no partial
+        one."""
         code = """
             import os, signal, sys, threading
             import numpy as np, joblite
@@ -2172,15 +2406,19 @@ class TestSection3Files:
         data = path.read_bytes()
         for length in range(len(data)):
             path.write_bytes(data[:length])
-            for mode in ((None, "r") if kind == "plain" else (None,)):
+            for mode in (None, "r") if kind == "plain" else (None,):
                 with pytest.raises(ValueError, match="value: "):
                     joblite.load(path, mmap_mode=mode)
 
     @pytest.mark.parametrize("kind", ["plain", *METHODS])
     def test_every_flipped_bit_is_found(self, kind, tmp_path):
-        """200 random bits of a larger file, one at a time: the error, or a value that is right all the same."""
+        """200 random bits of a larger file, one at a time: the error, or a value that is right all
+        the same."""
         path = tmp_path / "value"
-        value = {"a": np.random.default_rng(1).random(5_000), "b": [SAMPLE, ["x" * number for number in range(200)]]}
+        value = {
+            "a": np.random.default_rng(1).random(5_000),
+            "b": [SAMPLE, ["x" * number for number in range(200)]],
+        }
         joblite.dump(value, path, compress=0 if kind == "plain" else kind)
         data, rng, name = path.read_bytes(), random.Random(7), joblite.hash(value)
         found = 0
@@ -2193,15 +2431,25 @@ class TestSection3Files:
                 found += 1
         assert found >= 195
 
-    @pytest.mark.parametrize(("content", "reason"), [
-        (b"", "it is empty"), (b"hello, world", "neither a file of this dump nor a pickle"), (bytes(100), "neither"),
-        (b"\x80", "neither"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither"), (b"\x1f\x8bnonsense", "damaged"), (b"x\x9cnonsense", "damaged"),
-        (b"BZh9nonsense", "damaged"), (b"\xfd7zXZ\0nonsense", "damaged"), (b"ZF0x10" + bytes(40), "joblib before 0.10"),
-        (b"\x89PYO\r\n\x1a\n", "cut short"),
-        (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"), (pickle.dumps(SAMPLE)[:-20], "neither"),
-        (b"cnowhere\nname\n.", "neither|nowhere"),
-    ])
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"", "it is empty"),
+            (b"hello, world", "neither a file of this dump nor a pickle"),
+            (bytes(100), "neither"),
+            (b"\x80", "neither"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(50), "neither"),
+            (b"\x1f\x8bnonsense", "damaged"),
+            (b"x\x9cnonsense", "damaged"),
+            (b"BZh9nonsense", "damaged"),
+            (b"\xfd7zXZ\0nonsense", "damaged"),
+            (b"ZF0x10" + bytes(40), "joblib before 0.10"),
+            (b"\x89PYO\r\n\x1a\n", "cut short"),
+            (b"\x89PYO\r\n\x1a\n\x02" + bytes(40), "use a newer one"),
+            (pickle.dumps(SAMPLE)[:-20], "neither"),
+            (b"cnowhere\nname\n.", "neither|nowhere"),
+        ],
+    )
     def test_foreign_and_damaged_files_are_one_kind_of_error(self, content, reason, tmp_path):
         (tmp_path / "value").write_bytes(content)
         for trusted in (True, False):
@@ -2214,32 +2462,47 @@ class TestSection3Files:
             joblite.load(tmp_path / "missing")
 
     def test_the_format_is_as_written_down(self, tmp_path):
-        """A reader made from the description alone finds the pickle, the buffers and the checksums."""
+        """A reader made from the description alone finds the pickle, the buffers and the
+        checksums."""
         value = [np.arange(1_500_000.0), {"b": np.asfortranarray(ARRAY)}, "text", np.zeros((0, 2))]
         data = Path(joblite.dump(value, tmp_path / "value")[0]).read_bytes()
-        magic, version, flags, start, zero, count, size, crc, head_crc = struct.unpack("<8s4BIQII", data[:32])
-        sizes = struct.unpack(f"<{count}Q", data[32:32 + 8 * count])
+        magic, version, flags, start, zero, count, size, crc, head_crc = struct.unpack(
+            "<8s4BIQII", data[:32]
+        )
+        sizes = struct.unpack(f"<{count}Q", data[32 : 32 + 8 * count])
         place = 32 + 8 * count + size
-        pickled = data[place - size:place]
+        pickled = data[place - size : place]
         assert (magic, version, flags, start, zero, count) == (b"\x89PYO\r\n\x1a\n", 1, 0, 0, 0, 3)
-        assert crc == zlib.crc32(pickled) and head_crc == zlib.crc32(data[:28] + data[32:32 + 8 * count])
+        assert crc == zlib.crc32(pickled) and head_crc == zlib.crc32(
+            data[:28] + data[32 : 32 + 8 * count]
+        )
         buffers = []
         for size in sizes:
             place = -(-place // 64) * 64 if size else place
-            buffers.append(data[place:place + size])
+            buffers.append(data[place : place + size])
             place += size
-        pieces = [buffer[at:at + 2**22] for buffer in buffers for at in range(0, len(buffer), 2**22)]
-        assert data[place:] == b"".join(struct.pack("<I", zlib.crc32(piece)) for piece in pieces) and len(pieces) == 4
-        assert b"joblite" not in pickled and same(pickle.loads(pickled, buffers=map(bytearray, buffers)), value)
+        pieces = [
+            buffer[at : at + 2**22] for buffer in buffers for at in range(0, len(buffer), 2**22)
+        ]
+        assert (
+            data[place:] == b"".join(struct.pack("<I", zlib.crc32(piece)) for piece in pieces)
+            and len(pieces) == 4
+        )
+        assert b"joblite" not in pickled and same(
+            pickle.loads(pickled, buffers=map(bytearray, buffers)), value
+        )
 
     def test_damage_of_whole_rows_and_words_is_found(self, tmp_path):
-        """Zeroed and exchanged pages and words, also of an array that holds one round number everywhere."""
+        """Zeroed and exchanged pages and words, also of an array that holds one round number
+        everywhere."""
         damages = {
             "a zeroed page": lambda words: words[512:1024].fill(0),
             "four zeroed pages": lambda words: words[512:2560].fill(0),
             "every other word zeroed": lambda words: words[::2].fill(0),
             "two words exchanged": lambda words: words.put([5, 700], words[[700, 5]]),
-            "two pages exchanged": lambda words: words.put(range(1024), [*words[512:1024], *words[:512]]),
+            "two pages exchanged": lambda words: words.put(
+                range(1024), [*words[512:1024], *words[:512]]
+            ),
             "moved by a word": lambda words: words.put(range(1, 9000), words[:8999]),
         }
         for array in (np.full(10_000, 2.0), np.arange(10_000.0)):
@@ -2248,8 +2511,14 @@ class TestSection3Files:
             for name, damage in damages.items():
                 words = array.copy()
                 damage(words)
-                (tmp_path / "value").write_bytes(whole[:start] + words.tobytes() + whole[start + array.nbytes:])
-                with contextlib.nullcontext() if (words == array).all() else pytest.raises(ValueError, match="damaged"):
+                (tmp_path / "value").write_bytes(
+                    whole[:start] + words.tobytes() + whole[start + array.nbytes :]
+                )
+                with (
+                    contextlib.nullcontext()
+                    if (words == array).all()
+                    else pytest.raises(ValueError, match="damaged")
+                ):
                     assert (joblite.load(tmp_path / "value") == array).all(), name
 
     def test_a_copy_under_another_name_reads_the_files(self, tmp_path):
@@ -2291,17 +2560,22 @@ class TestSection3Files:
         assert len({path.suffix for path in paths}) == 6
 
     def test_files_of_joblib_before_0_10_are_refused(self, old_files):
-        """Their arrays lie in files beside, compressed ones begin in another way: the error says what to do."""
+        """Their arrays lie in files beside, compressed ones begin in another way: the error says
+        what to do."""
         paths = [*old_files.glob("0.8.4/[cfn]*.pkl"), *old_files.glob("0.8.4/*.zlib")]
         for path in paths:
-            with pytest.raises(ValueError, match=f"{path.name}: joblib before 0.10 .* load it once with joblib and"):
+            with pytest.raises(
+                ValueError, match=f"{path.name}: joblib before 0.10 .* load it once with joblib and"
+            ):
                 joblite.load(path)
         assert len(paths) == 5
 
     def test_maps_the_files_of_old_joblibs(self, old_files):
         for path in sorted(old_files.glob("[!0]*/[cf].pkl")):
             array = joblite.load(path, mmap_mode="r")
-            assert type(array) is np.memmap and same(np.array(array, order="A"), OLD_VALUES[path.stem]), path
+            assert type(array) is np.memmap and same(
+                np.array(array, order="A"), OLD_VALUES[path.stem]
+            ), path
 
     @pytest.mark.parametrize("mode", ["r", "r+", "c"])
     def test_a_cut_file_of_joblib_is_not_mapped(self, mode, old_files, tmp_path):
@@ -2318,11 +2592,15 @@ class TestSection3Files:
             assert same(joblite.load(io.BytesIO(path.read_bytes())), OLD_VALUES["nested"]), path
 
     def test_files_of_others_need_trust(self, old_files, tmp_path):
-        """What joblib or pickle wrote is refused unless `trusted=True`, by one sentence; no file beside is read."""
+        """What joblib or pickle wrote is refused unless `trusted=True`, by one sentence; no file
+        beside is read."""
         (tmp_path / "pickle").write_bytes(pickle.dumps(1))
         for path in [tmp_path / "pickle", *old_files.glob("*/*.[pgx]*")]:
             for trusted in (False, ["decimal.Context"]):
-                with pytest.raises(joblite.UntrustedObjectError, match=f"{path.name}: it is not a file of this dump"):
+                with pytest.raises(
+                    joblite.UntrustedObjectError,
+                    match=f"{path.name}: it is not a file of this dump",
+                ):
                     joblite.load(path, trusted=trusted)
 
     def test_cut_old_files_are_found(self, old_files, tmp_path):
@@ -2356,8 +2634,14 @@ class TestSection3Files:
     def test_pandas_values_come_back(self, tmp_path):
         import pandas as pd
 
-        frame = pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.to_datetime(["2020", "2021"]),
-                              "d": pd.Categorical(["u", "v"])})
+        frame = pd.DataFrame(
+            {
+                "a": [1, 2],
+                "b": ["x", None],
+                "c": pd.to_datetime(["2020", "2021"]),
+                "d": pd.Categorical(["u", "v"]),
+            }
+        )
         for compress in (0, 3):
             pd.testing.assert_frame_equal(round_trip(frame, tmp_path, compress=compress), frame)
         joblite.dump(pd.DataFrame(np.arange(10.0).reshape(5, 2)), tmp_path / "frame")
@@ -2376,46 +2660,91 @@ class TestSection3Files:
 
     # ---- trust
 
-    @pytest.mark.parametrize("name", [name for name in VALUES if name not in
-                                      ("object", "arrays in an object", "function", "foreign buffers", "matrix",
-                                       "subclass", "records of objects")])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            name
+            for name in VALUES
+            if name
+            not in (
+                "object",
+                "arrays in an object",
+                "function",
+                "foreign buffers",
+                "matrix",
+                "subclass",
+                "records of objects",
+            )
+        ],
+    )
     def test_plain_data_needs_no_trust(self, name, tmp_path):
         for path in ("value", "value.z"):
             joblite.dump(VALUES[name], tmp_path / path)
             found = joblite.load(tmp_path / path, trusted=False, ensure_native_byte_order=False)
-            assert (found == VALUES[name]).all() if name == "big-endian" else same(found, VALUES[name])
+            assert (
+                (found == VALUES[name]).all() if name == "big-endian" else same(found, VALUES[name])
+            )
         found = joblite.load(tmp_path / "value", "r", trusted=False)
         assert joblite.hash(found, coerce_mmap=True) == joblite.hash(VALUES[name])
 
     def test_plain_data_of_the_standard_library_needs_no_trust(self, tmp_path):
-        value = [datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(1),
-                 decimal.Decimal("1.5"), 1j,
-                 fractions.Fraction(1, 3), uuid.UUID(int=5), collections.OrderedDict(a=1), collections.deque([1], 3),
-                 collections.defaultdict(list, a=[1]), collections.Counter("aab"), range(3), slice(1), bytearray(b"x"),
-                 {1}, frozenset([2]),
-                 np.datetime64("2020-01-01"), np.float32(1), np.dtype("i1,f8"),
-                 np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))]), np.dtype("O"), [int, list, dict], np.void(b"abc"),
-                 np.ma.array([1.5, 2], mask=[1, 0], fill_value=7, hard_mask=True), np.ma.array(["a"]), 2**70, -2**70,
-                 np.array((1, 2.5), "i1,f8")[()], np.timedelta64(5, "25s"), np.array([{"a": [1]}, None], object)]
+        value = [
+            datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+            datetime.timedelta(1),
+            decimal.Decimal("1.5"),
+            1j,
+            fractions.Fraction(1, 3),
+            uuid.UUID(int=5),
+            collections.OrderedDict(a=1),
+            collections.deque([1], 3),
+            collections.defaultdict(list, a=[1]),
+            collections.Counter("aab"),
+            range(3),
+            slice(1),
+            bytearray(b"x"),
+            {1},
+            frozenset([2]),
+            np.datetime64("2020-01-01"),
+            np.float32(1),
+            np.dtype("i1,f8"),
+            np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))]),
+            np.dtype("O"),
+            [int, list, dict],
+            np.void(b"abc"),
+            np.ma.array([1.5, 2], mask=[1, 0], fill_value=7, hard_mask=True),
+            np.ma.array(["a"]),
+            2**70,
+            -(2**70),
+            np.array((1, 2.5), "i1,f8")[()],
+            np.timedelta64(5, "25s"),
+            np.array([{"a": [1]}, None], object),
+        ]
         joblite.dump(value, tmp_path / "value")
         assert same(joblite.load(tmp_path / "value", trusted=False), value)
 
-    @pytest.mark.parametrize(("value", "name"), [
-        (Attack(os.system, "touch EVIL"), "posix.system|nt.system"),
-        (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
-        (Attack(getattr, Attack, "__init__"), "builtins.getattr"),
-        (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
-        (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"),
-        (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
-        (np.array([Attack(os.system, "touch EVIL")], object), "system"),
-        (np.array([(1, Attack(os.system, "x"))], "i1,O"), "_reconstruct|dtype with gaps"),
-        ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"),
-        (collections.defaultdict(os.getpid), "getpid"),
-        (Plain(a=1), "test_joblite.Plain"), (copied, "test_joblite.copied"),
-        (ARRAY.view(Tagged), "_reconstruct"), (np.ma.array(ARRAY.view(Tagged)), "numpy.ma"),
-        (np.random.RandomState(0), "numpy.random"), (Path("a"), "pathlib"),
-        (operator.attrgetter("a"), "operator.attrgetter"), (threading.Thread, "threading.Thread"),
-    ])
+    @pytest.mark.parametrize(
+        ("value", "name"),
+        [
+            (Attack(os.system, "touch EVIL"), "posix.system|nt.system"),
+            (Attack(eval, "open('EVIL', 'w')"), "builtins.eval"),
+            (Attack(getattr, Attack, "__init__"), "builtins.getattr"),
+            (Attack(subprocess.Popen, ["touch", "EVIL"]), "subprocess.Popen"),
+            (Attack(functools.partial, os.system, "touch EVIL"), "functools.partial"),
+            (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
+            (np.array([Attack(os.system, "touch EVIL")], object), "system"),
+            (np.array([(1, Attack(os.system, "x"))], "i1,O"), "_reconstruct|dtype with gaps"),
+            ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"),
+            (collections.defaultdict(os.getpid), "getpid"),
+            (Plain(a=1), "test_joblite.Plain"),
+            (copied, "test_joblite.copied"),
+            (ARRAY.view(Tagged), "_reconstruct"),
+            (np.ma.array(ARRAY.view(Tagged)), "numpy.ma"),
+            (np.random.RandomState(0), "numpy.random"),
+            (Path("a"), "pathlib"),
+            (operator.attrgetter("a"), "operator.attrgetter"),
+            (threading.Thread, "threading.Thread"),
+        ],
+    )
     def test_attacks_are_refused(self, value, name, tmp_path, monkeypatch):
         """In a dump, or a compressed one: the name is in the error, and nothing ran."""
         monkeypatch.chdir(tmp_path)
@@ -2427,20 +2756,39 @@ class TestSection3Files:
                 assert isinstance(caught.value, ValueError) and source in str(caught.value)
         assert not os.path.exists("EVIL")
 
-    @pytest.mark.parametrize("thing", [np.ndarray, np.dtype, np.memmap, np.ma.MaskedArray, np.empty, np.float64,
-                                       np.load, np.zeros(1).__reduce_ex__(5)[0], np.float64(0).__reduce__()[0]])
+    @pytest.mark.parametrize(
+        "thing",
+        [
+            np.ndarray,
+            np.dtype,
+            np.memmap,
+            np.ma.MaskedArray,
+            np.empty,
+            np.float64,
+            np.load,
+            np.zeros(1).__reduce_ex__(5)[0],
+            np.float64(0).__reduce__()[0],
+        ],
+    )
     def test_nothing_of_numpy_is_handed_out(self, thing, tmp_path):
-        """A class or function of numpy is no plain data, though arrays and dtypes are made by some."""
-        for value in (thing, [ARRAY, {"kind": (thing,)}], {thing: 1}, np.array([thing, np.float32(1)], object),
-                      collections.defaultdict(thing)):
+        """A class or function of numpy is no plain data, though arrays and dtypes are made by
+        some."""
+        for value in (
+            thing,
+            [ARRAY, {"kind": (thing,)}],
+            {thing: 1},
+            np.array([thing, np.float32(1)], object),
+            collections.defaultdict(thing),
+        ):
             joblite.dump(value, tmp_path / "value")
             with pytest.raises(joblite.UntrustedObjectError):
                 joblite.load(tmp_path / "value", trusted=False)
 
     @pytest.mark.parametrize("name", TRICKS)
     def test_tricks_of_hand_made_pickles(self, name, tmp_path, monkeypatch):
-        """Layouts and states that make numpy take numbers for addresses, calls that take time or memory, opcodes and
-        names that no dump has: refused, whether the arrays are read or mapped."""
+        """Layouts and states that make numpy take numbers for addresses, calls that take time or
+        memory, opcodes and names that no dump has: refused, whether the arrays are read or
+        mapped."""
         opcodes, what = TRICKS[name]
         monkeypatch.chdir(tmp_path)
         np.save("secret.npy", ARRAY)
@@ -2449,7 +2797,9 @@ class TestSection3Files:
         tracemalloc.start()
         try:
             for mode in (None, "r", "r+"):
-                with pytest.raises(ValueError, match=f"value: .*{what}" if "value: " not in what else what):
+                with pytest.raises(
+                    ValueError, match=f"value: .*{what}" if "value: " not in what else what
+                ):
                     joblite.load("value", trusted=False, mmap_mode=mode)
             assert tracemalloc.get_traced_memory()[1] < 2**26
         finally:
@@ -2459,17 +2809,21 @@ class TestSection3Files:
 
     @pytest.mark.parametrize("method", ["zlib", "xz", *METHODS[-2:]])
     def test_what_is_not_trusted_unpacks_to_a_limit(self, method, tmp_path):
-        """A small file does not become a big value unasked: the error names the limit, and no more memory is taken."""
+        """A small file does not become a big value unasked: the error names the limit, and no more
+        memory is taken."""
         path = joblite.dump(np.zeros(20_000_000), tmp_path / "value", compress=(method, 1))[0]
         code = """
             import os, sys, joblite
             try: joblite.load(sys.argv[1], trusted=False)
             except joblite.UntrustedObjectError as error: print(error)
             if os.path.exists("/proc/self/status"):
-                print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
+                lines = open("/proc/self/status").read().splitlines()
+                print(*[line.split()[1] for line in lines if line.startswith("VmHWM")])
             """
         error, *peaks = run_script(code, path).stdout.splitlines()
-        assert re.search(r"value: it unpacks to more than [\d,]+ bytes, the limit for a compressed file", error)
+        assert re.search(
+            r"value: it unpacks to more than [\d,]+ bytes, the limit for a compressed file", error
+        )
         assert all(int(kilobytes) < 300_000 for kilobytes in peaks)
         assert joblite.load(path).shape == (20_000_000,)
         joblite.dump(np.random.default_rng(0).random(1_000_000), path, compress=method)
@@ -2489,7 +2843,8 @@ class TestSection3Files:
             tracemalloc.stop()
 
     def test_other_classes_of_arrays_need_trust(self, tmp_path):
-        """Also when the list names the class: numpy makes them in a way that believes what the file says."""
+        """Also when the list names the class: numpy makes them in a way that believes what the file
+        says."""
         joblite.dump(ARRAY.view(Tagged), tmp_path / "value")
         for trusted in (False, [Tagged], [Tagged, np.ndarray, np.dtype]):
             with pytest.raises(joblite.UntrustedObjectError):
@@ -2498,9 +2853,13 @@ class TestSection3Files:
 
     def test_trusted_list_adds_classes_by_object_or_name(self, tmp_path):
         joblite.dump([Plain(a=1), Slots(1, 2)], tmp_path / "value")
-        assert joblite.load(tmp_path / "value", trusted=[Plain, "test_joblite.Slots"])[0] == Plain(a=1)
-        with pytest.raises(joblite.UntrustedObjectError,
-                           match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]"):
+        assert joblite.load(tmp_path / "value", trusted=[Plain, "test_joblite.Slots"])[0] == Plain(
+            a=1
+        )
+        with pytest.raises(
+            joblite.UntrustedObjectError,
+            match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]",
+        ):
             joblite.load(tmp_path / "value", trusted=[Plain])
         with pytest.raises(ValueError, match="trusted: expected True, False, or a list"):
             joblite.load(tmp_path / "value", trusted="test_joblite.Plain")
@@ -2515,15 +2874,15 @@ class TestSection3Files:
     @slow
     @posix
     def test_a_big_array_is_never_doubled(self, tmp_path):
-        """Dump, load, map and hash of 2.2 GB, more than a single read or write takes: peak memory stays under 1.2
-        times the array, that of strided ones too."""
+        """Dump, load, map and hash of 2.2 GB, more than a single read or write takes: peak memory
+        stays under 1.2 times the array, that of strided ones too."""
         if available_memory() < 8e9 or shutil.disk_usage(tmp_path).free < 8e9:
             pytest.skip("needs 8 GB of free memory and of disk")
         code = """
             import re, sys
             import numpy as np, joblite
             nbytes, path = 2_200_000_000, sys.argv[1]
-            def tell(step):  # not ru_maxrss: it begins with the peak of the process that started this one
+            def tell(step):  # not ru_maxrss: it begins with the peak of the process before this
                 peak = re.search("VmHWM:[^0-9]*([0-9]+) kB", open("/proc/self/status").read())[1]
                 print(step, 1024 * int(peak) / nbytes)
             array = np.ones(nbytes // 8)
@@ -2539,8 +2898,15 @@ class TestSection3Files:
             assert joblite.load(path, mmap_mode="c")[-1] == 1
             tell("map")
             """
-        peaks = [line.rpartition(" ") for line in run_script(code, tmp_path / "value").stdout.splitlines()]
-        assert len(peaks) == 7 and 1 < float(peaks[0][2]) and not [step for step, _, peak in peaks if float(peak) > 1.2]
+        peaks = [
+            line.rpartition(" ")
+            for line in run_script(code, tmp_path / "value").stdout.splitlines()
+        ]
+        assert (
+            len(peaks) == 7
+            and 1 < float(peaks[0][2])
+            and not [step for step, _, peak in peaks if float(peak) > 1.2]
+        )
 
 
 WITNESSED = []  # what happened to a Witness
@@ -2548,6 +2914,7 @@ WITNESSED = []  # what happened to a Witness
 
 class Witness:
     """Notes when it is unpickled."""
+
     def __reduce__(self):
         return witness_of, (0,)
 
