@@ -1,4 +1,4 @@
-"""joblite: run a loop on all cores, remember results on disk, keep big objects in files, name any value.
+"""joblite: run a loop on all cores, remember results on disk, keep big objects in files, hash any value.
 
     from joblite import Parallel, delayed, Memory, dump, load, hash
 
@@ -847,6 +847,15 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     return (*about, digester.new(b"".join(digests)).digest(), extra)
 
 
+def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
+    """A numpy scalar, in one byte order everywhere; with its class if that is a derived one."""
+    array = sys.modules["numpy"].asarray(scalar)
+    if sys.byteorder == "big":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    derived = None if type(scalar).__module__ == "numpy" else type(scalar)
+    return ("scalar", array, derived, object.__getstate__(scalar))
+
+
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """A masked array, hidden values included; with its attributes if it is of a derived class."""
     np = sys.modules["numpy"]
@@ -959,9 +968,7 @@ _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("numpy", "ndarray", _array_parts),
     ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
-    ("numpy", "generic", lambda digester, scalar: (
-        "scalar", sys.modules["numpy"].asarray(scalar),
-        None if type(scalar).__module__ == "numpy" else type(scalar), object.__getstate__(scalar))),
+    ("numpy", "generic", _scalar_parts),
     *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it was asked
         "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
         dict(matrix) if isinstance(matrix, dict) else None))
