@@ -6596,6 +6596,7 @@ class TestSection6Pools:
             from multiprocessing.managers import SharedMemoryManager
             from multiprocessing.shared_memory import ShareableList, SharedMemory
             from joblite import Parallel, delayed, shutdown_workers
+            multiprocessing.set_start_method("fork")  # of the managers here: others need a main guard
             def trackers_of_workers():
                 lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
                 rows = [line.split(None, 2) for line in lines.splitlines()]
