@@ -2466,9 +2466,9 @@ def _read(file: Any, loading: _Loading) -> Any:
     sizes = struct.unpack(f"<{count}Q", table)
     place = phase + 32 + len(table) + size  # where the pickle ended in the file that was written
     if _is_on_disk(file):
-        end = (
-            start - phase + _layout(sizes, place)[1] + 4 * sum(-(-each // _PIECE) for each in sizes)
-        )
+        _, end = _layout(sizes, place)
+        checksums = sum(-(-each // _PIECE) for each in sizes)
+        end += start - phase + 4 * checksums
         _check_length(file, end)
     if count and loading.mode:
         buffers = _map_buffers(file, loading.mode, sizes, place, start - phase)
