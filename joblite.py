@@ -4734,7 +4734,7 @@ class _Local(threading.local):
 _local = _Local()
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.Lock()  # guards what is written to the two tables above, and to _maps
+_token_lock = threading.RLock()  # guards what is written to the two tables above, and to _maps
 # Two keys in the globals of functions that came by value: which globals they had at home; and the
 # names that no payload changes any more, since an initializer gave them.
 _SPACE = "__joblite_space__"
@@ -4994,14 +4994,17 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     return _make_function, made_of, state, None, None, _fill_function
 
 
+def _new_class_token(cls: type) -> str:
+    if cls not in _class_tokens:  # else another thread was first
+        token = _process() + os.urandom(8).hex()
+        _classes[token] = cls
+        _class_tokens[cls] = token
+    return _class_tokens[cls]
+
+
 def _class_token(cls: type) -> str:
     """The name under which a class that goes by value is known in every process it reaches."""
-    with _token_lock:
-        token = _class_tokens.get(cls)
-        if token is None:
-            token = _class_tokens[cls] = _process() + os.urandom(8).hex()
-            _classes[token] = cls
-        return token
+    return _class_tokens.get(cls) or _holding(_token_lock, _new_class_token, cls)
 
 
 def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
@@ -5738,13 +5741,12 @@ class TerminatedWorkerError(RuntimeError):
 
 _numbers = itertools.count(1)
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
-_table_lock = threading.Lock()  # guards the two above, each use of one by itself
+_table_lock = threading.RLock()  # guards the two above, each use of one by itself
 
 
 def _next_number() -> int:
     """A number that no other job, run, function or worker of this process has."""
-    with _table_lock:
-        return next(_numbers)
+    return _holding(_table_lock, next, _numbers)  # type: ignore[no-any-return]
 
 
 class Outcome:
@@ -6938,7 +6940,7 @@ def _death_of(page: Any) -> str:
 
 
 _starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
-_starters_lock = threading.Lock()  # guards the dict above
+_starters_lock = threading.RLock()  # guards the dict above
 
 
 def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
@@ -7309,7 +7311,7 @@ class _OwnExecutor:
 
 _MOST_KINDS = 4  # of which idle workers are kept: a program that makes ever new initializers shall not fill the machine
 _shelf: dict[_WorkerKind, list[_Worker]] = {}  # the kind that was put back last is the last one
-_shelf_lock = threading.Lock()  # guards the dict above and its lists
+_shelf_lock = threading.RLock()  # guards the dict above and its lists
 
 
 # Executors that were made for a backend's name: (process, factory, options, executor). Any thread adds in one step
@@ -7350,6 +7352,12 @@ def _standard_pool(n_jobs: int, **options: Any) -> Executor:
     return ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"), **options)
 
 
+def _take_all(table: dict[Any, Any]) -> list[Any]:
+    values = list(table.values())
+    table.clear()
+    return values
+
+
 def shutdown_workers(wait: bool = True) -> None:
     """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
     in one of them fails with TerminatedWorkerError.
@@ -7361,15 +7369,10 @@ def shutdown_workers(wait: bool = True) -> None:
     wait : bool, default True
         Return only when the processes are gone.
     """
-    with _shelf_lock:
-        workers = [worker for idle in _shelf.values() for worker in idle]
-        _shelf.clear()
-    for worker in workers:
-        worker.channel.close()
-    with _starters_lock:
-        starters = list(_starters.values())
-        _starters.clear()
-    for starter in starters:
+    for idle in _holding(_shelf_lock, _take_all, _shelf):
+        for worker in idle:
+            worker.channel.close()
+    for starter in _holding(_starters_lock, _take_all, _starters):
         starter.close(wait)
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
         _made.remove(known)
@@ -7382,7 +7385,7 @@ def shutdown_workers(wait: bool = True) -> None:
 def _forget_workers() -> None:
     """In a forked child: the workers belong to the parent, and a lock may be held by a thread that is not here."""
     global _shelf_lock, _starters_lock, _token_lock, _table_lock
-    _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.Lock() for _ in range(4))
+    _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.RLock() for _ in range(4))
     for sock in list(_sockets):
         sock.close()
     _shelf.clear()
@@ -7477,6 +7480,13 @@ def _lease(kind: _WorkerKind) -> _Worker:
         worker.close()
 
 
+def _add_idle(kind: _WorkerKind, worker: _Worker) -> list[_Worker]:
+    """Put a worker on the shelf; gives those for which there is no room any more."""
+    idle = _shelf[kind] = _shelf.pop(kind, [])
+    idle.append(worker)
+    return _shelf.pop(next(iter(_shelf))) if len(_shelf) > _MOST_KINDS else []
+
+
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
     """A run is over: its worker is idle, and may forget the functions that came for it alone."""
     if worker.holds_much:
@@ -7484,11 +7494,7 @@ def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
             worker.channel.send([_FORGET])
         except OSError:  # it has died idle
             pass
-    with _shelf_lock:
-        idle = _shelf[kind] = _shelf.pop(kind, [])
-        idle.append(worker)
-        over = _shelf.pop(next(iter(_shelf))) if len(_shelf) > _MOST_KINDS else []
-    for other in over:
+    for other in _holding(_shelf_lock, _add_idle, kind, worker):
         other.close()
 
 
