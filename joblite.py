@@ -675,6 +675,7 @@ _MARK = StopIteration  # one byte in marshal; as a value of the user it is a cla
 _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` always gives one order
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
+_DEEPEST = 100  # levels that are walked by recursion: each takes three frames of some 1000
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
@@ -995,8 +996,6 @@ class _StartOver(Exception):
 class _Digester:
     """One call of `hash`: the settings, and the forms of the parts met so far."""
 
-    deepest = 100  # levels that are walked by recursion: each takes three frames of some 1000
-
     def __init__(self, new: Any, coerce_mmap: bool, follow: _Followed | None) -> None:
         self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
         self.ordered = follow is not None  # whether the order of dicts counts
@@ -1023,7 +1022,7 @@ class _Digester:
         key, path = id(obj), self.path
         if key in self.known:
             return self.known[key], 1
-        if key in path or len(path) == self.deepest:
+        if key in path or len(path) == _DEEPEST:
             raise _StartOver
         path.add(key)
         form, size = self.expand(obj)
