@@ -2739,13 +2739,13 @@ def _find_spec(name: str) -> Any:
 def _is_project(name: str) -> bool:
     """Whether code of the module `name` is followed: all that is neither installed nor of the
     standard library; never this very module, under whatever name."""
+    if name in ("", "__main__", "__mp_main__"):
+        return True
     top = name.partition(".")[0]
     module = sys.modules.get(name)
     space = getattr(module, "__dict__", {})
     if name == __name__ or ("_Fingerprint" in space and "MemorizedFunc" in space):
         return False
-    if top in ("", "__main__", "__mp_main__"):
-        return True
     spec = _find_spec(top) or getattr(module, "__spec__", None)
     places = getattr(spec, "submodule_search_locations", None)
     file = getattr(sys.modules.get(top, module), "__file__", None) or getattr(spec, "origin", None)
@@ -2826,11 +2826,14 @@ def _annotations(obj: Any) -> Any:
     return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
+_FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)  # others look into them
+
+
 def _is_fixed(value: Any) -> bool:
     """Whether a value cannot change, so that another one in its place tells all."""
-    if isinstance(value, (tuple, frozenset)):
-        return type(value) in (tuple, frozenset) and all(map(_is_fixed, value))
-    return type(value) in _ATOMS or isinstance(value, (FunctionType, type, ModuleType))
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_fixed, value))
+    return type(value) in _ATOMS or isinstance(value, _FIXED)
 
 
 # -- sources and files
