@@ -243,8 +243,6 @@ def _module(name: str) -> Any:
 
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
 _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
-# in a class body
-_SAYS_NOTHING = frozenset({"__firstlineno__", "__static_attributes__", "__doc__"})
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 _ADDERS = frozenset({"append", "add", "extend", "update"})  # methods that only add to a container
@@ -270,6 +268,12 @@ def _instructions(code: CodeType) -> list[Any]:
     return [step for step in steps if step.opname not in ("EXTENDED_ARG", "CACHE")]
 
 
+def _span(step: Any) -> tuple[Any, Any]:
+    """Where the code of an instruction begins and ends: (line, column) each."""
+    line, end_line, column, end_column = step.positions
+    return (line, column), (end_line, end_column)
+
+
 def _only_adds(steps: list[Any], place: int) -> bool:
     """Whether the variable loaded there is used as in the statement `log.append(x)`, whose value is
     dropped: the call begins where the variable does and goes on after the method's name, and
@@ -277,16 +281,14 @@ def _only_adds(steps: list[Any], place: int) -> bool:
     method = steps[place + 1]
     if method.opname not in ("LOAD_ATTR", "LOAD_METHOD") or method.argval not in _ADDERS:
         return False
-    line, line_end, column, column_end = steps[place].positions
-    _, name_line, _, name_column = method.positions
-    if column is None or not (line_end, column_end) < (name_line, name_column):
+    begin, end = _span(steps[place])
+    named = _span(method)[1]
+    if None in end + named or not end < named:
         return False  # made without positions, or with those of other code
     for step, following in zip(steps[place + 2:], steps[place + 3:]):
-        start_line, end_line, start_column, end_column = step.positions
         is_call = step.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
-        if is_call and (start_line, start_column) == (line, column):
-            goes_on = (name_line, name_column) < (end_line, end_column)
-            return goes_on and following.opname == "POP_TOP"
+        if is_call and _span(step)[0] == begin:
+            return named < _span(step)[1] and following.opname == "POP_TOP"
     return False
 
 
@@ -368,7 +370,8 @@ def _code_text(const: Any) -> str:
         return repr(const)
     lines, loaded = [const.co_name], set()
     for step in _instructions(const):
-        if step.opname == "STORE_NAME" and step.argval in _SAYS_NOTHING:
+        set_in_class_bodies = "__firstlineno__", "__static_attributes__", "__doc__"
+        if step.opname == "STORE_NAME" and step.argval in set_in_class_bodies:
             lines.pop()
         elif step.opcode in _module("dis").hasconst:
             loaded.add(id(step.argval))
@@ -2700,10 +2703,8 @@ _MAY_BE_NEWER = "may have changed since it was loaded; start Python anew"
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> bool:
     """Whether packages in this folder are installed ones, or of the standard library."""
-    parts = folder.replace("\\", "/").split("/")
-    if "site-packages" in parts or "dist-packages" in parts:
-        return True
-    if folder.startswith(os.path.dirname(os.__file__)):
+    parts = {*folder.replace("\\", "/").split("/")}
+    if parts & {"site-packages", "dist-packages"} or folder.startswith(os.path.dirname(os.__file__)):
         return True
     try:
         return any(name.endswith(".dist-info") for name in os.listdir(folder or "."))
@@ -2826,14 +2827,12 @@ def _annotations(obj: Any) -> Any:
     return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
-_FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)  # others look into them
-
-
 def _is_fixed(value: Any) -> bool:
     """Whether a value cannot change, so that another one in its place tells all."""
     if type(value) in (tuple, frozenset):
         return all(map(_is_fixed, value))
-    return type(value) in _ATOMS or isinstance(value, _FIXED)
+    looked_into = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
+    return type(value) in _ATOMS or isinstance(value, looked_into)
 
 
 # -- sources and files
@@ -2859,11 +2858,9 @@ def _path_digest(path: Any) -> str:
     """The digest of the content of a file, or of all files in a folder."""
     contents = []
     for name, file in _files_in(path).items():
-        content = _hash_maker("sha256")()
         try:
             with open(file, "rb") as stream:
-                while block := stream.read(1 << 20):
-                    content.update(block)
+                content = _module("hashlib").file_digest(stream, "sha256")
         except OSError as err:
             text = f"depends: expected a file or folder that can be read, got {file!r}"
             raise type(err)(err.errno, f"{text}: {err.strerror}") from None
@@ -2920,7 +2917,7 @@ def _read_source(name: str) -> tuple[str, Any, str, set[str], bool] | None:
         certain = name not in sys.modules or os.stat(file).st_mtime_ns < _STARTED
         package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
         content = content[16:] if path.endswith(".pyc") else content  # behind the header
-        _SOURCES[name] = (file, state, _hash_maker("sha256")(content).hexdigest()[:20],
+        _SOURCES[name] = (file, state, _hash_maker("sha256")(content).hexdigest(),
                           _imports_of(content, path, package), certain)
     return _SOURCES[name]  # type: ignore[no-any-return]
 
@@ -3295,27 +3292,28 @@ class _Contents(_Followed):
         home = _home(space)
         if "__getattr__" not in space:
             return self._import_token([f"{home}.{name}"], ())
-        self._note(f"{home}.__getattr__", self._global_token(space, ("__getattr__",)))
+        asked = self._global_token(space, ("__getattr__",))
         for folder in space.get("__path__", ()):  # it may look anywhere
             for each in _files_in(folder):
                 inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
                 self._follow_sources(f"{home}.{inside}".rstrip("."))
-        return f"made by {home}"
+        return f"made by {asked}"
 
     def _import_token(self, modules: list[str], names: Iterable[str]) -> str:
         """The token of an import inside a function: the sources of the modules that it may load,
         and so on."""
+        found = ["import", *modules, *names]
         for module in modules:
             self._follow_sources(module)
             home = sys.modules.get(module)
-            if home is not None and _is_project(module) and _read_source(module) is None:
+            if self._is_ours(home) and _read_source(module) is None:
                 space = vars(home)  # code that was made by `exec`
                 for name in names:
                     if name in space:
-                        self._note(f"{module}.{name} as import", self._global_token(space, (name,)))
+                        found.append(self._global_token(space, (name,)))
                 if not names:
-                    self._token(home, module)
-        return f"import {' '.join(modules)}"
+                    found.append(self._token(home, module))
+        return str(found)
 
     def _follow_sources(self, module: str) -> None:
         """Note the source of a module of the project, and of those that it imports in turn."""
@@ -3389,8 +3387,8 @@ class _InArguments(_Followed):
 
     def _digest(self, thing: Any, key: Any) -> str:
         """The digest of what is followed, kept under the key."""
-        if len(_FINGERPRINTS) >= 1024:
-            _FINGERPRINTS.pop(next(iter(_FINGERPRINTS), None), None)
+        if len(_FINGERPRINTS) > 1024:
+            _FINGERPRINTS.clear()
         fingerprint = _Fingerprint((thing,), self.untracked, True)
         contents = _FINGERPRINTS.setdefault((key, self.untracked), fingerprint).now()
         self.unsure += contents.unsure
