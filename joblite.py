@@ -5723,6 +5723,7 @@ CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work
 #                      unevenness at the end of a run, are of this size
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so does a nursery without workers
+_SIGINT, _SIGKILL = 2, 9  # on every system; to import `signal` takes a descriptor, and none may be left
 _LONGEST_S = 86400.0  # to wait at once: the system takes no endless numbers
 _START_TRIES = 3  # workers, nurseries or engine workers that may die before they have begun a job; then it fails
 
@@ -6706,7 +6707,11 @@ def _make_page(fd: int | None = None) -> tuple[Any, int]:
         else:
             fd = _open_unlinked(None)
         os.ftruncate(fd, _PAGE_NBYTES)
-    return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
+    try:
+        return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
+    except OSError:  # no descriptor is left
+        os.close(fd)
+        raise
 
 
 def _die_with(pipe: int) -> None:
@@ -6879,7 +6884,7 @@ class _Nursery:
     control socket."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a garbage collection may end a run in its midst
         ours, theirs = _socket_pair()
         self.channel = _Channel(ours)  # the nursery says nothing: what can be read is its end
         modules = ("warnings", "logging") if _loaded("logging") else ("warnings",)
@@ -7110,12 +7115,17 @@ class _Worker:
         ours, theirs = _socket_pair()
         self.fd = ours.fileno()
         self.channel = _Channel(ours)
-        self.page, page_fd = _make_page()
         try:
-            self.starter, self.number = _start_worker(theirs, page_fd)
+            self.page, page_fd = _make_page()
+            try:
+                self.starter, self.number = _start_worker(theirs, page_fd)
+            finally:
+                os.close(page_fd)
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
-            os.close(page_fd)
         self.world = _world()
         settings = _portable(self.world), *kind
         try:
@@ -7124,7 +7134,6 @@ class _Worker:
             pass
 
     def begin(self, job: Job) -> None:
-        self.job = job
         job.tries += 1
         self.served += len(job.tasks)
         context, functions, frames = job.payload
@@ -7153,14 +7162,12 @@ class _Worker:
     def seconds_left(self, job: Job, timeout: float) -> float:
         """What remains of the task's time (all of it while the task has not begun). When it is up the task is ended,
         and after its grace the worker."""
-        import signal
-
         if not self.has_begun(job) or self.page[_TASK] == 0:
             return timeout
         left = timeout + GRACE_S * job.expired - (time.monotonic_ns() - self.page[_START]) / 1e9
         if left > 0:
             return left
-        self.signal(signal.SIGKILL if job.expired else signal.SIGINT)
+        self.signal(_SIGKILL if job.expired else _SIGINT)
         job.expired = True
         return GRACE_S
 
@@ -7193,9 +7200,7 @@ class _Worker:
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
-        import signal
-
-        self.starter.signal(self.number, signal.SIGKILL)
+        self.starter.signal(self.number, _SIGKILL)
         self.channel.drain()  # the nursery hangs up when the worker is dead
         self.channel.close()
         return _death_of(self.page)
@@ -7221,37 +7226,36 @@ class _DriverThreads:
     def __init__(self) -> None:
         from queue import SimpleQueue
 
-        self.calls: Any = SimpleQueue()
-        self.idle: Any = SimpleQueue()  # an item for each thread that waits for a call that is not yet made
+        self.calls: Any = SimpleQueue()  # for threads that are idle; a new one has its first call
+        self.idle: Any = SimpleQueue()  # at most an item for each thread that waits for a call
         self.is_over = False
 
     def start(self, func: Callable[..., Any], *args: Any) -> None:
         """Have a thread make the call."""
-        self.calls.put((func, args))
-        if not _take_one(self.idle) and not _start_thread(self.serve):
-            try:
-                func, args = self.calls.get_nowait()
-            except _module("queue").Empty:  # a thread has become idle just now
-                return
+        if _take_one(self.idle):
+            self.calls.put((func, args))
+        elif not _start_thread(partial(self.serve, [(func, args)])):
             func(*args)  # no thread is to be had (as in a browser): the call is made here
 
-    def serve(self) -> None:
-        """The life of a thread."""
-        while True:
-            try:
-                call = self.calls.get(timeout=IDLE_S)
-            except _module("queue").Empty:
-                if _take_one(self.idle):
-                    return
-                continue
-            if call is None:
-                return
+    def serve(self, first: list[Any]) -> None:
+        """The life of a thread. It keeps nothing of the calls it has made."""
+        call = first.pop()
+        while call is not None:
             func, args = call
             func(*args)
             del call, func, args
             self.idle.put(None)
-            if self.is_over and _take_one(self.idle):
-                return
+            call = self.next_call()
+
+    def next_call(self) -> Any:
+        """The next call, when there is one; None: the thread may end."""
+        while not (self.is_over and _take_one(self.idle)):
+            try:
+                return self.calls.get(timeout=IDLE_S)
+            except _module("queue").Empty:
+                if _take_one(self.idle):
+                    break
+        return None
 
     def end(self) -> None:
         """Let each thread end as soon as it is idle."""
@@ -7260,10 +7264,13 @@ class _DriverThreads:
             self.calls.put(None)
 
 
-@lru_cache(maxsize=1)
+_driver_sets: dict[int, _DriverThreads] = {}  # by process: a forked child has none of the threads
+
+
 def _driver_threads() -> _DriverThreads:
-    """Those of this process; a forked child has its own."""
-    return _DriverThreads()
+    """Those of this process."""
+    known = _driver_sets.get(os.getpid())
+    return known or _driver_sets.setdefault(os.getpid(), _DriverThreads())
 
 
 class _OwnExecutor:
@@ -7377,9 +7384,9 @@ def shutdown_workers(wait: bool = True) -> None:
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
         _made.remove(known)
         known[-1].shutdown(wait, cancel_futures=True)
-    threads = _driver_threads()
-    _driver_threads.cache_clear()
-    threads.end()
+    threads = _driver_sets.pop(os.getpid(), None)
+    if threads:
+        threads.end()
 
 
 def _forget_workers() -> None:
@@ -7390,7 +7397,6 @@ def _forget_workers() -> None:
         sock.close()
     _shelf.clear()
     _starters.clear()
-    _driver_threads.cache_clear()
 
 
 _exiting = False  # whether the interpreter has begun to end. Set once
@@ -7749,6 +7755,7 @@ class _ProcessCrew(_ExecutorCrew):
         self.free: deque[_Worker] = deque()
         self.busy: set[_Worker] = set()
         self.is_over = False
+        self.begun_at_exit = _exiting
         self.unsaid: list[Any] = []  # what tasks printed as they were ended
 
     def prepare(self, job: Job) -> None:
@@ -7774,14 +7781,16 @@ class _ProcessCrew(_ExecutorCrew):
     def carry(self, job: Job) -> None:
         """Have a worker do a job; one that dies before it has begun is replaced."""
         is_done = False
-        while not is_done:
+        while not (is_done or self.is_over):
+            if _exiting and not self.begun_at_exit:
+                raise RuntimeError("the interpreter ends: no task is begun any more")
             worker = self.take(job)
             self.busy.add(worker)
             try:
                 if self.is_over:  # else `end` sees that the worker is busy
-                    self.free.append(worker)
-                    return
-                is_done = self.talk(worker, job)
+                    worker.close()
+                else:
+                    is_done = self.talk(worker, job)
             except BaseException:  # such as: no descriptor left for a result
                 worker.close()
                 raise
@@ -7855,26 +7864,26 @@ class _ProcessCrew(_ExecutorCrew):
     def close(self) -> None:
         """Let the workers go. If tasks are at work, a thread ends them; it is waited for, but not for ever: it
         may be the garbage collector that drops a generator, in the midst of something the thread needs."""
-        if self.out:
-            self.is_over = True
-            ended = threading.Event()
-            _driver_threads().start(self.end, ended)
-            ended.wait(5 * GRACE_S)
+        self.is_over = True
+        if self.out or self.busy:  # Ctrl-C may have come before a job was noted as out
+            end = threading.Lock()  # not an Event: a second Ctrl-C may come in its midst
+            end.acquire()
+            _driver_threads().start(self.end, end)
+            end.acquire(timeout=5 * GRACE_S)
             while self.unsaid:
                 _say_here(self.unsaid.pop(0))
         else:
             self.release()
 
-    def end(self, ended: threading.Event) -> None:
+    def end(self, end: Any) -> None:
         """KeyboardInterrupt in each running task; whose worker is not done with it after its grace is killed."""
-        import signal
-
         super().close()
-        for sig, patience in (signal.SIGINT, GRACE_S), (signal.SIGKILL, 5 * GRACE_S):
+        for sig, patience in (_SIGINT, GRACE_S), (_SIGKILL, 5 * GRACE_S):
             for worker in list(self.busy):
                 worker.signal(sig)
             late = time.monotonic() + patience
-            while not all(future.done() for future, _ in self.out.values()) and time.monotonic() < late:
+            while time.monotonic() < late and (
+                    self.busy or not all(future.done() for future, _ in self.out.values())):
                 try:
                     item = self.done.get(timeout=max(0.0, late - time.monotonic()))
                 except _module("queue").Empty:
@@ -7882,7 +7891,7 @@ class _ProcessCrew(_ExecutorCrew):
                 if not isinstance(item, Job):
                     self.unsaid.append(item)
         self.release()
-        ended.set()
+        end.release()
 
     def release(self) -> None:
         self.context.close()

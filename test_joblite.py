@@ -8924,6 +8924,24 @@ class TestSection8Faults:
             """)
         assert done.stderr == ""
 
+    def test_what_is_queued_at_exit_is_not_begun(self, tmp_path):
+        """A call by a later exit handler is."""
+        done = run_script("""
+            import atexit, os, sys, threading
+            @atexit.register
+            def last():
+                print(Parallel(2)([delayed(abs)(-1)] * 9), len(os.listdir(sys.argv[1])))
+            from joblite import Parallel, delayed
+            def hang(path):
+                os.mkdir(path)
+                threading.Event().wait(600)
+            tasks = [delayed(hang)(f"{sys.argv[1]}/{i}") for i in range(20)]
+            results = Parallel(2, return_as="generator", pre_dispatch=8)(tasks)
+            while len(os.listdir(sys.argv[1])) < 2:
+                pass
+            """, tmp_path)
+        assert (done.stdout, done.stderr) == (f"{[1] * 9} 2\n", "")
+
     def test_a_call_in_a_daemon_thread_makes_no_noise_at_exit(self):
         done = run_script("""
             import os, threading, time
@@ -9059,6 +9077,62 @@ class TestSection8Faults:
                 file.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert Parallel(**processes)([delayed(abs)(-1)] * 3) == [1] * 3
+
+    def test_calls_that_find_no_descriptor_keep_none(self):
+        done = run_script("""
+            import gc, os, resource, time
+            from joblite import Parallel, TerminatedWorkerError, delayed, shutdown_workers
+            def count():
+                shutdown_workers()
+                gc.collect()
+                return len(os.listdir("/dev/fd"))
+            Parallel(2)([delayed(abs)(-1)] * 2)
+            before, (soft, hard) = count(), resource.getrlimit(resource.RLIMIT_NOFILE)
+            for more in range(12):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (before - 1 + more, hard))
+                try:
+                    Parallel(3)([delayed(abs)(-1)] * 6)
+                except (OSError, TerminatedWorkerError):
+                    pass
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            end = time.monotonic() + 20
+            while count() > before and time.monotonic() < end:
+                pass
+            print(count() - before)
+            """, flags=["-X", "dev"])
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
+    def test_ctrl_c_as_a_thread_is_started_leaves_nothing(self, monkeypatch, processes, tmp_path):
+        """Before it has begun, or just after. (The system's call is replaced, to hit the moment.)"""
+        def hang(folder):
+            folder.mkdir()
+            try:
+                threading.Event().wait(600)
+            finally:
+                folder.rmdir()
+
+        def start_then_interrupt(thread):
+            start(thread)
+            if threading.current_thread() is threading.main_thread():
+                wait_until(lambda: list(tmp_path.iterdir()), "the task")
+                raise KeyboardInterrupt
+
+        def interrupt(_):
+            raise KeyboardInterrupt
+
+        def nested(depth):
+            calls = [delayed(nested)(depth - 1)] * 2 if depth else []
+            return Parallel(2, backend="threading", batch_size=1)(calls)
+
+        start = threading.Thread.start
+        for when in (start_then_interrupt, interrupt):
+            joblite.shutdown_workers()
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", when)
+                with pytest.raises(KeyboardInterrupt):
+                    Parallel(**processes)([delayed(hang)(tmp_path / "task")])
+            wait_until(lambda: not list(tmp_path.iterdir()), "the end of the task")
+            assert nested(2) == [[[], []], [[], []]]
 
     def test_many_calls_leave_no_descriptor_and_no_thread(self, processes, tmp_path):
         def calls(count):
@@ -9250,6 +9324,28 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
         (tmp_path / "go").touch()
         thread.join()
         assert list(generator) == [i * i for i in range(1, 20_000)] and results["call"] == ["0", "1"]
+
+    def test_a_forked_child_has_its_own_threads(self):
+        done = run_script("""
+            import os
+            from joblite import Parallel, delayed
+            def call():
+                return Parallel(2, backend="threading")(delayed(pow)(i, 2) for i in range(5))
+            call()
+            pid = os.fork()
+            print(call(), flush=True)
+            if pid == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+            """)
+        assert done.stdout == "[0, 1, 4, 9, 16]\n" * 2
+
+    def test_a_generator_may_be_dropped_while_the_shelf_is_in_use(self, processes):
+        """As by a garbage collection in the midst of it."""
+        results = Parallel(**processes, return_as="generator")([delayed(abs)(-1)])
+        assert next(results) == 1
+        with joblite._shelf_lock:
+            results.close()
 
     def test_a_dropped_cycle_with_a_generator_is_collected_anywhere(self, processes):
         """The garbage collector may end a run in any thread, at any moment, also in one of joblite's own."""
