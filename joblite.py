@@ -7228,6 +7228,7 @@ class _DriverThreads:
 
         self.calls: Any = SimpleQueue()  # for threads that are idle; a new one has its first call
         self.idle: Any = SimpleQueue()  # at most an item for each thread that waits for a call
+        self.ended: Any = SimpleQueue()  # threads that were told to end
         self.is_over = False
 
     def start(self, func: Callable[..., Any], *args: Any) -> None:
@@ -7251,17 +7252,25 @@ class _DriverThreads:
         """The next call, when there is one; None: the thread may end."""
         while not (self.is_over and _take_one(self.idle)):
             try:
-                return self.calls.get(timeout=IDLE_S)
+                call = self.calls.get(timeout=IDLE_S)
             except _module("queue").Empty:
                 if _take_one(self.idle):
                     break
+                continue
+            if call is None:
+                self.ended.put(threading.current_thread())
+            return call
         return None
 
     def end(self) -> None:
-        """Let each thread end as soon as it is idle."""
+        """Let each thread end as soon as it is idle, and wait for those that are."""
         self.is_over = True
+        idle = 0
         while _take_one(self.idle):
             self.calls.put(None)
+            idle += 1
+        for _ in range(idle):
+            self.ended.get().join()
 
 
 _driver_sets: dict[int, _DriverThreads] = {}  # by process: a forked child has none of the threads
@@ -7271,6 +7280,13 @@ def _driver_threads() -> _DriverThreads:
     """Those of this process."""
     known = _driver_sets.get(os.getpid())
     return known or _driver_sets.setdefault(os.getpid(), _DriverThreads())
+
+
+def _end_driver_threads() -> None:
+    """End those that are idle; others end with their call."""
+    threads = _driver_sets.pop(os.getpid(), None)
+    if threads:
+        threads.end()
 
 
 class _OwnExecutor:
@@ -7384,9 +7400,7 @@ def shutdown_workers(wait: bool = True) -> None:
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
         _made.remove(known)
         known[-1].shutdown(wait, cancel_futures=True)
-    threads = _driver_sets.pop(os.getpid(), None)
-    if threads:
-        threads.end()
+    _end_driver_threads()
 
 
 def _forget_workers() -> None:
@@ -7415,7 +7429,8 @@ def _watch_exit_and_forks() -> None:
             sock.close()
 
     atexit.register(shut_down)
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(before=_end_driver_threads, after_in_child=_forget_workers)  # Python warns of a fork
+    #                                                                                  beside threads
 
 
 _HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache

