@@ -6491,7 +6491,7 @@ class TestSection6Pools:
         "the caller's": """
             def use(name):
                 segment = SharedMemory(name=name)
-                segment.buf[0] += 1
+                segment.buf[0] = 4  # each task the same: they run side by side
                 segment.close()
             segment = SharedMemory(create=True, size=64)
             run(use, segment.name)
@@ -6544,7 +6544,7 @@ class TestSection6Pools:
         "a manager's": """
             def use(name):
                 segment = SharedMemory(name=name)
-                segment.buf[0] += 1
+                segment.buf[0] = 4  # each task the same: they run side by side
                 segment.close()
             with SharedMemoryManager() as manager:
                 segment = manager.SharedMemory(64)
