@@ -5668,7 +5668,7 @@ class TestSection5Payloads:
             """)
         assert done.stdout == "[True, True]\n[]\n"
 
-    @pytest.mark.skipif(sys.version_info < (3, 15), reason="needs lazy imports")
+    @pytest.mark.skipif(sys.version_info < (3, 15), reason="needs the lazy imports of Python 3.15")
     def test_helpers_that_are_imported_lazily_travel(self, tmp_path):
         (tmp_path / "lazy_helper.py").write_text("def ten(i): return 10 * i\n")
         done = run_script("""
