@@ -7270,7 +7270,12 @@ class _DriverThreads:
             self.calls.put(None)
             idle += 1
         for _ in range(idle):
-            self.ended.get().join()
+            thread = self.ended.get()
+            thread.join()
+            for _ in range(1000):  # Python 3.12 counts a thread that is about to end, for its warning of a fork
+                if not os.path.exists(f"/proc/self/task/{thread.native_id}"):
+                    break
+                time.sleep(0)
 
 
 _driver_sets: dict[int, _DriverThreads] = {}  # by process: a forked child has none of the threads
@@ -7418,7 +7423,7 @@ _exiting = False  # whether the interpreter has begun to end. Set once
 
 @lru_cache(maxsize=1)
 def _watch_exit_and_forks() -> None:
-    """Once, at the first use of processes: let go of everything at exit, and in a forked child of this process."""
+    """Once, at the first use: let go of everything at exit, and in a forked child of this process."""
     import atexit
 
     def shut_down() -> None:
@@ -7429,8 +7434,8 @@ def _watch_exit_and_forks() -> None:
             sock.close()
 
     atexit.register(shut_down)
-    os.register_at_fork(before=_end_driver_threads, after_in_child=_forget_workers)  # Python warns of a fork
-    #                                                                                  beside threads
+    if hasattr(os, "register_at_fork"):  # idle threads end: Python warns of a fork beside threads
+        os.register_at_fork(before=_end_driver_threads, after_in_child=_forget_workers)
 
 
 _HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache
@@ -8064,6 +8069,7 @@ _PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_thread
 
 
 def _open_threads(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
+    _watch_exit_and_forks()
     return _ExecutorCrew(_OwnExecutor(n_jobs), n_jobs, by_reference=True)
 
 

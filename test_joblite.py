@@ -9298,6 +9298,22 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
 """, tmp_path)
         assert (done.stdout, done.stderr) == ("True [0, 0, 9]\n", "")
 
+    @pytest.mark.parametrize("kind", ["loky", "threading"])
+    def test_a_fork_after_a_call_is_none_beside_threads(self, kind):
+        """Python warns of one that is."""
+        done = run_script(f"""
+            import os, threading
+            from joblite import Parallel, delayed
+            assert Parallel(2, "{kind}")([delayed(abs)(-1)] * 4) == [1] * 4
+            pid = os.fork()
+            if pid == 0:
+                print(threading.active_count(), Parallel(2, "{kind}")([delayed(abs)(-1)] * 4), flush=True)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            print(threading.active_count(), Parallel(2, "{kind}")([delayed(abs)(-1)] * 4))
+            """)
+        assert (done.stdout, done.stderr) == ("1 [1, 1, 1, 1]\n" * 2, "")
+
     def test_a_fork_in_the_midst_of_calls_does_no_harm(self, processes, tmp_path):
         """Another thread's call is running, a generator is open: the child has its own pool and hands off both."""
         results = {}
@@ -9333,10 +9349,10 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
                 return Parallel(2, backend="threading")(delayed(pow)(i, 2) for i in range(5))
             call()
             pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
             print(call(), flush=True)
-            if pid == 0:
-                os._exit(0)
-            os.waitpid(pid, 0)
+            os._exit(0)
             """)
         assert done.stdout == "[0, 1, 4, 9, 16]\n" * 2
 
