@@ -333,6 +333,8 @@ def nothing_left_behind():
     """Fail a test that leaves a process, a thread, a temp file or a shared memory entry."""
     if os.name == "posix":
         multiprocessing.resource_tracker.ensure_running()  # the standard library's own, which stays to the end
+        if multiprocessing.get_all_start_methods()[0] == "forkserver":  # the default from Python 3.14 on
+            importlib.import_module("multiprocessing.forkserver").ensure_running()  # it stays, too
     before = leftovers()
     yield
     if hasattr(joblite, "shutdown_workers"):
