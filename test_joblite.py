@@ -5135,8 +5135,8 @@ f = make()"""
             generator, armed, n = random.Random(0), [], 0
             for _ in range(300):
                 armed.append(True)
-                signal.setitimer(signal.ITIMER_REAL, 0.0001 + generator.random() * 0.002, 0.001)
                 try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + generator.random() * 0.002, 0.001)
                     while True:
                         n += 1
                         cached(n)
