@@ -7218,6 +7218,9 @@ def _take_one(queue: Any) -> bool:
     return True
 
 
+_ENDING_S = 0.05  # how long a fork, or `shutdown_workers`, waits for threads that are still at work
+
+
 class _DriverThreads:
     """Daemon threads that make calls, and that exit does not wait for: one set for all runs of this
     process. A thread is started whenever none is idle, since calls may wait for each other. No lock is
@@ -7228,7 +7231,7 @@ class _DriverThreads:
 
         self.calls: Any = SimpleQueue()  # for threads that are idle; a new one has its first call
         self.idle: Any = SimpleQueue()  # at most an item for each thread that waits for a call
-        self.ended: Any = SimpleQueue()  # threads that were told to end
+        self.threads: set[threading.Thread] = set()  # each adds itself
         self.is_over = False
 
     def start(self, func: Callable[..., Any], *args: Any) -> None:
@@ -7241,6 +7244,7 @@ class _DriverThreads:
     def serve(self, first: list[Any]) -> None:
         """The life of a thread. It keeps nothing of the calls it has made."""
         call = first.pop()
+        self.threads.add(threading.current_thread())
         while call is not None:
             func, args = call
             func(*args)
@@ -7252,29 +7256,24 @@ class _DriverThreads:
         """The next call, when there is one; None: the thread may end."""
         while not (self.is_over and _take_one(self.idle)):
             try:
-                call = self.calls.get(timeout=IDLE_S)
+                return self.calls.get(timeout=IDLE_S)
             except _module("queue").Empty:
                 if _take_one(self.idle):
+                    self.threads.discard(threading.current_thread())
                     break
-                continue
-            if call is None:
-                self.ended.put(threading.current_thread())
-            return call
         return None
 
     def end(self) -> None:
-        """Let each thread end as soon as it is idle, and wait for those that are."""
+        """Let each thread end as soon as it is idle, and wait for those that are so at once: one that
+        has just given the last result of a run needs a moment."""
         self.is_over = True
-        idle = 0
         while _take_one(self.idle):
             self.calls.put(None)
-            idle += 1
-        for _ in range(idle):
-            thread = self.ended.get()
-            thread.join()
-            for _ in range(1000):  # Python 3.12 counts a thread that is about to end, for its warning of a fork
-                if not os.path.exists(f"/proc/self/task/{thread.native_id}"):
-                    break
+        late = time.monotonic() + _ENDING_S
+        for thread in self.threads - {threading.current_thread()}:
+            thread.join(max(0.0, late - time.monotonic()))
+            place = f"/proc/self/task/{thread.native_id}"  # Python 3.12 counts also one that is about to end
+            while not thread.is_alive() and os.path.exists(place) and time.monotonic() < late:
                 time.sleep(0)
 
 
