@@ -5714,7 +5714,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     data                     | who writes it                                 | who may read it
 #     a crew, a context        | the caller's thread; their end: `close`       | the same
 #     a worker, a job at work  | the driver thread that carries the job        | the same, then the caller's
-#     a page                   | worker, crew and nursery: two or three words  | all sides
+#     a page                   | worker, driver and nursery: some words each   | all sides
 #     output of tasks          | any thread of the worker                      | whoever holds the lock, to send it
 #     shelf, starters, tables  | any thread, under their locks                 | the same
 #     the control socket       | any thread, under the nursery's lock          | the same
@@ -5726,7 +5726,6 @@ IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so d
 _SIGINT, _SIGKILL = 2, 9  # on every system; to import `signal` takes a descriptor, and none may be left
 _LONGEST_S = 86400.0  # to wait at once: the system takes no endless numbers
 _START_TRIES = 3  # workers, nurseries or engine workers that may die before they have begun a job; then it fails
-
 
 _cores: int | None = None  # in a worker process: the cores it may use for itself
 
