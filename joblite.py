@@ -6217,7 +6217,7 @@ class _OutputStream(io.TextIOWrapper):
 
     def flush(self) -> None:
         super().flush()
-        self.output.send_now()
+        self.output.send_now(self.fileno())
 
 
 class _Output:
@@ -6243,13 +6243,14 @@ class _Output:
     def add(self, kind: int, content: bytes, ends_line: bool = True) -> None:
         self.items.append((kind, content))
         if ends_line:
-            self.send_now()
+            self.send_now(kind)
 
-    def send_now(self) -> None:
-        """Send what was said, unless that was amid the making of a message, which a finalizer may
-        interrupt."""
+    def send_now(self, kind: int) -> None:
+        """Send what was said of one kind: of another stream this may be half a line, and before its
+        other half the caller might say what another worker says. Not amid the making of a message,
+        which a finalizer may interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
-            self.send((_PART, 0.0, {}, _NO_RESULTS), [b""])
+            self.send((_PART, 0.0, {}, _NO_RESULTS), [b""], [kind])
 
     def collect(self) -> None:
         """Have the streams hand over what they hold back."""
@@ -6259,14 +6260,16 @@ class _Output:
             except ValueError:  # a task has closed it, or detached its buffer
                 pass
 
-    def send(self, head: tuple[Any, ...], frames: list[Any]) -> None:
-        """Send a message, with `head` and all output in the place of the first frame."""
+    def send(self, head: tuple[Any, ...], frames: list[Any],
+             kinds: Sequence[int] = (_OUT, _ERR, _RECORD)) -> None:
+        """Send a message, with `head` and the output of these kinds in the place of the first
+        frame."""
         with self.lock:
             self.sender = threading.get_ident()
             try:
                 items = self.items[:]
-                del self.items[:len(items)]
-                frames[0] = marshal.dumps((*head, items))
+                self.items[:len(items)] = [item for item in items if item[0] not in kinds]
+                frames[0] = marshal.dumps((*head, [item for item in items if item[0] in kinds]))
                 self.heard = head[0] == _PART
                 self.channel.send(frames)
             finally:
@@ -7699,20 +7702,17 @@ class _ExecutorCrew:
         """Wait for a job to end (if `block`), and give what ended, its outcome filled in. `hungry`: no
         further job is to be had, so that long ones had better give back what they have not started."""
         self.hungry = hungry
-        if self.sheds():
-            self.ask_back()
-        item = None
-        while not isinstance(item, Job):
-            if not block and self.done.empty():
-                return []
+        self.ask_back()
+        while block or not self.done.empty():
             item = self.done.get()
-            if not isinstance(item, Job):
-                _say_here(item)
-        self.settle(item, *self.out.pop(item))
-        return [item] if item not in self.out else []
+            if isinstance(item, Job):
+                self.settle(item, *self.out.pop(item))
+                return [item] if item not in self.out else []
+            _say_here(item)
+        return []
 
     def ask_back(self) -> None:
-        """Have long jobs give back tasks."""
+        """Have long jobs give back tasks, if they had better do so."""
 
     def settle(self, job: Job, future: Any, sent: float) -> None:
         try:
@@ -7789,7 +7789,7 @@ class _ProcessCrew(_ExecutorCrew):
             job.fault = error
 
     def ask_back(self) -> None:
-        for worker in list(self.busy):
+        for worker in list(self.busy) if self.sheds() else ():
             job = worker.job
             if job and job.shrinkable:
                 worker.page[_SHED] = job.number
@@ -7804,6 +7804,7 @@ class _ProcessCrew(_ExecutorCrew):
                 raise RuntimeError("the interpreter ends: no task is begun any more")
             worker = self.take(job)
             self.busy.add(worker)
+            self.ask_back()  # the caller may have asked before this worker was busy
             try:
                 if self.is_over:  # else `end` sees that the worker is busy
                     worker.close()

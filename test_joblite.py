@@ -6764,6 +6764,32 @@ class TestSection6Pools:
                 assert own == [f"{word} {i}" for i in (first, first + 1) for word in ("begin", "end")]
             assert sorted(err.splitlines()) == list("012345")
 
+    def test_a_line_stays_whole_whatever_else_is_said(self, processes, tmp_path, monkeypatch):
+        """Its rest may come late: the caller says nothing of another worker in its midst."""
+        class Ear(io.StringIO):
+            def write(self, text):
+                (tmp_path / f"heard {text.split()[0]}").touch()
+                super().write(text)
+
+        def first():
+            sys.stdout.buffer.write(b"first, ")
+            print("error", file=sys.stderr)
+            logging.getLogger("joblite.test").warning("record")
+            wait_for_file(tmp_path / "heard second")
+            print("and its end")
+
+        def second():
+            wait_for_file(tmp_path / "heard error")
+            wait_for_file(tmp_path / "heard record")
+            print("second")
+
+        monkeypatch.setattr(sys, "stdout", Ear())
+        monkeypatch.setattr(sys, "stderr", Ear())
+        with listening("joblite.test", logging.StreamHandler(sys.stderr)):
+            Parallel(**processes)([delayed(first)(), delayed(second)()])
+        assert sys.stdout.getvalue() == "second\nfirst, and its end\n"
+        assert sys.stderr.getvalue() == "error\nrecord\n"
+
     def test_what_one_print_says_stays_together(self, processes, capsys):
         def talk(i):
             for _ in range(300):
@@ -8518,15 +8544,16 @@ class TestSection8Parallel:
             """)
         assert done.stdout == "4 0 []\n4 0 []\n"
 
-    def test_uneven_tasks_are_spread(self):
+    def test_uneven_tasks_are_spread(self, tmp_path):
         """A batch that was cut from quick tasks and turns out slow is shared with whoever is idle."""
         def nap(i):
             if i >= 2000:
-                time.sleep(0.03)
-            return os.getpid()
+                (tmp_path / str(os.getpid())).touch()
+                if len(os.listdir(tmp_path)) < 2:
+                    time.sleep(0.01 * 1.5 ** (i - 2000))  # a minute in all, for a machine that is busy
 
-        pids = Parallel(2)(delayed(nap)(i) for i in range(2020))[2000:]
-        assert len(set(pids)) == 2, "both workers had some of the slow ones"
+        Parallel(2)(delayed(nap)(i) for i in range(2020))
+        assert len(os.listdir(tmp_path)) == 2, "both workers had some of the slow ones"
 
     @pytest.mark.parametrize("verbose, lines", [(0, [0]), (1, [0]), (2, range(1, 6)), (3, [5]), (50, [5])])
     @pytest.mark.parametrize("n_jobs", [1, 2])
