@@ -5997,6 +5997,7 @@ def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: di
         pickle, *buffers = frames[at:at + count]
         table[key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
         at += count
+    page[_START] = time.monotonic_ns()  # what functions import is not counted as the task's time
     tasks = _open_tasks(frames[at:], table.__getitem__, spaces, page)
     return itertools.chain(list(itertools.islice(tasks, 1)), tasks)
 
@@ -6505,7 +6506,6 @@ class _Desk:
             if world:
                 self.enter_world(world)
                 self.relay_records()
-            self.page[_START] = time.monotonic_ns()
             opened = functions, frames[1:], self.functions, self.spaces, self.page
             calls: Iterable[Task]
             calls = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
@@ -6932,7 +6932,7 @@ def _death_of(page: Any) -> str:
     import signal
 
     status = page[_DEATH] - 1
-    if status < 0 and page[_START]:
+    if status < 0 and (page[_JOB] or page[_START]):
         return "ended together with the nursery process, which was killed"
     if status < 0:
         return "could not be started: the system gives no further process, or no descriptor for it"
