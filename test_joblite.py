@@ -10444,9 +10444,22 @@ class TestTheText:
             sys.argv = [bench, "--quick", "--only", only]
             runpy.run_path(bench, run_name=__name__)
             """, HERE / "bench.py", missing, only)
-        lines = [line for line in done.stdout.splitlines() if only in line[:28]]
-        assert lines and [line for line in lines if not re.search("yes|skipped: needs [a-z]", line)] == []
-        assert any(missing in line for line in lines) == ("skipped" in done.stdout)
+        names = [line for line in done.stdout.splitlines() if only in line and not line.startswith(" ")]
+        rows = re.findall(r"^  joblite.* \d+.*$", done.stdout, re.MULTILINE)
+        skipped = re.findall(r"^  .*: skipped: needs [a-z].*$", done.stdout, re.MULTILINE)
+        assert names and (rows or skipped) and "failed" not in done.stdout
+        assert all(missing in line for line in skipped)
+
+    @pytest.mark.parametrize("options", [["--quick", "--only", "main"], ["--only", "mian"]])
+    def test_bench_says_what_it_measures_in_eighty_columns(self, options):
+        """A verdict, then rows; where a word fits no scenario, which there are, the nearest first."""
+        done = subprocess.run([sys.executable, HERE / "bench.py", *options], capture_output=True, text=True,
+                              timeout=300)
+        assert done.returncode == (2 if "mian" in options else 0), done.stderr
+        lines = done.stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "processes are" in done.stdout or lines[1] == "main job"
+
 
     def test_each_law_names_a_test_that_exists(self):
         module, tests = (Path(path).read_text(encoding="utf-8") for path in (joblite.__file__, __file__))
