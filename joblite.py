@@ -147,6 +147,14 @@ def _import_name(obj: Any) -> tuple[str, str] | None:
     return (module, name) if found is obj else None
 
 
+@lru_cache
+def _module(name: str) -> Any:
+    """A module, imported at first use; in a hot path quicker than an import statement."""
+    import importlib
+
+    return importlib.import_module(name)
+
+
 def _find_package(name: str) -> bool:
     """Whether a package could be imported."""
     import importlib.util
@@ -160,17 +168,13 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
     parameter."""
-    number: Any = -1
     try:
-        if isinstance(size, str):
-            text = size.strip().upper()
-            unit = _UNITS.get(text[-1:])
-            number = float(text[:-1]) * unit if unit else float(text)
-        elif isinstance(size, _module("numbers").Real) and not isinstance(size, bool):
-            number = size
+        text = str(size).strip().upper()
+        unit = _UNITS.get(text[-1:])
+        number = float(text[:-1]) * unit if unit else float(text)
         if number >= 0:
             return int(number)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # not a number; infinite
         pass
     raise ValueError(f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; "
                      f"got {size!r}")
@@ -179,18 +183,18 @@ def _parse_bytes(size: Any, what: str) -> int:
 @lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    version_1 = ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]
-    for names in (["cpu.max"], version_1):
+    words: list[str] = []
+    for name in ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"):
         try:
-            words = []
-            for name in names:
-                with open(f"/sys/fs/cgroup/{name}") as file:
-                    words += file.read().split()
-            if words[0] not in ("max", "-1"):
-                return int(words[0]) / int(words[1])
-        except (OSError, ValueError, IndexError):
-            continue  # not of this version, or no limit
-    return float("inf")
+            with open(f"/sys/fs/cgroup/{name}") as file:
+                words += file.read().split()
+        except OSError:
+            pass  # a file of the other version
+    try:
+        cores = int(words[0]) / int(words[1])
+    except (IndexError, ValueError):  # no file; "max"
+        cores = -1
+    return cores if cores > 0 else float("inf")
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
@@ -233,31 +237,23 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     return max(1, int(least) + (least > int(least)))
 
 
-@lru_cache
-def _module(name: str) -> Any:
-    """A module, imported at first use; in a hot path quicker than an import statement."""
-    import importlib
-
-    return importlib.import_module(name)
-
-
-_CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x4, 0x8, 0x80, 0x220, 0x100  # see inspect
-_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
+# Flags of code, see `inspect`.
+_CO_VARARGS, _CO_VARKEYWORDS = 0x4, 0x8
+_CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x80, 0x220, 0x100
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 _ADDERS = frozenset({"append", "add", "extend", "update"})  # methods that only add to a container
 _LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-_PASSES_CELL = frozenset({"LOAD_CLOSURE", "LOAD_FAST", "LOAD_FAST_BORROW", "MAKE_CELL",
-                          "COPY_FREE_VARS"})
+_LOADS_ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 
 # What code does, functions inside it included.
 #   chains    the globals that it reads, each with the attributes that follow: ("np", "linalg")
 #   assigned  the globals that it sets
 #   added     the globals that it uses for nothing but statements such as `log.append(x)`
-#   added_cells   the same for the variables of its closure; all others count, `read` or not
+#   added_cells   the same for the variables of closures
 #   imports   (level, module, names) of each import
 #   names     all names in it
-_Facts = namedtuple("_Facts", "chains assigned added added_cells read imports names")
+_Facts = namedtuple("_Facts", "chains assigned added added_cells imports names")
 
 
 @lru_cache(maxsize=4096)
@@ -268,127 +264,74 @@ def _instructions(code: CodeType) -> list[Any]:
     return [step for step in steps if step.opname not in ("EXTENDED_ARG", "CACHE")]
 
 
-def _span(step: Any) -> tuple[Any, Any]:
-    """Where the code of an instruction begins and ends: (line, column) each."""
-    line, end_line, column, end_column = step.positions
-    return (line, column), (end_line, end_column)
+def _codes_in(code: CodeType) -> Iterator[CodeType]:
+    """Code, and the code of all functions and classes inside it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _codes_in(const)
 
 
 def _only_adds(steps: list[Any], place: int) -> bool:
     """Whether the variable loaded there is used as in the statement `log.append(x)`, whose value is
     dropped: the call begins where the variable does and goes on after the method's name, and
     POP_TOP follows it."""
-    method = steps[place + 1]
-    if method.opname not in ("LOAD_ATTR", "LOAD_METHOD") or method.argval not in _ADDERS:
+    variable, method = steps[place:place + 2]
+    if method.opname not in _LOADS_ATTRIBUTE or method.argval not in _ADDERS:
         return False
-    begin, end = _span(steps[place])
-    named = _span(method)[1]
-    if None in end + named or not end < named:
-        return False  # made without positions, or with those of other code
-    for step, following in zip(steps[place + 2:], steps[place + 3:]):
-        is_call = step.opname in ("CALL", "CALL_KW", "CALL_FUNCTION_EX")
-        if is_call and _span(step)[0] == begin:
-            return named < _span(step)[1] and following.opname == "POP_TOP"
+    line, end_line, column, end_column = variable.positions
+    if None in variable.positions or None in method.positions:
+        return False
+    for call, following in itertools.pairwise(itertools.islice(steps, place + 2, None)):
+        at = call.positions
+        if call.opname.startswith("CALL") and (at.lineno, at.col_offset) == (line, column):
+            named = method.positions.end_lineno, method.positions.end_col_offset
+            is_true = (end_line, end_column) < named < (at.end_lineno, at.end_col_offset)
+            return is_true and following.opname == "POP_TOP"
     return False
 
 
 @lru_cache(maxsize=4096)
 def _code_facts(code: CodeType) -> _Facts:
-    """The _Facts of code. What is not understood counts as read: then a key differs too often,
-    never too seldom."""
-    steps, free, names = _instructions(code), set(code.co_freevars), set(code.co_names)
-    chains: set[tuple[str, ...]] = set()
-    assigned, imports, explained = set(), set(), set()
-    added: set[str] = set()
-    added_cells: set[str] = set()
-    read = free if _SEES_LOCALS & names else set()  # the variables of the closure that count
-    chain: tuple[str, ...] = ()
+    """The _Facts of code. What is added to in one place and used otherwise in another is read: then
+    a key differs too often, never too seldom."""
+    facts = _Facts(set(), set(), set(), set(), set(), set())
+    read_cells = set()
+    steps = []
+    for each in _codes_in(code):
+        facts.names.update(each.co_names)
+        steps += _instructions(each)
     for place, step in enumerate(steps):
-        name, value = step.opname, step.argval
-        explained.add(str(value))
-        if chain and name in ("LOAD_ATTR", "LOAD_METHOD"):
-            chain += (value,)
-            continue
-        chains.add(chain)
-        chain = ()
-        if name in ("LOAD_GLOBAL", "LOAD_DEREF") and _only_adds(steps, place):
-            (added if name == "LOAD_GLOBAL" else added_cells).add(value)
-        elif name in _LOADS_GLOBAL:
-            chain = (value,)
-        elif name in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            assigned.add(value)
-        elif name == "IMPORT_NAME":
-            level, imported = steps[place - 2].argval, steps[place - 1].argval
-            if type(level) is not int or not isinstance(imported, (tuple, type(None))):
-                version = sys.version.split()[0]
-                raise RuntimeError(f"expected the bytecode of Python 3.11 to 3.15, got that of "
-                                   f"{version}; take a newer version of {__name__}")
-            imports.add((level, value, imported or ()))
-        elif isinstance(value, str) and value in free and name not in _PASSES_CELL:
-            read = read | {value}
-    chains |= {(name,) for name in names - explained}
-    for const in code.co_consts:
-        if not isinstance(const, types.CodeType):
-            continue
-        inner = _code_facts(const)
-        chains |= inner.chains
-        assigned |= inner.assigned
-        added |= inner.added
-        imports |= inner.imports
-        names |= inner.names
-        added_cells |= inner.added_cells & free
-        read = read | inner.read & free
-    chains.discard(())
-    added -= {chain[0] for chain in chains}
-    return _Facts(chains, assigned, added, added_cells - read, read, imports, names)
+        kind, name = step.opname, step.argval
+        if kind in ("LOAD_GLOBAL", "LOAD_DEREF") and _only_adds(steps, place):
+            (facts.added if kind == "LOAD_GLOBAL" else facts.added_cells).add(name)
+        elif kind in _LOADS_GLOBAL:
+            end = place + 1
+            while steps[end].opname in _LOADS_ATTRIBUTE:
+                end += 1
+            facts.chains.add(tuple(each.argval for each in steps[place:end]))
+        elif kind in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            facts.assigned.add(name)
+        elif kind == "IMPORT_NAME":
+            facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
+        elif kind.endswith("DEREF"):
+            read_cells.add(name)
+    facts.added.difference_update([chain[0] for chain in facts.chains])
+    facts.added_cells.difference_update(read_cells)
+    if not _SEES_LOCALS.isdisjoint(facts.names):
+        facts.added_cells.clear()
+    return facts
 
 
-def _names_used(code: CodeType) -> frozenset[tuple[str, ...]]:
-    """The globals that code and the code inside it names, each with the attributes it follows:
-    ("np", "linalg")."""
+def _names_used(code: CodeType) -> set[str]:
+    """The globals that code, and the code inside it, names."""
     facts = _code_facts(code)
-    return frozenset(facts.chains).union([(name,) for name in facts.assigned | facts.added])
+    return facts.assigned.union(facts.added, [chain[0] for chain in facts.chains])
 
 
 def _short_digest(text: str, digits: int = 20) -> str:
     """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
     return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
-
-
-def _code_text(const: Any) -> str:
-    """What a code object does, or a constant, as text: without file, line, docstring (which no
-    instruction loads) and names of local variables; constants stand where they are used, with their
-    type."""
-    if type(const) is int:
-        return hex(const)  # `repr` refuses very long integers
-    if isinstance(const, (tuple, frozenset)):
-        texts = list(map(_code_text, const))
-        if isinstance(const, tuple):
-            return f"({','.join(texts)})"
-        return f"{{{','.join(sorted(texts))}}}"
-    if not isinstance(const, types.CodeType):
-        return repr(const)
-    lines, loaded = [const.co_name], set()
-    for step in _instructions(const):
-        set_in_class_bodies = "__firstlineno__", "__static_attributes__", "__doc__"
-        if step.opname == "STORE_NAME" and step.argval in set_in_class_bodies:
-            lines.pop()
-        elif step.opcode in _module("dis").hasconst:
-            loaded.add(id(step.argval))
-            lines.append(f"{step.opname} {_code_text(step.argval)}")
-        else:
-            lines.append(f"{step.opname} {step.arg}")
-    # the first constant may be the docstring
-    lines += [_code_text(each) for each in const.co_consts[1:] if id(each) not in loaded]
-    flags = const.co_flags
-    arguments = const.co_argcount, const.co_posonlyargcount, const.co_kwonlyargcount, flags & _CO_KIND
-    variables = const.co_varnames
-    if not _SEES_LOCALS & set(const.co_names):
-        named = const.co_argcount + const.co_kwonlyargcount
-        named += bool(flags & _CO_VARARGS) + bool(flags & _CO_VARKEYWORDS)
-        variables = variables[:named]
-    rest = const.co_names, variables, const.co_freevars, arguments, const.co_exceptiontable
-    return "\n".join([*lines, *map(repr, rest)])
 
 
 def _start_thread(work: Callable[[], Any]) -> bool:
@@ -405,18 +348,19 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     """The results of `function` over `items`, in order, computed on all cores; few items are held
     at a time."""
     items, count, pool = iter(items), cpu_count(), None
-    head = list(itertools.islice(items, 2))
-    if count > 1 and len(head) > 1:
+    first = list(itertools.islice(items, 2))
+    items = itertools.chain(first, items)
+    if len(first) > 1:  # a single one needs no thread
         try:
             pool = _module("concurrent.futures").ThreadPoolExecutor(count)
         except RuntimeError:
             pass  # the interpreter is closing, and that module was not loaded before
     if pool is None:
-        yield from map(function, itertools.chain(head, items))
+        yield from map(function, items)
         return
     results: deque[Callable[[], Any]] = deque()
     with pool:
-        for item in itertools.chain(head, items):
+        for item in items:
             try:
                 results.append(pool.submit(function, item).result)
             except RuntimeError:  # no thread can be started: the caller makes the call himself
@@ -425,6 +369,46 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
                 yield results.popleft()()
         while results:
             yield results.popleft()()
+
+
+def _unlink(path: str) -> bool:
+    """Remove a file; whether there was one."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder if it is empty and may be removed."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass  # somebody put something into it, or was faster
+
+
+def _stat(path: Any) -> os.stat_result | None:
+    """What the system knows about a file; None when there is none."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _file_state(path: Any) -> tuple[int, int, int] | None:
+    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as
+    nobody writes it."""
+    state = _stat(path)
+    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
+
+
+def _list(folder: str) -> list[str]:
+    """The names in a folder; none when it is missing or is not a folder."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 _POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
@@ -567,11 +551,6 @@ _LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is ope
 _LOCK_FILES_MUTEXES: dict[int, Any] = {}
 
 
-def _lock_file(path: str, mode: int) -> _LockFile:
-    """The lock file that is there now, opened once."""
-    return _one_at_a_time(_LOCK_FILES_MUTEXES, _open_lock_file, path, mode)
-
-
 def _open_lock_file(path: str, mode: int) -> _LockFile:
     file = _LOCK_FILES.get(path)
     if file is None or not file.is_there():
@@ -579,44 +558,9 @@ def _open_lock_file(path: str, mode: int) -> _LockFile:
     return file
 
 
-def _unlink(path: str) -> bool:
-    """Remove a file; whether there was one."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _remove_folder(path: str) -> None:
-    """Remove a folder if it is empty and may be removed."""
-    try:
-        os.rmdir(path)
-    except OSError:
-        pass  # somebody put something into it, or was faster
-
-
-def _stat(path: Any) -> os.stat_result | None:
-    """What the system knows about a file; None when there is none."""
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
-
-
-def _file_state(path: Any) -> tuple[int, int, int] | None:
-    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as
-    nobody writes it."""
-    state = _stat(path)
-    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
-
-
-def _list(folder: str) -> list[str]:
-    """The names in a folder; none when it is missing or is not a folder."""
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _lock_file(path: str, mode: int) -> _LockFile:
+    """The lock file that is there now, opened once."""
+    return _one_at_a_time(_LOCK_FILES_MUTEXES, _open_lock_file, path, mode)
 
 
 def _warn(text: str) -> None:
@@ -730,17 +674,42 @@ class _Followed:
         return way(digester, obj)
 
 
+def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
+    """What code does: without file, line, docstring (which no instruction loads) and names of local
+    variables; constants stand where they are used."""
+    steps: list[tuple[str, Any]] = []
+    for step in _instructions(code):
+        if step.opname == "STORE_NAME" and step.argval in _SET_IN_CLASS_BODIES:
+            steps.pop()
+        elif step.opcode in _module("dis").hasconst:
+            steps.append((step.opname, step.argval))
+        else:
+            steps.append((step.opname, step.arg))
+    variables = code.co_varnames
+    if _SEES_LOCALS.isdisjoint(code.co_names):
+        named = code.co_argcount + code.co_kwonlyargcount
+        named += bool(code.co_flags & _CO_VARARGS) + bool(code.co_flags & _CO_VARKEYWORDS)
+        variables = variables[:named]
+    arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
+    return ("code", code.co_name, arguments, code.co_flags & _CO_KIND, variables,
+            code.co_names, code.co_freevars, code.co_exceptiontable, steps)
+
+
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     if digester.follow:
         return digester.follow.function_parts(function)  # type: ignore[no-any-return]
     cells = list(map(_cell_value, function.__closure__ or ()))
-    space, names = function.__globals__, {chain[0] for chain in _names_used(function.__code__)}
-    used = {name: space[name] for name in names & space.keys()}
+    space = function.__globals__
+    used = {name: space[name] for name in _names_used(function.__code__) & space.keys()}
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
             used, function.__dict__ or None)
 
 
+# What Python itself sets in the body of a class.
+_SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
+# The flags of code that say how it is called.
+_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 # Attributes of a class that are not of its body, or full of addresses.
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
@@ -949,7 +918,7 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
-    types.CodeType: lambda digester, code: ("code", _code_text(code)),
+    types.CodeType: _code_parts,
     types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
     types.BuiltinFunctionType: lambda digester, method: (
         "builtin method", method.__name__, method.__self__),
@@ -2818,7 +2787,7 @@ def _dotted(obj: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def _code_digest(code: CodeType) -> str:
-    return _short_digest(_code_text(code))
+    return _digest(code)[:20]
 
 
 def _annotations(obj: Any) -> Any:
@@ -4881,7 +4850,7 @@ class _Space(_Reduced):
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
     """The globals that a function names; submodules it may reach through them or its closure."""
     space, used, modules = func.__globals__, {}, []
-    for name, *_ in _names_used(func.__code__):
+    for name in _names_used(func.__code__):
         if name not in space:
             continue
         value = space[name]

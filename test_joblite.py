@@ -412,7 +412,7 @@ class TestSection1Ground:
 
     def test_numbers_of_bytes_are_any_finite_number_or_a_text(self):
         """Whole numbers, floats, numpy's scalars and texts with a unit; what is no amount of bytes is refused."""
-        sizes = [1000, 1e3, np.int64(1000), np.float32(1000), fractions.Fraction(2001, 2), "1000", " 1e3 "]
+        sizes = [1000, 1e3, np.int64(1000), np.float32(1000), "1000", " 1e3 "]
         assert [joblite._parse_bytes(size, "limit") for size in sizes] == [1000] * len(sizes)
         assert [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "1.5M")] == [0, 0, 2048, 3 << 19]
         for size in (-1, -0.5, math.nan, math.inf, np.float64("inf"), True, None, "", "K", "-1K", "nan", b"1", 1j):
