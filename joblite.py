@@ -53,7 +53,7 @@ import threading
 import time
 import types
 import weakref
-from collections import Counter, OrderedDict, deque, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from functools import cached_property, lru_cache, partial
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
 from types import MethodType, MethodWrapperType, ModuleType
@@ -5323,33 +5323,33 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack_each(values: Sequence[Any], packer: type[_Packer],
-               key_of: Any = None) -> tuple[list[tuple[int, int]], list[Any]]:
-    """Values by a pickle each, so that none shares anything with another. Of each the bytes of its
-    pickle and the number of its buffers; and the frames: the pickles in one, then the buffers that
-    stay out of them. On a second try what joblite's own pickling by value leaves out is left to
+def _pack_each(values: Sequence[Any], packer: type[_Packer], key_of: Any = None) -> list[Any]:
+    """The frames of each value. Every value has a pickle of its own, so that none shares anything
+    with another. On a second try what joblite's own pickling by value leaves out is left to
     cloudpickle's reducers."""
     for tried in (None, {}):  # type: ignore[var-annotated]
-        file, buffers, sizes = io.BytesIO(), [], []  # type: ignore[var-annotated]
+        file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
         pickler = packer(file, buffers, tried)
         pickler.key_of = key_of
-        at = count = 0
+        packed = []
         try:
             for value in values:
                 pickler.clear_memo()
                 pickler.dump(value)
-                sizes.append((file.tell() - at, len(buffers) - count))
-                at, count = file.tell(), len(buffers)
+                packed.append([file.getvalue(), *buffers])
+                file.seek(0)
+                file.truncate()
+                buffers.clear()
             break
         except Exception:  # a __reduce__ of the user may raise anything
             if tried is not None:
                 raise
-    return sizes, [file.getvalue(), *buffers]
+    return packed
 
 
 def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
     """The frames of a payload of one value: its pickle, then the buffers that stay out of it."""
-    return _pack_each([value], packer)[1]
+    return _pack_each([value], packer)[0]  # type: ignore[no-any-return]
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never),
@@ -5828,83 +5828,35 @@ def _plain_types(numpy: Any) -> frozenset[Any]:
 
 def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
                 key_of: Callable[..., int]) -> list[Any]:
-    """The frames of a batch: a plan; the pickles, if there are any; the buffers that stay out of
-    them, each once. `key_of` gives the key of a function or class that the tasks of a run share,
-    or 0."""
+    """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
+    share, or 0. Calls of one such function with plain arguments are one list. Else the first frame
+    says of each task which of the others hold what it could write to."""
     functions, args, kwargs = zip(*tasks)
-    plain_types = _plain_types(sys.modules.get("numpy"))
-    if type(functions[0]) is MethodType:
-        functions = _as_few_methods(functions)
-    if not {tuple}.issuperset(map(type, args)):
-        args = tuple(map(tuple, args))
+    plain = _plain_types(sys.modules.get("numpy"))
     is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
-    called = functions[:1] if is_one else functions
-    keys = {id(func): key_of(func) for func in called}
-    are_named = any(kwargs)
-    given: list[Any] = [*args]  # all arguments, by task; all names
-    if are_named:
-        if not {dict}.issuperset(map(type, kwargs)):
-            kwargs = tuple(map(dict, kwargs))
-        given += [*kwargs, *map(dict.values, kwargs)]
-    are_plain = plain_types.issuperset(map(type, itertools.chain.from_iterable(given)))
-    if are_plain and all(keys.values()):
-        plan = [keys[id(func)] for func in called], args, kwargs if are_named else None
-        return [_pickle_dumps(plan, 5)]
-    values = itertools.chain.from_iterable(given)
-    writable = [value for value in values if type(value) not in plain_types]
-    if not all(keys.values()):
-        writable += functions
-    calls = [(keys[id(func)] or func, *rest) for func, *rest in zip(functions, args, kwargs)]
-    rows: list[Any] = [(number,) for number in range(len(calls))]
-    groups: list[Any] = calls
-    if len(set(map(id, writable))) < len(writable):
-        rows, groups = _part_calls(calls, plain_types)
-    sizes, frames = _pack_each(groups, packer, key_of)
-    buffers: dict[tuple[int, int], tuple[int, Any]] = {}  # address -> place in the message, buffer
-    order = [buffers.setdefault(_address(view), (len(buffers), view))[0] for view in frames[1:]]
-    views = [view for _, view in buffers.values()]
-    return [_pickle_dumps((rows, sizes, order), 5), frames[0], *views]
-
-
-def _as_few_methods(functions: Sequence[Any]) -> tuple[Any, ...]:
-    """The same; the bound methods of one function and one object, of which each access makes a new
-    one, are one."""
-    known: dict[tuple[int, int], Any] = {}
-    found = []
-    for func in functions:
-        if type(func) is MethodType:
-            func = known.setdefault((id(func.__func__), id(func.__self__)), func)
-        found.append(func)
-    return tuple(found)
-
-
-def _part_calls(calls: list[Any], plain_types: frozenset[type]) -> tuple[list[Any], list[Any]]:
-    """Calls in two parts: what is plain, and groups of values to be pickled. Calls with the same
-    values have one group: where many tasks bring a big object, it is packed once, and unpacked for
-    each."""
+    if is_one and not any(kwargs) and {tuple}.issuperset(map(type, args)):
+        key = key_of(functions[0])
+        if key and plain.issuperset(map(type, itertools.chain.from_iterable(args))):
+            return [_pickle_dumps((key, args), 5)]
     rows = []
-    groups: list[list[Any]] = []
-    numbers: dict[tuple[int, ...], int] = {}  # ids of the values of a group -> its number
-    for func, args, kwargs in calls:
-        whole = [func, *args, *kwargs.values()]
-        group = [value for value in whole if type(value) not in plain_types]
-        number = numbers.setdefault(tuple(map(id, group)), len(groups))
-        if number == len(groups):
-            groups.append(group)
-        plain = [value if type(value) in plain_types else ... for value in whole]
-        rows.append((number, plain, [str.__str__(name) for name in kwargs]))
-    return rows, groups
-
-
-def _cut(sizes: list[tuple[int, int]], pickles: Any,
-         parts: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """What belongs to each value that `_pack_each` packed: its pickle, and its share of `parts`."""
-    rest = memoryview(pickles)
-    at = 0
-    for nbytes, number in sizes:
-        yield rest[:nbytes], parts[at:at + number]
-        rest = rest[nbytes:]
-        at += number
+    groups: dict[Any, Any] = {}  # ids -> values that some tasks have in common, their number
+    for func, given, named in tasks:
+        whole = [key_of(func) or func, *given, *named.values()]
+        if type(func) is MethodType:  # each access makes another one, of the same object
+            whole[:1] = key_of(func.__func__) or func.__func__, func.__self__
+        group = [value for value in whole if type(value) not in plain]
+        row = [value if type(value) in plain else ... for value in whole]
+        _, number = groups.setdefault(tuple(map(id, group)), (group, len(groups)))
+        rows.append((number, row, list(named)))
+    packed = _pack_each([group for group, _ in groups.values()], packer, key_of)
+    frames: dict[Any, Any] = {}  # address -> frame, place in the message
+    places = []
+    for own in packed:
+        keys = [_address(memoryview(frame)) for frame in own]
+        known = [frames.setdefault(key, (frame, len(frames) + 1)) for key, frame in zip(keys, own)]
+        places.append([place for _, place in known])
+    plan = [(places[number], row, names) for number, row, names in rows]
+    return [_pickle_dumps(plan, 5), *(frame for frame, _ in frames.values())]
 
 
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
@@ -5912,42 +5864,22 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
     """The tasks of a batch. Each is opened when it is asked for, at the place that the page then
     shows."""
     plan = _pickle_loads(frames[0])
-    if len(frames) > 1:
-        return _open_one_by_one(plan, frames[1:], find, spaces, page)
-    keys, args, kwargs = plan
-    functions = map(find, keys) if len(keys) > 1 else itertools.repeat(find(keys[0]))
-    return zip(functions, args, kwargs or itertools.repeat({}))
-
-
-def _open_one_by_one(plan: tuple[Any, ...], frames: list[Any], find: Callable[[int], Any],
-                     spaces: dict[str, Any], page: Any) -> Iterator[Task]:
-    rows, sizes, order = plan
-    pickles, *buffers = frames
-    groups = list(_cut(sizes, pickles, order))
-    used = Counter(place for number, *_ in rows for place in groups[number][1])
-
-    def own_buffer(place: int) -> Any:
-        frame = buffers[place]
-        if used[place] > 1 and type(frame) is not _Piece:
-            return memoryview(frame).toreadonly()  # which is then copied
-        return frame
-
-    def open_task(number: int, plain: Any = None, names: Sequence[str] = ()) -> Task:
-        pickle, places = groups[number]
-        own = _own_buffers([*map(own_buffer, places)]) if places else []
-        whole = _unpack([pickle, *own], spaces, find)
-        if plain:
-            group = iter(whole)
-            func, *values = [next(group) if value is ... else value for value in plain]
-            count = len(values) - len(names)
-            whole = func, values[:count], dict(zip(names, values[count:]))
-        func, args, kwargs = whole
-        return find(func) if type(func) is int else func, args, kwargs
-
-    for place, row in enumerate(rows, 1):
-        page[_TASK] = place
+    if len(frames) == 1:
+        key, args = plan
+        yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
+        return
+    if sum(len(places) for places, _, _ in plan) >= len(frames):  # some are for several tasks
+        frames = [frame if type(frame) is _Piece else memoryview(frame).toreadonly()
+                  for frame in frames]
+    for at, (places, row, names) in enumerate(plan, 1):
+        page[_TASK] = at
         try:
-            task = open_task(*row)
+            pickle, *buffers = [frames[place] for place in places]
+            group = iter(_unpack([pickle, *_own_buffers(buffers)], spaces, find))
+            func, *values = [next(group) if value is ... else value for value in row]
+            count = len(values) - len(names)
+            called = find(func) if type(func) is int else func
+            task: Task = called, tuple(values[:count]), dict(zip(names, values[count:]))
         except BaseException as error:  # unpickling runs code of the user: this is the task's error
             task = _raise, (error,), {}
         yield task
@@ -5959,8 +5891,8 @@ def _raise(error: BaseException) -> None:
 
 def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
                   spaces: dict[str, Any], page: Any) -> Iterator[Task]:
-    """The tasks of a batch, the first of them opened. Before them come functions that are new here: they
-    are entered into the table."""
+    """The tasks of a batch, the first of them opened. Before them come functions that are new here:
+    they are entered into the table."""
     at = 0
     for key, count in functions:
         pickle, *buffers = frames[at:at + count]
@@ -5968,54 +5900,53 @@ def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: di
         at += count
     page[_START] = time.monotonic_ns()  # what functions import is not counted as the task's time
     tasks = _open_tasks(frames[at:], table.__getitem__, spaces, page)
-    return itertools.chain(list(itertools.islice(tasks, 1)), tasks)
+    return itertools.chain([next(tasks)], tasks)
 
 
-def _pack_results(values: list[Any],
-                  errors: dict[int, tuple[Any, ...]]) -> tuple[tuple[Any, ...], list[Any]]:
-    """((a list of plain values, packed, or None; sizes of the pickles), frames). What cannot be
-    packed goes, described as an error, to `errors`."""
+_ANSWER, _PART, _BAD_PAYLOAD, _INIT_FAILED = range(4)  # kinds of answers; after a part more follow
+
+
+def _pack_answer(kind: int, values: list[Any], errors: dict[int, BaseException],
+                 seconds: float) -> tuple[tuple[Any, ...], list[Any]]:
+    """What came of some tasks: (head, frames). Plain values are in the head. A value that cannot be
+    packed counts as an error."""
+    described = {offset: _describe_error(error) for offset, error in errors.items()}
     if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
-        return (_pickle_dumps(values, 5), []), []
+        return (kind, seconds, described, _pickle_dumps(values, 5), []), []
     try:
-        sizes, frames = _pack_each(values, _AnswerPacker)
+        packed = _pack_each(values, _AnswerPacker)
     except Exception:  # a value's pickling may raise anything: then find out which
         for offset, value in enumerate(values):
             try:
                 _pack_or_explain(value, "the result", _AnswerPacker)
             except PicklingError as error:
-                errors[offset] = _describe_error(error)
+                described[offset] = _describe_error(error)
                 values[offset] = None
-        sizes, frames = _pack_each(values, _AnswerPacker)
-    return (None, sizes), frames
+        packed = _pack_each(values, _AnswerPacker)
+    return (kind, seconds, described, b"", list(map(len, packed))), list(itertools.chain(*packed))
 
 
-_NO_RESULTS = _pack_results([], {})[0]
-
-
-def _open_results(packed: tuple[Any, ...], frames: list[Any], errors: dict[int, Any]) -> list[Any]:
-    """The results in a message. The error of what cannot be unpickled goes to `errors`."""
-    plain, sizes = packed
-    if plain is not None:
-        return _pickle_loads(plain)  # type: ignore[no-any-return]
+def _open_answer(frames: list[Any]) -> tuple[int, list[Any], dict[int, BaseException], float, Any]:
+    """(kind, values, errors by offset, seconds of work, what the tasks have said)."""
+    kind, seconds, described, plain, counts, said = marshal.loads(frames[0])
+    errors = {offset: _restore_error(text) for offset, text in described.items()}
+    if plain:
+        return kind, _pickle_loads(plain), errors, seconds, said
     values = []
-    pickles, *buffers = frames
-    for offset, (pickle, own) in enumerate(_cut(sizes, pickles, _own_buffers(buffers))):
+    rest = iter(_own_buffers(frames[1:]))
+    for offset, count in enumerate(counts):
+        own = list(itertools.islice(rest, count))
         value = None
         try:
-            value = _unpack([pickle, *own])
+            value = _unpack(own)
         except Exception as failure:  # a value's unpickling may raise anything
             text = f"the result could not be unpickled here: {type(failure).__name__}: {failure}"
             errors.setdefault(offset, RuntimeError(text))
         values.append(value)
-    return values
+    return kind, values, errors, seconds, said
 
 
 # ---- the side of the worker ----
-
-
-_AT_ONCE = 65536  # bytes that are read, and of a short message also sent, in one go
-_FDS_NBYTES = 512  # room for the descriptors of one message
 
 
 def _join(frames: Iterable[Any]) -> bytes:
@@ -6024,9 +5955,7 @@ def _join(frames: Iterable[Any]) -> bytes:
 
 
 _split = _pickle_loads
-_TICKET = struct.Struct("<QQQQ")  # what is sent for a piece: place of its segment among the message's descriptors,
-#                                     access, offset, bytes
-_IS_TICKET = 1 << 63  # is added to the size of such a frame
+_LENGTH = struct.Struct("<Q")
 
 
 def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
@@ -6041,6 +5970,7 @@ def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
 
 
 def _hang_up(sock: Any) -> None:
+    """End a connection, also where a forked child still holds the socket."""
     try:
         sock.shutdown(2)  # both ways
     except OSError:  # the other side is gone
@@ -6049,60 +5979,59 @@ def _hang_up(sock: Any) -> None:
 
 
 class _Channel:
-    """Messages of several frames over one stream socket: the number of frames, their sizes, then their bytes. With the
-    first byte go the descriptors of the segments in which pieces lie."""
+    """Messages of several frames over one stream socket: the length of a list, the list, and the
+    big frames. In the list stand small frames themselves, of big ones their sizes, and for pieces
+    (place of the segment's descriptor among those that come with the length, offset, bytes,
+    access)."""
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self.rest = b""  # what was read of the next message
-        self.fds: deque[int] = deque()  # descriptors that came, for messages not yet taken apart
 
     def send(self, frames: Sequence[Any]) -> None:
-        places: dict[int, int] = {}  # descriptor -> place in the message
-        parts = [frame if type(frame) is not _Piece else _TICKET.pack(
-            places.setdefault(frame.segment.fd, len(places)), frame.access, frame.offset, frame.nbytes)
-            for frame in frames]
-        sizes = [len(part) if part is frame else len(part) | _IS_TICKET for part, frame in zip(parts, frames)]
-        head = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-        if places:
-            _send_all(self.sock, head, list(places))
-            head = b""
-        for part in [head, *parts] if sum(sizes) >= _AT_ONCE else [b"".join([head, *parts])]:
-            _send_all(self.sock, part)
+        fds: list[int] = []
+        listed: list[Any] = []
+        for frame in frames:
+            if type(frame) is _Piece:
+                if frame.segment.fd not in fds:
+                    fds.append(frame.segment.fd)
+                place = fds.index(frame.segment.fd)
+                listed.append((place, frame.offset, frame.nbytes, frame.access))
+            else:
+                listed.append(bytes(frame) if len(frame) < _IN_BAND else len(frame))
+        data = marshal.dumps(listed)
+        _send_all(self.sock, _LENGTH.pack(len(data)) + data, fds)
+        for frame, entry in zip(frames, listed):
+            if type(entry) is int:
+                _send_all(self.sock, frame)
 
     def receive(self) -> list[Any]:
-        """The next message's frames, pieces in the place of tickets. EOFError when the other side is
-        gone."""
-        data = self.rest
-        while len(data) < 4 or len(data) < 4 + 8 * struct.unpack_from("<I", data)[0]:
-            more, extra, _, _ = self.sock.recvmsg(_AT_ONCE, _FDS_NBYTES)
-            for _, _, fds in extra:
-                self.fds.extend(memoryview(fds).cast("i"))
-            if not more:
-                raise EOFError
-            data += more
-        count = struct.unpack_from("<I", data)[0]
-        at = 4 + 8 * count
+        """The next message's frames. EOFError when the other side is gone."""
+        head, fds, _, _ = _module("socket").recv_fds(self.sock, _LENGTH.size, _MOST_SEGMENTS)
+        if len(head) < _LENGTH.size:
+            raise EOFError
+        segments = list(map(_Segment, fds))
         frames: list[Any] = []
-        segments: list[_Segment] = []
-        for size in struct.unpack_from(f"<{count}Q", data, 4):
-            nbytes = size & ~_IS_TICKET
-            frame: Any = data[at:at + nbytes]
-            if len(frame) < nbytes or nbytes >= _IN_BAND:
-                frame = self._fill(bytearray(nbytes), frame)  # which tasks may write to, as arrays are
-            frames.append(frame if size == nbytes else self._redeem(frame, segments))
-            at += nbytes
-        self.rest = data[at:]
+        for entry in marshal.loads(self.read(*_LENGTH.unpack(head))):
+            if type(entry) is bytes:
+                frames.append(entry)
+            elif type(entry) is int:
+                frames.append(self.read(entry))  # tasks may write to it, as arrays are
+            elif entry[0] < len(segments):
+                frames.append(_Piece(segments[entry[0]], *entry[1:]))
+            else:
+                raise RuntimeError("a big array could not be received: "
+                                   "too many open files in this process")
         return frames
 
-    def _redeem(self, ticket: bytes, segments: list[_Segment]) -> _Piece:
-        """What a ticket stands for. `segments` are those that this message has brought so far."""
-        place, access, offset, nbytes = _TICKET.unpack(ticket)
-        if place == len(segments):
-            if not self.fds:
-                raise RuntimeError("a big array could not be received: too many open files in this process")
-            segments.append(_Segment(self.fds.popleft()))
-        return _Piece(segments[place], offset, nbytes, access)
+    def read(self, nbytes: int) -> bytearray:
+        frame = bytearray(nbytes)
+        rest = memoryview(frame)
+        while rest:
+            got = self.sock.recv_into(rest)
+            if not got:
+                raise EOFError
+            rest = rest[got:]
+        return frame
 
     def has_data(self) -> bool:
         """Whether there is something to read now (or the end of the other side to be noticed)."""
@@ -6116,32 +6045,18 @@ class _Channel:
             pass
         return True
 
-    def _fill(self, frame: bytearray, begun: bytes) -> bytearray:
-        frame[:len(begun)] = begun
-        view = memoryview(frame)[len(begun):]
-        while view:
-            got = self.sock.recv_into(view)
-            if not got:
-                raise EOFError
-            view = view[got:]
-        return frame
-
     def drain(self) -> None:
         """Wait for the end of the other side."""
         try:
-            while self.sock.recv(_AT_ONCE):
+            while self.sock.recv(_IN_BAND):
                 pass
         except OSError:  # it is gone, with a message unread
             pass
 
     def close(self) -> None:
-        """End the connection, also where a forked child of this process still holds the socket."""
         _hang_up(self.sock)
-        while self.fds:
-            os.close(self.fds.popleft())
 
 
-_ANSWER, _PART, _BAD_PAYLOAD, _INIT_FAILED = range(4)  # what a worker says; after a part it goes on
 _FORGET = b"forget"  # what is said to a worker when a run is over whose functions it keeps
 
 
@@ -6190,6 +6105,9 @@ class _OutputStream(io.TextIOWrapper):
         self.output.send_now(self.fileno())
 
 
+_NOTHING_DONE = _pack_answer(_PART, [], {}, 0.0)[0]
+
+
 class _Output:
     """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of
     them whole."""
@@ -6220,7 +6138,7 @@ class _Output:
         other half the caller might say what another worker says. Not amid the making of a message,
         which a finalizer may interrupt."""
         if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
-            self.send((_PART, 0.0, {}, _NO_RESULTS), [b""], [kind])
+            self.send(_NOTHING_DONE, [], [kind])
 
     def collect(self) -> None:
         """Have the streams hand over what they hold back."""
@@ -6232,16 +6150,15 @@ class _Output:
 
     def send(self, head: tuple[Any, ...], frames: list[Any],
              kinds: Sequence[int] = (_OUT, _ERR, _RECORD)) -> None:
-        """Send a message, with `head` and the output of these kinds in the place of the first
-        frame."""
+        """Send an answer, and in its head the output of these kinds."""
         with self.lock:
             self.sender = threading.get_ident()
             try:
                 items = self.items[:]
                 self.items[:len(items)] = [item for item in items if item[0] not in kinds]
-                frames[0] = marshal.dumps((*head, [item for item in items if item[0] in kinds]))
+                said = [item for item in items if item[0] in kinds]
                 self.heard = head[0] == _PART
-                self.channel.send(frames)
+                self.channel.send([marshal.dumps((*head, said)), *frames])
             finally:
                 self.sender = 0
             if self.interrupted:
@@ -6495,11 +6412,9 @@ class _Desk:
 
     def send(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         """One message: what it says, and what came of some tasks."""
-        described = {offset: _describe_error(error) for offset, error in errors.items()}
-        packed, frames = _pack_results(values, described)
-        frames = _lay_big([b"", *frames], self.mapping)
+        head, frames = _pack_answer(kind, values, errors, seconds)
         self.output.collect()
-        self.output.send((kind, seconds, described, packed), frames)
+        self.output.send(head, _lay_big(frames, self.mapping))
 
 
 def _modules() -> list[ModuleType]:
@@ -7146,7 +7061,7 @@ class _Worker:
         """Wait for a message while the job is within its time; it is ended when that is over."""
         import select
 
-        if job.timeout is None or self.channel.rest:  # part of the next message was read with the last one
+        if job.timeout is None:
             return
         ready = select.poll()
         ready.register(self.fd, select.POLLIN)
@@ -7157,10 +7072,8 @@ class _Worker:
         """One message of the worker: (kind, values, errors by offset, seconds of work, bytes, what its tasks
         have said). EOFError when it is dead."""
         frames = self.channel.receive()
-        kind, seconds, described, packed, said = marshal.loads(frames[0])
-        errors = {offset: _restore_error(text) for offset, text in described.items()}
-        values = _open_results(packed, frames[1:], errors)
-        return kind, values, errors, seconds, sum(map(len, frames)), said
+        *answer, said = _open_answer(frames)
+        return (*answer, sum(map(len, frames)), said)
 
     def signal(self, sig: int) -> None:
         """Send a signal to the worker's process group. SIGINT is for the task of its present job: if that has not
@@ -7585,11 +7498,11 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
         settings, functions = marshal.loads(frames[0])
         tasks = _open_payload(functions, list(frames[1:]), {}, {}, _BLANK_PAGE.copy())
     except BaseException as error:  # unpickling runs code of the user
-        return [marshal.dumps((None, {0: _describe_error(error)}, 0.0))]
+        head, own = _pack_answer(_BAD_PAYLOAD, [], {0: error}, 0.0)
+        return [marshal.dumps((*head, []))]
     done = _run_in_time("process", Job(tasks, *settings), lambda: time.monotonic() > end)
-    described = {offset: _describe_error(error) for offset, error in done.errors.items()}
-    packed, own = _pack_results(done.values, described)
-    return [marshal.dumps((packed, described, done.seconds)), *map(bytes, own)]
+    head, own = _pack_answer(_ANSWER, done.values, done.errors, done.seconds)
+    return [marshal.dumps((*head, [])), *map(bytes, own)]
 
 
 def _shares_memory(executor: Executor) -> bool:
@@ -7702,11 +7615,9 @@ class _ExecutorCrew:
             return
         if result is None:
             return self.submit(job)
-        packed, described, seconds = marshal.loads(result[0])
-        errors = {offset: _restore_error(text) for offset, text in described.items()}
-        if packed is None:  # the job could not be unpacked there
+        kind, values, errors, seconds, _ = _open_answer(result)
+        if kind == _BAD_PAYLOAD:
             return job.blame(errors[0])
-        values = _open_results(packed, result[1:], errors)
         job.outcome.add(values, errors, seconds, sum(map(len, result)))
 
     def lose(self, job: Job, error: Exception) -> None:
