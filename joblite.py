@@ -5167,38 +5167,29 @@ def _sampled(nbytes: int) -> range:
     return range(0, nbytes, max(64, nbytes // 64))
 
 
-def _is_in_file(memory: memoryview, path: str, start: int) -> bool:
-    """Whether a file holds these bytes from `start` on, as far as samples tell."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return os.fstat(file.fileno()).st_size >= start + len(memory) and all(
-                os.pread(file.fileno(), 64, start + at)[:len(memory) - at] == memory[at:at + 64]
-                for at in _sampled(len(memory)))
-    except OSError:  # deleted, or not for us: then it goes by value
-        return False
+def _sample(view: memoryview, number: int = 1) -> int:
+    """A number that changes with the content of a buffer, as far as samples tell."""
+    for at in _sampled(len(view)):
+        number = _crc32(view[at:at + 64], number)
+    return number
 
 
-def _reduce_memmap(array: Any, owner: Any) -> Any:
-    """An array that looks into `owner`, a memory map of a file, by the file's name, also one with
-    gaps: what tasks write to it must get there. By value if the file has other content by now."""
+def _is_in_file(array: Any, path: Any, start: int) -> bool:
+    """Whether a file holds what an array without gaps does from `start` on, as far as samples
+    tell."""
     numpy: Any = sys.modules["numpy"]
-    memory = memoryview(owner.reshape(-1, order="A").view("u1"))
-    at = array.ctypes.data - owner.ctypes.data
-    if not array.flags.forc:
-        if not _is_in_file(memory, owner.filename, owner.offset):
-            return NotImplemented
-        return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
-    start = owner.offset + at
-    if not _is_in_file(memory[at:at + array.nbytes], owner.filename, start):
-        return NotImplemented
-    mode = "r+" if owner.mode == "w+" else owner.mode
-    order = "C" if array.flags.c_contiguous else "F"
-    return numpy.memmap, (os.fspath(owner.filename), array.dtype, mode, start, array.shape, order)
+    try:
+        there = numpy.memmap(path, "u1", "r", start, array.nbytes)
+    except (OSError, ValueError):  # deleted, not for us, or shorter by now
+        return False
+    here = array.reshape(-1, order="A").view("u1")
+    return _sample(memoryview(here)) == _sample(memoryview(there))
 
 
 def _reduce_array(array: Any, nearby: bool) -> Any:
-    """A big array that lies in a file goes to a process nearby by the file's name. Any other
-    content can stay out of the pickle; of one with gaps, its packed copy."""
+    """A big array that looks into a memory map of a file goes to a process nearby by the file's
+    name: what tasks write to it must get there. Any other content can stay out of the pickle; of
+    an array with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
     is_plain = type(array) in (numpy.ndarray, numpy.memmap) and not array.dtype.hasobject
     if not is_plain or array.nbytes < _IN_BAND:
@@ -5206,12 +5197,17 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
     owner = array
     while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
-    reduced = NotImplemented
-    if nearby and isinstance(owner, numpy.memmap) and owner.filename:
-        reduced = _reduce_memmap(array, owner)
-    if reduced is NotImplemented:
-        return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
-    return reduced
+    path = getattr(owner, "filename", None) if nearby else None
+    if path:
+        at = array.ctypes.data - owner.ctypes.data
+        if not array.flags.forc:
+            return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
+        start = owner.offset + at
+        if _is_in_file(array, path, start):
+            mode = "r+" if owner.mode == "w+" else owner.mode
+            order = "C" if array.flags.c_contiguous else "F"
+            return numpy.memmap, (os.fspath(path), array.dtype, mode, start, array.shape, order)
+    return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
 
 
 def _keep_out(buffers: list[Any], buffer: Any) -> bool:
@@ -5352,13 +5348,13 @@ def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
     return _pack_each([value], packer)[0]  # type: ignore[no-any-return]
 
 
-# How the big buffers of a run travel between processes here: mapped from `nbytes` on (None: never),
-# with mmap_mode `mode` at the task; `folder` is where the user wants segments, or None.
+# How the big buffers of a run travel between processes here: mapped from `nbytes` on, with
+# mmap_mode `mode` at the task; `folder` is where the user wants segments, or None.
 _Mapping = namedtuple("_Mapping", "nbytes mode folder")
-_NO_MAPPING = _Mapping(None, "c", None)
+_NO_MAPPING = _Mapping(sys.maxsize, "c", None)
 _ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
 _MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
-_MOST_MAPS = 256  # of segments in a process: then it copies, for each may hold a descriptor
+_MOST_MAPS = 128  # of pieces in a process: then it copies, for each may hold a descriptor
 
 
 class _Segment:
@@ -5369,13 +5365,6 @@ class _Segment:
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self.fd)
-
-
-def _sample(view: memoryview, number: int = 1) -> int:
-    """A number that changes with the content of a buffer, as far as samples tell."""
-    for at in _sampled(len(view)):
-        number = _crc32(view[at:at + 64], number)
-    return number
 
 
 class _Piece:
@@ -5396,14 +5385,27 @@ class _Piece:
     def __len__(self) -> int:
         return self.nbytes
 
+    def map(self) -> Any:
+        """Its content, mapped anew; copied when this process has very many maps already."""
+        mmap = _module("mmap")
+        found = mmap.mmap(self.segment.fd, self.nbytes, access=self.access, offset=self.offset,
+                          **_MAP_OPTIONS)
+        if len(_maps) >= _MOST_MAPS and self.access == mmap.ACCESS_COPY:
+            return bytearray(found)
+        with _token_lock:
+            _maps.add(found)
+        return found
+
+
+_maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that live in this process
+
 
 def _address(view: memoryview) -> tuple[int, int]:
-    """What tells a living buffer from others: its address, if its owner says it, and its size."""
-    owner: Any = view.obj
-    if memoryview(owner).nbytes != len(view):  # a part of its owner
+    """What tells a living buffer from others: where it lies, if numpy can say it, and its size."""
+    numpy: Any = sys.modules.get("numpy")
+    if not numpy:
         return id(view), len(view)
-    interface = getattr(owner, "__array_interface__", None)
-    return interface["data"][0] if interface else id(owner), len(view)
+    return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
 
 
 def _open_unlinked(folder: str | None) -> int:
@@ -5418,94 +5420,59 @@ def _open_unlinked(folder: str | None) -> int:
 
 
 def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_Piece]:
-    """The buffers laid in one segment."""
+    """The buffers laid in one segment, each where a map can begin."""
     segment, pieces, offset = _Segment(_open_unlinked(folder)), [], 0
     for view in views:
-        done = 0
-        while done < len(view):
-            done += os.pwrite(segment.fd, view[done:], offset + done)
+        offset += -offset % _module("mmap").ALLOCATIONGRANULARITY
         pieces.append(_Piece(segment, offset, len(view), access, view))
-        offset += -(-len(view) // _ALIGNMENT) * _ALIGNMENT
+        while view:
+            done = os.pwrite(segment.fd, view, offset)
+            offset += done
+            view = view[done:]
     return pieces
 
 
 def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
     """The frames, big buffers among them as pieces of one segment in the first folder with room."""
-    big = []
-    for place, frame in enumerate(frames):
-        is_buffer = mapping.nbytes is not None and type(frame) is memoryview
-        if is_buffer and len(frame) >= mapping.nbytes:
-            big.append(place)
+    big = [frame for frame in frames if type(frame) is memoryview and len(frame) >= mapping.nbytes]
     for folder in (mapping.folder or "/dev/shm", "/dev/shm", None) if big else ():
         try:
-            pieces = _lay([frames[place] for place in big], folder, _ACCESS[mapping.mode])
+            pieces = dict(zip(map(id, big), _lay(big, folder, _ACCESS[mapping.mode])))
         except OSError as error:
             if folder and folder == mapping.folder and _inside is None:
                 _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                       "goes another way")
             continue
-        for place, piece in zip(big, pieces):
-            frames[place] = piece
-        break
+        return [pieces.get(id(frame), frame) for frame in frames]
     return frames
-
-
-_maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that live in this process
-
-
-def _map(pieces: list[_Piece]) -> tuple[int, Any]:
-    """Where in their segment some pieces begin, and the content from there on: mapped, or copied
-    when very many are mapped already."""
-    import mmap
-
-    start = min(piece.offset for piece in pieces)
-    start -= start % mmap.ALLOCATIONGRANULARITY
-    nbytes = max(piece.offset + piece.nbytes for piece in pieces) - start
-    access = pieces[0].access
-    found = mmap.mmap(pieces[0].segment.fd, nbytes, access=access, offset=start, **_MAP_OPTIONS)
-    if len(_maps) >= _MOST_MAPS and access == mmap.ACCESS_COPY:
-        return start, bytearray(found)
-    with _token_lock:
-        _maps.add(found)
-    return start, found
 
 
 def _own_buffers(frames: Sequence[Any]) -> list[Any]:
     """Frames as buffers for whoever gets them to write to: pieces are mapped anew, what must not be
     written to is copied."""
-    pieces: dict[_Segment, list[_Piece]] = {}
-    for frame in frames:
-        if type(frame) is _Piece:
-            pieces.setdefault(frame.segment, []).append(frame)
-    maps = {segment: _map(group) for segment, group in pieces.items()}
     buffers: list[Any] = []
     for frame in frames:
         if type(frame) is _Piece:
-            start, content = maps[frame.segment]
-            begin = frame.offset - start
-            buffers.append(memoryview(content)[begin:begin + frame.nbytes])
+            frame = frame.map()
         elif memoryview(frame).readonly:
-            buffers.append(bytearray(frame))
-        else:
-            buffers.append(frame)
+            frame = bytearray(frame)
+        buffers.append(frame)
     return buffers
 
 
-def _parts(value: Any) -> list[tuple[str, Any]]:
-    """What an object holds, each with the text that reaches it."""
-    if isinstance(value, dict):
-        return [(f"[{key!r}]", item) for key, item in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [(f"[{index}]", item) for index, item in enumerate(value)]
-    if isinstance(value, FunctionType):
-        names = _globals_of(value)[0]
-        names.update(zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ())))
-        return [(f" (its variable {name})", item) for name, item in names.items()]
-    names = dict(getattr(value, "__dict__", {}))
+def _parts(value: Any) -> dict[str, Any]:
+    """What an object holds, by the text that reaches it."""
+    text, held = ".{}", dict(getattr(value, "__dict__", {}))
     for name in ("__self__", "func", "args", "keywords"):  # of methods and partials
-        if isinstance(value, (MethodType, partial)):
-            names[name] = getattr(value, name, None)
-    return [(f".{name}", item) for name, item in names.items()]
+        held[name] = getattr(value, name, None)
+    if isinstance(value, dict):
+        text, held = "[{!r}]", value
+    elif isinstance(value, (list, tuple)):
+        text, held = "[{!r}]", dict(enumerate(value))
+    elif isinstance(value, FunctionType):
+        text, held = " (its variable {})", _globals_of(value)[0]
+        held.update(zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ())))
+    return {text.format(name): part for name, part in held.items()}
 
 
 def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
@@ -5514,7 +5481,7 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
         return _pack(value, packer)
     except Exception as error:
         reason = error
-    for text, part in _parts(value):
+    for text, part in _parts(value).items():
         try:
             _pack(part, packer)
         except Exception as error:  # whatever it raises, this part is to blame
@@ -5594,18 +5561,14 @@ def _text_of(error: BaseException) -> str:
 
 def _pack_error(error: BaseException) -> list[Any] | None:
     """The frames of an exception as its own type, without what cannot be pickled of it; None if
-    that fails too. Of two forms the one with the same text is taken: a class whose `__init__` makes
-    the text would make it twice. But a text may differ each time (an address, a set, a time)."""
-    forms: list[tuple[bool, int, list[Any]]] = []
-    for reduced in (lambda: error, lambda: _reduced_error(error)):
-        try:
-            frames = _pack(reduced(), _AnswerPacker)
-            again = _unpack(frames)
-        except Exception:  # its own pickling may fail in any way: then the next form
-            continue
-        if type(again) is type(error):
-            forms.append((_text_of(again) != _text_of(error), len(forms), frames))
-    return [bytes(frame) for frame in min(forms)[2]] if forms else None
+    that fails too. As its class would have it pickled, an `__init__` that makes the text would make
+    it twice."""
+    try:
+        frames = _pack(_reduced_error(error), _AnswerPacker)
+        _unpack(frames)
+    except Exception:  # code of the user may fail in any way
+        return None
+    return [bytes(frame) for frame in frames]
 
 
 def _describe_error(error: BaseException) -> tuple[Any, ...]:
@@ -6944,8 +6907,7 @@ class _Context:
                 segments.add(piece.segment)
                 frames[place] = piece
         nbytes = sum(len(frame) for frame in frames if type(frame) is not _Piece)
-        if len(frames) > 1:
-            _lay_big(frames, self.mapping)
+        frames = _lay_big(frames, self.mapping)
         self.newest = [frame for frame in frames if type(frame) is _Piece]
         for piece in self.newest:
             self.laid[_address(piece.view)] = piece
@@ -8646,11 +8608,11 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
     max_nbytes = _given("max_nbytes", max_nbytes)
     mmap_mode = _given("mmap_mode", mmap_mode)
     _check_mmap_mode(mmap_mode)
-    nbytes = None
+    nbytes = sys.maxsize
     if max_nbytes is not None:
         nbytes = max(1, _parse_bytes(max_nbytes, "max_nbytes"))
     folder = os.fspath(folder) if folder else os.environ.get("JOBLIB_TEMP_FOLDER")
-    return _Mapping(nbytes if mmap_mode else None, mmap_mode or "c", folder)
+    return _Mapping(nbytes if mmap_mode else sys.maxsize, mmap_mode or "c", folder)
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
