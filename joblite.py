@@ -6061,11 +6061,10 @@ class _OutputStream(io.TextIOWrapper):
     def __init__(self, fd: int, output: _Output) -> None:
         raw: Any = _OutputBytes(fd, output)
         super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
-        self.output = output
 
     def flush(self) -> None:
         super().flush()
-        self.output.send_now(self.fileno())
+        self.buffer.output.send_now(self.buffer.fd)  # type: ignore[attr-defined]
 
 
 _NOTHING_DONE = _pack_answer(_PART, [], {}, 0.0)[0]
@@ -6100,8 +6099,10 @@ class _Output:
         """Send what was said of one kind: of another stream this may be half a line, and before its
         other half the caller might say what another worker says. Not amid the making of a message,
         which a finalizer may interrupt."""
-        if self.items and self.heard and self.sender != threading.get_ident() and self.is_home():
-            self.send(_NOTHING_DONE, [], [kind])
+        if self.items and self.sender != threading.get_ident() and self.is_home():
+            with self.lock:  # another thread may send the last message of a job just now
+                if self.heard:
+                    self.send(_NOTHING_DONE, [], [kind])
 
     def collect(self) -> None:
         """Have the streams hand over what they hold back."""
@@ -6355,9 +6356,9 @@ class _Desk:
             if world:
                 self.enter_world(world)
                 self.relay_records()
-            opened = functions, frames[1:], self.functions, self.spaces, self.page
-            calls: Iterable[Task]
-            calls = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
+            opener: Any = partial(_quietly, _open_payload) if functions else _open_payload
+            calls: Iterable[Task] = opener(
+                functions, frames[1:], self.functions, self.spaces, self.page)
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
         else:
@@ -7633,7 +7634,7 @@ class _ProcessCrew(_ExecutorCrew):
     def ask_back(self) -> None:
         for worker in list(self.busy) if self.sheds() else ():
             job = worker.job
-            if job and job.shrinkable:
+            if job and job.shrinkable and len(job.tasks) > 1:
                 worker.page[_SHED] = job.number
 
     # -- in the thread that carries a job --

@@ -6927,6 +6927,20 @@ class TestSection6Pools:
             """)
         assert done.stdout == "late\nend\n"
 
+    def test_a_thread_that_talks_all_the_time_does_not_cost_its_worker(self, processes, capsys):
+        """When a call has its answer, nothing comes behind it."""
+        def start():
+            threading.Thread(target=talk, daemon=True).start()
+            return os.getpid()
+
+        def talk():
+            while True:
+                print("talk")
+                time.sleep(0.0001)
+
+        calls = [start, *[os.getpid] * 200]
+        assert len({pid for call in calls for pid in Parallel(**processes)([delayed(call)()])}) == 1
+
     @posix
     def test_forked_child_of_a_task_does_not_disturb(self, processes, capfd):
         def fork():
