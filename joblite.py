@@ -37,6 +37,8 @@ Words used in one sense only:
     engine    an executor, or a backend, of somebody else
 """
 
+# mypy: disable-error-code="no-any-return", warn-unused-ignores=False
+
 from __future__ import annotations
 
 import copyreg
@@ -67,10 +69,37 @@ TYPE_CHECKING = False  # type checkers take it for true; importing `typing` woul
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
+    from pathlib import Path
     from types import CodeType
-    from typing import Any
+    from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-    Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    P = ParamSpec("P")  # the parameters of a function
+    Rest = ParamSpec("Rest")  # those of a method after `self`
+    R = TypeVar("R")  # what a function returns
+    Object = TypeVar("Object")
+    Shape = TypeVar("Shape")  # what a call of a Parallel gives
+    Task = tuple[Callable[..., R], tuple[Any, ...], dict[str, Any]]
+    Backend = str | Executor | Any
+    Mode = Literal["r", "r+", "w+", "c"] | None
+
+    class _Typed(Generic[P, R]): ...
+
+    class _Shaped(Generic[Shape]): ...
+
+    class _List: ...
+
+    class _ListWithErrors: ...
+
+    class _Stream: ...
+
+    class _StreamWithErrors: ...
+else:
+    class _Typed:
+        def __class_getitem__(cls, _):
+            return cls
+
+    _Shaped = _Typed
+    P = R = Shape = None
 
 __version__ = "0.1.0"
 
@@ -4113,7 +4142,7 @@ def _named_function(module: str, name: str) -> Any:
 _Call = namedtuple("_Call", "args kwargs pairs texts key refused contents unsure")
 
 
-class MemorizedFunc:
+class MemorizedFunc(_Typed[P, R]):
     """A function that remembers: what `Memory.cache` gives. Call it as the function itself.
 
     >>> cached = Memory().cache(pow)
@@ -4134,7 +4163,7 @@ class MemorizedFunc:
         self._prefix: tuple[Any, ...] = ()  # the object of a bound method
         if isinstance(self.func, types.MethodType):
             self._run, self._prefix = self.func.__func__, (self.func.__self__,)
-        self._unbound: MemorizedFunc | None = None
+        self._unbound: MemorizedFunc[..., Any] | None = None
         self._holder, flags, self._carried = _holder_of(self._run)
         self._awaited = bool(flags & _CO_COROUTINE)
         self.ignore: list[str] = options["ignore"]
@@ -4327,16 +4356,16 @@ class MemorizedFunc:
 
     # -- what callers use
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if type(self._store) is _Store and self._store._guest is None:  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
         call = self._name(args, kwargs)
         if self._awaited:
-            return self._obtain_awaited(call)
+            return self._obtain_awaited(call)  # type: ignore[return-value]
         value = self._load(call)
         return self._obtain(call) if value is _NOTHING else value
 
-    def call(self, /, *args: Any, **kwargs: Any) -> Any:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function whatever is kept, keep the value: gives (value, metadata).
 
         >>> Memory().cache(pow).call(2, 10)[0]
@@ -4345,9 +4374,10 @@ class MemorizedFunc:
         The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args" (label -> text).
         """
         call = self._name(args, kwargs)
-        return self._compute_awaited(call) if self._awaited else self._compute(call)
+        computed: Any = self._compute_awaited(call) if self._awaited else self._compute(call)
+        return computed
 
-    def call_and_shelve(self, /, *args: Any, **kwargs: Any) -> Any:
+    def call_and_shelve(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
 
         >>> Memory().cache(pow).call_and_shelve(2, 10).get()
@@ -4358,7 +4388,7 @@ class MemorizedFunc:
             return self._shelved(call)
         return self._result(call, _NOTHING if self._is_kept(call) else self._obtain(call))
 
-    def check_call_in_cache(self, /, *args: Any, **kwargs: Any) -> bool:
+    def check_call_in_cache(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
 
         >>> Memory().cache(pow).check_call_in_cache(2, 10)
@@ -4437,7 +4467,15 @@ class MemorizedFunc:
 
     # -- being a function
 
-    def __get__(self, obj: Any, owner: Any = None) -> MemorizedFunc:
+    if TYPE_CHECKING:
+        @overload
+        def __get__(self, obj: None, owner: Any = None) -> MemorizedFunc[P, R]: ...
+
+        @overload
+        def __get__(self: MemorizedFunc[Concatenate[Object, Rest], Any], obj: Object,
+                    owner: Any = None) -> MemorizedFunc[Rest, R]: ...
+
+    def __get__(self, obj: Any, owner: Any = None) -> Any:
         if self._binds == "class":
             obj = type(obj) if owner is None else owner
         if self._binds == "nothing" or obj is None:
@@ -4546,6 +4584,24 @@ class Memory:
         if self.location is not None:
             self._place = os.path.join(self.location, "joblite")
         self._told: set[str] = set()  # warnings that are not repeated with every call
+
+    if TYPE_CHECKING:
+        @overload
+        def cache(self, func: Callable[P, R], ignore: Iterable[str] | None = None,
+                  verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
+                  cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+                  key: Callable[..., Any] | None = None,
+                  depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
+                  untracked: Iterable[str] = ()) -> MemorizedFunc[P, R]: ...
+
+        @overload
+        def cache(self, func: None = None, ignore: Iterable[str] | None = None,
+                  verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
+                  cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+                  key: Callable[..., Any] | None = None,
+                  depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
+                  untracked: Iterable[str] = ()) -> (
+                      Callable[[Callable[P, R]], MemorizedFunc[P, R]]): ...
 
     def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
               mmap_mode: Any = False, cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
@@ -5746,7 +5802,7 @@ def _no_task(task: Any) -> TypeError:
     return TypeError(f"expected a task: delayed(function)(...), or (function, args, kwargs); got {task!r:.200}")
 
 
-def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
+def _run_calls(calls: Iterable[Task[Any]], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
     """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
 
     `mark` is a page: the place of the call at work is noted there. `checkpoint(values, errors, seconds)` is asked every
@@ -5789,7 +5845,7 @@ def _plain_types(numpy: Any) -> frozenset[Any]:
     return _ATOMS.union(plain) - {type(...)}
 
 
-def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
+def _pack_tasks(tasks: Sequence[Task[Any]], packer: type[_Packer],
                 key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
     share, or 0. Calls of one such function with plain arguments are one list. Else the first frame
@@ -5823,7 +5879,7 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
 
 
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
-                page: Any) -> Iterator[Task]:
+                page: Any) -> Iterator[Task[Any]]:
     """The tasks of a batch. Each is opened when it is asked for, at the place that the page then
     shows."""
     plan = _pickle_loads(frames[0])
@@ -5853,7 +5909,7 @@ def _raise(error: BaseException) -> None:
 
 
 def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
-                  spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+                  spaces: dict[str, Any], page: Any) -> Iterator[Task[Any]]:
     """The tasks of a batch, the first of them opened. Before them come functions that are new here:
     they are entered into the table."""
     at = 0
@@ -6176,7 +6232,7 @@ def _make_record_handler(output: _Output) -> Any:
             handler.handleError(record)
 
     handler.emit = emit  # type: ignore[method-assign]
-    logging.lastResort = handler  # type: ignore[assignment]  # takes what no other handler takes
+    logging.lastResort = handler  # takes what no other handler takes
     return handler
 
 
@@ -6357,7 +6413,7 @@ class _Desk:
                 self.enter_world(world)
                 self.relay_records()
             opener: Any = partial(_quietly, _open_payload) if functions else _open_payload
-            calls: Iterable[Task] = opener(
+            calls: Iterable[Task[Any]] = opener(
                 functions, frames[1:], self.functions, self.spaces, self.page)
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
@@ -8248,7 +8304,7 @@ _LOOK_S = 0.002  # while all tasks are read, so often a look is taken at what ha
 RUNNING, DONE, ENDED = "running", "done", "ended early"
 
 
-def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
+def delayed(function: Callable[P, R]) -> Callable[P, Task[R]]:
     """Record a call instead of making it: `delayed(f)(1, a=2)` is the task `(f, (1,), {"a": 2})`.
 
     >>> delayed(pow)(2, 3)
@@ -8259,7 +8315,7 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Task]:
     function : callable
         What the task will call.
     """
-    def record(*args: Any, **kwargs: Any) -> Task:
+    def record(*args: P.args, **kwargs: P.kwargs) -> Task[R]:
         return function, args, kwargs
 
     try:
@@ -8300,7 +8356,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
 class _Counts:
     """What a run tells about itself."""
 
-    def __init__(self, tasks: Any, parallel: Parallel) -> None:
+    def __init__(self, tasks: Any, parallel: Parallel[Any]) -> None:
         self.dispatched = self.completed = 0
         self.shown = 0  # how many were done when `progress` was told
         self.told = 0  # how many were done when the last line was printed
@@ -8333,7 +8389,7 @@ class _Counts:
             return None
         return tqdm(total=self.total)
 
-    def tell(self, parallel: Parallel, over: bool = False) -> None:
+    def tell(self, parallel: Parallel[Any], over: bool = False) -> None:
         """Tasks were done, or all are: let whoever wants to know."""
         if self.progress is not None and self.completed > self.shown:
             if hasattr(self.progress, "update"):
@@ -8356,7 +8412,7 @@ class _Counts:
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel, crew: _ExecutorCrew, tasks: Iterator[Task], counts: _Counts) -> None:
+    def __init__(self, parallel: Parallel[Any], crew: _ExecutorCrew, tasks: Iterator[Task[Any]], counts: _Counts) -> None:
         self.parallel = parallel
         self.crew = crew
         self.tasks = tasks
@@ -8369,8 +8425,8 @@ class _Run:
         self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
         self.out: set[Job] = set()
-        self.waiting: deque[Task] = deque()  # read already
-        self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
+        self.waiting: deque[Task[Any]] = deque()  # read already
+        self.redo: deque[tuple[int, list[Task[Any]], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
         self.skipped: set[int] = set()  # numbers of the tasks whose errors are left out
@@ -8398,9 +8454,9 @@ class _Run:
                 self.collect(False)
                 looked = time.monotonic()
 
-    def read(self, count: int) -> list[Task]:
+    def read(self, count: int) -> list[Task[Any]]:
         """At most so many tasks from the caller's iterator."""
-        tasks: list[Task] = []
+        tasks: list[Task[Any]] = []
         try:
             tasks.extend(itertools.islice(self.tasks, count))
         except Exception as error:
@@ -8408,7 +8464,7 @@ class _Run:
         self.exhausted = self.broken is not None or not tasks
         return tasks
 
-    def cut(self) -> tuple[int, list[Task]] | None:
+    def cut(self) -> tuple[int, list[Task[Any]]] | None:
         """The next batch: (number of its first task, tasks)."""
         if self.redo:
             return self.cut_again()
@@ -8422,7 +8478,7 @@ class _Run:
         self.next_number += len(tasks)
         return first, tasks
 
-    def cut_again(self) -> tuple[int, list[Task]]:
+    def cut_again(self) -> tuple[int, list[Task[Any]]]:
         first, tasks, alone = self.redo.popleft()
         size = 1 if alone else max(1, min(self.size, -(-len(tasks) // self.n_jobs)))
         if tasks[size:]:
@@ -8437,7 +8493,7 @@ class _Run:
             return size
         return max(1, min(size, max(self.least, (total - self.next_number) // (2 * self.n_jobs))))
 
-    def launch(self, first: int, tasks: list[Task]) -> None:
+    def launch(self, first: int, tasks: list[Task[Any]]) -> None:
         parallel = self.parallel
         job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto", first)
         try:
@@ -8451,7 +8507,7 @@ class _Run:
         self.counts.dispatched = max(self.counts.dispatched, first + len(tasks))  # what is sent again counts once
         self.crew.submit(job)
 
-    def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
+    def refuse(self, first: int, tasks: list[Task[Any]], error: Exception) -> None:
         """A batch cannot be packed: with one task its error says why; of several, find out which."""
         if len(tasks) > 1:
             return self.send_again(first, tasks, True)
@@ -8498,7 +8554,7 @@ class _Run:
         elif done < len(job.tasks):
             self.send_again(first + done, job.tasks[done:], outcome.alone)
 
-    def send_again(self, first: int, tasks: Sequence[Task], alone: bool) -> None:
+    def send_again(self, first: int, tasks: Sequence[Task[Any]], alone: bool) -> None:
         if tasks:
             self.redo.appendleft((first, list(tasks), alone))
 
@@ -8631,7 +8687,7 @@ def _begun(results: Iterator[Any]) -> Iterator[Any]:
     yield from results
 
 
-class Parallel:
+class Parallel(_Shaped[Shape]):
     """Run many calls at once, on all cores or wherever you say.
 
     >>> Parallel(n_jobs=2)(delayed(pow)(i, 2) for i in range(5))
@@ -8725,10 +8781,59 @@ class Parallel:
         `.partial_results` (task number -> result) holds what was done.
     """
 
+    if TYPE_CHECKING:
+        @overload
+        def __init__(
+                self: Parallel[_List], n_jobs: int | None = ..., backend: Backend = ...,
+                return_as: Literal["list"] = ..., verbose: int = ...,
+                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
+                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
+                max_nbytes: int | str | None = ...,
+                require: Literal["sharedmem"] | None = ..., *,
+                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
+                progress: Any = ..., on_error: Literal["raise", "skip"] = ...,
+                **backend_options: Any) -> None: ...
+
+        @overload
+        def __init__(
+                self: Parallel[_ListWithErrors], n_jobs: int | None = ..., backend: Backend = ...,
+                return_as: Literal["list"] = ..., verbose: int = ...,
+                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
+                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
+                max_nbytes: int | str | None = ...,
+                require: Literal["sharedmem"] | None = ..., *,
+                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
+                progress: Any = ..., on_error: Literal["return"],
+                **backend_options: Any) -> None: ...
+
+        @overload
+        def __init__(
+                self: Parallel[_Stream], n_jobs: int | None = ..., backend: Backend = ...,
+                *, return_as: Literal["generator", "generator_unordered"], verbose: int = ...,
+                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
+                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
+                max_nbytes: int | str | None = ...,
+                require: Literal["sharedmem"] | None = ..., 
+                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
+                progress: Any = ..., on_error: Literal["raise", "skip"] = ...,
+                **backend_options: Any) -> None: ...
+
+        @overload
+        def __init__(
+                self: Parallel[_StreamWithErrors], n_jobs: int | None = ..., backend: Backend = ...,
+                *, return_as: Literal["generator", "generator_unordered"], verbose: int = ...,
+                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
+                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
+                max_nbytes: int | str | None = ...,
+                require: Literal["sharedmem"] | None = ..., 
+                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
+                progress: Any = ..., on_error: Literal["return"],
+                **backend_options: Any) -> None: ...
+
     def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],  # type: ignore[assignment]
                  return_as: str = "list", verbose: int = _UNSET["verbose"],  # type: ignore[assignment]
                  timeout: float | None = None, batch_size: int | str = "auto", pre_dispatch: int | str = "2 * n_jobs",
-                 temp_folder: str | None = _UNSET["temp_folder"],  # type: ignore[assignment]
+                 temp_folder: str | Path | None = _UNSET["temp_folder"],  # type: ignore[assignment]
                  max_nbytes: int | str | None = _UNSET["max_nbytes"],  # type: ignore[assignment]
                  require: str | None = _UNSET["require"], *, prefer: str | None = _UNSET["prefer"],  # type: ignore[assignment]
                  mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,  # type: ignore[assignment]
@@ -8775,12 +8880,28 @@ class Parallel:
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
 
-    def __enter__(self) -> Parallel:
+    def __enter__(self) -> Parallel[Shape]:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def __call__(self, iterable: Iterable[Task]) -> Any:
+    if TYPE_CHECKING:
+        @overload
+        def __call__(self: Parallel[_List], iterable: Iterable[Task[R]]) -> list[R]: ...
+
+        @overload
+        def __call__(self: Parallel[_ListWithErrors],
+                     iterable: Iterable[Task[R]]) -> list[R | BaseException]: ...
+
+        @overload
+        def __call__(self: Parallel[_Stream],
+                     iterable: Iterable[Task[R]]) -> Generator[R, None, None]: ...
+
+        @overload
+        def __call__(self: Parallel[_StreamWithErrors],
+                     iterable: Iterable[Task[R]]) -> Generator[R | BaseException, None, None]: ...
+
+    def __call__(self, iterable: Iterable[Task[Any]]) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not self._choice.backend.is_external:
             return self._call_in_place(iterable)
@@ -8798,7 +8919,7 @@ class Parallel:
 
     # -- in place --
 
-    def _call_in_place(self, iterable: Iterable[Task]) -> Any:
+    def _call_in_place(self, iterable: Iterable[Task[Any]]) -> Any:
         if self.timeout is not None:
             _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
         counts = self._counts = _Counts(iterable, self)
@@ -8829,7 +8950,7 @@ class Parallel:
         counts.dispatched = counts.completed = counts.total = len(results)
         return results
 
-    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[tuple[int, Any]]:
+    def _in_place(self, iterable: Iterable[Task[Any]], counts: _Counts) -> Iterator[tuple[int, Any]]:
         """Task numbers with results, one by one, each made when it is asked for."""
         try:
             for number, task in enumerate(iterable):

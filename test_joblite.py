@@ -10379,6 +10379,113 @@ def house(text):
     ]))
 
 
+# What type checkers make of a script: an expression, and its type.
+REVEALED = """
+Parallel(2)(delayed(rate)(i) for i in range(3))                       list[float]
+Parallel(2, backend="threading")([delayed(rate)(1, unit="s")])        list[float]
+Parallel(n_jobs=2, on_error="return")([delayed(rate)(1)])             list[float | BaseException]
+Parallel(2, on_error="skip")([delayed(rate)(1)])                      list[float]
+Parallel(2, return_as="generator")([delayed(rate)(1)])                Generator[float, None, None]
+Parallel(2, return_as="generator_unordered")([delayed(rate)(1)])      Generator[float, None, None]
+Parallel(2, return_as="generator", on_error="return")([delayed(rate)(1)])  Generator[float | BaseException, None, None]
+Parallel(2)([delayed(Meter().read)(3)])                               list[str]
+memory.cache(rate)(1, unit="s")                                       float
+memory.cache(ignore=["unit"])(rate)(1)                                float
+memory.cache(rate).call(1)                                            float
+memory.cache(rate).check_call_in_cache(1)                             bool
+Meter().read(3)                                                       str
+Meter().log(3)                                                        bytes
+asyncio.run(memory.cache(fetch)(1))                                   int
+hash(1)                                                               str
+dump(1, "file")                                                       list[str] | None
+cpu_count()                                                           int
+effective_n_jobs(-1)                                                  int
+"""
+
+# Mistakes that they report.
+MISTAKES = """
+delayed(rate)("one")
+delayed(rate)(1, unit=2)
+delayed(9)
+memory.cache(rate)("one")
+memory.cache(rate)(1, 2)
+memory.cache(rate).chek(1)
+Meter().read("three")
+Parallel(2, return_as="generatr")
+Parallel(2, on_error="retrun")
+Parallel(2, prefer="fibers")
+Parallel(2)(rate)
+memory.cache(rate, mmap_mode="x")
+"""
+
+
+class TestTypes:
+    SCRIPT = textwrap.dedent("""
+        import asyncio
+        from joblite import Memory, Parallel, cpu_count, delayed, dump, effective_n_jobs, hash
+        memory = Memory("cache")
+        def rate(value: int, unit: str = "m") -> float: return value / 2
+        async def fetch(number: int) -> int: return number
+        class Meter:
+            @memory.cache
+            def read(self, number: int) -> str: return ""
+            @memory.cache(ignore=["self"])
+            def log(self, number: int) -> bytes: return b""
+        """)
+
+    @pytest.fixture(params=["mypy", "pyright"])
+    def checked(self, request, tmp_path):
+        """A function: what a checker says of each of these lines, added to the script."""
+        pytest.importorskip(request.param)
+        version = [sys.executable, "-m", request.param, "--version"]  # pyright fetches its main part at first use
+        if subprocess.run(version, capture_output=True, timeout=DEADLINE * 5).returncode:
+            pytest.skip(f"{request.param} cannot start here")
+
+        def check(lines):
+            shutil.copy(joblite.__file__, tmp_path / "joblite.py")
+            script = tmp_path / "script.py"
+            script.write_text(self.SCRIPT + "\n".join(lines))
+            options = ["--strict", "--cache-dir", tmp_path / "types"] if request.param == "mypy" else []
+            command = [sys.executable, "-m", request.param, *options, script]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE * 5)
+            first = self.SCRIPT.count("\n") + 1
+            said = [""] * len(lines)
+            for line, text in re.findall(r"script\.py:(\d+)(.*)", done.stdout):
+                assert int(line) >= first, done.stdout
+                said[int(line) - first] += text
+            assert not re.search(r"joblite\.py:\d+", done.stdout), done.stdout
+            return said
+
+        return check
+
+    def test_types_follow_the_users_own_functions(self, checked):
+        table = [re.split("  +", line) for line in REVEALED.strip().splitlines()]
+        said = checked([f"reveal_type({expression})" for expression, _ in table])
+        found = [re.sub(r"typing\.", "", text).rpartition('"')[0].rpartition('"')[2] for text in said]
+        assert found == [expected for _, expected in table]
+
+    def test_mistakes_are_reported(self, checked):
+        lines = MISTAKES.strip().splitlines()
+        assert [line for line, said in zip(lines, checked(lines)) if "error" not in said] == []
+
+    @needs("ipykernel", "jupyter_client")
+    def test_a_kernel_completes_and_shows_a_cached_function(self, tmp_path):
+        from jupyter_client.manager import start_new_kernel
+
+        shutil.copy(joblite.__file__, tmp_path / "joblite.py")
+        manager, client = start_new_kernel(kernel_name="python3", cwd=tmp_path)
+        try:
+            client.execute_interactive(self.SCRIPT + "cached = memory.cache(rate)", timeout=DEADLINE)
+            completed = client.complete("cached.", reply=True, timeout=DEADLINE)["content"]["matches"]
+            shown = client.inspect("cached", reply=True, timeout=DEADLINE)["content"]["data"]["text/plain"]
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+        methods = {name.rpartition(".")[2] for name in completed}
+        assert methods >= {"call", "call_and_shelve", "check_call_in_cache", "clear", "entries", "explain", "forget"}
+        assert "cached(value: int, unit: str = 'm') -> float" in re.sub("\x1b\\[\\d*m", "", shown)
+
+
 class TestTheText:
     def test_the_module_is_no_more_to_understand_than_agreed(self):
         found = house(Path(joblite.__file__).read_text(encoding="utf-8"))
