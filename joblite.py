@@ -78,7 +78,8 @@ if TYPE_CHECKING:
     R = TypeVar("R")  # what a function returns
     Object = TypeVar("Object")
     Shape = TypeVar("Shape")  # what a call of a Parallel gives
-    Task = tuple[Callable[..., R], tuple[Any, ...], dict[str, Any]]
+    Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    TaskOf = tuple[Callable[..., R], tuple[Any, ...], dict[str, Any]]
     Backend = str | Executor | Any
     Mode = Literal["r", "r+", "w+", "c"] | None
 
@@ -5802,7 +5803,7 @@ def _no_task(task: Any) -> TypeError:
     return TypeError(f"expected a task: delayed(function)(...), or (function, args, kwargs); got {task!r:.200}")
 
 
-def _run_calls(calls: Iterable[Task[Any]], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
+def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
     """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
 
     `mark` is a page: the place of the call at work is noted there. `checkpoint(values, errors, seconds)` is asked every
@@ -5845,7 +5846,7 @@ def _plain_types(numpy: Any) -> frozenset[Any]:
     return _ATOMS.union(plain) - {type(...)}
 
 
-def _pack_tasks(tasks: Sequence[Task[Any]], packer: type[_Packer],
+def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
                 key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
     share, or 0. Calls of one such function with plain arguments are one list. Else the first frame
@@ -5879,7 +5880,7 @@ def _pack_tasks(tasks: Sequence[Task[Any]], packer: type[_Packer],
 
 
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
-                page: Any) -> Iterator[Task[Any]]:
+                page: Any) -> Iterator[Task]:
     """The tasks of a batch. Each is opened when it is asked for, at the place that the page then
     shows."""
     plan = _pickle_loads(frames[0])
@@ -5909,7 +5910,7 @@ def _raise(error: BaseException) -> None:
 
 
 def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
-                  spaces: dict[str, Any], page: Any) -> Iterator[Task[Any]]:
+                  spaces: dict[str, Any], page: Any) -> Iterator[Task]:
     """The tasks of a batch, the first of them opened. Before them come functions that are new here:
     they are entered into the table."""
     at = 0
@@ -6413,7 +6414,7 @@ class _Desk:
                 self.enter_world(world)
                 self.relay_records()
             opener: Any = partial(_quietly, _open_payload) if functions else _open_payload
-            calls: Iterable[Task[Any]] = opener(
+            calls: Iterable[Task] = opener(
                 functions, frames[1:], self.functions, self.spaces, self.page)
         except BaseException as error:  # unpickling runs code of the user
             self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
@@ -8304,7 +8305,7 @@ _LOOK_S = 0.002  # while all tasks are read, so often a look is taken at what ha
 RUNNING, DONE, ENDED = "running", "done", "ended early"
 
 
-def delayed(function: Callable[P, R]) -> Callable[P, Task[R]]:
+def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     """Record a call instead of making it: `delayed(f)(1, a=2)` is the task `(f, (1,), {"a": 2})`.
 
     >>> delayed(pow)(2, 3)
@@ -8315,7 +8316,7 @@ def delayed(function: Callable[P, R]) -> Callable[P, Task[R]]:
     function : callable
         What the task will call.
     """
-    def record(*args: P.args, **kwargs: P.kwargs) -> Task[R]:
+    def record(*args: P.args, **kwargs: P.kwargs) -> TaskOf[R]:
         return function, args, kwargs
 
     try:
@@ -8412,7 +8413,8 @@ class _Counts:
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel[Any], crew: _ExecutorCrew, tasks: Iterator[Task[Any]], counts: _Counts) -> None:
+    def __init__(self, parallel: Parallel[Any], crew: _ExecutorCrew, tasks: Iterator[Task],
+                 counts: _Counts) -> None:
         self.parallel = parallel
         self.crew = crew
         self.tasks = tasks
@@ -8425,8 +8427,8 @@ class _Run:
         self.size = min(self.size, crew.most_tasks)
         self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
         self.out: set[Job] = set()
-        self.waiting: deque[Task[Any]] = deque()  # read already
-        self.redo: deque[tuple[int, list[Task[Any]], bool]] = deque()  # (first number, tasks, whether they travel alone)
+        self.waiting: deque[Task] = deque()  # read already
+        self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
         self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
         self.next_number = 0
         self.skipped: set[int] = set()  # numbers of the tasks whose errors are left out
@@ -8454,9 +8456,9 @@ class _Run:
                 self.collect(False)
                 looked = time.monotonic()
 
-    def read(self, count: int) -> list[Task[Any]]:
+    def read(self, count: int) -> list[Task]:
         """At most so many tasks from the caller's iterator."""
-        tasks: list[Task[Any]] = []
+        tasks: list[Task] = []
         try:
             tasks.extend(itertools.islice(self.tasks, count))
         except Exception as error:
@@ -8464,7 +8466,7 @@ class _Run:
         self.exhausted = self.broken is not None or not tasks
         return tasks
 
-    def cut(self) -> tuple[int, list[Task[Any]]] | None:
+    def cut(self) -> tuple[int, list[Task]] | None:
         """The next batch: (number of its first task, tasks)."""
         if self.redo:
             return self.cut_again()
@@ -8478,7 +8480,7 @@ class _Run:
         self.next_number += len(tasks)
         return first, tasks
 
-    def cut_again(self) -> tuple[int, list[Task[Any]]]:
+    def cut_again(self) -> tuple[int, list[Task]]:
         first, tasks, alone = self.redo.popleft()
         size = 1 if alone else max(1, min(self.size, -(-len(tasks) // self.n_jobs)))
         if tasks[size:]:
@@ -8493,7 +8495,7 @@ class _Run:
             return size
         return max(1, min(size, max(self.least, (total - self.next_number) // (2 * self.n_jobs))))
 
-    def launch(self, first: int, tasks: list[Task[Any]]) -> None:
+    def launch(self, first: int, tasks: list[Task]) -> None:
         parallel = self.parallel
         job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto", first)
         try:
@@ -8507,7 +8509,7 @@ class _Run:
         self.counts.dispatched = max(self.counts.dispatched, first + len(tasks))  # what is sent again counts once
         self.crew.submit(job)
 
-    def refuse(self, first: int, tasks: list[Task[Any]], error: Exception) -> None:
+    def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
         """A batch cannot be packed: with one task its error says why; of several, find out which."""
         if len(tasks) > 1:
             return self.send_again(first, tasks, True)
@@ -8554,7 +8556,7 @@ class _Run:
         elif done < len(job.tasks):
             self.send_again(first + done, job.tasks[done:], outcome.alone)
 
-    def send_again(self, first: int, tasks: Sequence[Task[Any]], alone: bool) -> None:
+    def send_again(self, first: int, tasks: Sequence[Task], alone: bool) -> None:
         if tasks:
             self.redo.appendleft((first, list(tasks), alone))
 
@@ -8813,7 +8815,7 @@ class Parallel(_Shaped[Shape]):
                 timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
                 pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
                 max_nbytes: int | str | None = ...,
-                require: Literal["sharedmem"] | None = ..., 
+                require: Literal["sharedmem"] | None = ...,
                 prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
                 progress: Any = ..., on_error: Literal["raise", "skip"] = ...,
                 **backend_options: Any) -> None: ...
@@ -8825,7 +8827,7 @@ class Parallel(_Shaped[Shape]):
                 timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
                 pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
                 max_nbytes: int | str | None = ...,
-                require: Literal["sharedmem"] | None = ..., 
+                require: Literal["sharedmem"] | None = ...,
                 prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
                 progress: Any = ..., on_error: Literal["return"],
                 **backend_options: Any) -> None: ...
@@ -8887,21 +8889,21 @@ class Parallel(_Shaped[Shape]):
 
     if TYPE_CHECKING:
         @overload
-        def __call__(self: Parallel[_List], iterable: Iterable[Task[R]]) -> list[R]: ...
+        def __call__(self: Parallel[_List], iterable: Iterable[TaskOf[R]]) -> list[R]: ...
 
         @overload
         def __call__(self: Parallel[_ListWithErrors],
-                     iterable: Iterable[Task[R]]) -> list[R | BaseException]: ...
+                     iterable: Iterable[TaskOf[R]]) -> list[R | BaseException]: ...
 
         @overload
         def __call__(self: Parallel[_Stream],
-                     iterable: Iterable[Task[R]]) -> Generator[R, None, None]: ...
+                     iterable: Iterable[TaskOf[R]]) -> Generator[R, None, None]: ...
 
         @overload
         def __call__(self: Parallel[_StreamWithErrors],
-                     iterable: Iterable[Task[R]]) -> Generator[R | BaseException, None, None]: ...
+                     iterable: Iterable[TaskOf[R]]) -> Generator[R | BaseException, None, None]: ...
 
-    def __call__(self, iterable: Iterable[Task[Any]]) -> Any:
+    def __call__(self, iterable: Iterable[Task]) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if self.n_jobs == 1 and not self._choice.backend.is_external:
             return self._call_in_place(iterable)
@@ -8919,7 +8921,7 @@ class Parallel(_Shaped[Shape]):
 
     # -- in place --
 
-    def _call_in_place(self, iterable: Iterable[Task[Any]]) -> Any:
+    def _call_in_place(self, iterable: Iterable[Task]) -> Any:
         if self.timeout is not None:
             _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
         counts = self._counts = _Counts(iterable, self)
@@ -8950,7 +8952,7 @@ class Parallel(_Shaped[Shape]):
         counts.dispatched = counts.completed = counts.total = len(results)
         return results
 
-    def _in_place(self, iterable: Iterable[Task[Any]], counts: _Counts) -> Iterator[tuple[int, Any]]:
+    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[tuple[int, Any]]:
         """Task numbers with results, one by one, each made when it is asked for."""
         try:
             for number, task in enumerate(iterable):
