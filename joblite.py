@@ -5923,6 +5923,19 @@ def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: di
     return itertools.chain([next(tasks)], tasks)
 
 
+def _run_frames(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
+                spaces: dict[str, Any], page: Any,
+                work: Callable[[Iterator[Task]], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """What every far side does with a batch: open it, and have `work` call its tasks. Gives what
+    `_pack_answer` takes."""
+    try:
+        opened = functions, frames, table, spaces, page
+        calls = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
+    except BaseException as error:  # unpickling runs code of the user
+        return _BAD_PAYLOAD, [], {0: error}, 0.0
+    return _ANSWER, *work(calls)
+
+
 _ANSWER, _PART, _BAD_PAYLOAD, _INIT_FAILED = range(4)  # kinds of answers; after a part more follow
 
 
@@ -5966,7 +5979,7 @@ def _open_answer(frames: list[Any]) -> tuple[int, list[Any], dict[int, BaseExcep
     return kind, values, errors, seconds, said
 
 
-# ---- the side of the worker ----
+# ---- messages over a socket ----
 
 
 def _join(frames: Iterable[Any]) -> bytes:
@@ -6083,6 +6096,7 @@ _FORGET = b"forget"  # what is said to a worker when a run is over whose functio
 # ---- output: what a task prints, warns of and logs is sent home in whole lines ----
 
 _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first two are descriptors
+_NOTHING_DONE = _pack_answer(_PART, [], {}, 0.0)[0]
 
 
 class _OutputBytes(io.RawIOBase):
@@ -6115,20 +6129,14 @@ class _OutputStream(io.TextIOWrapper):
 
     mode = "w"
 
-    def __init__(self, fd: int, output: _Output) -> None:
-        raw: Any = _OutputBytes(fd, output)
-        super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
-
     def flush(self) -> None:
         super().flush()
-        self.buffer.output.send_now(self.buffer.fd)  # type: ignore[attr-defined]
-
-
-_NOTHING_DONE = _pack_answer(_PART, [], {}, 0.0)[0]
+        raw: Any = self.buffer
+        raw.output.send_now(raw.fd)
 
 
 class _Output:
-    """Sends the caller what the tasks of a worker say, and with it the worker's messages, each of
+    """Sends the caller what the tasks of a worker say, and with it the worker's answers, each of
     them whole."""
 
     def __init__(self, channel: _Channel) -> None:
@@ -6137,17 +6145,22 @@ class _Output:
         self.sender = 0  # the thread that sends, if one does
         self.interrupted = False  # whether an interrupt of the task waits for the end of a message
         # not sent yet; any thread appends, who holds the lock takes
-        self.items: list[tuple[int, bytes]] = []
-        # whether the caller listens: from the start of a job to its last message
+        self.items: list[tuple[int, Any]] = []
+        # whether the caller listens: from the start of a batch to its last answer
         self.heard = False
         self.home = os.getpid()
-        sys.stdout, sys.stderr = self.streams = _OutputStream(_OUT, self), _OutputStream(_ERR, self)
+        self.streams = []
+        for fd in _OUT, _ERR:
+            raw: Any = _OutputBytes(fd, self)
+            stream = _OutputStream(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
+            self.streams.append(stream)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
     def is_home(self) -> bool:
         """False in a process that a task has forked: the channel is not for it."""
         return os.getpid() == self.home
 
-    def add(self, kind: int, content: bytes, ends_line: bool = True) -> None:
+    def add(self, kind: int, content: Any, ends_line: bool = True) -> None:
         self.items.append((kind, content))
         if ends_line:
             self.send_now(kind)
@@ -6160,14 +6173,6 @@ class _Output:
             with self.lock:  # another thread may send the last message of a job just now
                 if self.heard:
                     self.send(_NOTHING_DONE, [], [kind])
-
-    def collect(self) -> None:
-        """Have the streams hand over what they hold back."""
-        for stream in self.streams:
-            try:
-                io.TextIOWrapper.flush(stream)
-            except ValueError:  # a task has closed it, or detached its buffer
-                pass
 
     def send(self, head: tuple[Any, ...], frames: list[Any],
              kinds: Sequence[int] = (_OUT, _ERR, _RECORD)) -> None:
@@ -6195,29 +6200,9 @@ class _Output:
             raise KeyboardInterrupt
 
 
-def _pack_record(record: Any) -> bytes:
-    """A log record and the name of the logger that is to handle it at home: that of the record, or
-    one above those that have a handler here, which an initializer has set up or a module as it was
-    imported."""
-    import logging
-
-    name = record.name
-    logger: Any = logging.getLogger(name)
-    while logger.parent and logger.propagate:
-        if any(type(handler) is not logging.NullHandler for handler in logger.handlers):
-            name = logger.name.rpartition(".")[0] or "root"
-        logger = logger.parent
-    state = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
-    if record.exc_info and not record.exc_text:
-        state["exc_text"] = logging.Formatter().formatException(record.exc_info)
-    for key, value in state.items():
-        if type(value) not in _ATOMS and not _try_pack(value):
-            state[key] = repr(value)
-    return _join(_pack((name, state), _AnswerPacker))
-
-
 def _make_record_handler(output: _Output) -> Any:
-    """A handler that sends log records home."""
+    """A handler that sends log records home: the name of the logger that is to handle it there, and
+    the record with its text made, in plain values."""
     import logging
 
     in_child = logging.lastResort
@@ -6228,21 +6213,30 @@ def _make_record_handler(output: _Output) -> Any:
             in_child.handle(record)  # type: ignore[union-attr]
             return
         try:
-            output.add(_RECORD, _pack_record(record))
+            state = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
+            if record.exc_info and not record.exc_text:
+                state["exc_text"] = logging.Formatter().formatException(record.exc_info)
+            for key, value in state.items():
+                if type(value) not in _ATOMS:
+                    state[key] = _exact_text(value)
+            state["levelno"] = int(record.levelno)
+            output.add(_RECORD, (find_logger(record.name), state))
         except Exception:  # such as: its arguments do not fit its text. This must not end the task
             handler.handleError(record)
+
+    def find_logger(name: str) -> str:
+        """Not one that has a handler here (a module set it up as it was imported, so it did at
+        home), nor one below it: or the record would be shown twice."""
+        logger: Any = logging.getLogger(name)
+        while logger.parent and logger.propagate:
+            if any(type(each) is not logging.NullHandler for each in logger.handlers):
+                return "root"
+            logger = logger.parent
+        return name
 
     handler.emit = emit  # type: ignore[method-assign]
     logging.lastResort = handler  # takes what no other handler takes
     return handler
-
-
-def _flush_descriptors() -> None:
-    for stream in (sys.__stdout__, sys.__stderr__):
-        try:
-            stream.flush()  # type: ignore[union-attr]
-        except (AttributeError, OSError, ValueError):  # closed, missing, or nobody reads
-            pass
 
 
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
@@ -6256,50 +6250,51 @@ def _quietly(func: Callable[..., Any], *args: Any) -> Any:
         return func(*args)
 
 
-# What of the caller a task may depend on. `authkey` is that of multiprocessing's managers. `logging`
-# is the level of the root logger, whether it has handlers, and the names of all levels; None where
-# the caller does not log.
-_World = namedtuple("_World", "folder path argv environ authkey filters logging")
+# ---- the world of the caller: what of it a task may depend on ----
 
 
-def _world() -> _World:
-    """The world of this process."""
+def _world() -> tuple[Any, ...]:
+    """That of this process, in values that `marshal` takes."""
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = ""
     environ = getattr(os.environ, "_data", os.environ)  # if possible without decoding it all
-    multiprocessing = sys.modules.get("multiprocessing.process")
+    multiprocessing = sys.modules.get("multiprocessing.process")  # its managers ask for the key
     authkey = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
     filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
     logging: Any = sys.modules.get("logging")
     levels = None
     if hasattr(logging, "root"):  # not if another thread just loads it
-        levels = logging.root.level, bool(logging.root.handlers), logging.getLevelNamesMapping()
-    return _World(folder, sys.path[:], sys.argv[:], dict(environ), authkey, list(filters), levels)
+        names = {_exact_text(name): int(level)
+                 for name, level in logging.getLevelNamesMapping().items()}
+        levels = int(logging.root.level), bool(logging.root.handlers), names
+    argv = list(map(_exact_text, sys.argv))
+    path, packed_filters = _portable_path(tuple(sys.path)), _portable_filters(tuple(filters))
+    return folder, path, argv, dict(environ), authkey, packed_filters, levels
 
 
-def _portable(world: _World) -> tuple[Any, ...]:
-    """The same in values that `marshal` takes."""
-    path: list[str] = []
-    for entry in world.path:
+@lru_cache(maxsize=1)
+def _portable_path(path: tuple[Any, ...]) -> list[str]:
+    found: list[str] = []
+    for entry in path:
         if isinstance(entry, str):  # Python looks at nothing else
             if not os.path.isabs(entry):  # modules came from where it led then, or leads now
-                path.append(os.path.normpath(os.path.join(_START_FOLDER, entry)))
-            path.append(_exact_text(entry))
-    filters = []
-    for each in world.filters:
+                found.append(os.path.normpath(os.path.join(_START_FOLDER, entry)))
+            found.append(_exact_text(entry))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _portable_filters(filters: tuple[Any, ...]) -> list[bytes]:
+    """The filters of warnings, packed, but for those whose category is of no module."""
+    packed = []
+    for each in filters:
         try:
-            filters.append(_pickle_dumps(each))
-        except Exception:  # its category is of no module: workers do without it
+            packed.append(_pickle_dumps(each))
+        except Exception:  # of a local class
             pass
-    levels = None
-    if world.logging:
-        level, has_handlers, names = world.logging
-        exact = {_exact_text(name): int(number) for name, number in names.items()}
-        levels = int(level), has_handlers, exact
-    argv = list(map(_exact_text, world.argv))
-    return tuple(world._replace(path=path, argv=argv, filters=filters, logging=levels))
+    return packed
 
 
 def _open_filters(filters: list[bytes]) -> list[Any]:
@@ -6313,13 +6308,16 @@ def _open_filters(filters: list[bytes]) -> list[Any]:
 
 
 _THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS", b"BLIS_NUM_THREADS",
+    b"VECLIB_MAXIMUM_THREADS", b"NUMBA_NUM_THREADS", b"NUMEXPR_NUM_THREADS",
 )
 
 
-class _Desk:
-    """All that a worker process keeps: its channel, its page, and the functions of the runs it serves."""
+# ---- the side of the worker ----
+
+
+class _WorkerState:
+    """All that a worker process keeps."""
 
     def __init__(self, sock: Any, page: Any) -> None:
         self.channel = _Channel(sock)
@@ -6336,23 +6334,47 @@ class _Desk:
         self.native_threads: int | None = None
         self.mapping = _NO_MAPPING  # how big results travel
 
+    def set_up(self, world: tuple[Any, ...], idle_s: float, cores: int, native_threads: int | None,
+               packed: bytes) -> None:
+        """Apply the settings of its kind; what an initializer sets here stays."""
+        global _cores
+        import socket
+
+        limit = struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6))
+        self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        _cores, self.native_threads = cores, native_threads
+        self.enter_world(world)
+        if not packed:
+            return
+        initializer, initargs = _quietly(_unpack, _split(packed), self.start_spaces)
+        before = {name: dict(vars(module)) for name, module in list(sys.modules.items())
+                  if type(module) is ModuleType and name != "__main__"}
+        initializer(*initargs)
+        self.main = sys.modules["__main__"]
+        spaces = {module.__name__: module for module in self.start_spaces.values()}
+        for name, module in [*sys.modules.items(), *spaces.items()]:
+            if type(module) is ModuleType:
+                known = before.get(name, {})
+                kept = {each for each, value in vars(module).items()
+                        if known.get(each, _NOTHING) is not value}
+                setattr(module, _KEPT, kept)
+
     def enter_world(self, world: tuple[Any, ...]) -> None:
         """Take over the caller's world."""
         import warnings
 
-        folder, sys.path[:], sys.argv[:], environ, authkey, filters, levels = world
+        folder, sys.path[:], sys.argv[:], environ, authkey, filters, self.levels = world
         if folder:
             try:
                 os.chdir(folder)
             except OSError:  # deleted since: a task that needs it will say so
                 pass
-        environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
-        limits = dict.fromkeys(_THREAD_VARIABLES, str(self.native_threads or _cores))
+        limit = str(self.native_threads or _cores).encode()
+        limits = dict.fromkeys(_THREAD_VARIABLES, limit)
         # what the user has asked for counts more than the environment
         environ = environ | limits if self.native_threads else limits | environ
-        for name in set(os.environ) - set(environ):
-            del os.environ[name]
-        os.environ.update(set(environ.items()) - set(os.environ.items()))
+        os.environb.clear()
+        os.environb.update(environ)
         if authkey:
             import multiprocessing.process
 
@@ -6360,39 +6382,41 @@ class _Desk:
         opened = _quietly(_open_filters, filters)
         warnings.resetwarnings()
         warnings.filters[:] = opened  # type: ignore[index]
-        if levels and levels != self.levels:
+        if self.levels:
             import logging
 
-            logging.root.setLevel(levels[0])
-            for name, level in levels[2].items():
+            logging.root.setLevel(self.levels[0])
+            for name, level in self.levels[2].items():
                 logging.addLevelName(level, name)
-        self.levels = levels
 
     def relay_records(self) -> None:
         """Have log records go home which no handler here takes. The root logger has a handler for
         that if it has one at home: else `logging.info` in a task would set up another."""
-        if not self.levels:
-            return
-        import logging
+        if self.levels:
+            import logging
 
-        if self.record_handler is None:
-            self.record_handler = _make_record_handler(self.output)
-        logging.root.removeHandler(self.record_handler)
-        if self.levels[1] and not logging.root.handlers:
-            logging.root.addHandler(self.record_handler)
+            self.record_handler = self.record_handler or _make_record_handler(self.output)
+            if self.levels[1] and not logging.root.handlers:
+                logging.root.addHandler(self.record_handler)
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
-        while True:
+        try:
+            settings = _pickle_loads(self.channel.receive()[0])
             try:
-                frames = self.channel.receive()
-            except (EOFError, OSError):
+                self.set_up(*settings)
+            except BaseException as error:  # whatever an initializer raises is told
+                self.send(_INIT_FAILED, [], {0: error}, 0.0)
                 return
-            if frames[0] == _FORGET:
-                self.enter_run(None)
-            else:
-                self.answer(frames)
-            del frames  # the big arrays of the job may go
+            while True:
+                frames = self.channel.receive()
+                if frames[0] == _FORGET:
+                    self.enter_run(None)
+                else:
+                    self.answer(frames)
+                del frames  # the big arrays of the batch may go
+        except (EOFError, OSError):
+            pass
 
     def enter_run(self, run: int | None) -> None:
         """Forget what came for the run before."""
@@ -6407,88 +6431,46 @@ class _Desk:
         self.page[_TASK] = 0
         self.page[_JOB] = number
         self.output.heard = True
-        try:
-            if run != self.run:
-                self.enter_run(run)
-            if world:
-                self.enter_world(world)
-                self.relay_records()
-            opener: Any = partial(_quietly, _open_payload) if functions else _open_payload
-            calls: Iterable[Task] = opener(
-                functions, frames[1:], self.functions, self.spaces, self.page)
-        except BaseException as error:  # unpickling runs code of the user
-            self.send(_BAD_PAYLOAD, [], {0: error}, 0.0)
-        else:
-            if self.page[_INTERRUPT] == number:  # the run ended before this job began
-                calls = ()
-            values, errors, seconds = _run_calls(calls, keep_going, self.page, self.checkpoint)
-            self.page[_TASK] = 0  # from here on an interrupt comes too late
-            self.send(_ANSWER, values, errors, seconds)
+        if run != self.run:
+            self.enter_run(run)
+        if world:
+            self.enter_world(world)
+        self.relay_records()
+
+        def work(calls: Iterator[Task]) -> tuple[Any, ...]:
+            if self.page[_INTERRUPT] == number:  # the run ended before this batch began
+                return [], {}, 0.0
+            return _run_calls(calls, keep_going, self.page, self.checkpoint)
+
+        place = functions, frames[1:], self.functions, self.spaces, self.page
+        answer = _run_frames(*place, work)
+        self.page[_TASK] = 0  # from here on an interrupt comes too late
+        self.send(*answer)
         self.page[_JOB] = 0
-        _flush_descriptors()
 
-    def checkpoint(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+    def checkpoint(self, values: list[Any], errors: dict[int, BaseException],
+                   seconds: float) -> bool:
         self.send(_PART, values, errors, seconds)
-        return self.page[_SHED] != self.page[_JOB]
+        return self.page[_SHED] != self.page[_JOB]  # type: ignore[no-any-return]
 
-    def send(self, kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
-        """One message: what it says, and what came of some tasks."""
+    def send(self, kind: int, values: list[Any], errors: dict[int, BaseException],
+             seconds: float) -> None:
+        """Send what came of some tasks, and what they have said."""
         head, frames = _pack_answer(kind, values, errors, seconds)
-        self.output.collect()
+        for stream in self.output.streams:  # which may hold half a line
+            try:
+                io.TextIOWrapper.flush(stream)
+            except ValueError:  # a task has closed it, or detached its buffer
+                pass
         self.output.send(head, _lay_big(frames, self.mapping))
 
 
-def _modules() -> list[ModuleType]:
-    return [module for module in list(sys.modules.values()) if type(module) is ModuleType]
+def _change_on_import(changes: dict[str, Callable[[Any], None]]) -> None:
+    """Change modules of the standard library as soon as they are imported."""
+    from importlib.machinery import PathFinder
 
-
-def _mark_kept(module: ModuleType, before: dict[str, Any]) -> None:
-    """Note the names that no payload changes any more, since the initializer gave them a value."""
-    kept = [name for name, value in vars(module).items() if before.get(name, _NOTHING) is not value]
-    setattr(module, _KEPT, frozenset(kept))
-
-
-def _set_up(desk: _Desk) -> bool:
-    """Receive and apply the settings of its kind; False when the initializer failed, which is then told."""
-    global _cores
-    import socket
-
-    try:
-        frames = desk.channel.receive()
-    except (EOFError, OSError):
-        return False
-    try:
-        world, idle_s, _cores, desk.native_threads, packed = _pickle_loads(frames[0])
-        desk.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                                     struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6)))
-        desk.enter_world(world)
-        if packed:
-            initializer, initargs = _quietly(_unpack, _split(packed), desk.start_spaces)
-            before = {module: dict(vars(module)) for module in _modules()}
-            initializer(*initargs)
-            desk.main = sys.modules["__main__"]
-            for module in _modules():
-                _mark_kept(module, before.get(module, {}))
-            for module in desk.start_spaces.values():
-                copied = sys.modules.get(module.__name__)
-                _mark_kept(module, {} if copied in (None, module) else before.get(copied, {}))
-        desk.relay_records()
-    except BaseException as error:  # whatever an initializer raises is told
-        desk.send(_INIT_FAILED, [], {0: error}, 0.0)
-        return False
-    return True
-
-
-class _ChangeOnImport:
-    """A finder of modules that changes some of the standard library as they are imported."""
-
-    def __init__(self, changes: dict[str, Callable[[Any], None]]) -> None:
-        self.changes = changes
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        from importlib.machinery import PathFinder
-
-        change = self.changes.pop(name, None)
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        change = changes.pop(name, None)
         spec: Any = PathFinder.find_spec(name, path) if change else None
         if change and spec:
             load = spec.loader.exec_module
@@ -6500,10 +6482,13 @@ class _ChangeOnImport:
             spec.loader.exec_module = load_and_change
         return spec
 
+    finder: Any = types.SimpleNamespace(find_spec=find_spec)
+    sys.meta_path.insert(0, finder)
+
 
 def _keep_no_tracker(module: Any) -> None:
-    """Have a worker's multiprocessing.resource_tracker start no process and tell it nothing: at the end of
-    the worker it would unlink the shared memory of others."""
+    """Have a worker's multiprocessing.resource_tracker start no process and tell it nothing: at the
+    end of the worker it would unlink the shared memory of others."""
     tracker = module._resource_tracker
 
     def lead_nowhere() -> None:
@@ -6515,8 +6500,8 @@ def _keep_no_tracker(module: Any) -> None:
 
 
 def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
-    """The life of a worker process, from its first byte to its end. `line` can be read when the caller is
-    gone."""
+    """The life of a worker process, from its first byte to its end. `line` can be read when the
+    caller is gone."""
     global _inside
     import signal
 
@@ -6526,26 +6511,25 @@ def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
         module.current_process().name = f"joblite-worker-{number}"
         module._parent_process = module._ParentProcess("MainProcess", caller, line)
 
-    sys.meta_path.insert(0, _ChangeOnImport({"multiprocessing.process": name_process,
-                                             "multiprocessing.resource_tracker": _keep_no_tracker}))
-    desk = _Desk(sock, page)
-    os.register_at_fork(after_in_child=sock.close)  # a task's child must not speak for it, nor hide its death
+    _change_on_import({"multiprocessing.process": name_process,
+                       "multiprocessing.resource_tracker": _keep_no_tracker})
+    state = _WorkerState(sock, page)
+    # a task's child must not speak for it, nor hide its death
+    os.register_at_fork(after_in_child=sock.close)
 
     def interrupt(*_: Any) -> None:
         if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
-            desk.output.interrupt()
+            state.output.interrupt()
 
     signal.signal(signal.SIGINT, interrupt)
     for name in ("random", "numpy.random"):  # forked siblings must not share their random numbers
         if _loaded(name):
             _import_module(name).seed()
     try:
-        if _set_up(desk):
-            desk.serve()
+        state.serve()
     except KeyboardInterrupt:
         pass  # came as the task ended: whoever sent it wants this worker gone or idle
     finally:
-        _flush_descriptors()
         os._exit(0)
 
 
@@ -6984,18 +6968,17 @@ class _Context:
         self.last_args = ()
 
 
-def _log_here(content: bytes) -> None:
+def _log_here(name: str, state: dict[str, Any]) -> None:
     """Have the logger of that name handle a record of a task."""
     import logging
 
-    name, state = _unpack(_split(content))
     logger = logging.getLogger(name)
     record = logging.makeLogRecord(state)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
 
 
-def _say_here(output: list[tuple[int, bytes]]) -> None:
+def _say_here(output: list[tuple[int, Any]]) -> None:
     """Say what a worker's tasks said: to the streams and log handlers of the moment."""
     for kind, content in output:
         if kind != _RECORD:
@@ -7003,7 +6986,7 @@ def _say_here(output: list[tuple[int, bytes]]) -> None:
             _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
             continue
         try:
-            _log_here(content)
+            _log_here(*content)
         except Exception as error:  # a handler of the user fails: that must not end the run
             _say(f"what a task logged could not be shown: {type(error).__name__}: {error}")
 
@@ -7033,7 +7016,7 @@ class _Worker:
         finally:
             theirs.close()
         self.world = _world()
-        settings = _portable(self.world), *kind
+        settings = self.world, *kind
         try:
             self.channel.send(_pack(settings))
         except OSError:  # it has died: whoever gives it a job will notice
@@ -7051,7 +7034,7 @@ class _Worker:
         self.known.update(missing)
         if sum(len(frame) for key in missing for frame in functions[key]) > _IN_BAND:
             self.holds_much = True
-        world = _portable(context.world) if context.world != self.world else None
+        world = context.world if context.world != self.world else None
         self.world = context.world
         sizes = [(key, len(functions[key])) for key in missing]
         head = marshal.dumps((job.number, context.number, job.keep_going, sizes, world,
@@ -7514,14 +7497,15 @@ def _run_in_time(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: frames of a job in, frames of its outcome out."""
     end = time.monotonic() + _FAR_S
-    try:
-        settings, functions = marshal.loads(frames[0])
-        tasks = _open_payload(functions, list(frames[1:]), {}, {}, _BLANK_PAGE.copy())
-    except BaseException as error:  # unpickling runs code of the user
-        head, own = _pack_answer(_BAD_PAYLOAD, [], {0: error}, 0.0)
-        return [marshal.dumps((*head, []))]
-    done = _run_in_time("process", Job(tasks, *settings), lambda: time.monotonic() > end)
-    head, own = _pack_answer(_ANSWER, done.values, done.errors, done.seconds)
+    settings, functions = marshal.loads(frames[0])
+
+    def work(calls: Iterator[Task]) -> tuple[Any, ...]:
+        job = Job(calls, *settings)
+        done = _run_in_time("process", job, lambda: time.monotonic() > end)
+        return done.values, done.errors, done.seconds
+
+    page = _BLANK_PAGE.copy()
+    head, own = _pack_answer(*_run_frames(functions, list(frames[1:]), {}, {}, page, work))
     return [marshal.dumps((*head, [])), *map(bytes, own)]
 
 
