@@ -322,6 +322,12 @@ def processes():
 
 
 @pytest.fixture
+def patience(monkeypatch):
+    """What a task that is ended does in its `finally` fits into its grace, however busy the machine is."""
+    monkeypatch.setattr(joblite, "GRACE_S", DEADLINE / 12)
+
+
+@pytest.fixture
 def by_value(monkeypatch):
     """Let the functions and classes of this file travel by value, as those of a script or notebook do. By name (as in
     sections 7 and 10) each new worker imports this file, numpy and pytest, which takes longer than most tests."""
@@ -6381,7 +6387,7 @@ class TestSection6Pools:
             wait_until(lambda: all_gone(pids), "the end of the workers")
 
     @posix
-    def test_interrupted_task_runs_its_finally(self, tmp_path):
+    def test_interrupted_task_runs_its_finally(self, tmp_path, patience):
         """A task that is ended because another failed gets a KeyboardInterrupt first, so that it can tidy up."""
         def tidy():
             try:
@@ -8902,11 +8908,11 @@ class TestSection8Faults:
             """)
         assert done.stdout == "True\n"
 
-    def test_closing_a_generator_that_a_forked_child_holds_too_ends_its_tasks(self, tmp_path):
+    def test_closing_a_generator_that_a_forked_child_holds_too_ends_its_tasks(self, tmp_path, patience):
         def hang(i):
             if i:
-                (tmp_path / f"{i}").mkdir()
                 try:
+                    (tmp_path / f"{i}").mkdir()
                     threading.Event().wait(600)
                 finally:
                     (tmp_path / f"{i}").rmdir()
@@ -8926,10 +8932,10 @@ class TestSection8Faults:
         finally:
             os.close(outer), os.close(inner), os.waitpid(pid, 0)
 
-    def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path):
+    def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path, patience):
         def hang(folder):
-            folder.mkdir()
             try:
+                folder.mkdir()
                 threading.Event().wait(600)
             finally:
                 folder.rmdir()
@@ -9081,7 +9087,7 @@ class TestSection8Faults:
             for thread in threads:
                 thread.join()
 
-    def test_signals_that_the_calling_thread_blocks_still_reach_tasks(self, processes, tmp_path):
+    def test_signals_that_the_calling_thread_blocks_still_reach_tasks(self, processes, tmp_path, patience):
         def tidy():
             try:
                 mark_and_hang(tmp_path / "sign")
@@ -9158,11 +9164,11 @@ class TestSection8Faults:
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("0\n", "")
 
-    def test_ctrl_c_as_a_thread_is_started_leaves_nothing(self, monkeypatch, processes, tmp_path):
+    def test_ctrl_c_as_a_thread_is_started_leaves_nothing(self, monkeypatch, processes, tmp_path, patience):
         """Before it has begun, or just after. (The system's call is replaced, to hit the moment.)"""
         def hang(folder):
-            folder.mkdir()
             try:
+                folder.mkdir()
                 threading.Event().wait(600)
             finally:
                 folder.rmdir()
