@@ -6651,7 +6651,7 @@ class TestSection6Pools:
             from joblite import Parallel, delayed
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             def kill(pid, i):
-                os.kill(pid or os.getppid(), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
                 time.sleep(60)
             def where(i):
                 return os.getpid()
@@ -6660,8 +6660,8 @@ class TestSection6Pools:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-            Parallel(2)(delayed(where)(i) for i in range(9))
-            errors = Parallel(2, on_error="return")(delayed(kill)(0, i) for i in range(3))  # the one that starts them
+            parent = Parallel(2)([delayed(os.getppid)()])[0]  # the one that starts them
+            errors = Parallel(2, on_error="return")(delayed(kill)(parent, i) for i in range(3))
             assert len(errors) == 3, errors
             results = Parallel(2, return_as="generator")(delayed(where)(i) for i in range(99))
             pid = next(results)
