@@ -10439,40 +10439,38 @@ class TestTypes:
             def log(self, number: int) -> bytes: return b""
         """)
 
-    @pytest.fixture(params=["mypy", "pyright"])
-    def checked(self, request, tmp_path):
-        """A function: what a checker says of each of these lines, added to the script."""
-        pytest.importorskip(request.param)
-        version = [sys.executable, "-m", request.param, "--version"]  # pyright fetches its main part at first use
-        if subprocess.run(version, capture_output=True, timeout=DEADLINE * 5).returncode:
-            pytest.skip(f"{request.param} cannot start here")
+    @pytest.fixture(scope="class", params=["mypy", "pyright"])
+    def said(self, request, tmp_path_factory):
+        """What a checker says of each line of the two tables above, added to the script."""
+        checker = request.param
+        pytest.importorskip(checker)
+        start = [sys.executable, "-m", checker]
+        if subprocess.run([*start, "--version"], capture_output=True, timeout=DEADLINE * 5).returncode:
+            pytest.skip(f"{checker} cannot start here")  # pyright fetches its main part at first use
+        folder = tmp_path_factory.mktemp("types")
+        shutil.copy(joblite.__file__, folder / "joblite.py")
+        expressions = [re.split("  +", line)[0] for line in REVEALED.strip().splitlines()]
+        lines = [f"reveal_type({expression})" for expression in expressions] + MISTAKES.strip().splitlines()
+        (folder / "script.py").write_text(self.SCRIPT + "\n".join(lines))
+        options = ["--strict", "--cache-dir", "types"] if checker == "mypy" else []
+        done = subprocess.run([*start, *options, "script.py"], cwd=folder, capture_output=True, text=True,
+                              timeout=DEADLINE * 5)
+        assert not re.search(r"joblite\.py:\d+", done.stdout), done.stdout
+        said = collections.defaultdict(str)
+        first = self.SCRIPT.count("\n") + 1
+        for line, text in re.findall(r"script\.py:(\d+)(.*)", done.stdout):
+            assert int(line) >= first, done.stdout
+            said[lines[int(line) - first]] += text
+        return said
 
-        def check(lines):
-            shutil.copy(joblite.__file__, tmp_path / "joblite.py")
-            script = tmp_path / "script.py"
-            script.write_text(self.SCRIPT + "\n".join(lines))
-            options = ["--strict", "--cache-dir", tmp_path / "types"] if request.param == "mypy" else []
-            command = [sys.executable, "-m", request.param, *options, script]
-            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE * 5)
-            first = self.SCRIPT.count("\n") + 1
-            said = [""] * len(lines)
-            for line, text in re.findall(r"script\.py:(\d+)(.*)", done.stdout):
-                assert int(line) >= first, done.stdout
-                said[int(line) - first] += text
-            assert not re.search(r"joblite\.py:\d+", done.stdout), done.stdout
-            return said
-
-        return check
-
-    def test_types_follow_the_users_own_functions(self, checked):
+    def test_types_follow_the_users_own_functions(self, said):
         table = [re.split("  +", line) for line in REVEALED.strip().splitlines()]
-        said = checked([f"reveal_type({expression})" for expression, _ in table])
-        found = [re.sub(r"typing\.", "", text).rpartition('"')[0].rpartition('"')[2] for text in said]
+        texts = [said[f"reveal_type({expression})"].replace("typing.", "") for expression, _ in table]
+        found = [text.rpartition('"')[0].rpartition('"')[2] for text in texts]
         assert found == [expected for _, expected in table]
 
-    def test_mistakes_are_reported(self, checked):
-        lines = MISTAKES.strip().splitlines()
-        assert [line for line, said in zip(lines, checked(lines)) if "error" not in said] == []
+    def test_mistakes_are_reported(self, said):
+        assert [line for line in MISTAKES.strip().splitlines() if "error" not in said[line]] == []
 
     @needs("ipykernel", "jupyter_client")
     def test_a_kernel_completes_and_shows_a_cached_function(self, tmp_path):
@@ -10558,8 +10556,7 @@ class TestTheText:
         assert roots - set(sys.stdlib_module_names) <= optional
 
     @pytest.mark.parametrize("missing, only", [
-        ("pandas", "hash, 50"), ("numpy", "8 MB"), ("numpy", "hash"), ("numpy", "stream"), ("numpy", "load"),
-        ("numpy", "peak"), ("distributed", "cluster"), ("joblib", "warm call"), ("_multiprocessing", "n_jobs=1"),
+        ("pandas", "hash, 50"), ("numpy", "8 MB"), ("distributed", "cluster"), ("joblib", "warm call"),
     ])
     def test_bench_leaves_out_what_this_machine_lacks_and_says_so(self, missing, only):
         """Each scenario that was asked for is measured or skipped in one line, and none fails for want of a package."""
