@@ -6434,10 +6434,10 @@ class TestSection6Pools:
         tasks = [delayed(square)(i) for i in range(6)]
         tasks[2] = delayed(mark_and_hang)(tmp_path / "sign")
         for _ in ("cold", "warm"):
-            results = Parallel(**processes, timeout=1, on_error="return")(tasks)
+            results = Parallel(**processes, timeout=2, on_error="return")(tasks)
             assert results[:2] + results[3:] == [0, 1, 9, 16, 25]
             assert isinstance(results[2], TimeoutError) and isinstance(results[2], multiprocessing.TimeoutError)
-            assert "task 2 ran longer than timeout=1 s" in str(results[2])
+            assert "task 2 ran longer than timeout=2 s" in str(results[2])
 
     @slow
     def test_what_a_worker_imports_first_does_not_count_as_time_of_its_task(self, processes, module):
@@ -6467,7 +6467,7 @@ class TestSection6Pools:
     def test_timeout_in_threads_leaves_the_thread(self, tmp_path):
         gate = threading.Event()
         try:
-            results = Parallel(2, backend="threading", timeout=1, on_error="return")(
+            results = Parallel(2, backend="threading", timeout=2, on_error="return")(
                 [delayed(gate.wait)(DEADLINE), *(delayed(square)(i) for i in range(4))])
             assert isinstance(results[0], TimeoutError) and results[1:] == [0, 1, 4, 9]
         finally:
@@ -9096,7 +9096,7 @@ class TestSection8Faults:
 
         def call():
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGCHLD, signal.SIGTERM})
-            Parallel(**processes, timeout=1, on_error="skip")([delayed(tidy)()])
+            Parallel(**processes, timeout=2, on_error="skip")([delayed(tidy)()])
 
         thread = threading.Thread(target=call)
         thread.start()
@@ -9298,7 +9298,7 @@ class TestSection8ManyCallers:
 
         def is_late():
             if stuck:
-                results["late"] = Parallel(**backend, timeout=1, on_error="return")(
+                results["late"] = Parallel(**backend, timeout=2, on_error="return")(
                     [delayed(stuck)(600), delayed(abs)(-1)])
 
         def at_once(work, *args):
