@@ -10440,7 +10440,8 @@ class TestTypes:
         """)
 
     @pytest.fixture(scope="class", params=["mypy", "pyright"])
-    def said(self, request, tmp_path_factory):
+    @classmethod
+    def said(cls, request, tmp_path_factory):
         """What a checker says of each line of the two tables above, added to the script."""
         checker = request.param
         pytest.importorskip(checker)
@@ -10451,13 +10452,13 @@ class TestTypes:
         shutil.copy(joblite.__file__, folder / "joblite.py")
         expressions = [re.split("  +", line)[0] for line in REVEALED.strip().splitlines()]
         lines = [f"reveal_type({expression})" for expression in expressions] + MISTAKES.strip().splitlines()
-        (folder / "script.py").write_text(self.SCRIPT + "\n".join(lines))
+        (folder / "script.py").write_text(cls.SCRIPT + "\n".join(lines))
         options = ["--strict", "--cache-dir", "types"] if checker == "mypy" else []
         done = subprocess.run([*start, *options, "script.py"], cwd=folder, capture_output=True, text=True,
                               timeout=DEADLINE * 5)
         assert not re.search(r"joblite\.py:\d+", done.stdout), done.stdout
         said = collections.defaultdict(str)
-        first = self.SCRIPT.count("\n") + 1
+        first = cls.SCRIPT.count("\n") + 1
         for line, text in re.findall(r"script\.py:(\d+)(.*)", done.stdout):
             assert int(line) >= first, done.stdout
             said[lines[int(line) - first]] += text
