@@ -695,10 +695,6 @@ class _Followed:
         it holds, does."""
         raise NotImplementedError
 
-    def function_parts(self, function: Any) -> tuple[Any, ...]:
-        """What stands for a function without a label."""
-        raise NotImplementedError
-
     def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
         """What stands for an object that is usually taken apart by `way(digester, obj)`."""
         return way(digester, obj)
@@ -727,8 +723,6 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
-    if digester.follow:
-        return digester.follow.function_parts(function)  # type: ignore[no-any-return]
     cells = list(map(_cell_value, function.__closure__ or ()))
     space = function.__globals__
     used = {name: space[name] for name in _names_used(function.__code__) & space.keys()}
@@ -743,8 +737,9 @@ _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_
 # Attributes of a class that are not of its body, or full of addresses.
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
-    __annotations_cache__ __dataclass_params__ __slotnames__ _abc_impl __pydantic_core_schema__
-    __pydantic_setattr_handlers__
+    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
+    __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
+    __pydantic_validator__
     """.split())
 
 
@@ -968,6 +963,8 @@ _PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
 _PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
     ("enum", "Enum", lambda digester, member: (
         "enum", type(member), member._name_, member._value_)),
+    ("pydantic._internal._decorators", "Decorator", lambda digester, decorator: (
+        "pydantic decorator", decorator.cls_var_name, decorator.info)),  # the rest has addresses
     ("numpy", "ndarray", _array_parts),
     ("numpy.ma", "MaskedArray", _masked_parts),
     ("numpy", "dtype", _dtype_parts),
@@ -2693,11 +2690,15 @@ _MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__",
 _ADDED_TO = frozenset({list, set, dict, deque})
 _CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools", "operator", "types",
                             "typing"})
+# what cannot change but for the functions inside, which are looked at for themselves
+_FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
 # what others keep alive, and the environment
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
 _MAY_BE_NEWER = "may have changed since it was loaded; start Python anew"
 
+
+# -- whose code is followed
 
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> bool:
@@ -2709,12 +2710,6 @@ def _is_installed(folder: str) -> bool:
         return any(name.endswith(".dist-info") for name in os.listdir(folder or "."))
     except OSError:
         return False  # in a zip file
-
-
-def _is_set_by_python(name: str) -> bool:
-    """Whether a global is the interpreter's own, or IPython's history."""
-    names = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
-    return _module("re").fullmatch(names, name) is not None
 
 
 def _find_spec(name: str) -> Any:
@@ -2736,68 +2731,27 @@ def _find_spec(name: str) -> Any:
     return None
 
 
+def _place_of(name: str) -> Any:
+    """The folder of a package, or the file of a module; None when neither is known."""
+    spec = _find_spec(name)
+    places = getattr(spec, "submodule_search_locations", None)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return next(iter(places or ()), None) or file or getattr(spec, "origin", None)
+
+
 def _is_project(name: str) -> bool:
     """Whether code of the module `name` is followed: all that is neither installed nor of the
     standard library; never this very module, under whatever name."""
     if name in ("", "__main__", "__mp_main__"):
         return True
-    top = name.partition(".")[0]
-    module = sys.modules.get(name)
-    space = getattr(module, "__dict__", {})
+    space = getattr(sys.modules.get(name), "__dict__", {})
     if name == __name__ or ("_Fingerprint" in space and "MemorizedFunc" in space):
         return False
-    spec = _find_spec(top) or getattr(module, "__spec__", None)
-    places = getattr(spec, "submodule_search_locations", None)
-    file = getattr(sys.modules.get(top, module), "__file__", None) or getattr(spec, "origin", None)
-    place = next(iter(places or ()), None) or file
+    top = name.partition(".")[0]
+    place = _place_of(top)
     if not isinstance(place, str) or place in ("built-in", "frozen"):
         return top not in sys.stdlib_module_names  # code that was made by `exec`
     return not _is_installed(os.path.dirname(place))
-
-
-class _Package(str):
-    """The name of an installed package that counts as a whole: by its sources, and the sizes of its
-    other files."""
-
-
-@lru_cache
-def _package_digest(name: str) -> tuple[str, bool]:
-    """The digest of a package's files, read once; and whether all are older than this process."""
-    spec = _find_spec(name)
-    place = next(iter(getattr(spec, "submodule_search_locations", None) or ()), None)
-    found, is_older = [], True
-    for inside, file in _files_in(place or getattr(spec, "origin", None) or name).items():
-        state = _file_state(file)
-        if state and "__pycache__" not in inside:
-            is_older = is_older and state[0] < _STARTED
-            found.append((inside, _path_digest(file) if file.endswith(".py") else state[1]))
-    return _short_digest(repr(found)), is_older
-
-
-def _own_package(function: Any) -> list[_Package]:
-    """The top-level package of a function, where that is installed."""
-    top = str(getattr(function, "__module__", None)).partition(".")[0]
-    return [] if top in sys.stdlib_module_names or _is_project(top) else [_Package(top)]
-
-
-def _followed_name(thing: Any) -> str | None:
-    """The name of a class, a module, or a function that has a name of its own, whose code is
-    followed; else None."""
-    if isinstance(thing, ModuleType):
-        return f"module {thing.__name__}" if _is_project(thing.__name__) else None
-    module = getattr(thing, "__module__", None) or ""
-    if not isinstance(thing, (FunctionType, type)) or not isinstance(module, str):
-        return None
-    if isinstance(thing, type):
-        if not _is_project(module):  # one that is not where it says was made by code that runs
-            has_code = any(isinstance(each, FunctionType) for each in vars(thing).values())
-            if not has_code or _import_name(thing) is not None:
-                return None
-        return _dotted(thing)
-    if "<" in thing.__qualname__:
-        return None  # a lambda, or made by a function: each may be another one
-    is_ours = _is_project(module) or _is_project(_home(thing.__globals__))
-    return _dotted(thing) if is_ours else None
 
 
 def _home(space: dict[str, Any]) -> str:
@@ -2815,9 +2769,24 @@ def _dotted(obj: Any) -> str:
     return f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
 
 
-@lru_cache(maxsize=4096)
-def _code_digest(code: CodeType) -> str:
-    return _digest(code)[:20]
+def _followed_name(thing: Any) -> str | None:
+    """The name of a function, class or module whose content counts: it is of the project, or no
+    import finds it; else None."""
+    if isinstance(thing, ModuleType):
+        return f"module {thing.__name__}" if _is_project(thing.__name__) else None
+    if not isinstance(thing, (FunctionType, type)):
+        return None
+    homes = [getattr(thing, "__module__", None) or ""]
+    if isinstance(thing, FunctionType):
+        homes.append(_home(thing.__globals__))
+    is_ours = any(isinstance(home, str) and _is_project(home) for home in homes)
+    return _dotted(thing) if is_ours or _import_name(thing) is None else None
+
+
+def _is_set_by_python(name: str) -> bool:
+    """Whether a global is the interpreter's own, or IPython's history."""
+    names = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
+    return _module("re").fullmatch(names, name) is not None
 
 
 def _annotations(obj: Any) -> Any:
@@ -2826,25 +2795,20 @@ def _annotations(obj: Any) -> Any:
     return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
-def _is_fixed(value: Any) -> bool:
-    """Whether a value cannot change, so that another one in its place tells all."""
-    if type(value) in (tuple, frozenset):
-        return all(map(_is_fixed, value))
-    looked_into = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
-    return type(value) in _ATOMS or isinstance(value, looked_into)
+@lru_cache(maxsize=4096)
+def _code_digest(code: CodeType) -> str:
+    return _digest(code)[:20]
 
 
-# -- sources and files
-
-_SOURCES: dict[str, Any] = {}  # module -> what `_read_source` found
-
+# -- files and sources
 
 def _files_in(path: Any) -> dict[str, str]:
-    """The files of a folder by their path from there; a file alone has the name ""."""
+    """The files of a folder by their path from there, but for what Python keeps beside sources; a
+    file alone has the name ""."""
     if not os.path.isdir(path):
         return {"": os.fspath(path)}
     found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    return {os.path.relpath(file, path): file for file in sorted(found)}
+    return {os.path.relpath(file, path): file for file in sorted(found) if "__pycache__" not in file}
 
 
 def _path_state(path: Any) -> Any:
@@ -2855,36 +2819,42 @@ def _path_state(path: Any) -> Any:
 
 def _path_digest(path: Any) -> str:
     """The digest of the content of a file, or of all files in a folder."""
-    contents = []
-    for name, file in _files_in(path).items():
-        try:
-            with open(file, "rb") as stream:
-                content = _module("hashlib").file_digest(stream, "sha256")
-        except OSError as err:
-            text = f"depends: expected a file or folder that can be read, got {file!r}"
-            raise type(err)(err.errno, f"{text}: {err.strerror}") from None
-        contents.append((name, content.hexdigest()))
-    return _short_digest(repr(contents))
+    found = [(name, _file_digest(file, _file_state(file))) for name, file in _files_in(path).items()]
+    return _short_digest(repr(found))
 
 
-def _imports_of(content: bytes, path: str, package: str) -> set[str]:
-    """The names of all modules that a file may import, also inside functions."""
-    found: set[tuple[int, str, tuple[str, ...]]] = set()
-    if path.endswith(".pyc"):
-        found = _code_facts(marshal.loads(content)).imports
-    elif path.endswith(".py"):
-        ast = _module("ast")
-        try:
-            nodes = list(ast.walk(ast.parse(content)))
-        except (SyntaxError, ValueError):
-            nodes = []  # the import fails, too
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                found |= {(0, alias.name, ()) for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names = tuple(alias.name for alias in node.names)
-                found.add((node.level, node.module or "", names))
-    return {name for each in found for name in _imported_modules(package, *each)}
+@lru_cache(maxsize=4096)
+def _file_digest(file: str, state: Any) -> str:
+    """The digest of a file, which is read again when its state is another one."""
+    try:
+        with open(file, "rb") as stream:
+            return _module("hashlib").file_digest(stream, "sha256").hexdigest()  # type: ignore[no-any-return]
+    except OSError as err:
+        text = f"depends: expected a file or folder that can be read, got {file!r}"
+        raise type(err)(err.errno, f"{text}: {err.strerror}") from None
+
+
+class _Package(str):
+    """The name of an installed package that counts as a whole: by its sources, and the sizes of its
+    other files."""
+
+
+@lru_cache
+def _package_digest(name: str) -> tuple[str, bool]:
+    """The digest of a package's files, read once; and whether all are older than this process."""
+    found, is_older = [], True
+    for inside, file in _files_in(_place_of(name) or name).items():
+        state = _file_state(file)
+        if state:
+            is_older = is_older and state[0] < _STARTED
+            found.append((inside, _path_digest(file) if file.endswith(".py") else state[1]))
+    return _short_digest(repr(found)), is_older
+
+
+def _own_package(function: Any) -> list[_Package]:
+    """The top-level package of a function, where that is installed."""
+    top = str(getattr(function, "__module__", None)).partition(".")[0]
+    return [] if top in sys.stdlib_module_names or _is_project(top) else [_Package(top)]
 
 
 def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...]) -> list[str]:
@@ -2897,170 +2867,157 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
     return parents + [f"{name}.{each}" for each in names]
 
 
-def _read_source(name: str) -> tuple[str, Any, str, set[str], bool] | None:
-    """(path, its state, digest, imports, certain) of a module's file; None when there is none that
-    can be read.
-
-    Not certain: it is newer than this process, and the module may have been loaded before."""
+@lru_cache(maxsize=4096)
+def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
+    """The digest of the source of a module; the names of all modules that it may import, also
+    inside functions; and whether the module, if it is loaded, was loaded from this state."""
+    certain = name not in sys.modules or state[0] < _STARTED
     spec = _find_spec(name)
-    path = getattr(spec, "origin", None)
-    if not isinstance(path, str) or not hasattr(spec.loader, "get_data"):
-        return None
-    file = getattr(spec.loader, "archive", path)
-    state = _path_state(file)
-    if _SOURCES.get(name, ("", None))[:2] != (file, state):
-        try:
-            content = spec.loader.get_data(path)
-        except OSError:
-            return None
-        certain = name not in sys.modules or os.stat(file).st_mtime_ns < _STARTED
-        package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-        content = content[16:] if path.endswith(".pyc") else content  # behind the header
-        _SOURCES[name] = (file, state, _hash_maker("sha256")(content).hexdigest(),
-                          _imports_of(content, path, package), certain)
-    return _SOURCES[name]  # type: ignore[no-any-return]
+    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+    content, imports = b"", set()
+    try:
+        content = spec.loader.get_data(spec.origin)
+        if spec.origin.endswith(".pyc"):
+            content = content[16:]  # behind the header
+            code = marshal.loads(content)
+        else:
+            code = compile(content, spec.origin, "exec", dont_inherit=True)
+        for level, module, names in _code_facts(code).imports:
+            imports.update(_imported_modules(package, level, module, names))
+    except Exception:  # no code, or of another Python: an import meets the same failure
+        pass
+    return _hash_maker("sha256")(content).hexdigest(), sorted(imports), certain
 
 
 # -- a quick look at content
 
-class _Look(Pickler):
-    """Writes values so that the bytes differ when the content does. Functions, classes, modules,
-    and what cannot be pickled, are told by their identity; `kept` keeps them alive."""
+class _Crc:
+    """A quick stand-in for the hashes of hashlib."""
 
-    def __init__(self, file: io.BytesIO, buffers: list[Any]) -> None:
-        super().__init__(file, 5, buffer_callback=buffers.append)
-        self.kept: list[Any] = []
+    def __init__(self, data: Any) -> None:
+        self.value = _crc32(data)
+
+    def digest(self) -> bytes:
+        return self.value.to_bytes(4, "little")
+
+    def hexdigest(self) -> str:
+        return str(self.value)
+
+
+class _Look(Pickler):
+    """Writes values so that the bytes differ when the content does: containers and plain objects at
+    the speed of C, all else by its digest."""
+
+    def __init__(self, file: io.BytesIO, contents: _Contents) -> None:
+        super().__init__(file, 5)
+        self.contents, self.alive = contents, contents.alive
 
     def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if obj is tuple:  # of `_identity`
+        kind: Any = type(obj)
+        if obj is tuple:
             return NotImplemented
-        if isinstance(obj, (FunctionType, type, ModuleType, types.BuiltinFunctionType)):
-            return self._identity(obj)
-        if kind is MappingProxyType:
-            return dict, (dict(obj),)
-        if kind.__module__ == "numpy" and getattr(getattr(obj, "dtype", None), "hasobject", False):
-            # a column of texts: pickle would take five times as long
-            items = obj.reshape(-1).tolist()
-            if _ATOMS.issuperset(map(type, items)):
-                return self._identity(kind, obj.shape, _crc32(_dumps(items)))
-        if isinstance(obj, MemorizedFunc):
-            paths = [path for path in obj._options["depends"] if isinstance(path, os.PathLike)]
-            return self._identity(obj, list(map(_path_state, paths)))
-        for cls in kind.__mro__:
-            if cls in _HASHERS:
-                return self._identity(kind, _HASHERS[cls](obj))
-        if str(kind.__module__).startswith("torch"):  # its pickle is another one each time
-            return self._identity(kind, _digest(obj))
-        try:
-            reducer = copyreg.dispatch_table.get(kind)
-            reduced = reducer(obj) if reducer else obj.__reduce_ex__(5)
-        except Exception:  # a lock, a connection; its class may raise anything
-            return self._identity(obj)
-        if isinstance(reduced, str):
-            return self._identity(obj, dict(getattr(obj, "__dict__", {})))
-        return reduced
-
-    def _identity(self, obj: Any, *more: Any) -> Any:
-        self.kept.append(obj)
-        return tuple, ((id(obj), *more),)
-
-
-def _look_at(values: list[Any]) -> tuple[list[int], list[Any]]:
-    """Numbers that change when the content of a value does, every byte counts in its place; and
-    what to keep alive."""
-    file = io.BytesIO()
-    buffers: list[Any] = []
-    look = _Look(file, buffers)
-    try:
-        look.dump(values)
-    except Exception:  # too deep, or changed by another thread meanwhile: never the same
-        return [time.time_ns()], []
-    pieces = [file.getbuffer()]
-    for buffer in buffers:
-        pieces += _raw_pieces(buffer.raw(), _PIECE)
-    in_turn = sum(map(len, pieces)) <= 2 * _PIECE
-    return list(map(_crc32, pieces) if in_turn else _map_on_threads(_crc32, pieces)), look.kept
+        if isinstance(obj, (FunctionType, type, ModuleType)):  # looked at for themselves
+            return tuple, ([id(self.alive.setdefault(id(obj), obj))],)
+        if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
+            try:
+                reduced = obj.__reduce_ex__(5)
+            except Exception:  # a lock, a connection; its class may raise anything
+                reduced = None
+            if type(reduced) is tuple:
+                return reduced
+        return tuple, ([_Digester(_Crc, False, self.contents).digest(obj)],)
 
 
 # -- the fingerprint
-
-def _parts_of(function: FunctionType, code_label: str) -> tuple[Any, ...]:
-    """What a function is made of: the label of its code, its defaults, annotations, and the
-    variables of its closure; but not a list that it only adds to, nor the names in a class body,
-    which count as those of the class."""
-    code, cells = function.__code__, []
-    for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-        value = _cell_value(cell)
-        if name in _code_facts(code).added_cells and type(value) in _ADDED_TO:
-            value = _NOTHING
-        if name != "__classdict__":
-            cells.append(None if value is _NOTHING else (value,))
-    return ("function", code_label, function.__defaults__, function.__kwdefaults__, tuple(cells),
-            _annotations(function))
-
 
 class _Contents(_Followed):
     """What functions, classes, files and values are made of at one time, followed through the
     project.
 
-    A work list over `hash`: where a function or class of the project is met its label goes into the
-    digest, and the thing onto the list, to be digested in turn. `parts` is the outcome: label -> digest
-    of what bears that label. The lists below it say where to look whether it still holds.
-
-    What a module holds counts where code holds the module as a value; of the modules inside it, and of
-    the attributes of functions, those whose name some code met has; all where the module or function
-    is an argument (`whole`).
+    A work list over `hash`: where a function, class or module of the project is met its label goes
+    into the digest, and the thing onto the list, to be digested in turn. `parts` is the outcome:
+    label -> digest of what bears that label. The lists below it say where to look whether it still
+    holds.
     """
 
-    def __init__(self, roots: Sequence[Any], untracked: frozenset[str], whole: bool) -> None:
-        self.untracked, self.whole = untracked, whole
+    def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
+        self.roots, self.untracked = roots, untracked
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
-        # (function, its arguments, what it found), never empty
+        # each (function, its two arguments, what it found)
         self.looks: dict[Any, tuple[Any, ...]] = {None: (getattr, sys, "modules", sys.modules)}
-        self.sized: dict[int, Any] = {}  # namespaces in which a new name counts
+        self.spaces: list[Any] = []  # namespaces in which a new name counts
         self.files: list[tuple[Any, Any]] = []  # (path, its state)
         self.data: list[Any] = []  # values whose content may change
-        self._labels: dict[Any, str] = {}
-        self._todo: list[tuple[Any, str]] = []
-        self._alive: list[Any] = []  # labels are by id: while this lives, no id is used twice
-        self._names: set[str] = set()  # in the code met so far
-        self._owners: list[Any] = []  # (namespace, label, whether it is a module's, names taken)
+        self.alive: dict[int, Any] = {}  # what the look tells by its id
+        self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
+        self._things: list[Any] = []
         self._sources: set[str] = set()
         self._in_package = False
-        self._roots = roots
-        found = [self._root(root) for root in roots]
-        while self._todo or self._take_named():
-            thing, label = self._todo.pop()
-            self.parts[label] = _short_digest(self._describe(thing, label))
+        found = list(map(self._root, roots))
+        for thing in self._things:  # grows
+            self.parts[self._labels[id(thing)]] = self._describe(thing)
         self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
-        *self._looks, self._found = zip(*self.looks.values())
-        self._sizes = list(map(len, self.sized.values()))
-        self._content = _look_at(self.data)
+        *self._calls, self._found = zip(*self.looks.values())
+        self._sizes = list(map(len, self.spaces))
+        self._content = self._look_at_data()
 
     # - whether it holds
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        return (all(map(operator.is_, map(operator.call, *self._looks), self._found))
-                and list(map(len, self.sized.values())) == self._sizes
-                and (not self.files or self.files_hold())
-                and (not self.data or _look_at(self.data)[0] == self._content[0]))
+        return (all(map(operator.is_, map(operator.call, *self._calls), self._found))
+                and list(map(len, self.spaces)) == self._sizes
+                and self.files_hold()
+                and (not self.data or self._look_at_data() == self._content))
 
     def files_hold(self) -> bool:
         """Whether no file has changed."""
         return all(_path_state(path) == state for path, state in self.files)
 
+    def _look_at_data(self) -> int:
+        """A number that changes when the content of a value does: every byte counts in its
+        place."""
+        file = io.BytesIO()
+        try:
+            _Look(file, self).dump(self.data)
+        except Exception:  # too deep, or changed by another thread meanwhile: never the same
+            return time.time_ns()
+        return _crc32(file.getbuffer())
+
+    def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+        """What a function finds; it is asked again at each call."""
+        entry = how, first, second, how(first, second)
+        return self.looks.setdefault((how, id(first), second), entry)[3]
+
+    def _watch(self, values: Iterable[Any]) -> None:
+        """Look at the content of values again at each call, but for those that cannot change."""
+        for value in values:
+            if type(value) not in _ATOMS and not isinstance(value, _FIXED):
+                self.data.append(value)
+
+    def _hold(self, space: Any, names: Iterable[str]) -> dict[str, Any]:
+        """What a namespace holds under these names; all is looked at again at each call."""
+        self.spaces.append(space)
+        held = {name: self._look(space.get, name, _NOTHING) for name in names}
+        self._watch(held.values())
+        return held
+
     # - what hash asks
 
     def label(self, thing: Any) -> str | None:
-        name = _followed_name(thing)
-        return self._enlist(thing, id(thing), name) if name else None
-
-    def function_parts(self, function: Any) -> tuple[Any, ...]:
-        return self._function_parts(function, self._code_label(function))
+        """The label of a thing that is followed; when it is new, it is described later."""
+        key = id(thing)
+        if key not in self._labels:
+            name = _followed_name(thing)
+            if name is None and isinstance(thing, FunctionType) and self._is_root(thing):
+                name = _dotted(thing)  # wherever it lies
+            if name is None:
+                return None
+            self._things.append(thing)
+            self._labels[key] = self._note(name, f"not yet described: {key}")
+        return self._labels[key]
 
     def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
         """The content of an object; of a package's, all of it or, where some cannot be pickled,
@@ -3069,9 +3026,6 @@ class _Contents(_Followed):
         home = kind.__module__
         if home in _WITHOUT_CONTENT or (home == __name__ and kind not in _HASHERS):
             return "no content", kind
-        if home == "pydantic._internal._decorators" and hasattr(obj, "cls_ref"):
-            # its reference holds an address
-            return "pydantic decorator", obj.cls_var_name, obj.info
         if self._in_package:
             return way(digester, obj)
         is_opened = home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind)
@@ -3079,17 +3033,21 @@ class _Contents(_Followed):
         try:
             if is_opened:
                 return way(digester, obj)
-            return "content", kind, _digest(obj, follow=self)
+            inside = _Digester(digester.new, False, self).digest(obj)
+            return "content", kind, inside
         except Exception as err:  # a lock, a file; the class of a package may raise anything
             if is_opened and not isinstance(err, PicklingError):
                 raise
-            inside = getattr(obj, "__dict__", {})
-            wrapped = [inside.get(name) for name in ("__wrapped__", "func", "py_func")]
+            held = getattr(obj, "__dict__", {})
+            wrapped = [held.get(name) for name in ("__wrapped__", "func", "py_func")]
             return "no content", kind, *wrapped
         finally:
             self._in_package = False
 
     # - the work list
+
+    def _is_root(self, thing: Any) -> bool:
+        return any(thing is root for root in self.roots)
 
     def _root(self, root: Any) -> str:
         """The token of a root; of a path by its content: the name stands for it only in words."""
@@ -3101,19 +3059,7 @@ class _Contents(_Followed):
             if not is_older:
                 self.unsure.append(f"files of {root} {_MAY_BE_NEWER}")
             return self._note(f"the package {root}", digest)
-        if isinstance(root, _FollowedCode):
-            return self._code_label(root)
-        if isinstance(root, FunctionType):
-            return self._enlist(root, id(root), _dotted(root))  # wherever it lies
         return self._token(root, "depends")
-
-    def _enlist(self, thing: Any, key: Any, name: str) -> str:
-        """The label of a thing that is followed; when it is new, it is described later."""
-        if key not in self._labels:
-            self._alive.append(thing)
-            label = self._labels[key] = self._note(name, f"not yet described: {key}")
-            self._todo.append((thing, label))
-        return self._labels[key]
 
     def _note(self, name: str, content: str) -> str:
         """Note the content of what has a name; gives its label: the name, numbered where it stands
@@ -3130,7 +3076,7 @@ class _Contents(_Followed):
         label = self.label(value)
         if label:
             return label
-        self._watch(value)
+        self._watch([value])
         return self._note(name, self._digest(value))
 
     def _digest(self, value: Any) -> str:
@@ -3140,128 +3086,59 @@ class _Contents(_Followed):
             self.unsure.append(f"a value of type {_dotted(type(value))} cannot be named: {err!r}")
             return ""
 
-    def _watch(self, value: Any) -> None:
-        """Look at the content of a value again at each call."""
-        if not _is_fixed(value):
-            self.data.append(value)
-
-    def _look(self, how: Callable[[Any, Any], Any], where: Any, what: Any) -> Any:
-        """What `how` finds there; it is looked at again at each call."""
-        return self.looks.setdefault((id(where), what), (how, where, what, how(where, what)))[3]
-
-    def _look_up(self, space: Any, name: str) -> Any:
-        """What a namespace holds under a name, or _NOTHING."""
-        self._alive.append(space)
-        value = space.get(name, _NOTHING)
-        return self.looks.setdefault((id(space), name), (space.get, name, _NOTHING, value))[3]
-
-    def _code_label(self, function: Any) -> str:
-        """The label of code with the globals that it sees; functions that share both share it,
-        whatever their order."""
-        code, space = function.__code__, function.__globals__
-        if not _is_project(_home(space)):
-            return f"{_home(space)}.{code.co_qualname}"
-        digest = _code_digest(code)
-        name = f"{_home(space)}.{code.co_name} {digest[:6]}"
-        return self._enlist(_FollowedCode(code, space), (digest, id(space)), name)
-
-    def _function_parts(self, function: FunctionType, code_label: str) -> tuple[Any, ...]:
-        """A function by its code, defaults, annotations and the variables of its closure; all are
-        looked at again."""
-        parts = _parts_of(function, code_label)
-        for name in ("__code__", "__defaults__", "__kwdefaults__"):
-            self._look(getattr, function, name)
-        for cell in function.__closure__ or ():
-            self._look(_cell_value, cell, _NOTHING)
-        *_, annotations = parts
-        if type(annotations) is dict:
-            self.sized[id(annotations)] = annotations
-            for name in annotations:
-                self._look_up(annotations, name)
-        self._watch(parts[:-1])
-        space = vars(function)
-        self.sized[id(space)] = space
-        self._owners.append((space, _dotted(function), False, set()))
-        return parts
-
-    def _describe(self, thing: Any, label: str) -> str:
-        """What a thing on the list is made of."""
-        if isinstance(thing, _FollowedCode):
-            return self._describe_code(thing.__code__, thing.__globals__)
+    def _describe(self, thing: Any) -> str:
+        """What a thing on the list is made of: what makes it what it is, and the names in it."""
+        about: list[Any] = []
+        space = vars(thing)
+        names = [name for name in space if not _is_set_by_python(name) and name not in self.untracked]
         if isinstance(thing, FunctionType):
-            code, home = thing.__code__, _home(thing.__globals__)
-            what = f"{home}.{code.co_qualname}"
-            if _is_project(home) or any(thing is root for root in self._roots):
-                what = self._describe_code(code, thing.__globals__)
-            return f"{what}\n{self._digest(self._function_parts(thing, ''))}"
-        if isinstance(thing, type):
-            return self._describe_class(thing)
-        return self._describe_module(thing, label)
+            about = self._function_parts(thing)
+        elif isinstance(thing, type):
+            about = [self._look(getattr, thing, each) for each in ("__class__", "__bases__")]
+            names = [name for name in space if name not in _CLASS_NOISE]
+            if "_member_names_" in space:  # an enum
+                members = space["_member_map_"]
+                own = _module("re").compile("_[a-z].*_")
+                names = [name for name in names if name not in members and not own.fullmatch(name)]
+                about += [(name, self._hold(vars(each), vars(each))) for name, each in members.items()]
+        return self._digest([about, self._hold(space, names)])
 
-    def _describe_code(self, code: CodeType, space: dict[str, Any]) -> str:
+    def _function_parts(self, function: FunctionType) -> list[Any]:
+        """A function: its code, defaults, annotations, and the variables of its closure; but not a
+        list that it only adds to, nor the names in a class body, which count as those of the
+        class."""
+        code, defaults, keyword_defaults = [
+            self._look(getattr, function, name)
+            for name in ("__code__", "__defaults__", "__kwdefaults__")]
+        cells = {}
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+            value = self._look(_cell_value, cell, _NOTHING)
+            is_added_to = name in _code_facts(code).added_cells and type(value) in _ADDED_TO
+            if name != "__classdict__" and not is_added_to:
+                cells[name] = value
+        self._watch([*(defaults or ()), *cells.values()])
+        annotations = _annotations(function)
+        for space in (keyword_defaults, annotations):
+            if type(space) is dict:
+                self._hold(space, space)
+        home = _home(function.__globals__)
+        does = [f"{home}.{code.co_qualname}"]
+        if _is_project(home) or self._is_root(function):
+            does = self._code_tokens(code, function.__globals__)
+        return [does, defaults, keyword_defaults, cells, annotations]
+
+    def _code_tokens(self, code: CodeType, space: dict[str, Any]) -> list[str]:
         """Code, and all that it names."""
         facts = _code_facts(code)
-        for name in facts.names:
-            self._names.update(name.split("."))
-        lines = [_code_digest(code)]
+        tokens = [_code_digest(code)]
         for chain in sorted(facts.chains):
-            lines.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
+            tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
         for name in sorted(facts.added):
-            value = self._look_up(space, name)
-            is_added_to = type(value) in _ADDED_TO
-            lines.append("added to" if is_added_to else self._global_token(space, (name,)))
-        for level, name, names in sorted(facts.imports):
-            package = space.get("__package__") or ""
-            lines.append(self._import_token(_imported_modules(package, level, name, names), names))
-        return "\n".join(lines)
-
-    def _describe_class(self, cls: type) -> str:
-        """A class by its bases and attributes in their order, without special ones that packages
-        put there."""
-        space = vars(cls)
-        self._look(getattr, cls, "__bases__")
-        self._look(getattr, cls, "__class__")
-        self.sized[id(cls)] = space
-        lines = [str([self.label(each) or _dotted(each) for each in (type(cls), *cls.__bases__)])]
-        members = space.get("_member_map_", {}) if "_member_names_" in space else {}  # of an enum
-        for name in sorted(space, key=lambda name: name if name.startswith("__") else "~"):
-            value = self._look_up(space, name)
-            if name in _CLASS_NOISE or name in members:
-                continue
-            if members and _module("re").fullmatch("_[a-z].*_", name):
-                continue
-            is_special = name.startswith("__") and not callable(value)
-            home = str(type(value).__module__)
-            if (not is_special or home == "builtins" or _is_project(home)
-                    or name == "__pydantic_decorators__"):
-                lines.append(f"{name}={self._token(value, f'{_dotted(cls)}.{name}')}")
-        for name, member in members.items():
-            own = _without(member, ("__objclass__", "_sort_order_"))
-            for each in own:
-                self._look_up(vars(member), each)
-            lines.append(f"{name}={self._token(own, f'{_dotted(cls)}.{name}')}")
-        return "\n".join(lines)
-
-    def _describe_module(self, module: Any, label: str) -> str:
-        """What a module holds: code that holds the module may use any of it."""
-        space = vars(module)
-        self.sized[id(space)] = space
-        self._owners.append((space, label, True, set()))
-        names = [name for name, value in space.items()
-                 if not isinstance(value, ModuleType) and not _is_set_by_python(name)]
-        return "\n".join([f"{name}={self._global_token(space, (name,))}" for name in sorted(names)])
-
-    def _take_named(self) -> bool:
-        """Follow the attributes of functions, and the modules in modules, that code names; whether
-        there were some."""
-        for space, label, is_module, taken in list(self._owners):
-            names = space.keys() if self.whole else space.keys() & self._names
-            for name in sorted(names - taken):
-                value = space[name]
-                if isinstance(value, ModuleType) if is_module else not _is_set_by_python(name):
-                    taken.add(name)
-                    self._note(f"{label}.{name} as attribute", self._global_token(space, (name,)))
-        return bool(self._todo)
+            if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
+                tokens.append(f"{name}={self._global_token(space, (name,))}")
+        for each in sorted(facts.imports):
+            self._follow_sources(_imported_modules(space.get("__package__") or "", *each))
+        return tokens
 
     def _global_token(self, space: Any, chain: Sequence[str], inside: bool = False) -> str:
         """The token of a global name; where it is a module, of what that holds under the next
@@ -3269,96 +3146,77 @@ class _Contents(_Followed):
         name, *rest = chain
         if name in _MODULE_SPECIALS or name in self.untracked:
             return "not tracked"
-        value = self._look_up(space, name)
+        value = self._look(space.get, name, _NOTHING)
         if value is _NOTHING:
             return self._missing_token(space, name) if inside else "nothing"
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = ".".join([repr(value).split("'")[1], *rest])
-            return self._import_token(_imported_modules("", 0, lazy, ()), ())
+            self._follow_sources(_imported_modules("", 0, lazy, ()))
+            return f"import {lazy}"
         if rest and isinstance(value, ModuleType):
             held = vars(value)
-            if self._is_ours(value) or self._is_ours(held.get(rest[0])):
-                return self._global_token(held, rest, True)
+            for module in (value, held.get(rest[0])):
+                if isinstance(module, ModuleType) and _is_project(module.__name__):
+                    return self._global_token(held, rest, True)
         return self._token(value, f"{_home(space)}.{name}")
 
-    def _is_ours(self, value: Any) -> bool:
-        """Whether something is a module of the project."""
-        return isinstance(value, ModuleType) and _is_project(value.__name__)
-
     def _missing_token(self, space: dict[str, Any], name: str) -> str:
-        """The token of a name that a module does not hold (yet): what it makes when asked, or a
-        module inside it."""
+        """The token of a name that a module does not hold (yet): a module inside it, or what it
+        makes when asked, from any module inside it."""
         home = _home(space)
-        if "__getattr__" not in space:
-            return self._import_token([f"{home}.{name}"], ())
-        asked = self._global_token(space, ("__getattr__",))
-        for folder in space.get("__path__", ()):  # it may look anywhere
-            for each in _files_in(folder):
-                inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
-                self._follow_sources(f"{home}.{inside}".rstrip("."))
+        modules, asked = [f"{home}.{name}"], "nothing"
+        if "__getattr__" in space:
+            asked = self._global_token(space, ("__getattr__",))
+            for folder in space.get("__path__", ()):
+                for each in _files_in(folder):
+                    inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
+                    modules.append(f"{home}.{inside}".rstrip("."))
+        self._follow_sources(modules)
         return f"made by {asked}"
 
-    def _import_token(self, modules: list[str], names: Iterable[str]) -> str:
-        """The token of an import inside a function: the sources of the modules that it may load,
-        and so on."""
-        found = ["import", *modules, *names]
-        for module in modules:
-            self._follow_sources(module)
-            home = sys.modules.get(module)
-            if self._is_ours(home) and _read_source(module) is None:
-                space = vars(home)  # code that was made by `exec`
-                for name in names:
-                    if name in space:
-                        found.append(self._global_token(space, (name,)))
-                if not names:
-                    found.append(self._token(home, module))
-        return str(found)
-
-    def _follow_sources(self, module: str) -> None:
-        """Note the source of a module of the project, and of those that it imports in turn."""
-        todo = [module]
-        for name in todo:
+    def _follow_sources(self, modules: list[str]) -> None:
+        """Note the sources of modules of the project, and of those that they import in turn."""
+        todo = list(modules)
+        for name in todo:  # grows
             if name in self._sources or not name:
                 continue
             self._sources.add(name)
-            self._look_up(sys.modules, name)
+            module = self._look(sys.modules.get, name, None)
             if not _is_project(name):
                 continue
-            source = _read_source(name)
-            if source is None:
+            spec = _find_spec(name)
+            loader = getattr(spec, "loader", None)
+            if not hasattr(loader, "get_data"):
+                if module and not hasattr(module, "__path__"):  # code that was made by `exec`
+                    self._token(module, name)
                 continue
-            path, state, digest, imports, certain = source
-            self.files.append((path, state))
-            self._note(f"the source of {name}", digest)
-            if not certain:
-                self.unsure.append(f"the source of {name} {_MAY_BE_NEWER}")
-            todo += sorted(imports)
-
-
-class _FollowedCode:
-    """Code with the globals that it sees: what is followed of a function without a name."""
-
-    def __init__(self, code: CodeType, space: dict[str, Any]) -> None:
-        self.__code__, self.__globals__ = code, space
+            file = getattr(loader, "archive", spec.origin)  # of a zip file
+            state = _file_state(file)
+            self.files.append((file, {"": state}))
+            if state:
+                digest, imports, certain = _read_source(name, state)
+                self._note(f"the source of {name}", digest)
+                todo += imports
+                if not certain:
+                    self.unsure.append(f"the source of {name} {_MAY_BE_NEWER}")
 
 
 class _Fingerprint:
     """The contents of functions, classes, files and values, kept while all that they were taken
     from stays the same."""
 
-    def __init__(self, roots: Sequence[Any], untracked: frozenset[str], whole: bool = False) -> None:
-        self.roots, self.untracked, self.whole = roots, untracked, whole
+    def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
+        self.roots, self.untracked = roots, untracked
         self._contents: _Contents | None = None
 
     def __reduce__(self) -> Any:
-        # contents hold for this process
-        return _Fingerprint, (self.roots, self.untracked, self.whole)
+        return _Fingerprint, (self.roots, self.untracked)  # contents hold for this process
 
     def now(self) -> _Contents:
         """The contents as they are now: those found before, unless something differs."""
         contents = self._contents
         if contents is None or not contents.holds():
-            self._contents = contents = _Contents(self.roots, self.untracked, self.whole)
+            self._contents = contents = _Contents(self.roots, self.untracked)
         return contents
 
 
@@ -3374,24 +3232,16 @@ class _InArguments(_Followed):
 
     def label(self, thing: Any) -> str | None:
         name = _followed_name(thing)
-        return f"{name} {self._digest(thing, id(thing))}" if name else None
-
-    def function_parts(self, function: Any) -> tuple[Any, ...]:
-        code, space = function.__code__, function.__globals__
-        digest = f"{_home(space)}.{code.co_qualname}"
-        if _is_project(_home(space)):
-            digest = self._digest(_FollowedCode(code, space), (id(code), id(space)))
-        own = {name: value for name, value in vars(function).items() if not name.startswith("__")}
-        return (*_parts_of(function, digest), own)
-
-    def _digest(self, thing: Any, key: Any) -> str:
-        """The digest of what is followed, kept under the key."""
-        if len(_FINGERPRINTS) > 1024:
-            _FINGERPRINTS.clear()
-        fingerprint = _Fingerprint((thing,), self.untracked, True)
-        contents = _FINGERPRINTS.setdefault((key, self.untracked), fingerprint).now()
+        if name is None:
+            return None
+        fingerprint = _Fingerprint((thing,), self.untracked)
+        if "<" not in name:  # those made by functions may hold much, and be new each time
+            if len(_FINGERPRINTS) > 1024:
+                _FINGERPRINTS.clear()
+            fingerprint = _FINGERPRINTS.setdefault((id(thing), self.untracked), fingerprint)
+        contents = fingerprint.now()
         self.unsure += contents.unsure
-        return contents.digest
+        return f"{name} {contents.digest}"
 
 
 # --- What a call is named ---------------------------------------------------------------------------------------------
