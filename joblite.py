@@ -6383,7 +6383,7 @@ def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
         os._exit(0)
 
 
-# ---- the nursery ----
+# ---- the fork server ----
 
 _REQUEST = struct.Struct("<qq")  # worker number, and a signal for its process group; 0: start it
 
@@ -6429,8 +6429,9 @@ def _interpreter_command(entry: str, nbytes: int) -> list[str]:
         "B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
         "I": "isolated", "P": "safe_path", "O": "optimize",
     }
-    given = [letter * getattr(sys.flags, flag) for letter, flag in flags.items()]
-    options = [f"-{letters}" for letters in given if letters]
+    options = []
+    for letter, flag in flags.items():
+        options += [f"-{letter}"] * getattr(sys.flags, flag)
     for name, value in sys._xoptions.items():
         options.append(f"-X{name}" if value is True else f"-X{name}={value}")
     path = os.path.abspath(__file__)
@@ -6439,7 +6440,8 @@ def _interpreter_command(entry: str, nbytes: int) -> list[str]:
 
 
 def _make_page(fd: int | None = None) -> tuple[Any, int]:
-    """A page (as six numbers) and the descriptor under which another process can map it too."""
+    """A status page (as six numbers) and the descriptor under which another process can map it
+    too."""
     import mmap
 
     if fd is None:
@@ -6459,23 +6461,21 @@ def _die_with(pipe: int) -> None:
     """Have the kernel kill this process group when the other end of the pipe closes, even in the
     midst of a task."""
     import fcntl
-    import signal
 
     def wait() -> None:
         os.read(pipe, 1)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+        os.killpg(os.getpgrp(), _SIGKILL)
 
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
-        fcntl.fcntl(pipe, fcntl.F_SETFL, flags | fcntl.FASYNC | os.O_NONBLOCK)
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, _SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
         try:
             wait()  # if it has closed before, as this interpreter started, no signal comes
         except BlockingIOError:
             pass
     else:  # only Linux lets us choose the signal: elsewhere a thread waits for the end
-        threading.Thread(target=wait, daemon=True).start()
+        _start_thread(wait)
 
 
 def _kill_group(pid: int, sig: int) -> None:
@@ -6485,128 +6485,94 @@ def _kill_group(pid: int, sig: int) -> None:
         pass
 
 
-class _NurseryLoop:
-    """The nursery's own side: forks, signals and buries workers until its caller is gone."""
-
-    def __init__(self) -> None:
-        import select
-        import signal
-        import socket
-
-        self.caller = os.getppid()
-        self.control = socket.socket(fileno=os.dup(0))
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.close(null)
-        self.wake, self.wake_end = os.pipe()
-        os.set_blocking(self.wake_end, False)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self.wake_end)
-        self.poll = select.poll()
-        self.poll.register(self.control, select.POLLIN)
-        self.poll.register(self.wake, select.POLLIN)
-        # number -> pid; its socket, page and life line, which are held here, too
-        self.workers: dict[int, tuple[int, ...]] = {}
-
-    def run(self) -> None:
-        import signal
-
-        try:
-            while True:
-                ready = {fd for fd, _ in self.poll.poll(None if self.workers else IDLE_S * 1000)}
-                if not ready:
-                    return
-                if self.wake in ready:
-                    self.bury()
-                if self.control.fileno() in ready and not self.obey():
-                    return
-        finally:
-            for pid, *_ in self.workers.values():
-                _kill_group(pid, signal.SIGKILL)
-            os._exit(0)
-
-    def obey(self) -> bool:
-        """Carry out one request; False when the caller is gone."""
-        import socket
-
-        data, fds, _, _ = socket.recv_fds(self.control, _REQUEST.size, 2)
-        if len(data) < _REQUEST.size:
-            return False
-        number, sig = _REQUEST.unpack(data)
-        if not sig:
-            self.fork(number, fds)
-        elif number in self.workers:
-            _kill_group(self.workers[number][0], sig)
-        return True
-
-    def fork(self, number: int, fds: list[int]) -> None:
-        pipe: tuple[int, ...] = ()
-        try:
-            fd, page_fd = fds  # ValueError: there was no room here for both
-            inner, line = pipe = os.pipe()
-            pid = os.fork()
-        except (OSError, ValueError):
-            for each in (*fds, *pipe):
-                os.close(each)
-            return
-        if not pid:
-            try:
-                self.become_worker(number, fd, page_fd, inner, line)
-            finally:  # whatever happens: the loop goes on in the parent only
-                os._exit(1)
-        try:
-            os.setpgid(pid, pid)  # both sides do it: whichever comes first
-        except OSError:  # dead already, or another program
-            pass
-        os.close(inner)
-        self.workers[number] = pid, fd, page_fd, line
-
-    def become_worker(self, number: int, fd: int, page_fd: int, inner: int, line: int) -> None:
-        import signal
-        import socket
-
-        os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self.control.close()
-        for end in (self.wake, self.wake_end, line):
-            os.close(end)
-        for _, *ends in self.workers.values():
-            for end in ends:
-                os.close(end)
-        _die_with(inner)
-        page, _ = _make_page(page_fd)
-        os.close(page_fd)
-        _work(socket.socket(fileno=fd), page, number, self.caller, inner)
-
-    def bury(self) -> None:
-        """Note in their pages how workers died, then hang up: a grandchild may still hold the
-        socket."""
-        import signal
-        import socket
-
-        os.read(self.wake, 4096)
-        for number, (pid, fd, page_fd, line) in list(self.workers.items()):
-            dead, status = os.waitpid(pid, os.WNOHANG)
-            if dead:
-                del self.workers[number]
-                _kill_group(pid, signal.SIGKILL)  # what the worker started
-                os.pwrite(page_fd, struct.pack("@Q", status + 1), 8 * _DEATH)
-                _hang_up(socket.socket(fileno=fd))
-                os.close(page_fd)
-                os.close(line)
-
-
-def _nursery_main(*modules: str) -> None:
-    """What the nursery process runs. Its workers will need these modules."""
+def _serve_forks(*modules: str) -> None:
+    """What the fork server runs: it forks, signals and reaps workers until its caller is gone. They
+    will need these modules."""
     import gc
+    import select
+    import signal
+    import socket
 
     os.closerange(3, 4096)  # what the caller made inheritable
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    wake, wake_end = os.pipe()
+    os.set_blocking(wake_end, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_end)
     for name in modules:
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
-    _NurseryLoop().run()
+    caller = os.getppid()
+    # number -> pid; its socket, status page and life line, which are held here, too
+    workers: dict[int, tuple[Any, ...]] = {}
+
+    def fork(number: int, fds: list[int]) -> None:
+        # what nothing holds any more is closed
+        ends: list[Any] = [socket.socket(fileno=fd) for fd in fds[:1]]
+        try:
+            ends += map(_Segment, (*fds[1:], *os.pipe()))
+            sock, page, inner, line = ends  # ValueError: there was no room here for all
+            pid = os.fork()
+        except (OSError, ValueError):
+            return
+        if pid:
+            try:
+                os.setpgid(pid, pid)  # both sides do it: whichever comes first
+            except OSError:  # dead already, or another program
+                pass
+            workers[number] = pid, sock, page, line
+            return
+        try:
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for _, other, *_ in workers.values():
+                other.close()
+            workers.clear()
+            control.close()
+            for end in wake, wake_end, line.fd:
+                os.close(end)
+            _die_with(inner.fd)
+            _work(sock, _make_page(page.fd)[0], number, caller, inner.fd)
+        finally:  # whatever happens: the loop goes on in the parent only
+            os._exit(1)
+
+    def reap() -> None:
+        """Note in their pages how workers died, then hang up: a grandchild may still hold the
+        socket."""
+        os.read(wake, 4096)
+        for number, (pid, sock, page, _) in list(workers.items()):
+            dead, status = os.waitpid(pid, os.WNOHANG)
+            if dead:
+                _kill_group(pid, signal.SIGKILL)  # what the worker started
+                os.pwrite(page.fd, struct.pack("@Q", status + 1), 8 * _DEATH)
+                _hang_up(sock)
+                del workers[number]
+
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    try:
+        while ready := dict(poll.poll(None if workers else IDLE_S * 1000)):
+            if wake in ready:
+                reap()
+            if control.fileno() in ready:
+                data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
+                if len(data) < _REQUEST.size:
+                    break
+                number, sig = _REQUEST.unpack(data)
+                if not sig:
+                    fork(number, fds)
+                elif number in workers:
+                    _kill_group(workers[number][0], sig)
+    finally:
+        for pid, *_ in workers.values():
+            _kill_group(pid, signal.SIGKILL)
+        os._exit(0)
 
 
 def _socket_pair() -> tuple[Any, Any]:
@@ -6620,17 +6586,17 @@ def _socket_pair() -> tuple[Any, Any]:
     return ours, theirs
 
 
-class _Nursery:
-    """The caller's handle on its nursery process. Any thread may use it: the lock guards the
-    control socket."""
+class _ForkServer:
+    """The caller's handle on the process that forks its workers. Any thread may use it: the lock
+    guards the control socket."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a garbage collection may end a run in its midst
         ours, theirs = _socket_pair()
-        self.channel = _Channel(ours)  # the nursery says nothing: what can be read is its end
+        self.channel = _Channel(ours)  # the server says nothing: what can be read is its end
         modules = ("warnings", "logging") if _loaded("logging") else ("warnings",)
         code = _own_code()
-        command = _interpreter_command(f"_nursery_main{modules}", len(code))
+        command = _interpreter_command(f"_serve_forks{modules}", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions,
                                   setpgroup=0, setsigmask=())
@@ -6648,15 +6614,15 @@ class _Nursery:
         with self.lock:
             try:
                 _send_all(self.channel.sock, _REQUEST.pack(number, sig))
-            except OSError:  # the nursery is gone, and its workers with it
+            except OSError:  # the server is gone, and its workers with it
                 pass
 
     def lives(self) -> bool:
         return not self.channel.has_data()
 
     def close(self, wait: bool) -> None:
-        """End the nursery and all workers it forked."""
-        self.channel.close()
+        """End the server and all workers it forked."""
+        _hang_up(self.channel.sock)
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:  # somebody else waited for it
@@ -6685,11 +6651,11 @@ def _death_of(page: Any) -> str:
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
 
 
-_starters: dict[str, _Nursery] = {}  # holds the nursery of this process, once there is one
+_starters: dict[str, _ForkServer] = {}  # holds the nursery of this process, once there is one
 _starters_lock = threading.RLock()  # guards the dict above
 
 
-def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
+def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
     """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is
     replaced."""
     for _ in range(_START_TRIES):
@@ -6699,7 +6665,7 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_Nursery, int]:
                 nursery.close(True)
                 nursery = None
             if nursery is None:
-                nursery = _starters["nursery"] = _Nursery()
+                nursery = _starters["nursery"] = _ForkServer()
         try:
             return nursery, nursery.start(sock, page_fd)
         except OSError as error:
