@@ -410,14 +410,6 @@ def _unlink(path: str) -> bool:
     return True
 
 
-def _remove_folder(path: str) -> None:
-    """Remove a folder if it is empty and may be removed."""
-    try:
-        os.rmdir(path)
-    except OSError:
-        pass  # somebody put something into it, or was faster
-
-
 def _stat(path: Any) -> os.stat_result | None:
     """What the system knows about a file; None when there is none."""
     try:
@@ -2651,8 +2643,8 @@ def load(
 #       | its key, a line end, its metadata pickled | the value |        both as `dump` writes them
 #       its time of change is the time of its last use: the least recently used go first
 #   location/joblite/v1/tmp-...     a file being written, renamed into place when it is complete
-#   location/joblite/v1/lock        8 bytes, the sum of all sizes; the bytes behind them are the
-#       locks of calls; the first byte is also the lock of who writes or removes entries
+#   location/joblite/v1/lock        8 bytes, the sum of all sizes or more; the bytes behind them are
+#       the locks of calls; the first byte is also the lock of who puts an entry into its place
 #
 #   thread or task -> key lock of this process -> byte of `lock`, for other processes -> compute
 #       who would wait for ever, because the one who computes waits for him, computes too
@@ -2671,8 +2663,8 @@ def load(
 #   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
 #   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
 #   5. The cache may fail, the call may not: the function's value is returned.          test_a_full_disk_costs_a_warning
-#   6. The sum in `lock` is never less than the truth: raised before a file appears, lowered after
-#      one went; without locks it is counted anew.             test_killed_writers_leave_no_harm
+#   6. The sum in `lock` is never less than the truth: raised before a file appears, counted anew
+#      when room has to be made.                               test_killed_writers_leave_no_harm
 #   7. Locks only save work: without them a call is computed twice, never wrongly.
 #                                                         test_a_read_only_folder_costs_a_warning
 #   8. Nobody waits for ever, and no interruption leaves a lock held: it is taken inside `try`,
@@ -3353,7 +3345,6 @@ def _show_arguments(shown: dict[str, str]) -> str:
 # --- Where entries are kept -------------------------------------------------------------------------------------------
 
 _SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
-_LISTED = 1000  # entries that are looked at to find the least recently used
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
 _STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
 _HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
@@ -3402,7 +3393,10 @@ class _KeyLock:
         """
         if _HELD.get(self.place) is not self:
             return True
-        file = self.store.lock_file(make=True)
+        try:
+            file = self.store.lock_file(self.key)
+        except OSError:
+            return True  # where nothing can be written there are no locks: law 7
         byte = 8 + int(_short_digest(self.key, 15), 16)
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
@@ -3438,29 +3432,32 @@ class _Store:
         """(key, bytes, time of last use in seconds) of entries whose key begins with `prefix`."""
         return iter(self._guest.entries(prefix) if self._guest else ())
 
-    def clear(self, prefix: str = "") -> None:
-        """Remove the entries whose key begins with `prefix`."""
-        for key, _, _ in list(self.entries(prefix)):
-            self.delete(key)
-
-    def lock_file(self, make: bool = False) -> _LockFile:
-        """The file whose bytes are locks; here all are free. `make`: the folders for it, too."""
+    def lock_file(self, key: str) -> _LockFile:
+        """The file whose bytes are locks; here all are free."""
         return _NO_LOCKS
 
+    def reduce(self, entries: Iterable[tuple[str, int, float]], most: float, items: float,
+               oldest: float = 0.0) -> int:
+        """Of these entries keep those used last: at most so many bytes and items, and none that
+        was last used before `oldest`. Gives the bytes that are kept."""
+        kept = total = 0
+        newest_first = sorted(entries, key=operator.itemgetter(2), reverse=True)
+        for number, (key, size, used) in enumerate(newest_first):
+            total += size
+            if total > most or number >= items or used < oldest:
+                self.delete(key)
+            else:
+                kept = total
+        return kept
 
-def _remove_oldest(found: list[tuple[str, int, float]], total: int, most: int,
-                   remove: Callable[[str], Any]) -> int:
-    """Remove the least recently used of the entries found until at most `most` bytes are kept.
-
-    At least a tenth of them go, so that a look serves many writes. Gives the new sum of all sizes.
-    """
-    found.sort(key=operator.itemgetter(2))
-    for number, (key, size, _) in enumerate(found):
-        if total <= most and number >= len(found) // 10:
-            break
-        remove(key)
-        total -= size
-    return total
+    def make_room(self, most: int) -> int:
+        """Let all entries together have at most `most` bytes; gives what they have. If any go, at
+        least a tenth of them do, so that one look serves many writes."""
+        entries = list(self.entries())
+        total = sum(size for _, size, _ in entries)
+        if total <= most:
+            return total
+        return self.reduce(entries, most, len(entries) - len(entries) // 10)
 
 
 class _RamStore(_Store):
@@ -3487,17 +3484,14 @@ class _RamStore(_Store):
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         file = io.BytesIO()
         fill(file)
-        content = file.getvalue()
-        if len(content) > self._limit:
-            self.delete(key)
+        self.delete(key)
+        if file.tell() > self._limit:
             return
         self._used[key] = time.time()
-        self._kept[key] = content
-        self._room -= len(content)
+        self._kept[key] = file.getvalue()
+        self._room -= file.tell()
         if self._room < 0:
-            found = list(self.entries())
-            total = sum(size for _, size, _ in found)
-            self._room = self._limit - _remove_oldest(found, total, self._limit, self.delete)
+            self._room = self._limit - self.make_room(self._limit)
 
     def delete(self, key: str) -> bool:
         self._used.pop(key, None)
@@ -3510,66 +3504,83 @@ class _RamStore(_Store):
 
 
 class _DiskStore(_Store):
-    """Keeps each entry in a file of `location/joblite/v1`; other formats would be beside it."""
+    """Keeps each entry in a file of `location/joblite/v1`; other formats would be beside it.
 
-    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700) -> None:
+    With a secret, each file begins with a signature of the key and of all that follows. What has no
+    right one is never unpickled.
+    """
+
+    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700,
+                 secret: bytes | None = None) -> None:
         self.location, self._limit, self._mode = location, limit, mode
+        self._secret = secret  # b"": it has been left behind
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
         self._locks: Any = None  # keeps the lock file open
         self._is_swept = False  # whether half-written files have been looked for
         self._is_checked = False  # whether others can write to the folders has been looked at
 
-    def __reduce__(self) -> Any:
-        settings = self.location, self._limit, self._mode
+    def with_secret(self) -> Any:
+        """How it travels to a worker."""
+        settings = self.location, self._limit, self._mode, self._secret
         return _DiskStore, settings, {"_is_checked": self._is_checked}
+
+    def __reduce__(self) -> Any:
+        make, settings, state = self.with_secret()
+        return make, (*settings[:3], self._secret and b""), state
+
+    def _signature(self, key: str, content: bytes) -> bytes:
+        if not self._secret:
+            raise OSError("its secret does not travel in files: make the Memory here, with it")
+        message = key.encode() + b"\n" + content
+        return bytes(_module("hmac").digest(self._secret, message, "sha256"))
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
         self._is_checked = True
+        if IS_WINDOWS:
+            return
         for folder in (str(self.location), self._base, self._root[:-1]):
             state = _stat(folder)
-            if state is None or IS_WINDOWS:
+            if state is None:
                 continue
             others = 0o022 & ~self._mode
             if state.st_gid == state.st_uid:
                 others &= 0o002  # a group of one user, by convention
             if folder == self.location and state.st_mode & stat.S_ISVTX:
                 others = 0  # as in /tmp: nobody can put another folder in the place of ours
-            danger = "what is read from a cache can run code"
             if state.st_mode & others:
-                _warn(f"{folder}: other users can write to this cache, and {danger}; "
-                      f"take the right away with: chmod go-w {folder}")
-                return
-            if state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022:
-                _warn(f"{folder}: this cache belongs to another user (number {state.st_uid}), and "
-                      f"{danger}; use a folder of your own")
-                return
+                reason = f"other users can write to this cache, forbid it: chmod go-w {folder}"
+            elif state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022:
+                reason = (f"this cache belongs to another user (number {state.st_uid}); "
+                          "use a folder of your own")
+            else:
+                continue
+            _warn(f"{folder}: what is read from a cache can run code; {reason}")
+            return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         if not self._is_checked:
             self._check_folders()
         path = self._root + key
-        try:
-            if mmap_mode:
-                file = open(path, "r+b" if mmap_mode == "r+" else "rb")  # the caller closes it
-            else:
-                fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`
+        try:  # half the time of `open`
+            file = io.FileIO(path, "r+" if mmap_mode == "r+" else "r")
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         if not peek:
             self._mark(path)
         if mmap_mode:
             return file
-        try:
-            content = os.read(fd, _SMALL_ENTRY)
-        except OSError:
-            content = b""  # a folder, a broken disk: damaged, as the head will say
-        if len(content) < _SMALL_ENTRY:
-            os.close(fd)
-            return io.BytesIO(content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return open(fd, "rb")
+        content = file.read(_SMALL_ENTRY if self._secret is None else -1)
+        if self._secret is None and len(content) == _SMALL_ENTRY:
+            file.seek(0)
+            return file
+        file.close()
+        if self._secret is not None:
+            signature, content = content[:32], content[32:]
+            if not _module("hmac").compare_digest(signature, self._signature(key, content)):
+                raise _Damaged("it was not written with the secret of this cache")
+        return io.BytesIO(content)
 
     def _mark(self, path: str) -> None:
         """Note that a file is used now; the system's own clock is too coarse for that."""
@@ -3580,196 +3591,106 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        if not self._is_checked:
-            self._check_folders()
+        locks = self.lock_file(key)
         if not self._is_swept:
             self._sweep()
-        locks = self.lock_file(make=True)
         chance = os.urandom(8).hex()
         temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{chance}"
+        opener = partial(os.open, mode=self._mode & 0o666)
         try:
-            opener = partial(os.open, mode=self._mode & 0o666)
             with open(temporary, "xb", 8192, opener=opener) as file:  # the size saves a look
-                fill(file)
+                if self._secret is None:
+                    fill(file)
+                else:
+                    plain = io.BytesIO()
+                    fill(plain)
+                    file.write(self._signature(key, plain.getvalue()))
+                    file.write(plain.getvalue())
                 size = file.tell()
             self._mark(temporary)
-            if self._limit is not None and size > self._limit:
-                _unlink(temporary)
-                self.delete(key)
-            else:
-                locks.alone(partial(self._place, temporary, key, size))
+            locks.alone(partial(self._place, temporary, key, size))
         except BaseException:
             _unlink(temporary)
             raise
 
-    def _make_folder(self, path: str) -> None:
+    def _make_folders(self, folder: str) -> None:
         """Make a folder of ours, and those above it, with our mode whatever the umask."""
-        if path == self.location:
-            os.makedirs(path, self._mode, exist_ok=True)
+        if os.path.isdir(folder):
             return
+        location = str(self.location)
+        os.makedirs(os.path.dirname(location), exist_ok=True)
+        for each in (location, self._base, self._root[:-1], folder):
+            try:
+                os.mkdir(each, self._mode)
+                os.chmod(each, self._mode)
+            except FileExistsError:
+                pass
         try:
-            os.mkdir(path, self._mode)
-            os.chmod(path, self._mode)
+            with open(os.path.join(self._base, ".gitignore"), "x") as file:
+                file.write("*\n")
         except FileExistsError:
-            pass
-        except FileNotFoundError:
-            self._make_folder(os.path.dirname(path))
-            self._make_folder(path)
+            pass  # from an earlier run; the user may have changed it
 
     def _place(self, temporary: str, key: str, size: int, locks: _LockFile) -> None:
-        """Rename a complete file into place, after making room for it."""
-        path = self._root + key
-        self._remove(key, locks)
-        total = self._total(locks)
-        if self._limit is not None:
-            total = self._make_room(total, self._limit - size)
-        locks.set_number(total + size)
-        try:
-            os.replace(temporary, path)
-        except FileNotFoundError:
-            self._make_folder(os.path.dirname(path))
-            os.replace(temporary, path)
+        """Rename a complete file into place, after making room for it.
 
-    def _total(self, locks: _LockFile) -> int:
-        """The sum of all sizes; counted when it is asked for and not known."""
+        The number in the lock file is at least the sum of all sizes; none: it is not known. Files
+        that were removed stay in it until somebody has to make room, and counts.
+        """
+        path = self._root + key
+        old = _stat(path)
+        if old is not None:
+            _unlink(path)
+        if self._limit is not None and size > self._limit:
+            _unlink(temporary)
+            return
         total = locks.number()
-        if total is None and (self._limit is not None or locks.fcntl):
-            total = sum(size for _, size, _ in self.entries())
-        return total or 0
+        if total is not None and old is not None:
+            total -= old.st_size
+        if self._limit is not None and (total is None or total + size > self._limit):
+            total = self.make_room(self._limit - size)
+        if total is not None:
+            locks.set_number(total + size)
+        os.replace(temporary, path)
 
     def delete(self, key: str) -> bool:
         try:
-            return bool(self.lock_file().alone(partial(self._remove, key)))
+            return _unlink(self._root + key)
         except OSError as err:
             _warn(f"{self._base}: an entry could not be removed: {err}")
             return False
 
-    def _remove(self, key: str, locks: _LockFile) -> bool:
-        state = _stat(self._root + key)
-        if state is None:
-            return False
-        total = self._total(locks)
-        is_gone = _unlink(self._root + key)
-        locks.set_number(total - state.st_size)
-        return is_gone
-
-    def _make_room(self, total: int, most: int) -> int:
-        """Remove the least recently used entries until at most `most` bytes are kept.
-
-        All are looked at, or where there are many, every eighth one. Gives the new sum.
-        """
-        while total > most:
-            keys = self._keys()
-            found: list[tuple[str, int, float]] = []
-            if len(keys) > _LISTED:
-                found = list(self._states(keys[time.time_ns() % 8::8]))
-            if 16 * sum(size for _, size, _ in found) < total:  # few, or somebody removed files
-                found = list(self._states(keys))
-                total = sum(size for _, size, _ in found)  # sets right what killed writers left
-            total = _remove_oldest(found, total, most, lambda key: _unlink(self._root + key))
-        return total
-
-    def _keys(self, prefix: str = "") -> list[str]:
-        """The keys of all entries: each function has a folder for them."""
-        keys: list[str] = []
-        for folder in [prefix[:-1]] if prefix else _list(self._root):
-            keys += [f"{folder}/{name}" for name in _list(self._root + folder)]
-        return keys
-
-    def _states(self, keys: Iterable[str]) -> Iterator[tuple[str, int, float]]:
-        for key in keys:
-            state = _stat(self._root + key)
-            if state is not None and stat.S_ISREG(state.st_mode):  # else gone, or not ours
-                yield key, state.st_size, state.st_mtime
-
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        return self._states(self._keys(prefix))
-
-    def clear(self, prefix: str = "") -> None:
-        super().clear(prefix)
-        self.lock_file().alone(partial(self._remove_folders, prefix))
-        self._sweep()
-
-    def _remove_folders(self, prefix: str, locks: _LockFile) -> None:
-        """Remove the folders that are empty; nobody moves a file into them meanwhile."""
-        for folder in [prefix] if prefix else _list(self._root):
-            _remove_folder(self._root + folder)
+        """Each function has a folder."""
+        for folder in [prefix[:-1]] if prefix else _list(self._root):
+            for name in _list(self._root + folder):
+                state = _stat(f"{self._root}{folder}/{name}")
+                if state is not None and stat.S_ISREG(state.st_mode):  # else gone, or not ours
+                    yield f"{folder}/{name}", state.st_size, state.st_mtime
 
     def _sweep(self) -> None:
         """Remove half-written files whose writer is gone."""
         self._is_swept = True
-        folder = _stat(self._root)
+        now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
         for name in _list(self._root):
-            kind, *parts = name.split("-")
-            if kind != "tmp" or len(parts) != 3:
-                continue
-            state = _stat(self._root + name)
-            if folder is None or state is None:
-                continue
             try:
-                if parts[0] == _machine():
-                    is_left = not _process_lives(int(parts[1]))
-                else:  # the last change of the folder is a time of the same clock
-                    is_left = folder.st_mtime - state.st_mtime > _STALE_AFTER
+                kind, machine, pid, _ = name.split("-")
+                if kind != "tmp":
+                    continue
+                if machine == _machine():
+                    is_left = not _process_lives(int(pid))
+                else:
+                    is_left = now - os.stat(self._root + name).st_mtime > _STALE_AFTER
                 if is_left:
                     _unlink(self._root + name)
             except (OSError, ValueError):
-                pass  # not ours to remove
+                pass  # it is gone, or not ours to remove
 
-    def lock_file(self, make: bool = False) -> _LockFile:
+    def lock_file(self, key: str) -> _LockFile:
+        """The lock file; the folder for the key is made, too."""
+        self._make_folders(os.path.dirname(self._root + key))
         self._locks = _lock_file(self._root + "lock", self._mode & 0o666)
-        if make and self._locks.fd < 0:
-            try:
-                self._make_folder(self._root[:-1])
-                with open(os.path.join(self._base, ".gitignore"), "x") as file:
-                    file.write("*\n")
-            except FileExistsError:
-                pass  # from an earlier run; the user may have changed it
-            except OSError:
-                return self._locks  # where nothing can be written there are no locks: law 7
-            return self.lock_file()
         return self._locks
-
-
-class _SignedStore(_DiskStore):
-    """A store on disk for those who share a secret.
-
-    Each file begins with a signature of the key and of all that follows. What has no right one is
-    never unpickled.
-    """
-
-    def __init__(self, location: str, limit: int | None, mode: int, secret: bytes) -> None:
-        super().__init__(location, limit, mode)
-        self._secret = secret  # empty: it has been left behind
-
-    def __reduce__(self) -> Any:
-        return _SignedStore, (self.location, self._limit, self._mode, b"")  # for files
-
-    def with_secret(self) -> Any:
-        """How it travels to a worker."""
-        return _SignedStore, (self.location, self._limit, self._mode, self._secret)
-
-    def _signature(self, key: str, content: bytes) -> bytes:
-        if not self._secret:
-            raise OSError("its secret does not travel in files: make the Memory here, with it")
-        message = key.encode() + b"\n" + content
-        return bytes(_module("hmac").digest(self._secret, message, "sha256"))
-
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        file = super().open(key, None, peek)
-        if file is None:
-            return None
-        with file:
-            signature, content = file.read(32), file.read()
-        if not _module("hmac").compare_digest(signature, self._signature(key, content)):
-            raise _Damaged("it was not written with the secret of this cache")
-        return io.BytesIO(content)
-
-    def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        file = io.BytesIO()
-        fill(file)
-        signed = self._signature(key, file.getvalue()) + file.getvalue()
-        super().write(key, lambda file: file.write(signed))
 
 
 def _local_store(location: str | None, limit: int | None, mode: int = 0o700,
@@ -3780,9 +3701,7 @@ def _local_store(location: str | None, limit: int | None, mode: int = 0o700,
                          f"got {type(secret).__name__}")
     if location is None:
         return _RamStore(limit)
-    if secret is not None:
-        return _SignedStore(location, limit, mode, secret)
-    return _DiskStore(location, limit, mode)
+    return _DiskStore(location, limit, mode, secret)
 
 
 _STORES: dict[str, Callable[..., _Store]] = {
@@ -4259,7 +4178,7 @@ class MemorizedFunc(_Typed[P, R]):
         """Remove everything kept for this function, of its older versions too; `warn` says so on stderr."""
         if warn and self._verbose > 0:
             _say(f"removing all results of {self._folder} from {self._memory._place}")
-        self._store.clear(f"{self._folder}/")
+        self._store.reduce(self._store.entries(f"{self._folder}/"), 0, 0)
 
     def entries(self) -> list[CacheEntry]:
         """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
@@ -4522,7 +4441,7 @@ class Memory:
         """
         if warn and self.verbose > 0 and self.location is not None:
             _say(f"removing all results from {self._place}")
-        self.store.clear()
+        self.store.reduce(self.store.entries(), 0, 0)
 
     def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
                     age_limit: Any = None) -> None:
@@ -4543,12 +4462,7 @@ class Memory:
         if items < 0:
             raise ValueError("items_limit: expected 0 or more results to keep, "
                              f"got {items_limit!r}")
-        oldest, total = time.time() - seconds, 0
-        found = sorted(self.store.entries(), key=operator.itemgetter(2), reverse=True)
-        for number, (key, size, used) in enumerate(found):
-            total += size
-            if number >= items or used < oldest or total > most:
-                self.store.delete(key)
+        self.store.reduce(self.store.entries(), most, items, time.time() - seconds)
 
     def _warn(self, text: str) -> None:
         if text not in self._told:
@@ -5052,7 +4966,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
     MethodType: _reduce_method,
-    _SignedStore: _SignedStore.with_secret,
+    _DiskStore: _DiskStore.with_secret,
     BuiltinMethodType: _reduce_builtin_method,
     MethodWrapperType: _reduce_builtin_method,
     type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),

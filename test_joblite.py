@@ -4737,7 +4737,7 @@ f = make()"""
         assert sorted(entry.nbytes // 90_000 for entry in cached.entries()) == [1, 1, 1, 1, 6]
 
     def test_what_is_in_use_stays_among_thousands(self, tmp_path):
-        """Where not all entries are looked at: those that are read again and again are never removed."""
+        """A tenth goes at a time; those that are read again and again are never removed."""
         memory = joblite.Memory(tmp_path, verbose=0, bytes_limit="1M")
         function = counted(lambda n: b"x" * 100)
         cached = memory.cache(function, version=1)
@@ -4746,7 +4746,7 @@ f = make()"""
             if n % 100 == 0:
                 for used in range(50):
                     cached(used)
-        assert 2000 < len(cached.entries()) < 5000
+        assert 1900 < len(cached.entries()) < 2200
         assert len(function.calls) == 6000
 
     def test_two_limits_on_one_folder_do_no_harm(self, tmp_path):
@@ -5097,7 +5097,7 @@ f = make()"""
         assert [(tmp_path / name).read_text() for name in "ab"] == ["called ", "called "]
 
     @posix
-    @pytest.mark.parametrize("call", ["cached(2)", "cached.call(2)", "cached.forget(1)", "memory.clear()"])
+    @pytest.mark.parametrize("call", ["cached(2)", "cached.call(2)"])
     def test_ctrl_c_while_another_process_has_the_locks_leaves_none_held(self, call, tmp_path):
         """Another thread goes on as soon as the other process has let go."""
         code = """
