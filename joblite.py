@@ -4555,13 +4555,13 @@ def _function_in(cls: type, name: str) -> Any:
 def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
     """(class, name) of a method that its class holds, also where its qualified name does not lead
     to it: a private one, a classmethod, one of another name."""
-    found: Any = sys.modules.get(func.__module__)
+    cls: Any = sys.modules.get(func.__module__)
     for part in func.__qualname__.split(".")[:-1]:
-        found = getattr(found, part, None)
-    if isinstance(found, type):
-        for name in vars(found):
-            if _function_in(found, name) is func:
-                return found, name
+        cls = getattr(cls, part, None)
+    if isinstance(cls, type):
+        for name in vars(cls):
+            if _function_in(cls, name) is func:
+                return cls, name
     return None
 
 
@@ -4620,139 +4620,94 @@ def _space_token(space: dict[str, Any]) -> str:
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
     """The module whose globals stand here for those called `token` at home. One that can be
     imported is a copy of the module here, so that it has what the payload lacks."""
-    spaces = _local.unpacking[0]
-    if token in spaces:
-        return spaces[token]
-    known = sys.modules.get(name)
+    modules = _local.unpacking[0]
+    known = modules.get(token, sys.modules.get(name))
     if known is not None and token == _space_token(vars(known)):
-        spaces[token] = known  # it came from here
-        return known
-    module = spaces[token] = ModuleType(name)
+        return known  # it came before, or this is its home
+    module = modules[token] = ModuleType(name)
     if importable:
         vars(module).update(vars(_import_module(name)))
     vars(module).update({"__package__": package, "__builtins__": __builtins__, _SPACE: token})
     if name == "__main__" and _inside == "process":
-        _become_main(module)
+        # What is named after this worker's `__main__` is found in it, by `pickle` and `hash` too.
+        # Its spec keeps multiprocessing from running the caller's script once more.
+        spec_name = f"{package}.__main__" if package else name
+        module.__spec__ = _module("importlib.machinery").ModuleSpec(spec_name, None)
+        sys.modules[name] = module
     return module
 
 
-def _become_main(module: ModuleType) -> None:
-    """Make it the `__main__` of this worker, so that what is named after it is found, by `pickle`
-    and `hash` too. Its spec keeps multiprocessing from running the caller's script once more."""
-    from importlib.machinery import ModuleSpec
-
-    package = getattr(module, "__package__", None)
-    module.__spec__ = ModuleSpec(f"{package}.__main__" if package else "__main__", None)
-    sys.modules["__main__"] = module
-
-
-def _reduce_module(module: ModuleType) -> Any:
-    """A module that running code made: with all that it holds, and shared with its functions."""
-    space = vars(module)
-    own = "__builtins__", "__loader__", "__spec__", _KEPT
-    state = {name: value for name, value in space.items() if name not in own}
-    return *_Space(space, False).module, state
+def _reduce_globals(space: dict[str, Any], homeward: bool) -> tuple[Any, ...]:
+    """The module that has these globals: functions which shared them share them again."""
+    name = space.get("__name__", "__main__")
+    importable = _can_import(name)
+    if homeward and importable and vars(sys.modules[name]) is space:
+        return _import_module, (name,)
+    return _enter_module, (_space_token(space), name, space.get("__package__"), importable)
 
 
-class _Space(_Reduced):
-    """Stands in a payload for a dict of globals: functions which shared it share it again."""
-
-    def __init__(self, space: dict[str, Any], homeward: bool) -> None:
-        name = space.get("__name__", "__main__")
-        self.importable = _can_import(name)
-        self.is_there = homeward and self.importable and vars(sys.modules[name]) is space
-        package = space.get("__package__")
-        self.module: Any = _enter_module, (_space_token(space), name, package, self.importable)
-        if self.is_there:
-            self.module = _import_module, (name,)
-        super().__init__((vars, (_Reduced(self.module),)))
+def _refuse(thing: Any) -> Any:
+    """As pickle does it, a connection would take any descriptor of its number over there, and close
+    it; a type alias or a module that running code made would not be found there."""
+    raise PicklingError(f"{thing!r:.200} belongs to one process: make it in the tasks")
 
 
-def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
+def _reduce_module(module: ModuleType, packer: _Packer) -> Any:
+    name = module.__name__
+    if name == "__main__":
+        return _reduce_globals(vars(module), packer.homeward)
+    return (_import_module, (name,)) if _can_import(name) else _refuse(module)
+
+
+def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
     """The globals that a function names; submodules it may reach through them or its closure."""
-    space, used, modules = func.__globals__, {}, []
-    for name in _names_used(func.__code__):
-        if name not in space:
-            continue
-        value = space[name]
+    space = func.__globals__
+    used = {name: space[name] for name in _names_used(func.__code__) & space.keys()}
+    for name, value in list(used.items()):
         if type(value).__name__ == "lazy_import":  # of Python 3.15
             try:
-                value = value.resolve()
+                used[name] = value.resolve()
             except Exception:  # who uses it finds out
-                continue
-        used[name] = value
-    names = _code_facts(func.__code__).names
-    known: Any = sys.modules
-    if hasattr(sys, "lazy_modules"):  # since Python 3.15
-        parts = [itertools.accumulate(name.split("."), "{}.{}".format) for name in sys.lazy_modules]
-        known = set(sys.modules).union(*parts)
-    for value in [*used.values(), *map(_cell_value, func.__closure__ or ())]:
-        found = [value.__name__] if issubclass(type(value), ModuleType) else []
-        for base in found:  # grows while it is walked
-            found += [f"{base}.{name}" for name in names if f"{base}.{name}" in known]
-        modules += found[1:]
-    return used, modules
+                del used[name]
+    values = *used.values(), *map(_cell_value, func.__closure__ or ())
+    modules = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
+    count = len(modules)
+    for base in modules:  # grows while it is walked
+        found = [f"{base}.{name}" for name in _code_facts(func.__code__).names]
+        modules += [name for name in found if name in sys.modules]
+    return used, [sys.modules[name] for name in modules[count:]]
 
 
-def _make_function(code: bytes, space: dict[str, Any], cells: Any) -> FunctionType:
-    return FunctionType(marshal.loads(code), space, closure=cells)
-
-
-def _set_globals(space: dict[str, Any], names: dict[str, Any]) -> None:
-    """Take over what came, but for what an initializer set here; at home, what is there stays."""
-    kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
-    space.update((name, value) for name, value in names.items() if name not in kept)
-
-
-def _fill_function(func: FunctionType, state: dict[str, Any]) -> None:
-    _set_globals(func.__globals__, state["globals"])
-    _set_globals(*state["main"])
-    for cell, content in state["cells"]:
-        cell.cell_contents = content
-    for name in state["modules"]:
-        _import_module(name)
-    for name, value in state["attributes"].items():
-        setattr(func, name, value)
-
-
-_FUNCTION_ATTRIBUTES = ["__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
-                        "__kwdefaults__"]
-if sys.version_info >= (3, 12):
-    _FUNCTION_ATTRIBUTES.append("__type_params__")
-
-
-def _annotations_of(thing: Any, packer: _Packer) -> dict[str, Any]:
-    """The attribute of a function or class that holds its annotations, if they can be packed. They are
-    never evaluated: since Python 3.14 a function of its own does that when they are asked for."""
-    if isinstance(thing, type):  # whose attributes would be made by looking at them
-        own = vars(thing)
-        annotate = own.get("__annotate_func__")
-        known = own.get("__annotations__") or own.get("__annotations_cache__")
-    else:
-        annotate = getattr(thing, "__annotate__", None)
-        known = None if annotate else thing.__annotations__
-    found = {"__annotate__": annotate} if annotate else {"__annotations__": known}
-    return found if all(value and packer.takes(value) for value in found.values()) else {}
-
-
-def _main_names(thing: Any, packer: _Packer) -> tuple[Any, dict[str, Any]]:
-    """(globals, names to set in them) of the `__main__` where a thing is to be found, since it is
-    found in the caller's."""
+def _main_globals(thing: Any, packer: _Packer) -> list[tuple[_Reduced, dict[str, Any]]]:
+    """The module and the global to set there of what is found in the caller's `__main__`, so that
+    it is found in the worker's, too."""
     home = _import_name(thing)
     if home is None or home[0] != "__main__":
-        return {}, {}
+        return []
     space = vars(sys.modules["__main__"])
     name = home[1].partition(".")[0]
-    return packer.space_of(space), {name: space[name]}
+    return [(_Reduced(_reduce_globals(space, packer.homeward)), {name: space[name]})]
 
 
-def _enter_main(thing: Any, space: dict[str, Any], name: str) -> Any:
-    _set_globals(space, {name: thing})
+def _set_globals(changes: Iterable[tuple[ModuleType, dict[str, Any]]]) -> None:
+    """Take over what came, but for what an initializer set here; at home, what is there stays."""
+    for module, names in changes:
+        space = vars(module)
+        kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
+        space.update((name, value) for name, value in names.items() if name not in kept)
+
+
+def _enter_main(thing: Any, main: ModuleType, name: str) -> Any:
+    _set_globals([(main, {name: thing})])
     return thing
 
 
-_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__", "__annotations__",
-                    "__annotate_func__", "__annotations_cache__"}
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
+                        "__kwdefaults__", "__type_params__")
+# What of a class goes if it can be packed: annotations are never evaluated, since Python 3.14 a
+# function of its own does that when they are asked for.
+_ANNOTATIONS = {"__annotations__", "__annotate_func__", "__annotations_cache__"}
+_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
 
 
 def _own_attributes(namespace: Any) -> dict[str, Any]:
@@ -4761,40 +4716,70 @@ def _own_attributes(namespace: Any) -> dict[str, Any]:
             if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
 
 
+def _fill_cell(cell: Any, content: list[Any]) -> None:
+    for value in content:
+        cell.cell_contents = value
+
+
+def _reduce_cell(cell: Any) -> Any:
+    value = _cell_value(cell)
+    if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
+        value = _own_attributes(value)
+    content = [] if value is _NOTHING else [value]
+    return CellType, (), content, None, None, _fill_cell
+
+
+def _make_function(code: bytes, module: ModuleType, cells: Any) -> FunctionType:
+    return FunctionType(marshal.loads(code), vars(module), closure=cells)
+
+
+def _fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
+    changes, _, attributes = state
+    _set_globals(changes)
+    for name, value in attributes.items():
+        setattr(func, name, value)
+
+
 def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
-    space = packer.space_of(func.__globals__)
-    used, modules = _globals_of(func)
-    if space.is_there:
+    """A function by its name, by its place in a class, by its key where all tasks of a run may
+    share it, since it holds nothing that one could change for another, else by value."""
+    home = _import_name(func)
+    if func.__module__ == __name__ or home and _can_import(home[0]):
+        return NotImplemented
+    place = _place_in_class(func)
+    if place and (_goes_by_name(place[0]) or packer.key_of(place[0])):
+        return _function_in, place
+    holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
+    key = 0 if holds else packer.key_of(func)
+    if key:
+        return _find_shared, (key,)
+    module = _Reduced(_reduce_globals(func.__globals__, packer.homeward))
+    used, submodules = _globals_of(func)
+    if module.result[0] is _import_module:  # it comes home, where they are
         used = {}
-    elif space.importable:  # what cannot be sent, or is only itself, the far side has itself
+    elif _can_import(func.__globals__.get("__name__")):
+        # what cannot be sent, or is only itself, the far side has itself
         used = {name: value for name, value in used.items()
                 if type(value) is not object and packer.takes(value)}
-    attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
-    attributes |= _annotations_of(func, packer)
-    filled = []
-    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):
-        value = _cell_value(cell)
-        if name == "__classdict__":  # of annotations in a class: its whole namespace
-            value = _own_attributes(value)
-        if value is not _NOTHING:
-            filled.append((cell, value))
-    state = {"globals": used, "main": _main_names(func, packer), "modules": modules,
-             "cells": filled, "attributes": attributes | func.__dict__}
-    made_of = marshal.dumps(func.__code__), space, func.__closure__
+    attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES if hasattr(func, name)}
+    name = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
+    annotations = getattr(func, name)
+    if annotations and packer.takes(annotations):
+        attributes[name] = annotations
+    made_of = marshal.dumps(func.__code__), module, func.__closure__
+    changes = [(module, used), *_main_globals(func, packer)]
+    state = changes, submodules, attributes | func.__dict__
     return _make_function, made_of, state, None, None, _fill_function
-
-
-def _new_class_token(cls: type) -> str:
-    if cls not in _class_tokens:  # else another thread was first
-        token = _process() + os.urandom(8).hex()
-        _classes[token] = cls
-        _class_tokens[cls] = token
-    return _class_tokens[cls]
 
 
 def _class_token(cls: type) -> str:
     """The name under which a class that goes by value is known in every process it reaches."""
-    return _class_tokens.get(cls) or _holding(_token_lock, _new_class_token, cls)
+    token = _class_tokens.get(cls)
+    if token is None:
+        token = _process() + os.urandom(8).hex()
+        _classes[token] = cls
+        token = _class_tokens.setdefault(cls, token)  # another thread may have been first
+    return token
 
 
 def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
@@ -4814,100 +4799,76 @@ def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, A
     return types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start))
 
 
-def _is_enum(cls: type) -> bool:
-    return isinstance(cls, getattr(_loaded("enum"), "EnumMeta", ()))
-
-
-def _new_enum(meta: Any, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
-    space = meta.__prepare__(name, bases)
-    for member, (value, _) in members.items():
-        space[member] = _module("enum").member(value)  # also where it is a function
-    cls = meta(name, bases, space)
-    for member, (_, attributes) in members.items():
-        vars(cls[member]).update(attributes)
-    return cls
-
-
-def _fill_class(cls: type, state: tuple[Any, ...]) -> None:
-    attributes, registered, space, names = state
+def _fill_class(cls: Any, state: tuple[Any, ...]) -> None:
+    attributes, members, registered, changes = state
     if _class_tokens.get(cls, "").startswith(_process()):
         return  # the class is at home here
-    if not _is_enum(cls):
-        for name in _own_attributes(vars(cls)).keys() - attributes.keys():
-            delattr(cls, name)  # so it was at home, or by now
+    for name in _own_attributes(vars(cls)).keys() - attributes.keys() - members.keys():
+        delattr(cls, name)  # so it was at home, or by now
     for name, value in attributes.items():
         setattr(cls, name, value)
+    for name, held in members.items():
+        vars(cls[name]).update(held)
     for subclass in registered:
-        _module("abc").ABCMeta.register(cls, subclass)
-    _set_globals(space, names)
+        type(cls).register(cls, subclass)
+    _set_globals(changes)
 
 
-# and names as _member_map_, but for methods
-_ENUM_INTERNALS = {"__new__", "__new_member__"} | _CLASS_INTERNALS
-
-
-def _class_parts(cls: Any) -> tuple[Any, ...]:
-    """(maker, what its namespace must hold from the start, the attributes) of a class by value."""
-    first = "__module__", "__orig_bases__", "__slots__"
-    start = {name: vars(cls)[name] for name in first if name in vars(cls)}
-    if not isinstance(start.get("__slots__", ""), str):
-        start["__slots__"] = tuple(start["__slots__"])
-    return _new_class, start, _own_attributes(vars(cls))
-
-
-def _enum_parts(cls: Any) -> tuple[Any, ...]:
-    """(maker, members with their own attributes, the attributes) of an enum by value."""
+def _enum_start(cls: Any) -> dict[str, Any]:
+    """What the namespace of an enum must hold from the start: its members' values."""
     kind = cls._member_type_
     makes_values = kind is not object and "__new_member__" in vars(cls)
     if makes_values and any(kind(each._value_) != each for each in cls):
         raise PicklingError(f"{cls.__qualname__} makes its members by a __new__ of its own, whose "
                             "arguments are not known any more: define this enum in a module that "
                             "tasks can import")
-    members = {}
-    for name, member in cls.__members__.items():
-        own = {key: value for key, value in vars(member).items() if not key.endswith("_")}
-        members[name] = member._value_, own
-    attributes = {}
-    for name, value in vars(cls).items():
-        is_method = getattr(value, "__qualname__", "") == f"{cls.__qualname__}.{name}"
-        is_internal = name.startswith("_") and name.endswith("_") and not name.startswith("__")
-        if is_internal and name != "_boundary_" and not is_method:
-            continue
-        if name not in members and name not in _ENUM_INTERNALS:
-            attributes[name] = value
-    return _new_enum, members, attributes
+    member = _module("enum").member  # a function is a member, too
+    return {name: _Reduced((member, (each._value_,))) for name, each in cls.__members__.items()}
 
 
 def _reduce_class(cls: Any, packer: _Packer) -> Any:
-    """A class by value: an empty class of its name and bases, then what it holds."""
-    take_apart = _enum_parts if _is_enum(cls) else _class_parts
-    make, start, state = take_apart(cls)
-    registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in vars(cls) else ()
-    made = _class_token(cls), make, type(cls), cls.__name__, cls.__bases__, start
-    attributes = state | {"__qualname__": cls.__qualname__, "__module__": cls.__module__}
-    attributes |= _annotations_of(cls, packer)
+    """A class by its name, by its token where it is known over there, by its key where all tasks of
+    a run share it, else by value: made empty, but for an enum's members, then given what it
+    holds."""
+    if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:
+        return _find_named, ("types", _HIDDEN_TYPES[cls])
+    if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
+        return NotImplemented
+    token = _class_token(cls)
+    if packer.homeward and not token.startswith(_process()):
+        return _make_once, (token, None)
+    if key := packer.key_of(cls):
+        return _find_shared, (key,)
+    own, members = vars(cls), {}
+    if "_member_map_" in own:
+        start = _enum_start(cls)
+        members = {name: vars(each) for name, each in cls.__members__.items()}
+    else:
+        first = "__module__", "__orig_bases__", "__slots__"
+        start = {name: own[name] for name in first if name in own}
+    attributes = {"__qualname__": cls.__qualname__, "__module__": cls.__module__}
+    for name, value in _own_attributes(own).items():
+        goes = packer.takes(value) if name in _ANNOTATIONS else name not in members
+        if goes:
+            attributes[name] = value
+    registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
     subclasses = [subclass for ref in registered if (subclass := ref()) is not None]
-    filled = attributes, subclasses, *_main_names(cls, packer)
-    return _make_once, made, filled, None, None, _fill_class
+    state = attributes, members, subclasses, _main_globals(cls, packer)
+    made_of = token, _new_class, type(cls), cls.__name__, cls.__bases__, start
+    return _make_once, made_of, state, None, None, _fill_class
 
 
 def _reduce_typing(thing: Any) -> Any:
-    """A type variable, NewType or type alias that its module does not hold under its name."""
+    """A type variable or NewType that its module does not hold under its name."""
     kind: Any = type(thing)
     module, name = thing.__module__, thing.__name__
     if _can_import(module) and getattr(sys.modules[module], name, None) is thing:
         return NotImplemented
-    if kind.__name__ == "TypeAliasType":  # it has no identity to keep: no weak reference finds it
-        return partial(kind, type_params=thing.__type_params__), (name, thing.__value__)
-    options = {}
-    for option in ("bound", "covariant", "contravariant", "infer_variance", "default"):
-        value = getattr(thing, f"__{option}__", None)
-        if value and type(value).__name__ != "NoDefaultType":
-            options[option] = value
     base = getattr(thing, "__constraints__", ())
     if kind.__name__ == "NewType":
         base = [thing.__supertype__]
-    make = partial(kind, name, *base, **options)
+    bound = getattr(thing, "__bound__", None)
+    make = partial(kind, name, *base, **({"bound": bound} if bound else {}))
     return _make_once, (_class_token(thing), make), (None, {"__module__": module})
 
 
@@ -4921,23 +4882,11 @@ def _reduce_lru_cache(cached: Any) -> Any:
     return _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters())
 
 
-def _reduce_method(method: Any) -> Any:
-    """A bound method by its function and its object. Its name would not do: `super().run` has that
-    of the override, and `self.__run` is known by another name outside of its class."""
-    if type(method.__func__) is not FunctionType:
-        return NotImplemented
-    return MethodType, (method.__func__, method.__self__)
-
-
 def _reduce_builtin_method(method: Any) -> Any:
-    """A method written in C: by its name, unless a class derived from its own has overridden it."""
+    """A method written in C by its name, which must lead to it over there."""
     name, owner = method.__name__, method.__self__
-    if isinstance(owner, (ModuleType, type)) or getattr(owner, name, None) == method:
-        return NotImplemented
-    for cls in type(owner).__mro__:
-        unbound: Any = vars(cls).get(name)
-        if hasattr(unbound, "__get__") and unbound.__get__(owner) == method:
-            return operator.methodcaller("__get__", owner), (unbound,)
+    if getattr(owner, name, method) != method:  # a class derived from its own has overridden it
+        raise PicklingError(f"the {name} of super() is written in C: name its class in the tasks")
     return NotImplemented
 
 
@@ -4945,34 +4894,33 @@ def _reduce_builtin_method(method: Any) -> Any:
 _HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()
                  if isinstance(kind, type) and kind.__module__ == "builtins"}
 
+
 def _reduce_random(generator: Any, module: str, name: str) -> Any:
     """The generator behind a module's functions stays at home: each process has its own, or all
     would draw the same."""
     own = generator is getattr(_loaded(module), name, None)
     return (_find_named, (module, name)) if own else NotImplemented
 
-def _refuse_connection(connection: Any) -> Any:
-    """As pickle does it, it would take any descriptor of its number over there, and close it."""
-    raise PicklingError("a connection belongs to one process: open it in the tasks")
-
 
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
-    CellType: lambda cell: (CellType, ()),  # the functions that close over it bring its content
+    CellType: _reduce_cell,
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     weakref.WeakKeyDictionary: lambda weak: (type(weak), (dict(weak),)),  # `singledispatch` has one
-    weakref.WeakValueDictionary: lambda weak: (type(weak), (dict(weak),)),
     property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda m: (classmethod, (m.__func__,)),
     staticmethod: lambda m: (staticmethod, (m.__func__,)),
     type(lru_cache(_cell_value)): _reduce_lru_cache,
-    MethodType: _reduce_method,
+    # by its function: `super().run` has the name of the override
+    MethodType: lambda method: (MethodType, (method.__func__, method.__self__)),
     _DiskStore: _DiskStore.with_secret,
+    MemorizedFunc: lambda cached: (NotImplemented if _can_import(cached.__module__)
+                                   else cached._reduce_by_value()),
     BuiltinMethodType: _reduce_builtin_method,
     MethodWrapperType: _reduce_builtin_method,
-    type(_make_function.__code__): lambda code: (marshal.loads, (marshal.dumps(code),)),
-    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType",
-                     "typing.TypeAliasType"), _reduce_typing),
-    "multiprocessing.connection.Connection": _refuse_connection,
+    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
+                    _reduce_typing),
+    "typing.TypeAliasType": _refuse,
+    "multiprocessing.connection.Connection": _refuse,
     **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # each is only itself
                     lambda only: (_find_named, ("dataclasses", getattr(only, "name", "MISSING")))),
     "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
@@ -4983,14 +4931,9 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
-def _sampled(nbytes: int) -> range:
-    """Where the 64 samples, of 64 bytes each, of a big buffer lie."""
-    return range(0, nbytes, max(64, nbytes // 64))
-
-
 def _sample(view: memoryview, number: int = 1) -> int:
-    """A number that changes with the content of a buffer, as far as samples tell."""
-    for at in _sampled(len(view)):
+    """A number that changes with the content of a buffer, as far as 64 samples of it tell."""
+    for at in range(0, len(view), max(64, len(view) // 64)):
         number = _crc32(view[at:at + 64], number)
     return number
 
@@ -5012,8 +4955,7 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
     name: what tasks write to it must get there. Any other content can stay out of the pickle; of
     an array with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
-    is_plain = type(array) in (numpy.ndarray, numpy.memmap) and not array.dtype.hasobject
-    if not is_plain or array.nbytes < _IN_BAND:
+    if array.dtype.hasobject or array.nbytes < _IN_BAND:
         return NotImplemented
     owner = array
     while isinstance(owner.base, numpy.ndarray):
@@ -5039,24 +4981,53 @@ def _keep_out(buffers: list[Any], buffer: Any) -> bool:
     return raw.nbytes < _IN_BAND
 
 
+def _set_on_error(error: BaseException, name: str, value: Any) -> None:
+    """Set an attribute of an exception, even if its class forbids it: a frozen dataclass does."""
+    BaseException.__setattr__(error, name, value)
+
+
+def _builtin_base(cls: type[BaseException]) -> Any:
+    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+
+
+def _revive_error(cls: Any, *args: Any) -> BaseException:
+    """An exception made as its builtin base makes it: nobody knows what its own methods take."""
+    base = _builtin_base(cls)
+    error: BaseException = base.__new__(cls, *args)
+    base.__init__(error, *args)
+    return error
+
+
+def _fill_error(error: BaseException, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        _set_on_error(error, name, value)
+
+
+def _reduce_error(error: BaseException, packer: _Packer) -> Any:
+    """An exception without what cannot be packed of it; of arguments, their text."""
+    _, args, *state = _builtin_base(type(error)).__reduce__(error)
+    slots = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
+    held = {name: getattr(error, name) for name in slots if hasattr(error, name)}
+    held.update(*state)
+    attributes = {name: value for name, value in held.items() if packer.takes(value)}
+    made_of = [arg if packer.takes(arg) else repr(arg) for arg in args]
+    return _revive_error, (type(error), *made_of), attributes, None, None, _fill_error
+
+
 class _Packer(Pickler):
     """A pickler that sends by value what the other side cannot import."""
 
     homeward = False  # whether it packs an answer: a class that came goes back as its token
     nearby = False  # whether the other side sees the same files: a map of one goes by its name
-    key_of: Any = None  # gives the key of what the tasks of a run share; 0: each has its own
 
-    def __init__(self, file: Any, buffers: list[Any], tried: dict[int, bool] | None = None) -> None:
+    def __init__(self, file: Any, buffers: list[Any], key_of: Callable[[Any], int],
+                 tried: dict[int, bool] | None = None) -> None:
         # not a method of this object: such a cycle would hold all that was packed
         super().__init__(file, 5, buffer_callback=partial(_keep_out, buffers))
-        self.spaces: dict[int, _Space] = {}  # id of globals -> what stands for them in this payload
+        self.key_of = key_of  # gives the key of what the tasks of a run share; 0: each has its own
         self.tried = tried  # id -> whether that value can be packed; None on the first try
-
-    def space_of(self, space: dict[str, Any]) -> _Space:
-        found = self.spaces.get(id(space))
-        if found is None:
-            found = self.spaces[id(space)] = _Space(space, self.homeward)
-        return found
+        if tried is not None and _find_package("cloudpickle"):
+            self.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
     def takes(self, value: Any) -> bool:
         """Whether a value can be packed: it is tried on the second try, and hoped on the first."""
@@ -5065,7 +5036,7 @@ class _Packer(Pickler):
         if id(value) not in self.tried:
             self.tried[id(value)] = True  # as long as it is being tried
             try:
-                type(self)(io.BytesIO(), [], self.tried).dump(value)
+                type(self)(io.BytesIO(), [], self.key_of, self.tried).dump(value)
             except Exception:  # a __reduce__ of the user may raise anything
                 self.tried[id(value)] = False
         return self.tried[id(value)]
@@ -5073,63 +5044,24 @@ class _Packer(Pickler):
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is FunctionType:
-            if obj.__module__ == __name__:
-                return NotImplemented
-            if _goes_by_name(obj):
-                return NotImplemented
-            place = _place_in_class(obj)
-            if place and (_goes_by_name(place[0]) or self.key_of and self.key_of(place[0])):
-                return _function_in, place
-            if key := self._shared_key(obj):
-                return _find_shared, (key,)
             return _reduce_function(obj, self)
         if isinstance(obj, type):
-            return self._override_class(obj)
+            return _reduce_class(obj, self)
         if kind is ModuleType:
-            if obj.__name__ == "__main__":
-                return self.space_of(vars(obj)).module
-            if not _can_import(obj.__name__):
-                return _reduce_module(obj)
-            return _import_module, (obj.__name__,)
-        if _is_enum(kind) and obj._name_ in kind.__members__:  # its value may be a function by value
-            return operator.getitem, (kind, obj._name_)
-        np = sys.modules.get("numpy")  # None where something hides it
-        if np and isinstance(obj, np.ndarray):
+            return _reduce_module(obj, self)
+        if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
+            return operator.getitem, (kind, obj._name_)  # its value may be a function by value
+        if self.homeward and isinstance(obj, BaseException):
+            return _reduce_error(obj, self)
+        name = f"{kind.__module__}.{kind.__name__}"
+        if name in ("numpy.ndarray", "numpy.memmap"):
             return _reduce_array(obj, self.nearby)
-        reducer = _REDUCERS.get(kind) or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}")
-        if hasattr(kind, "_reduce_by_value") and not _can_import(obj.__module__):
-            reducer = kind._reduce_by_value
-        if reducer is None and self.tried is not None and _find_package("cloudpickle"):
-            reducer = _module("cloudpickle").CloudPickler.dispatch_table.get(kind)
-        if reducer is None:
-            return NotImplemented
-        reduced = reducer(obj)
-        space, names = _main_names(obj, self)
-        if any(obj is value for value in names.values()):
-            return _enter_main, (_Reduced(reduced), space, *names)
+        reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
+        reduced = reducer(obj) if reducer else NotImplemented
+        for main, names in _main_globals(obj, self) if reducer else ():
+            if obj in names.values():
+                return _enter_main, (_Reduced(reduced), main, *names)
         return reduced
-
-    def _override_class(self, cls: type) -> Any:
-        if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:
-            return _find_named, ("types", _HIDDEN_TYPES[cls])
-        if not cls.__flags__ & _HEAP_TYPE:
-            return NotImplemented
-        if _goes_by_name(cls):
-            return NotImplemented
-        if self.homeward and not _class_token(cls).startswith(_process()):
-            return _make_once, (_class_token(cls), None)  # it is known there
-        if self.key_of and (key := self.key_of(cls)):
-            return _find_shared, (key,)
-        return _reduce_class(cls, self)
-
-    def _shared_key(self, func: FunctionType) -> int:
-        """The key of a function that all tasks may share, since it holds nothing that one could
-        change for another; else 0. (Its globals they share in any case.)"""
-        defaults = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
-        holds_plain = _ATOMS.issuperset(map(type, defaults))
-        if not self.key_of or func.__closure__ or func.__dict__ or not holds_plain:
-            return 0
-        return self.key_of(func)  # type: ignore[no-any-return]
 
 
 class _AnswerPacker(_Packer):
@@ -5140,14 +5072,14 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack_each(values: Sequence[Any], packer: type[_Packer], key_of: Any = None) -> list[Any]:
+def _pack_each(values: Sequence[Any], packer: type[_Packer],
+               key_of: Callable[[Any], int] = lambda thing: 0) -> list[Any]:
     """The frames of each value. Every value has a pickle of its own, so that none shares anything
     with another. On a second try what joblite's own pickling by value leaves out is left to
     cloudpickle's reducers."""
     for tried in (None, {}):  # type: ignore[var-annotated]
         file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
-        pickler = packer(file, buffers, tried)
-        pickler.key_of = key_of
+        pickler = packer(file, buffers, key_of, tried)
         packed = []
         try:
             for value in values:
@@ -5323,49 +5255,12 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-def _set_on_error(error: BaseException, name: str, value: Any) -> None:
-    """Set an attribute of an exception, even if its class forbids it: a frozen dataclass does."""
-    BaseException.__setattr__(error, name, value)
-
-
-def _builtin_base(cls: type[BaseException]) -> Any:
-    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
-
-
-def _revive_error(cls: Any, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    """An exception made as its builtin base makes it: nobody knows what its own methods take."""
-    base = _builtin_base(cls)
-    error: BaseException = base.__new__(cls, *args)
-    base.__init__(error, *args)
-    for name, value in attributes.items():
-        _set_on_error(error, name, value)
-    return error
-
-
 def _try_pack(value: Any) -> bool:
     try:
         _unpack(_pack(value, _AnswerPacker))
     except Exception:  # the question is whether it can be packed at all
         return False
     return True
-
-
-def _reduced_error(error: BaseException) -> _Reduced:
-    """An exception without what cannot be pickled of it: arguments as their text, exceptions in
-    them reduced too."""
-    def packable(arg: Any) -> Any:
-        if _try_pack(arg):
-            return arg
-        if isinstance(arg, list):  # of an exception group
-            return list(map(packable, arg))
-        return _reduced_error(arg) if isinstance(arg, BaseException) else repr(arg)
-
-    _, args, *state = _builtin_base(type(error)).__reduce__(error)
-    slots = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
-    attributes = {name: getattr(error, name) for name in slots if hasattr(error, name)}
-    attributes.update(*state)
-    plain = {name: value for name, value in attributes.items() if _try_pack(value)}
-    return _Reduced((_revive_error, (type(error), tuple(map(packable, args)), plain)))
 
 
 def _exact_text(value: Any) -> str:
@@ -5380,18 +5275,6 @@ def _text_of(error: BaseException) -> str:
         return repr(error.args)
 
 
-def _pack_error(error: BaseException) -> list[Any] | None:
-    """The frames of an exception as its own type, without what cannot be pickled of it; None if
-    that fails too. As its class would have it pickled, an `__init__` that makes the text would make
-    it twice."""
-    try:
-        frames = _pack(_reduced_error(error), _AnswerPacker)
-        _unpack(frames)
-    except Exception:  # code of the user may fail in any way
-        return None
-    return [bytes(frame) for frame in frames]
-
-
 def _describe_error(error: BaseException) -> tuple[Any, ...]:
     """What is sent of an error: its type's name, message, traceback; its frames, if any."""
     import traceback
@@ -5401,8 +5284,13 @@ def _describe_error(error: BaseException) -> tuple[Any, ...]:
         text = "".join(traceback.format_exception(type(error), error, inner))
     except Exception:  # a __getattr__ of the user may raise anything
         text = "".join(traceback.format_tb(inner))
+    try:
+        frames = [bytes(frame) for frame in _pack(error, _AnswerPacker)]
+        _unpack(frames)
+    except Exception:  # code of the user may fail in any way
+        frames = None
     name = f"{type(error).__module__}.{type(error).__qualname__}"
-    return name, _text_of(error), text, _pack_error(error)
+    return name, _text_of(error), text, frames
 
 
 def _restore_error(described: tuple[Any, ...]) -> BaseException:
@@ -5421,9 +5309,9 @@ def _restore_error(described: tuple[Any, ...]) -> BaseException:
 def _name_task(error: BaseException, number: int) -> BaseException:
     """The same error with a note that says which task raised it."""
     note = f"joblite: this is the error of task {number} (counted from 0)"
-    notes = vars(error).get("__notes__", [])
+    notes = vars(error).setdefault("__notes__", [])
     if note not in notes:  # an exception that is raised again and again
-        _set_on_error(error, "__notes__", [*notes, note])
+        notes.append(note)
     return error
 
 
@@ -6679,7 +6567,8 @@ class _Context:
                 segments.add(piece.segment)
                 frames[place] = piece
         nbytes = sum(len(frame) for frame in frames if type(frame) is not _Piece)
-        frames = _lay_big(frames, self.mapping)
+        if len(frames) > 1:
+            frames = _lay_big(frames, self.mapping)
         self.newest = [frame for frame in frames if type(frame) is _Piece]
         for piece in self.newest:
             self.laid[_address(piece.view)] = piece
