@@ -7307,7 +7307,6 @@ class _ProcessCrew(_ExecutorCrew):
                 raise RuntimeError("the interpreter ends: no task is begun any more")
             worker = self.take(job)
             self.busy.add(worker)
-            self.ask_back()  # the caller may have asked before this worker was busy
             try:
                 if self.is_over:  # else `end` sees that the worker is busy
                     worker.close()
@@ -7362,6 +7361,8 @@ class _ProcessCrew(_ExecutorCrew):
                 job.fault = errors[0]
             elif not job.expired:
                 job.outcome.add(values, errors, seconds, nbytes)
+            if kind == _PART:
+                self.ask_back()  # when the caller asked, no worker may have had this batch yet
         return kind
 
     def bury(self, worker: _Worker, job: Job) -> bool:
