@@ -5510,24 +5510,13 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
         key = key_of(functions[0])
         if key and plain.issuperset(map(type, itertools.chain.from_iterable(args))):
             return [_pickle_dumps((key, args), 5)]
-    rows = []
-    groups: dict[Any, Any] = {}  # ids -> values that some tasks have in common, their number
-    for func, given, named in tasks:
-        whole = [key_of(func) or func, *given, *named.values()]
-        if type(func) is MethodType:  # each access makes another one, of the same object
-            whole[:1] = key_of(func.__func__) or func.__func__, func.__self__
-        group = [value for value in whole if type(value) not in plain]
-        row = [value if type(value) in plain else ... for value in whole]
-        _, number = groups.setdefault(tuple(map(id, group)), (group, len(groups)))
-        rows.append((number, row, list(named)))
-    packed = _pack_each([group for group, _ in groups.values()], packer, key_of)
+    calls = [(key_of(func) or func, *given) for func, *given in tasks]
     frames: dict[Any, Any] = {}  # address -> frame, place in the message
-    places = []
-    for own in packed:
-        keys = [_address(memoryview(frame)) for frame in own]
-        known = [frames.setdefault(key, (frame, len(frames) + 1)) for key, frame in zip(keys, own)]
-        places.append([place for _, place in known])
-    plan = [(places[number], row, names) for number, row, names in rows]
+    plan = []
+    for own in _pack_each(calls, packer, key_of):
+        known = [frames.setdefault(_address(memoryview(frame)), (frame, len(frames) + 1))
+                 for frame in own]
+        plan.append([place for _, place in known])
     return [_pickle_dumps(plan, 5), *(frame for frame, _ in frames.values())]
 
 
@@ -5540,18 +5529,15 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
         key, args = plan
         yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
         return
-    if sum(len(places) for places, _, _ in plan) >= len(frames):  # some are for several tasks
+    if sum(map(len, plan)) >= len(frames):  # some are for several tasks
         frames = [frame if type(frame) is _Piece else memoryview(frame).toreadonly()
                   for frame in frames]
-    for at, (places, row, names) in enumerate(plan, 1):
+    for at, places in enumerate(plan, 1):
         page[_TASK] = at
         try:
             pickle, *buffers = [frames[place] for place in places]
-            group = iter(_unpack([pickle, *_own_buffers(buffers)], spaces, find))
-            func, *values = [next(group) if value is ... else value for value in row]
-            count = len(values) - len(names)
-            called = find(func) if type(func) is int else func
-            task: Task = called, tuple(values[:count]), dict(zip(names, values[count:]))
+            func, *given = _unpack([pickle, *_own_buffers(buffers)], spaces, find)
+            task = find(func) if type(func) is int else func, *given
         except BaseException as error:  # unpickling runs code of the user: this is the task's error
             task = _raise, (error,), {}
         yield task
@@ -5561,28 +5547,23 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _open_payload(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
-                  spaces: dict[str, Any], page: Any) -> Iterator[Task]:
-    """The tasks of a batch, the first of them opened. Before them come functions that are new here:
-    they are entered into the table."""
-    at = 0
-    for key, count in functions:
-        pickle, *buffers = frames[at:at + count]
-        table[key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
-        at += count
-    page[_START] = time.monotonic_ns()  # what functions import is not counted as the task's time
-    tasks = _open_tasks(frames[at:], table.__getitem__, spaces, page)
-    return itertools.chain([next(tasks)], tasks)
-
-
-def _run_frames(functions: list[tuple[int, int]], frames: list[Any], table: dict[int, Any],
+def _run_frames(functions: list[tuple[int, int]], frames: list[Any], known: dict[int, Any],
                 spaces: dict[str, Any], page: Any,
                 work: Callable[[Iterator[Task]], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What every far side does with a batch: open it, and have `work` call its tasks. Gives what
+    """What every far side does with a batch: open it, and have `work` call its tasks. Before them
+    come (key, number of frames) the functions that are new here; `known` keeps them. Gives what
     `_pack_answer` takes."""
+    def open_frames() -> Iterator[Task]:
+        rest = iter(frames)
+        for key, count in functions:
+            pickle, *buffers = itertools.islice(rest, count)
+            known[key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
+        page[_START] = time.monotonic_ns()  # what functions import is not counted as the task's time
+        tasks = _open_tasks(list(rest), known.__getitem__, spaces, page)
+        return itertools.chain([next(tasks)], tasks)
+
     try:
-        opened = functions, frames, table, spaces, page
-        calls = _quietly(_open_payload, *opened) if functions else _open_payload(*opened)
+        calls = _quietly(open_frames) if functions else open_frames()
     except BaseException as error:  # unpickling runs code of the user
         return _BAD_PAYLOAD, [], {0: error}, 0.0
     return _ANSWER, *work(calls)
@@ -5855,39 +5836,27 @@ class _Output:
 def _make_record_handler(output: _Output) -> Any:
     """A handler that sends log records home: the name of the logger that is to handle it there, and
     the record with its text made, in plain values."""
-    import logging
+    import logging.handlers
 
-    in_child = logging.lastResort
-    handler = logging.Handler()
+    in_child: Any = logging.lastResort
+    handler = logging.handlers.QueueHandler(None)  # type: ignore[arg-type]  # makes the text
 
-    def emit(record: Any) -> None:
+    def enqueue(record: Any) -> None:
         if not output.is_home():
-            in_child.handle(record)  # type: ignore[union-attr]
+            in_child.handle(record)
             return
-        try:
-            state = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None}
-            if record.exc_info and not record.exc_text:
-                state["exc_text"] = logging.Formatter().formatException(record.exc_info)
-            for key, value in state.items():
-                if type(value) not in _ATOMS:
-                    state[key] = _exact_text(value)
-            state["levelno"] = int(record.levelno)
-            output.add(_RECORD, (find_logger(record.name), state))
-        except Exception:  # such as: its arguments do not fit its text. This must not end the task
-            handler.handleError(record)
-
-    def find_logger(name: str) -> str:
-        """Not one that has a handler here (a module set it up as it was imported, so it did at
-        home), nor one below it: or the record would be shown twice."""
+        name = record.name
         logger: Any = logging.getLogger(name)
         while logger.parent and logger.propagate:
             if any(type(each) is not logging.NullHandler for each in logger.handlers):
-                return "root"
+                name = "root"  # as at home, it is shown by what a module has set up there, too
             logger = logger.parent
-        return name
+        state = {key: value if type(value) in _ATOMS else _exact_text(value)
+                 for key, value in vars(record).items()}
+        output.add(_RECORD, (name, state | {"levelno": int(record.levelno)}))
 
-    handler.emit = emit  # type: ignore[method-assign]
-    logging.lastResort = handler  # takes what no other handler takes
+    handler.enqueue = enqueue  # type: ignore[method-assign]
+    logging.lastResort = handler  # type: ignore[assignment]  # takes what no other handler takes
     return handler
 
 
@@ -5938,25 +5907,16 @@ def _portable_path(path: tuple[Any, ...]) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _portable_filters(filters: tuple[Any, ...]) -> list[bytes]:
+def _portable_filters(filters: tuple[Any, ...]) -> bytes:
     """The filters of warnings, packed, but for those whose category is of no module."""
     packed = []
     for each in filters:
         try:
-            packed.append(_pickle_dumps(each))
+            _pickle_dumps(each)
         except Exception:  # of a local class
-            pass
-    return packed
-
-
-def _open_filters(filters: list[bytes]) -> list[Any]:
-    opened = []
-    for each in filters:
-        try:
-            opened.append(_pickle_loads(each))
-        except Exception:  # its category is not to be had here
-            pass
-    return opened
+            continue
+        packed.append(each)
+    return _pickle_dumps(packed)
 
 
 _THREAD_VARIABLES = (
@@ -6031,9 +5991,12 @@ class _WorkerState:
             import multiprocessing.process
 
             multiprocessing.process.current_process().authkey = authkey
-        opened = _quietly(_open_filters, filters)
-        warnings.resetwarnings()
-        warnings.filters[:] = opened  # type: ignore[index]
+        try:
+            opened = _quietly(_pickle_loads, filters)
+            warnings.resetwarnings()
+            warnings.filters[:] = opened  # type: ignore[index]
+        except Exception:  # a category is not to be had here
+            pass
         if self.levels:
             import logging
 
@@ -6396,7 +6359,7 @@ class _ForkServer:
         self.lock = threading.RLock()  # a garbage collection may end a run in its midst
         ours, theirs = _socket_pair()
         self.channel = _Channel(ours)  # the server says nothing: what can be read is its end
-        modules = ("warnings", "logging") if _loaded("logging") else ("warnings",)
+        modules = ("warnings", "logging.handlers") if _loaded("logging") else ("warnings",)
         code = _own_code()
         command = _interpreter_command(f"_serve_forks{modules}", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
