@@ -5505,18 +5505,21 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
     says of each task which of the others hold what it could write to."""
     functions, args, kwargs = zip(*tasks)
     plain = _plain_types(sys.modules.get("numpy"))
-    is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
+    is_one = len(set(map(id, functions))) == 1
     if is_one and not any(kwargs) and {tuple}.issuperset(map(type, args)):
         key = key_of(functions[0])
-        if key and plain.issuperset(map(type, itertools.chain.from_iterable(args))):
+        kinds = map(type, itertools.chain.from_iterable(args))
+        if key and plain.issuperset(kinds):
             return [_pickle_dumps((key, args), 5)]
     calls = [(key_of(func) or func, *given) for func, *given in tasks]
     frames: dict[Any, Any] = {}  # address -> frame, place in the message
     plan = []
     for own in _pack_each(calls, packer, key_of):
-        known = [frames.setdefault(_address(memoryview(frame)), (frame, len(frames) + 1))
-                 for frame in own]
-        plan.append([place for _, place in known])
+        places = []
+        for frame in own:
+            known = frame, len(frames) + 1
+            places.append(frames.setdefault(_address(memoryview(frame)), known)[1])
+        plan.append(places)
     return [_pickle_dumps(plan, 5), *(frame for frame, _ in frames.values())]
 
 
@@ -5558,7 +5561,7 @@ def _run_frames(functions: list[tuple[int, int]], frames: list[Any], known: dict
         for key, count in functions:
             pickle, *buffers = itertools.islice(rest, count)
             known[key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
-        page[_START] = time.monotonic_ns()  # what functions import is not counted as the task's time
+        page[_START] = time.monotonic_ns()  # what functions import is not the task's time
         tasks = _open_tasks(list(rest), known.__getitem__, spaces, page)
         return itertools.chain([next(tasks)], tasks)
 
@@ -5589,7 +5592,8 @@ def _pack_answer(kind: int, values: list[Any], errors: dict[int, BaseException],
                 described[offset] = _describe_error(error)
                 values[offset] = None
         packed = _pack_each(values, _AnswerPacker)
-    return (kind, seconds, described, b"", list(map(len, packed))), list(itertools.chain(*packed))
+    counts = list(map(len, packed))
+    return (kind, seconds, described, b"", counts), list(itertools.chain(*packed))
 
 
 def _open_answer(frames: list[Any]) -> tuple[int, list[Any], dict[int, BaseException], float, Any]:
@@ -5622,6 +5626,7 @@ def _join(frames: Iterable[Any]) -> bytes:
 
 _split = _pickle_loads
 _LENGTH = struct.Struct("<Q")
+_MOST_FDS = 253  # that the system passes at a time
 
 
 def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
@@ -5662,8 +5667,10 @@ class _Channel:
                     fds.append(frame.segment.fd)
                 place = fds.index(frame.segment.fd)
                 listed.append((place, frame.offset, frame.nbytes, frame.access))
+            elif len(frame) < _IN_BAND:
+                listed.append(bytes(frame))
             else:
-                listed.append(bytes(frame) if len(frame) < _IN_BAND else len(frame))
+                listed.append(len(frame))
         data = marshal.dumps(listed)
         _send_all(self.sock, _LENGTH.pack(len(data)) + data, fds)
         for frame, entry in zip(frames, listed):
@@ -5672,12 +5679,14 @@ class _Channel:
 
     def receive(self) -> list[Any]:
         """The next message's frames. EOFError when the other side is gone."""
-        head, fds, _, _ = _module("socket").recv_fds(self.sock, _LENGTH.size, _MOST_SEGMENTS)
+        socket = _module("socket")
+        head, fds, _, _ = socket.recv_fds(self.sock, _LENGTH.size, _MOST_FDS)
         if len(head) < _LENGTH.size:
             raise EOFError
         segments = list(map(_Segment, fds))
+        listed = self.read(*_LENGTH.unpack(head))
         frames: list[Any] = []
-        for entry in marshal.loads(self.read(*_LENGTH.unpack(head))):
+        for entry in marshal.loads(listed):
             if type(entry) is bytes:
                 frames.append(entry)
             elif type(entry) is int:
@@ -5814,8 +5823,9 @@ class _Output:
             self.sender = threading.get_ident()
             try:
                 items = self.items[:]
-                self.items[:len(items)] = [item for item in items if item[0] not in kinds]
                 said = [item for item in items if item[0] in kinds]
+                kept = [item for item in items if item[0] not in kinds]
+                self.items[:len(items)] = kept
                 self.heard = head[0] == _PART
                 self.channel.send([marshal.dumps((*head, said)), *frames])
             finally:
@@ -5881,8 +5891,10 @@ def _world() -> tuple[Any, ...]:
     except OSError:  # it was deleted
         folder = ""
     environ = getattr(os.environ, "_data", os.environ)  # if possible without decoding it all
-    multiprocessing = sys.modules.get("multiprocessing.process")  # its managers ask for the key
-    authkey = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
+    authkey = b""  # which the managers of multiprocessing ask for
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing:
+        authkey = bytes(multiprocessing.current_process().authkey)
     filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
     logging: Any = sys.modules.get("logging")
     levels = None
@@ -5967,8 +5979,10 @@ class _WorkerState:
         for name, module in [*sys.modules.items(), *spaces.items()]:
             if type(module) is ModuleType:
                 known = before.get(name, {})
-                kept = {each for each, value in vars(module).items()
-                        if known.get(each, _NOTHING) is not value}
+                kept = set()
+                for each, value in vars(module).items():
+                    if known.get(each, _NOTHING) is not value:
+                        kept.add(each)
                 setattr(module, _KEPT, kept)
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
@@ -5985,8 +5999,9 @@ class _WorkerState:
         limits = dict.fromkeys(_THREAD_VARIABLES, limit)
         # what the user has asked for counts more than the environment
         environ = environ | limits if self.native_threads else limits | environ
-        os.environb.clear()
-        os.environb.update(environ)
+        for name in os.environb.keys() - environ.keys():
+            del os.environb[name]
+        os.environb.update(environ.items() - os.environb.items())
         if authkey:
             import multiprocessing.process
 
@@ -6042,9 +6057,10 @@ class _WorkerState:
 
     def answer(self, frames: list[Any]) -> None:
         number, run, keep_going, functions, world, mapping = marshal.loads(frames[0])
+        page = self.page
         self.mapping = _Mapping(*mapping)
-        self.page[_TASK] = 0
-        self.page[_JOB] = number
+        page[_TASK] = 0
+        page[_JOB] = number
         self.output.heard = True
         if run != self.run:
             self.enter_run(run)
@@ -6053,20 +6069,18 @@ class _WorkerState:
         self.relay_records()
 
         def work(calls: Iterator[Task]) -> tuple[Any, ...]:
-            if self.page[_INTERRUPT] == number:  # the run ended before this batch began
+            if page[_INTERRUPT] == number:  # the run ended before this batch began
                 return [], {}, 0.0
-            return _run_calls(calls, keep_going, self.page, self.checkpoint)
+            return _run_calls(calls, keep_going, page, checkpoint)
 
-        place = functions, frames[1:], self.functions, self.spaces, self.page
-        answer = _run_frames(*place, work)
-        self.page[_TASK] = 0  # from here on an interrupt comes too late
+        def checkpoint(*done: Any) -> bool:
+            self.send(_PART, *done)
+            return page[_SHED] != number  # type: ignore[no-any-return]
+
+        answer = _run_frames(functions, frames[1:], self.functions, self.spaces, page, work)
+        page[_TASK] = 0  # from here on an interrupt comes too late
         self.send(*answer)
-        self.page[_JOB] = 0
-
-    def checkpoint(self, values: list[Any], errors: dict[int, BaseException],
-                   seconds: float) -> bool:
-        self.send(_PART, values, errors, seconds)
-        return self.page[_SHED] != self.page[_JOB]  # type: ignore[no-any-return]
+        page[_JOB] = 0
 
     def send(self, kind: int, values: list[Any], errors: dict[int, BaseException],
              seconds: float) -> None:
@@ -6137,9 +6151,8 @@ def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
             state.output.interrupt()
 
     signal.signal(signal.SIGINT, interrupt)
-    for name in ("random", "numpy.random"):  # forked siblings must not share their random numbers
-        if _loaded(name):
-            _import_module(name).seed()
+    if _loaded("numpy.random"):  # forked siblings must not share their random numbers
+        _import_module("numpy.random").seed()
     try:
         state.serve()
     except KeyboardInterrupt:
@@ -6175,7 +6188,7 @@ else:
     code = loader.get_code({name!r})
 exec(code, module.__dict__)
 module.{entry}
-"""  # a child loads this very file under the name it has here, so that a package around it is not imported
+"""  # a child loads this very file under the name it has here: a package around it is not imported
 
 
 def _own_code() -> bytes:
@@ -6198,7 +6211,8 @@ def _interpreter_command(entry: str, nbytes: int) -> list[str]:
     for letter, flag in flags.items():
         options += [f"-{letter}"] * getattr(sys.flags, flag)
     for name, value in sys._xoptions.items():
-        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
+        setting = "" if value is True else f"={value}"
+        options.append(f"-X{name}{setting}")
     path = os.path.abspath(__file__)
     code = _BOOT.format(name=__name__, path=path, entry=entry, nbytes=nbytes)
     return [sys.executable, *options, "-c", code]
@@ -6371,8 +6385,9 @@ class _ForkServer:
     def start(self, sock: Any, page_fd: int) -> int:
         """Have a worker started that serves the other end of `sock`; gives the worker's number."""
         number = _next_number()
+        fds = sock.fileno(), page_fd
         with self.lock:
-            _send_all(self.channel.sock, _REQUEST.pack(number, 0), [sock.fileno(), page_fd])
+            _send_all(self.channel.sock, _REQUEST.pack(number, 0), fds)
         return number
 
     def signal(self, number: int, sig: int) -> None:
