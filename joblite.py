@@ -729,7 +729,7 @@ _CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_
 # Attributes of a class that are not of its body, or full of addresses.
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
-    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
+    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl _value2member_map_
     __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
     __pydantic_validator__
     """.split())
@@ -2686,8 +2686,9 @@ _CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools
 _FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
 # what others keep alive, and the environment
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})
+# the interpreter's own names, and IPython's history
+_SET_BY_PYTHON = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
-_MAY_BE_NEWER = "may have changed since it was loaded; start Python anew"
 
 
 # -- whose code is followed
@@ -2708,27 +2709,23 @@ def _find_spec(name: str) -> Any:
     """The spec of a module, found without importing anything; None when there is none."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
-    parent, places = name.rpartition(".")[0], None
+    parent, folders = name.rpartition(".")[0], None
     if parent:
-        places = getattr(_find_spec(parent), "submodule_search_locations", None)
-        if places is None:
+        folders = getattr(_find_spec(parent), "submodule_search_locations", None)
+        if folders is None:
             return None
-    for finder in sys.meta_path:
-        try:
-            spec = finder.find_spec(name, places, None)
-        except Exception:  # a finder may raise anything; an import meets the same failure
-            return None
-        if spec is not None:
-            return spec
-    return None
+    found = (finder.find_spec(name, folders, None) for finder in sys.meta_path)
+    try:
+        return next(filter(None, found), None)
+    except Exception:  # a finder may raise anything; an import meets the same failure
+        return None
 
 
 def _place_of(name: str) -> Any:
     """The folder of a package, or the file of a module; None when neither is known."""
     spec = _find_spec(name)
-    places = getattr(spec, "submodule_search_locations", None)
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return next(iter(places or ()), None) or file or getattr(spec, "origin", None)
+    folders = getattr(spec, "submodule_search_locations", None) or ()
+    return next(iter(folders), getattr(spec, "origin", None))
 
 
 def _is_project(name: str) -> bool:
@@ -2749,16 +2746,15 @@ def _is_project(name: str) -> bool:
 def _home(space: dict[str, Any]) -> str:
     """The name of the module with these globals; a script has one name, also in a child that
     multiprocessing spawns."""
-    name = space.get("__name__") or ""
-    return "__main__" if name == "__mp_main__" else name
+    return str(space.get("__name__") or "").replace("__mp_main__", "__main__")
 
 
 def _dotted(obj: Any) -> str:
     """The module and qualified name of a function, a class or an object of one."""
     owner = obj if hasattr(obj, "__name__") else type(obj)
     module = getattr(owner, "__module__", None) or type(owner).__module__
-    module = "__main__" if module == "__mp_main__" else module
-    return f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
+    name = f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
+    return name.replace("__mp_main__", "__main__")
 
 
 def _followed_name(thing: Any) -> str | None:
@@ -2768,23 +2764,10 @@ def _followed_name(thing: Any) -> str | None:
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     if not isinstance(thing, (FunctionType, type)):
         return None
-    homes = [getattr(thing, "__module__", None) or ""]
+    is_ours = _is_project(str(thing.__module__ or ""))
     if isinstance(thing, FunctionType):
-        homes.append(_home(thing.__globals__))
-    is_ours = any(isinstance(home, str) and _is_project(home) for home in homes)
+        is_ours = is_ours or _is_project(_home(thing.__globals__))
     return _dotted(thing) if is_ours or _import_name(thing) is None else None
-
-
-def _is_set_by_python(name: str) -> bool:
-    """Whether a global is the interpreter's own, or IPython's history."""
-    names = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
-    return _module("re").fullmatch(names, name) is not None
-
-
-def _annotations(obj: Any) -> Any:
-    """The annotations of a function without evaluating any: since Python 3.14 they are a function,
-    too."""
-    return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
 @lru_cache(maxsize=4096)
@@ -2832,15 +2815,17 @@ class _Package(str):
 
 
 @lru_cache
-def _package_digest(name: str) -> tuple[str, bool]:
-    """The digest of a package's files, read once; and whether all are older than this process."""
-    found, is_older = [], True
+def _package_digest(name: str) -> str:
+    """The digest of a package's files, read once. Those that were written after this process began
+    may not be what was loaded: then no other process has this digest."""
+    found: list[Any] = []
     for inside, file in _files_in(_place_of(name) or name).items():
-        state = _file_state(file)
-        if state:
-            is_older = is_older and state[0] < _STARTED
-            found.append((inside, _path_digest(file) if file.endswith(".py") else state[1]))
-    return _short_digest(repr(found)), is_older
+        modified, size, _ = _file_state(file) or (0, 0, 0)
+        is_source = size and file.endswith(".py")
+        found.append((inside, _path_digest(file) if is_source else size))
+        if modified >= _STARTED:
+            found.append(time.time_ns())
+    return _short_digest(repr(found))
 
 
 def _own_package(function: Any) -> list[_Package]:
@@ -2853,8 +2838,7 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
     """The modules that an import statement may load: of `import a.b` a, too, and of `from a import
     b` perhaps a.b."""
     if level:
-        parts = package.split(".")
-        name = ".".join(filter(None, [*parts[:len(parts) - level + 1], name]))
+        name = f"{package.rsplit('.', level - 1)[0]}.{name}".strip(".")
     parents = list(itertools.accumulate(name.split("."), "{}.{}".format))
     return parents + [f"{name}.{each}" for each in names]
 
@@ -2865,7 +2849,6 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     inside functions; and whether the module, if it is loaded, was loaded from this state."""
     certain = name not in sys.modules or state[0] < _STARTED
     spec = _find_spec(name)
-    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
     content, imports = b"", set()
     try:
         content = spec.loader.get_data(spec.origin)
@@ -2875,7 +2858,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
         else:
             code = compile(content, spec.origin, "exec", dont_inherit=True)
         for level, module, names in _code_facts(code).imports:
-            imports.update(_imported_modules(package, level, module, names))
+            imports.update(_imported_modules(spec.parent, level, module, names))
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
     return _hash_maker("sha256")(content).hexdigest(), sorted(imports), certain
@@ -2900,16 +2883,15 @@ class _Look(Pickler):
     """Writes values so that the bytes differ when the content does: containers and plain objects at
     the speed of C, all else by its digest."""
 
-    def __init__(self, file: io.BytesIO, contents: _Contents) -> None:
-        super().__init__(file, 5)
-        self.contents, self.alive = contents, contents.alive
+    contents: _Contents
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
         if obj is tuple:
             return NotImplemented
         if isinstance(obj, (FunctionType, type, ModuleType)):  # looked at for themselves
-            return tuple, ([id(self.alive.setdefault(id(obj), obj))],)
+            self.contents.alive[id(obj)] = obj
+            return tuple, ([id(obj)],)
         if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
             try:
                 reduced = obj.__reduce_ex__(5)
@@ -2934,24 +2916,25 @@ class _Contents(_Followed):
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
         self.roots, self.untracked = roots, untracked
+        # functions whose code counts wherever it lies
+        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
         # each (function, its two arguments, what it found)
-        self.looks: dict[Any, tuple[Any, ...]] = {None: (getattr, sys, "modules", sys.modules)}
+        self.looks: dict[Any, tuple[Any, ...]] = {}
         self.spaces: list[Any] = []  # namespaces in which a new name counts
         self.files: list[tuple[Any, Any]] = []  # (path, its state)
         self.data: list[Any] = []  # values whose content may change
         self.alive: dict[int, Any] = {}  # what the look tells by its id
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
-        self._sources: set[str] = set()
+        self._sources = {""}
         self._in_package = False
         found = list(map(self._root, roots))
         for thing in self._things:  # grows
             self.parts[self._labels[id(thing)]] = self._describe(thing)
         self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
-        *self._calls, self._found = zip(*self.looks.values())
         self._sizes = list(map(len, self.spaces))
         self._content = self._look_at_data()
 
@@ -2959,9 +2942,10 @@ class _Contents(_Followed):
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        return (all(map(operator.is_, map(operator.call, *self._calls), self._found))
-                and list(map(len, self.spaces)) == self._sizes
-                and self.files_hold()
+        for how, first, second, found in self.looks.values():
+            if how(first, second) is not found:
+                return False
+        return (list(map(len, self.spaces)) == self._sizes and self.files_hold()
                 and (not self.data or self._look_at_data() == self._content))
 
     def files_hold(self) -> bool:
@@ -2972,8 +2956,10 @@ class _Contents(_Followed):
         """A number that changes when the content of a value does: every byte counts in its
         place."""
         file = io.BytesIO()
+        look = _Look(file, 5)
+        look.contents = self
         try:
-            _Look(file, self).dump(self.data)
+            look.dump(self.data)
         except Exception:  # too deep, or changed by another thread meanwhile: never the same
             return time.time_ns()
         return _crc32(file.getbuffer())
@@ -3003,8 +2989,8 @@ class _Contents(_Followed):
         key = id(thing)
         if key not in self._labels:
             name = _followed_name(thing)
-            if name is None and isinstance(thing, FunctionType) and self._is_root(thing):
-                name = _dotted(thing)  # wherever it lies
+            if key in self._own:
+                name = _dotted(thing)
             if name is None:
                 return None
             self._things.append(thing)
@@ -3038,19 +3024,13 @@ class _Contents(_Followed):
 
     # - the work list
 
-    def _is_root(self, thing: Any) -> bool:
-        return any(thing is root for root in self.roots)
-
     def _root(self, root: Any) -> str:
         """The token of a root; of a path by its content: the name stands for it only in words."""
         if isinstance(root, os.PathLike):
             self.files.append((root, _path_state(root)))
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
         if isinstance(root, _Package):
-            digest, is_older = _package_digest(root)
-            if not is_older:
-                self.unsure.append(f"files of {root} {_MAY_BE_NEWER}")
-            return self._note(f"the package {root}", digest)
+            return self._note(f"the package {root}", _package_digest(root))
         return self._token(root, "depends")
 
     def _note(self, name: str, content: str) -> str:
@@ -3081,18 +3061,16 @@ class _Contents(_Followed):
     def _describe(self, thing: Any) -> str:
         """What a thing on the list is made of: what makes it what it is, and the names in it."""
         about: list[Any] = []
-        space = vars(thing)
-        names = [name for name in space if not _is_set_by_python(name) and name not in self.untracked]
+        space, is_set_by_python = vars(thing), _module("re").compile(_SET_BY_PYTHON).fullmatch
+        names = [name for name in space if name not in self.untracked and not is_set_by_python(name)]
         if isinstance(thing, FunctionType):
             about = self._function_parts(thing)
         elif isinstance(thing, type):
             about = [self._look(getattr, thing, each) for each in ("__class__", "__bases__")]
             names = [name for name in space if name not in _CLASS_NOISE]
             if "_member_names_" in space:  # an enum
-                members = space["_member_map_"]
-                own = _module("re").compile("_[a-z].*_")
-                names = [name for name in names if name not in members and not own.fullmatch(name)]
-                about += [(name, self._hold(vars(each), vars(each))) for name, each in members.items()]
+                members = space["_member_map_"].items()
+                about += [(name, self._hold(vars(each), vars(each))) for name, each in members]
         return self._digest([about, self._hold(space, names)])
 
     def _function_parts(self, function: FunctionType) -> list[Any]:
@@ -3109,25 +3087,27 @@ class _Contents(_Followed):
             if name != "__classdict__" and not is_added_to:
                 cells[name] = value
         self._watch([*(defaults or ()), *cells.values()])
-        annotations = _annotations(function)
+        # since Python 3.14 they are made by a function, which is not called
+        annotations = getattr(function, "__annotate__", None) or function.__annotations__
         for space in (keyword_defaults, annotations):
             if type(space) is dict:
                 self._hold(space, space)
         home = _home(function.__globals__)
         does = [f"{home}.{code.co_qualname}"]
-        if _is_project(home) or self._is_root(function):
+        if _is_project(home) or id(function) in self._own:
             does = self._code_tokens(code, function.__globals__)
         return [does, defaults, keyword_defaults, cells, annotations]
 
     def _code_tokens(self, code: CodeType, space: dict[str, Any]) -> list[str]:
         """Code, and all that it names."""
         facts = _code_facts(code)
-        tokens = [_code_digest(code)]
-        for chain in sorted(facts.chains):
-            tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
-        for name in sorted(facts.added):
+        chains = set(facts.chains)
+        for name in facts.added:
             if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
-                tokens.append(f"{name}={self._global_token(space, (name,))}")
+                chains.add((name,))
+        tokens = [_code_digest(code)]
+        for chain in sorted(chains):
+            tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
         for each in sorted(facts.imports):
             self._follow_sources(_imported_modules(space.get("__package__") or "", *each))
         return tokens
@@ -3140,7 +3120,9 @@ class _Contents(_Followed):
             return "not tracked"
         value = self._look(space.get, name, _NOTHING)
         if value is _NOTHING:
-            return self._missing_token(space, name) if inside else "nothing"
+            if inside:
+                self._follow_missing(space, name)
+            return "nothing"
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = ".".join([repr(value).split("'")[1], *rest])
             self._follow_sources(_imported_modules("", 0, lazy, ()))
@@ -3152,25 +3134,23 @@ class _Contents(_Followed):
                     return self._global_token(held, rest, True)
         return self._token(value, f"{_home(space)}.{name}")
 
-    def _missing_token(self, space: dict[str, Any], name: str) -> str:
-        """The token of a name that a module does not hold (yet): a module inside it, or what it
-        makes when asked, from any module inside it."""
+    def _follow_missing(self, space: dict[str, Any], name: str) -> None:
+        """Follow what a name stands for that a module does not hold (yet): a module inside it, or
+        what its `__getattr__` makes, from any module inside it."""
         home = _home(space)
-        modules, asked = [f"{home}.{name}"], "nothing"
+        modules = [f"{home}.{name}"]
         if "__getattr__" in space:
-            asked = self._global_token(space, ("__getattr__",))
+            self._global_token(space, ("__getattr__",))
             for folder in space.get("__path__", ()):
-                for each in _files_in(folder):
-                    inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
-                    modules.append(f"{home}.{inside}".rstrip("."))
+                for file in _files_in(folder):
+                    modules.append(f"{home}.{file.partition('.')[0].replace(os.sep, '.')}")
         self._follow_sources(modules)
-        return f"made by {asked}"
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
         todo = list(modules)
         for name in todo:  # grows
-            if name in self._sources or not name:
+            if name in self._sources:
                 continue
             self._sources.add(name)
             module = self._look(sys.modules.get, name, None)
@@ -3190,7 +3170,8 @@ class _Contents(_Followed):
                 self._note(f"the source of {name}", digest)
                 todo += imports
                 if not certain:
-                    self.unsure.append(f"the source of {name} {_MAY_BE_NEWER}")
+                    self.unsure.append(f"the source of {name} may have changed since it was loaded; "
+                                       "start Python anew")
 
 
 class _Fingerprint:
@@ -3226,11 +3207,11 @@ class _InArguments(_Followed):
         name = _followed_name(thing)
         if name is None:
             return None
-        fingerprint = _Fingerprint((thing,), self.untracked)
-        if "<" not in name:  # those made by functions may hold much, and be new each time
-            if len(_FINGERPRINTS) > 1024:
-                _FINGERPRINTS.clear()
-            fingerprint = _FINGERPRINTS.setdefault((id(thing), self.untracked), fingerprint)
+        fingerprint = _FINGERPRINTS.get((name, self.untracked))
+        if fingerprint is None or fingerprint.roots[0] is not thing:
+            fingerprint = _Fingerprint((thing,), self.untracked)
+        if "<" not in name:  # what functions make may hold much
+            _FINGERPRINTS[name, self.untracked] = fingerprint
         contents = fingerprint.now()
         self.unsure += contents.unsure
         return f"{name} {contents.digest}"
