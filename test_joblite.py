@@ -9949,6 +9949,7 @@ TOLD_BY_TESTS = {  # rows of that table that take a run to see -> the test that 
     "`random.random`, `np.random.rand` as a task": "test_random_numbers_differ_between_workers",
     "a module that the caller reloads": "test_reloaded_modules_are_seen",
     "positional arguments": "test_parameters_are_those_of_joblib_or_explained",
+    "types": "test_types_follow_the_users_own_functions",
 }
 
 
