@@ -946,7 +946,10 @@ class _Digester:
 
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
-        return self.new(_dumps(self.form(value))).hexdigest()  # type: ignore[no-any-return]
+        try:
+            return self.new(_dumps(self.form(value))).hexdigest()
+        except _StartOver:
+            return _Numbering(self.new, self.coerce_mmap, self.follow).digest(value)
 
     def form(self, obj: Any) -> Any:
         """The form of a value."""
@@ -1079,10 +1082,7 @@ def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
     new = _hash_maker(hash_name)
     if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
         return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
-    try:
-        return _Digester(new, coerce_mmap, follow).digest(obj)
-    except _StartOver:
-        return _Numbering(new, coerce_mmap, follow).digest(obj)
+    return _Digester(new, coerce_mmap, follow).digest(obj)
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
