@@ -26,11 +26,9 @@ Words used in one sense only:
 
     task      one call to make: (function, args, kwargs), what `delayed(f)(x)` gives
     batch     tasks that travel together
-    job       a batch on its way through a crew; its outcome is what came of it
     run       one call of a `Parallel`
     worker    a process (or thread) that runs batches
-    crew      the workers that one run has
-    shelf     where idle workers wait for the next run
+    pool      what one run hands its batches to: worker processes, threads, an executor
     nursery   the clean child process that forks the workers
     payload   an object packed for another process: a pickle and the raw buffers it leaves out
     segment   a file without a name that holds big buffers, for other processes to map
@@ -106,9 +104,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "ParallelBackendBase",
-    "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump", "effective_n_jobs",
-    "expires_after", "hash", "load", "parallel_backend", "parallel_config", "register_compressor", "register_hasher",
-    "register_parallel_backend", "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
+    "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump",
+    "effective_n_jobs", "expires_after", "get_active_backend", "hash", "load", "parallel_backend",
+    "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
+    "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
 ]
 
 # ======================================================================================================================
@@ -623,7 +622,7 @@ def _say(text: str) -> None:
 #     array                     MARK "array" dtype, shape, order, digest of the bytes
 #     any other object          MARK "object" class, arguments, state  (what pickle would take)
 #     a part of 64+ values      MARK and the digest of its own form: met again, it costs nothing
-#     what holds itself         MARK "numbered" [the form of each part, with the numbers of its own]
+#     what holds itself         MARK "numbered" [a line for each part: the numbers of its parts]
 #
 # Laws
 #   1. Only content counts: no identity, sharing, interning, order of dicts and sets.
@@ -644,7 +643,7 @@ _MARK = StopIteration  # one byte in marshal; as a value of the user it is a cla
 _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` always gives one order
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
-_DEEPEST = 100  # levels that are walked by recursion: each takes four frames of some 1000
+_DEEPEST = 100  # levels that are walked by recursion: each takes three frames of some 1000
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
@@ -672,6 +671,13 @@ def _dumps(form: Any) -> bytes:
         return file.getvalue()
 
 
+def _cannot_digest(obj: Any, reason: object) -> Exception:
+    """The error for a value that has no digest."""
+    return PicklingError(
+        f"cannot hash an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
+        "Only what can be pickled has content to hash; register_hasher(type, function) adds to it")
+
+
 class _Followed:
     """What a digest asks where it meets functions, classes and modules whose code counts."""
 
@@ -683,12 +689,6 @@ class _Followed:
     def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
         """What stands for an object that is usually taken apart by `way(digester, obj)`."""
         return way(digester, obj)
-
-
-# What Python itself sets in the body of a class.
-_SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
-# The flags of code that say how it is called.
-_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
@@ -721,38 +721,35 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
             used, function.__dict__ or None)
 
 
+# What Python itself sets in the body of a class.
+_SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
+# The flags of code that say how it is called.
+_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 # Attributes of a class that are not of its body, or full of addresses.
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
-    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl _value2member_map_
+    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
     __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
     __pydantic_validator__
     """.split())
 
 
-def _without(obj: Any, names: Any) -> dict[str, Any]:
-    """The attributes of an object but for some."""
-    attributes = getattr(obj, "__dict__", {})
-    return {name: attributes[name] for name in attributes if name not in names}
-
-
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     """Any other object: what pickle would take to make it again."""
-    kind = type(obj)
-    reducer = copyreg.dispatch_table.get(kind)
+    reducer = copyreg.dispatch_table.get(type(obj))
     try:
         reduced = reducer(obj) if reducer else obj.__reduce_ex__(4)
-        if "<" in reduced:  # "outer.<locals>.inner"
-            raise PicklingError(f"no import finds {reduced!r}")
     except Exception as error:
-        raise PicklingError(
-            f"cannot hash an object of type {kind.__module__}.{kind.__qualname__}: {error}. Only "
-            "what can be pickled has content to hash; register_hasher(type, function) adds to it"
-        ) from error
+        raise _cannot_digest(obj, error) from error
     if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
+        inner = getattr(obj, "__wrapped__", None)  # of lru_cache
+        if not all(part.isidentifier() for part in reduced.split(".")):  # "outer.<locals>.inner"
+            if inner is None:
+                raise _cannot_digest(obj, f"no import finds {reduced!r}")
+            return ("wrapper", type(obj), inner)
         attributes = None
         if digester.follow:
-            attributes = digester.follow.label(kind), _without(obj, _CLASS_NOISE)
+            attributes = digester.follow.label(type(obj)), _without(obj, _CLASS_NOISE)
         home = getattr(obj, "__module__", None)  # taken as it is: the search may import modules
         return ("name", home or _module("pickle").whichmodule(obj, reduced), reduced, attributes)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
@@ -760,22 +757,16 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         state = None  # an exception has no `__dict__` until somebody reads it
     elif isinstance(obj, (partial, io.BytesIO, io.StringIO)):  # nor have these
         state = (*state[:-1], state[-1] or None)
-    if isinstance(obj, (set, frozenset)):
-        args = (frozenset(obj),)  # pickled in any order
-    if pairs:
-        pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
-    if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
+    makes_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
+    if makes_new and items is None and pairs is None:
         return ("new", *args, state)
-    return ("object", maker, args, state, items and list(items), pairs)
+    return ("object", maker, args, state, items and list(items), pairs and dict(pairs))
 
 
-def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of the C copy of an array in pieces, which may end within an item."""
-    size, items = array.itemsize, array if array.ndim == 1 else array.flat
-    for start in range(0, array.nbytes, nbytes):
-        first = start // size
-        copy = memoryview(items[first:-(-(start + nbytes) // size)].tobytes())
-        yield copy[start - first * size:][:nbytes]
+def _without(obj: Any, names: Any) -> dict[str, Any]:
+    """The attributes of an object but for some."""
+    attributes = getattr(obj, "__dict__", {})
+    return {name: attributes[name] for name in attributes if name not in names}
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
@@ -791,39 +782,66 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
         yield array[start:start + nbytes]
 
 
+def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
+    """The bytes of the C copy of an array in pieces, which may end within an item."""
+    size, items = array.itemsize, array if array.ndim == 1 else array.flat
+    for start in range(0, array.nbytes, nbytes):
+        stop, first = min(start + nbytes, array.nbytes), start // size
+        piece = memoryview(items[first:-(-stop // size)].copy().view("u1"))
+        yield piece[start - first * size:stop - first * size]
+
+
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A numpy dtype: its text, or what pickle would take where that says too little."""
-    parts = dtype.names, dtype.subdtype, dtype.metadata
-    if parts == (None, None, None) and 0 <= dtype.num < 256:  # above are those of packages
-        return ("dtype", dtype.str)
-    return _object_parts(digester, dtype)
+    """A numpy dtype: what `==` compares, the class of its scalars, and its metadata."""
+    parts: tuple[Any, ...]
+    if dtype.subdtype is not None:
+        parts = ("dtype of arrays", *dtype.subdtype)
+    elif dtype.names is not None:
+        fields = [(name, *dtype.fields[name]) for name in dtype.names]
+        parts = ("dtype of fields", dtype.type, dtype.itemsize, fields)
+    elif 0 <= dtype.num < 256:
+        parts = ("dtype", dtype.str)
+    else:  # of a package: "<V1" is the text of many
+        parts = _object_parts(digester, dtype)
+    return (*parts, dict(dtype.metadata)) if dtype.metadata else parts
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
-    """An array: its dtype, shape, layout; and its objects, or its fields one by one (gaps do not
-    count), or digests of its bytes. One of a derived class: its attributes, and its pickle."""
-    np, dtype = sys.modules["numpy"], array.dtype
-    if type(array) not in (np.ndarray, np.memmap):
-        return ("derived", object.__getstate__(array), *_object_parts(digester, array))
-    is_mapped = type(array) is np.memmap and not digester.coerce_mmap
+    """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its
+    fields one by one (gaps do not count), or a digest of its bytes."""
+    np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
+    extra: Any = None
+    if kind is np.ndarray or (kind is np.memmap and digester.coerce_mmap):
+        kind = None  # type: ignore[assignment]
+    elif (kind.__reduce__, kind.__reduce_ex__) != (np.ndarray.__reduce__, np.ndarray.__reduce_ex__):
+        return _object_parts(digester, array)
+    elif kind is not np.memmap:
+        extra = object.__getstate__(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    about = ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order)
+    about = ("array", kind, _dtype_parts(digester, dtype), array.shape, order)
+    if kind:
+        array = array.view(np.ndarray)
     if dtype.names is not None:
-        return (*about, [array[name] for name in dtype.names])
+        return (*about, [array[name] for name in dtype.names], extra)
     if dtype.hasobject:
-        return (*about, array.ravel(order).tolist())
-    if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
-        array = array.astype("S")
+        return (*about, array.ravel(order).tolist(), extra)
+    if dtype.num in (13, 16) and np.finfo(dtype).nmant == 63:  # of x86: ten bytes and a gap
+        native = array.ravel(order).astype(dtype.newbyteorder("="))
+        items = native.view("u1").reshape(-1, np.dtype("g").itemsize)
+        array = items[:, :10].copy()
     if array.nbytes <= _HASH_BLOCK:
-        return (*about, digester.new(array.tobytes(order)).digest())
+        return (*about, digester.new(array.tobytes(order)).digest(), extra)
     pieces = _raw_pieces(array, _HASH_BLOCK)
-    return (*about, list(_map_on_threads(lambda piece: digester.new(piece).digest(), pieces)))
+    digests = _map_on_threads(lambda piece: digester.new(piece).digest(), pieces)
+    return (*about, digester.new(b"".join(digests)).digest(), extra)
 
 
 def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
-    """A numpy scalar; with its class if that is a derived one."""
-    derived = None if type(scalar).__module__ == "numpy" else type(scalar)
+    """A numpy scalar, in one byte order everywhere; with its class if that is a derived one."""
     array = sys.modules["numpy"].asarray(scalar)
+    if sys.byteorder == "big":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    derived = None if type(scalar).__module__ == "numpy" else type(scalar)
     return ("scalar", array, derived, object.__getstate__(scalar))
 
 
@@ -834,98 +852,130 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     if filling is None:
         filling = np.ma.default_fill_value(array.dtype)
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    kind = None if type(array) is np.ma.MaskedArray else type(array)
-    return ("masked", kind, array.data, np.ma.getmaskarray(array),
-            np.asarray(filling, array.dtype), _without(array, not_content))
+    kind, base = type(array), array._baseclass
+    return ("masked", None if kind is np.ma.MaskedArray else kind,
+            None if base in (np.ndarray, np.memmap) else base,
+            np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
+            _without(array, not_content))
 
 
-def _sparse_parts(digester: Any, matrix: Any) -> tuple[Any, ...]:
-    """A sparse array of scipy without what it notes when it is asked."""
-    attributes = _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))
-    return ("sparse", type(matrix), attributes, dict(matrix) if isinstance(matrix, dict) else None)
+def _pandas_dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
+    """A dtype of pandas, or made for it: what `==` compares, else its attributes but for the
+    cache."""
+    if dtype._metadata:
+        return ("pandas dtype", type(dtype), [getattr(dtype, name) for name in dtype._metadata])
+    return ("pandas dtype", type(dtype), _without(dtype, {"_cache"}))
 
 
-def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
-    """The content of an array of pandas, whatever holds it; of an array of another package, what
-    pickle would take."""
-    kind = type(values)
-    if kind.__module__.partition(".")[0] != "pandas":
-        return _object_parts(digester, values)
-    values = values.view()  # which takes what pandas caches
+def _pandas_values(digester: Any, column: Any) -> Any:
+    """The content of a series, index or array of pandas, whatever holds it; of an array of another
+    package, what pickle would take."""
+    np = sys.modules["numpy"]
+    if isinstance(column.dtype, np.dtype):
+        return np.asarray(column)
+    values = getattr(column, "array", column)
+    if type(values).__module__.partition(".")[0] != "pandas":
+        return [type(values), *_object_parts(digester, values)]
     if hasattr(values, "codes"):
-        content = values.codes
-    elif hasattr(values, "asi8"):
-        content = values.asi8
-    else:
-        content = sys.modules["numpy"].asarray(values, dtype=object)
-    return ("pandas array", kind, values.dtype, getattr(values, "freq", None), content)
+        return [values.dtype, np.asarray(values.codes)]
+    if hasattr(values, "asi8"):
+        return [values.dtype, values.asi8]
+    return [values.dtype, np.asarray(values, dtype=object).tolist()]
 
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
-    """A pandas series, or a frame by columns: the blocks inside do not count."""
-    state = table.__getstate__()  # flags, attributes, and what a subclass asks to be kept
-    del state["_mgr"]
-    columns = [table]
-    if table.ndim == 2:
-        columns = [table.iloc[:, number] for number in range(table.shape[1])]
-    np = sys.modules["numpy"]
-    values = [np.asarray(column) if isinstance(column.dtype, np.dtype) else column.array
-              for column in columns]
-    return ("table", type(table), state, table.axes, values)
+    """A pandas series, or a frame by columns (the blocks inside do not count); with what a subclass
+    asks to be kept."""
+    names = [name for name in table._metadata if name not in ("name", "_name")]
+    kept = [(name, getattr(table, name, None)) for name in names]
+    about = type(table), table.index, dict(table.attrs), table.flags.allows_duplicate_labels, kept
+    if table.ndim == 1:
+        return ("series", *about, table.name, _pandas_values(digester, table))
+    columns = [table.iloc[:, number] for number in range(table.shape[1])]
+    values = [_pandas_values(digester, column) for column in columns]
+    return ("frame", *about, table.columns, values)
 
 
-def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """Takes an object apart by some attributes."""
-    return lambda digester, obj: (names, *[getattr(obj, name) for name in names.split()])
+def _index_parts(digester: Any, index: Any) -> tuple[Any, ...]:
+    """A pandas index; the digest of a range is that of its numbers, which it equals."""
+    if hasattr(index, "levels"):
+        levels = [index.get_level_values(level) for level in range(index.nlevels)]
+        return ("indexes", type(index), list(index.names), levels)
+    kind = sys.modules["pandas"].Index if hasattr(index, "start") else type(index)
+    values = _pandas_values(digester, index)
+    return ("index", kind, index.name, getattr(index, "freq", None), values)
+
+
+def _tensor_parts(digester: Any, tensor: Any) -> tuple[Any, ...]:
+    """A torch tensor: what pickle would take; of a plain one, also as a part of another, only its
+    own numbers, in their order."""
+    torch, kind = sys.modules["torch"], type(tensor)
+    is_plain = kind in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    if not is_plain or tensor.is_nested:
+        return _object_parts(digester, tensor)
+    whole = tensor.detach().resolve_conj().resolve_neg()
+    numbers = whole.clone(memory_format=torch.contiguous_format)
+    about = ("tensor", kind, tensor.requires_grad, vars(tensor))
+    return (*about, *_object_parts(digester, numbers))
+
+
+def _storage_parts(digester: Any, storage: Any) -> tuple[Any, ...]:
+    """The bytes under a torch tensor: its pickle holds addresses."""
+    torch = sys.modules["torch"]
+    raw = torch.tensor([], dtype=torch.uint8, device=storage.device).set_(storage)
+    return ("storage", str(storage.device), raw.cpu().numpy())
 
 
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says
-# how, then other values. A class of a package stands here by the name of that and its own.
-_PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
+# how, then other values.
+_PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
     type: lambda digester, cls: (  # annotations are made when somebody asks for them
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
     types.CodeType: _code_parts,
-    types.MethodType: _attributes("__func__ __self__"),
-    types.ModuleType: _attributes("__name__"),
+    types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
+    types.BuiltinFunctionType: lambda digester, method: (
+        "builtin method", method.__name__, method.__self__),
+    types.ModuleType: lambda digester, module: ("module", module.__name__),
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
-    staticmethod: _attributes("__class__ __func__"),
-    classmethod: _attributes("__class__ __func__"),
-    property: _attributes("__class__ fget fset fdel"),
-    cached_property: _attributes("__class__ func attrname"),  # it may hold a lock
-    "enum.Enum": _attributes("__class__ _name_ _value_"),
-    "pydantic.Decorator": _attributes("cls_var_name info"),  # the rest has addresses
-    "numpy.ndarray": _array_parts,
-    "numpy.MaskedArray": _masked_parts,
-    "numpy.dtype": _dtype_parts,
-    "numpy.generic": _scalar_parts,
-    "scipy.sparray": _sparse_parts,
-    "scipy.spmatrix": _sparse_parts,
-    "pandas.DataFrame": _table_parts,
-    "pandas.Series": _table_parts,
-    "pandas.ExtensionDtype": lambda digester, dtype: (
-        "pandas dtype", type(dtype), str(dtype), [getattr(dtype, name) for name in dtype._metadata]),
-    "pandas.ExtensionArray": _pandas_array_parts,
+    staticmethod: lambda digester, wrapper: ("static method", type(wrapper), wrapper.__func__),
+    classmethod: lambda digester, wrapper: ("class method", type(wrapper), wrapper.__func__),
+    property: lambda digester, wrapper: (
+        "property", type(wrapper), wrapper.fget, wrapper.fset, wrapper.fdel),
+    cached_property: lambda digester, wrapper: (  # it may hold a lock
+        "cached property", type(wrapper), wrapper.func, wrapper.attrname),
+    OrderedDict: lambda digester, obj: (
+        "ordered dict", type(obj), list(obj.items()), object.__getstate__(obj)),
+    **dict.fromkeys([set, frozenset], lambda digester, obj: (  # pickled in any order
+        "derived set", type(obj), frozenset(obj), object.__getstate__(obj))),
 }
-
-
-def _way_of(kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """How objects of a class are taken apart: as registered for it or a class above it, else as the
-    nearest class above it is."""
-    for cls in kind.__mro__:
-        if cls in _HASHERS:
-            hasher = _HASHERS[cls]
-            return lambda digester, obj: ("hasher", type(obj), hasher(obj))
-    for cls in kind.__mro__:
-        package = str(cls.__module__).partition(".")[0]
-        way = _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
-        if way:
-            return way
-    raise AssertionError("every class derives from object")
-
-
+_PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
+    ("enum", "Enum", lambda digester, member: (
+        "enum", type(member), member._name_, member._value_)),
+    ("pydantic._internal._decorators", "Decorator", lambda digester, decorator: (
+        "pydantic decorator", decorator.cls_var_name, decorator.info)),  # the rest has addresses
+    ("numpy", "ndarray", _array_parts),
+    ("numpy.ma", "MaskedArray", _masked_parts),
+    ("numpy", "dtype", _dtype_parts),
+    ("numpy", "generic", _scalar_parts),
+    *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it was asked
+        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
+        dict(matrix) if isinstance(matrix, dict) else None))
+      for name in ("sparray", "spmatrix")],
+    ("pandas", "DataFrame", _table_parts),
+    ("pandas", "Series", _table_parts),
+    ("pandas", "Index", _index_parts),
+    ("pandas.api.extensions", "ExtensionDtype", _pandas_dtype_parts),
+    ("pandas.api.extensions", "ExtensionArray", lambda digester, values: (
+        "pandas array", type(values), getattr(values, "freq", None),
+        _pandas_values(digester, values.view()))),  # the view takes what pandas caches
+    ("torch", "Tensor", _tensor_parts),
+    ("torch", "UntypedStorage", _storage_parts),
+    ("torch", "TypedStorage", lambda digester, storage: (
+        "storage of numbers", str(storage.dtype), storage._untyped_storage)),
+]
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType, ModuleType)
 
 
@@ -938,36 +988,107 @@ class _Digester:
 
     def __init__(self, new: Any, coerce_mmap: bool, follow: _Followed | None) -> None:
         self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
-        # id of a part -> its form; and the part, for as long as it lives no other has this id
-        self.known: dict[int, tuple[Any, Any]] = {}
+        self.ordered = follow is not None  # whether the order of dicts counts
+        self.known: dict[Any, Any] = {}  # id of a part -> its name, or digest, marked
+        self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
         self.path: set[int] = set()  # ids of the parts that the walk is in
-        self.count = 0  # of the values in the forms made so far, but for those in digests
         self.ways: dict[type, Any] = {}  # how objects of a class are taken apart
 
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
         try:
-            return self.new(_dumps(self.form(value))).hexdigest()
+            form = self.expand(value)[0]
         except _StartOver:
-            return _Numbering(self.new, self.coerce_mmap, self.follow).digest(value)
+            form = self.numbered(value)
+        return self.new(_dumps(form)).hexdigest()
 
-    def form(self, obj: Any) -> Any:
-        """The form of a value."""
+    def form(self, obj: Any) -> tuple[Any, int]:
+        """The form of a value, and the number of values in it."""
         kind = type(obj)
         if kind in _ATOMS:
-            return obj
-        if kind in _SEQUENCES and len(obj) < _SMALL and _ATOMS.issuperset(map(type, obj)):
-            return obj
-        found = self.known.get(id(obj))
-        if found:
-            return found[0]
-        name = self.named(obj)
-        return self.keep(obj, name) if name else self.part(obj)
+            return obj, 1
+        if kind in _SEQUENCES and len(obj) < _SMALL - 1 and _ATOMS.issuperset(map(type, obj)):
+            return obj, len(obj) + 1
+        key, path = id(obj), self.path
+        if key in self.known:
+            return self.known[key], 1
+        if key in path or len(path) == _DEEPEST:
+            raise _StartOver
+        path.add(key)
+        form, size = self.expand(obj)
+        path.remove(key)
+        if size < _SMALL:
+            return form, size
+        return self.keep(obj, (_MARK, self.new(_dumps(form)).digest()))
 
-    def keep(self, obj: Any, form: Any) -> Any:
-        """Remember the form of a part."""
-        self.known[id(obj)] = form, obj
-        return form
+    def keep(self, obj: Any, form: tuple[Any, ...]) -> tuple[Any, int]:
+        """Remember the short form of a part."""
+        self.kept.append(obj)
+        self.known[id(obj)] = form
+        return form, 1
+
+    def expand(self, obj: Any) -> tuple[Any, int]:
+        """The form of a value from the forms of its parts, and the number of values in it."""
+        kind = type(obj)
+        if kind in _SEQUENCES:
+            return self.sequence(obj)
+        if kind is dict:
+            keys, forms, size = self.keys(obj)
+            values, count = self.sequence(list(map(obj.__getitem__, keys)))
+            return (_MARK, "dict", forms, values), size + count
+        if kind is set or kind is frozenset:
+            _, forms, size = self.keys(obj)
+            return (_MARK, kind.__name__, forms), size
+        name = self.named(obj)
+        if name:
+            return self.keep(obj, name)
+        forms, size = self.sequence(self.parts(obj))
+        return (_MARK, *forms), size
+
+    def sequence(self, items: Any) -> tuple[Any, int]:
+        """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
+        if _ATOMS.issuperset(map(type, items)):
+            return items, len(items) + 1
+        if _SEQUENCES.issuperset(map(type, items)) and max(map(len, items)) < _SMALL - 1:
+            if _ATOMS.issuperset(map(type, itertools.chain.from_iterable(items))):
+                return items, 1 + len(items) + sum(map(len, items))
+        forms, size = [], 1
+        for item in items:
+            form, count = (item, 1) if type(item) in _ATOMS else self.form(item)
+            forms.append(form)
+            size += count
+        return type(items)(forms), size
+
+    def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
+        """The members of a set or keys of a dict in an order that depends on them alone; their
+        forms; the size. Where the order of dicts counts, keys stay in it."""
+        if self.ordered and type(obj) is dict:
+            keys = list(obj)
+            return keys, *self.sequence(keys)
+        kinds = set(map(type, obj))
+        if len(kinds) < 2 and kinds <= _SORTABLE:
+            keys = sorted(obj)
+            return keys, keys, len(keys) + 1
+        members = [(key, *self.form(key)) for key in obj]
+        members.sort(key=lambda member: _dumps(member[1]))
+        keys, forms, sizes = map(list, zip(*members))
+        return keys, forms, 1 + sum(sizes)
+
+    def parts(self, obj: Any) -> tuple[Any, ...]:
+        """What stands for an object that is neither plain nor a container: a text that says how,
+        then other values."""
+        kind = type(obj)
+        if kind not in self.ways:  # as registered for it or the nearest class above it
+            hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
+            if hasher:
+                self.ways[kind] = lambda digester, obj: ("hasher", type(obj), hasher(obj))
+            else:
+                table = dict(_PARTS)
+                for module, name, parts in _PACKAGE_PARTS:
+                    table[getattr(_loaded(module), name, type(None))] = parts
+                self.ways[kind] = next(table[cls] for cls in kind.__mro__ if cls in table)
+        way = self.ways[kind]
+        return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
         """The form of a function or class that has a name; None for other objects."""
@@ -979,108 +1100,74 @@ class _Digester:
         name = _import_name(obj)
         return name and (_MARK, "name", *name)
 
-    def part(self, obj: Any) -> Any:
-        """What stands for a part that is neither plain nor named."""
-        key = id(obj)
-        if key in self.path or len(self.path) == _DEEPEST:
-            raise _StartOver
-        self.path.add(key)
-        before = self.count
-        form = self.expand(obj)
-        self.path.remove(key)
-        if self.count - before < _SMALL:
-            return form
-        self.count = before
-        return self.keep(obj, (_MARK, "digest", self.new(_dumps(form)).digest()))
+    def numbered(self, root: Any) -> tuple[Any, ...]:
+        """The form of a value that holds itself: a line for each part, numbered in order of the
+        first visit, with the numbers of the parts in it."""
+        short_look = _ShortLook(self.new, self.coerce_mmap, self.follow)
+        self.known.clear()  # how far the walk came does not count
+        self.path.clear()
+        todo, numbers, lines = [root], {id(root): 0}, []
+        for obj in todo:  # grows; it keeps the parts alive, so that no id is used twice
+            line: list[Any] = []
+            for part in self.parts_in_order(obj, numbers, short_look):
+                if self.is_leaf(part):
+                    line.append(self.form(part)[0])
+                    continue
+                number = numbers.setdefault(id(part), len(todo))
+                if number == len(todo):
+                    todo.append(part)
+                line.append((_MARK, number))
+            lines.append(line)
+        return (_MARK, "numbered", lines)
 
-    def expand(self, obj: Any) -> Any:
-        """The form of a part, made of the forms of its own parts."""
-        kind = type(obj)
+    def is_leaf(self, part: Any) -> bool:
+        """Whether a part cannot hold the value that it is in."""
+        kind = type(part)
         if kind in _SEQUENCES:
-            return self.sequence(obj)
-        if kind not in (dict, set, frozenset):
-            return (_MARK, *self.sequence(self.parts(obj)))
-        keys = self.in_order(obj)
-        values = list(map(obj.__getitem__, keys)) if kind is dict else []
-        return (_MARK, kind.__name__, self.sequence(keys), self.sequence(values))
+            return _ATOMS.issuperset(map(type, part))
+        return kind in _ATOMS or kind is types.CodeType or self.named(part) is not None
 
-    def sequence(self, items: Any) -> Any:
-        """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
-        self.count += len(items)
-        if _ATOMS.issuperset(map(type, items)):
-            return items
-        if type(items[0]) in _SEQUENCES and _SEQUENCES.issuperset(map(type, items)):
-            inner = itertools.chain.from_iterable(items)
-            if max(map(len, items)) < _SMALL and _ATOMS.issuperset(map(type, inner)):
-                return items
-        forms = []
-        for item in items:  # not a comprehension: in Python 3.11 that is a frame more
-            forms.append(item if type(item) in _ATOMS else self.form(item))
-        return forms if type(items) is list else tuple(forms)
-
-    def in_order(self, obj: Any) -> list[Any]:
-        """The members of a set or keys of a dict in an order that depends on them alone. Where the
-        order of dicts counts, keys stay in it."""
-        if self.follow and type(obj) is dict:
-            return list(obj)
-        kinds = set(map(type, obj))
-        is_sortable = len(kinds) < 2 and kinds <= _SORTABLE
-        return sorted(obj, key=None if is_sortable else self.rank)
-
-    def rank(self, member: Any) -> bytes:
-        """What puts a member of a set in its place."""
-        return _dumps(self.form(member))
-
-    def parts(self, obj: Any) -> tuple[Any, ...]:
-        """What stands for an object that is neither plain nor a container: a text that says how,
-        then other values."""
+    def parts_in_order(self, obj: Any, numbers: dict[int, int],
+                       short_look: _Digester) -> tuple[Any, ...]:
+        """How a part is taken apart, and its own parts; where their order does not count, they are
+        in one that the first levels of them, and then the numbers they have, decide."""
         kind = type(obj)
-        if kind not in self.ways:
-            self.ways[kind] = _way_of(kind)
-        way = self.ways[kind]
-        return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
+        if kind not in (list, tuple, dict, set, frozenset):
+            return self.parts(obj)
+        items = list(obj)
+        if kind not in _SEQUENCES and not (kind is dict and self.ordered):
+            items.sort(key=lambda item: numbers.get(id(item), len(numbers)))
+            items, _, _ = short_look.keys(items)
+        values = map(obj.__getitem__, items) if kind is dict else ()
+        return (kind.__name__, *items, *values)
 
 
-class _Outline(_Digester):
+class _ShortLook(_Digester):
     """Looks at the first levels of a value only: enough to put the members of a set in order,
     unless they differ further down."""
 
-    levels = 2
+    levels = 5
 
-    def part(self, obj: Any) -> Any:
+    def form(self, obj: Any) -> tuple[Any, int]:
+        if type(obj) in _ATOMS:
+            return obj, 1
         if self.levels == 0:
-            return (_MARK, type(obj).__qualname__)
-        self.levels -= 1
-        form = self.expand(obj)
-        self.levels += 1
-        return form
-
-
-class _Numbering(_Digester):
-    """For a value that holds itself, or is nested too deeply: its parts are numbered in the order
-    in which they are met, and the number stands for the part wherever it is met again."""
-
-    def digest(self, value: Any) -> str:
-        self.met: list[Any] = []
-        self.outline = _Outline(self.new, self.coerce_mmap, self.follow)
-        self.form(value)
-        forms = [self.expand(part) for part in self.met]  # which grows
-        return self.new(_dumps((_MARK, "numbered", forms))).hexdigest()  # type: ignore[no-any-return]
-
-    def part(self, obj: Any) -> tuple[Any, ...]:
-        self.met.append(obj)
-        return self.keep(obj, (_MARK, len(self.met)))
-
-    def rank(self, member: Any) -> bytes:
-        number, _ = self.known.get(id(member), (None, None))
-        return _dumps((number, self.outline.form(member)))
+            return (_MARK, type(obj).__qualname__), 1
+        key = id(obj), self.levels
+        if key not in self.known:
+            self.levels -= 1
+            form = self.expand(obj)[0]
+            self.levels += 1
+            self.kept.append(obj)
+            self.known[key] = (_MARK, self.new(_dumps(form)).digest())
+        return self.known[key], 1
 
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
             follow: _Followed | None = None) -> str:
     """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
-    new = _hash_maker(hash_name)
-    if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
+    new, kind = _hash_maker(hash_name), type(obj)
+    if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))):
         return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
     return _Digester(new, coerce_mmap, follow).digest(obj)
 
@@ -2598,9 +2685,8 @@ _CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools
 _FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
 # what others keep alive, and the environment
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})
-# the interpreter's own names, and IPython's history
-_SET_BY_PYTHON = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
+_MAY_BE_NEWER = "may have changed since it was loaded; start Python anew"
 
 
 # -- whose code is followed
@@ -2621,23 +2707,27 @@ def _find_spec(name: str) -> Any:
     """The spec of a module, found without importing anything; None when there is none."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
-    parent, folders = name.rpartition(".")[0], None
+    parent, places = name.rpartition(".")[0], None
     if parent:
-        folders = getattr(_find_spec(parent), "submodule_search_locations", None)
-        if folders is None:
+        places = getattr(_find_spec(parent), "submodule_search_locations", None)
+        if places is None:
             return None
-    found = (finder.find_spec(name, folders, None) for finder in sys.meta_path)
-    try:
-        return next(filter(None, found), None)
-    except Exception:  # a finder may raise anything; an import meets the same failure
-        return None
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, places, None)
+        except Exception:  # a finder may raise anything; an import meets the same failure
+            return None
+        if spec is not None:
+            return spec
+    return None
 
 
 def _place_of(name: str) -> Any:
     """The folder of a package, or the file of a module; None when neither is known."""
     spec = _find_spec(name)
-    folders = getattr(spec, "submodule_search_locations", None) or ()
-    return next(iter(folders), getattr(spec, "origin", None))
+    places = getattr(spec, "submodule_search_locations", None)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return next(iter(places or ()), None) or file or getattr(spec, "origin", None)
 
 
 def _is_project(name: str) -> bool:
@@ -2658,15 +2748,16 @@ def _is_project(name: str) -> bool:
 def _home(space: dict[str, Any]) -> str:
     """The name of the module with these globals; a script has one name, also in a child that
     multiprocessing spawns."""
-    return str(space.get("__name__") or "").replace("__mp_main__", "__main__")
+    name = space.get("__name__") or ""
+    return "__main__" if name == "__mp_main__" else name
 
 
 def _dotted(obj: Any) -> str:
     """The module and qualified name of a function, a class or an object of one."""
     owner = obj if hasattr(obj, "__name__") else type(obj)
     module = getattr(owner, "__module__", None) or type(owner).__module__
-    name = f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
-    return name.replace("__mp_main__", "__main__")
+    module = "__main__" if module == "__mp_main__" else module
+    return f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
 
 
 def _followed_name(thing: Any) -> str | None:
@@ -2676,10 +2767,23 @@ def _followed_name(thing: Any) -> str | None:
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     if not isinstance(thing, (FunctionType, type)):
         return None
-    is_ours = _is_project(str(thing.__module__ or ""))
+    homes = [getattr(thing, "__module__", None) or ""]
     if isinstance(thing, FunctionType):
-        is_ours = is_ours or _is_project(_home(thing.__globals__))
+        homes.append(_home(thing.__globals__))
+    is_ours = any(isinstance(home, str) and _is_project(home) for home in homes)
     return _dotted(thing) if is_ours or _import_name(thing) is None else None
+
+
+def _is_set_by_python(name: str) -> bool:
+    """Whether a global is the interpreter's own, or IPython's history."""
+    names = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
+    return _module("re").fullmatch(names, name) is not None
+
+
+def _annotations(obj: Any) -> Any:
+    """The annotations of a function without evaluating any: since Python 3.14 they are a function,
+    too."""
+    return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
 @lru_cache(maxsize=4096)
@@ -2727,17 +2831,15 @@ class _Package(str):
 
 
 @lru_cache
-def _package_digest(name: str) -> str:
-    """The digest of a package's files, read once. Those that were written after this process began
-    may not be what was loaded: then no other process has this digest."""
-    found: list[Any] = []
+def _package_digest(name: str) -> tuple[str, bool]:
+    """The digest of a package's files, read once; and whether all are older than this process."""
+    found, is_older = [], True
     for inside, file in _files_in(_place_of(name) or name).items():
-        modified, size, _ = _file_state(file) or (0, 0, 0)
-        is_source = size and file.endswith(".py")
-        found.append((inside, _path_digest(file) if is_source else size))
-        if modified >= _STARTED:
-            found.append(time.time_ns())
-    return _short_digest(repr(found))
+        state = _file_state(file)
+        if state:
+            is_older = is_older and state[0] < _STARTED
+            found.append((inside, _path_digest(file) if file.endswith(".py") else state[1]))
+    return _short_digest(repr(found)), is_older
 
 
 def _own_package(function: Any) -> list[_Package]:
@@ -2750,7 +2852,8 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
     """The modules that an import statement may load: of `import a.b` a, too, and of `from a import
     b` perhaps a.b."""
     if level:
-        name = f"{package.rsplit('.', level - 1)[0]}.{name}".strip(".")
+        parts = package.split(".")
+        name = ".".join(filter(None, [*parts[:len(parts) - level + 1], name]))
     parents = list(itertools.accumulate(name.split("."), "{}.{}".format))
     return parents + [f"{name}.{each}" for each in names]
 
@@ -2761,6 +2864,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     inside functions; and whether the module, if it is loaded, was loaded from this state."""
     certain = name not in sys.modules or state[0] < _STARTED
     spec = _find_spec(name)
+    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
     content, imports = b"", set()
     try:
         content = spec.loader.get_data(spec.origin)
@@ -2770,7 +2874,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
         else:
             code = compile(content, spec.origin, "exec", dont_inherit=True)
         for level, module, names in _code_facts(code).imports:
-            imports.update(_imported_modules(spec.parent, level, module, names))
+            imports.update(_imported_modules(package, level, module, names))
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
     return _hash_maker("sha256")(content).hexdigest(), sorted(imports), certain
@@ -2795,15 +2899,16 @@ class _Look(Pickler):
     """Writes values so that the bytes differ when the content does: containers and plain objects at
     the speed of C, all else by its digest."""
 
-    contents: _Contents
+    def __init__(self, file: io.BytesIO, contents: _Contents) -> None:
+        super().__init__(file, 5)
+        self.contents, self.alive = contents, contents.alive
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
         if obj is tuple:
             return NotImplemented
         if isinstance(obj, (FunctionType, type, ModuleType)):  # looked at for themselves
-            self.contents.alive[id(obj)] = obj
-            return tuple, ([id(obj)],)
+            return tuple, ([id(self.alive.setdefault(id(obj), obj))],)
         if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
             try:
                 reduced = obj.__reduce_ex__(5)
@@ -2828,25 +2933,24 @@ class _Contents(_Followed):
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
         self.roots, self.untracked = roots, untracked
-        # functions whose code counts wherever it lies
-        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
         # each (function, its two arguments, what it found)
-        self.looks: dict[Any, tuple[Any, ...]] = {}
+        self.looks: dict[Any, tuple[Any, ...]] = {None: (getattr, sys, "modules", sys.modules)}
         self.spaces: list[Any] = []  # namespaces in which a new name counts
         self.files: list[tuple[Any, Any]] = []  # (path, its state)
         self.data: list[Any] = []  # values whose content may change
         self.alive: dict[int, Any] = {}  # what the look tells by its id
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
-        self._sources = {""}
+        self._sources: set[str] = set()
         self._in_package = False
         found = list(map(self._root, roots))
         for thing in self._things:  # grows
             self.parts[self._labels[id(thing)]] = self._describe(thing)
         self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
+        *self._calls, self._found = zip(*self.looks.values())
         self._sizes = list(map(len, self.spaces))
         self._content = self._look_at_data()
 
@@ -2854,10 +2958,9 @@ class _Contents(_Followed):
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        for how, first, second, found in self.looks.values():
-            if how(first, second) is not found:
-                return False
-        return (list(map(len, self.spaces)) == self._sizes and self.files_hold()
+        return (all(map(operator.is_, map(operator.call, *self._calls), self._found))
+                and list(map(len, self.spaces)) == self._sizes
+                and self.files_hold()
                 and (not self.data or self._look_at_data() == self._content))
 
     def files_hold(self) -> bool:
@@ -2868,10 +2971,8 @@ class _Contents(_Followed):
         """A number that changes when the content of a value does: every byte counts in its
         place."""
         file = io.BytesIO()
-        look = _Look(file, 5)
-        look.contents = self
         try:
-            look.dump(self.data)
+            _Look(file, self).dump(self.data)
         except Exception:  # too deep, or changed by another thread meanwhile: never the same
             return time.time_ns()
         return _crc32(file.getbuffer())
@@ -2901,8 +3002,8 @@ class _Contents(_Followed):
         key = id(thing)
         if key not in self._labels:
             name = _followed_name(thing)
-            if key in self._own:
-                name = _dotted(thing)
+            if name is None and isinstance(thing, FunctionType) and self._is_root(thing):
+                name = _dotted(thing)  # wherever it lies
             if name is None:
                 return None
             self._things.append(thing)
@@ -2936,13 +3037,19 @@ class _Contents(_Followed):
 
     # - the work list
 
+    def _is_root(self, thing: Any) -> bool:
+        return any(thing is root for root in self.roots)
+
     def _root(self, root: Any) -> str:
         """The token of a root; of a path by its content: the name stands for it only in words."""
         if isinstance(root, os.PathLike):
             self.files.append((root, _path_state(root)))
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
         if isinstance(root, _Package):
-            return self._note(f"the package {root}", _package_digest(root))
+            digest, is_older = _package_digest(root)
+            if not is_older:
+                self.unsure.append(f"files of {root} {_MAY_BE_NEWER}")
+            return self._note(f"the package {root}", digest)
         return self._token(root, "depends")
 
     def _note(self, name: str, content: str) -> str:
@@ -2973,16 +3080,18 @@ class _Contents(_Followed):
     def _describe(self, thing: Any) -> str:
         """What a thing on the list is made of: what makes it what it is, and the names in it."""
         about: list[Any] = []
-        space, is_set_by_python = vars(thing), _module("re").compile(_SET_BY_PYTHON).fullmatch
-        names = [name for name in space if name not in self.untracked and not is_set_by_python(name)]
+        space = vars(thing)
+        names = [name for name in space if not _is_set_by_python(name) and name not in self.untracked]
         if isinstance(thing, FunctionType):
             about = self._function_parts(thing)
         elif isinstance(thing, type):
             about = [self._look(getattr, thing, each) for each in ("__class__", "__bases__")]
             names = [name for name in space if name not in _CLASS_NOISE]
             if "_member_names_" in space:  # an enum
-                members = space["_member_map_"].items()
-                about += [(name, self._hold(vars(each), vars(each))) for name, each in members]
+                members = space["_member_map_"]
+                own = _module("re").compile("_[a-z].*_")
+                names = [name for name in names if name not in members and not own.fullmatch(name)]
+                about += [(name, self._hold(vars(each), vars(each))) for name, each in members.items()]
         return self._digest([about, self._hold(space, names)])
 
     def _function_parts(self, function: FunctionType) -> list[Any]:
@@ -2999,27 +3108,25 @@ class _Contents(_Followed):
             if name != "__classdict__" and not is_added_to:
                 cells[name] = value
         self._watch([*(defaults or ()), *cells.values()])
-        # since Python 3.14 they are made by a function, which is not called
-        annotations = getattr(function, "__annotate__", None) or function.__annotations__
+        annotations = _annotations(function)
         for space in (keyword_defaults, annotations):
             if type(space) is dict:
                 self._hold(space, space)
         home = _home(function.__globals__)
         does = [f"{home}.{code.co_qualname}"]
-        if _is_project(home) or id(function) in self._own:
+        if _is_project(home) or self._is_root(function):
             does = self._code_tokens(code, function.__globals__)
         return [does, defaults, keyword_defaults, cells, annotations]
 
     def _code_tokens(self, code: CodeType, space: dict[str, Any]) -> list[str]:
         """Code, and all that it names."""
         facts = _code_facts(code)
-        chains = set(facts.chains)
-        for name in facts.added:
-            if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
-                chains.add((name,))
         tokens = [_code_digest(code)]
-        for chain in sorted(chains):
+        for chain in sorted(facts.chains):
             tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
+        for name in sorted(facts.added):
+            if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
+                tokens.append(f"{name}={self._global_token(space, (name,))}")
         for each in sorted(facts.imports):
             self._follow_sources(_imported_modules(space.get("__package__") or "", *each))
         return tokens
@@ -3032,9 +3139,7 @@ class _Contents(_Followed):
             return "not tracked"
         value = self._look(space.get, name, _NOTHING)
         if value is _NOTHING:
-            if inside:
-                self._follow_missing(space, name)
-            return "nothing"
+            return self._missing_token(space, name) if inside else "nothing"
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = ".".join([repr(value).split("'")[1], *rest])
             self._follow_sources(_imported_modules("", 0, lazy, ()))
@@ -3046,23 +3151,25 @@ class _Contents(_Followed):
                     return self._global_token(held, rest, True)
         return self._token(value, f"{_home(space)}.{name}")
 
-    def _follow_missing(self, space: dict[str, Any], name: str) -> None:
-        """Follow what a name stands for that a module does not hold (yet): a module inside it, or
-        what its `__getattr__` makes, from any module inside it."""
+    def _missing_token(self, space: dict[str, Any], name: str) -> str:
+        """The token of a name that a module does not hold (yet): a module inside it, or what it
+        makes when asked, from any module inside it."""
         home = _home(space)
-        modules = [f"{home}.{name}"]
+        modules, asked = [f"{home}.{name}"], "nothing"
         if "__getattr__" in space:
-            self._global_token(space, ("__getattr__",))
+            asked = self._global_token(space, ("__getattr__",))
             for folder in space.get("__path__", ()):
-                for file in _files_in(folder):
-                    modules.append(f"{home}.{file.partition('.')[0].replace(os.sep, '.')}")
+                for each in _files_in(folder):
+                    inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
+                    modules.append(f"{home}.{inside}".rstrip("."))
         self._follow_sources(modules)
+        return f"made by {asked}"
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
         todo = list(modules)
         for name in todo:  # grows
-            if name in self._sources:
+            if name in self._sources or not name:
                 continue
             self._sources.add(name)
             module = self._look(sys.modules.get, name, None)
@@ -3082,8 +3189,7 @@ class _Contents(_Followed):
                 self._note(f"the source of {name}", digest)
                 todo += imports
                 if not certain:
-                    self.unsure.append(f"the source of {name} may have changed since it was loaded; "
-                                       "start Python anew")
+                    self.unsure.append(f"the source of {name} {_MAY_BE_NEWER}")
 
 
 class _Fingerprint:
@@ -3119,11 +3225,11 @@ class _InArguments(_Followed):
         name = _followed_name(thing)
         if name is None:
             return None
-        fingerprint = _FINGERPRINTS.get((name, self.untracked))
-        if fingerprint is None or fingerprint.roots[0] is not thing:
-            fingerprint = _Fingerprint((thing,), self.untracked)
-        if "<" not in name:  # what functions make may hold much
-            _FINGERPRINTS[name, self.untracked] = fingerprint
+        fingerprint = _Fingerprint((thing,), self.untracked)
+        if "<" not in name:  # those made by functions may hold much, and be new each time
+            if len(_FINGERPRINTS) > 1024:
+                _FINGERPRINTS.clear()
+            fingerprint = _FINGERPRINTS.setdefault((id(thing), self.untracked), fingerprint)
         contents = fingerprint.now()
         self.unsure += contents.unsure
         return f"{name} {contents.digest}"
@@ -5220,21 +5326,23 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # ======================================================================================================================
 # 6. Pools
 # ======================================================================================================================
-# Promise: a job (a batch on its way) that is handed to a crew comes back with its outcome: values, errors by task, and
-# which tasks were not started. Whatever befalls a worker befalls one task.
+# Promise: a batch that is handed to a pool comes back with what came of it: values, errors by task;
+# the other tasks were not started. Whatever befalls a worker befalls one task.
 #
 #     |============= this process =============|== socket ==|========= worker =========|
-#     submit(job) -> queue -> driver thread ---- payload -------->  open and run, by task
-#     wait() <- queue <------ driver thread <--- payload ---------  pack
+#     submit(batch) -> driver thread ----------- payload -------->  open and run, by task
+#     done.get() <---- driver thread <---------- payload ---------  pack
 #
-#     crew: what one run hands its jobs to. A driver thread of this process carries each job: it owns a worker
-#     meanwhile, and puts into the crew's queue what the caller's thread is to hear
-#     nursery: one clean child process; forks workers on request, sees how they die, takes them along when we are gone
-#     page: 48 bytes shared with a worker: job and task at work, its start; job to interrupt, job to give tasks back;
-#     how it died
+#     pool: what one run hands its batches to. A driver thread of this process has a worker run a batch:
+#     it owns the worker meanwhile, and puts into the pool's queue what the caller's thread is to hear
+#     fork server: one clean child process; forks workers on request, sees how they die, takes them along
+#     when we are gone
+#     page: 48 bytes shared with a worker: batch and task at work, its start; batch to interrupt, batch to
+#     give tasks back; how it died
 #
 # Laws
-#   1. A worker has one job at a time: a crash, a timeout or a kill blames one task.   test_a_fault_fails_its_task_only
+#   1. A worker has one batch at a time: a crash, a timeout or a kill blames one task.
+#                                                               test_a_fault_fails_its_task_only
 #   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
 #   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
 #   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
@@ -5245,13 +5353,14 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   8. No task in a process sees what another wrote to its arguments, whatever its batch.
 #                                                     test_tasks_do_not_see_each_others_writes
 #
-#     data                     | who writes it                                 | who may read it
-#     a crew, a context        | the caller's thread; their end: `close`       | the same
-#     a worker, a job at work  | the driver thread that carries the job        | the same, then the caller's
-#     a page                   | worker, driver and nursery: some words each   | all sides
-#     output of tasks          | any thread of the worker                      | whoever holds the lock, to send it
-#     shelf, starters, tables  | any thread, under their locks                 | the same
-#     the control socket       | any thread, under the nursery's lock          | the same
+#     data                  | who writes it                              | who may read it
+#     a pool, a context     | the caller's thread; their end: `close`    | the same
+#     a worker, its batch   | the driver thread that has it run          | the same, then the caller's
+#     a page                | worker, driver, fork server: some words    | all sides
+#     output of tasks       | any thread of the worker                   | whoever holds the lock, to send it
+#     idle workers, drivers | any thread, in one step                    | the same
+#     starters, tables      | any thread, under their locks              | the same
+#     the control socket    | any thread, under the fork server's lock   | the same
 
 CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work lost with a dead worker, and the
 #                      unevenness at the end of a run, are of this size
@@ -5273,65 +5382,75 @@ class TerminatedWorkerError(RuntimeError):
     """
 
 
-_numbers = itertools.count(1)
+# A number that no other batch, run or worker of this process has: one step, of any thread
+_next_number = itertools.count(1).__next__
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
-_table_lock = threading.RLock()  # guards the two above, each use of one by itself
+_table_lock = threading.RLock()  # guards the set above
 
 
-def _next_number() -> int:
-    """A number that no other job, run, function or worker of this process has."""
-    return _holding(_table_lock, next, _numbers)  # type: ignore[no-any-return]
+_SENT, _LATE, _SUSPECT, _BACK = "sent", "late", "suspect", "back"
 
 
-class Outcome:
-    """What came of a job: `values` of its first tasks, a filler where `errors` (offset -> exception) has an entry.
-    Tasks beyond `values` are to be done again, but for the one that `death` (offset, exception) names."""
+class _Batch:
+    """Tasks that travel together, and what came of them: `values` of the first tasks, with a filler
+    where `errors`, by offset, has an entry; an error may also stand beyond the values. The other
+    tasks are to be sent again.
 
-    def __init__(self) -> None:
+    Its state: SENT, until its results are BACK; LATE, when the time of its only task was up;
+    SUSPECT, when nothing came of it, and its tasks must travel one by one to find out why.
+    """
+
+    def __init__(self, numbers: Sequence[int], tasks: Any, timeout: float | None, keep_going: bool,
+                 shrinkable: bool) -> None:
+        self.key = _next_number()
+        self.numbers = numbers  # of the tasks, in their run
+        self.tasks = tasks
+        self.timeout = timeout  # seconds that its only task may run
+        self.keep_going = keep_going  # whether the tasks after a failed one are run
+        self.shrinkable = shrinkable  # whether tasks that are not started may be given back
+        self.state = _SENT
+        self.payload: Any = None  # what is sent to a process
+        self.nbytes = 0  # of the payload, beside what was sent before
+        self.tries = 0
+        self.sent = 0.0  # when
+        self.future: Any = None  # of the executor that it was given to
+        self.worker: _Worker | None = None  # that is at work on it
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
         self.seconds = 0.0
-        self.nbytes = 0  # that the values took on their way
-        self.death: tuple[int, BaseException] | None = None
-        self.alone = False  # whether the tasks to be done again must travel one by one
+        self.nbytes_back = 0  # that the values took on their way
+        self.fault: BaseException | None = None  # what kept the pool from running it at all
 
     def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float,
             nbytes: int = 0) -> None:
+        """Take what came of the next tasks."""
         for offset, error in errors.items():
             self.errors[len(self.values) + offset] = error
         self.values += values
         self.seconds += seconds
-        self.nbytes += nbytes
+        self.nbytes_back += nbytes
 
-    def fail(self, error: BaseException) -> None:
-        """The next task is the one that failed."""
-        self.errors[len(self.values)] = error
-        self.values.append(None)
-
-
-class Job:
-    """A batch on its way through a crew."""
-
-    def __init__(self, tasks: Any, timeout: float | None, keep_going: bool, shrinkable: bool,
-                 first: int = 0) -> None:
-        self.number = _next_number()
-        self.tasks = tasks
-        self.timeout = timeout  # seconds that its one task may run
-        self.keep_going = keep_going  # whether the tasks after a failed one are run
-        self.shrinkable = shrinkable  # whether tasks that are not started may be given back
-        self.first = first  # the number of its first task in the run
-        self.payload: Any = None  # what is sent to a process
-        self.nbytes = 0  # of the payload, beside what was sent before
-        self.outcome = Outcome()
-        self.fault: BaseException | None = None  # what kept a crew from doing the job at all
-        self.tries = 0
-        self.expired = False
+    def receive(self, frames: list[Any]) -> tuple[int, Any]:
+        """Take an answer: gives its kind, and what the tasks have said."""
+        kind, values, errors, seconds, output = _open_answer(frames)
+        if kind == _BAD_PAYLOAD:
+            self.blame(errors[0])
+        elif kind == _INIT_FAILED:
+            self.fault = errors[0]
+        elif self.state is not _LATE:
+            self.add(values, errors, seconds, sum(map(len, frames)))
+        return kind, output
 
     def blame(self, error: BaseException) -> None:
-        """It came to nothing: so did its only task; of several, each is to travel alone, to find out which."""
-        if len(self.tasks) == 1:
-            self.outcome.fail(error)
-        self.outcome.alone = True
+        """It came to nothing: so did its only task; of several, find out which."""
+        if len(self.numbers) == 1:
+            self.add([None], {0: error}, 0.0)
+        else:
+            self.state = _SUSPECT
+
+    def is_out(self) -> bool:
+        """Whether it waits for a worker, or one is at work on it."""
+        return self.state is _SENT or self.worker is not None
 
 
 _JOB, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
@@ -6324,43 +6443,36 @@ def _death_of(page: Any) -> str:
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
 
 
-_starters: dict[str, _ForkServer] = {}  # holds the nursery of this process, once there is one
+_starters: dict[str, _ForkServer] = {}  # holds that of this process, once there is one
 _starters_lock = threading.RLock()  # guards the dict above
 
 
 def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
-    """(nursery, number) of a new worker. A nursery that has died, or dies as it is asked, is
+    """(fork server, number) of a new worker. A server that has died, or dies as it is asked, is
     replaced."""
     for _ in range(_START_TRIES):
         with _starters_lock:
-            nursery = _starters.get("nursery")
-            if nursery and not nursery.lives():
-                nursery.close(True)
-                nursery = None
-            if nursery is None:
-                nursery = _starters["nursery"] = _ForkServer()
+            server = _starters.get("nursery")
+            if server and not server.lives():
+                server.close(True)
+                server = None
+            if server is None:
+                server = _starters["nursery"] = _ForkServer()
         try:
-            return nursery, nursery.start(sock, page_fd)
+            return server, server.start(sock, page_fd)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
-            nursery.close(True)
+            server.close(True)
     raise RuntimeError(f"the process that starts workers ends at once: "
                        f"can {sys.executable} still run {__file__}?")
 
 
-# What all workers of one kind share: seconds they stay idle; cores that each may use for itself;
-# threads that native libraries may start there, if the user has said; packed (initializer,
-# arguments), or b"".
-_WorkerKind = namedtuple("_WorkerKind", "idle_s cores native_threads initializer")
-
-
-_FIXED_TYPES = (int, float, str, bytes, type(None), ModuleType, type(len))  # the same object is the same value
-
 def _print_of(value: Any) -> int:
-    """A number that changes with the content of a value (of big buffers, samples are looked at). 0 for one that only
-    its name can change, and for one that cannot be packed, which its task will tell."""
-    if isinstance(value, (*_FIXED_TYPES, FunctionType, type)):
+    """A number that changes with the content of a value (of big buffers, samples are looked at).
+    0 for one that only its name can change, and for one that cannot be packed, which its task will
+    tell."""
+    if isinstance(value, (int, float, str, bytes, ModuleType, type(len), FunctionType, type)):
         return 0
     try:
         head, *buffers = _pack(value)
@@ -6377,40 +6489,46 @@ _MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with the
 
 
 class _Context:
-    """What the jobs of one run share on their way to processes: the caller's world, and functions packed once."""
+    """What the batches of one run share on their way to processes: the caller's world, and
+    functions packed once."""
 
     def __init__(self, packer: type[_Packer]) -> None:
         self.packer = packer
         self.number = _next_number()
         self.world = _world()
-        self.packed: dict[int, tuple[int, list[Any], Any]] = {}  # id of function: key, frames, itself
+        # id of function -> key, frames, itself
+        self.packed: dict[int, tuple[int, list[Any], Any]] = {}
         self.last_args: Sequence[Any] = ()
         self.last_prints: list[int] = []
-        self.most_tasks = sys.maxsize  # to pack at a time; 1 when tasks bring an object again with other content
+        # to pack at a time; 1 when tasks bring an object again with other content
+        self.most_tasks = sys.maxsize
         self.mapping = _NO_MAPPING
-        self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()  # (address, size) -> piece
-        self.newest: list[_Piece] = []  # those of the job packed last: kept, since the next one may well use them
+        # (address, size) -> piece
+        self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
+        # those of the batch packed last: kept, since the next one may well use them
+        self.newest: list[_Piece] = []
 
     def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function that tasks call, or that their arguments hold; it is packed once
-        in a run. 0 says that it goes with its tasks: there are many of them, or it cannot be packed."""
-        is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
-        is_shared = type(func) in _SHARED_CALLABLES or hasattr(func, "_reduce_by_value")
-        if is_method or not is_shared:
-            return 0, []
+        """(key, frames) of a function that tasks call, or that their arguments hold; it is packed
+        once in a run. 0 says that it goes with its tasks: there are many of them, or it cannot be
+        packed."""
         known = self.packed.get(id(func))
-        if known is None:
-            if len(self.packed) >= _MOST_FUNCTIONS:
-                return 0, []
-            try:
-                key, frames = len(self.packed) + 1, self.settle(_pack(func, self.packer))[0]
-            except Exception:  # a __reduce__ of the user may raise anything: its task will tell
-                key, frames = 0, []
-            known = self.packed[id(func)] = key, frames, func
-        return known[:2]
+        if known:
+            return known[:2]
+        is_shared = type(func) in _SHARED_CALLABLES or hasattr(func, "_reduce_by_value")
+        is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
+        if not is_shared or is_method or len(self.packed) >= _MOST_FUNCTIONS:
+            return 0, []
+        key = len(self.packed) + 1
+        try:
+            frames = self.settle(_pack(func, self.packer))[0]
+        except Exception:  # a __reduce__ of the user may raise anything: its task will tell
+            key, frames = 0, []
+        self.packed[id(func)] = key, frames, func
+        return key, frames
 
-    def pack(self, job: Job) -> None:
-        """Fill in the payload of a job: this, frames by function key, frames of the batch."""
+    def pack(self, batch: _Batch) -> tuple[dict[int, list[Any]], list[Any]]:
+        """Frames by function key, and the frames of a batch."""
         named: dict[int, list[Any]] = {}
 
         def key_of(func: Any) -> int:
@@ -6419,16 +6537,16 @@ class _Context:
                 named[key] = frames
             return key
 
-        frames = _pack_tasks(job.tasks, self.packer, key_of)
-        if len(job.tasks) == 1:
-            self.watch(job.tasks[0][1])
-        frames, job.nbytes = self.settle(frames)
-        job.payload = self, named, frames
+        frames = _pack_tasks(batch.tasks, self.packer, key_of)
+        if len(batch.tasks) == 1:
+            self.watch(batch.tasks[0][1])
+        frames, batch.nbytes = self.settle(frames)
+        return named, frames
 
     def settle(self, frames: list[Any]) -> tuple[list[Any], int]:
-        """The frames of a payload, independent of the caller, who may refill its arrays, and how many of
-        their bytes are new: big buffers as pieces, small ones copied. A piece that a job of this run still
-        uses is taken again while samples tell no change."""
+        """The frames of a payload, independent of the caller, who may refill its arrays, and how
+        many of their bytes are new: big buffers as pieces, small ones copied. A piece that a batch
+        of this run still uses is taken again while samples tell no change."""
         if not self.packer.nearby:
             return frames, 0  # whoever sends them settles them
         segments: set[_Segment] = set()
@@ -6446,16 +6564,12 @@ class _Context:
         return [frame if type(frame) is _Piece else bytes(frame) for frame in frames], nbytes
 
     def watch(self, args: Sequence[Any]) -> None:
-        """Notice, while tasks still travel one by one, that their generator refills an object it has yielded before."""
+        """Notice, while tasks still travel one by one, that their iterator refills an object it has
+        yielded before."""
         prints = [_print_of(a) if a is b else 0 for a, b in zip(args, self.last_args)]
         if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
             self.most_tasks = 1
         self.last_args, self.last_prints = args, prints
-
-    def close(self) -> None:
-        self.packed.clear()
-        self.newest.clear()
-        self.last_args = ()
 
 
 def _log_here(name: str, state: dict[str, Any]) -> None:
@@ -6481,14 +6595,35 @@ def _say_here(output: list[tuple[int, Any]]) -> None:
             _say(f"what a task logged could not be shown: {type(error).__name__}: {error}")
 
 
+@lru_cache(maxsize=1)
+def _timeout_type() -> type[Exception]:
+    """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
+    import multiprocessing.context
+
+    text = "A task ran longer than `timeout` allows. Also a multiprocessing one."
+    space = {"__module__": __name__, "__doc__": text}
+    return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
+
+
+def _fail_late(batch: _Batch, more: str = "") -> None:
+    text = f"task {batch.numbers[0]} ran longer than timeout={batch.timeout:g} s{more}"
+    batch.add([None], {0: _timeout_type()(text)}, 0.0)
+
+
+# What all workers of one kind share: seconds they stay idle; cores that each may use for itself;
+# threads that native libraries may start there, if the user has said; packed (initializer,
+# arguments), or b"".
+_WorkerKind = namedtuple("_WorkerKind", "idle_s cores native_threads initializer")
+
+
 class _Worker:
-    """The caller's handle on one worker process. Whoever leased it from the shelf owns it."""
+    """The caller's handle on one worker process. It belongs to the driver thread that runs a batch
+    on it, else to the pool of a run, else it is idle."""
 
     def __init__(self, kind: _WorkerKind) -> None:
-        self.job: Job | None = None
+        self.code_age = _project_code.age
         self.served = 0  # how many tasks it was given
         self.run: int | None = None  # number of the last run it served
-        self.code_age = _code_age
         self.known: set[int] = set()  # keys of the functions it has of that run
         self.holds_much = False  # whether they are big
         ours, theirs = _socket_pair()
@@ -6509,216 +6644,269 @@ class _Worker:
         settings = self.world, *kind
         try:
             self.channel.send(_pack(settings))
-        except OSError:  # it has died: whoever gives it a job will notice
+        except OSError:  # it has died: whoever gives it a batch will notice
             pass
 
-    def begin(self, job: Job) -> None:
-        job.tries += 1
-        self.served += len(job.tasks)
-        context, functions, frames = job.payload
+    def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
+        """Have the worker run a batch; whether it can run another. If it dies before it has begun,
+        the batch stays SENT."""
+        try:
+            self.send(batch)
+            kind = _PART
+            while kind == _PART:
+                self.wait(batch)
+                kind, output = batch.receive(self.channel.receive())
+                if output:
+                    pool.done.put(output)
+                if kind == _PART:  # no worker may have had it yet when the caller asked
+                    pool.ask_back([batch])
+        except (EOFError, OSError):
+            self.bury(batch)
+            return False
+        if batch.state is _SENT:
+            batch.state = _BACK
+        elif batch.state is _LATE and not batch.values:  # its value may have come just before
+            _fail_late(batch)
+        return kind != _INIT_FAILED
+
+    def send(self, batch: _Batch) -> None:
+        context, functions, frames = batch.payload
+        batch.tries += 1
+        self.served += len(batch.tasks)
         if context.number != self.run:
             self.run = context.number
             self.known = set()
             self.holds_much = False
-        missing = [key for key in functions if key not in self.known]
-        self.known.update(missing)
-        if sum(len(frame) for key in missing for frame in functions[key]) > _IN_BAND:
+        missing = [(key, own) for key, own in functions.items() if key not in self.known]
+        self.known.update(functions)
+        sizes = [(key, len(own)) for key, own in missing]
+        new = [frame for _, own in missing for frame in own]
+        if sum(map(len, new)) > _IN_BAND:
             self.holds_much = True
         world = context.world if context.world != self.world else None
         self.world = context.world
-        sizes = [(key, len(functions[key])) for key in missing]
-        head = marshal.dumps((job.number, context.number, job.keep_going, sizes, world,
-                              (context.mapping.nbytes, "c", context.mapping.folder)))
-        self.channel.send([head, *(frame for key in missing for frame in functions[key]), *frames])
+        mapping = context.mapping.nbytes, "c", context.mapping.folder
+        head = batch.key, context.number, batch.keep_going, sizes, world, mapping
+        self.channel.send([marshal.dumps(head), *new, *frames])
 
-    def has_begun(self, job: Job) -> bool:
-        return self.page[_JOB] == job.number
-
-    def is_ended(self) -> bool:
-        """Whether it was sent a signal. What its task was in the midst of is undone some time: not in another run."""
-        return self.page[_INTERRUPT] != 0
-
-    def seconds_left(self, job: Job, timeout: float) -> float:
-        """What remains of the task's time (all of it while the task has not begun). When it is up the task is ended,
-        and after its grace the worker."""
-        if not self.has_begun(job) or self.page[_TASK] == 0:
-            return timeout
-        left = timeout + GRACE_S * job.expired - (time.monotonic_ns() - self.page[_START]) / 1e9
-        if left > 0:
-            return left
-        self.signal(_SIGKILL if job.expired else _SIGINT)
-        job.expired = True
-        return GRACE_S
-
-    def wait(self, job: Job) -> None:
-        """Wait for a message while the job is within its time; it is ended when that is over."""
+    def wait(self, batch: _Batch) -> None:
+        """Wait for a message. When the time of its task is up, that is interrupted; after its grace
+        the worker is killed."""
         import select
 
-        if job.timeout is None:
+        if batch.timeout is None:
             return
         ready = select.poll()
         ready.register(self.fd, select.POLLIN)
-        while not ready.poll(min(self.seconds_left(job, job.timeout), _LONGEST_S) * 1000 + 1):
-            pass
+        left = 0.0
+        while not ready.poll(min(left, _LONGEST_S) * 1000):
+            left = batch.timeout + GRACE_S * (batch.state is _LATE)
+            if self.page[_JOB] == batch.key and self.page[_TASK]:  # else it has not begun
+                left -= (time.monotonic_ns() - self.page[_START]) / 1e9
+            if left <= 0:
+                self.signal(_SIGKILL if batch.state is _LATE else _SIGINT, batch)
+                batch.state = _LATE
+                left = GRACE_S
+            left += 0.001  # the poll must not end before the time is up
 
-    def hear(self) -> tuple[int, list[Any], dict[int, BaseException], float, int, Any]:
-        """One message of the worker: (kind, values, errors by offset, seconds of work, bytes, what its tasks
-        have said). EOFError when it is dead."""
-        frames = self.channel.receive()
-        *answer, said = _open_answer(frames)
-        return (*answer, sum(map(len, frames)), said)
+    def bury(self, batch: _Batch) -> None:
+        """The worker has died: if it had begun the batch, a task is to blame."""
+        has_begun = self.page[_JOB] == batch.key or self.is_ended()
+        place = self.page[_TASK]
+        death = self.close()
+        if batch.state is _LATE:
+            if not batch.values:
+                _fail_late(batch)
+        elif not has_begun and batch.tries < _START_TRIES:
+            return
+        elif place <= len(batch.values) and len(batch.tasks) > 1:
+            batch.state = _SUSPECT  # it died between tasks: unpacking, or telling
+        else:
+            blamed = max(place - 1, 0)
+            text = f"the worker process of task {batch.numbers[blamed]} {death}"
+            batch.errors[blamed] = TerminatedWorkerError(text)
+            batch.state = _BACK
 
-    def signal(self, sig: int) -> None:
-        """Send a signal to the worker's process group. SIGINT is for the task of its present job: if that has not
-        begun, the worker will see it on the page. A worker that got one serves no other job."""
-        job = self.job
-        self.page[_INTERRUPT] = job.number if job else _NO_JOB
+    def signal(self, sig: int, batch: _Batch) -> None:
+        """Send a signal to the worker's process group. SIGINT is for the task of this batch: if
+        that has not begun, the worker will see it on the page."""
+        self.page[_INTERRUPT] = batch.key
         self.starter.signal(self.number, sig)
+
+    def is_ended(self) -> bool:
+        """Whether it was sent a signal. What its task was in the midst of is undone some time: not
+        in another run."""
+        return self.page[_INTERRUPT] != 0
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
         self.starter.signal(self.number, _SIGKILL)
-        self.channel.drain()  # the nursery hangs up when the worker is dead
+        self.channel.drain()  # the fork server hangs up when the worker is dead
         self.channel.close()
         return _death_of(self.page)
 
 
-# ---- threads of our own ----
+# ---- driver threads ----
 
 
-def _take_one(queue: Any) -> bool:
-    """Take an item from a queue; False when it is empty."""
+def _pop(items: Any) -> Any:
+    """The last of some items, which other threads take, too; None when there is none."""
     try:
-        queue.get_nowait()
-    except _module("queue").Empty:
-        return False
-    return True
+        return items.pop()
+    except IndexError:
+        return None
 
 
 _ENDING_S = 0.05  # how long a fork, or `shutdown_workers`, waits for threads that are still at work
+_DRIVER_NAME = "joblite-driver"
+# A queue of each driver thread that waits for a call. Another deque in its place lets them end
+_waiting_drivers: deque[Any] = deque()
 
 
-class _DriverThreads:
-    """Daemon threads that make calls, and that exit does not wait for: one set for all runs of this
-    process. A thread is started whenever none is idle, since calls may wait for each other. No lock is
-    taken: Ctrl-C may come anywhere, and a garbage collection may start a call from anywhere."""
+def _start_driver(func: Callable[..., Any], *args: Any) -> None:
+    """Have a driver thread make a call. These are daemon threads, which exit does not wait for: one
+    set for all runs of this process. A thread is started whenever none is idle, since calls may
+    wait for each other. No lock is taken: Ctrl-C may come anywhere, and a garbage collection may
+    start a call from anywhere."""
+    call = partial(func, *args)
+    calls = _pop(_waiting_drivers)
+    if calls:
+        calls.put(call)
+    elif not _start_thread(partial(_drive, [call], _waiting_drivers)):
+        call()  # no thread is to be had (as in a browser): the call is made here
+
+
+def _drive(first: list[Any], waiting: deque[Any]) -> None:
+    """The life of a driver thread. It keeps nothing of the calls it has made."""
+    from queue import Empty, SimpleQueue
+
+    threading.current_thread().name = _DRIVER_NAME
+    calls: Any = SimpleQueue()
+    call = first.pop()
+    while call:
+        call()
+        del call
+        waiting.append(calls)
+        try:
+            call = calls.get(timeout=IDLE_S if waiting is _waiting_drivers else 0)
+        except Empty:
+            try:
+                waiting.remove(calls)
+                return
+            except ValueError:  # somebody has just taken it
+                call = calls.get()
+
+
+def _end_drivers() -> None:
+    """Let each thread end as soon as it is idle, and wait for those that are so at once: one that
+    has just given the last result of a run needs a moment."""
+    global _waiting_drivers
+    idle, _waiting_drivers = _waiting_drivers, deque()
+    for calls in iter(partial(_pop, idle), None):
+        calls.put(None)
+    late = time.monotonic() + _ENDING_S
+    for thread in threading.enumerate():
+        if thread.name != _DRIVER_NAME or thread is threading.current_thread():
+            continue
+        thread.join(max(0.0, late - time.monotonic()))
+        # Python 3.12 counts also one that is about to end
+        place = f"/proc/self/task/{thread.native_id}"
+        while not thread.is_alive() and os.path.exists(place) and time.monotonic() < late:
+            time.sleep(0)
+
+
+# ---- idle workers, and when they are too old ----
+
+
+_HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache
+
+
+@lru_cache(maxsize=2**16)
+def _is_followed(name: str) -> bool:
+    return _can_import(name) and _is_project(name)
+
+
+@lru_cache(maxsize=1)
+def _project_names(count: int, newest: str) -> list[str]:
+    """The names of the project's modules: looked for anew when another module was imported."""
+    return [name for name, module in [*sys.modules.items()]
+            if type(module) is ModuleType and _is_followed(name)]
+
+
+class _ProjectCode:
+    """The functions and methods in modules of the project. Workers import these themselves, once:
+    where one was imported, loaded anew, got another name or has other code since (IPython's
+    autoreload changes that in place), idle workers are too old."""
 
     def __init__(self) -> None:
-        from queue import SimpleQueue
+        self.age = 0  # how often it has changed: a worker that is older is not used again
+        self.spaces: list[Any] = []  # of modules and their classes
+        self.functions: list[Any] = []
+        self.state: Any = None
 
-        self.calls: Any = SimpleQueue()  # for threads that are idle; a new one has its first call
-        self.idle: Any = SimpleQueue()  # at most an item for each thread that waits for a call
-        self.threads: set[threading.Thread] = set()  # each adds itself
-        self.is_over = False
+    def look(self) -> None:
+        """Notice changes."""
+        modules, state = self.now()
+        if state == self.state:
+            return
+        self.spaces = [*map(vars, modules)]
+        for module in modules:
+            for value in [*vars(module).values()]:
+                # not isinstance, which asks the value: a proxy outside of its context raises
+                if issubclass(type(value), type) and value.__module__ == module.__name__:
+                    self.spaces.append(vars(value))
+        self.functions = []
+        for space in self.spaces:
+            for value in [*space.values()]:
+                value = value.fget if type(value) is property else value
+                func = getattr(value, "__wrapped__", value) if type(value) in _HOLD_CODE else None
+                if type(func) is FunctionType:
+                    self.functions.append(func)
+        self.state = self.now()[1]
+        self.age += 1
 
-    def start(self, func: Callable[..., Any], *args: Any) -> None:
-        """Have a thread make the call."""
-        if _take_one(self.idle):
-            self.calls.put((func, args))
-        elif not _start_thread(partial(self.serve, [(func, args)])):
-            func(*args)  # no thread is to be had (as in a browser): the call is made here
-
-    def serve(self, first: list[Any]) -> None:
-        """The life of a thread. It keeps nothing of the calls it has made."""
-        call = first.pop()
-        self.threads.add(threading.current_thread())
-        while call is not None:
-            func, args = call
-            func(*args)
-            del call, func, args
-            self.idle.put(None)
-            call = self.next_call()
-
-    def next_call(self) -> Any:
-        """The next call, when there is one; None: the thread may end."""
-        while not (self.is_over and _take_one(self.idle)):
-            try:
-                return self.calls.get(timeout=IDLE_S)
-            except _module("queue").Empty:
-                if _take_one(self.idle):
-                    self.threads.discard(threading.current_thread())
-                    break
-        return None
-
-    def end(self) -> None:
-        """Let each thread end as soon as it is idle, and wait for those that are so at once: one that
-        has just given the last result of a run needs a moment."""
-        self.is_over = True
-        while _take_one(self.idle):
-            self.calls.put(None)
-        late = time.monotonic() + _ENDING_S
-        for thread in self.threads - {threading.current_thread()}:
-            thread.join(max(0.0, late - time.monotonic()))
-            place = f"/proc/self/task/{thread.native_id}"  # Python 3.12 counts also one that is about to end
-            while not thread.is_alive() and os.path.exists(place) and time.monotonic() < late:
-                time.sleep(0)
+    def now(self) -> tuple[list[ModuleType], Any]:
+        """The modules, and what tells their code. Takes 80 ns a function."""
+        names = _project_names(len(sys.modules), next(reversed(sys.modules)))
+        modules = [sys.modules[name] for name in names if name in sys.modules]
+        specs = [module.__spec__ for module in modules]
+        sizes = [*map(len, self.spaces)]
+        codes = [func.__code__ for func in self.functions]
+        return modules, (modules, [*map(id, specs)], specs, sizes, codes)
 
 
-_driver_sets: dict[int, _DriverThreads] = {}  # by process: a forked child has none of the threads
+_project_code = _ProjectCode()
+# of which idle workers are kept: a program that makes ever new initializers shall not fill the
+# machine
+_MOST_KINDS = 4
+_idle_workers: dict[_WorkerKind, list[_Worker]] = {}  # any thread puts and takes in one step
 
 
-def _driver_threads() -> _DriverThreads:
-    """Those of this process."""
-    known = _driver_sets.get(os.getpid())
-    return known or _driver_sets.setdefault(os.getpid(), _DriverThreads())
+def _lease(kind: _WorkerKind) -> _Worker:
+    """A worker of this kind: an idle one that lives and has the code of now, or a new one."""
+    for worker in iter(partial(_pop, _idle_workers.get(kind, [])), None):
+        # an idle worker has nothing to say but that it is dead
+        if worker.code_age == _project_code.age and not worker.channel.has_data():
+            return worker  # type: ignore[no-any-return]
+        worker.close()
+    return _Worker(kind)
 
 
-def _end_driver_threads() -> None:
-    """End those that are idle; others end with their call."""
-    threads = _driver_sets.pop(os.getpid(), None)
-    if threads:
-        threads.end()
+def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
+    """A run is over: its worker is idle, and may forget the functions that came for it alone."""
+    if worker.holds_much:
+        try:
+            worker.channel.send([_FORGET])
+        except OSError:  # it has died idle
+            pass
+    _idle_workers.setdefault(kind, []).append(worker)
+    for oldest in [*_idle_workers][:-_MOST_KINDS]:
+        for other in iter(partial(_pop, _idle_workers.pop(oldest, [])), None):
+            other.close()
 
 
-class _OwnExecutor:
-    """The executor of one run: driver threads make its calls, at most `size` at once. One thread submits."""
-
-    def __init__(self, size: int) -> None:
-        from queue import SimpleQueue
-
-        self.waiting: Any = SimpleQueue()
-        self.free: Any = SimpleQueue()  # an item for each call that may be made beside those at work
-        self.more = size  # calls that may be made at once beside those and the free ones
-
-    def submit(self, func: Callable[..., Any], *args: Any) -> Any:
-        from concurrent.futures import Future
-
-        future: Any = Future()
-        self.waiting.put((future, func, args))
-        if _take_one(self.free):
-            _driver_threads().start(self.serve)
-        elif self.more:
-            self.more -= 1
-            _driver_threads().start(self.serve)
-        return future
-
-    def serve(self) -> None:
-        """Make calls while some wait."""
-        while True:
-            try:
-                future, func, args = self.waiting.get_nowait()
-            except _module("queue").Empty:
-                self.free.put(None)
-                if self.waiting.empty() or not _take_one(self.free):
-                    return
-                continue
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(func(*args))
-                except BaseException as error:  # such as: no memory left. Whoever waits is told
-                    future.set_exception(error)
-            del future, func, args
-
-
-# ---- the shelf of idle workers ----
-
-
-_MOST_KINDS = 4  # of which idle workers are kept: a program that makes ever new initializers shall not fill the machine
-_shelf: dict[_WorkerKind, list[_Worker]] = {}  # the kind that was put back last is the last one
-_shelf_lock = threading.RLock()  # guards the dict above and its lists
-
-
-# Executors that were made for a backend's name: (process, factory, options, executor). Any thread adds in one step
+# Executors that were made for a backend's name: (process, factory, options, executor). Any thread
+# adds in one step
 _made: list[tuple[int, Any, dict[str, Any], Any]] = []
 
 
@@ -6727,39 +6915,35 @@ def _has_ended(executor: Any) -> bool:
     flags = getattr(executor, "_flags", None)  # where loky notes it
     if flags:
         return bool(flags.shutdown or flags.broken)
-    return any(getattr(executor, name, False) for name in ("_shutdown", "_shutdown_thread", "_broken"))
+    names = "_shutdown", "_shutdown_thread", "_broken"
+    return any(getattr(executor, name, False) for name in names)
 
 
 def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """What a factory makes of these options: made at their first use, and anew when it has ended."""
-    for known in list(_made):
-        process, known_factory, known_options, executor = known
+    """What a factory makes of these options: made at their first use, and anew when it has
+    ended."""
+    for process, known_factory, known_options, executor in _made[:]:
         try:
-            is_it = process == os.getpid() and known_factory is factory and bool(known_options == options)
+            is_it = known_factory is factory and bool(known_options == options)
         except ValueError:  # there are arrays among them
             is_it = False
-        if is_it and not _has_ended(executor):
+        if is_it and process == os.getpid() and not _has_ended(executor):
             return executor
     executor = factory(**options)
-    if not hasattr(executor, "effective_n_jobs"):  # a backend of joblib's kind serves one run at a time
+    # a backend of joblib's kind serves one run at a time
+    if not hasattr(executor, "effective_n_jobs"):
         _made[:] = [known for known in _made if not _has_ended(known[-1])]
         _made.append((os.getpid(), factory, options, executor))
     return executor
 
 
 def _standard_pool(n_jobs: int, **options: Any) -> Executor:
-    """The standard library's process pool, where there is no `fork`. A crash there breaks the whole run, a timeout
-    kills nothing, and a script needs a main guard."""
+    """The standard library's process pool, where there is no `fork`. A crash there breaks the whole
+    run, a timeout kills nothing, and a script needs a main guard."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     return ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"), **options)
-
-
-def _take_all(table: dict[Any, Any]) -> list[Any]:
-    values = list(table.values())
-    table.clear()
-    return values
 
 
 def shutdown_workers(wait: bool = True) -> None:
@@ -6773,24 +6957,27 @@ def shutdown_workers(wait: bool = True) -> None:
     wait : bool, default True
         Return only when the processes are gone.
     """
-    for idle in _holding(_shelf_lock, _take_all, _shelf):
-        for worker in idle:
+    for idle in [*_idle_workers.values()]:
+        for worker in iter(partial(_pop, idle), None):
             worker.channel.close()
-    for starter in _holding(_starters_lock, _take_all, _starters):
-        starter.close(wait)
+    server = _holding(_starters_lock, _starters.pop, "nursery", None)
+    if server:
+        server.close(wait)
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
         _made.remove(known)
         known[-1].shutdown(wait, cancel_futures=True)
-    _end_driver_threads()
+    _end_drivers()
 
 
 def _forget_workers() -> None:
-    """In a forked child: the workers belong to the parent, and a lock may be held by a thread that is not here."""
-    global _shelf_lock, _starters_lock, _token_lock, _table_lock
-    _shelf_lock, _starters_lock, _token_lock, _table_lock = (threading.RLock() for _ in range(4))
+    """In a forked child: the workers belong to the parent, and a lock may be held by a thread that
+    is not here."""
+    global _starters_lock, _token_lock, _table_lock
+    _starters_lock, _token_lock, _table_lock = (threading.RLock() for _ in range(3))
     for sock in list(_sockets):
         sock.close()
-    _shelf.clear()
+    _idle_workers.clear()
+    _waiting_drivers.clear()
     _starters.clear()
 
 
@@ -6799,7 +6986,8 @@ _exiting = False  # whether the interpreter has begun to end. Set once
 
 @lru_cache(maxsize=1)
 def _watch_exit_and_forks() -> None:
-    """Once, at the first use: let go of everything at exit, and in a forked child of this process."""
+    """Once, at the first use: let go of everything at exit, and in a forked child of this
+    process."""
     import atexit
 
     def shut_down() -> None:
@@ -6811,129 +6999,12 @@ def _watch_exit_and_forks() -> None:
 
     atexit.register(shut_down)
     if hasattr(os, "register_at_fork"):  # idle threads end: Python warns of a fork beside threads
-        os.register_at_fork(before=_end_driver_threads, after_in_child=_forget_workers)
+        os.register_at_fork(before=_end_drivers, after_in_child=_forget_workers)
 
 
-_HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache
-_modules_seen: set[str] = set()
-_newest_module = 0, ""  # how many there are, and which came last: changes when any is imported
-_project_code: dict[str, _Code] = {}  # by module: those of the project among the modules seen
-_code_age = 0  # how often project code has changed: a worker that is older is not used again
+# ---- the pool of a run ----
 
-
-class _Code:
-    """The functions and methods of a module, and the code they had when it was looked at."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.spec = getattr(module, "__spec__", None)
-        self.owners: list[Any] = [module]
-        for value in list(vars(module).values()):
-            # not isinstance, which asks the value: a proxy outside of its context raises
-            if issubclass(type(value), type) and value.__module__ == module.__name__:
-                self.owners.append(value)
-        self.sizes = list(map(len, map(vars, self.owners)))
-        self.functions: list[Any] = []
-        for owner in self.owners:
-            for value in list(vars(owner).values()):
-                value = value.fget if type(value) is property else value
-                func = getattr(value, "__wrapped__", value) if type(value) in _HOLD_CODE else None
-                if type(func) is FunctionType:
-                    self.functions.append(func)
-        self.codes = [func.__code__ for func in self.functions]
-
-    def is_unchanged(self, module: ModuleType) -> bool:
-        """Whether it is as it was, and nothing was added. Takes 80 ns a function."""
-        return (getattr(module, "__spec__", None) is self.spec
-                and [func.__code__ for func in self.functions] == self.codes
-                and list(map(len, map(vars, self.owners))) == self.sizes)
-
-
-def _notice_new_code() -> None:
-    """Workers import modules themselves, once. Where one of the project was loaded anew here since,
-    or a function in it has other code (as IPython's autoreload does it), idle workers are too old."""
-    global _code_age, _newest_module
-    newest = len(sys.modules), next(reversed(sys.modules))
-    if newest != _newest_module:
-        _newest_module = newest
-        for name, module in list(sys.modules.items()):
-            new = name not in _modules_seen
-            _modules_seen.add(name)
-            if new and type(module) is ModuleType and _can_import(name) and _is_project(name):
-                _project_code[name] = _Code(module)
-    for name, known in list(_project_code.items()):
-        if name in sys.modules and not known.is_unchanged(sys.modules[name]):
-            now = _project_code[name] = _Code(sys.modules[name])
-            if now.spec is not known.spec or now.codes != known.codes:
-                _code_age += 1
-
-
-def _lease(kind: _WorkerKind) -> _Worker:
-    """A worker of this kind: an idle one that lives and has the code of now, or a new one."""
-    while True:
-        with _shelf_lock:
-            idle = _shelf.get(kind)
-            worker = idle.pop() if idle else None
-        if worker is None:
-            _watch_exit_and_forks()
-            return _Worker(kind)
-        # an idle worker has nothing to say but that it is dead
-        if worker.code_age == _code_age and not worker.channel.has_data():
-            return worker
-        worker.close()
-
-
-def _add_idle(kind: _WorkerKind, worker: _Worker) -> list[_Worker]:
-    """Put a worker on the shelf; gives those for which there is no room any more."""
-    idle = _shelf[kind] = _shelf.pop(kind, [])
-    idle.append(worker)
-    return _shelf.pop(next(iter(_shelf))) if len(_shelf) > _MOST_KINDS else []
-
-
-def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
-    """A run is over: its worker is idle, and may forget the functions that came for it alone."""
-    if worker.holds_much:
-        try:
-            worker.channel.send([_FORGET])
-        except OSError:  # it has died idle
-            pass
-    for other in _holding(_shelf_lock, _add_idle, kind, worker):
-        other.close()
-
-
-@lru_cache(maxsize=1)
-def _timeout_type() -> type[Exception]:
-    """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
-    import multiprocessing.context
-
-    space = {"__module__": __name__, "__doc__": "A task ran longer than `timeout` allows. Also a multiprocessing one."}
-    return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
-
-
-def _late(job: Job, more: str = "") -> Exception:
-    return _timeout_type()(f"task {job.first} ran longer than timeout={job.timeout:g} s{more}")
-
-
-# ---- any executor ----
-
-
-def _run_job(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """Run a job in this thread; a `Parallel` in it finds itself inside that place. Where `sheds()` becomes true, tasks
-    not started are given back."""
-    outcome = Outcome()
-
-    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
-        outcome.add(values, errors, seconds)
-        return not (job.shrinkable and sheds())
-
-    outer, _local.inside = _local.inside, place
-    try:
-        outcome.add(*_run_calls(job.tasks, job.keep_going, _BLANK_PAGE.copy(), checkpoint))
-    finally:
-        _local.inside = outer
-    return outcome
-
-
-_FAR_S = 1.0  # seconds after which a batch on an executor of somebody else gives back what it has not started
+_FAR_S = 1.0  # after so long, a batch on an executor of others gives back what it has not started
 _LAID = 8  # buffers that are remembered as sent
 _ONCE_NBYTES = 2**20  # a buffer of this size is sent to a dask cluster once, not with every batch
 
@@ -6949,12 +7020,15 @@ if module is None and source:
     exec(compile(zlib.decompress(source), module.__file__, "exec"), module.__dict__)
     module = sys.modules.setdefault(name, module)
 if module:
-    here = f"{name} {getattr(module, '__version__', 'unknown')} on Python {sys.version_info[0]}.{sys.version_info[1]}"
+    python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+    here = f"{name} {getattr(module, '__version__', 'unknown')} on {python}"
     if here != version:
-        raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): they must be the same")
+        raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): "
+                          "they must be the same")
 answer = module and module._run_payload(frames)
-"""  # What an executor of somebody else runs. It goes as text, since the other side may have nothing but Python: where
-#      this file cannot be imported the answer is None, and the job is sent again with this file's source.
+"""  # What an executor of somebody else runs. It goes as text, since the other side may have
+#      nothing but Python: where this file cannot be imported the answer is None, and the batch is
+#      sent again with this file's source.
 
 
 @lru_cache(maxsize=1)
@@ -6964,35 +7038,53 @@ def _own_source() -> bytes:
 
     if "_source" in globals():  # it was itself sent by a caller
         return bytes(globals()["_source"])
-    source = sys.modules[__name__].__loader__.get_source(__name__)  # type: ignore[union-attr]
-    return zlib.compress(source.encode())
+    loader: Any = sys.modules[__name__].__loader__
+    return zlib.compress(loader.get_source(__name__).encode())
 
 
-def _run_in_time(place: str, job: Job, sheds: Callable[[], bool]) -> Outcome:
-    """As `_run_job`; with a limit, in a thread that is left to itself if it has not ended when the time is up."""
-    done: list[Outcome] = []
-    for daemon in (True, False) if job.timeout else ():
-        try:
-            thread = threading.Thread(target=lambda: done.append(_run_job(place, job, sheds)), daemon=daemon)
-            thread.start()
-        except RuntimeError:  # a sub-interpreter has no daemon threads, a closing one has none at all
-            continue
-        thread.join(min(job.timeout or 0.0, threading.TIMEOUT_MAX))
-        late = Outcome()
-        late.fail(_late(job, " (it cannot be stopped here, and is left running)"))
-        return done[0] if done else late
-    return _run_job(place, job, sheds)
+def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
+    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When
+    `gives_back()` becomes true, tasks that are not started are left to others."""
+    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
+        batch.add(values, errors, seconds)
+        return not (batch.shrinkable and gives_back())
+
+    outer, _local.inside = _local.inside, place
+    try:
+        batch.add(*_run_calls(batch.tasks, batch.keep_going, _BLANK_PAGE.copy(), checkpoint))
+    finally:
+        _local.inside = outer
+
+
+def _run_in_time(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
+    """As `_run_here`; with a limit, in a thread that is left to itself when the time is up."""
+    if batch.timeout is None:
+        _run_here(place, batch, gives_back)
+        return
+    own = _Batch(batch.numbers, batch.tasks, None, batch.keep_going, False)
+    over = threading.Event()
+
+    def run() -> None:
+        _run_here(place, own, gives_back)
+        over.set()
+
+    if not _start_thread(run):
+        run()
+    if over.wait(min(batch.timeout, threading.TIMEOUT_MAX)):
+        batch.add(own.values, own.errors, own.seconds)
+    else:
+        _fail_late(batch, " (it cannot be stopped here, and is left running)")
 
 
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
-    """On the other side: frames of a job in, frames of its outcome out."""
+    """On the other side: frames of a batch in, frames of its results out."""
     end = time.monotonic() + _FAR_S
-    settings, functions = marshal.loads(frames[0])
+    (number, *more), functions = marshal.loads(frames[0])
 
     def work(calls: Iterator[Task]) -> tuple[Any, ...]:
-        job = Job(calls, *settings)
-        done = _run_in_time("process", job, lambda: time.monotonic() > end)
-        return done.values, done.errors, done.seconds
+        batch = _Batch([number], calls, *more)
+        _run_in_time("process", batch, lambda: time.monotonic() > end)
+        return batch.values, batch.errors, batch.seconds
 
     page = _BLANK_PAGE.copy()
     head, own = _pack_answer(*_run_frames(functions, list(frames[1:]), {}, {}, page, work))
@@ -7006,346 +7098,302 @@ def _shares_memory(executor: Executor) -> bool:
     return is_pool and "Interpreter" not in type(executor).__name__
 
 
-class _ExecutorCrew:
-    """What a run hands its jobs to: an executor. One thread uses it, that of the caller; the threads that
-    make the calls put into `done` what is to be heard: jobs, and what their tasks have printed."""
+class _Pool:
+    """What a run hands its batches to; here an executor of somebody else. The caller's thread uses
+    it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
-    context: _Context | None = None  # where jobs are packed
-    round_trip = 0.0  # seconds a job is on its way, beside the work: a batch should last longer
+    context: _Context | None = None  # where batches are packed, if they do not share our memory
     most_tasks = sys.maxsize  # in one batch
-    more = 0  # jobs that may be out beyond the run's window, because the executor takes them
+    round_trip = 0.0  # seconds a batch is on its way, beside the work: it should last longer
+    hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
-    def __init__(self, executor: Any, size: int, by_reference: bool, grows: bool = False) -> None:
+    def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
         from queue import SimpleQueue
 
-        self.executor = executor
         self.size = size
-        self.grows = grows  # whether nobody knows how many jobs it takes
-        self.by_reference = by_reference
-        if not by_reference:
-            self.context = _Context(_NearPacker if type(executor) is _OwnExecutor else _Packer)
         self.done: Any = SimpleQueue()
-        self.out: dict[Job, tuple[Any, float]] = {}  # job -> its future, and when it was sent
+        self.executor = executor
         self.last: list[Any] = []  # owners of the buffers of the last payload
-        self.hungry = False
+        if not shares_memory:
+            self.context = _Context(_Packer)
 
-    def sheds(self) -> bool:
-        """Whether a long job had better give tasks back: asked by its worker thread."""
-        return self.hungry and len(self.out) < self.size
-
-    def prepare(self, job: Job) -> None:
-        """Pack what `submit` needs; whatever cannot be packed raises."""
+    def pack(self, batch: _Batch) -> None:
+        """Prepare what `submit` sends; whatever cannot be packed raises."""
         if self.context is None:
             return
-        self.context.pack(job)
-        _, named, frames = job.payload
-        settings = job.timeout, job.keep_going, job.shrinkable, job.first
+        named, frames = self.context.pack(batch)
+        settings = batch.numbers[0], batch.timeout, batch.keep_going, batch.shrinkable
         head = marshal.dumps((settings, [(key, len(own)) for key, own in named.items()]))
-        frames = [memoryview(frame) for frame in (head, *itertools.chain(*named.values()), *frames)]
+        views = [memoryview(frame) for frame in (head, *itertools.chain(*named.values()), *frames)]
         shared = set(map(id, self.last))
-        self.last = [frame.obj for frame in frames]
-        job.nbytes = sum(frame.nbytes for frame in frames if id(frame.obj) not in shared)
-        job.payload = [self.lay(frame) for frame in frames]
+        self.last = [view.obj for view in views]
+        batch.nbytes = sum(view.nbytes for view in views if id(view.obj) not in shared)
+        batch.payload = [self.lay(view) for view in views]
 
-    def lay(self, frame: memoryview) -> Any:
-        """What is sent of a frame. A copy: the caller may refill its arrays."""
-        return bytes(frame)
+    def lay(self, view: memoryview) -> Any:
+        """What is sent of a frame: a copy, since the caller may refill its arrays."""
+        return bytes(view)
 
-    def submit(self, job: Job) -> None:
-        """Take a job, which waits in the executor until a worker is free; the caller does not."""
-        sent, done = time.monotonic(), self.done
-        future = self.start(job)
+    def submit(self, batch: _Batch) -> None:
+        """Take a batch, which waits in the executor until a worker is free; the caller does not."""
+        done = self.done
+        batch.sent = time.monotonic()
+        if self.context is None:
+            future = self.start(_run_in_time, "thread", batch, lambda: self.hungry)
+        else:
+            version = f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}"
+            payload = {
+                "far_side": _FAR_SIDE, "name": __name__, "version": version,
+                "source": _own_source() if batch.tries else b"", "frames": batch.payload,
+            }
+            batch.tries += 1
+            future = self.start(eval, "exec(far_side) or answer", payload)
         if not hasattr(future, "add_done_callback"):
             raise TypeError(f"backend: expected an executor whose `submit` gives a future; that of "
                             f"{type(self.executor).__name__} gave {future!r:.200}")
-        self.out[job] = future, sent
-        future.add_done_callback(lambda _: done.put(job))
+        batch.future = future
+        future.add_done_callback(lambda _: done.put(batch))
 
-    def start(self, job: Job) -> Any:
-        if self.by_reference:
-            return self.call(_run_in_time, "thread", job, self.sheds)
-        payload = {"far_side": _FAR_SIDE, "name": __name__, "frames": job.payload,
-                  "version": f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}",
-                  "source": _own_source() if job.tries else b""}
-        job.tries += 1
-        return self.call(eval, "exec(far_side) or answer", payload)
-
-    def call(self, func: Callable[..., Any], *args: Any) -> Any:
-        """Have the engine call a function: a future."""
+    def start(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Have the executor call a function: a future."""
         return self.executor.submit(func, *args)
 
-    def wait(self, hungry: bool, block: bool) -> list[Job]:
-        """Wait for a job to end (if `block`), and give what ended, its outcome filled in. `hungry`: no
-        further job is to be had, so that long ones had better give back what they have not started."""
-        self.hungry = hungry
-        self.ask_back()
-        while block or not self.done.empty():
-            item = self.done.get()
-            if isinstance(item, Job):
-                self.settle(item, *self.out.pop(item))
-                return [item] if item not in self.out else []
-            _say_here(item)
-        return []
-
-    def ask_back(self) -> None:
-        """Have long jobs give back tasks, if they had better do so."""
-
-    def settle(self, job: Job, future: Any, sent: float) -> None:
+    def receive(self, batch: _Batch) -> bool:
+        """Open what came back of a batch; False when it was sent again."""
+        future, batch.future = batch.future, None
         try:
-            self.open(job, future.result())
+            answer = future.result()
         except Exception as error:
-            self.lose(job, error)
-        if self.by_reference or job in self.out:  # there is no way to go, or it was sent again
-            return
-        on_its_way = time.monotonic() - sent - job.outcome.seconds
+            return self.lose(batch, error)
+        if self.context is None:
+            return True
+        if answer is None:
+            self.submit(batch)
+            return False
+        batch.receive(answer)
+        on_its_way = time.monotonic() - batch.sent - batch.seconds
         self.round_trip = min(self.round_trip or on_its_way, on_its_way)
-        if self.grows and on_its_way - self.round_trip < job.outcome.seconds / 2:  # it did not wait for its turn
-            self.more += 1
+        return True
 
-    def open(self, job: Job, result: Any) -> None:
-        """Fill in the outcome from the future's result."""
-        if self.by_reference:
-            job.outcome = result
-            return
-        if result is None:
-            return self.submit(job)
-        kind, values, errors, seconds, _ = _open_answer(result)
-        if kind == _BAD_PAYLOAD:
-            return job.blame(errors[0])
-        job.outcome.add(values, errors, seconds, sum(map(len, result)))
-
-    def lose(self, job: Job, error: Exception) -> None:
-        """A broken executor, or a worker that it reports as lost: whoever waits is told."""
+    def lose(self, batch: _Batch, error: Exception) -> bool:
+        """The executor is broken, or reports that it lost a worker."""
         from concurrent.futures import BrokenExecutor, CancelledError
 
-        batch = f" (one of {len(job.tasks)} tasks that travelled together)" if len(job.tasks) > 1 else ""
-        lost = TerminatedWorkerError(f"the executor failed: {type(error).__name__}: {error}{batch}")
+        text = f"the executor failed: {type(error).__name__}: {error}"
+        if len(batch.tasks) > 1:
+            text += f" (one of {len(batch.tasks)} tasks that travelled together)"
+        lost = TerminatedWorkerError(text)
         lost.__cause__ = error
         if isinstance(error, (BrokenExecutor, CancelledError)):
-            job.fault = lost  # nothing more is to be had of it
+            batch.fault = lost  # nothing more is to be had of it
         else:
-            job.blame(lost)
+            batch.blame(lost)
+        return True
 
-    def close(self) -> None:
+    def ask_back(self, batches: Iterable[_Batch]) -> None:
+        """Have workers give back tasks that they have not started, if others are idle."""
+
+    def close(self, out: set[_Batch]) -> None:
         """The run is over: stop what is queued or at work, let the workers go."""
-        for future, _ in self.out.values():
-            future.cancel()
+        for batch in out:
+            if batch.future:
+                batch.future.cancel()
 
 
-class _ProcessCrew(_ExecutorCrew):
-    """Worker processes, leased as they are needed. The thread that carries a job owns a worker meanwhile:
-    it alone reads from it, writes to it and ends it. Others set a word in its page, or have the nursery
-    send it a signal."""
+class _ThreadPool(_Pool):
+    """Driver threads, at most `size` at once, that run the batches of one run."""
+
+    def __init__(self, size: int) -> None:
+        _watch_exit_and_forks()
+        super().__init__(size)
+        self.waiting: deque[_Batch] = deque()
+        self.free = deque([True] * size)  # an item for each thread that may be at work and is not
+
+    def submit(self, batch: _Batch) -> None:
+        self.waiting.appendleft(batch)
+        if _pop(self.free):
+            _start_driver(self.serve)
+
+    def serve(self) -> None:
+        """In a driver thread: run batches while some wait."""
+        while True:
+            for batch in iter(partial(_pop, self.waiting), None):
+                try:
+                    self.run(batch)
+                except BaseException as error:  # such as: no memory left. Whoever waits is told
+                    batch.fault = error
+                if batch.state is _SENT:
+                    batch.state = _BACK
+                self.done.put(batch)
+                del batch
+            self.free.append(True)
+            if not self.waiting or not _pop(self.free):
+                return
+
+    def run(self, batch: _Batch) -> None:
+        _run_in_time("thread", batch, lambda: self.hungry)
+
+    def receive(self, batch: _Batch) -> bool:
+        return True
+
+    def close(self, out: set[_Batch]) -> None:
+        for batch in iter(partial(_pop, self.waiting), None):
+            batch.state = _BACK
+
+
+class _ProcessPool(_ThreadPool):
+    """Driver threads, each of which has a worker process run its batch: it alone reads from the
+    worker, writes to it and ends it. Others set a word in the worker's page, or have the fork
+    server send it a signal."""
 
     context: _Context
 
     def __init__(self, size: int, kind: _WorkerKind, most: int) -> None:
-        _notice_new_code()
-        super().__init__(_OwnExecutor(size), size, by_reference=False)
+        _project_code.look()
+        super().__init__(size)
+        self.context = _Context(_NearPacker)
         self.most_tasks = most  # also in a worker's life
         self.kind = kind
-        self.free: deque[_Worker] = deque()
-        self.busy: set[_Worker] = set()
+        self.workers: deque[_Worker] = deque()  # that have nothing to do
         self.is_over = False
         self.begun_at_exit = _exiting
         self.unsaid: list[Any] = []  # what tasks printed as they were ended
 
-    def prepare(self, job: Job) -> None:
-        self.context.pack(job)
+    def pack(self, batch: _Batch) -> None:
+        batch.payload = self.context, *self.context.pack(batch)
 
-    def start(self, job: Job) -> Any:
-        return self.executor.submit(self.carry, job)
-
-    def settle(self, job: Job, future: Any, sent: float) -> None:
-        try:
-            future.result()
-        except BaseException as error:  # such as: no descriptor left for another worker
-            job.fault = error
-
-    def ask_back(self) -> None:
-        for worker in list(self.busy) if self.sheds() else ():
-            job = worker.job
-            if job and job.shrinkable and len(job.tasks) > 1:
-                worker.page[_SHED] = job.number
-
-    # -- in the thread that carries a job --
-
-    def carry(self, job: Job) -> None:
-        """Have a worker do a job; one that dies before it has begun is replaced."""
-        is_done = False
-        while not (is_done or self.is_over):
+    def run(self, batch: _Batch) -> None:
+        """Have a worker run a batch; one that dies before it has begun is replaced."""
+        while batch.state is _SENT and not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter ends: no task is begun any more")
-            worker = self.take(job)
-            self.busy.add(worker)
+            worker = batch.worker = self.find_worker(len(batch.tasks))
+            is_well = False
             try:
-                if self.is_over:  # else `end` sees that the worker is busy
-                    worker.close()
-                else:
-                    is_done = self.talk(worker, job)
-            except BaseException:  # such as: no descriptor left for a result
-                worker.close()
-                raise
+                # else `end` sees that there is a worker
+                is_well = self.is_over or worker.run_batch(batch, self)
             finally:
-                self.busy.discard(worker)
-        job.payload = None  # its big arrays may go
+                if is_well:
+                    self.workers.append(worker)
+                else:
+                    worker.close()
+                batch.worker = None
+        batch.payload = None  # its big arrays may go
 
-    def take(self, job: Job) -> _Worker:
-        """A worker for a job: a free one that has not had its share of tasks, or another one."""
-        try:
-            worker = self.free.pop()
-        except IndexError:
-            worker = _lease(self.kind)
-        while worker.served and worker.served + len(job.tasks) > self.most_tasks or worker.is_ended():
+    def find_worker(self, count: int) -> _Worker:
+        """A worker that has not had its share of tasks, for so many more."""
+        worker = _pop(self.workers) or _lease(self.kind)
+        while worker.served and worker.served + count > self.most_tasks or worker.is_ended():
             worker.close()
             worker = _lease(self.kind)
-        worker.job = job
-        return worker
+        return worker  # type: ignore[no-any-return]
 
-    def talk(self, worker: _Worker, job: Job) -> bool:
-        """Give a worker a job and hear what comes of it; False if it died before it began."""
-        try:
-            worker.begin(job)
-            kind = self.listen(worker, job)
-        except (EOFError, OSError):
-            return self.bury(worker, job)
-        if job.expired and not job.outcome.values:  # its value may have come just before
-            job.outcome.fail(_late(job))
-        worker.job = None
-        if kind == _INIT_FAILED:
-            worker.close()
-        else:
-            self.free.append(worker)
-        return True
+    def ask_back(self, batches: Iterable[_Batch]) -> None:
+        for batch in batches if self.hungry else ():
+            worker = batch.worker
+            if worker and batch.shrinkable and len(batch.tasks) > 1:
+                worker.page[_SHED] = batch.key
 
-    def listen(self, worker: _Worker, job: Job) -> int:
-        """Hear a worker until it is done with its job; gives the kind of its last message."""
-        kind = _PART
-        while kind == _PART:
-            worker.wait(job)
-            kind, values, errors, seconds, nbytes, said = worker.hear()
-            if said:
-                self.done.put(said)
-            if kind == _BAD_PAYLOAD:
-                job.blame(errors[0])
-            elif kind == _INIT_FAILED:
-                job.fault = errors[0]
-            elif not job.expired:
-                job.outcome.add(values, errors, seconds, nbytes)
-            if kind == _PART:
-                self.ask_back()  # when the caller asked, no worker may have had this batch yet
-        return kind
-
-    def bury(self, worker: _Worker, job: Job) -> bool:
-        """A worker died. Did it have the job already? Then a task of it is to blame, else another worker tries."""
-        to_blame, place = worker.has_begun(job) or worker.is_ended(), worker.page[_TASK]
-        death = worker.close()
-        if not to_blame and job.tries < _START_TRIES:
-            return False
-        outcome = job.outcome
-        if job.expired:
-            if not outcome.values:
-                outcome.fail(_late(job))
-        elif place <= len(outcome.values) and len(job.tasks) > 1:  # it died between tasks: unpacking, or telling
-            outcome.alone = True
-        else:
-            blamed = max(place - 1, 0)
-            outcome.death = blamed, TerminatedWorkerError(f"the worker process of task {job.first + blamed} {death}")
-        return True
-
-    # -- the end --
-
-    def close(self) -> None:
-        """Let the workers go. If tasks are at work, a thread ends them; it is waited for, but not for ever: it
-        may be the garbage collector that drops a generator, in the midst of something the thread needs."""
+    def close(self, out: set[_Batch]) -> None:
+        """Let the workers go. If tasks are at work, a thread ends them; it is waited for, but not
+        for ever: it may be the garbage collector that drops a generator, in the midst of something
+        the thread needs."""
         self.is_over = True
-        if self.out or self.busy:  # Ctrl-C may have come before a job was noted as out
-            end = threading.Lock()  # not an Event: a second Ctrl-C may come in its midst
-            end.acquire()
-            _driver_threads().start(self.end, end)
-            end.acquire(timeout=5 * GRACE_S)
-            while self.unsaid:
-                _say_here(self.unsaid.pop(0))
-        else:
+        super().close(out)
+        if not any(map(_Batch.is_out, out)):
             self.release()
+            return
+        over = threading.Lock()  # not an Event: a second Ctrl-C may come in its midst
+        over.acquire()
+        _start_driver(self.end, list(out), over)
+        over.acquire(timeout=5 * GRACE_S)
+        while self.unsaid:
+            _say_here(self.unsaid.pop(0))
 
-    def end(self, end: Any) -> None:
-        """KeyboardInterrupt in each running task; whose worker is not done with it after its grace is killed."""
-        super().close()
+    def end(self, out: list[_Batch], over: Any) -> None:
+        """KeyboardInterrupt in each running task; a worker that is not done with it after its grace
+        is killed."""
         for sig, patience in (_SIGINT, GRACE_S), (_SIGKILL, 5 * GRACE_S):
-            for worker in list(self.busy):
-                worker.signal(sig)
+            for batch in out:
+                worker = batch.worker
+                if worker:
+                    worker.signal(sig, batch)
             late = time.monotonic() + patience
-            while time.monotonic() < late and (
-                    self.busy or not all(future.done() for future, _ in self.out.values())):
+            while any(map(_Batch.is_out, out)) and time.monotonic() < late:
                 try:
                     item = self.done.get(timeout=max(0.0, late - time.monotonic()))
                 except _module("queue").Empty:
                     break
-                if not isinstance(item, Job):
+                if type(item) is list:
                     self.unsaid.append(item)
         self.release()
-        end.release()
+        over.release()
 
     def release(self) -> None:
-        self.context.close()
-        while self.free:
-            worker = self.free.pop()
+        self.context.packed.clear()
+        self.context.newest.clear()
+        self.context.last_args = ()
+        for worker in iter(partial(_pop, self.workers), None):
             if worker.is_ended():
                 worker.close()
             else:
                 _put_back(self.kind, worker)
 
 
-class _DaskCrew(_ExecutorCrew):
-    """The executor of a `distributed` client. A big buffer is sent once, as long as its content stays the same."""
+class _DaskPool(_Pool):
+    """The executor of a `distributed` client. A big buffer is sent once, as long as its content
+    stays the same."""
 
     context: _Context
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.client = self.executor._client  # the executor's own futures never end when a buffer is lost
-        self.laid: dict[int, tuple[Any, int, Any]] = {}  # id -> (owner of the buffer, checksum, dask's future)
+    def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
+        super().__init__(size, executor, shares_memory)
+        self.client = executor._client  # its own futures tell when a buffer is lost
+        # id -> (owner of the buffer, checksum, dask's future)
+        self.laid: dict[int, tuple[Any, int, Any]] = {}
 
-    def call(self, func: Callable[..., Any], *args: Any) -> Any:
+    def start(self, func: Callable[..., Any], *args: Any) -> Any:
+        # if it were pure, equal batches would be run once
         settings = {**self.executor._kwargs, "key": f"joblite-{os.urandom(8).hex()}", "pure": False}
-        return self.client.submit(func, *args, **settings)  # if it were pure, equal batches would be run once
+        return self.client.submit(func, *args, **settings)
 
-    def lose(self, job: Job, error: Exception) -> None:
-        from concurrent.futures import CancelledError
-
-        if not isinstance(error, CancelledError) or job.tries >= _START_TRIES or self.context.most_tasks == 1:
-            return super().lose(job, error)
-        self.laid.clear()  # a buffer was lost with the worker that held it
-        self.prepare(job)
-        self.submit(job)
-
-    def lay(self, frame: memoryview) -> Any:
-        if frame.nbytes < _ONCE_NBYTES:
-            return bytes(frame)
-        known, check = self.laid.pop(id(frame.obj), None), _crc32(frame)
+    def lay(self, view: memoryview) -> Any:
+        if view.nbytes < _ONCE_NBYTES:
+            return bytes(view)
+        known, check = self.laid.get(id(view.obj)), _crc32(view)
         if known is None or known[1] != check:
-            known = frame.obj, check, self.client.scatter(bytes(frame), hash=False)
-        self.laid[id(frame.obj)] = known
-        if len(self.laid) > _LAID:
-            del self.laid[next(iter(self.laid))]
+            if len(self.laid) >= _LAID:
+                self.laid.clear()
+            known = view.obj, check, self.client.scatter(bytes(view), hash=False)
+            self.laid[id(view.obj)] = known
         return known[2]
 
+    def lose(self, batch: _Batch, error: Exception) -> bool:
+        from concurrent.futures import CancelledError
 
-class _GuestCrew(_ExecutorCrew):
+        can_repeat = batch.tries < _START_TRIES and self.context.most_tasks > 1
+        if not (can_repeat and isinstance(error, CancelledError)):
+            return super().lose(batch, error)
+        self.laid.clear()  # a buffer was lost with the worker that held it
+        self.pack(batch)
+        self.submit(batch)
+        return False
+
+
+class _ProtocolPool(_Pool):
     """A backend written to joblib's protocol, configured for one run."""
 
-    def __init__(self, guest: Any, n_jobs: int, by_reference: bool) -> None:
-        size = guest.configure(n_jobs=n_jobs, parallel=None, prefer=None, require=None)
-        super().__init__(guest, size, by_reference)
-        guest.start_call()
+    def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
+        size = executor.configure(n_jobs=size, parallel=None, prefer=None, require=None)
+        super().__init__(size, executor, shares_memory)
+        executor.start_call()
 
-    def call(self, func: Callable[..., Any], *args: Any) -> Any:
+    def start(self, func: Callable[..., Any], *args: Any) -> Any:
         from concurrent.futures import Future
 
-        guest: Any = self.executor
+        backend: Any = self.executor
         future: Any = Future()
-        future.set_running_or_notify_cancel()  # when it really starts, a guest does not tell
+        future.set_running_or_notify_cancel()  # when it really starts, such a backend does not tell
 
         def fill(retrieve: Callable[[Any], Any], out: Any) -> None:
             try:
@@ -7353,19 +7401,20 @@ class _GuestCrew(_ExecutorCrew):
             except BaseException as error:
                 future.set_exception(error)
 
-        if guest.supports_retrieve_callback:
-            guest.submit(partial(func, *args), callback=partial(fill, guest.retrieve_result_callback))
+        call = partial(func, *args)
+        if backend.supports_retrieve_callback:
+            backend.submit(call, callback=partial(fill, backend.retrieve_result_callback))
         else:  # its callback may fail to come with an error: wait for the result itself
-            out = guest.submit(partial(func, *args), callback=lambda _: None)
-            threading.Thread(target=fill, args=(guest.retrieve_result, out), daemon=True, name="joblite-guest").start()
+            out = backend.submit(call, callback=lambda _: None)
+            _start_thread(partial(fill, backend.retrieve_result, out))
         return future
 
-    def close(self) -> None:
-        guest: Any = self.executor
-        if self.out:
-            guest.abort_everything(ensure_ready=False)
-        guest.stop_call()
-        guest.terminate()
+    def close(self, out: set[_Batch]) -> None:
+        backend: Any = self.executor
+        if out:
+            backend.abort_everything(ensure_ready=False)
+        backend.stop_call()
+        backend.terminate()
 
 
 # ======================================================================================================================
@@ -7382,8 +7431,10 @@ class _GuestCrew(_ExecutorCrew):
 #   2. `require="sharedmem"` is kept whatever the context says.                           test_sharedmem_beats_context
 #   3. By default a nested call starts no process.                               test_nested_calls_share_one_budget
 
-_DEFAULTS = {"backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M", "mmap_mode": "c",
-             "prefer": None, "require": None, "inner_max_num_threads": None}
+_DEFAULTS = {
+    "backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M",
+    "mmap_mode": "c", "prefer": None, "require": None,
+}
 _UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
 
 
@@ -7434,51 +7485,57 @@ class ParallelBackendBase:
     stop_call = terminate = abort_everything = start_call
 
 
-# A way to run tasks. `open(n_jobs, options)` gives a crew for one run. `options` are the names of the backend options
-# it takes; `capacity` the number of workers that it has anyway. What is external runs tasks also for n_jobs=1.
+# A way to run tasks. `open(n_jobs, options)` gives a pool for one run. `options` are the names of
+# the backend options it takes; `capacity` the number of workers that it has anyway. What is
+# external runs tasks also for n_jobs=1.
 _Backend = namedtuple("_Backend", "name open shares_memory options capacity is_external",
                       defaults=(False, frozenset(), None, False))
-_POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
-_PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_threads"}
 
 
-def _open_threads(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
-    _watch_exit_and_forks()
-    return _ExecutorCrew(_OwnExecutor(n_jobs), n_jobs, by_reference=True)
+def _open_threads(n_jobs: int, options: dict[str, Any]) -> _Pool:
+    return _ThreadPool(n_jobs)
 
 
-def _open_processes(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
+def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     most = options.get("maxtasksperchild")
     if most is not None and not (isinstance(most, int) and most > 0):
-        raise ValueError(f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
+        raise ValueError(
+            f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
     initializer = b""
     if options.get("initializer") is not None:
         settings = options["initializer"], tuple(options.get("initargs") or ())
         initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
     idle_s = options.get("idle_worker_timeout")
     cores = max(1, (_cores or cpu_count()) // n_jobs)
-    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, options.get("inner_max_num_threads"), initializer)
-    return _ProcessCrew(n_jobs, kind, most or sys.maxsize)
+    limit = options.get("inner_max_num_threads")
+    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, limit, initializer)
+    return _ProcessPool(n_jobs, kind, most or sys.maxsize)
 
 
-def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
-    own = {"n_jobs": n_jobs, "initializer": options.get("initializer"), "initargs": options.get("initargs") or (),
-           "max_tasks_per_child": options.get("maxtasksperchild")}
-    return _ExecutorCrew(_executor_of(_standard_pool, own), n_jobs, by_reference=False)
+def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _Pool:
+    own = {
+        "n_jobs": n_jobs,
+        "initializer": options.get("initializer"),
+        "initargs": options.get("initargs") or (),
+        "max_tasks_per_child": options.get("maxtasksperchild"),
+    }
+    return _Pool(n_jobs, _executor_of(_standard_pool, own), False)
 
 
 @lru_cache(maxsize=1)
 def _say_that_there_are_no_processes() -> None:
-    _warn("processes cannot be started here (no fork, or no interpreter to start): tasks run in threads")
+    _warn("processes cannot be started here (no fork, or no interpreter to start): "
+          "tasks run in threads")
 
 
-def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
+def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _Pool:
     _say_that_there_are_no_processes()
-    return _open_threads(n_jobs, options)
+    return _ThreadPool(n_jobs)
 
 
 def _capacity_of(executor: Any) -> int:
-    """How many tasks an executor runs at once; 0 when it does not tell."""
+    """How many tasks an executor runs at once; where it does not tell, as many as there are
+    cores."""
     client: Any = getattr(executor, "_client", None)
     if hasattr(client, "nthreads"):
         return max(1, sum(client.nthreads().values()))
@@ -7486,31 +7543,30 @@ def _capacity_of(executor: Any) -> int:
         offer = getattr(executor, name, None)
         if isinstance(offer, int) and offer > 0:
             return offer
-    return 0
+    return cpu_count()
 
 
 def _backend_of(executor: Any) -> _Backend:
-    """The row for an executor of somebody else, the client of a dask cluster, or a backend of joblib's kind."""
+    """The row for an executor of somebody else, the client of a dask cluster, or a backend of
+    joblib's kind."""
     if hasattr(executor, "effective_n_jobs"):
-        by_reference = getattr(executor, "supports_sharedmem", False)  # joblib's base class does not define it
+        kind: Any = _ProtocolPool
+        capacity = executor.effective_n_jobs(-1)
+        # joblib's base class does not define it
+        shares_memory = getattr(executor, "supports_sharedmem", False)
+    else:
+        if hasattr(executor, "get_executor"):
+            executor = executor.get_executor()
+        is_dask = hasattr(getattr(executor, "_client", None), "scatter")
+        kind = _DaskPool if is_dask else _Pool
+        capacity = _capacity_of(executor)
+        shares_memory = _shares_memory(executor)
 
-        def open_guest(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
-            return _GuestCrew(executor, n_jobs, by_reference)
+    def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
+        return kind(n_jobs, executor, shares_memory)
 
-        return _Backend(type(executor).__name__, open_guest, by_reference, capacity=executor.effective_n_jobs(-1),
-                        is_external=True)
-    if hasattr(executor, "get_executor"):
-        executor = executor.get_executor()
-    by_reference = _shares_memory(executor)
-    offers = _capacity_of(executor)
-    capacity = offers or cpu_count()
-
-    def open_executor(n_jobs: int, options: dict[str, Any]) -> _ExecutorCrew:
-        crew = _DaskCrew if hasattr(getattr(executor, "_client", None), "scatter") else _ExecutorCrew
-        return crew(executor, n_jobs, by_reference, grows=not offers and n_jobs == capacity)
-
-    return _Backend(type(executor).__name__, open_executor, by_reference, capacity=capacity,
-                    is_external=True)
+    name = type(executor).__name__
+    return _Backend(name, open_pool, shares_memory, capacity=capacity, is_external=True)
 
 
 def _dask_backend() -> _Backend:
@@ -7519,10 +7575,13 @@ def _dask_backend() -> _Backend:
     try:
         return _backend_of(distributed.get_client())  # type: ignore[union-attr]
     except (AttributeError, ValueError):  # not imported, or no client
-        raise ValueError("backend='dask' needs a client: start one with `from distributed import Client; "
-                         "client = Client()` (or give it the scheduler's address), then call again") from None
+        raise ValueError(
+            "backend='dask' needs a client: start one with `from distributed import Client; "
+            "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
+_POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
+_PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_threads"}
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _open_threads, True)
 if HAS_PROCESSES:
@@ -7531,8 +7590,10 @@ elif HAS_STANDARD_PROCESSES:
     _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
-_BACKENDS = {"sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
-             "processes": _PROCESSES, "multiprocessing": _PROCESSES}
+_BACKENDS = {
+    "sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
+    "processes": _PROCESSES, "multiprocessing": _PROCESSES,
+}
 # Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
 _factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
@@ -7584,7 +7645,6 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
 
 
 _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled for one `Parallel`
-_ONE_JOB = _Choice(_IN_PLACE, 1, {})
 
 
 def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
@@ -7603,52 +7663,75 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     return whole if whole > 0 else max(1, (backend.capacity or _cores or cpu_count()) + 1 + whole)
 
 
+def _check_word(name: str, value: Any, *words: Any) -> None:
+    if value not in words:
+        expected = ", ".join(map(repr, words))
+        raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
+
+
 def _check_hints(prefer: Any, require: Any) -> None:
-    if prefer not in (None, "processes", "threads"):
-        raise ValueError(f"prefer: expected None, 'processes' or 'threads'; got {prefer!r}")
-    if require not in (None, "sharedmem"):
-        raise ValueError(f"require: expected None or 'sharedmem'; got {require!r}")
-    if prefer == "processes" and require == "sharedmem":
-        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes share no memory; "
-                         "leave one of them out")
+    _check_word("prefer", prefer, None, "processes", "threads")
+    _check_word("require", require, None, "sharedmem")
+    if prefer == "processes" and require:
+        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
+                         "share no memory; leave one of them out")
 
 
-def _choose(n_jobs: Any, backend: Any, prefer: Any, require: Any, options: dict[str, Any]) -> _Choice:
+def _default_backend(prefers_threads: bool) -> _Backend:
+    """Where neither a `Parallel` nor a `parallel_config` names one."""
+    place = _local.inside or _inside
+    if place == "thread":
+        return _IN_PLACE
+    if place == "process" or prefers_threads:
+        return _THREADS
+    return _find_backend(_registry_default[0], {}) if _registry_default else _PROCESSES
+
+
+def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
+    unknown = sorted(set(options) - backend.options)
+    if unknown and backend is not _IN_PLACE:
+        raise ValueError(f"backend {backend.name!r}: expected options among "
+                         f"{sorted(backend.options)}, got {unknown}")
+
+
+def _choose(n_jobs: Any, backend: Any = _UNSET["backend"], prefer: Any = _UNSET["prefer"],
+            require: Any = _UNSET["require"], options: dict[str, Any] | None = None) -> _Choice:
     """Settle what a `Parallel` leaves open."""
     context = _local.settings
-    place = _local.inside or _inside
     prefer = _given("prefer", prefer)
     require = _given("require", require)
-    if prefer is not None or require is not None:
-        _check_hints(prefer, require)
-    explicit = backend is not _UNSET["backend"] and backend is not None
-    if explicit:
+    _check_hints(prefer, require)
+    options = options or {}
+    needs_threads = require == "sharedmem"
+    is_explicit = backend is not _UNSET["backend"] and backend is not None
+    found = context.get("backend")
+    if is_explicit:
         found = _find_backend(backend, options)
-    elif context.get("backend") is not None:
-        found = context["backend"]
+    elif found is not None:
         options = {**context["options"], **options}
-    elif place == "thread":
-        found = _IN_PLACE
-    elif place == "process" or prefer == "threads" or require == "sharedmem":
-        found = _THREADS
-    elif _registry_default:
-        found = _find_backend(_registry_default[0], {})
     else:
-        found = _PROCESSES
-    if require == "sharedmem" and not found.shares_memory:
-        if explicit:
-            raise ValueError(f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
-        found = _THREADS
-        options = {}
-    limit = context.get("inner_max_num_threads")
-    if limit is not None and "inner_max_num_threads" in found.options:
-        options = {"inner_max_num_threads": limit, **options}
-    unknown = sorted(set(options) - found.options) if options else []
-    if unknown and found is not _IN_PLACE:
-        raise ValueError(f"backend {found.name!r}: expected options among {sorted(found.options)}, got {unknown}")
+        found = _default_backend(needs_threads or prefer == "threads")
+    if needs_threads and not found.shares_memory:
+        if is_explicit:
+            raise ValueError(
+                f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
+        found, options = _THREADS, {}
+    _check_options(found, options)
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
     return _Choice(found, _count_jobs(_given("n_jobs", n_jobs), found), options)
+
+
+def get_active_backend() -> tuple[Any, int]:
+    """The backend, and the number of workers, that `Parallel()` would use here and now.
+
+    >>> with parallel_config(backend="threading", n_jobs=2):
+    ...     backend, n_jobs = get_active_backend()
+    >>> backend.name, n_jobs
+    ('threading', 2)
+    """
+    choice = _choose(None)
+    return choice.backend, choice.n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -7670,7 +7753,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     ValueError
         `n_jobs` is 0 or not a whole number.
     """
-    return _choose(n_jobs, _UNSET["backend"], _UNSET["prefer"], _UNSET["require"], {}).n_jobs
+    return _choose(n_jobs).n_jobs
 
 
 class parallel_config:
@@ -7703,22 +7786,23 @@ class parallel_config:
                  max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
                  prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
-        given = {"backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
-                 "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require}
-        given = {name: value for name, value in given.items() if not isinstance(value, _Unset)}
+        given = {
+            "backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
+            "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require,
+        }
+        given = {name: value for name, value in given.items() if type(value) is not _Unset}
         _check_hints(given.get("prefer"), given.get("require"))
-        if inner_max_num_threads is not None or "backend" in given:
-            given["inner_max_num_threads"] = inner_max_num_threads
-        if given.get("backend") is None:
-            if backend_options or inner_max_num_threads is not None:
-                names = sorted([*backend_options, *(["inner_max_num_threads"] if inner_max_num_threads else [])])
-                raise ValueError(f"{', '.join(names)}: backend options need a backend; add backend='loky' or another")
-        else:
-            given["options"] = backend_options  # less what a registered factory takes
-            found = given["backend"] = _find_backend(given["backend"], backend_options)
-            if inner_max_num_threads is not None and "inner_max_num_threads" not in found.options:
-                raise ValueError(f"inner_max_num_threads: backend {found.name!r} cannot limit native threads; "
-                                 f"use 'loky' or leave it out")
+        options = backend_options
+        if inner_max_num_threads is not None:
+            options["inner_max_num_threads"] = inner_max_num_threads
+        if given.get("backend") is not None:
+            # `options` lose what a registered factory takes
+            given["backend"] = _find_backend(given["backend"], options)
+            given["options"] = options
+            _check_options(given["backend"], options)
+        elif options:
+            raise ValueError(f"{', '.join(sorted(options))}: backend options need a backend; "
+                             f"add backend='loky' or another")
         self.outer = _local.settings
         self.settings = {**_DEFAULTS, **self.outer, **given}
         _local.settings = self.settings
@@ -7756,9 +7840,9 @@ class parallel_backend(parallel_config):
 # ======================================================================================================================
 # Promise: `Parallel(...)(tasks)` gives what `[f(*args, **kwargs) for f, args, kwargs in tasks]` gives, sooner.
 #
-#     tasks --cut--> batch --submit--> crew           at most `pre_dispatch` batches are out at once
+#     tasks --cut--> batch --submit--> pool           at most `pre_dispatch` batches are out at once
 #                                        |
-#     results <--in order / as ready-- outcome        each finished batch lets the next one be cut
+#     results <--in order / as ready-- done           each finished batch lets the next one be cut
 #
 #     state:  RUNNING -> DONE        all results are there
 #                   '--> ENDED       an error of a task or of the tasks' iterator, Ctrl-C, a generator closed or dropped
@@ -7767,7 +7851,7 @@ class parallel_backend(parallel_config):
 #   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
 #   2. The caller's thread owns the tasks' iterator and the results.    test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
-#   4. However a run ends, its jobs do too.                                   test_dropped_generator_frees_the_workers
+#   4. However a run ends, its batches do too.                                  test_dropped_generator_frees_the_workers
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
@@ -7809,10 +7893,13 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     """
     import re
 
+    if pre_dispatch in ("2 * n_jobs", "all"):
+        return 2 * n_jobs
     number = r"(\d+\.?\d*|\.\d+)"
     product = None
     if isinstance(pre_dispatch, str):
-        product = re.fullmatch(rf"(?:{number} *\* *)?n_jobs(?: *\* *{number})?", pre_dispatch.strip())
+        pattern = rf"(?:{number} *\* *)?n_jobs(?: *\* *{number})?"
+        product = re.fullmatch(pattern, pre_dispatch.strip())
     try:
         if product:
             before, after = product.groups(default="1")
@@ -7824,8 +7911,8 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     except OverflowError:  # a whole number that is too large for a float
         size = _MOST_BATCHES
     if not size > 0:  # also what is no number
-        raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as '2 * n_jobs'; "
-                         f"got {pre_dispatch!r:.200}")
+        raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as "
+                         f"'2 * n_jobs'; got {pre_dispatch!r:.200}")
     return max(1, int(min(size, _MOST_BATCHES)))
 
 
@@ -7834,28 +7921,34 @@ class _Counts:
 
     def __init__(self, tasks: Any, parallel: Parallel[Any]) -> None:
         self.dispatched = self.completed = 0
-        self.shown = 0  # how many were done when `progress` was told
         self.told = 0  # how many were done when the last line was printed
         self.begun = self.told_at = time.monotonic()
         try:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator, or a tqdm bar around one
             self.total = None
-        self.progress = parallel.progress
         self.verbose = parallel.verbose
+        # by a subclass or a patch
+        self.has_own_lines = parallel.print_progress != parallel._print_progress
+        self.progress = parallel.progress
         self.bar: Any = None  # which is closed with the run
         if self.progress is True:
             self.progress = self.bar = self.make_bar()
-        self.has_own_lines = parallel.print_progress != parallel._print_progress  # by a subclass or a patch
         self.watched = self.has_own_lines or self.verbose > 1 or self.progress is not None
 
     def __str__(self) -> str:
-        done, total, seconds = self.completed, self.total, time.monotonic() - self.begun
-        left = f", {seconds / done * (total - done):.1f} s left" if total and 0 < done < total else ""
-        return f"{done}{'' if total is None else f' of {total}'} tasks done in {seconds:.1f} s{left}"
+        done, total = self.completed, self.total
+        seconds = time.monotonic() - self.begun
+        text = f"{done} tasks done in {seconds:.1f} s"
+        if total is not None:
+            text = f"{done} of {total} tasks done in {seconds:.1f} s"
+        if total and 0 < done < total:
+            text += f", {seconds / done * (total - done):.1f} s left"
+        return text
 
     def make_bar(self) -> Any:
-        """What shows progress=True; lines do where tqdm is missing, and inside another call nothing does."""
+        """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
+        does."""
         if _local.inside or _inside:
             return None
         try:
@@ -7865,64 +7958,72 @@ class _Counts:
             return None
         return tqdm(total=self.total)
 
-    def tell(self, parallel: Parallel[Any], over: bool = False) -> None:
-        """Tasks were done, or all are: let whoever wants to know."""
-        if self.progress is not None and self.completed > self.shown:
+    def tell(self, parallel: Parallel[Any], count: int) -> None:
+        """So many tasks more are done; 0: all are. Let whoever wants to know."""
+        if self.progress is not None and count:
             if hasattr(self.progress, "update"):
-                self.progress.update(self.completed - self.shown)
+                self.progress.update(count)
             else:
                 self.progress(self.completed, self.total)
-            self.shown = self.completed
         now = time.monotonic()
         if self.has_own_lines or self.verbose > 2:
-            due = not over
-        elif self.verbose == 2:
-            due = self.completed > self.told and (over or now - self.told_at > _LINE_S)
+            due = count > 0
         else:
-            due = False
+            due = not count or now - self.told_at > _LINE_S
+            due = due and self.verbose == 2 and self.completed > self.told
         if due:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
 
 
+def _explain(task: Any, number: int, error: Exception) -> Exception:
+    """Why a task could not be packed: an error that names the object that is to blame."""
+    try:
+        if not _is_task(task):
+            raise _no_task(task)
+        func, args, kwargs = task
+        parts = {"function": func}
+        parts.update((f"args[{place}]", value) for place, value in enumerate(args))
+        parts.update((f"kwargs[{name!r}]", value) for name, value in kwargs.items())
+        for what, part in parts.items():
+            _pack_or_explain(part, f"task {number}: {what}", _NearPacker)
+    except Exception as named:
+        return named
+    return error
+
+
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel[Any], crew: _ExecutorCrew, tasks: Iterator[Task],
+    def __init__(self, parallel: Parallel[Any], pool: _Pool, tasks: Iterator[Task],
                  counts: _Counts) -> None:
         self.parallel = parallel
-        self.crew = crew
+        self.pool = pool
         self.tasks = tasks
-        self.n_jobs = parallel._choice.n_jobs
         self.counts = counts
         self.state = RUNNING
         self.home = os.getpid()
-        self.window = parallel._window
-        self.size = 1 if parallel.batch_size == "auto" or parallel.timeout is not None else int(parallel.batch_size)
-        self.size = min(self.size, crew.most_tasks)
-        self.least = 0  # tasks that take as long as the way to the worker and back: less are not worth a journey
-        self.out: set[Job] = set()
+        self.adapts = parallel.batch_size == "auto"
+        self.size = 1  # of the next batches
+        if not self.adapts and parallel.timeout is None:
+            self.size = min(int(parallel.batch_size), pool.most_tasks)
+        # tasks that take as long as the way to the worker and back: less are not worth a journey
+        self.least = 0
+        self.out: set[_Batch] = set()
         self.waiting: deque[Task] = deque()  # read already
-        self.redo: deque[tuple[int, list[Task], bool]] = deque()  # (first number, tasks, whether they travel alone)
-        self.ready: dict[int, tuple[int, list[Any]]] = {}  # first number -> (how many tasks, results)
+        # numbers and tasks of batches to be sent again
+        self.redo: deque[tuple[Sequence[int], Sequence[Task]]] = deque()
+        self.ready: dict[int, Any] = {}  # results by task; _NOTHING for an error that is left out
         self.next_number = 0
-        self.skipped: set[int] = set()  # numbers of the tasks whose errors are left out
+        self.given = 0  # results that were given out, in order
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False  # whether the tasks' iterator has ended
 
-    # -- out: tasks to batches to jobs --
-
-    def feed(self) -> None:
-        """Keep `window` jobs out, as long as there are tasks: when none is out after it, all are done."""
-        while len(self.out) < self.window + self.crew.more:
-            cut = self.cut()
-            if cut is None:
-                return
-            self.launch(*cut)
+    # -- out --
 
     def begin(self) -> None:
-        """Send the first jobs. With pre_dispatch="all" read all tasks before any result is waited for:
-        those that workers have no room for yet wait here."""
+        """Send the first batches. With pre_dispatch="all" read all tasks before any result is
+        waited for: those that workers have no room for yet wait here."""
         self.feed()
         looked = time.monotonic()
         while self.parallel.pre_dispatch == "all" and not self.exhausted:
@@ -7930,6 +8031,15 @@ class _Run:
             if time.monotonic() - looked > _LOOK_S:
                 self.collect(False)
                 looked = time.monotonic()
+
+    def feed(self) -> None:
+        """Keep as many batches out as may be, as long as there are tasks: when none is out after
+        it, all are done."""
+        while len(self.out) < self.parallel._window:
+            numbers, tasks = self.redo.popleft() if self.redo else self.cut()
+            if not tasks:
+                return
+            self.launch(numbers, tasks)
 
     def read(self, count: int) -> list[Task]:
         """At most so many tasks from the caller's iterator."""
@@ -7941,199 +8051,172 @@ class _Run:
         self.exhausted = self.broken is not None or not tasks
         return tasks
 
-    def cut(self) -> tuple[int, list[Task]] | None:
-        """The next batch: (number of its first task, tasks)."""
-        if self.redo:
-            return self.cut_again()
-        size = self.size_now()
+    def cut(self) -> tuple[Sequence[int], Sequence[Task]]:
+        """Numbers and tasks of the next batch: as many as was adapted, but of a known total not
+        more than a fair share."""
+        size, total = self.size, self.counts.total
+        if self.pool.context:
+            size = min(size, self.pool.context.most_tasks)
+        if total is not None and self.adapts:
+            share = (total - self.next_number) // (2 * self.parallel.n_jobs)
+            size = max(1, min(size, max(self.least, share)))
         tasks = [self.waiting.popleft() for _ in range(min(size, len(self.waiting)))]
         if not tasks and not self.exhausted:
             tasks = self.read(size)
-        if not tasks:
-            return None
         first = self.next_number
         self.next_number += len(tasks)
-        return first, tasks
+        return range(first, self.next_number), tasks
 
-    def cut_again(self) -> tuple[int, list[Task]]:
-        first, tasks, alone = self.redo.popleft()
-        size = 1 if alone else max(1, min(self.size, -(-len(tasks) // self.n_jobs)))
-        if tasks[size:]:
-            self.redo.appendleft((first + size, tasks[size:], alone))
-        return first, tasks[:size]
-
-    def size_now(self) -> int:
-        """How many tasks the next batch gets: what was adapted, but of a known total not more than a fair share."""
-        total, context = self.counts.total, self.crew.context
-        size = min(self.size, context.most_tasks) if context else self.size
-        if total is None or self.parallel.batch_size != "auto":
-            return size
-        return max(1, min(size, max(self.least, (total - self.next_number) // (2 * self.n_jobs))))
-
-    def launch(self, first: int, tasks: list[Task]) -> None:
+    def launch(self, numbers: Sequence[int], tasks: Sequence[Task]) -> None:
+        """Send a batch."""
         parallel = self.parallel
-        job = Job(tasks, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto", first)
+        keep_going = parallel.on_error != "raise"
+        batch = _Batch(numbers, tasks, parallel.timeout, keep_going, self.adapts)
+        # what is sent again counts once
+        self.counts.dispatched = max(self.counts.dispatched, numbers[-1] + 1)
         try:
-            self.crew.prepare(job)
+            self.pool.pack(batch)
         except Exception as error:
-            return self.refuse(first, tasks, error)
-        if job.shrinkable and len(tasks) > 1 and job.nbytes > 2 * _BATCH_NBYTES:
-            self.size = max(1, len(tasks) * _BATCH_NBYTES // job.nbytes)
-            return self.send_again(first, tasks, False)
-        self.out.add(job)
-        self.counts.dispatched = max(self.counts.dispatched, first + len(tasks))  # what is sent again counts once
-        self.crew.submit(job)
+            if len(tasks) > 1:  # find out which task's
+                self.send_again(numbers, tasks, True)
+            else:
+                batch.errors[0] = _explain(tasks[0], numbers[0], error)
+                self.absorb(batch)
+            return
+        if self.adapts and len(tasks) > 1 and batch.nbytes > 2 * _BATCH_NBYTES:
+            self.size = max(1, len(tasks) * _BATCH_NBYTES // batch.nbytes)
+            self.send_again(numbers, tasks, False)
+            return
+        self.out.add(batch)
+        self.pool.submit(batch)
 
-    def refuse(self, first: int, tasks: list[Task], error: Exception) -> None:
-        """A batch cannot be packed: with one task its error says why; of several, find out which."""
-        if len(tasks) > 1:
-            return self.send_again(first, tasks, True)
-        try:
-            if not _is_task(tasks[0]):
-                raise _no_task(tasks[0])
-            func, args, kwargs = tasks[0]
-            parts = {"function": func}
-            parts.update((f"args[{place}]", value) for place, value in enumerate(args))
-            parts.update((f"kwargs[{name!r}]", value) for name, value in kwargs.items())
-            for what, part in parts.items():
-                _pack_or_explain(part, f"task {first}: {what}", _NearPacker)
-        except Exception as named:
-            error = named
-        self.counts.dispatched = max(self.counts.dispatched, first + 1)
-        self.take(first, [None], {0: error})
+    def send_again(self, numbers: Sequence[int], tasks: Sequence[Task], alone: bool) -> None:
+        """Have tasks sent next: in shares for all workers, or one by one."""
+        size = 1 if alone else max(1, min(self.size, -(-len(tasks) // self.parallel.n_jobs)))
+        for at in range(0, len(tasks), size):
+            self.redo.append((numbers[at:at + size], tasks[at:at + size]))
 
-    # -- in: outcomes to results --
+    # -- in --
 
     def collect(self, block: bool = True) -> None:
-        """Wait for finished jobs (if `block`), take their results, and send what may follow."""
+        """Wait for a finished batch (if `block`), take its results, and send what may follow."""
         if self.home != os.getpid():
-            raise RuntimeError("this call of Parallel was begun by the process that forked this one, and is read there "
-                               "only; make a new call here")
-        for job in self.crew.wait(self.exhausted and not self.redo and not self.waiting, block):
-            self.out.remove(job)
-            self.absorb(job)
+            raise RuntimeError("this call of Parallel was begun by the process that forked this "
+                               "one, and is read there only; make a new call here")
+        pool = self.pool
+        has_more = self.redo or self.waiting or not self.exhausted
+        pool.hungry = not has_more and len(self.out) < pool.size
+        pool.ask_back(self.out)
+        while block or not pool.done.empty():
+            item = pool.done.get()
+            if type(item) is list:
+                _say_here(item)
+            elif pool.receive(item):
+                self.out.remove(item)
+                self.absorb(item)
+                break
         self.feed()
 
-    def absorb(self, job: Job) -> None:
-        first, outcome = job.first, job.outcome
-        if job.fault is not None:
-            raise _name_task(job.fault, first)
-        done = len(outcome.values)
-        if job.shrinkable:
-            nbytes = max(job.nbytes * done // len(job.tasks), outcome.nbytes)
-            self.adapt(done, outcome.seconds, nbytes)
-        self.take(first, outcome.values, outcome.errors)
-        if outcome.death:
-            place, error = outcome.death
-            self.send_again(first + place + 1, job.tasks[place + 1:], False)
-            self.send_again(first + done, job.tasks[done:place], False)
-            self.take(first + place, [None], {0: error})
-        elif done < len(job.tasks):
-            self.send_again(first + done, job.tasks[done:], outcome.alone)
+    def absorb(self, batch: _Batch) -> None:
+        """Take what came of a batch: results, errors, and tasks to be sent again."""
+        numbers, on_error = batch.numbers, self.parallel.on_error
+        if batch.fault is not None:
+            raise _name_task(batch.fault, numbers[0])
+        if self.adapts and batch.values:
+            self.adapt(batch)
+        found = dict(zip(numbers, batch.values))
+        errors = {numbers[offset]: error for offset, error in batch.errors.items()}
+        for number, error in errors.items():
+            found[number] = _name_task(error, number) if on_error == "return" else _NOTHING
+        self.ready.update(found)
+        if errors and on_error == "raise":
+            first = min(errors)
+            raise _name_task(errors[first], first)
+        self.counts.completed += len(found)
+        if self.counts.watched and found:
+            self.counts.tell(self.parallel, len(found))
+        if len(found) < len(batch.tasks):
+            rest = {number: task for number, task in zip(numbers, batch.tasks) if number not in found}
+            self.send_again([*rest], [*rest.values()], batch.state is _SUSPECT)
 
-    def send_again(self, first: int, tasks: Sequence[Task], alone: bool) -> None:
-        if tasks:
-            self.redo.appendleft((first, list(tasks), alone))
-
-    def adapt(self, count: int, seconds: float, nbytes: int) -> None:
-        """Aim the size of the next batches at a share of the time that the run has taken so far, and at so
-        many bytes at most."""
-        if not count or self.parallel.timeout is not None:
+    def adapt(self, batch: _Batch) -> None:
+        """Aim the size of the next batches at a share of the time that the run has taken so far,
+        and at so many bytes at most."""
+        if self.parallel.timeout is not None:
             return
+        count = len(batch.values)
+        rate = count / max(batch.seconds, 1e-9)
         so_far = time.monotonic() - self.counts.begun
-        round_trip, rate = self.crew.round_trip, count / max(seconds, 1e-9)
-        ideal = int(max(min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10)), 2 * round_trip) * rate)
+        round_trip = self.pool.round_trip
+        aim = min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10))
+        size = int(max(aim, 2 * round_trip) * rate)
         self.least = int(round_trip * rate)
-        growth = _GROW * count if ideal > self.size and not round_trip else ideal
-        fitting = _BATCH_NBYTES * count // max(nbytes, 1)
-        self.size = max(1, min(ideal, growth, fitting, _MOST_TASKS, self.crew.most_tasks))
-
-    def take(self, first: int, values: list[Any], errors: dict[int, BaseException]) -> None:
-        """Keep the results of tasks that are done."""
-        if not values:
-            return
-        count = len(values)
-        on_error = self.parallel.on_error
-        if errors:
-            named = {offset: _name_task(error, first + offset) for offset, error in errors.items()}
-            if on_error == "raise":
-                self.ready[first] = count - len(errors), values[:min(errors)]
-                raise named[min(named)]
-            for offset, error in named.items():
-                values[offset] = error
-            if on_error == "skip":
-                self.skipped.update(first + offset for offset in errors)
-                values = [value for offset, value in enumerate(values) if offset not in errors]
-        self.ready[first] = count, values
-        self.counts.completed += count
-        if self.counts.watched:
-            self.counts.tell(self.parallel)
+        if not round_trip:
+            size = min(size, max(self.size, _GROW * count))
+        nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
+        self.size = max(1, min(size, _BATCH_NBYTES // nbytes, _MOST_TASKS, self.pool.most_tasks))
 
     # -- results --
 
-    def as_list(self) -> list[Any]:
-        try:
-            self.begin()
-            while self.out and not self.broken:
-                self.collect()
-            if self.broken:
-                raise self.broken
-        except BaseException as error:
-            self.end_early(error)
-            raise
-        self.finish(DONE)
-        ready = self.ready
-        return [value for first in sorted(ready) for value in ready[first][1]]
+    def take(self) -> list[Any]:
+        """The results that may be given out now."""
+        numbers: Sequence[int] = [*self.ready]
+        if self.parallel.return_as != "generator_unordered":
+            first = self.given
+            while self.given in self.ready:
+                self.given += 1
+            numbers = range(first, self.given)
+        values = map(self.ready.pop, numbers)
+        return [value for value in values if value is not _NOTHING]
 
-    def stream(self, ordered: bool) -> Iterator[Any]:
-        """The results, one by one: in the order of the tasks, or as they come. Before them None, for whoever makes the
-        generator: to close one that was never started would not end the run."""
-        expected = 0
+    def stream(self) -> Iterator[Any]:
+        """The results, as they come; for a list all at the end. Before them None, for whoever makes
+        a generator: to close one that was never started would not end the run."""
+        as_list = self.parallel.return_as == "list"
         try:
             self.begin()
             yield None
-            while True:
-                while expected in self.ready if ordered else self.ready:
-                    count, values = self.ready.pop(expected if ordered else next(iter(self.ready)))
-                    expected += count
-                    yield from values
-                if not self.out:
-                    break
+            while self.out and not (as_list and self.broken):
+                if not as_list:
+                    yield from self.take()
                 self.collect()
             if self.broken:
+                if not as_list:
+                    yield from self.take()
                 raise self.broken
         except BaseException as error:
             self.end_early(error)
             raise
         self.finish(DONE)
+        yield from self.take()
 
     # -- the end --
 
     def end_early(self, error: BaseException) -> None:
         """The error gets what was done and not yet given out: task number -> result."""
-        if _exiting and threading.current_thread().daemon and not isinstance(error, GeneratorExit):
-            threading.Event().wait()  # for ever: no call of a daemon thread lives to tell that the interpreter ends
+        is_daemon = threading.current_thread().daemon
+        if _exiting and is_daemon and not isinstance(error, GeneratorExit):
+            # for ever: no call of a daemon thread lives to tell that the interpreter ends
+            threading.Event().wait()
         self.finish(ENDED)
-        _set_on_error(error, "partial_results", {
-            number: value for first, (count, values) in self.ready.items() for number, value in zip(
-                (number for number in range(first, first + count) if number not in self.skipped), values)})
+        done = {number: value for number, value in self.ready.items() if value is not _NOTHING}
+        _set_on_error(error, "partial_results", done)
 
     def finish(self, state: str) -> None:
-        """The one place where a run ends: what is out is stopped, the crew let go."""
+        """The one place where a run ends: what is out is stopped, the workers are let go."""
+        # a forked copy: all is the parent's. At the end of the interpreter: processes and threads
+        # go anyway
         if self.state is not RUNNING or self.home != os.getpid() or sys.is_finalizing():
-            return  # a forked copy: all is the parent's; at the end of the interpreter: processes and threads go anyway
+            return
         self.state = state
         try:
-            self.crew.close()
+            self.pool.close(self.out)
         finally:
             self.out.clear()
         if state is DONE and self.counts.watched:
-            self.counts.tell(self.parallel, over=True)
+            self.counts.tell(self.parallel, 0)
         if self.counts.bar is not None:
             self.counts.bar.close()
-
-
-_DEFAULT_MAPPING = _Mapping(2**20, "c", None)
 
 
 def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
@@ -8147,6 +8230,16 @@ def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
         nbytes = max(1, _parse_bytes(max_nbytes, "max_nbytes"))
     folder = os.fspath(folder) if folder else os.environ.get("JOBLIB_TEMP_FOLDER")
     return _Mapping(nbytes if mmap_mode else sys.maxsize, mmap_mode or "c", folder)
+
+
+def _seconds(timeout: Any) -> float:
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(f"timeout: expected None or seconds above 0; got {timeout!r}")
+    return seconds
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
@@ -8315,44 +8408,25 @@ class Parallel(_Shaped[Shape]):
                  require: str | None = _UNSET["require"], *, prefer: str | None = _UNSET["prefer"],  # type: ignore[assignment]
                  mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,  # type: ignore[assignment]
                  on_error: str = "raise", **backend_options: Any) -> None:
+        _check_word("return_as", return_as, *_RETURN_AS)
+        _check_word("on_error", on_error, "raise", "return", "skip")
+        size: Any = batch_size
+        is_number = hasattr(size, "__index__") and not isinstance(size, bool)
+        if size != "auto" and not (is_number and size >= 1):
+            raise ValueError("batch_size: expected 'auto' or a whole number above 0; "
+                             f"got {batch_size!r}")
         self.return_as = return_as
-        self.timeout = timeout
+        self.timeout = None if timeout is None else _seconds(timeout)
         self.batch_size = batch_size
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
         self.progress = None if progress is False else progress
         self.verbose = _given("verbose", verbose)
         self._counts: _Counts | None = None
-        if return_as != "list" or timeout is not None or batch_size != "auto" or on_error != "raise":
-            self._check()
-        given = backend, prefer, require, temp_folder, max_nbytes, mmap_mode
-        is_plain = not (backend_options or _local.settings) and {_Unset}.issuperset(map(type, given))
-        self._mapping = _DEFAULT_MAPPING
-        if is_plain and n_jobs == 1:  # the same as below, sooner: nothing travels
-            self._choice = _ONE_JOB
-        else:
-            self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
-            if not is_plain or "JOBLIB_TEMP_FOLDER" in os.environ:
-                self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
+        self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
+        self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
         self.n_jobs = self._choice.n_jobs
-        self._window = 2 * self.n_jobs
-        if pre_dispatch not in ("2 * n_jobs", "all"):
-            self._window = _window(pre_dispatch, self.n_jobs)
-
-    def _check(self) -> None:
-        for name, words in (("return_as", _RETURN_AS), ("on_error", ("raise", "return", "skip"))):
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name}: expected one of {', '.join(map(repr, words))}; got {getattr(self, name)!r}")
-        size = self.batch_size
-        if size != "auto" and (isinstance(size, (bool, str)) or not hasattr(size, "__index__") or size < 1):
-            raise ValueError(f"batch_size: expected 'auto' or a whole number above 0; got {size!r}")
-        try:
-            self.timeout = None if self.timeout is None else float(self.timeout)
-            well = self.timeout is None or self.timeout > 0
-        except (TypeError, ValueError):
-            well = False
-        if not well:
-            raise ValueError(f"timeout: expected None or seconds above 0; got {self.timeout!r}")
+        self._window = _window(pre_dispatch, self.n_jobs)
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
@@ -8384,15 +8458,12 @@ class Parallel(_Shaped[Shape]):
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(iterable, self)
         tasks = iter(iterable)
-        crew = self._choice.backend.open(self.n_jobs, self._choice.options)
-        if crew.context:
-            crew.context.mapping = self._mapping
-        run = _Run(self, crew, tasks, counts)
-        if self.return_as == "list":
-            return run.as_list()
-        results = run.stream(self.return_as == "generator")
+        pool = self._choice.backend.open(self.n_jobs, self._choice.options)
+        if pool.context:
+            pool.context.mapping = self._mapping
+        results = _Run(self, pool, tasks, counts).stream()
         next(results)
-        return results
+        return [*results] if self.return_as == "list" else results
 
     # -- in place --
 
@@ -8400,35 +8471,16 @@ class Parallel(_Shaped[Shape]):
         if self.timeout is not None:
             _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
         counts = self._counts = _Counts(iterable, self)
-        if self.return_as != "list":
-            stream = _begun(value for _, value in self._in_place(iterable, counts))
-            next(stream)
-            return stream
-        if self.on_error != "raise" or counts.watched:
-            done: dict[int, Any] = {}
-            try:
-                done.update(self._in_place(iterable, counts))
-            except BaseException as error:
-                _set_on_error(error, "partial_results", done)
-                raise
-            return list(done.values())
-        results: list[Any] = []
-        append, started = results.append, -1
-        try:
-            for task in iterable:
-                started += 1
-                func, args, kwargs = task
-                append(func(*args, **kwargs))
-        except BaseException as error:
-            if started == len(results):  # not the iterable's error
-                error = _name_task(error if _is_task(task) else _no_task(task), started)
-            _set_on_error(error, "partial_results", dict(enumerate(results)))
-            raise error from error.__cause__
-        counts.dispatched = counts.completed = counts.total = len(results)
+        results = self._in_place(iterable, counts)
+        if self.return_as == "list":
+            return [*results]
+        results = _begun(results)
+        next(results)
         return results
 
-    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[tuple[int, Any]]:
-        """Task numbers with results, one by one, each made when it is asked for."""
+    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[Any]:
+        """The results, each made when it is asked for."""
+        done: dict[int, Any] = {}  # and not given out
         try:
             for number, task in enumerate(iterable):
                 counts.dispatched += 1
@@ -8439,13 +8491,20 @@ class Parallel(_Shaped[Shape]):
                     value = _name_task(error if _is_task(task) else _no_task(task), number)
                     if self.on_error == "raise":
                         raise value from value.__cause__
+                    if self.on_error == "skip":
+                        value = _NOTHING
                 counts.completed += 1
                 if counts.watched:
-                    counts.tell(self)
-                if not (self.on_error == "skip" and isinstance(value, BaseException)):
-                    yield number, value
+                    counts.tell(self, 1)
+                if value is not _NOTHING:
+                    if self.return_as == "list":
+                        done[number] = value
+                    yield value
             if counts.watched:
-                counts.tell(self, over=True)
+                counts.tell(self, 0)
+        except BaseException as error:
+            _set_on_error(error, "partial_results", done)
+            raise
         finally:
             if counts.bar is not None:
                 counts.bar.close()
