@@ -622,7 +622,7 @@ def _say(text: str) -> None:
 #     array                     MARK "array" dtype, shape, order, digest of the bytes
 #     any other object          MARK "object" class, arguments, state  (what pickle would take)
 #     a part of 64+ values      MARK and the digest of its own form: met again, it costs nothing
-#     what holds itself         MARK "numbered" [a line for each part: the numbers of its parts]
+#     what holds itself         MARK "numbered" [the form of each part, with the numbers of its own]
 #
 # Laws
 #   1. Only content counts: no identity, sharing, interning, order of dicts and sets.
@@ -643,7 +643,7 @@ _MARK = StopIteration  # one byte in marshal; as a value of the user it is a cla
 _SEQUENCES = frozenset({list, tuple})
 _SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` always gives one order
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
-_DEEPEST = 100  # levels that are walked by recursion: each takes three frames of some 1000
+_DEEPEST = 100  # levels that are walked by recursion: each takes four frames of some 1000
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
 _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
 
@@ -671,13 +671,6 @@ def _dumps(form: Any) -> bytes:
         return file.getvalue()
 
 
-def _cannot_digest(obj: Any, reason: object) -> Exception:
-    """The error for a value that has no digest."""
-    return PicklingError(
-        f"cannot hash an object of type {type(obj).__module__}.{type(obj).__qualname__}: {reason}. "
-        "Only what can be pickled has content to hash; register_hasher(type, function) adds to it")
-
-
 class _Followed:
     """What a digest asks where it meets functions, classes and modules whose code counts."""
 
@@ -689,6 +682,12 @@ class _Followed:
     def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
         """What stands for an object that is usually taken apart by `way(digester, obj)`."""
         return way(digester, obj)
+
+
+# What Python itself sets in the body of a class.
+_SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
+# The flags of code that say how it is called.
+_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
@@ -721,35 +720,38 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
             used, function.__dict__ or None)
 
 
-# What Python itself sets in the body of a class.
-_SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
-# The flags of code that say how it is called.
-_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
 # Attributes of a class that are not of its body, or full of addresses.
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
-    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
+    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl _value2member_map_
     __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
     __pydantic_validator__
     """.split())
 
 
+def _without(obj: Any, names: Any) -> dict[str, Any]:
+    """The attributes of an object but for some."""
+    attributes = getattr(obj, "__dict__", {})
+    return {name: attributes[name] for name in attributes if name not in names}
+
+
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     """Any other object: what pickle would take to make it again."""
-    reducer = copyreg.dispatch_table.get(type(obj))
+    kind = type(obj)
+    reducer = copyreg.dispatch_table.get(kind)
     try:
         reduced = reducer(obj) if reducer else obj.__reduce_ex__(4)
+        if "<" in reduced:  # "outer.<locals>.inner"
+            raise PicklingError(f"no import finds {reduced!r}")
     except Exception as error:
-        raise _cannot_digest(obj, error) from error
+        raise PicklingError(
+            f"cannot hash an object of type {kind.__module__}.{kind.__qualname__}: {error}. Only "
+            "what can be pickled has content to hash; register_hasher(type, function) adds to it"
+        ) from error
     if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
-        inner = getattr(obj, "__wrapped__", None)  # of lru_cache
-        if not all(part.isidentifier() for part in reduced.split(".")):  # "outer.<locals>.inner"
-            if inner is None:
-                raise _cannot_digest(obj, f"no import finds {reduced!r}")
-            return ("wrapper", type(obj), inner)
         attributes = None
         if digester.follow:
-            attributes = digester.follow.label(type(obj)), _without(obj, _CLASS_NOISE)
+            attributes = digester.follow.label(kind), _without(obj, _CLASS_NOISE)
         home = getattr(obj, "__module__", None)  # taken as it is: the search may import modules
         return ("name", home or _module("pickle").whichmodule(obj, reduced), reduced, attributes)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
@@ -757,16 +759,22 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         state = None  # an exception has no `__dict__` until somebody reads it
     elif isinstance(obj, (partial, io.BytesIO, io.StringIO)):  # nor have these
         state = (*state[:-1], state[-1] or None)
-    makes_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
-    if makes_new and items is None and pairs is None:
+    if isinstance(obj, (set, frozenset)):
+        args = (frozenset(obj),)  # pickled in any order
+    if pairs:
+        pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
+    if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
         return ("new", *args, state)
-    return ("object", maker, args, state, items and list(items), pairs and dict(pairs))
+    return ("object", maker, args, state, items and list(items), pairs)
 
 
-def _without(obj: Any, names: Any) -> dict[str, Any]:
-    """The attributes of an object but for some."""
-    attributes = getattr(obj, "__dict__", {})
-    return {name: attributes[name] for name in attributes if name not in names}
+def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
+    """The bytes of the C copy of an array in pieces, which may end within an item."""
+    size, items = array.itemsize, array if array.ndim == 1 else array.flat
+    for start in range(0, array.nbytes, nbytes):
+        first = start // size
+        copy = memoryview(items[first:-(-(start + nbytes) // size)].tobytes())
+        yield copy[start - first * size:][:nbytes]
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
@@ -782,66 +790,39 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
         yield array[start:start + nbytes]
 
 
-def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of the C copy of an array in pieces, which may end within an item."""
-    size, items = array.itemsize, array if array.ndim == 1 else array.flat
-    for start in range(0, array.nbytes, nbytes):
-        stop, first = min(start + nbytes, array.nbytes), start // size
-        piece = memoryview(items[first:-(-stop // size)].copy().view("u1"))
-        yield piece[start - first * size:stop - first * size]
-
-
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A numpy dtype: what `==` compares, the class of its scalars, and its metadata."""
-    parts: tuple[Any, ...]
-    if dtype.subdtype is not None:
-        parts = ("dtype of arrays", *dtype.subdtype)
-    elif dtype.names is not None:
-        fields = [(name, *dtype.fields[name]) for name in dtype.names]
-        parts = ("dtype of fields", dtype.type, dtype.itemsize, fields)
-    elif 0 <= dtype.num < 256:
-        parts = ("dtype", dtype.str)
-    else:  # of a package: "<V1" is the text of many
-        parts = _object_parts(digester, dtype)
-    return (*parts, dict(dtype.metadata)) if dtype.metadata else parts
+    """A numpy dtype: its text, or what pickle would take where that says too little."""
+    parts = dtype.names, dtype.subdtype, dtype.metadata
+    if parts == (None, None, None) and 0 <= dtype.num < 256:  # above are those of packages
+        return ("dtype", dtype.str)
+    return _object_parts(digester, dtype)
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
-    """An array: its class if not the plain one, dtype, shape, layout; and its objects, or its
-    fields one by one (gaps do not count), or a digest of its bytes."""
-    np, kind, dtype = sys.modules["numpy"], type(array), array.dtype
-    extra: Any = None
-    if kind is np.ndarray or (kind is np.memmap and digester.coerce_mmap):
-        kind = None  # type: ignore[assignment]
-    elif (kind.__reduce__, kind.__reduce_ex__) != (np.ndarray.__reduce__, np.ndarray.__reduce_ex__):
-        return _object_parts(digester, array)
-    elif kind is not np.memmap:
-        extra = object.__getstate__(array)
+    """An array: its dtype, shape, layout; and its objects, or its fields one by one (gaps do not
+    count), or digests of its bytes. One of a derived class: its attributes, and its pickle."""
+    np, dtype = sys.modules["numpy"], array.dtype
+    if type(array) not in (np.ndarray, np.memmap):
+        return ("derived", object.__getstate__(array), *_object_parts(digester, array))
+    is_mapped = type(array) is np.memmap and not digester.coerce_mmap
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    about = ("array", kind, _dtype_parts(digester, dtype), array.shape, order)
-    if kind:
-        array = array.view(np.ndarray)
+    about = ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order)
     if dtype.names is not None:
-        return (*about, [array[name] for name in dtype.names], extra)
+        return (*about, [array[name] for name in dtype.names])
     if dtype.hasobject:
-        return (*about, array.ravel(order).tolist(), extra)
-    if dtype.num in (13, 16) and np.finfo(dtype).nmant == 63:  # of x86: ten bytes and a gap
-        native = array.ravel(order).astype(dtype.newbyteorder("="))
-        items = native.view("u1").reshape(-1, np.dtype("g").itemsize)
-        array = items[:, :10].copy()
+        return (*about, array.ravel(order).tolist())
+    if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
+        array = array.astype("S")
     if array.nbytes <= _HASH_BLOCK:
-        return (*about, digester.new(array.tobytes(order)).digest(), extra)
+        return (*about, digester.new(array.tobytes(order)).digest())
     pieces = _raw_pieces(array, _HASH_BLOCK)
-    digests = _map_on_threads(lambda piece: digester.new(piece).digest(), pieces)
-    return (*about, digester.new(b"".join(digests)).digest(), extra)
+    return (*about, list(_map_on_threads(lambda piece: digester.new(piece).digest(), pieces)))
 
 
 def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
-    """A numpy scalar, in one byte order everywhere; with its class if that is a derived one."""
-    array = sys.modules["numpy"].asarray(scalar)
-    if sys.byteorder == "big":
-        array = array.astype(array.dtype.newbyteorder("<"))
+    """A numpy scalar; with its class if that is a derived one."""
     derived = None if type(scalar).__module__ == "numpy" else type(scalar)
+    array = sys.modules["numpy"].asarray(scalar)
     return ("scalar", array, derived, object.__getstate__(scalar))
 
 
@@ -852,130 +833,98 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     if filling is None:
         filling = np.ma.default_fill_value(array.dtype)
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    kind, base = type(array), array._baseclass
-    return ("masked", None if kind is np.ma.MaskedArray else kind,
-            None if base in (np.ndarray, np.memmap) else base,
-            np.asarray(array), np.ma.getmaskarray(array), np.asarray(filling, array.dtype),
-            _without(array, not_content))
+    kind = None if type(array) is np.ma.MaskedArray else type(array)
+    return ("masked", kind, array.data, np.ma.getmaskarray(array),
+            np.asarray(filling, array.dtype), _without(array, not_content))
 
 
-def _pandas_dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A dtype of pandas, or made for it: what `==` compares, else its attributes but for the
-    cache."""
-    if dtype._metadata:
-        return ("pandas dtype", type(dtype), [getattr(dtype, name) for name in dtype._metadata])
-    return ("pandas dtype", type(dtype), _without(dtype, {"_cache"}))
+def _sparse_parts(digester: Any, matrix: Any) -> tuple[Any, ...]:
+    """A sparse array of scipy without what it notes when it is asked."""
+    attributes = _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))
+    return ("sparse", type(matrix), attributes, dict(matrix) if isinstance(matrix, dict) else None)
 
 
-def _pandas_values(digester: Any, column: Any) -> Any:
-    """The content of a series, index or array of pandas, whatever holds it; of an array of another
-    package, what pickle would take."""
-    np = sys.modules["numpy"]
-    if isinstance(column.dtype, np.dtype):
-        return np.asarray(column)
-    values = getattr(column, "array", column)
-    if type(values).__module__.partition(".")[0] != "pandas":
-        return [type(values), *_object_parts(digester, values)]
+def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
+    """The content of an array of pandas, whatever holds it; of an array of another package, what
+    pickle would take."""
+    kind = type(values)
+    if kind.__module__.partition(".")[0] != "pandas":
+        return _object_parts(digester, values)
+    values = values.view()  # which takes what pandas caches
     if hasattr(values, "codes"):
-        return [values.dtype, np.asarray(values.codes)]
-    if hasattr(values, "asi8"):
-        return [values.dtype, values.asi8]
-    return [values.dtype, np.asarray(values, dtype=object).tolist()]
+        content = values.codes
+    elif hasattr(values, "asi8"):
+        content = values.asi8
+    else:
+        content = sys.modules["numpy"].asarray(values, dtype=object)
+    return ("pandas array", kind, values.dtype, getattr(values, "freq", None), content)
 
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
-    """A pandas series, or a frame by columns (the blocks inside do not count); with what a subclass
-    asks to be kept."""
-    names = [name for name in table._metadata if name not in ("name", "_name")]
-    kept = [(name, getattr(table, name, None)) for name in names]
-    about = type(table), table.index, dict(table.attrs), table.flags.allows_duplicate_labels, kept
-    if table.ndim == 1:
-        return ("series", *about, table.name, _pandas_values(digester, table))
-    columns = [table.iloc[:, number] for number in range(table.shape[1])]
-    values = [_pandas_values(digester, column) for column in columns]
-    return ("frame", *about, table.columns, values)
+    """A pandas series, or a frame by columns: the blocks inside do not count."""
+    state = table.__getstate__()  # flags, attributes, and what a subclass asks to be kept
+    del state["_mgr"]
+    columns = [table]
+    if table.ndim == 2:
+        columns = [table.iloc[:, number] for number in range(table.shape[1])]
+    np = sys.modules["numpy"]
+    values = [np.asarray(column) if isinstance(column.dtype, np.dtype) else column.array
+              for column in columns]
+    return ("table", type(table), state, table.axes, values)
 
 
-def _index_parts(digester: Any, index: Any) -> tuple[Any, ...]:
-    """A pandas index; the digest of a range is that of its numbers, which it equals."""
-    if hasattr(index, "levels"):
-        levels = [index.get_level_values(level) for level in range(index.nlevels)]
-        return ("indexes", type(index), list(index.names), levels)
-    kind = sys.modules["pandas"].Index if hasattr(index, "start") else type(index)
-    values = _pandas_values(digester, index)
-    return ("index", kind, index.name, getattr(index, "freq", None), values)
-
-
-def _tensor_parts(digester: Any, tensor: Any) -> tuple[Any, ...]:
-    """A torch tensor: what pickle would take; of a plain one, also as a part of another, only its
-    own numbers, in their order."""
-    torch, kind = sys.modules["torch"], type(tensor)
-    is_plain = kind in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    if not is_plain or tensor.is_nested:
-        return _object_parts(digester, tensor)
-    whole = tensor.detach().resolve_conj().resolve_neg()
-    numbers = whole.clone(memory_format=torch.contiguous_format)
-    about = ("tensor", kind, tensor.requires_grad, vars(tensor))
-    return (*about, *_object_parts(digester, numbers))
-
-
-def _storage_parts(digester: Any, storage: Any) -> tuple[Any, ...]:
-    """The bytes under a torch tensor: its pickle holds addresses."""
-    torch = sys.modules["torch"]
-    raw = torch.tensor([], dtype=torch.uint8, device=storage.device).set_(storage)
-    return ("storage", str(storage.device), raw.cpu().numpy())
+def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """Takes an object apart by some attributes."""
+    return lambda digester, obj: (names, *[getattr(obj, name) for name in names.split()])
 
 
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says
-# how, then other values.
-_PARTS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {
+# how, then other values. A class of a package stands here by the name of that and its own.
+_PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
     object: _object_parts,
     type: lambda digester, cls: (  # annotations are made when somebody asks for them
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
     types.FunctionType: _function_parts,
     types.CodeType: _code_parts,
-    types.MethodType: lambda digester, method: ("method", method.__func__, method.__self__),
-    types.BuiltinFunctionType: lambda digester, method: (
-        "builtin method", method.__name__, method.__self__),
-    types.ModuleType: lambda digester, module: ("module", module.__name__),
+    types.MethodType: _attributes("__func__ __self__"),
+    types.ModuleType: _attributes("__name__"),
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
-    staticmethod: lambda digester, wrapper: ("static method", type(wrapper), wrapper.__func__),
-    classmethod: lambda digester, wrapper: ("class method", type(wrapper), wrapper.__func__),
-    property: lambda digester, wrapper: (
-        "property", type(wrapper), wrapper.fget, wrapper.fset, wrapper.fdel),
-    cached_property: lambda digester, wrapper: (  # it may hold a lock
-        "cached property", type(wrapper), wrapper.func, wrapper.attrname),
-    OrderedDict: lambda digester, obj: (
-        "ordered dict", type(obj), list(obj.items()), object.__getstate__(obj)),
-    **dict.fromkeys([set, frozenset], lambda digester, obj: (  # pickled in any order
-        "derived set", type(obj), frozenset(obj), object.__getstate__(obj))),
+    staticmethod: _attributes("__class__ __func__"),
+    classmethod: _attributes("__class__ __func__"),
+    property: _attributes("__class__ fget fset fdel"),
+    cached_property: _attributes("__class__ func attrname"),  # it may hold a lock
+    "enum.Enum": _attributes("__class__ _name_ _value_"),
+    "pydantic.Decorator": _attributes("cls_var_name info"),  # the rest has addresses
+    "numpy.ndarray": _array_parts,
+    "numpy.MaskedArray": _masked_parts,
+    "numpy.dtype": _dtype_parts,
+    "numpy.generic": _scalar_parts,
+    "scipy.sparray": _sparse_parts,
+    "scipy.spmatrix": _sparse_parts,
+    "pandas.DataFrame": _table_parts,
+    "pandas.Series": _table_parts,
+    "pandas.ExtensionDtype": lambda digester, dtype: (
+        "pandas dtype", type(dtype), str(dtype), [getattr(dtype, name) for name in dtype._metadata]),
+    "pandas.ExtensionArray": _pandas_array_parts,
 }
-_PACKAGE_PARTS: list[tuple[str, str, Callable[[Any, Any], tuple[Any, ...]]]] = [
-    ("enum", "Enum", lambda digester, member: (
-        "enum", type(member), member._name_, member._value_)),
-    ("pydantic._internal._decorators", "Decorator", lambda digester, decorator: (
-        "pydantic decorator", decorator.cls_var_name, decorator.info)),  # the rest has addresses
-    ("numpy", "ndarray", _array_parts),
-    ("numpy.ma", "MaskedArray", _masked_parts),
-    ("numpy", "dtype", _dtype_parts),
-    ("numpy", "generic", _scalar_parts),
-    *[("scipy.sparse", name, lambda digester, matrix: (  # which notes what it was asked
-        "sparse", type(matrix), _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
-        dict(matrix) if isinstance(matrix, dict) else None))
-      for name in ("sparray", "spmatrix")],
-    ("pandas", "DataFrame", _table_parts),
-    ("pandas", "Series", _table_parts),
-    ("pandas", "Index", _index_parts),
-    ("pandas.api.extensions", "ExtensionDtype", _pandas_dtype_parts),
-    ("pandas.api.extensions", "ExtensionArray", lambda digester, values: (
-        "pandas array", type(values), getattr(values, "freq", None),
-        _pandas_values(digester, values.view()))),  # the view takes what pandas caches
-    ("torch", "Tensor", _tensor_parts),
-    ("torch", "UntypedStorage", _storage_parts),
-    ("torch", "TypedStorage", lambda digester, storage: (
-        "storage of numbers", str(storage.dtype), storage._untyped_storage)),
-]
+
+
+def _way_of(kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """How objects of a class are taken apart: as registered for it or a class above it, else as the
+    nearest class above it is."""
+    for cls in kind.__mro__:
+        if cls in _HASHERS:
+            hasher = _HASHERS[cls]
+            return lambda digester, obj: ("hasher", type(obj), hasher(obj))
+    for cls in kind.__mro__:
+        package = str(cls.__module__).partition(".")[0]
+        way = _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
+        if way:
+            return way
+    raise AssertionError("every class derives from object")
+
+
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType, ModuleType)
 
 
@@ -988,107 +937,36 @@ class _Digester:
 
     def __init__(self, new: Any, coerce_mmap: bool, follow: _Followed | None) -> None:
         self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
-        self.ordered = follow is not None  # whether the order of dicts counts
-        self.known: dict[Any, Any] = {}  # id of a part -> its name, or digest, marked
-        self.kept: list[Any] = []  # those parts, kept alive so that no id is used twice
+        # id of a part -> its form; and the part, for as long as it lives no other has this id
+        self.known: dict[int, tuple[Any, Any]] = {}
         self.path: set[int] = set()  # ids of the parts that the walk is in
+        self.count = 0  # of the values in the forms made so far, but for those in digests
         self.ways: dict[type, Any] = {}  # how objects of a class are taken apart
 
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
         try:
-            form = self.expand(value)[0]
+            return self.new(_dumps(self.form(value))).hexdigest()
         except _StartOver:
-            form = self.numbered(value)
-        return self.new(_dumps(form)).hexdigest()
+            return _Numbering(self.new, self.coerce_mmap, self.follow).digest(value)
 
-    def form(self, obj: Any) -> tuple[Any, int]:
-        """The form of a value, and the number of values in it."""
+    def form(self, obj: Any) -> Any:
+        """The form of a value."""
         kind = type(obj)
         if kind in _ATOMS:
-            return obj, 1
-        if kind in _SEQUENCES and len(obj) < _SMALL - 1 and _ATOMS.issuperset(map(type, obj)):
-            return obj, len(obj) + 1
-        key, path = id(obj), self.path
-        if key in self.known:
-            return self.known[key], 1
-        if key in path or len(path) == _DEEPEST:
-            raise _StartOver
-        path.add(key)
-        form, size = self.expand(obj)
-        path.remove(key)
-        if size < _SMALL:
-            return form, size
-        return self.keep(obj, (_MARK, self.new(_dumps(form)).digest()))
-
-    def keep(self, obj: Any, form: tuple[Any, ...]) -> tuple[Any, int]:
-        """Remember the short form of a part."""
-        self.kept.append(obj)
-        self.known[id(obj)] = form
-        return form, 1
-
-    def expand(self, obj: Any) -> tuple[Any, int]:
-        """The form of a value from the forms of its parts, and the number of values in it."""
-        kind = type(obj)
-        if kind in _SEQUENCES:
-            return self.sequence(obj)
-        if kind is dict:
-            keys, forms, size = self.keys(obj)
-            values, count = self.sequence(list(map(obj.__getitem__, keys)))
-            return (_MARK, "dict", forms, values), size + count
-        if kind is set or kind is frozenset:
-            _, forms, size = self.keys(obj)
-            return (_MARK, kind.__name__, forms), size
+            return obj
+        if kind in _SEQUENCES and len(obj) < _SMALL and _ATOMS.issuperset(map(type, obj)):
+            return obj
+        found = self.known.get(id(obj))
+        if found:
+            return found[0]
         name = self.named(obj)
-        if name:
-            return self.keep(obj, name)
-        forms, size = self.sequence(self.parts(obj))
-        return (_MARK, *forms), size
+        return self.keep(obj, name) if name else self.part(obj)
 
-    def sequence(self, items: Any) -> tuple[Any, int]:
-        """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
-        if _ATOMS.issuperset(map(type, items)):
-            return items, len(items) + 1
-        if _SEQUENCES.issuperset(map(type, items)) and max(map(len, items)) < _SMALL - 1:
-            if _ATOMS.issuperset(map(type, itertools.chain.from_iterable(items))):
-                return items, 1 + len(items) + sum(map(len, items))
-        forms, size = [], 1
-        for item in items:
-            form, count = (item, 1) if type(item) in _ATOMS else self.form(item)
-            forms.append(form)
-            size += count
-        return type(items)(forms), size
-
-    def keys(self, obj: Any) -> tuple[list[Any], list[Any], int]:
-        """The members of a set or keys of a dict in an order that depends on them alone; their
-        forms; the size. Where the order of dicts counts, keys stay in it."""
-        if self.ordered and type(obj) is dict:
-            keys = list(obj)
-            return keys, *self.sequence(keys)
-        kinds = set(map(type, obj))
-        if len(kinds) < 2 and kinds <= _SORTABLE:
-            keys = sorted(obj)
-            return keys, keys, len(keys) + 1
-        members = [(key, *self.form(key)) for key in obj]
-        members.sort(key=lambda member: _dumps(member[1]))
-        keys, forms, sizes = map(list, zip(*members))
-        return keys, forms, 1 + sum(sizes)
-
-    def parts(self, obj: Any) -> tuple[Any, ...]:
-        """What stands for an object that is neither plain nor a container: a text that says how,
-        then other values."""
-        kind = type(obj)
-        if kind not in self.ways:  # as registered for it or the nearest class above it
-            hasher = next((_HASHERS[cls] for cls in kind.__mro__ if cls in _HASHERS), None)
-            if hasher:
-                self.ways[kind] = lambda digester, obj: ("hasher", type(obj), hasher(obj))
-            else:
-                table = dict(_PARTS)
-                for module, name, parts in _PACKAGE_PARTS:
-                    table[getattr(_loaded(module), name, type(None))] = parts
-                self.ways[kind] = next(table[cls] for cls in kind.__mro__ if cls in table)
-        way = self.ways[kind]
-        return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
+    def keep(self, obj: Any, form: Any) -> Any:
+        """Remember the form of a part."""
+        self.known[id(obj)] = form, obj
+        return form
 
     def named(self, obj: Any) -> tuple[Any, ...] | None:
         """The form of a function or class that has a name; None for other objects."""
@@ -1100,74 +978,108 @@ class _Digester:
         name = _import_name(obj)
         return name and (_MARK, "name", *name)
 
-    def numbered(self, root: Any) -> tuple[Any, ...]:
-        """The form of a value that holds itself: a line for each part, numbered in order of the
-        first visit, with the numbers of the parts in it."""
-        short_look = _ShortLook(self.new, self.coerce_mmap, self.follow)
-        self.known.clear()  # how far the walk came does not count
-        self.path.clear()
-        todo, numbers, lines = [root], {id(root): 0}, []
-        for obj in todo:  # grows; it keeps the parts alive, so that no id is used twice
-            line: list[Any] = []
-            for part in self.parts_in_order(obj, numbers, short_look):
-                if self.is_leaf(part):
-                    line.append(self.form(part)[0])
-                    continue
-                number = numbers.setdefault(id(part), len(todo))
-                if number == len(todo):
-                    todo.append(part)
-                line.append((_MARK, number))
-            lines.append(line)
-        return (_MARK, "numbered", lines)
+    def part(self, obj: Any) -> Any:
+        """What stands for a part that is neither plain nor named."""
+        key = id(obj)
+        if key in self.path or len(self.path) == _DEEPEST:
+            raise _StartOver
+        self.path.add(key)
+        before = self.count
+        form = self.expand(obj)
+        self.path.remove(key)
+        if self.count - before < _SMALL:
+            return form
+        self.count = before
+        return self.keep(obj, (_MARK, "digest", self.new(_dumps(form)).digest()))
 
-    def is_leaf(self, part: Any) -> bool:
-        """Whether a part cannot hold the value that it is in."""
-        kind = type(part)
-        if kind in _SEQUENCES:
-            return _ATOMS.issuperset(map(type, part))
-        return kind in _ATOMS or kind is types.CodeType or self.named(part) is not None
-
-    def parts_in_order(self, obj: Any, numbers: dict[int, int],
-                       short_look: _Digester) -> tuple[Any, ...]:
-        """How a part is taken apart, and its own parts; where their order does not count, they are
-        in one that the first levels of them, and then the numbers they have, decide."""
+    def expand(self, obj: Any) -> Any:
+        """The form of a part, made of the forms of its own parts."""
         kind = type(obj)
-        if kind not in (list, tuple, dict, set, frozenset):
-            return self.parts(obj)
-        items = list(obj)
-        if kind not in _SEQUENCES and not (kind is dict and self.ordered):
-            items.sort(key=lambda item: numbers.get(id(item), len(numbers)))
-            items, _, _ = short_look.keys(items)
-        values = map(obj.__getitem__, items) if kind is dict else ()
-        return (kind.__name__, *items, *values)
+        if kind in _SEQUENCES:
+            return self.sequence(obj)
+        if kind not in (dict, set, frozenset):
+            return (_MARK, *self.sequence(self.parts(obj)))
+        keys = self.in_order(obj)
+        values = list(map(obj.__getitem__, keys)) if kind is dict else []
+        return (_MARK, kind.__name__, self.sequence(keys), self.sequence(values))
+
+    def sequence(self, items: Any) -> Any:
+        """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
+        self.count += len(items)
+        if _ATOMS.issuperset(map(type, items)):
+            return items
+        if type(items[0]) in _SEQUENCES and _SEQUENCES.issuperset(map(type, items)):
+            inner = itertools.chain.from_iterable(items)
+            if max(map(len, items)) < _SMALL and _ATOMS.issuperset(map(type, inner)):
+                return items
+        forms = []
+        for item in items:  # not a comprehension: in Python 3.11 that is a frame more
+            forms.append(item if type(item) in _ATOMS else self.form(item))
+        return forms if type(items) is list else tuple(forms)
+
+    def in_order(self, obj: Any) -> list[Any]:
+        """The members of a set or keys of a dict in an order that depends on them alone. Where the
+        order of dicts counts, keys stay in it."""
+        if self.follow and type(obj) is dict:
+            return list(obj)
+        kinds = set(map(type, obj))
+        is_sortable = len(kinds) < 2 and kinds <= _SORTABLE
+        return sorted(obj, key=None if is_sortable else self.rank)
+
+    def rank(self, member: Any) -> bytes:
+        """What puts a member of a set in its place."""
+        return _dumps(self.form(member))
+
+    def parts(self, obj: Any) -> tuple[Any, ...]:
+        """What stands for an object that is neither plain nor a container: a text that says how,
+        then other values."""
+        kind = type(obj)
+        if kind not in self.ways:
+            self.ways[kind] = _way_of(kind)
+        way = self.ways[kind]
+        return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
 
 
-class _ShortLook(_Digester):
+class _Outline(_Digester):
     """Looks at the first levels of a value only: enough to put the members of a set in order,
     unless they differ further down."""
 
-    levels = 5
+    levels = 2
 
-    def form(self, obj: Any) -> tuple[Any, int]:
-        if type(obj) in _ATOMS:
-            return obj, 1
+    def part(self, obj: Any) -> Any:
         if self.levels == 0:
-            return (_MARK, type(obj).__qualname__), 1
-        key = id(obj), self.levels
-        if key not in self.known:
-            self.levels -= 1
-            form = self.expand(obj)[0]
-            self.levels += 1
-            self.kept.append(obj)
-            self.known[key] = (_MARK, self.new(_dumps(form)).digest())
-        return self.known[key], 1
+            return (_MARK, type(obj).__qualname__)
+        self.levels -= 1
+        form = self.expand(obj)
+        self.levels += 1
+        return form
+
+
+class _Numbering(_Digester):
+    """For a value that holds itself, or is nested too deeply: its parts are numbered in the order
+    in which they are met, and the number stands for the part wherever it is met again."""
+
+    def digest(self, value: Any) -> str:
+        self.met: list[Any] = []
+        self.outline = _Outline(self.new, self.coerce_mmap, self.follow)
+        self.form(value)
+        forms = [self.expand(part) for part in self.met]  # which grows
+        return self.new(_dumps((_MARK, "numbered", forms))).hexdigest()  # type: ignore[no-any-return]
+
+    def part(self, obj: Any) -> tuple[Any, ...]:
+        self.met.append(obj)
+        return self.keep(obj, (_MARK, len(self.met)))
+
+    def rank(self, member: Any) -> bytes:
+        number, _ = self.known.get(id(member), (None, None))
+        return _dumps((number, self.outline.form(member)))
 
 
 def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
             follow: _Followed | None = None) -> str:
     """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
-    new, kind = _hash_maker(hash_name), type(obj)
-    if kind in _ATOMS or (kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))):
+    new = _hash_maker(hash_name)
+    if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
         return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
     return _Digester(new, coerce_mmap, follow).digest(obj)
 
@@ -2685,8 +2597,9 @@ _CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools
 _FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
 # what others keep alive, and the environment
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})
+# the interpreter's own names, and IPython's history
+_SET_BY_PYTHON = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
-_MAY_BE_NEWER = "may have changed since it was loaded; start Python anew"
 
 
 # -- whose code is followed
@@ -2707,27 +2620,23 @@ def _find_spec(name: str) -> Any:
     """The spec of a module, found without importing anything; None when there is none."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
-    parent, places = name.rpartition(".")[0], None
+    parent, folders = name.rpartition(".")[0], None
     if parent:
-        places = getattr(_find_spec(parent), "submodule_search_locations", None)
-        if places is None:
+        folders = getattr(_find_spec(parent), "submodule_search_locations", None)
+        if folders is None:
             return None
-    for finder in sys.meta_path:
-        try:
-            spec = finder.find_spec(name, places, None)
-        except Exception:  # a finder may raise anything; an import meets the same failure
-            return None
-        if spec is not None:
-            return spec
-    return None
+    found = (finder.find_spec(name, folders, None) for finder in sys.meta_path)
+    try:
+        return next(filter(None, found), None)
+    except Exception:  # a finder may raise anything; an import meets the same failure
+        return None
 
 
 def _place_of(name: str) -> Any:
     """The folder of a package, or the file of a module; None when neither is known."""
     spec = _find_spec(name)
-    places = getattr(spec, "submodule_search_locations", None)
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return next(iter(places or ()), None) or file or getattr(spec, "origin", None)
+    folders = getattr(spec, "submodule_search_locations", None) or ()
+    return next(iter(folders), getattr(spec, "origin", None))
 
 
 def _is_project(name: str) -> bool:
@@ -2748,16 +2657,15 @@ def _is_project(name: str) -> bool:
 def _home(space: dict[str, Any]) -> str:
     """The name of the module with these globals; a script has one name, also in a child that
     multiprocessing spawns."""
-    name = space.get("__name__") or ""
-    return "__main__" if name == "__mp_main__" else name
+    return str(space.get("__name__") or "").replace("__mp_main__", "__main__")
 
 
 def _dotted(obj: Any) -> str:
     """The module and qualified name of a function, a class or an object of one."""
     owner = obj if hasattr(obj, "__name__") else type(obj)
     module = getattr(owner, "__module__", None) or type(owner).__module__
-    module = "__main__" if module == "__mp_main__" else module
-    return f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
+    name = f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
+    return name.replace("__mp_main__", "__main__")
 
 
 def _followed_name(thing: Any) -> str | None:
@@ -2767,23 +2675,10 @@ def _followed_name(thing: Any) -> str | None:
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     if not isinstance(thing, (FunctionType, type)):
         return None
-    homes = [getattr(thing, "__module__", None) or ""]
+    is_ours = _is_project(str(thing.__module__ or ""))
     if isinstance(thing, FunctionType):
-        homes.append(_home(thing.__globals__))
-    is_ours = any(isinstance(home, str) and _is_project(home) for home in homes)
+        is_ours = is_ours or _is_project(_home(thing.__globals__))
     return _dotted(thing) if is_ours or _import_name(thing) is None else None
-
-
-def _is_set_by_python(name: str) -> bool:
-    """Whether a global is the interpreter's own, or IPython's history."""
-    names = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
-    return _module("re").fullmatch(names, name) is not None
-
-
-def _annotations(obj: Any) -> Any:
-    """The annotations of a function without evaluating any: since Python 3.14 they are a function,
-    too."""
-    return getattr(obj, "__annotate__", None) or obj.__annotations__
 
 
 @lru_cache(maxsize=4096)
@@ -2831,15 +2726,17 @@ class _Package(str):
 
 
 @lru_cache
-def _package_digest(name: str) -> tuple[str, bool]:
-    """The digest of a package's files, read once; and whether all are older than this process."""
-    found, is_older = [], True
+def _package_digest(name: str) -> str:
+    """The digest of a package's files, read once. Those that were written after this process began
+    may not be what was loaded: then no other process has this digest."""
+    found: list[Any] = []
     for inside, file in _files_in(_place_of(name) or name).items():
-        state = _file_state(file)
-        if state:
-            is_older = is_older and state[0] < _STARTED
-            found.append((inside, _path_digest(file) if file.endswith(".py") else state[1]))
-    return _short_digest(repr(found)), is_older
+        modified, size, _ = _file_state(file) or (0, 0, 0)
+        is_source = size and file.endswith(".py")
+        found.append((inside, _path_digest(file) if is_source else size))
+        if modified >= _STARTED:
+            found.append(time.time_ns())
+    return _short_digest(repr(found))
 
 
 def _own_package(function: Any) -> list[_Package]:
@@ -2852,8 +2749,7 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
     """The modules that an import statement may load: of `import a.b` a, too, and of `from a import
     b` perhaps a.b."""
     if level:
-        parts = package.split(".")
-        name = ".".join(filter(None, [*parts[:len(parts) - level + 1], name]))
+        name = f"{package.rsplit('.', level - 1)[0]}.{name}".strip(".")
     parents = list(itertools.accumulate(name.split("."), "{}.{}".format))
     return parents + [f"{name}.{each}" for each in names]
 
@@ -2864,7 +2760,6 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     inside functions; and whether the module, if it is loaded, was loaded from this state."""
     certain = name not in sys.modules or state[0] < _STARTED
     spec = _find_spec(name)
-    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
     content, imports = b"", set()
     try:
         content = spec.loader.get_data(spec.origin)
@@ -2874,7 +2769,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
         else:
             code = compile(content, spec.origin, "exec", dont_inherit=True)
         for level, module, names in _code_facts(code).imports:
-            imports.update(_imported_modules(package, level, module, names))
+            imports.update(_imported_modules(spec.parent, level, module, names))
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
     return _hash_maker("sha256")(content).hexdigest(), sorted(imports), certain
@@ -2899,16 +2794,15 @@ class _Look(Pickler):
     """Writes values so that the bytes differ when the content does: containers and plain objects at
     the speed of C, all else by its digest."""
 
-    def __init__(self, file: io.BytesIO, contents: _Contents) -> None:
-        super().__init__(file, 5)
-        self.contents, self.alive = contents, contents.alive
+    contents: _Contents
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
         if obj is tuple:
             return NotImplemented
         if isinstance(obj, (FunctionType, type, ModuleType)):  # looked at for themselves
-            return tuple, ([id(self.alive.setdefault(id(obj), obj))],)
+            self.contents.alive[id(obj)] = obj
+            return tuple, ([id(obj)],)
         if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
             try:
                 reduced = obj.__reduce_ex__(5)
@@ -2933,24 +2827,25 @@ class _Contents(_Followed):
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
         self.roots, self.untracked = roots, untracked
+        # functions whose code counts wherever it lies
+        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
         # each (function, its two arguments, what it found)
-        self.looks: dict[Any, tuple[Any, ...]] = {None: (getattr, sys, "modules", sys.modules)}
+        self.looks: dict[Any, tuple[Any, ...]] = {}
         self.spaces: list[Any] = []  # namespaces in which a new name counts
         self.files: list[tuple[Any, Any]] = []  # (path, its state)
         self.data: list[Any] = []  # values whose content may change
         self.alive: dict[int, Any] = {}  # what the look tells by its id
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
-        self._sources: set[str] = set()
+        self._sources = {""}
         self._in_package = False
         found = list(map(self._root, roots))
         for thing in self._things:  # grows
             self.parts[self._labels[id(thing)]] = self._describe(thing)
         self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
-        *self._calls, self._found = zip(*self.looks.values())
         self._sizes = list(map(len, self.spaces))
         self._content = self._look_at_data()
 
@@ -2958,9 +2853,10 @@ class _Contents(_Followed):
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        return (all(map(operator.is_, map(operator.call, *self._calls), self._found))
-                and list(map(len, self.spaces)) == self._sizes
-                and self.files_hold()
+        for how, first, second, found in self.looks.values():
+            if how(first, second) is not found:
+                return False
+        return (list(map(len, self.spaces)) == self._sizes and self.files_hold()
                 and (not self.data or self._look_at_data() == self._content))
 
     def files_hold(self) -> bool:
@@ -2971,8 +2867,10 @@ class _Contents(_Followed):
         """A number that changes when the content of a value does: every byte counts in its
         place."""
         file = io.BytesIO()
+        look = _Look(file, 5)
+        look.contents = self
         try:
-            _Look(file, self).dump(self.data)
+            look.dump(self.data)
         except Exception:  # too deep, or changed by another thread meanwhile: never the same
             return time.time_ns()
         return _crc32(file.getbuffer())
@@ -3002,8 +2900,8 @@ class _Contents(_Followed):
         key = id(thing)
         if key not in self._labels:
             name = _followed_name(thing)
-            if name is None and isinstance(thing, FunctionType) and self._is_root(thing):
-                name = _dotted(thing)  # wherever it lies
+            if key in self._own:
+                name = _dotted(thing)
             if name is None:
                 return None
             self._things.append(thing)
@@ -3037,19 +2935,13 @@ class _Contents(_Followed):
 
     # - the work list
 
-    def _is_root(self, thing: Any) -> bool:
-        return any(thing is root for root in self.roots)
-
     def _root(self, root: Any) -> str:
         """The token of a root; of a path by its content: the name stands for it only in words."""
         if isinstance(root, os.PathLike):
             self.files.append((root, _path_state(root)))
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
         if isinstance(root, _Package):
-            digest, is_older = _package_digest(root)
-            if not is_older:
-                self.unsure.append(f"files of {root} {_MAY_BE_NEWER}")
-            return self._note(f"the package {root}", digest)
+            return self._note(f"the package {root}", _package_digest(root))
         return self._token(root, "depends")
 
     def _note(self, name: str, content: str) -> str:
@@ -3080,18 +2972,16 @@ class _Contents(_Followed):
     def _describe(self, thing: Any) -> str:
         """What a thing on the list is made of: what makes it what it is, and the names in it."""
         about: list[Any] = []
-        space = vars(thing)
-        names = [name for name in space if not _is_set_by_python(name) and name not in self.untracked]
+        space, is_set_by_python = vars(thing), _module("re").compile(_SET_BY_PYTHON).fullmatch
+        names = [name for name in space if name not in self.untracked and not is_set_by_python(name)]
         if isinstance(thing, FunctionType):
             about = self._function_parts(thing)
         elif isinstance(thing, type):
             about = [self._look(getattr, thing, each) for each in ("__class__", "__bases__")]
             names = [name for name in space if name not in _CLASS_NOISE]
             if "_member_names_" in space:  # an enum
-                members = space["_member_map_"]
-                own = _module("re").compile("_[a-z].*_")
-                names = [name for name in names if name not in members and not own.fullmatch(name)]
-                about += [(name, self._hold(vars(each), vars(each))) for name, each in members.items()]
+                members = space["_member_map_"].items()
+                about += [(name, self._hold(vars(each), vars(each))) for name, each in members]
         return self._digest([about, self._hold(space, names)])
 
     def _function_parts(self, function: FunctionType) -> list[Any]:
@@ -3108,25 +2998,27 @@ class _Contents(_Followed):
             if name != "__classdict__" and not is_added_to:
                 cells[name] = value
         self._watch([*(defaults or ()), *cells.values()])
-        annotations = _annotations(function)
+        # since Python 3.14 they are made by a function, which is not called
+        annotations = getattr(function, "__annotate__", None) or function.__annotations__
         for space in (keyword_defaults, annotations):
             if type(space) is dict:
                 self._hold(space, space)
         home = _home(function.__globals__)
         does = [f"{home}.{code.co_qualname}"]
-        if _is_project(home) or self._is_root(function):
+        if _is_project(home) or id(function) in self._own:
             does = self._code_tokens(code, function.__globals__)
         return [does, defaults, keyword_defaults, cells, annotations]
 
     def _code_tokens(self, code: CodeType, space: dict[str, Any]) -> list[str]:
         """Code, and all that it names."""
         facts = _code_facts(code)
-        tokens = [_code_digest(code)]
-        for chain in sorted(facts.chains):
-            tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
-        for name in sorted(facts.added):
+        chains = set(facts.chains)
+        for name in facts.added:
             if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
-                tokens.append(f"{name}={self._global_token(space, (name,))}")
+                chains.add((name,))
+        tokens = [_code_digest(code)]
+        for chain in sorted(chains):
+            tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
         for each in sorted(facts.imports):
             self._follow_sources(_imported_modules(space.get("__package__") or "", *each))
         return tokens
@@ -3139,7 +3031,9 @@ class _Contents(_Followed):
             return "not tracked"
         value = self._look(space.get, name, _NOTHING)
         if value is _NOTHING:
-            return self._missing_token(space, name) if inside else "nothing"
+            if inside:
+                self._follow_missing(space, name)
+            return "nothing"
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = ".".join([repr(value).split("'")[1], *rest])
             self._follow_sources(_imported_modules("", 0, lazy, ()))
@@ -3151,25 +3045,23 @@ class _Contents(_Followed):
                     return self._global_token(held, rest, True)
         return self._token(value, f"{_home(space)}.{name}")
 
-    def _missing_token(self, space: dict[str, Any], name: str) -> str:
-        """The token of a name that a module does not hold (yet): a module inside it, or what it
-        makes when asked, from any module inside it."""
+    def _follow_missing(self, space: dict[str, Any], name: str) -> None:
+        """Follow what a name stands for that a module does not hold (yet): a module inside it, or
+        what its `__getattr__` makes, from any module inside it."""
         home = _home(space)
-        modules, asked = [f"{home}.{name}"], "nothing"
+        modules = [f"{home}.{name}"]
         if "__getattr__" in space:
-            asked = self._global_token(space, ("__getattr__",))
+            self._global_token(space, ("__getattr__",))
             for folder in space.get("__path__", ()):
-                for each in _files_in(folder):
-                    inside = each.removesuffix(".py").removesuffix("__init__").replace(os.sep, ".")
-                    modules.append(f"{home}.{inside}".rstrip("."))
+                for file in _files_in(folder):
+                    modules.append(f"{home}.{file.partition('.')[0].replace(os.sep, '.')}")
         self._follow_sources(modules)
-        return f"made by {asked}"
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
         todo = list(modules)
         for name in todo:  # grows
-            if name in self._sources or not name:
+            if name in self._sources:
                 continue
             self._sources.add(name)
             module = self._look(sys.modules.get, name, None)
@@ -3189,7 +3081,8 @@ class _Contents(_Followed):
                 self._note(f"the source of {name}", digest)
                 todo += imports
                 if not certain:
-                    self.unsure.append(f"the source of {name} {_MAY_BE_NEWER}")
+                    self.unsure.append(f"the source of {name} may have changed since it was loaded; "
+                                       "start Python anew")
 
 
 class _Fingerprint:
@@ -3225,11 +3118,11 @@ class _InArguments(_Followed):
         name = _followed_name(thing)
         if name is None:
             return None
-        fingerprint = _Fingerprint((thing,), self.untracked)
-        if "<" not in name:  # those made by functions may hold much, and be new each time
-            if len(_FINGERPRINTS) > 1024:
-                _FINGERPRINTS.clear()
-            fingerprint = _FINGERPRINTS.setdefault((id(thing), self.untracked), fingerprint)
+        fingerprint = _FINGERPRINTS.get((name, self.untracked))
+        if fingerprint is None or fingerprint.roots[0] is not thing:
+            fingerprint = _Fingerprint((thing,), self.untracked)
+        if "<" not in name:  # what functions make may hold much
+            _FINGERPRINTS[name, self.untracked] = fingerprint
         contents = fingerprint.now()
         self.unsure += contents.unsure
         return f"{name} {contents.digest}"

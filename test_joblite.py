@@ -604,15 +604,15 @@ GOLDEN_DIGESTS = {
     "one complex": "593c7baec1dd4993", "text": "f9d57df948ff5a1e", "bytes": "9d60de581d9d969c",
     "none": "8ce86a6ae65d3692", "ellipsis": "cdb4ee2aea69cc6a", "big": "2234efb0b13243b5",
     "empty dict": "2bad7ce13daa88ee", "list": "3ab3b6f245741993", "tuple": "e40461125bb6a7ef",
-    "dict": "63ddf4cb14842670", "ordered": "e83545180b1b1f20", "set": "025318906fc7740b",
-    "frozenset": "d70c32ee5ac504f6", "mixed keys": "9082e35b5736372a", "date": "1e1bc49117e1e151",
-    "decimal": "94d11517f05e3011", "object": "89ad174aaf9d3e65", "array": "bc4f8b28f896f099",
-    "fortran": "dc4e6c7a3ebcc113", "big-endian": "8c29ea3f9ed7c94b", "view": "6bad31897e97396f",
-    "0-d": "315fcbdeff0f2edf", "scalar": "79a12fad967479a4", "dates": "dfe591e3365d24ce", "objects": "6dd6b8ba455c09ee",
-    "masked": "b1d37ac063e3b64e", "fields": "437fb52341907167", "records": "edc122f9ed7c844f",
-    "empty": "8afbead1678c7d40", "itself": "a41ad971a168d31b", "family": "56f7ffc3ae02e02b",
-    "60 levels": "d5db8ca645397516", "shared": "35f4d481762e391a", "builtin len": "6e8548879ceb1daf",
-    "slots": "a3ca764621189146", "enum": "f52b9b6de75554e2",
+    "dict": "63ddf4cb14842670", "ordered": "89a9142b5d53dad6", "set": "b68f2654a6887aa1",
+    "frozenset": "c38bd52c685ec7ca", "mixed keys": "9082e35b5736372a", "date": "1e1bc49117e1e151",
+    "decimal": "94d11517f05e3011", "object": "89ad174aaf9d3e65", "array": "ef7c5a3929951cd6",
+    "fortran": "e1bcc8fa4cb7bb81", "big-endian": "76c1c3eea056f657", "view": "0cab5505e1a30fec",
+    "0-d": "6a479c5cfa53d93f", "scalar": "6665b3dc4697dea7", "dates": "d0863203a494d2e3", "objects": "7ddef80e5b42d2a3",
+    "masked": "9442efcebf73c726", "fields": "0756de736aef565a", "records": "35d35619aaa055bd",
+    "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "4e1e0de067280e2d",
+    "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6e8548879ceb1daf",
+    "slots": "a3ca764621189146", "enum": "3a5fe3e6230a7976",
 }
 
 
@@ -663,10 +663,6 @@ def reducing(unit):
     array = ARRAY.view(Reducing)
     Reducing.units[id(array)] = unit
     return array
-
-
-def cached_adder(n):
-    return functools.lru_cache(lambda x: x + n)
 
 
 def local_class(kind=type, bases=(), **body):
@@ -732,7 +728,7 @@ def different_functions():
                 functools.partialmethod]
     return [functools.partial(copied), functools.partial(copied, 1),
             functools.partial(copied, value=1), functools.partial(copied, value=2),
-            measured(functools.partial(copied), "m"), cached_adder(1), cached_adder(2),
+            measured(functools.partial(copied), "m"),
             measured(adder(1), "m"), measured(adder(1), "km"), *(wrap(copied) for wrap in wrappers),
             property(None, copied), operator.itemgetter(1), operator.itemgetter(2), "a".join,
             "b".join, *draws,
@@ -846,24 +842,12 @@ def different_sparse_arrays():
             for number in (1, 2)]
 
 
-def different_tensors():
-    import torch
-
-    ones = torch.ones(2, 3)
-    return [ones, ones.double(), ones.clone().requires_grad_(), measured(ones.clone(), "m"),
-            ones.to_sparse(), ones.to_sparse_csr(), ones.to("meta"), torch.nn.Parameter(ones),
-            torch.nn.Parameter(ones, False), measured(torch.nn.Parameter(ones), "m"),
-            ones.bfloat16(), ones.half(), ones * 2, (ones * 2).to_sparse(), ones.reshape(3, 2),
-            torch.float32, torch.float64, torch.device("cpu"), ones.untyped_storage()]
-
-
 FOR_PANDAS = [different_pandas_dtypes, different_columns, different_frames]
 DIFFERENT_KINDS = [
     different_times, different_numbers, different_containers, different_functions,
     different_dtypes, different_arrays,
     *(pytest.param(make, marks=needs("pandas")) for make in FOR_PANDAS),
-    pytest.param(different_sparse_arrays, marks=needs("scipy")),
-    pytest.param(different_tensors, marks=needs("torch"))]
+    pytest.param(different_sparse_arrays, marks=needs("scipy"))]
 
 
 def look_at(value):
@@ -1224,38 +1208,6 @@ class TestSection2Hash:
         values = [own([1, 2]), *(measured(own([1, 2]), unit) for unit in ("m", "km", "m", {"in": "m"}))]
         names = [joblite.hash(value) for value in values]
         assert len(set(names)) == 4 and names[1] == names[3] == joblite.hash(copied(values[1]))
-
-    @needs("pandas")
-    def test_a_range_index_has_the_digest_of_its_numbers(self):
-        import pandas as pd
-
-        assert joblite.hash(pd.RangeIndex(3)) == joblite.hash(pd.Index([0, 1, 2])) != joblite.hash(pd.Index([0.0, 1,
-                                                                                                             2]))
-
-    @needs("torch")
-    def test_tensors_count_by_content(self):
-        import torch
-
-        tensor = torch.arange(6.0).reshape(2, 3)
-        assert joblite.hash(tensor) == joblite.hash(tensor.clone()) == joblite.hash(tensor.T.clone().T.contiguous())
-        assert len({joblite.hash(each) for each in (tensor, tensor.double(), tensor.reshape(3, 2), tensor + 1)}) == 4
-        assert joblite.hash(tensor.bfloat16()) == joblite.hash(tensor.bfloat16())
-        assert joblite.hash(torch.tensor([1 + 2j]).conj()) == joblite.hash(torch.tensor([1 - 2j]))
-        assert joblite.hash(torch.tensor([1 + 2j]).conj().imag) == joblite.hash(torch.tensor([-2.0]))
-
-    @needs("torch")
-    @pytest.mark.parametrize("make", [
-        lambda torch, step: (torch.eye(3) * step).to_sparse(),
-        lambda torch, step: torch.quantize_per_tensor(torch.ones(3) * step, 0.1 * step, 0, torch.qint8),
-        lambda torch, step: torch.empty(3 * step, device="meta"),
-        lambda torch, step: torch.nn.Parameter(torch.ones(2) * step),
-        lambda torch, step: (torch.ones(2) * step).untyped_storage(),
-        lambda torch, step: torch.manual_seed(step) and torch.nn.Linear(2, 2),
-    ])
-    def test_special_tensors_count_by_content(self, make):
-        import torch
-
-        assert joblite.hash(make(torch, 1)) == joblite.hash(make(torch, 1)) != joblite.hash(make(torch, 2))
 
 
 def same(first, second):
@@ -9926,6 +9878,7 @@ TOLD_BY_TESTS = {  # rows of that table that take a run to see -> the test that 
     "`random.random`, `np.random.rand` as a task": "test_random_numbers_differ_between_workers",
     "a module that the caller reloads": "test_reloaded_modules_are_seen",
     "positional arguments": "test_parameters_are_those_of_joblib_or_explained",
+    "types": "test_types_follow_the_users_own_functions",
 }
 
 
