@@ -449,19 +449,6 @@ def _machine() -> str:
     return name.replace("-", "_").replace("/", "_")
 
 
-def _process_lives(pid: int) -> bool:
-    """Whether a process of this machine is alive (where asking is not possible: yes)."""
-    if IS_WINDOWS:
-        return True  # there `os.kill` would end it
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # alive, and another user's
-    return True
-
-
 def _holding(lock: Any, work: Callable[..., Any], *args: Any) -> Any:
     """`work(...)` with a re-entrant lock held.
 
@@ -3130,107 +3117,78 @@ class _InArguments(_Followed):
 
 # --- What a call is named ---------------------------------------------------------------------------------------------
 
-
-def _bare_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Arguments labelled by place and by keyword alone."""
-    return [(f"*{place}", value) for place, value in enumerate(args)] + [
-        (f"**{name if name.isidentifier() else repr(name)}", value) for name, value in sorted(kwargs.items())]
+# `bind` turns the spellings of a call into one dict of arguments. `names` are those of the
+# parameters; `stars` has "*" and "**", where there are such, with their names.
+_Parameters = namedtuple("_Parameters", "bind names stars")
 
 
-class _Parameters:
-    """The parameters of a function: turns every spelling of one call into the same list of (label, value)."""
-
-    def __init__(self, kinds: Sequence[Sequence[str]], defaults: dict[str, Any]) -> None:
-        only, plain, star, named, starstar = kinds  # names, kinds in the order of `inspect`
-        self.as_spelled = False  # a wrapper may tell f(1), f(1, 2) and f(1, b=2) apart
-        self.names, self.all, self.defaults = [*only, *plain], [*only, *plain, *named], defaults
-        self.rest = {stars: names[0] for stars, names in (("*", star), ("**", starstar)) if names}
-        self.by_keyword = {*plain, *named}
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-        """Every argument of a call with its label, defaults included; bare ones when the call does not fit."""
-        if not kwargs and len(args) == len(self.all) == len(self.names):
-            return list(zip(self.names, args))
-        if self.as_spelled:
-            bare = _bare_arguments(args, kwargs)
-            return [*zip(self.names, args), *bare[min(len(args), len(self.names)):]]
-        given, more = dict(zip(self.names, args)), args[len(self.names):]
-        others = {name: value for name, value in kwargs.items() if name not in self.by_keyword}
-        named = {name: value for name, value in kwargs.items() if name in self.by_keyword}
-        full = {**self.defaults, **given, **named}
-        if (more and "*" not in self.rest or others and "**" not in self.rest or given.keys() & named.keys()
-                or len(full) != len(self.all)):
-            return _bare_arguments(args, kwargs)
-        return [(name, full[name]) for name in self.all] + _bare_arguments(more, others)
-
-    def ignores(self, label: str, ignored: Sequence[str]) -> bool:
-        """Whether an argument with this label is one of the ignored ones."""
-        name = label.lstrip("*")
-        stars = label[:len(label) - len(name)]
-        if name in self.all:
-            return name in ignored
-        return any(each in ignored for each in (name, stars, self.rest.get(stars)))
+def _its_arguments() -> dict[str, Any]:
+    return locals()
 
 
-def _signature_parameters(function: Any) -> _Parameters:
-    """The parameters of a partial, a class, a callable object; some functions written in C do not tell theirs."""
-    options: dict[str, Any] = {"follow_wrapped": not hasattr(function, "__wrapped__")}
-    if sys.version_info >= (3, 14):  # annotations are not evaluated
-        options["annotation_format"] = _module("annotationlib").Format.STRING
-    try:
-        found = _module("inspect").signature(function, **options).parameters.values()
-    except (TypeError, ValueError):
-        return _Parameters([[], [], ["args"], [], ["kwargs"]], {})
-    kinds: list[list[str]] = [[], [], [], [], []]
-    for each in found:
-        kinds[each.kind].append(each.name)
-    return _Parameters(kinds, {each.name: each.default for each in found if each.default is not each.empty})
-
-
-def _own_parameters(function: Any) -> _Parameters:
-    """The parameters of a callable itself, whatever it wraps."""
-    code = getattr(function, "__code__", None)
-    if code is None or hasattr(function, "__signature__"):
-        return _signature_parameters(function)
-    names, given = code.co_varnames, function.__defaults__ or ()
-    plain, named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount  # where these end
-    star = named + bool(code.co_flags & _CO_VARARGS)
-    starstar = star + bool(code.co_flags & _CO_VARKEYWORDS)
-    kinds = (names[:code.co_posonlyargcount], names[code.co_posonlyargcount:plain], names[named:star],
-             names[plain:named], names[star:starstar])
-    return _Parameters(kinds, dict(zip(names[plain - len(given):plain], given)) | (function.__kwdefaults__ or {}))
+def _as_spelled(names: Sequence[str], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Arguments with labels that tell f(1), f(1, 2) and f(1, b=2) apart."""
+    given = dict(zip(names, args))
+    if args[len(names):]:
+        given["*"] = args[len(names):]
+    for name in sorted(kwargs):
+        given[f"**{name}"] = kwargs[name]
+    return given
 
 
 def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable: those of the function that it wraps, if it takes whatever that takes."""
-    own, inner = _own_parameters(function), getattr(function, "__wrapped__", None)
-    if inner is None or isinstance(function, type) or own.defaults or not own.rest:
-        return own
-    below = _parameters_of(inner)
-    if own.all != below.all[:len(own.all)]:
-        return own
-    below.as_spelled = below.as_spelled or isinstance(function, FunctionType)  # an lru_cache only hands on
-    return below
+    """The parameters of a callable. For a plain function, all spellings of a call are one. Others
+    count the spelling: a decorator that hands on what it gets, with the names of the function
+    inside, may tell spellings apart; a partial, a class, an object."""
+    code = getattr(function, "__code__", None)
+    below: tuple[str, ...] = ()
+    if hasattr(function, "__wrapped__"):
+        below = _parameters_of(function.__wrapped__).names
+    if code is None or hasattr(function, "__signature__"):
+        options: dict[str, Any] = {"follow_wrapped": False}
+        if sys.version_info >= (3, 14):  # annotations are not evaluated
+            options["annotation_format"] = _module("annotationlib").Format.STRING
+        try:
+            names = tuple(_module("inspect").signature(function, **options).parameters)
+        except (TypeError, ValueError):  # some written in C do not tell
+            names = below
+        return _Parameters(partial(_as_spelled, names), names, {})
+    names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    hands_on = names == below[:len(names)] and not function.__kwdefaults__
+    stars = {}
+    for star, flag in (("*", _CO_VARARGS), ("**", _CO_VARKEYWORDS)):
+        if code.co_flags & flag:
+            stars[star] = code.co_varnames[len(names)]
+            names += (stars[star],)
+    if below and stars and hands_on:
+        return _Parameters(partial(_as_spelled, below), below, {})
+    # A function of the same parameters that returns what it is given: the interpreter binds.
+    own = _its_arguments.__code__
+    code = own.replace(
+        co_argcount=code.co_argcount,
+        co_posonlyargcount=code.co_posonlyargcount,
+        co_kwonlyargcount=code.co_kwonlyargcount,
+        co_flags=own.co_flags | code.co_flags & (_CO_VARARGS | _CO_VARKEYWORDS),
+        co_nlocals=len(names),
+        co_varnames=names,
+    )
+    bind = FunctionType(code, globals(), None, function.__defaults__)
+    bind.__kwdefaults__ = function.__kwdefaults__
+    return _Parameters(bind, names, stars)
 
 
-def _shown(value: Any) -> str:
-    """A value as a short text for people."""
-    if type(value) in (int, float, bool) and -1e15 < value < 1e15:
-        return repr(value)
-    shape = getattr(value, "shape", ())
-    if isinstance(shape, tuple) and shape:  # the text of a table or a big array is slow to make and says less
-        return f"{type(value).__name__}(shape={shape}, dtype={getattr(value, 'dtype', None)})"
-    try:
-        return str(_module("reprlib").repr(value))
-    except Exception as err:  # the class of an argument may fail in any way when asked for its text
-        return f"<{type(value).__name__}: no text, {type(err).__name__}>"
+def _shown_all(given: dict[str, Any]) -> dict[str, str]:
+    """Values as short texts for people."""
+    shown = {}
+    for label, value in given.items():
+        try:
+            shown[label] = _module("reprlib").repr(value)
+        except Exception as err:  # the class of an argument may fail in any way
+            shown[label] = f"<{type(value).__name__}: no text, {type(err).__name__}>"
+    return shown
 
 
-def _shown_all(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    return {label: _shown(value) for label, value in pairs}
-
-
-def _show_arguments(shown: dict[str, str]) -> str:
+def _joined(shown: dict[str, str]) -> str:
     return ", ".join([f"{label}={text}" for label, text in shown.items()])
 
 
@@ -3238,7 +3196,7 @@ def _show_arguments(shown: dict[str, str]) -> str:
 
 _SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
-_STALE_AFTER = 24 * 3600  # seconds after which a half-written file of another machine is taken for abandoned
+_STALE_AFTER = 3600  # seconds after which a half-written file is taken for abandoned
 _HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
 _WAITS: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what
 _AROUND: ContextVar[tuple[_KeyLock, ...]] = ContextVar("_AROUND", default=())  # see _KeyLock.around
@@ -3247,16 +3205,41 @@ _AROUND: ContextVar[tuple[_KeyLock, ...]] = ContextVar("_AROUND", default=())  #
 class _KeyLock:
     """The right to compute a key, which one cached call of this process has at a time.
 
-    Others wait for `over`: a lock for threads, a future for tasks. Only `_HELD` says who has the
-    right, so that an interruption at any moment leaves no doubt about it. `around` are the rights
-    of the cached calls in which this one is made; tasks inherit them from who makes the task.
+    Others wait for `over`: a lock for threads, a future for tasks of a loop. Only `_HELD` says who
+    has the right, so that an interruption at any moment leaves no doubt about it. `around` are the
+    rights of the cached calls in which this one is made; tasks inherit them from who makes the task.
     """
 
-    def __init__(self, store: _Store, key: str, over: Any) -> None:
-        self.store, self.key, self.over = store, key, over
+    def __init__(self, store: _Store, key: str, loop: Any) -> None:
+        self.store, self.key, self.loop = store, key, loop
         self.around = _AROUND.get()
         self.place = os.getpid(), store.location or id(store), key
         self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
+        if loop is None:
+            self.over: Any = threading.RLock()
+            self.over.acquire()
+            self.end: Callable[[], Any] = self.over.release
+        else:
+            self.over = loop.create_future()
+            self.end = partial(self.over.set_result, None)
+
+    async def take(self) -> None:
+        """Wait until the right is ours, or waiting would never end. Without a loop, it blocks."""
+        while (other := self.blocked_by()) is not None:
+            if self.loop is not other.loop:
+                await self.pause()  # a thread that waits could not be cancelled
+            elif self.loop is None:
+                _holding(other.over, bool)  # as soon as it is released
+            else:
+                await _module("asyncio").wait([other.over])
+        while not self.is_free_elsewhere():
+            await self.pause()
+
+    async def pause(self) -> None:
+        if self.loop is None:
+            time.sleep(_POLL_S)
+        else:
+            await _module("asyncio").sleep(_POLL_S)
 
     def blocked_by(self) -> _KeyLock | None:
         """Who has to end first. None: the right is ours now, or waiting would never end.
@@ -3276,12 +3259,12 @@ class _KeyLock:
                     to_end.append(other)
         return current
 
-    def is_free_elsewhere(self, wait: bool) -> bool:
+    def is_free_elsewhere(self) -> bool:
         """Whether no other process computes the key, or waiting for it would never end.
 
         Only a call inside another one, or one that such a call waits for, can be in a ring. It
         waits in the system, which sees rings: one thread at a time, because of each process the
-        system follows one. Without `wait`, it does not wait at all.
+        system follows one. A task does not wait there at all: it computes.
         """
         if _HELD.get(self.place) is not self:
             return True
@@ -3296,7 +3279,7 @@ class _KeyLock:
         waiting = [waiter for waiter, other in list(_WAITS.items()) if other is self]
         if not any(each.around for each in [self, *waiting]):
             return False
-        if wait:
+        if self.loop is None:
             _one_at_a_time(file.ring_mutexes, file.lock, byte, True)
         return True
 
@@ -3358,20 +3341,19 @@ class _RamStore(_Store):
     def __init__(self, limit: int | None = None) -> None:
         super().__init__()
         self._limit = _RAM_LIMIT if limit is None else limit
-        self._kept: dict[str, bytes] = {}
-        self._used: dict[str, float] = {}  # key -> time of the last use
+        self._kept: dict[str, list[Any]] = {}  # key -> [time of the last use, content]
         self._room = self._limit  # so many bytes fit at least
 
     def __reduce__(self) -> Any:
         return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        content = self._kept.get(key)
-        if content is None:
+        found = self._kept.get(key)
+        if found is None:
             return None
         if not peek:
-            self._used[key] = time.time()
-        return io.BytesIO(content)
+            found[0] = time.time()
+        return io.BytesIO(found[1])
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         file = io.BytesIO()
@@ -3379,20 +3361,18 @@ class _RamStore(_Store):
         self.delete(key)
         if file.tell() > self._limit:
             return
-        self._used[key] = time.time()
-        self._kept[key] = file.getvalue()
+        self._kept[key] = [time.time(), file.getvalue()]
         self._room -= file.tell()
         if self._room < 0:
             self._room = self._limit - self.make_room(self._limit)
 
     def delete(self, key: str) -> bool:
-        self._used.pop(key, None)
         return self._kept.pop(key, None) is not None
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-        for key, content in list(self._kept.items()):
+        for key, (used, content) in list(self._kept.items()):
             if key.startswith(prefix):
-                yield key, len(content), self._used.get(key, 0.0)
+                yield key, len(content), used
 
 
 class _DiskStore(_Store):
@@ -3441,37 +3421,43 @@ class _DiskStore(_Store):
                 others &= 0o002  # a group of one user, by convention
             if folder == self.location and state.st_mode & stat.S_ISVTX:
                 others = 0  # as in /tmp: nobody can put another folder in the place of ours
-            if state.st_mode & others:
-                reason = f"other users can write to this cache, forbid it: chmod go-w {folder}"
-            elif state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022:
-                reason = (f"this cache belongs to another user (number {state.st_uid}); "
-                          "use a folder of your own")
-            else:
-                continue
-            _warn(f"{folder}: what is read from a cache can run code; {reason}")
-            return
+            is_strange = state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022
+            if state.st_mode & others or is_strange:
+                _warn(f"{folder}: this cache belongs to another user, or others can write to it, and "
+                      "what is read from a cache can run code; use a folder of your own, or take "
+                      f"the right away with: chmod go-w {folder}")
+                return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
         if not self._is_checked:
             self._check_folders()
         path = self._root + key
-        try:  # half the time of `open`
-            file = io.FileIO(path, "r+" if mmap_mode == "r+" else "r")
+        try:
+            if mmap_mode:
+                file = io.FileIO(path, "r+" if mmap_mode == "r+" else "r")
+            else:
+                fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         if not peek:
             self._mark(path)
         if mmap_mode:
             return file
-        content = file.read(_SMALL_ENTRY if self._secret is None else -1)
-        if self._secret is None and len(content) == _SMALL_ENTRY:
-            file.seek(0)
+        try:
+            content = os.read(fd, _SMALL_ENTRY)
+        except OSError:
+            content = b""  # a folder, a broken disk: damaged, as the head will say
+        if self._secret is None and len(content) < _SMALL_ENTRY:
+            os.close(fd)
+            return io.BytesIO(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        file = io.FileIO(fd)
+        if self._secret is None:
             return file
-        file.close()
-        if self._secret is not None:
-            signature, content = content[:32], content[32:]
-            if not _module("hmac").compare_digest(signature, self._signature(key, content)):
-                raise _Damaged("it was not written with the secret of this cache")
+        with file:
+            signature, content = file.read(32), file.read()
+        if not _module("hmac").compare_digest(signature, self._signature(key, content)):
+            raise _Damaged("it was not written with the secret of this cache")
         return io.BytesIO(content)
 
     def _mark(self, path: str) -> None:
@@ -3484,10 +3470,7 @@ class _DiskStore(_Store):
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         locks = self.lock_file(key)
-        if not self._is_swept:
-            self._sweep()
-        chance = os.urandom(8).hex()
-        temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{chance}"
+        temporary = f"{self._root}tmp-{os.urandom(16).hex()}"
         opener = partial(os.open, mode=self._mode & 0o666)
         try:
             with open(temporary, "xb", 8192, opener=opener) as file:  # the size saves a look
@@ -3504,6 +3487,8 @@ class _DiskStore(_Store):
         except BaseException:
             _unlink(temporary)
             raise
+        if not self._is_swept:
+            self._sweep()
 
     def _make_folders(self, folder: str) -> None:
         """Make a folder of ours, and those above it, with our mode whatever the umask."""
@@ -3561,22 +3546,13 @@ class _DiskStore(_Store):
                     yield f"{folder}/{name}", state.st_size, state.st_mtime
 
     def _sweep(self) -> None:
-        """Remove half-written files whose writer is gone."""
+        """Remove files that nobody goes on writing: a killed process leaves them."""
         self._is_swept = True
         now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
         for name in _list(self._root):
-            try:
-                kind, machine, pid, _ = name.split("-")
-                if kind != "tmp":
-                    continue
-                if machine == _machine():
-                    is_left = not _process_lives(int(pid))
-                else:
-                    is_left = now - os.stat(self._root + name).st_mtime > _STALE_AFTER
-                if is_left:
-                    _unlink(self._root + name)
-            except (OSError, ValueError):
-                pass  # it is gone, or not ours to remove
+            state = _stat(self._root + name)
+            if state and name.startswith("tmp-") and now - state.st_mtime > _STALE_AFTER:
+                self.delete(name)
 
     def lock_file(self, key: str) -> _LockFile:
         """The lock file; the folder for the key is made, too."""
@@ -3636,35 +3612,30 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
 
 # --- One entry --------------------------------------------------------------------------------------------------------
 
-_PLAIN_LOADING = _Loading("", None, True, True)
-
 
 def _read_about(file: Any, key: str) -> bytes:
-    """The metadata (pickled) of an entry; leaves the file where the value begins."""
-    text = _read(file, _PLAIN_LOADING)
+    """What is noted about an entry (pickled); leaves the file where the value begins."""
+    text = _read(file, _Loading("", None, True, True))
     if not isinstance(text, bytes) or not text.startswith(key.encode() + b"\n"):
         raise _Damaged("it is the entry of another call")
     return text[len(key) + 1:]
 
 
-def _metadata_of(store: _Store, key: str) -> dict[str, Any] | None:
-    """What is noted about an entry; None when there is none that can be read. It is no use of it."""
+def _look_at(store: _Store, key: str) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+    """What is noted about an entry: the metadata, what stands for each argument in its key, what
+    the function was made of. All empty when there is none that can be read. It is no use of it."""
     try:
         with store.open(key, peek=True) as file:
-            return dict(_pickle_loads(_read_about(file, key)))
+            about, texts, parts = _pickle_loads(_read_about(file, key))
+            return about, texts, parts
     except Exception:  # there is nothing, or whatever it is that lies there
-        return None
+        return {}, {}, {}
 
 
-def _for_callers(about: dict[str, Any]) -> dict[str, Any]:
-    """The metadata that callbacks and users see."""
-    return {name: about[name] for name in ("time", "duration", "input_args")}
-
-
-def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any]) -> Any:
+def _load_entry(store: _Store, key: str, mmap_mode: str | None, warned: list[Any]) -> Any:
     """The value of an entry, arrays mapped where it lies on disk as it is.
 
-    _NOTHING when there is none or, with a warning if `told` is still empty, when it is damaged.
+    _NOTHING when there is none or, with a warning if none was given yet, when it is damaged.
     """
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     try:
@@ -3676,20 +3647,18 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, told: list[Any])
             start = file.read(8)
             file.seek(-len(start), os.SEEK_CUR)
             is_plain = start == _MAGIC  # else it was compressed, perhaps by another Memory
-            if not is_plain or not _is_on_disk(file):
+            if mode and not (is_plain and _is_on_disk(file)):
                 mode = None
             return _read_value(file, mode, key, read=_read if is_plain else _read_any)
     except Exception as err:  # a pickle whose classes are gone may raise anything
-        if not told:
-            told.append(err)
+        if not warned:
+            warned.append(err)
             _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as "
                   f"missing: {err}")
         return _NOTHING
 
 
 # --- The cached function ----------------------------------------------------------------------------------------------
-
-_BINDING: dict[type, str] = {types.FunctionType: "instance", classmethod: "class"}  # what __get__ binds; else nothing
 
 CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
 CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its arguments, when it was computed
@@ -3728,39 +3697,41 @@ class MemorizedResult:
     """
 
     def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
-                 *, store: Any = None, kept: Any = _NOTHING) -> None:
+                 *, store: Any = None, kept: tuple[Any, ...] = ()) -> None:
         self.location, self.func, self.args_id = location, func, args_id
         self.mmap_mode = mmap_mode
         if store is None:
             store = _DiskStore(os.path.realpath(location)) if location else _Store()
         self._store: _Store = store
-        self._key = f"{func}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
+
+    @property
+    def _key(self) -> str:
+        return f"{self.func}/{self.args_id}"
 
     @property
     def metadata(self) -> dict[str, Any]:
         """"time" (of the computation), "duration" (seconds), "input_args" (texts); empty when gone."""
-        found = _metadata_of(self._store, self._key)
-        return _for_callers(found) if found else {}
+        return _look_at(self._store, self._key)[0]
 
     def get(self) -> Any:
         """The value, read from the cache at each call."""
-        value = self._kept
-        if value is _NOTHING:
-            value = _load_entry(self._store, self._key, self.mmap_mode, [])
+        if self._kept:
+            return self._kept[0]
+        value = _load_entry(self._store, self._key, self.mmap_mode, [])
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value
 
     def clear(self) -> None:
         """Remove the value from the cache; a second time does nothing."""
-        self._kept = _NOTHING
+        self._kept = ()
         self._store.delete(self._key)
 
-    def __reduce__(self) -> Any:
-        travels = self.location is None or self._kept is not _NOTHING  # a cache in memory stays
-        return MemorizedResult, (self.location, self.func, self.args_id, self.mmap_mode), (
-            {"_kept": self.get()} if travels else {"_store": self._store})
+    def __getstate__(self) -> dict[str, Any]:
+        if self.location is None:  # a cache in memory does not travel, so the value does
+            return {**vars(self), "_kept": (self.get(),)}
+        return vars(self)
 
     def __repr__(self) -> str:
         place = f"location={self.location!r}, func={self.func!r}, args_id={self.args_id!r}"
@@ -3769,39 +3740,29 @@ class MemorizedResult:
 
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
-    safe = "".join(each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name)
-    return safe if safe == name and len(name) < 100 else f"{safe[:90]}-{_short_digest(name, 8)}"
+    letters = [each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name]
+    safe = "".join(letters[:90])
+    return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
 
 
-def _holder_of(function: Any) -> tuple[Any, int, list[tuple[str, Any]]]:
-    """What holds the code of a callable, the flags of that code, and what the callable carries besides, labelled as no
-    argument can be: a partial its arguments, an object its content."""
-    carried: list[tuple[str, Any]] = []
-    while isinstance(function, partial):
-        carried.append((f"(partial {len(carried)})", (function.args, function.keywords)))
-        function = function.func
-    holder = called = function
-    if not hasattr(function, "__name__") and not hasattr(function, "__func__"):
-        holder, called = type(function), type(function).__call__
-        carried.append(("(object)", function))
-    return holder, getattr(getattr(called, "__code__", None), "co_flags", 0), carried
-
-
-def _named_function(module: str, name: str) -> Any:
-    """What a module holds under a dotted name, unwrapped from classmethod or staticmethod; None when nothing."""
+def _held_function(module: str, name: str) -> Any:
+    """What a module holds under a dotted name, also in a classmethod or staticmethod."""
     try:
         found: Any = _module("importlib").import_module(module)
     except ImportError:
         return None
     for part in name.split("."):
         found = getattr(found, "__dict__", {}).get(part)
-    return found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
+    return getattr(found, "__func__", found)
 
 
-# One call of a cached function. pairs: its arguments with their labels; texts: what stands for each in the key;
-# refused: why entries that were found are not used: the metadata that the callback refused, an error.
-# contents: what the function was made of; unsure: why this may not be all, then nothing is stored.
-_Call = namedtuple("_Call", "args kwargs pairs texts key refused contents unsure")
+_SHORT_VALUES = frozenset({str, float, bool, type(None)})  # types; the text of such a value tells all
+
+# One call of a cached function. given: its arguments with their labels; texts: what stands for each
+# in the key; refused: why entries that were found are not used: the metadata that the callback
+# refused, an error. contents: what the function was made of; unsure: why this may not be all, then
+# nothing is stored.
+_Call = namedtuple("_Call", "args kwargs given texts key refused contents unsure")
 
 
 class MemorizedFunc(_Typed[P, R]):
@@ -3815,46 +3776,63 @@ class MemorizedFunc(_Typed[P, R]):
     `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
 
-    def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
-        self._binds = _BINDING.get(type(func), "nothing")
-        self.func: Callable[..., Any] = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
-        _module("functools").update_wrapper(self, self.func)
-        self._memory, self._store, self._options = memory, memory.store, options
-        self._accepts = options["cache_validation_callback"]
-        self._run: Any = self.func
-        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
-        if isinstance(self.func, types.MethodType):
-            self._run, self._prefix = self.func.__func__, (self.func.__self__,)
-        self._unbound: MemorizedFunc[..., Any] | None = None
-        self._holder, flags, self._carried = _holder_of(self._run)
-        self._awaited = bool(flags & _CO_COROUTINE)
-        self.ignore: list[str] = options["ignore"]
-        self.mmap_mode: str | None = memory.mmap_mode if options["mmap_mode"] is False else options["mmap_mode"]
-        self._verbose: int = memory.verbose if options["verbose"] is None else options["verbose"]
-        self._folder = _folder_name(_dotted(self._holder))
-        version = options["version"]
-        self._untracked = frozenset(options["untracked"])
-        of_code = [self._holder, *_own_package(self._holder)] if version is None else [("version", version)]
-        self._fingerprint = _Fingerprint((*of_code, *options["depends"]), self._untracked)
-        self._known: tuple[str, Any] = "", None  # the parameters with the fingerprint they go with
-        self._check_options(flags)
+    ignore: list[str]
+    verbose: int
+    mmap_mode: str | None
+    cache_validation_callback: Callable[[dict[str, Any]], Any] | None
+    key: Callable[..., Any] | None
+    depends: tuple[Any, ...]
+    version: Any
+    untracked: frozenset[str]
 
-    def _check_options(self, flags: int) -> None:
+    def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
+        self._decorated = func  # perhaps a classmethod
+        if isinstance(func, (staticmethod, classmethod)):
+            func = func.__func__
+        self.func: Callable[..., Any] = func
+        _module("functools").update_wrapper(self, func)
+        vars(self).update(options)
+        self._memory, self._store = memory, memory.store
+        self._run: Any = func
+        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
+        self._unbound: MemorizedFunc[..., Any] | None = None
+        if isinstance(func, MethodType):
+            self._run, self._prefix = func.__func__, (func.__self__,)
+        self._known: tuple[Any, Any] = None, None  # contents of the function, its parameters then
+        # Whose code it is, and what it has besides: a partial its arguments, an object its content
+        holder: Any = self._run
+        self._carried: dict[str, Any] = {}
+        while isinstance(holder, partial):
+            label = f"(partial {len(self._carried)})"  # no argument is called so
+            self._carried[label] = holder.args, holder.keywords
+            holder = holder.func
+        called = holder
+        if not hasattr(holder, "__name__"):
+            self._carried["(object)"] = holder
+            holder, called = type(holder), type(holder).__call__
+        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
+        self._awaited = bool(flags & _CO_COROUTINE)
+        self._folder = _folder_name(_dotted(holder))
+        code = [holder, *_own_package(holder)]
+        if self.version is not None:
+            code = [("version", self.version)]
+        self._fingerprint = _Fingerprint((*code, *self.depends), self.untracked)
+        # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & _CO_GENERATORS:
-            raise TypeError(f"{self._folder}: expected a function that returns a value, got a generator function: what "
-                            "it yields can be taken once only; return a list of it")
+            raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
+                            "generator function: what it yields can be taken once only; return a "
+                            "list of it")
         parameters = _parameters_of(self._run)
-        known = [*parameters.all, *parameters.rest.values(), "*", "**"]
-        if unknown := [name for name in self.ignore if name not in known]:
-            raise ValueError(f"ignore: expected names of arguments of {self._folder} ({', '.join(known)}), "
-                             f"got {unknown!r}")
-        untracked = self._options["untracked"]
-        if isinstance(untracked, str) or not all(isinstance(name, str) for name in untracked):
-            raise ValueError(f"untracked: expected a list of names of globals, got {untracked!r}")
-        for name in ("cache_validation_callback", "key"):
-            if self._options[name] is not None and not callable(self._options[name]):
-                raise ValueError(f"{name}: expected a function or None, got {self._options[name]!r}")
+        known = [*parameters.names, *parameters.stars]
+        unknown = [name for name in self.ignore if name not in known]
+        if unknown:
+            raise ValueError(f"ignore: expected names of arguments of {self._folder} "
+                             f"({', '.join(known)}), got {unknown!r}")
+        accepts = self.cache_validation_callback
+        if accepts is not None and not callable(accepts):
+            raise ValueError("cache_validation_callback: expected a function or None, "
+                             f"got {accepts!r}")
 
     # -- naming and finding
 
@@ -3862,28 +3840,36 @@ class MemorizedFunc(_Typed[P, R]):
         """The call with its key. Arguments that do not fit get one too: the call itself then raises what it raises."""
         args = self._prefix + args
         contents = self._fingerprint.now()
-        code = contents.digest
-        if self._known[0] != code:
-            self._known = code, _parameters_of(self._run)  # defaults may have been replaced
-        parameters = self._known[1]
-        pairs = parameters.bind(args, kwargs)
-        if self.ignore:
-            pairs = [pair for pair in pairs if not parameters.ignores(pair[0], self.ignore)]
-        named = pairs if self._options["key"] is None else [("key", self._options["key"](*args, **kwargs))]
+        if self._known[0] is not contents:
+            self._known = contents, _parameters_of(self._run)  # defaults may have been replaced
+        bind, _, stars = self._known[1]
+        try:
+            given = bind(*args, **kwargs)
+        except TypeError:
+            given, stars = {"*": args, "**": kwargs}, {"**": "**"}
+        if "**" in stars:
+            more = stars["**"]
+            given[more] = dict(sorted(given[more].items()))
+        for name in self.ignore:
+            given.pop(stars.get(name, name), None)
+            given.pop(f"**{name}", None)
+        named = given if self.key is None else {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
-        texts = {label: self._text(label, value, unsure) for label, value in (*self._carried, *named)}
+        texts = {}
+        for label, value in {**self._carried, **named}.items():
+            texts[label] = self._text(label, value, unsure)
         digest = _short_digest("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
         if unsure:  # a key that no entry has
             digest += f"-{time.time_ns()}"
-        key = f"{self._folder}/{code}-{digest}"
-        return _Call(args, kwargs, pairs, texts, key, [], contents, unsure)
+        key = f"{self._folder}/{contents.digest}-{digest}"
+        return _Call(args, kwargs, given, texts, key, [], contents, unsure)
 
     def _text(self, label: str, value: Any, unsure: list[str]) -> str:
         kind = type(value)
-        if kind is str or kind is float or kind is bool or value is None or (kind is int and -2**63 < value < 2**63):
-            return repr(value)
+        if kind in _SHORT_VALUES or (kind is int and abs(value) < 2**63):
+            return repr(value)  # ten times as fast
         try:
-            follow = _InArguments(self._untracked, unsure)
+            follow = _InArguments(self.untracked, unsure)
             return _digest(value, coerce_mmap=True, follow=follow)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
             raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
@@ -3891,141 +3877,107 @@ class MemorizedFunc(_Typed[P, R]):
 
     def _load(self, call: _Call) -> Any:
         """The kept value, or _NOTHING. A call asks the callback about an entry that it refused once."""
-        about = self._accepts and _metadata_of(self._store, call.key)
-        if about and (about in call.refused or not self._accepts(_for_callers(about))):
+        accepts = self.cache_validation_callback
+        about = accepts and _look_at(self._store, call.key)[0]
+        if accepts and about and (about in call.refused or not accepts(about)):
             call.refused.append(about)
             return _NOTHING
         value = _load_entry(self._store, call.key, self.mmap_mode, call.refused)
-        if self._verbose > 2 and value is not _NOTHING:
-            _say(f"{self._folder}({_show_arguments(_shown_all(call.pairs))}) read from {self._memory._place}")
+        if self.verbose > 2 and value is not _NOTHING:
+            _say(f"{self._folder}({_joined(_shown_all(call.given))}) read from {self._memory._place}")
         return value
 
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
-        about = _metadata_of(self._store, call.key)
-        return about is not None and (self._accepts is None or bool(self._accepts(_for_callers(about))))
+        about, accepts = _look_at(self._store, call.key)[0], self.cache_validation_callback
+        return bool(about and (accepts is None or accepts(about)))
 
-    # -- computing
+    # -- computing: plain functions and coroutine functions go the same way
 
-    def _obtain(self, call: _Call) -> Any:
-        """The value of a call that was not found: computed by one thread of one process, read by the others."""
-        over = threading.RLock()
-        over.acquire()
-        lock = _KeyLock(self._store, call.key, over)
+    def _give(self, work: Any) -> Any:
+        """What a coroutine below gives: for a coroutine function, when it is awaited; for a plain
+        function now, since it waits for nothing."""
+        if self._awaited:
+            return work
         try:
-            while (other := lock.blocked_by()) is not None:
-                _holding(other.over, bool)  # as soon as it is released
-            while not lock.is_free_elsewhere(wait=True):
-                time.sleep(_POLL_S)
+            work.send(None)
+        except StopIteration as end:
+            return end.value
+        except RuntimeError as err:
+            if str(err) == "coroutine raised StopIteration" and err.__cause__:
+                raise err.__cause__ from None  # as the function did
+            raise
+
+    async def _obtain(self, call: _Call) -> Any:
+        """The kept value of a call; else one thread or task of one process computes it, and the
+        others wait and read it."""
+        value = self._load(call)
+        if value is not _NOTHING:
+            return value
+        loop = _module("asyncio").get_running_loop() if self._awaited else None
+        lock = _KeyLock(self._store, call.key, loop)
+        try:
+            await lock.take()
             _AROUND.set((*lock.around, lock))
             value = self._load(call)
-            return self._compute(call)[0] if value is _NOTHING else value
+            return (await self._compute(call))[0] if value is _NOTHING else value
         finally:  # an interruption can come only after a call has returned
             try:
                 lock.unlock()
             finally:
                 if lock.place in _HELD and _HELD[lock.place] is lock:
                     del _HELD[lock.place]
-                over.release()
+                lock.end()
                 _WAITS.pop(lock, None)
                 _AROUND.set(lock.around)
 
-    async def _obtain_awaited(self, call: _Call) -> Any:
-        """The value of a call of a coroutine function; tasks that wait do not block the loop."""
-        value = self._load(call)
-        if value is not _NOTHING:
-            return value
-        asyncio = _module("asyncio")
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        lock = _KeyLock(self._store, call.key, over)
-        try:
-            while (other := lock.blocked_by()) is not None:
-                if other.over.get_loop() is loop:
-                    await asyncio.wait([other.over])
-                else:
-                    await asyncio.sleep(_POLL_S)  # a thread that waits could not be cancelled
-                value = self._load(call)
-                if value is not _NOTHING:
-                    return value
-            while not lock.is_free_elsewhere(wait=False):
-                await asyncio.sleep(_POLL_S)
-            _AROUND.set((*lock.around, lock))
-            value = self._load(call)
-            return (await self._compute_awaited(call))[0] if value is _NOTHING else value
-        finally:
-            try:
-                lock.unlock()
-            finally:
-                if lock.place in _HELD and _HELD[lock.place] is lock:
-                    del _HELD[lock.place]
-                over.set_result(None)
-                _WAITS.pop(lock, None)
-                _AROUND.set(lock.around)
-
-    def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
-        """Run the function and keep its value."""
-        shown, start = _shown_all(call.pairs), time.perf_counter()
-        return self._keep(call, shown, self._run(*call.args, **call.kwargs), start)
-
-    async def _compute_awaited(self, call: _Call) -> tuple[Any, dict[str, Any]]:
-        shown, start = _shown_all(call.pairs), time.perf_counter()
-        return self._keep(call, shown, await self._run(*call.args, **call.kwargs), start)
-
-    def _write(self, call: _Call, metadata: dict[str, Any], value: Any) -> None:
-        """Write the entry of a call."""
-        about = {**metadata, "texts": call.texts, "parts": call.contents.parts}
-        pickler = None
-        if self._memory.backend == "cloudpickle":
-            pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
+    async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
+        """Run the function and keep its value: gives that and the metadata. What goes wrong with
+        the cache costs a warning, no more."""
+        memory, shown, start = self._memory, _shown_all(call.given), time.perf_counter()
+        value = self._run(*call.args, **call.kwargs)
+        if self._awaited:
+            value = await value
+        duration = time.perf_counter() - start
+        about = {"time": time.time(), "duration": duration, "input_args": shown}
+        if self.verbose > 1:
+            _say(f"{self._folder}({_joined(shown)}) computed in {duration:.3g} s")
+        if call.unsure or not call.contents.files_hold():
+            return value, about  # perhaps of other code than the key says
 
         def fill(file: Any) -> None:
-            _write_value(call.key.encode() + b"\n" + _pickle_dumps(about, 4), file)
-            _write_value(value, file, self._memory.compress, pickler)
+            noted = _pickle_dumps((about, call.texts, call.contents.parts), 4)
+            _write_value(call.key.encode() + b"\n" + noted, file)
+            _write_value(value, file, memory.compress, memory._pickler)
 
-        self._store.write(call.key, fill)
-
-    def _keep(self, call: _Call, shown: dict[str, str], value: Any, start: float) -> Any:
-        """Write the entry of a call; gives (value, metadata). Errors cost a warning, no more."""
-        duration, memory = time.perf_counter() - start, self._memory
-        metadata = {"time": time.time(), "duration": duration, "input_args": shown}
-        if self._verbose > 1:
-            _say(f"{self._folder}({_show_arguments(shown)}) computed in {duration:.3g} s")
-        if call.unsure or not call.contents.files_hold():
-            return value, metadata  # perhaps of other code than the key says
         try:
-            self._write(call, metadata, value)
+            self._store.write(call.key, fill)
+            found = _NOTHING
             if self.mmap_mode:  # as later calls will find it
                 found = _load_entry(self._store, call.key, self.mmap_mode, [])
-                value = value if found is _NOTHING else found
-        except OSError as err:
-            memory._warn(f"{memory._place}: results cannot be kept there: {err.strerror or err}; "
-                         "each call computes")
+            return value if found is _NOTHING else found, about
         except Exception as err:  # pickling runs the code of the value's class
-            memory._warn(f"{self._folder}: its value of type {type(value).__name__} cannot be "
-                         f"kept in {memory._place}: {err}")
-        return value, metadata
+            reason = getattr(err, "strerror", None) or err
+            _warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in "
+                  f"{memory._place}: {reason}")
+            return value, about
 
-    async def _shelved(self, call: _Call) -> MemorizedResult:
-        return self._result(call, _NOTHING if self._is_kept(call) else await self._obtain_awaited(call))
-
-    def _result(self, call: _Call, value: Any) -> MemorizedResult:
-        """The MemorizedResult of a call; it holds the value itself where the store did not take it."""
-        store = self._store
-        stored = value is _NOTHING or _metadata_of(store, call.key) is not None
-        return MemorizedResult(store.location, self._folder, call.key.rpartition("/")[2], self.mmap_mode, store=store,
-                               kept=_NOTHING if stored else value)
+    async def _shelve(self, call: _Call) -> MemorizedResult:
+        """The result of a call; it holds the value itself where the store did not take it."""
+        kept: tuple[Any, ...] = ()
+        if not self._is_kept(call):
+            value = await self._obtain(call)
+            kept = () if _look_at(self._store, call.key)[0] else (value,)
+        name = call.key.rpartition("/")[2]
+        return MemorizedResult(self._store.location, self._folder, name, self.mmap_mode,
+                               store=self._store, kept=kept)
 
     # -- what callers use
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if type(self._store) is _Store and self._store._guest is None:  # it keeps nothing: any argument will do
+        if self._memory.backend == "null":  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
-        call = self._name(args, kwargs)
-        if self._awaited:
-            return self._obtain_awaited(call)  # type: ignore[return-value]
-        value = self._load(call)
-        return self._obtain(call) if value is _NOTHING else value
+        return self._give(self._obtain(self._name(args, kwargs)))
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function whatever is kept, keep the value: gives (value, metadata).
@@ -4035,9 +3987,7 @@ class MemorizedFunc(_Typed[P, R]):
 
         The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args" (label -> text).
         """
-        call = self._name(args, kwargs)
-        computed: Any = self._compute_awaited(call) if self._awaited else self._compute(call)
-        return computed
+        return self._give(self._compute(self._name(args, kwargs)))
 
     def call_and_shelve(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
@@ -4045,10 +3995,7 @@ class MemorizedFunc(_Typed[P, R]):
         >>> Memory().cache(pow).call_and_shelve(2, 10).get()
         1024
         """
-        call = self._name(args, kwargs)
-        if self._awaited:
-            return self._shelved(call)
-        return self._result(call, _NOTHING if self._is_kept(call) else self._obtain(call))
+        return self._give(self._shelve(self._name(args, kwargs)))
 
     def check_call_in_cache(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
@@ -4068,9 +4015,17 @@ class MemorizedFunc(_Typed[P, R]):
 
     def clear(self, warn: bool = True) -> None:
         """Remove everything kept for this function, of its older versions too; `warn` says so on stderr."""
-        if warn and self._verbose > 0:
-            _say(f"removing all results of {self._folder} from {self._memory._place}")
-        self._store.reduce(self._store.entries(f"{self._folder}/"), 0, 0)
+        self._memory._clear(f"{self._folder}/", warn and self.verbose > 0)
+
+    def _all_kept(self) -> list[tuple[str, int, Any, Any, Any]]:
+        """What is kept for this function and can be read, latest first: name and size of the entry,
+        and what is noted about it."""
+        found = []
+        for key, size, _ in list(self._store.entries(f"{self._folder}/")):
+            about, texts, parts = _look_at(self._store, key)
+            if about:
+                found.append((key.rpartition("/")[2], size, about, texts, parts))
+        return sorted(found, key=lambda each: -each[2]["time"])
 
     def entries(self) -> list[CacheEntry]:
         """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
@@ -4080,13 +4035,12 @@ class MemorizedFunc(_Typed[P, R]):
         >>> cached.entries()[0].arguments
         'base=2, exp=10, mod=None'
         """
-        current, found = self._fingerprint.now().digest, []
-        for key, size, _ in list(self._store.entries(f"{self._folder}/")):
-            about, name = _metadata_of(self._store, key), key.rpartition("/")[2]
-            if about is not None:
-                found.append(CacheEntry(_show_arguments(about["input_args"]), about["time"], about["duration"], size,
-                                        name.startswith(current), name))
-        return sorted(found, key=lambda entry: -entry.time)
+        current = self._fingerprint.now().digest
+        return [
+            CacheEntry(_joined(about["input_args"]), about["time"], about["duration"], size,
+                       name.startswith(current), name)
+            for name, size, about, _, _ in self._all_kept()
+        ]
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
@@ -4099,33 +4053,30 @@ class MemorizedFunc(_Typed[P, R]):
         'computes: the argument exp differs: 11, kept is 10'
         """
         call = self._name(args, kwargs)
-        about = _metadata_of(self._store, call.key)
-        if about is None:
-            return f"computes: {self._explain_miss(call)}"
-        age = f"computed {time.time() - about['time']:.0f} s ago"
-        if self._is_kept(call):
-            return f"hits: {age} in {about['duration']:.3g} s"
-        reason = "expired" if isinstance(self._accepts, expires_after) else "refused by the callback"
-        return f"computes: {reason}, {age}"
-
-    def _explain_miss(self, call: _Call) -> str:
-        """What differs from the newest entry of the same arguments, else from the newest."""
+        about = _look_at(self._store, call.key)[0]
+        if about:
+            age = f"computed {time.time() - about['time']:.0f} s ago"
+            if self._is_kept(call):
+                return f"hits: {age} in {about['duration']:.3g} s"
+            is_expired = isinstance(self.cache_validation_callback, expires_after)
+            return f"computes: {'expired' if is_expired else 'refused by the callback'}, {age}"
         if call.unsure:
-            return f"its value is not stored, since {call.unsure[0]}"
-        found = [(_metadata_of(self._store, key), key) for key, _, _ in list(self._store.entries(f"{self._folder}/"))]
-        digest = call.key.rpartition("-")[2]
-        known = [(key.endswith(digest), about["time"], about) for about, key in found if about]
-        if not known:
-            return f"nothing is kept for {self._folder}"
-        newest = max(known, key=operator.itemgetter(0, 1))[2]
-        changed = sorted({name for name, _ in newest["parts"].items() ^ call.contents.parts.items()})
+            return f"computes: its value is not stored, since {call.unsure[0]}"
+        found = self._all_kept()
+        if not found:
+            return f"computes: nothing is kept for {self._folder}"
+        # What differs from the newest entry of the same arguments, else from the newest
+        arguments = call.key.rpartition("-")[2]
+        found.sort(key=lambda each: each[0].endswith(arguments), reverse=True)
+        _, _, about, texts, parts = found[0]
+        changed = sorted({name for name, _ in parts.items() ^ call.contents.parts.items()})
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
-        given = _shown_all((*self._carried, *call.pairs))
-        for label in dict.fromkeys([*call.texts, *newest["texts"]]):
-            if call.texts.get(label) != newest["texts"].get(label):
-                words.append(f"the argument {label} differs: {given.get(label, 'not given')}, "
-                             f"kept is {newest['input_args'].get(label, 'not given')}")
-        return "; ".join(words) or "its entry is damaged"
+        shown = _shown_all({**self._carried, **call.given})
+        for label in dict.fromkeys([*call.texts, *texts]):
+            if call.texts.get(label) != texts.get(label):
+                words.append(f"the argument {label} differs: {shown.get(label, 'not given')}, "
+                             f"kept is {about['input_args'].get(label, 'not given')}")
+        return f"computes: {'; '.join(words) or 'its entry is damaged'}"
 
     # -- being a function
 
@@ -4138,24 +4089,25 @@ class MemorizedFunc(_Typed[P, R]):
                     owner: Any = None) -> MemorizedFunc[Rest, R]: ...
 
     def __get__(self, obj: Any, owner: Any = None) -> Any:
-        if self._binds == "class":
-            obj = type(obj) if owner is None else owner
-        if self._binds == "nothing" or obj is None:
+        binds = getattr(self._decorated, "__get__", None)
+        found = binds(obj, owner) if binds else None
+        if not isinstance(found, MethodType):
             return self
-        bound = object.__new__(MemorizedFunc)
-        bound.__dict__.update(self.__dict__, _unbound=self, _prefix=(obj,), _binds="nothing",
-                              __wrapped__=self._run.__get__(obj))
+        bound: Any = object.__new__(MemorizedFunc)
+        vars(bound).update(vars(self), _unbound=self, _prefix=(found.__self__,), _decorated=found,
+                           __wrapped__=found)
         return bound
 
     def __reduce__(self) -> Any:
         if self._unbound is not None:
             return MemorizedFunc.__get__, (self._unbound, self._prefix[0], self._prefix[0])
         name = self.__module__, getattr(self, "__qualname__", "")  # a partial has none
-        return (_named_function, name) if _named_function(*name) is self else self._reduce_by_value()
+        return (_held_function, name) if _held_function(*name) is self else self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very object."""
-        return object.__new__, (MemorizedFunc,), {**self.__dict__, "_known": ("", None)}  # defaults may not pickle
+        state = {**vars(self), "_known": (None, None)}  # defaults may not pickle
+        return object.__new__, (MemorizedFunc,), state
 
     def __repr__(self) -> str:
         return f"MemorizedFunc({self._folder}, location={self._store.location!r})"
@@ -4226,8 +4178,9 @@ class Memory:
         if backend not in _STORES:
             raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
                              "register_store_backend(name, backend) adds one")
+        self._pickler: Any = None
         if backend == "cloudpickle":
-            _optional("cloudpickle", "backend='cloudpickle'")
+            self._pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
         options = backend_options or {}
         if (_parse_compress(compress) or "secret" in options) and mmap_mode is not None:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
@@ -4242,10 +4195,7 @@ class Memory:
             raise ValueError(f"backend_options: expected options of the backend {backend!r} "
                              f"(for 'local': 'mode', 'secret'), got {', '.join(options)}: {err}"
                              ) from err
-        self._place = "the cache in memory"
-        if self.location is not None:
-            self._place = os.path.join(self.location, "joblite")
-        self._told: set[str] = set()  # warnings that are not repeated with every call
+        self._place = self.location or "the memory of this process"
 
     if TYPE_CHECKING:
         @overload
@@ -4306,12 +4256,18 @@ class Memory:
         ValueError
             `ignore` names no argument; `key` or `cache_validation_callback` is not callable; no such `mmap_mode`.
         """
-        options = {"ignore": [] if ignore is None else list(ignore), "verbose": verbose, "mmap_mode": mmap_mode,
-                   "cache_validation_callback": cache_validation_callback, "key": key, "depends": tuple(depends),
-                   "version": version,
-                   "untracked": untracked if isinstance(untracked, str) else tuple(untracked)}
+        options = {
+            "ignore": [] if ignore is None else list(ignore),
+            "verbose": self.verbose if verbose is None else verbose,
+            "mmap_mode": self.mmap_mode if mmap_mode is False else mmap_mode,
+            "cache_validation_callback": cache_validation_callback,
+            "key": key,
+            "depends": tuple(depends),
+            "version": version,
+            "untracked": frozenset(untracked),
+        }
         if func is None:
-            return lambda function: self.cache(function, **options)
+            return partial(self.cache, **options)
         if isinstance(func, MemorizedFunc):
             func = func.func
         if not callable(getattr(func, "__func__", func)):
@@ -4331,9 +4287,12 @@ class Memory:
 
         >>> Memory().clear()
         """
-        if warn and self.verbose > 0 and self.location is not None:
-            _say(f"removing all results from {self._place}")
-        self.store.reduce(self.store.entries(), 0, 0)
+        self._clear("", warn and self.verbose > 0 and self.location is not None)
+
+    def _clear(self, prefix: str, say: bool) -> None:
+        if say:
+            _say(f"removing all results from {self._place}/{prefix}")
+        self.store.reduce(self.store.entries(prefix), 0, 0)
 
     def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
                     age_limit: Any = None) -> None:
@@ -4356,18 +4315,13 @@ class Memory:
                              f"got {items_limit!r}")
         self.store.reduce(self.store.entries(), most, items, time.time() - seconds)
 
-    def _warn(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            _warn(text)
-
     def __repr__(self) -> str:
         return f"Memory(location={self.location!r})"
 
 
 register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
-    function.func, function._prefix, function._options["version"],
-    [_path_digest(each) if isinstance(each, os.PathLike) else each for each in function._options["depends"]]))
+    function.func, function._prefix, function.version,
+    [_path_digest(each) if isinstance(each, os.PathLike) else each for each in function.depends]))
 register_hasher(Memory, lambda memory: "Memory")
 
 

