@@ -5350,36 +5350,33 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: C
 
 @lru_cache(maxsize=1)
 def _plain_types(numpy: Any) -> frozenset[Any]:
-    """The types of the values that go in the list, since nobody can write to one. `...` stands
-    there for the others."""
-    scalars = set(getattr(numpy, "sctypeDict", {}).values())
-    plain = {kind for kind in scalars if kind.__name__ not in ("void", "object_")}
-    return _ATOMS.union(plain) - {type(...)}
+    """The types of the values that go in the list, since nobody can write to one."""
+    scalars = getattr(numpy, "sctypeDict", {})
+    return _ATOMS.union(scalars.values()) - {getattr(numpy, "void", None)}
 
 
 def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
                 key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
     share, or 0. Calls of one such function with plain arguments are one list. Else the first frame
-    says of each task which of the others hold what it could write to."""
+    says of each task which buffers it uses; then come the pickles, and the buffers, each once."""
     functions, args, kwargs = zip(*tasks)
     plain = _plain_types(sys.modules.get("numpy"))
-    is_one = len(set(map(id, functions))) == 1
-    if is_one and not any(kwargs) and {tuple}.issuperset(map(type, args)):
-        key = key_of(functions[0])
-        kinds = map(type, itertools.chain.from_iterable(args))
-        if key and plain.issuperset(kinds):
+    called = dict(zip(map(id, functions), functions))
+    keys = {number: key_of(func) for number, func in called.items()}
+    key = keys[id(functions[0])]
+    if key and len(keys) == 1 and not any(kwargs) and {tuple}.issuperset(map(type, args)):
+        if plain.issuperset(map(type, itertools.chain.from_iterable(args))):
             return [_pickle_dumps((key, args), 5)]
-    calls = [(key_of(func) or func, *given) for func, *given in tasks]
-    frames: dict[Any, Any] = {}  # address -> frame, place in the message
+    calls = [(keys[id(func)] or func, *given) for func, *given in tasks]
+    packed = _pack_each(calls, packer, key_of)
+    known: dict[Any, tuple[int, Any]] = {}  # address -> place of a buffer, itself
     plan = []
-    for own in _pack_each(calls, packer, key_of):
-        places = []
-        for frame in own:
-            known = frame, len(frames) + 1
-            places.append(frames.setdefault(_address(memoryview(frame)), known)[1])
+    for _, *views in packed:
+        places = [known.setdefault(_address(view), (len(known), view))[0] for view in views]
         plan.append(places)
-    return [_pickle_dumps(plan, 5), *(frame for frame, _ in frames.values())]
+    buffers = [view for _, view in known.values()]
+    return [_pickle_dumps(plan, 5), *(own[0] for own in packed), *buffers]
 
 
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
@@ -5391,14 +5388,15 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
         key, args = plan
         yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
         return
-    if sum(map(len, plan)) >= len(frames):  # some are for several tasks
-        frames = [frame if type(frame) is _Piece else memoryview(frame).toreadonly()
-                  for frame in frames]
+    buffers = frames[len(plan) + 1:]
+    for place, frame in enumerate(buffers):
+        if type(frame) is not _Piece:  # it may be for several tasks: each gets a copy
+            buffers[place] = memoryview(frame).toreadonly()
     for at, places in enumerate(plan, 1):
         page[_TASK] = at
         try:
-            pickle, *buffers = [frames[place] for place in places]
-            func, *given = _unpack([pickle, *_own_buffers(buffers)], spaces, find)
+            own = _own_buffers([buffers[place] for place in places])
+            func, *given = _unpack([frames[at], *own], spaces, find)
             task = find(func) if type(func) is int else func, *given
         except BaseException as error:  # unpickling runs code of the user: this is the task's error
             task = _raise, (error,), {}
@@ -5618,7 +5616,7 @@ class _OutputBytes(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        if self.output.is_home():
+        if self.output.is_home:
             self.output.add(self.fd, data, data.endswith(b"\n"))
         else:
             os.write(self.fd, data)
@@ -5649,7 +5647,7 @@ class _Output:
         self.items: list[tuple[int, Any]] = []
         # whether the caller listens: from the start of a batch to its last answer
         self.heard = False
-        self.home = os.getpid()
+        self.is_home = True  # not in a process that a task has forked: the channel is not for it
         self.streams = []
         for fd in _OUT, _ERR:
             raw: Any = _OutputBytes(fd, self)
@@ -5657,9 +5655,11 @@ class _Output:
             self.streams.append(stream)
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
-    def is_home(self) -> bool:
-        """False in a process that a task has forked: the channel is not for it."""
-        return os.getpid() == self.home
+    def let_go(self) -> None:
+        """In a process that a task has forked: it must not speak for the worker, nor hide its
+        death."""
+        self.is_home = False
+        self.channel.sock.close()
 
     def add(self, kind: int, content: Any, ends_line: bool = True) -> None:
         self.items.append((kind, content))
@@ -5670,7 +5670,7 @@ class _Output:
         """Send what was said of one kind: of another stream this may be half a line, and before its
         other half the caller might say what another worker says. Not amid the making of a message,
         which a finalizer may interrupt."""
-        if self.items and self.sender != threading.get_ident() and self.is_home():
+        if self.items and self.sender != threading.get_ident() and self.is_home:
             with self.lock:  # another thread may send the last message of a job just now
                 if self.heard:
                     self.send(_NOTHING_DONE, [], [kind])
@@ -5711,7 +5711,7 @@ def _make_record_handler(output: _Output) -> Any:
     handler = logging.handlers.QueueHandler(None)  # type: ignore[arg-type]  # makes the text
 
     def enqueue(record: Any) -> None:
-        if not output.is_home():
+        if not output.is_home:
             in_child.handle(record)
             return
         name = record.name
@@ -5782,6 +5782,8 @@ def _portable_filters(filters: tuple[Any, ...]) -> bytes:
     """The filters of warnings, packed, but for those whose category is of no module."""
     packed = []
     for each in filters:
+        if each[0] == "always" and each[2].__module__.startswith("numpy."):
+            continue  # of numpy itself, which a worker need not import for it
         try:
             _pickle_dumps(each)
         except Exception:  # of a local class
@@ -6002,8 +6004,7 @@ def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
     _change_on_import({"multiprocessing.process": name_process,
                        "multiprocessing.resource_tracker": _keep_no_tracker})
     state = _WorkerState(sock, page)
-    # a task's child must not speak for it, nor hide its death
-    os.register_at_fork(after_in_child=sock.close)
+    os.register_at_fork(after_in_child=state.output.let_go)
 
     def interrupt(*_: Any) -> None:
         if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
@@ -6062,12 +6063,10 @@ def _own_code() -> bytes:
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
     """The command line of an interpreter with this one's flags, which runs one function of this
     file. So many bytes of code are sent to it."""
-    flags = {
-        "B": "dont_write_bytecode", "s": "no_user_site", "S": "no_site", "E": "ignore_environment",
-        "I": "isolated", "P": "safe_path", "O": "optimize",
-    }
+    flags = ("dont_write_bytecode", "no_user_site", "no_site", "ignore_environment", "isolated",
+             "safe_path", "optimize")
     options = []
-    for letter, flag in flags.items():
+    for letter, flag in zip("BsSEIPO", flags):
         options += [f"-{letter}"] * getattr(sys.flags, flag)
     for name, value in sys._xoptions.items():
         setting = "" if value is True else f"={value}"
@@ -6133,9 +6132,7 @@ def _serve_forks(*modules: str) -> None:
 
     os.closerange(3, 4096)  # what the caller made inheritable
     control = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
