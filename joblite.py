@@ -2550,10 +2550,11 @@ def load(
 #   f(x) -> name the call -> open its file: there? read it, done
 #                                           not there? one computes, the others wait -> make room -> rename
 #
-#   fingerprint = what f is made of, and everything of the project that it names: a work list over `hash`
-#       f -> code, defaults, annotations, closure; each global that it names: helper -> its code ..,
-#            class -> its bases and attributes, data -> content, module held as a value -> all that it defines;
-#            a module that is imported inside a function -> its source, and the sources that this imports
+#   fingerprint = what f is made of, and all of the project that it names: a work list over `hash`
+#       f -> code, defaults, annotations, closure, attributes; each global that it names:
+#            helper -> its code .., class -> its bases and attributes, data -> content,
+#            module held as a value -> all that it holds
+#            module that is imported inside a function -> its source, and what this imports
 #
 # Laws
 #   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
@@ -2574,12 +2575,14 @@ def load(
 
 # --- What a call depends on -------------------------------------------------------------------------------------------
 
-_MODULE_SPECIALS = frozenset({"__name__", "__file__", "__path__", "__package__", "__spec__", "__doc__",
-                              "__loader__", "__cached__", "__builtins__", "__annotations__"})
+_MODULE_SPECIALS = frozenset("""
+    __name__ __file__ __path__ __package__ __spec__ __doc__ __loader__ __cached__ __builtins__
+    __annotations__
+    """.split())
 # a variable that holds one, and is only added to, does not count
 _ADDED_TO = frozenset({list, set, dict, deque})
-_CONTAINERS_IN = frozenset({"builtins", "collections", "dataclasses", "functools", "operator", "types",
-                            "typing"})
+_CONTAINERS_IN = frozenset(
+    ["builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"])
 # what cannot change but for the functions inside, which are looked at for themselves
 _FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
 # what others keep alive, and the environment
@@ -2595,7 +2598,9 @@ _STARTED = time.time_ns()  # a module may be older than a file that was changed 
 def _is_installed(folder: str) -> bool:
     """Whether packages in this folder are installed ones, or of the standard library."""
     parts = {*folder.replace("\\", "/").split("/")}
-    if parts & {"site-packages", "dist-packages"} or folder.startswith(os.path.dirname(os.__file__)):
+    if parts & {"site-packages", "dist-packages"}:
+        return True
+    if folder.startswith(os.path.dirname(os.__file__)):
         return True
     try:
         return any(name.endswith(".dist-info") for name in os.listdir(folder or "."))
@@ -2679,9 +2684,13 @@ def _files_in(path: Any) -> dict[str, str]:
     """The files of a folder by their path from there, but for what Python keeps beside sources; a
     file alone has the name ""."""
     if not os.path.isdir(path):
-        return {"": os.fspath(path)}
-    found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    return {os.path.relpath(file, path): file for file in sorted(found) if "__pycache__" not in file}
+        return {"": path}
+    found = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = os.path.join(folder, name)
+            found[os.path.relpath(file, path)] = file
+    return {name: found[name] for name in sorted(found) if "__pycache__" not in name}
 
 
 def _path_state(path: Any) -> Any:
@@ -2692,16 +2701,18 @@ def _path_state(path: Any) -> Any:
 
 def _path_digest(path: Any) -> str:
     """The digest of the content of a file, or of all files in a folder."""
-    found = [(name, _file_digest(file, _file_state(file))) for name, file in _files_in(path).items()]
+    found = []
+    for name, file in _files_in(path).items():
+        found.append((name, _file_digest(file, _file_state(file))))
     return _short_digest(repr(found))
 
 
 @lru_cache(maxsize=4096)
-def _file_digest(file: str, state: Any) -> str:
+def _file_digest(file: str, state: Any) -> Any:
     """The digest of a file, which is read again when its state is another one."""
     try:
         with open(file, "rb") as stream:
-            return _module("hashlib").file_digest(stream, "sha256").hexdigest()  # type: ignore[no-any-return]
+            return _module("hashlib").file_digest(stream, "sha256").digest()
     except OSError as err:
         text = f"depends: expected a file or folder that can be read, got {file!r}"
         raise type(err)(err.errno, f"{text}: {err.strerror}") from None
@@ -2717,7 +2728,7 @@ def _package_digest(name: str) -> str:
     """The digest of a package's files, read once. Those that were written after this process began
     may not be what was loaded: then no other process has this digest."""
     found: list[Any] = []
-    for inside, file in _files_in(_place_of(name) or name).items():
+    for inside, file in _files_in(str(_place_of(name))).items():
         modified, size, _ = _file_state(file) or (0, 0, 0)
         is_source = size and file.endswith(".py")
         found.append((inside, _path_digest(file) if is_source else size))
@@ -2736,7 +2747,8 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
     """The modules that an import statement may load: of `import a.b` a, too, and of `from a import
     b` perhaps a.b."""
     if level:
-        name = f"{package.rsplit('.', level - 1)[0]}.{name}".strip(".")
+        above = package.rsplit(".", level - 1)[0]
+        name = f"{above}.{name}".strip(".")
     parents = list(itertools.accumulate(name.split("."), "{}.{}".format))
     return parents + [f"{name}.{each}" for each in names]
 
@@ -2745,7 +2757,7 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
 def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     """The digest of the source of a module; the names of all modules that it may import, also
     inside functions; and whether the module, if it is loaded, was loaded from this state."""
-    certain = name not in sys.modules or state[0] < _STARTED
+    certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
     spec = _find_spec(name)
     content, imports = b"", set()
     try:
@@ -2771,7 +2783,7 @@ class _Crc:
         self.value = _crc32(data)
 
     def digest(self) -> bytes:
-        return self.value.to_bytes(4, "little")
+        return self.value.to_bytes(4)
 
     def hexdigest(self) -> str:
         return str(self.value)
@@ -2787,7 +2799,7 @@ class _Look(Pickler):
         kind: Any = type(obj)
         if obj is tuple:
             return NotImplemented
-        if isinstance(obj, (FunctionType, type, ModuleType)):  # looked at for themselves
+        if isinstance(obj, _FIXED):
             self.contents.alive[id(obj)] = obj
             return tuple, ([id(obj)],)
         if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
@@ -2821,7 +2833,7 @@ class _Contents(_Followed):
         self.unsure: list[str] = []
         # each (function, its two arguments, what it found)
         self.looks: dict[Any, tuple[Any, ...]] = {}
-        self.spaces: list[Any] = []  # namespaces in which a new name counts
+        self.spaces: list[tuple[Any, int]] = []  # (namespace in which a new name counts, its size)
         self.files: list[tuple[Any, Any]] = []  # (path, its state)
         self.data: list[Any] = []  # values whose content may change
         self.alive: dict[int, Any] = {}  # what the look tells by its id
@@ -2832,18 +2844,17 @@ class _Contents(_Followed):
         found = list(map(self._root, roots))
         for thing in self._things:  # grows
             self.parts[self._labels[id(thing)]] = self._describe(thing)
-        self.digest = _short_digest(repr((found, sorted(self.parts.items()))), 16)
-        self._sizes = list(map(len, self.spaces))
+        parts = sorted(self.parts.items())
+        self.digest = _short_digest(repr((found, parts)), 16)
         self._content = self._look_at_data()
 
     # - whether it holds
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        for how, first, second, found in self.looks.values():
-            if how(first, second) is not found:
-                return False
-        return (list(map(len, self.spaces)) == self._sizes and self.files_hold()
+        return (all(how(first, second) is found for how, first, second, found in self.looks.values())
+                and all(len(space) == size for space, size in self.spaces)
+                and self.files_hold()
                 and (not self.data or self._look_at_data() == self._content))
 
     def files_hold(self) -> bool:
@@ -2875,7 +2886,7 @@ class _Contents(_Followed):
 
     def _hold(self, space: Any, names: Iterable[str]) -> dict[str, Any]:
         """What a namespace holds under these names; all is looked at again at each call."""
-        self.spaces.append(space)
+        self.spaces.append((space, len(space)))
         held = {name: self._look(space.get, name, _NOTHING) for name in names}
         self._watch(held.values())
         return held
@@ -2886,9 +2897,7 @@ class _Contents(_Followed):
         """The label of a thing that is followed; when it is new, it is described later."""
         key = id(thing)
         if key not in self._labels:
-            name = _followed_name(thing)
-            if key in self._own:
-                name = _dotted(thing)
+            name = _dotted(thing) if key in self._own else _followed_name(thing)
             if name is None:
                 return None
             self._things.append(thing)
@@ -2904,21 +2913,21 @@ class _Contents(_Followed):
             return "no content", kind
         if self._in_package:
             return way(digester, obj)
-        is_opened = home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind)
-        self._in_package = not is_opened
-        try:
-            if is_opened:
+        if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
+            try:
                 return way(digester, obj)
-            inside = _Digester(digester.new, False, self).digest(obj)
-            return "content", kind, inside
-        except Exception as err:  # a lock, a file; the class of a package may raise anything
-            if is_opened and not isinstance(err, PicklingError):
-                raise
-            held = getattr(obj, "__dict__", {})
-            wrapped = [held.get(name) for name in ("__wrapped__", "func", "py_func")]
-            return "no content", kind, *wrapped
-        finally:
-            self._in_package = False
+            except PicklingError:
+                pass
+        else:
+            self._in_package = True
+            try:
+                return "content", kind, _Digester(digester.new, False, self).digest(obj)
+            except Exception:  # a lock, a file; the class of a package may raise anything
+                pass
+            finally:
+                self._in_package = False
+        held = getattr(obj, "__dict__", {})
+        return "no content", kind, *map(held.get, ("__wrapped__", "func", "py_func"))
 
     # - the work list
 
@@ -2953,22 +2962,24 @@ class _Contents(_Followed):
         try:
             return _digest(value, follow=self)[:20]
         except Exception as err:  # a hasher of the user may raise anything
-            self.unsure.append(f"a value of type {_dotted(type(value))} cannot be named: {err!r}")
+            self.unsure.append(f"a value of {type(value)} cannot be named: {err!r}")
             return ""
 
     def _describe(self, thing: Any) -> str:
         """What a thing on the list is made of: what makes it what it is, and the names in it."""
         about: list[Any] = []
-        space, is_set_by_python = vars(thing), _module("re").compile(_SET_BY_PYTHON).fullmatch
-        names = [name for name in space if name not in self.untracked and not is_set_by_python(name)]
+        space, re = vars(thing), _module("re")
+        names = [name for name in space
+                 if name not in self.untracked and not re.fullmatch(_SET_BY_PYTHON, name)]
         if isinstance(thing, FunctionType):
             about = self._function_parts(thing)
         elif isinstance(thing, type):
             about = [self._look(getattr, thing, each) for each in ("__class__", "__bases__")]
             names = [name for name in space if name not in _CLASS_NOISE]
             if "_member_names_" in space:  # an enum
-                members = space["_member_map_"].items()
-                about += [(name, self._hold(vars(each), vars(each))) for name, each in members]
+                for name, member in space["_member_map_"].items():
+                    own = vars(member)
+                    about.append((name, self._hold(own, own)))
         return self._digest([about, self._hold(space, names)])
 
     def _function_parts(self, function: FunctionType) -> list[Any]:
@@ -2978,12 +2989,12 @@ class _Contents(_Followed):
         code, defaults, keyword_defaults = [
             self._look(getattr, function, name)
             for name in ("__code__", "__defaults__", "__kwdefaults__")]
-        cells = {}
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            value = self._look(_cell_value, cell, _NOTHING)
-            is_added_to = name in _code_facts(code).added_cells and type(value) in _ADDED_TO
-            if name != "__classdict__" and not is_added_to:
-                cells[name] = value
+        cells = {name: self._look(_cell_value, cell, _NOTHING)
+                 for name, cell in zip(code.co_freevars, function.__closure__ or ())}
+        cells.pop("__classdict__", None)
+        for name in _code_facts(code).added_cells:
+            if type(cells.get(name)) in _ADDED_TO:
+                del cells[name]
         self._watch([*(defaults or ()), *cells.values()])
         # since Python 3.14 they are made by a function, which is not called
         annotations = getattr(function, "__annotate__", None) or function.__annotations__
@@ -3005,7 +3016,7 @@ class _Contents(_Followed):
                 chains.add((name,))
         tokens = [_code_digest(code)]
         for chain in sorted(chains):
-            tokens.append(f"{'.'.join(chain)}={self._global_token(space, chain)}")
+            tokens += [".".join(chain), self._global_token(space, chain)]
         for each in sorted(facts.imports):
             self._follow_sources(_imported_modules(space.get("__package__") or "", *each))
         return tokens
@@ -3041,7 +3052,8 @@ class _Contents(_Followed):
             self._global_token(space, ("__getattr__",))
             for folder in space.get("__path__", ()):
                 for file in _files_in(folder):
-                    modules.append(f"{home}.{file.partition('.')[0].replace(os.sep, '.')}")
+                    inside = file.partition(".")[0].replace(os.sep, ".")
+                    modules.append(f"{home}.{inside}")
         self._follow_sources(modules)
 
     def _follow_sources(self, modules: list[str]) -> None:
@@ -3063,13 +3075,12 @@ class _Contents(_Followed):
             file = getattr(loader, "archive", spec.origin)  # of a zip file
             state = _file_state(file)
             self.files.append((file, {"": state}))
-            if state:
-                digest, imports, certain = _read_source(name, state)
-                self._note(f"the source of {name}", digest)
-                todo += imports
-                if not certain:
-                    self.unsure.append(f"the source of {name} may have changed since it was loaded; "
-                                       "start Python anew")
+            digest, imports, certain = _read_source(name, state)
+            self._note(f"the source of {name}", digest)
+            todo += imports
+            if not certain:
+                self.unsure.append(f"the source of {name} may have changed since it was loaded; "
+                                   "start Python anew")
 
 
 class _Fingerprint:
