@@ -5375,17 +5375,18 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
     plain = _plain_types(sys.modules.get("numpy"))
     called = dict(zip(map(id, functions), functions))
     keys = {number: key_of(func) for number, func in called.items()}
-    key = keys[id(functions[0])]
-    if key and len(keys) == 1 and not any(kwargs) and {tuple}.issuperset(map(type, args)):
-        if plain.issuperset(map(type, itertools.chain.from_iterable(args))):
+    key = keys[id(functions[0])] if len(keys) == 1 and not any(kwargs) else 0
+    if key and {tuple}.issuperset(map(type, args)):
+        values = itertools.chain.from_iterable(args)
+        if plain.issuperset(map(type, values)):
             return [_pickle_dumps((key, args), 5)]
     calls = [(keys[id(func)] or func, *given) for func, *given in tasks]
     packed = _pack_each(calls, packer, key_of)
     known: dict[Any, tuple[int, Any]] = {}  # address -> place of a buffer, itself
     plan = []
     for _, *views in packed:
-        places = [known.setdefault(_address(view), (len(known), view))[0] for view in views]
-        plan.append(places)
+        numbered = [known.setdefault(_address(view), (len(known), view)) for view in views]
+        plan.append([place for place, _ in numbered])
     buffers = [view for _, view in known.values()]
     return [_pickle_dumps(plan, 5), *(own[0] for own in packed), *buffers]
 
@@ -5555,15 +5556,15 @@ class _Channel:
         listed = self.read(*_LENGTH.unpack(head))
         frames: list[Any] = []
         for entry in marshal.loads(listed):
-            if type(entry) is bytes:
-                frames.append(entry)
-            elif type(entry) is int:
-                frames.append(self.read(entry))  # tasks may write to it, as arrays are
-            elif entry[0] < len(segments):
-                frames.append(_Piece(segments[entry[0]], *entry[1:]))
-            else:
-                raise RuntimeError("a big array could not be received: "
-                                   "too many open files in this process")
+            if type(entry) is int:
+                entry = self.read(entry)  # tasks may write to it, as arrays are
+            elif type(entry) is tuple:
+                place, *where = entry
+                if place >= len(segments):
+                    raise RuntimeError("a big array could not be received: "
+                                       "too many open files in this process")
+                entry = _Piece(segments[place], *where)
+            frames.append(entry)
         return frames
 
     def read(self, nbytes: int) -> bytearray:
@@ -5850,12 +5851,9 @@ class _WorkerState:
         spaces = {module.__name__: module for module in self.start_spaces.values()}
         for name, module in [*sys.modules.items(), *spaces.items()]:
             if type(module) is ModuleType:
-                known = before.get(name, {})
-                kept = set()
-                for each, value in vars(module).items():
-                    if known.get(each, _NOTHING) is not value:
-                        kept.add(each)
-                setattr(module, _KEPT, kept)
+                old, new = before.get(name, {}), vars(module)
+                same = {each for each in old if new.get(each, _NOTHING) is old[each]}
+                new[_KEPT] = new.keys() - same
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
         """Take over the caller's world."""
@@ -6133,6 +6131,54 @@ def _kill_group(pid: int, sig: int) -> None:
         pass
 
 
+def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: list[int]) -> None:
+    """Fork a worker that serves these descriptors, a socket and a status page; it closes `ours`, and
+    those of the other workers. What nothing holds any more is closed."""
+    import signal
+    import socket
+
+    caller = os.getppid()
+    ends: list[Any] = [socket.socket(fileno=fd) for fd in fds[:1]]
+    try:
+        ends += map(_Segment, (*fds[1:], *os.pipe()))
+        sock, page, inner, line = ends  # ValueError: there was no room here for all
+        pid = os.fork()
+    except (OSError, ValueError):
+        return
+    if pid:
+        try:
+            os.setpgid(pid, pid)  # both sides do it: whichever comes first
+        except OSError:  # dead already, or another program
+            pass
+        workers[number] = pid, sock, page, line
+        return
+    try:
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for _, other, *_ in workers.values():
+            other.close()
+        workers.clear()
+        for fd in *ours, line.fd:
+            os.close(fd)
+        _die_with(inner.fd)
+        _work(sock, _make_page(page.fd)[0], number, caller, inner.fd)
+    finally:  # whatever happens: the fork server goes on in the parent only
+        os._exit(1)
+
+
+def _reap_workers(workers: dict[int, Any]) -> None:
+    """Note in their pages how workers died, then hang up: a grandchild may still hold the
+    socket."""
+    for number, (pid, sock, page, _) in list(workers.items()):
+        dead, status = os.waitpid(pid, os.WNOHANG)
+        if dead:
+            _kill_group(pid, _SIGKILL)  # what the worker started
+            os.pwrite(page.fd, struct.pack("@Q", status + 1), 8 * _DEATH)
+            _hang_up(sock)
+            del workers[number]
+
+
 def _serve_forks(*modules: str) -> None:
     """What the fork server runs: it forks, signals and reaps workers until its caller is gone. They
     will need these modules."""
@@ -6152,67 +6198,23 @@ def _serve_forks(*modules: str) -> None:
     for name in modules:
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
-    caller = os.getppid()
-    # number -> pid; its socket, status page and life line, which are held here, too
-    workers: dict[int, tuple[Any, ...]] = {}
-
-    def fork(number: int, fds: list[int]) -> None:
-        # what nothing holds any more is closed
-        ends: list[Any] = [socket.socket(fileno=fd) for fd in fds[:1]]
-        try:
-            ends += map(_Segment, (*fds[1:], *os.pipe()))
-            sock, page, inner, line = ends  # ValueError: there was no room here for all
-            pid = os.fork()
-        except (OSError, ValueError):
-            return
-        if pid:
-            try:
-                os.setpgid(pid, pid)  # both sides do it: whichever comes first
-            except OSError:  # dead already, or another program
-                pass
-            workers[number] = pid, sock, page, line
-            return
-        try:
-            os.setpgid(0, 0)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for _, other, *_ in workers.values():
-                other.close()
-            workers.clear()
-            control.close()
-            for end in wake, wake_end, line.fd:
-                os.close(end)
-            _die_with(inner.fd)
-            _work(sock, _make_page(page.fd)[0], number, caller, inner.fd)
-        finally:  # whatever happens: the loop goes on in the parent only
-            os._exit(1)
-
-    def reap() -> None:
-        """Note in their pages how workers died, then hang up: a grandchild may still hold the
-        socket."""
-        os.read(wake, 4096)
-        for number, (pid, sock, page, _) in list(workers.items()):
-            dead, status = os.waitpid(pid, os.WNOHANG)
-            if dead:
-                _kill_group(pid, signal.SIGKILL)  # what the worker started
-                os.pwrite(page.fd, struct.pack("@Q", status + 1), 8 * _DEATH)
-                _hang_up(sock)
-                del workers[number]
-
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
+    # number -> pid; its socket, status page and life line, which are held here, too
+    workers: dict[int, tuple[Any, ...]] = {}
     try:
         while ready := dict(poll.poll(None if workers else IDLE_S * 1000)):
             if wake in ready:
-                reap()
+                os.read(wake, 4096)
+                _reap_workers(workers)
             if control.fileno() in ready:
                 data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
                 if len(data) < _REQUEST.size:
                     break
                 number, sig = _REQUEST.unpack(data)
                 if not sig:
-                    fork(number, fds)
+                    _fork_worker(number, fds, workers, [control.fileno(), wake, wake_end])
                 elif number in workers:
                     _kill_group(workers[number][0], sig)
     finally:
