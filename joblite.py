@@ -59,7 +59,7 @@ from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, M
 from types import MethodType, MethodWrapperType, ModuleType
 
 from _contextvars import ContextVar
-from _pickle import Pickler, PicklingError  # the module `pickle` costs 5 ms more to import
+from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler  # `pickle` takes 5 ms more to import
 from _pickle import dumps as _pickle_dumps
 from _pickle import loads as _pickle_loads
 
@@ -1142,29 +1142,27 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #
 # Picture: one value in a file (numbers little-endian, sizes and offsets in bytes)
 #
-#     | head | sizes of buffers | pickle | zeros | buffer 0 | zeros | buffer 1 | ... | checksums |
-#                                          ^ each at a multiple of 64, so it can be mapped in place
+#     | head | sizes of buffers | pickle | buffer 0 | buffer 1 | ... | checksums |
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
-#             8   1  version of the format: 1; a reader refuses any other
-#             9   1  flags: 1 = buffers may have been changed through a map, so their checksums no
-#                    longer hold; a reader refuses a bit that it does not know
-#            10   1  where the value starts, modulo 64, in the file it was written to
-#            11   1  zero
+#             8   4  version of the format: 1; a reader refuses any other
 #            12   4  number of buffers, n
 #            16   8  size of the pickle
-#            24   4  CRC-32 of the pickle
-#            28   4  CRC-32 of the 28 bytes before and the n sizes after
+#            24   4  CRC-32 of the n sizes and the pickle
+#            28   4  CRC-32 of the 28 bytes before
 #     sizes       8 each
-#     pickle      protocol 5; buffers out of band, in order; names nothing of this library
-#     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; its last piece may be shorter
+#     pickle      protocol 5; buffers out of band, in order; names nothing of this library. Before
+#                 buffers it ends with zeros, so that they begin at a multiple of 64 in the file.
+#     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
+#     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; its last piece may be shorter.
+#                 All of their bytes are A5 once the buffers may have been changed through a map.
 #
-# An array is a buffer, its dtype as text (or a list of fields), its shape and its order: a call of
-# numpy's `_frombuffer` in the pickle. Compressed, the same bytes are the content of an ordinary .z,
-# .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
+# An array is a buffer (of objects: a list), its dtype as text or a list of fields, its shape and
+# its order: a call of numpy's `_frombuffer` in the pickle. Compressed, the same bytes are the
+# content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
 #     write: value -> _take_apart -> _stream of chunks -> (blocks, compressed on threads) -> file
-#     read:  file -> first bytes tell -> (_Unpacked) -> ours: _read; else a pickle of others
+#     read:  file -> _peek: the first bytes tell -> (_Unpacked) -> ours: _read; else _Foreign
 #
 # Laws
 #   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its
@@ -1174,19 +1172,30 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #                                                         test_every_cut_is_found
 #   3. Memory beyond the value and its pickle without buffers is a few pieces.
 #                                                         test_a_big_array_is_never_doubled
-#   4. With `trusted` other than True only opcodes, names and calls of short lists are followed, and
-#      numpy is told only what was checked before.        test_attacks_are_refused,
+#   4. With `trusted` other than True only opcodes, names and calls of short lists are followed.
+#      numpy is told of an array only what was checked before.   test_attacks_are_refused,
 #                                                         test_tricks_of_hand_made_pickles
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
-_HEAD_FORMAT = "<8sBBBxIQI"  # 28 bytes, then their CRC
-_CHANGED = 1  # flag
+_HEAD_FORMAT = "<8sIIQI"  # 28 bytes, then their CRC
+_UNCHECKED = 0xA5  # every byte of the checksums of buffers that may have been changed
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
-_PATH = (str, bytes, os.PathLike)
+_BLOCK = 900_000  # bytes, or somewhat more, that a thread compresses at once: a block of bz2
 _U4 = struct.Struct("<I").pack  # a checksum in a file
+
+
+def _is_path(filename: Any, method: str, purpose: str) -> bool:
+    """Whether it is a path, or else a binary file object that has this method."""
+    if isinstance(filename, (str, bytes, os.PathLike)):
+        return True
+    if hasattr(filename, method) and not isinstance(filename, io.TextIOBase):
+        return False
+    raise ValueError(
+        f"filename: expected a path or a binary file object open for {purpose}, got {filename!r}"
+    )
 
 
 class UntrustedObjectError(ValueError):
@@ -1197,11 +1206,11 @@ class UntrustedObjectError(ValueError):
     """
 
 
-# ---- Compressing ---------------------------------------------------------------------------------
-
-
 class _Damaged(ValueError):
-    """The file is damaged or foreign. `_read_value` turns this into a ValueError with the path."""
+    """The file is damaged or foreign."""
+
+
+# ---- Compressing ---------------------------------------------------------------------------------
 
 
 def _crc32(data: Any, crc: int = 0) -> int:
@@ -1217,260 +1226,204 @@ def _write_all(file: Any, chunk: Any) -> None:
         done = file.write(chunk)
 
 
-def _blocks(chunks: Iterator[Any], nbytes: int) -> Iterator[Any]:
-    """The bytes of `chunks` in blocks of `nbytes`, the last one shorter."""
-    rest = bytearray()
-    for chunk in chunks:
-        for start in range(0, len(chunk), nbytes):
-            rest += memoryview(chunk)[start : start + nbytes]
-            if len(rest) >= nbytes:
-                yield rest[:nbytes]
-                del rest[:nbytes]
-    if rest:
-        yield rest
-
-
-_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
-
-
 def _optional(name: str, purpose: str = "this compression") -> Any:
     """An optional module, or an ImportError that says what to install."""
     try:
         return _module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        if package in sys.stdlib_module_names:
-            needed = f"a Python that was built with the module {name}"
-        else:
-            needed = f"the package {package}: pip install {package}"
-        raise ImportError(f"{purpose} needs {needed}") from error
+        raise ImportError(
+            f"{purpose} needs the package {package}: pip install {package}"
+        ) from error
 
 
-def _zlib_stream(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """One zlib stream (RFC 1950) whose blocks are compressed by threads, as pigz does."""
+def _zstd() -> Any:
+    """The module for zstd, which is in the standard library from Python 3.14 on."""
+    return _optional("compression.zstd" if sys.version_info >= (3, 14) else "zstandard")
+
+
+def _blocks(chunks: Iterator[Any]) -> Iterator[Any]:
+    """The bytes of `chunks` in blocks of one size or somewhat more, the last one shorter."""
+    block = bytearray()
+    for chunk in chunks:
+        for piece in _raw_pieces(memoryview(chunk), _BLOCK):
+            block += piece
+            if len(block) >= _BLOCK:
+                yield block
+                block = bytearray()
+    if block:
+        yield block
+
+
+def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
+    """Write one zlib stream (RFC 1950) whose blocks are compressed by threads, as pigz does."""
     zlib = _module("zlib")
     check = 1
 
-    def counted() -> Iterator[Any]:
-        nonlocal check
-        for block in blocks:
-            check = zlib.adler32(block, check)
-            yield block
-
-    def compress(block: Any) -> bytes:
+    def compress(block: Any) -> tuple[Any, bytes]:
         packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9)
-        return packer.compress(block) + packer.flush(
-            zlib.Z_SYNC_FLUSH
-        )  # ends at a byte: another may follow
+        packed = packer.compress(block)
+        return block, packed + packer.flush(zlib.Z_SYNC_FLUSH)  # ends at a byte: another may follow
 
-    yield b"\x78\x9c"
-    yield from _map_on_threads(compress, counted())
-    yield b"\x03\x00" + check.to_bytes(4, "big")  # an empty last block
-
-
-def _lzma_alone(blocks: Iterator[Any], level: int) -> Iterator[bytes]:
-    """The bytes of the older format of lzma: one stream, so one thread."""
-    lzma = _module("lzma")
-    packer = lzma.LZMACompressor(lzma.FORMAT_ALONE, preset=level)
-    for block in blocks:
-        yield packer.compress(block)
-    yield packer.flush()
+    _write_all(file, b"\x78\x9c")
+    for block, packed in _map_on_threads(compress, _blocks(chunks)):
+        check = zlib.adler32(block, check)
+        _write_all(file, packed)
+    _write_all(file, b"\x03\x00" + check.to_bytes(4, "big"))  # an empty last block
 
 
-def _streams(
-    module: str, compress: Callable[[Any, Any, int], bytes], blocks: Iterator[Any], level: int
-) -> Iterator[bytes]:
-    """The bytes of a format whose files may be one stream after the other: each block is one, made
-    by a thread."""
-    packer = _optional(module)
-    return _map_on_threads(lambda block: compress(packer, block, level), blocks)
+def _write_streams(
+    compress: Callable[[Any, int], bytes], chunks: Iterator[Any], file: Any, level: int
+) -> None:
+    """Write a format whose files may be one stream after the other: each block is one, made by a
+    thread."""
+    for packed in _map_on_threads(lambda block: compress(block, level), _blocks(chunks)):
+        _write_all(file, packed)
+
+
+def _write_through(
+    compressor_file: Callable[..., Any], chunks: Iterator[Any], file: Any, level: int
+) -> None:
+    """Write a format by a file object that compresses, in one thread."""
+    with compressor_file(file, compresslevel=level) as out:
+        for chunk in chunks:
+            _write_all(out, chunk)
 
 
 _FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with trusted=False
 _CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked:
     """The content of a compressed value, one stream or several, by any decompressor that has
-    `decompress`, `eof` and `unused_data`. (The modules' own file objects do not tell where in the
-    file they stand, so that no value could follow another.) It is given few bytes at once, `step`,
-    for what they may become is held in memory."""
+    `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may become
+    is held in memory. (The modules' own file objects read further than the value, so that none
+    could follow it.)"""
 
     limited = False  # whether the content may be only so much larger than the file
 
-    def __init__(self, file: Any, make: Callable[[], Any], step: int) -> None:
-        self.file, self.make, self.step = file, make, step
-        self.read_some = getattr(
-            file, "read1", file.read
-        )  # read1 does not wait for more than there is
+    def __init__(self, make: Callable[[], Any], step: int, file: Any) -> None:
+        self.make, self.step, self.file = make, step, file
+        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for all
         self.unpacker = make()
-        self.packed, self.place = b"", 0  # bytes read from the file, and how many of them were used
-        self.content = memoryview(b"")  # unpacked and not yet read
-        self.packed_size = self.content_size = 0
+        self.packed = b""  # read and not yet unpacked
+        self.content = memoryview(b"")  # unpacked and not yet given out
+        self.limit = _FREE_CONTENT
 
-    def readable(self) -> bool:
-        return True
+    def read(self, nbytes: int) -> Any:
+        """At least one byte of the content, but none at its end."""
+        while not self.content and self.unpack():
+            pass
+        part, self.content = self.content[:nbytes], self.content[nbytes:]
+        return part
 
-    def readinto(self, target: Any) -> int:
-        """Give at least one byte of the content, but none at its end; never of two streams at
-        once."""
-        while not self.content:
-            if self.unpacker.eof:
-                if not self.fill():
-                    return 0
-                self.unpacker = self.make()
-            self.unpack()
-        part = self.content[: len(target)]
-        target[: len(part)] = part
-        self.content = self.content[len(part) :]
-        return len(part)
-
-    def fill(self) -> bool:
-        """Read from the file when all bytes are used; whether there are any."""
-        if self.place == len(self.packed):
-            self.packed, self.place = self.read_some(_BUFFER), 0
-            self.packed_size += len(self.packed)
-        return bool(self.packed)
-
-    def unpack(self) -> None:
-        """Unpack the next bytes of the stream."""
-        if not self.fill():
+    def unpack(self) -> bool:
+        """Unpack the next bytes; whether there are any."""
+        if not self.packed:
+            self.packed = self.read_some(self.step)
+            self.limit += _CONTENT_RATIO * len(self.packed)
+        if self.unpacker.eof:
+            if not self.packed:
+                return False
+            self.unpacker = self.make()
+        elif not self.packed:
             raise _Damaged("it is cut short: its compressed data does not end")
-        given = self.packed[self.place : self.place + self.step]
         try:
-            self.content = memoryview(self.unpacker.decompress(given))
-        except (
-            Exception
-        ) as error:  # each format has an error of its own: zlib.error, OSError, LZMAError, EOFError
+            self.content = memoryview(self.unpacker.decompress(self.packed))
+        except Exception as error:  # each format has an error of its own
             raise _Damaged(f"its compressed data is damaged ({error})") from error
-        self.place += len(given) - len(self.unpacker.unused_data or b"")
-        self.content_size += len(self.content)
-        limit = _FREE_CONTENT + _CONTENT_RATIO * self.packed_size
-        if self.limited and self.content_size > limit:
+        self.packed = self.unpacker.unused_data or b""
+        self.limit -= len(self.content)
+        if self.limited and self.limit < 0:
             raise UntrustedObjectError(
-                f"it unpacks to more than {limit:,} bytes, the limit for a compressed file that "
-                "is not trusted (100 times its size and 64 MiB): unpack it with another tool"
+                f"it unpacks to more than {_CONTENT_RATIO} times its size and {_FREE_CONTENT:,} bytes, "
+                "the limit for a compressed file that is not trusted: unpack it with another tool"
             )
+        return True
 
     def finish(self) -> None:
         """Read to the end of the stream, where it has its own checksum; then the file stands there,
         if it can."""
         while not self.unpacker.eof:
             self.unpack()
-        ahead = len(self.packed) - self.place
-        if ahead and hasattr(self.file, "seekable") and self.file.seekable():
-            self.file.seek(-ahead, os.SEEK_CUR)
+        if self.packed and self.file.seekable():
+            self.file.seek(-len(self.packed), os.SEEK_CUR)
 
 
-def _open_packed(module: str, make: Callable[[Any], Any], step: int, file: Any) -> Any:
-    """A file to read the content of another from."""
-    return io.BufferedReader(_Unpacked(file, partial(make, _optional(module)), step), _PIECE >> 4)
+# write(chunks, file, level); open(file): a file object, or less, to read the content from
+_Codec = namedtuple("_Codec", "prefix extension write open")
 
 
-_Codec = namedtuple(
-    "_Codec", "prefix extensions write open"
-)  # open(file): a file to read the content of another from
+def _codec(prefix: bytes, extension: str, compress: Any, make: Any, step: int) -> _Codec:
+    """A format of streams: `compress(block, level)` gives one; what is made unpacks it."""
+    write = partial(_write_streams, compress)
+    return _Codec(prefix, extension, write, partial(_Unpacked, make, step))
 
 
-def _write_blocks(nbytes: int, pack: Any, chunks: Iterator[Any], file: Any, level: int) -> None:
-    """The `write` of a format: `pack(blocks, level)` gives the bytes of the file, for blocks of
-    `nbytes`."""
-    for piece in pack(_blocks(chunks, nbytes), level):
-        _write_all(file, piece)
+def _lzma_file(file: Any, compresslevel: int) -> Any:
+    """A file of the older format of lzma, which is one stream."""
+    lzma = _module("lzma")
+    return lzma.LZMAFile(file, "wb", format=lzma.FORMAT_ALONE, preset=compresslevel)
 
 
-# name, first bytes, extension, size of blocks, what packs them; what unpacks: its module, its maker,
-# bytes at once
-_FORMATS: list[tuple[Any, ...]] = [
-    (
-        "zlib",
+def _lzma_decompressor() -> Any:
+    return _module("lzma").LZMADecompressor(memlimit=1 << 30)
+
+
+def _zstd_decompressor() -> Any:
+    made = _zstd().ZstdDecompressor()
+    return made.decompressobj() if hasattr(made, "decompressobj") else made
+
+
+_CODECS = {
+    "zlib": _Codec(
         b"\x78",
         ".z",
-        1 << 20,
-        _zlib_stream,
-        "zlib",
-        lambda zlib: zlib.decompressobj(),
-        _BUFFER,
+        _write_zlib,
+        partial(_Unpacked, lambda: _module("zlib").decompressobj(), _BUFFER),
     ),
-    (
-        "gzip",
+    "gzip": _codec(
         b"\x1f\x8b",
         ".gz",
-        1 << 20,
-        partial(_streams, "gzip", lambda gzip, block, level: gzip.compress(block, level, mtime=0)),
-        "zlib",
-        lambda zlib: zlib.decompressobj(31),
+        lambda block, level: _module("gzip").compress(block, level, mtime=0),
+        lambda: _module("zlib").decompressobj(31),
         _BUFFER,
     ),
-    (
-        "bz2",
+    "bz2": _codec(
         b"BZ",
         ".bz2",
-        900_000,
-        partial(_streams, "bz2", lambda bz2, block, level: bz2.compress(block, level)),
-        "bz2",
-        lambda bz2: bz2.BZ2Decompressor(),
-        1 << 10,
-    ),  # a block of 900 kB of zeros is 40 bytes
-    (
-        "lzma",
+        lambda block, level: _module("bz2").compress(block, level),
+        lambda: _module("bz2").BZ2Decompressor(),
+        1 << 10,  # 40 bytes may be 900 kB of zeros
+    ),
+    "lzma": _Codec(
         b"\x5d\0",
         ".lzma",
-        _PIECE,
-        _lzma_alone,
-        "lzma",
-        lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30),
-        1 << 11,
+        partial(_write_through, _lzma_file),
+        partial(_Unpacked, _lzma_decompressor, 1 << 11),
     ),
-    (
-        "xz",
+    "xz": _codec(
         b"\xfd7zXZ",
         ".xz",
-        2 * _PIECE,
-        partial(_streams, "lzma", lambda lzma, block, level: lzma.compress(block, preset=level)),
-        "lzma",
-        lambda lzma: lzma.LZMADecompressor(memlimit=1 << 30),
+        lambda block, level: _module("lzma").compress(block, preset=level),
+        _lzma_decompressor,
         1 << 11,
     ),
-    (
-        "lz4",
+    "lz4": _codec(
         b"\x04\x22\x4d\x18",
         ".lz4",
-        _PIECE,
-        partial(_streams, "lz4.frame", lambda lz4, block, level: lz4.compress(block, level)),
-        "lz4.frame",
-        lambda lz4: lz4.LZ4FrameDecompressor(),
+        lambda block, level: _optional("lz4.frame").compress(block, level),
+        lambda: _optional("lz4.frame").LZ4FrameDecompressor(),
         _BUFFER,
     ),
-    (
-        "zstd",
+    "zstd": _codec(
         b"\x28\xb5\x2f\xfd",
         ".zst",
-        _PIECE,
-        partial(_streams, _ZSTD, lambda zstd, block, level: zstd.compress(block, level)),
-        _ZSTD,
-        lambda zstd: (
-            zstd.ZstdDecompressor().decompressobj()
-            if _ZSTD == "zstandard"
-            else zstd.ZstdDecompressor()
-        ),
-        3 << 9,
-    ),  # 4 bytes may be 128 KiB of zeros
-]
-_CODECS = {
-    name: _Codec(
-        prefix, (extension,), partial(_write_blocks, nbytes, pack), partial(_open_packed, *unpack)
-    )
-    for name, prefix, extension, nbytes, pack, *unpack in _FORMATS
+        lambda block, level: _zstd().compress(block, level),
+        _zstd_decompressor,
+        1 << 11,  # 4 bytes may be 128 KiB of zeros
+    ),
 }
-
-
-def _opener_of(head: bytes) -> Any:
-    """What opens a compressed file that begins like this; None for other files."""
-    found = (
-        codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix)
-    )
-    return next(found, None)
 
 
 def register_compressor(compressor_name: str, compressor: Any, force: bool = False) -> None:
@@ -1504,70 +1457,42 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     """
     if not isinstance(compressor_name, str):
         raise ValueError(f"compressor_name: expected a text, got {compressor_name!r}")
-    needed: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "prefix": ("bytes", lambda prefix: isinstance(prefix, bytes)),
-        "extension": ("'.xyz' or ''", lambda text: isinstance(text, str) and text[:1] in ("", ".")),
-        "compressor_file": ("a function", callable),
-        "decompressor_file": ("a function", callable),
-    }
-    missing = [name for name in needed if not hasattr(compressor, name)]
-    if missing:
-        raise ValueError(
-            f"compressor: expected an object with {', '.join(needed)}; "
-            f"{compressor!r} has no {', '.join(missing)}"
-        )
-    for name, (expected, is_right) in needed.items():
-        if not is_right(getattr(compressor, name)):
-            raise ValueError(
-                f"compressor.{name}: expected {expected}, got {getattr(compressor, name)!r}"
-            )
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
-
-    def write(chunks: Iterator[Any], file: Any, level: int) -> None:
-        with compressor.compressor_file(file, compresslevel=level) as out:
-            for chunk in chunks:
-                _write_all(out, chunk)
-
-    _CODECS[compressor_name] = _Codec(
-        compressor.prefix,
-        tuple(filter(None, [compressor.extension])),
-        write,
-        compressor.decompressor_file,
-    )
+    names = ("prefix", "extension", "compressor_file", "decompressor_file")
+    prefix, extension, pack, unpack = [getattr(compressor, name, None) for name in names]
+    has_texts = isinstance(prefix, bytes) and isinstance(extension, str)
+    if not has_texts or not callable(pack) or not callable(unpack):
+        raise ValueError(
+            "compressor: expected an object with prefix (bytes), extension ('.xyz' or ''), "
+            f"compressor_file and decompressor_file (functions), got {compressor!r}"
+        )
+    write = partial(_write_through, pack)
+    _CODECS[compressor_name] = _Codec(prefix, extension, write, unpack)
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    if compress == 0 and not filename:
-        return None
-    by_name = next(
-        (name for name, codec in _CODECS.items() if filename.endswith(codec.extensions)), None
-    )
+    method, level = None, compress
+    for name, codec in _CODECS.items():
+        if codec.extension and filename.endswith(codec.extension):
+            method = name
     if isinstance(compress, str):
         method, level = compress, 3
-    elif isinstance(compress, (tuple, list)):
-        if len(compress) != 2:
-            raise ValueError(f"compress: expected a pair (method, level), got {compress!r}")
+    elif isinstance(compress, (tuple, list)) and len(compress) == 2:
         method, level = compress
-    else:
-        method = by_name or "zlib"
-        level = (
-            3
-            if compress is True or (not compress and by_name)
-            else 0
-            if compress is None
-            else compress
-        )
-    if not isinstance(level, int) or level not in range(10):
+    elif compress is True or (method and not compress):
+        level = 3
+    elif compress is None:
+        level = 0
+    known = [None, *_CODECS]
+    if method not in known or not isinstance(level, int) or level not in range(10):
         raise ValueError(
-            "compress: expected True, False, a level from 0 to 9, a method, or (method, level); "
-            f"got {compress!r}"
+            "compress: expected True, False, a level from 0 to 9, a method or a pair "
+            f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
         )
-    if method not in _CODECS:
-        raise ValueError(f"compress: expected a method among {', '.join(_CODECS)}; got {method!r}")
-    return (method, level) if level else None
+    return (method or "zlib", level) if level else None
 
 
 # ---- Writing -------------------------------------------------------------------------------------
@@ -1576,17 +1501,13 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 def _dtype_text(dtype: Any) -> Any:
     """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not
     tell all of it."""
-    np: Any = _loaded("numpy")
     if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
         return dtype
     text: Any = dtype.str
     if dtype.names is not None:
-        text = []
-        for name in dtype.names:
-            field = dtype.fields[name][0]
-            base, shape = field.subdtype or (field, ())
-            text.append((name, _dtype_text(base), shape))
-    same = np.dtype(text)  # unless there are gaps between fields, or the scalars are records
+        fields = [(name, dtype[name]) for name in dtype.names]
+        text = [(name, _dtype_text(field.base), field.shape) for name, field in fields]
+    same = _module("numpy").dtype(text)  # unless fields have gaps, or the scalars are records
     return text if same == dtype and same.type is dtype.type else dtype
 
 
@@ -1602,78 +1523,49 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
     def reduce_masked(array: Any) -> Any:
         if array._baseclass not in (np.ndarray, np.memmap):
             return array.__reduce__()
-        arguments = (
-            array._data,
-            array._mask,
-            None,
-            False,
-            True,
-            0,
-            array._fill_value,
-            True,
-            array._hardmask,
-        )
-        return np.ma.MaskedArray, arguments
+        parts = (array._data, array._mask, None, False, True, 0)
+        return np.ma.MaskedArray, (*parts, array._fill_value, True, array._hardmask)
 
     table: dict[type, Any] = {type(np.dtype(char)): reduce_dtype for char in np.typecodes["All"]}
     table[np.ma.MaskedArray] = reduce_masked
     return table
 
 
-_frombuffer_of = lru_cache(
-    lambda np: np.empty(1).__reduce_ex__(5)[0]
-)  # makes an array from a buffer and its layout
-
-
-def _take_apart(value: Any, kind: Any = None) -> tuple[list[Any], list[Any]]:
-    """The pickle of a value, in pieces, and the buffers left out of it: arrays, and memory offered
-    by other objects."""
-    pickle = _module("pickle")
-    if type(value) in _ATOMS:
-        return [pickle.dumps(value, 5)], []
+def _take_apart(value: Any, kind: Any = Pickler) -> tuple[bytes, list[Any]]:
+    """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
+    objects."""
     np: Any = _loaded("numpy")
-    pickled: list[Any] = []
+    out = io.BytesIO()
     buffers: list[Any] = []
-    waiting: list[Any] = []  # at most the one array that the pickler is working on
-    mark = pickle.PickleBuffer(
-        bytearray()
-    )  # stands for it, so that arrays of any layout can be left out
+    mark = PickleBuffer(bytearray())  # stands for an array, so that any layout can be left out
 
-    def take(buffer: Any) -> None:
-        buffers.append(waiting.pop() if buffer is mark else buffer.raw())
+    def keep(buffer: Any) -> None:
+        if buffer is not mark:
+            buffers.append(buffer.raw())
 
     def reduce_array(array: Any) -> Any:
         array = array.view(np.ndarray)
         dtype = array.dtype
-        if dtype.char == "O":  # numpy's list of its values; the array itself may be among them
-            return np.empty, ((0,), "O"), array.__reduce_ex__(4)[2]
-        if dtype.hasobject or not dtype.itemsize:
+        order = "F" if array.flags.fnc else "C"
+        content: Any = mark
+        if dtype.char == "O":
+            content = array.ravel(order).tolist()
+        elif dtype.hasobject or not dtype.itemsize:
             return array.__reduce_ex__(4)
-        waiting.append(array)
-        order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        return _frombuffer_of(np), (mark, _dtype_text(dtype), array.shape, order)
+        else:
+            buffers.append(array)
+        return make_array, (content, _dtype_text(dtype), array.shape, order)
 
-    table = {**_numpy_reducers(np), np.ndarray: reduce_array, np.memmap: reduce_array} if np else {}
-    if kind:  # it has a table of its own
-        kind = type(kind.__name__, (kind,), {"dispatch_table": {**kind.dispatch_table, **table}})
-    pickler = (kind or pickle.Pickler)(
-        types.SimpleNamespace(write=pickled.append), 5, buffer_callback=take
-    )
-    if not kind:
-        pickler.dispatch_table = {**copyreg.dispatch_table, **table}
+    pickler = kind(out, 5, buffer_callback=keep)
+    if np:
+        make_array = np.empty(1).__reduce_ex__(5)[0]
+        table = dict(getattr(pickler, "dispatch_table", copyreg.dispatch_table))
+        table |= _numpy_reducers(np)
+        table[np.ndarray] = table[np.memmap] = reduce_array
+        # the attribute that the C code reads, also where a class of picklers has one of that name
+        Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
     pickler.dump(value)
-    return pickled, buffers
-
-
-def _layout(sizes: Iterable[int], place: int) -> tuple[list[int], int]:
-    """Where each buffer starts, and where the last one ends, if the pickle ends at `place`."""
-    starts = []
-    for size in sizes:
-        if size:
-            place += -place % _ALIGNMENT
-        starts.append(place)
-        place += size
-    return starts, place
+    return out.getvalue(), buffers
 
 
 def _mapper(sizes: Sequence[int]) -> Any:
@@ -1682,56 +1574,34 @@ def _mapper(sizes: Sequence[int]) -> Any:
     return _map_on_threads if sum(sizes) >= max(_PARALLEL, len(sizes) << 20) else map
 
 
-def _stream(pickled: list[Any], buffers: list[Any], start: int) -> Generator[Any, None, None]:
+def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, None, None]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
-    crc = nbytes = 0
-    for chunk in pickled:
-        crc = _crc32(chunk, crc)
-        nbytes += len(chunk)
-    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, 0, start % _ALIGNMENT, len(buffers), nbytes, crc)
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
-    head += _U4(_crc32(table, _crc32(head))) + table
-    if nbytes <= _BUFFER:
-        yield b"".join([head, *pickled])
-    else:
-        yield from [head, *pickled]
-    if not buffers:
-        return
-
-    after = start + len(head) + nbytes
-    starts, _ = _layout(sizes, after)
-
-    def pieces() -> Iterator[tuple[int, Any]]:
-        place = after
-        for buffer, begin in zip(buffers, starts):
-            zeros = begin - place
-            for piece in _raw_pieces(buffer, _PIECE):
-                yield zeros, piece
-                zeros = 0
-            place = begin + buffer.nbytes
-
+    if buffers:
+        pickled += bytes(-(start + 32 + len(table) + len(pickled)) % _ALIGNMENT)
+    crc = _crc32(pickled, _crc32(table))
+    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, len(sizes), len(pickled), crc)
+    yield head + _U4(_crc32(head)) + table
+    yield pickled
     checksums = []
-    for zeros, piece, crc in _mapper(sizes)(lambda pair: (*pair, _crc32(pair[1])), pieces()):
-        yield bytes(zeros)
+    pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
+    for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
         yield piece
+        yield bytes(-len(piece) % _ALIGNMENT)
         checksums.append(_U4(crc))
     yield b"".join(checksums)
 
 
-def _position(file: Any) -> int:
-    """Where a file stands; 0 if it cannot tell."""
-    try:
-        return file.tell()
-    except (OSError, AttributeError):  # a pipe, a socket, an object with nothing but write
-        return 0
-
-
-def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
+def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = Pickler) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
     packed = _parse_compress(compress)
-    chunks = _stream(*_take_apart(value, pickler), 0 if packed else _position(file))
+    try:
+        start = file.tell()
+    except (OSError, AttributeError):  # a pipe, a socket, an object with nothing but write
+        start = 0
+    chunks = _stream(*_take_apart(value, pickler), start)
     try:
         if packed:
             _CODECS[packed[0]].write(chunks, file, packed[1])
@@ -1740,32 +1610,6 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) 
                 _write_all(file, chunk)
     finally:
         chunks.close()  # an error that is kept holds this frame: its threads would last as long
-
-
-def _file_beside(path: str) -> tuple[str, str, Any]:
-    """(path, temporary, what to open): a file at `temporary` that can take the place of `path`,
-    links followed. It is beside it, under a name nobody can guess, with its mode; for a new one,
-    what the umask allows. What cannot be replaced (a device, a pipe, a file in a folder that takes
-    no other) is written directly: `temporary` is ""."""
-    path = os.path.realpath(path) if os.path.islink(path) else path
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        mode = 0
-    if mode and not stat.S_ISREG(mode):
-        return path, "", path
-    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.part")
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _O_BINARY | getattr(os, "O_CLOEXEC", 0)
-    try:
-        descriptor = os.open(temporary, flags, stat.S_IMODE(mode) if mode else 0o666)
-    except OSError as error:
-        if mode and isinstance(error, PermissionError):
-            return path, "", path
-        error.filename = path  # nobody knows the one beside
-        raise
-    if mode and mode != os.fstat(descriptor).st_mode:  # the umask took some of it
-        os.chmod(temporary, stat.S_IMODE(mode))
-    return path, temporary, descriptor
 
 
 def dump(
@@ -1808,26 +1652,28 @@ def dump(
     OSError
         The file cannot be written; `ImportError` if the compression needs a package.
     """
-    if not isinstance(filename, _PATH):
-        if not hasattr(filename, "write") or isinstance(filename, io.TextIOBase):
-            raise ValueError(
-                "filename: expected a path or a binary file object open for writing (mode 'wb'), "
-                f"got {filename!r}"
-            )
+    if not _is_path(filename, "write", "writing (mode 'wb')"):
         _write_value(value, filename, compress)
         return None
     path = os.fsdecode(filename)
-    method = _parse_compress(compress, path)
-    target, temporary, source = _file_beside(path)
+    method = _parse_compress(compress, path) or 0
+    target = os.path.realpath(path) if os.path.islink(path) else path
+    mode = os.stat(target).st_mode if os.path.exists(target) else None
+    folder = os.path.dirname(target) or os.curdir
+    beside = target  # written in place: a device, a pipe, a file in a folder that takes no other
+    if os.access(folder, os.W_OK) and (mode is None or stat.S_ISREG(mode)):
+        beside = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+    private = partial(os.open, mode=0o666 if mode is None else 0o600)
     try:
-        with open(source, "wb", _BUFFER) as file:
-            _write_value(value, file, method or 0)
-        if temporary:
-            os.replace(temporary, target)
-            temporary = ""
+        with open(beside, "wb", _BUFFER, opener=private) as file:
+            if beside != target and mode is not None:
+                os.chmod(beside, stat.S_IMODE(mode))
+            _write_value(value, file, method)
+        if beside != target:
+            os.replace(beside, target)
     finally:
-        if temporary:
-            os.unlink(temporary)
+        if beside != target and os.path.exists(beside):
+            os.unlink(beside)
     return [path]
 
 
@@ -1838,50 +1684,64 @@ class _Ahead(io.RawIOBase):
     """A file that cannot go back, with the bytes that were read from it too early put in front
     again."""
 
-    def __init__(self, file: Any, ahead: bytes = b"") -> None:
-        self.file, self.ahead = file, ahead
+    def __init__(self, file: Any) -> None:
+        self.ahead = b""
+        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for all
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, target: Any) -> int:
-        """Fill memory, unless the file ends; never read further, for the next value may follow."""
-        done = 0
-        while done < len(target):
-            data = self.ahead or self.file.read(min(len(target) - done, _PIECE))
-            if not data:
-                break
-            count = min(len(data), len(target) - done)
-            target[done : done + count] = data[:count]
-            self.ahead = self.ahead[count:]
-            done += count
-        return done
+        """Fill some of the memory, and never read further, for the next value may follow."""
+        data = self.ahead[: len(target)] or self.read_some(min(len(target), _PIECE))
+        self.ahead = self.ahead[len(data) :]
+        target[: len(data)] = data
+        return len(data)
 
 
-def _read_exactly(file: Any, nbytes: int, what: str) -> bytearray:
-    """The next bytes of a file, taken in pieces: a damaged file may ask for any number."""
+def _peek(file: Any) -> tuple[Any, bytes]:
+    """A file with `readinto`, and its first bytes, still to be read; one that stands at its end is
+    rewound."""
+    if hasattr(file, "readinto") and file.seekable():
+        head = file.read(8)
+        if not head:
+            file.seek(0)
+            head = file.read(8)
+        file.seek(-len(head), os.SEEK_CUR)
+        return file, head
+    ahead = _Ahead(file)
+    file = io.BufferedReader(ahead, 1)  # gives all that it is asked for, and reads no further
+    ahead.ahead = head = file.read(8)
+    return file, head
+
+
+def _read_exactly(file: Any, nbytes: int) -> bytearray:
+    """The next bytes of a file, taken in pieces: a hostile file may ask for any number."""
     data = bytearray()
     while len(data) < nbytes:
         more = file.read(min(nbytes - len(data), _PIECE))
         if not more:
-            raise _Damaged(
-                f"it is cut short: {len(data)} of {nbytes} bytes of its {what} are there"
-            )
+            raise _Damaged("it is cut short")
         data += more
     return data
 
 
-def _read_into(file: Any, target: Any) -> None:
-    """Fill memory from a file, without a copy where the file can."""
-    readinto = getattr(file, "readinto", None) or _Ahead(file).readinto
-    rest = memoryview(target)
-    while len(rest):
-        count = readinto(rest)
+def _read_into(file: Any, target: memoryview) -> None:
+    """Fill memory from a file."""
+    while target:
+        count = file.readinto(target)
         if not count:
-            raise _Damaged(
-                f"it is cut short: the last {len(rest)} bytes or more of an array are missing"
-            )
-        rest = rest[count:]
+            raise _Damaged("it is cut short: bytes of an array are missing")
+        target = target[count:]
+
+
+def _memory(nbytes: int) -> memoryview:
+    """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system
+    and by it."""
+    if nbytes < _PARALLEL or IS_WINDOWS:
+        return memoryview(bytearray(nbytes))
+    mmap = _module("mmap")
+    return memoryview(mmap.mmap(-1, nbytes, access=mmap.ACCESS_COPY))
 
 
 def _is_on_disk(file: Any) -> bool:
@@ -1889,539 +1749,295 @@ def _is_on_disk(file: Any) -> bool:
     return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
 
 
-def _check_length(file: Any, end: int) -> None:
-    """Refuse a file on disk that ends before `end`: numpy would make one longer that it maps for
-    writing."""
-    nbytes = os.fstat(file.fileno()).st_size
-    if nbytes < end:
-        raise _Damaged(f"it is cut short: it has {nbytes} of {end} bytes")
+def _mapped(file: Any, mode: str, nbytes: int) -> Any:
+    """The next bytes of a file, mapped. numpy would make a file longer that is too short."""
+    start = file.tell()
+    if os.fstat(file.fileno()).st_size < start + nbytes:
+        raise _Damaged("it is cut short")
+    memory = _module("numpy").memmap(file, "u1", mode, start, (nbytes,))
+    file.seek(start + nbytes)
+    return memory
 
 
-def _memory(nbytes: int) -> Any:
-    """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system
-    and by it."""
-    mmap = _module("mmap")
-    private = getattr(mmap, "MAP_PRIVATE", 0)  # not on Windows
-    try:
-        return (
-            mmap.mmap(-1, nbytes, flags=private)
-            if private and nbytes >= _PARALLEL
-            else bytearray(nbytes)
-        )
-    except (OSError, OverflowError, MemoryError) as error:
-        raise _Damaged(
-            f"it has an array of {nbytes} bytes, for which there is no memory ({error})"
-        ) from error
-
-
-def _read_buffers(file: Any, sizes: tuple[int, ...], place: int, checked: bool) -> list[Any]:
-    """The buffers of a value, read and checked; `place` is where the pickle ended in the file that
-    was written."""
-    buffers: list[Any] = []
+def _read_buffers(file: Any, sizes: tuple[int, ...]) -> list[Any]:
+    """The buffers of a value, read and checked."""
+    buffers = []
 
     def pieces() -> Iterator[memoryview]:
-        at = place
-        starts, _ = _layout(sizes, place)
-        for size, begin in zip(sizes, starts):
-            _read_exactly(file, begin - at, "padding")
-            at = begin + size
+        for size in sizes:
             buffers.append(_memory(size))
-            for piece in _raw_pieces(memoryview(buffers[-1]), _PIECE):
+            for piece in _raw_pieces(buffers[-1], _PIECE):
                 _read_into(file, piece)
+                _read_exactly(file, -len(piece) % _ALIGNMENT)
                 yield piece
 
     found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
-    if _read_exactly(file, len(found), "checksums") != found and checked:
+    wanted = _read_exactly(file, len(found))
+    if wanted != found and wanted.strip(bytes([_UNCHECKED])):
         raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     return buffers
 
 
-def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...], place: int, shift: int) -> list[Any]:
-    """The buffers of a value, mapped where they lie in the file: `shift` bytes after where they
-    were written."""
-    starts, end = _layout(sizes, place)
-    whole = _module("numpy").memmap(file, "u1", mode, 0, (end + shift,))
+def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...]) -> list[Any]:
+    """The buffers of a value, mapped where they lie in the file. From then on their checksums may
+    not hold, if they can be changed."""
+    nbytes = sum(size + -size % _ALIGNMENT + 4 * -(-size // _PIECE) for size in sizes)
+    whole = _mapped(file, mode, nbytes)
     buffers: list[Any] = []
-    for size, begin in zip(sizes, starts):
-        buffers.append(whole[begin + shift : begin + shift + size] if size else bytearray())
+    at = 0
+    for size in sizes:
+        buffers.append(whole[at : at + size] if size else bytearray())
         if size:
-            buffers[-1].offset = begin + shift
+            buffers[-1].offset = whole.offset + at
+        at += size + -size % _ALIGNMENT
+    if mode == "r+":
+        whole[at:] = _UNCHECKED
     return buffers
 
 
-_OLD_JOBLIB = "joblib before 0.10 wrote it: load it once with joblib and dump it again"
+# ---- Arrays and pickles --------------------------------------------------------------------------
 
-
-class _IsJoblib(Exception):
-    """The pickle has arrays of joblib between its opcodes: the C unpickler cannot stop there."""
-
-
-class _JoblibArray:
-    """Stands in a pickle of joblib for an array whose bytes follow."""
-
-    def __setstate__(self, state: Any) -> None:
-        raise _IsJoblib
-
-
-class _Loading:
-    """One `load`: what was asked for (less when the file cannot be mapped), and how arrays are
-    made."""
-
-    def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
-        self.path, self.mode, self.native = path, mode, native
-        self.doubtful = (
-            trusted is not True
-        )  # whether any error while the pickle is read is a fault of the file
-
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
-        """The object that a pickle names; for arrays, what makes or reads them."""
-        if name == "_frombuffer" and module.startswith("numpy"):
-            return self.make_array
-        if ".numpy_pickle" in module and name.endswith("NDArrayWrapper"):
-            raise _Damaged(_OLD_JOBLIB)
-        is_joblib = ".numpy_pickle" in module and name == "NumpyArrayWrapper"
-        return _JoblibArray if is_joblib else find_class(module, name)
-
-    def make_array(self, buffer: Any, dtype: Any, shape: Any, order: str) -> Any:
-        """The array in a buffer."""
-        np = _module("numpy")
-        flat = buffer.view(dtype) if isinstance(buffer, np.memmap) else np.frombuffer(buffer, dtype)
-        return self.in_order(flat.reshape(shape, order=order))
-
-    def in_order(self, array: Any) -> Any:
-        """An array in this machine's byte order, if that is wanted."""
-        if not self.native or array.dtype.isnative:
-            return array
-        if array.dtype.names is not None:  # fields may differ in order
-            return array.astype(array.dtype.newbyteorder("="))
-        return array.byteswap(inplace=array.flags.writeable).view(array.dtype.newbyteorder("="))
-
-
-# ---- Files that are not trusted ----
-
-_PLAIN_OPCODES = """PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2
-    LONG1 LONG4 BINFLOAT SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE
-    BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM
-    SETITEMS EMPTY_SET ADDITEMS FROZENSET MEMOIZE BINGET LONG_BINGET NEXT_BUFFER READONLY_BUFFER
-    STACK_GLOBAL REDUCE NEWOBJ BUILD""".split()  # what protocol 5 writes
-_PLAIN_VALUES = {
-    f"builtins.{name}"
-    for name in "bool bytearray bytes dict float frozenset int list set str tuple".split()
-}  # never called
-_PLAIN_CALLS = {
-    f"{module}.{name}"
-    for module, names in {
-        "builtins": "complex range slice",
-        "collections": "Counter OrderedDict defaultdict deque",
-        "datetime": "date datetime time timedelta timezone",
-        "decimal": "Decimal",
-        "fractions": "Fraction",
-        "uuid": "UUID",
-    }.items()
-    for name in names.split()
-}
-_DTYPE = (
-    r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"  # no "O": an address is no number
-)
-_MOST_FIELDS = 10_000  # of a dtype
-_MOST_BITS = 1 << 16  # of the numbers of a fraction, which must be divided
-
-
-class _Untrusted(_Loading):
-    """One `load` of a file that may be hostile.
-
-    Its opcodes, names and calls are those of short lists; calls have plain arguments; only what was
-    just made is given a state. numpy believes what it is told about memory, so each number is
-    checked before numpy sees it.
-    """
-
-    def __init__(self, path: str, mode: str | None, native: bool, trusted: Any) -> None:
-        super().__init__(path, mode, native, trusted)
-        added = () if trusted is False else trusted
-        if isinstance(added, (str, bytes)) or not hasattr(added, "__iter__"):
-            raise ValueError(
-                "trusted: expected True, False, or a list of classes and dotted names, "
-                f"got {trusted!r}"
-            )
-        self.added = {
-            each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-            for each in added
-        }
-        self.free: dict[
-            int, Any
-        ] = {}  # id -> what a name in that list stands for: it may do anything
-        self.calls: dict[
-            int, Any
-        ] = {}  # id of what the pickle calls -> what is called in its place
-        self.stand_ins: list[Any] = []  # weak references to what stands for functions of numpy
-        self.unfinished: dict[int, Any] = {}  # id -> array of objects that waits for them
-        self.makers: dict[str, Any] = {
-            "_frombuffer": self.make_checked_array,
-            "empty": self.make_object_array,
-            "dtype": self.make_dtype,
-            "scalar": self.make_scalar,
-            "MaskedArray": self.make_masked,
-        }
-
-    def find(self, module: str, name: str, find_class: Callable[[str, str], Any]) -> Any:
-        """The object that a pickle names; for functions of numpy, what stands for them."""
-        dotted = f"{module}.{name}"
-        if name in self.makers and module.partition(".")[0] == "numpy":
-            found: Any = partial(self.makers[name])
-            self.stand_ins.append(weakref.ref(found))
-            self.calls[id(found)] = found
-            return found
-        if not (dotted in self.added or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES):
-            raise UntrustedObjectError(
-                f"it holds {dotted}, which is not plain data; if you trust what it does when "
-                f'it is loaded, add it: trusted=["{dotted}"]'
-            )
-        found = find_class(module, name)
-        if dotted in self.added:
-            self.free[id(found)] = self.calls[id(found)] = found
-        elif dotted in _PLAIN_CALLS:
-            self.calls[id(found)] = partial(self.call_plain, found)
-        return found
-
-    def check(self, fine: Any, what: str) -> None:
-        """Refuse what no dump does."""
-        if not fine:
-            raise UntrustedObjectError(f"it {what}, which no dump does")
-
-    def call(self, function: Any, args: tuple[Any, ...]) -> Any:
-        """What a call in a pickle gives."""
-        self.check(
-            id(function) in self.calls, f"calls a {type(function).__name__} that is not for calling"
-        )
-        return self.calls[id(function)](*args)
-
-    def call_plain(self, cls: Any, *args: Any) -> Any:
-        """An object of a plain class. An argument that is an iterator or a range could take all
-        memory."""
-        datetime = _module("datetime")
-        plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
-        self.check(
-            plain.issuperset(map(type, args)), f"makes a {cls.__name__} of strange arguments"
-        )
-        if cls.__name__ == "Fraction":
-            fine = all(type(each) is int and each.bit_length() < _MOST_BITS for each in args)
-            self.check(
-                fine, f"makes a Fraction of texts or of numbers of {_MOST_BITS} bits or more"
-            )
-        return cls(*args)
-
-    def check_new(self, cls: Any) -> None:
-        """Refuse to make an object without a call; but a UUID goes so, and what the user trusts."""
-        self.check(
-            cls is _module("uuid").UUID or id(cls) in self.free, "makes an object in a strange way"
-        )
-
-    def check_state(self, target: Any, state: Any) -> None:
-        """Refuse a state for anything but a new array of objects, a UUID and what the user
-        trusts."""
-        if self.unfinished.pop(id(target), None) is None:
-            self.check_new(type(target))
-            return
-        _, shape, dtype, _, values = state
-        fine = (
-            isinstance(dtype, _module("numpy").dtype) and dtype.char == "O" and type(values) is list
-        )
-        self.check(fine, "has an array of objects without objects")
-        self.check_shape(shape, len(values))
-
-    def check_shape(self, shape: Any, count: int | None = None) -> None:
-        """Refuse what is not the shape of an array, or of one of `count` items."""
-        fine = type(shape) is tuple and len(shape) <= 64 and {int}.issuperset(map(type, shape))
-        self.check(fine and min(shape, default=0) >= 0, "has an array whose shape is none")
-        fine = count is None or _module("math").prod(shape) == count
-        self.check(fine, "has an array whose shape does not fit its content")
-
-    def make_dtype(self, text: Any, *more: Any) -> Any:
-        """A dtype from its text, or from a list of (name, text or list, shape); the one of objects
-        only as itself."""
-        if more:
-            raise UntrustedObjectError(
-                "it holds a dtype with gaps, titles or metadata, or of a package, which is not "
-                "plain data"
-            )
-        waiting = [(text, 0)] if text != "|O" else []
-        while waiting:
-            part, depth = waiting.pop()
-            if type(part) is str:
-                self.check(
-                    _module("re").fullmatch(_DTYPE, part), f"has a strange dtype, {part[:99]!r}"
-                )
-                continue
-            fine = (
-                type(part) is list
-                and part
-                and depth < 8
-                and len(part) + len(waiting) < _MOST_FIELDS
-            )
-            self.check(fine, "has a dtype that is no text and no short list, or is deeply nested")
-            for name, inner, shape in part:
-                self.check(type(name) is str, "has a field with a strange name")
-                self.check_shape(shape)
-                waiting.append((inner, depth + 1))
-        return _module("numpy").dtype(text)
-
-    def make_checked_array(self, buffer: Any, text: Any, shape: Any, order: str) -> Any:
-        """An array in the memory of bytes that belong to it."""
-        dtype = self.make_dtype(text)
-        kinds = (bytes, bytearray, memoryview, _module("mmap").mmap, _module("numpy").memmap)
-        fine = isinstance(buffer, kinds) and dtype.itemsize and not dtype.hasobject
-        self.check(fine, "has an array that is not made of bytes")
-        count, rest = divmod(len(buffer), dtype.itemsize)
-        self.check(
-            not rest and order in ("C", "F"), "has an array whose dtype does not fit its content"
-        )
-        self.check_shape(shape, count)
-        return self.make_array(buffer, dtype, shape, order)
-
-    def make_scalar(self, dtype: Any, data: Any) -> Any:
-        """A numpy scalar without objects inside."""
-        np = _module("numpy")
-        fine = isinstance(dtype, np.dtype) and not dtype.hasobject and type(data) is bytes
-        self.check(fine and 0 < dtype.itemsize == len(data), "has a strange scalar")
-        return np.float64(0).__reduce__()[0](dtype, data)
-
-    def make_object_array(self, shape: Any, dtype: Any) -> Any:
-        """An array that waits for its objects."""
-        self.check(shape == (0,) and dtype == "O", "has an array without content")
-        array = _module("numpy").empty(0, "O")
-        return self.unfinished.setdefault(id(array), array)
-
-    def make_masked(self, array: Any, *rest: Any) -> Any:
-        """A masked array of plain arrays."""
-        np = _module("numpy")
-        arrays = {np.ndarray, np.memmap}
-        fine = type(array) in arrays and {*arrays, np.bool_, bool, int, type(None)}.issuperset(
-            map(type, rest)
-        )
-        self.check(fine, "has a masked array of strange parts")
-        return np.ma.MaskedArray(array, *rest)
-
-    def check_stand_ins(self) -> None:
-        """Refuse a value that holds a function of numpy, for what stood for it is no part of a
-        value."""
-        self.calls.clear()
-        left = [found for found in self.stand_ins if found() is not None]
-        if left:
-            _module("gc").collect()  # one may lie in what nobody reaches any more
-        if any(found() is not None for found in left):
-            raise UntrustedObjectError(
-                "it holds a class or function of numpy as a value, which is not plain data"
-            )
-
-
-# ---- Pickles ----
-
-
-def _read_joblib_array(unpickler: Any, wrapper: Any) -> Any:
-    """The array whose bytes come next in a file of joblib: since 1.2 after a length byte and as
-    much padding."""
-    np = _module("numpy")
-    loading, file = unpickler.loading, unpickler.file
-    dtype, shape, order = wrapper.dtype, wrapper.shape, wrapper.order
-    nbytes = dtype.itemsize * _module("math").prod(shape)
-    if dtype.hasobject:
-        array = _unpickle(file, loading, careful=True)
-    else:
-        if getattr(wrapper, "numpy_array_alignment_bytes", None) is not None:
-            _read_exactly(file, _read_exactly(file, 1, "padding")[0], "padding")
-        if loading.mode and wrapper.allow_mmap and nbytes:
-            start = file.tell()
-            _check_length(file, start + nbytes)
-            array = np.memmap(file, dtype, loading.mode, start, shape, order)
-            file.seek(start + nbytes)
-        else:
-            memory = _memory(nbytes)
-            _read_into(file, memory)
-            array = np.ndarray(shape, dtype, memory, order=order)
-    array = loading.in_order(array)
-    return (
-        array if wrapper.subclass in (np.ndarray, np.memmap) else array.view(type=wrapper.subclass)
-    )
+_DTYPE = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
+_MOST_FIELDS = 1 << 14  # of a dtype
 
 
 @lru_cache
-def _unpicklers() -> tuple[Any, Any, Any]:
-    """The quick unpickler, in C; the careful one, which can stop at arrays of joblib; the one that
-    trusts nothing."""
-    pickle = _module("pickle")
+def _plain_dtype(text: str) -> Any:
+    """The dtype of a text, if it is as one of numpy's own."""
+    if not _module("re").fullmatch(_DTYPE, text):
+        raise _Damaged("it has a strange dtype")
+    return _module("numpy").dtype(text)
 
-    class Quick(pickle.Unpickler):  # type: ignore[misc, name-defined]
+
+def _dtype_of(text: Any, room: int = _MOST_FIELDS) -> Any:
+    """The dtype that `_dtype_text` told of; `room` is how many fields it may have, inner ones
+    too."""
+    np = _module("numpy")
+    if isinstance(text, np.dtype):
+        return text
+    if type(text) is str:
+        return _plain_dtype(text)
+    if type(text) is not list or not 0 < len(text) <= room:
+        raise _Damaged("it has a strange dtype")
+    fields = [(name, _dtype_of(part, room // len(text)), shape) for name, part, shape in text]
+    dtype = np.dtype(fields)
+    nbytes = sum(part.itemsize * _module("math").prod(shape) for _, part, shape in fields)
+    if dtype.itemsize != nbytes:  # numpy counts modulo 2**32
+        raise _Damaged("it has a dtype of too many bytes")
+    return dtype
+
+
+def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    """The array in a buffer, or of a list of objects; `native`: in this machine's byte order.
+    numpy takes numbers for addresses, so all is checked before it is told."""
+    np = _module("numpy")
+    dtype = _dtype_of(dtype)
+    itemsize = 1 if type(content) is list else dtype.itemsize
+    is_fine = type(content) in (list, bytes, bytearray, memoryview, np.memmap)
+    is_fine = is_fine and dtype.hasobject == (type(content) is list) and itemsize > 0
+    is_fine = is_fine and type(shape) is tuple and {int}.issuperset(map(type, shape))
+    is_fine = is_fine and min(shape, default=0) >= 0 and order in ("C", "F")
+    if not is_fine or _module("math").prod(shape) * itemsize != len(content):
+        raise _Damaged("it has an array whose dtype, shape and content do not fit")
+    if type(content) is np.memmap:
+        return content.view(dtype).reshape(shape, order=order)
+    if dtype.hasobject:
+        array = np.fromiter(content, dtype, len(content))
+    else:
+        array = np.frombuffer(content, dtype)
+    if native and not dtype.isnative:
+        array = array.astype(dtype.newbyteorder("="))
+    return array.reshape(shape, order=order)
+
+
+class _Unpickler(Unpickler):
+    """Reads the pickle of a file that is trusted."""
+
+    native = True
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_frombuffer" and module.startswith("numpy"):
+            return partial(_make_array, self.native)
+        return super().find_class(module, name)
+
+
+# What protocol 5 writes of plain data, as the names of pickle's methods.
+_PLAIN_LOADS = """load_proto load_frame load_stop load_mark load_pop load_pop_mark load_none load_true
+    load_false load_binint load_binint1 load_binint2 load_long1 load_long4 load_binfloat
+    load_short_binbytes load_binbytes load_binbytes8 load_bytearray8 load_short_binunicode
+    load_binunicode load_binunicode8 load_empty_tuple load_tuple load_tuple1 load_tuple2 load_tuple3
+    load_empty_list load_append load_appends load_empty_dictionary load_setitem load_setitems
+    load_empty_set load_additems load_frozenset load_memoize load_binget load_long_binget
+    load_next_buffer load_stack_global load_reduce load_newobj load_build""".split()
+_PLAIN_VALUES = """builtins.bool builtins.bytearray builtins.bytes builtins.dict builtins.float
+    builtins.frozenset builtins.int builtins.list builtins.set builtins.str
+    builtins.tuple""".split()  # never called
+_PLAIN_CALLS = """builtins.complex builtins.range builtins.slice collections.Counter
+    collections.OrderedDict collections.defaultdict collections.deque datetime.date
+    datetime.datetime datetime.time datetime.timedelta datetime.timezone decimal.Decimal
+    fractions.Fraction""".split()
+_MOST_BITS = 1 << 16  # of a number in a call
+
+
+def _call_plain(kinds: set[Any], cls: Any, *args: Any) -> Any:
+    """An object of a plain class, of arguments of these kinds. (An iterator or a range could take
+    all memory, a fraction of huge numbers all time.)"""
+    numbers = [each for each in args if type(each) is int]
+    is_huge = max(map(int.bit_length, numbers), default=0) > _MOST_BITS
+    if is_huge or not kinds.issuperset(map(type, args)):
+        raise UntrustedObjectError(f"it makes a {cls.__name__} of strange or huge arguments")
+    return cls(*args)
+
+
+def _call_scalar(dtype: Any, content: Any) -> Any:
+    """A numpy scalar."""
+    return _make_array(False, bytearray(content), dtype, (), "C")[()]
+
+
+def _numpy_calls(native: bool) -> dict[str, tuple[Any, Any]]:
+    """For each name of numpy that plain data may have: what it means, and what is called."""
+    np = _module("numpy")
+    make_array = partial(_make_array, native)
+    masked = np.ma.MaskedArray
+    kinds = {np.ndarray, np.memmap, np.bool_, bool, int, type(None)}
+    return {
+        "_frombuffer": (make_array, make_array),
+        "dtype": (np.dtype, _dtype_of),
+        "scalar": (np.float64(0).__reduce__()[0], _call_scalar),
+        "MaskedArray": (masked, partial(_call_plain, kinds, masked)),
+    }
+
+
+def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> Any:
+    """The value of a pickle that may be hostile. Its opcodes, names and calls are those of short
+    lists; the arguments of calls are plain; only what the user trusts is given a state."""
+    pickle, datetime = _module("pickle"), _module("datetime")
+    plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
+    free = {"uuid.UUID"}  # the names that may do anything
+    for each in trusted or ():
+        free.add(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}")
+    calls: dict[int, Any] = {}  # id of what was named -> what is called for it: itself, if free
+
+    class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
-            return self.loading.find(module, name, super().find_class)
-
-    class Careful(pickle._Unpickler):  # type: ignore[misc, name-defined]
-        def find_class(self, module: str, name: str) -> Any:
-            return self.loading.find(module, name, super().find_class)
-
-        def load_build(self) -> None:
-            state, target = self.stack[-1], self.stack[-2]
-            if isinstance(target, _JoblibArray):
-                vars(target).update(state)
-                self.stack[-2:] = [_read_joblib_array(self, target)]
+            dotted = f"{module}.{name}"
+            in_numpy = _numpy_calls(native) if module.partition(".")[0] == "numpy" else {}
+            if name in in_numpy:
+                found, call = in_numpy[name]
+            elif dotted in free or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES:
+                found = call = super().find_class(module, name)
             else:
-                super().load_build()
+                raise UntrustedObjectError(
+                    f"it holds {dotted}, which is not plain data; if you trust what it does when "
+                    f'it is loaded, add it: trusted=["{dotted}"]'
+                )
+            if dotted in _PLAIN_CALLS:
+                kinds = {int} if name == "Fraction" else plain  # of a text it may be huge
+                call = partial(_call_plain, kinds, found)
+            if call is not found or dotted not in _PLAIN_VALUES:
+                calls[id(found)] = call
+            return found
 
-        dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
-
-    class Plain(Careful):
         def load_reduce(self) -> None:
             args = self.stack.pop()
-            self.stack[-1] = self.loading.call(self.stack[-1], args)
+            maker = self.stack.pop()
+            if id(maker) not in calls:
+                raise UntrustedObjectError(f"it calls a {type(maker).__name__}, which is no class")
+            self.append(calls[id(maker)](*args))
+
+        def check_free(self, cls: Any) -> None:
+            if calls.get(id(cls)) is not cls:
+                raise UntrustedObjectError(f"it makes a {cls.__name__} in a strange way")
 
         def load_newobj(self) -> None:
-            self.loading.check_new(self.stack[-2])
+            self.check_free(self.stack[-2])
             super().load_newobj()
 
         def load_build(self) -> None:
-            self.loading.check_state(self.stack[-2], self.stack[-1])
+            self.check_free(type(self.stack[-2]))
             super().load_build()
 
         def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
             self.append(bytearray(self.read(*struct.unpack("<Q", self.read(8)))))
 
-        codes = [getattr(pickle, name)[0] for name in _PLAIN_OPCODES]
-        dispatch = {code: pickle._Unpickler.dispatch[code] for code in codes}
-        dispatch |= {
-            pickle.REDUCE[0]: load_reduce,
-            pickle.NEWOBJ[0]: load_newobj,
-            pickle.BUILD[0]: load_build,
-            pickle.BYTEARRAY8[0]: load_bytearray8,
-        }
-
-    return Quick, Careful, Plain
+    ways = {code: load.__name__ for code, load in Plain.dispatch.items()}
+    Plain.dispatch = {
+        code: getattr(Plain, name) for code, name in ways.items() if name in _PLAIN_LOADS
+    }
+    return Plain(io.BytesIO(pickled), buffers=buffers).load()
 
 
-def _unpickle(file: Any, loading: _Loading, buffers: Any = None, careful: bool = False) -> Any:
-    """The value of the pickle at the current position of a file."""
-    unpickler = _unpicklers()[2 if isinstance(loading, _Untrusted) else careful](
-        file, buffers=buffers
-    )
-    unpickler.loading, unpickler.file = loading, file
-    return unpickler.load()
+class _JoblibArray:
+    """Stands in a pickle of joblib for an array whose bytes follow."""
 
 
-def _read_pickle(file: Any, loading: _Loading) -> Any:
-    """The value in a file that is not ours: a pickle of joblib or of pickle."""
-    if isinstance(loading, _Untrusted):
-        raise UntrustedObjectError(
-            "it is not a file of this dump, and only those can be read without trust: "
-            "trusted=True reads it if you trust who wrote it"
-        )
-    loading.doubtful = True
-    place = _position(file)
-    try:
-        return _unpickle(file, loading, careful=not (hasattr(file, "seekable") and file.seekable()))
-    except _IsJoblib:
-        file.seek(place)
-        return _unpickle(file, loading, careful=True)
+def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
+    """The value of a pickle of others; between its opcodes may lie arrays of joblib."""
+    pickle = _module("pickle")
+
+    def read_array(about: Any) -> Any:
+        """The array that comes next, since joblib 1.2 after a length byte and as much padding."""
+        if about.dtype.hasobject:
+            return _read_foreign(file, mode, native)
+        if getattr(about, "numpy_array_alignment_bytes", None) is not None:
+            _read_exactly(file, _read_exactly(file, 1)[0])
+        nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
+        if mode and nbytes:
+            content = _mapped(file, mode, nbytes)
+        else:
+            content = _memory(nbytes)
+            _read_into(file, content)
+        array = _make_array(native, content, about.dtype, about.shape, about.order)
+        is_plain = about.subclass.__name__ in ("ndarray", "memmap")
+        return array if is_plain else array.view(type=about.subclass)
+
+    class Foreign(pickle._Unpickler):  # type: ignore[misc, name-defined]
+        def find_class(self, module: str, name: str) -> Any:
+            if ".numpy_pickle" not in module:
+                return super().find_class(module, name)
+            if name != "NumpyArrayWrapper":
+                raise _Damaged(
+                    "joblib before 0.10 wrote it: load it once with joblib and dump it again"
+                )
+            return _JoblibArray
+
+        def load_build(self) -> None:
+            super().load_build()
+            if type(self.stack[-1]) is _JoblibArray:
+                self.append(read_array(self.stack.pop()))
+
+        dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+    return Foreign(file).load()
 
 
-def _mark_changed(file: Any, start: int, head: Any, table: Any) -> None:
-    """Note in a file that its buffers can be changed through a map, so that nobody relies on their
-    checksums."""
-    place = file.tell()
-    head = head[:9] + bytes([head[9] | _CHANGED]) + head[10:-4]
-    file.seek(start)
-    _write_all(file, head + _U4(_crc32(table, _crc32(head))))
-    file.seek(place)
+# ---- Reading values ------------------------------------------------------------------------------
 
 
-def _read(file: Any, loading: _Loading) -> Any:
+def _read(
+    file: Any, mmap_mode: str | None = None, native: bool = True, trusted: Any = True
+) -> Any:
     """The value at the current position of a file, in our format."""
-    start = _position(file)
-    head = _read_exactly(file, 32, "head")
-    magic, version, flags, phase, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
-    if magic != _MAGIC:
-        raise _Damaged("there is no dumped value at this place")
-    if version != 1 or flags & ~_CHANGED:
-        raise _Damaged(
-            f"its format is version {version}, flags {flags}; this program reads version 1: "
-            "use a newer one"
-        )
-    table = _read_exactly(file, 8 * count, "head")
-    if _U4(_crc32(table, _crc32(head[:-4]))) != head[-4:]:
+    head = _read_exactly(file, 32)
+    if _U4(_crc32(head[:-4])) != head[-4:]:
         raise _Damaged("its head is damaged: the checksum is wrong")
-    pickled = _read_exactly(file, size, "pickle")
-    if _crc32(pickled) != crc:
+    _, version, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
+    if version != 1:
+        raise _Damaged(f"its format is version {version}: a newer program reads it")
+    table = _read_exactly(file, 8 * count)
+    pickled = _read_exactly(file, size)
+    if _crc32(pickled, _crc32(table)) != crc:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    if not count and not isinstance(loading, _Untrusted):
-        return _pickle_loads(pickled)
     sizes = struct.unpack(f"<{count}Q", table)
-    place = phase + 32 + len(table) + size  # where the pickle ended in the file that was written
-    if _is_on_disk(file):
-        _, end = _layout(sizes, place)
-        checksums = sum(-(-each // _PIECE) for each in sizes)
-        end += start - phase + 4 * checksums
-        _check_length(file, end)
-    if count and loading.mode:
-        buffers = _map_buffers(file, loading.mode, sizes, place, start - phase)
-        file.seek(end)
-        if loading.mode == "r+" and not flags & _CHANGED:
-            _mark_changed(file, start, head, table)
+    if mmap_mode and any(sizes):
+        buffers = _map_buffers(file, mmap_mode, sizes)
     else:
-        buffers = _read_buffers(file, sizes, place, not flags & _CHANGED)
-    value = _unpickle(io.BytesIO(pickled), loading, iter(buffers))
-    if isinstance(loading, _Untrusted):
-        loading.check_stand_ins()
-    return value
-
-
-def _peek(file: Any) -> tuple[Any, bytes]:
-    """A file and its first bytes, still to be read; a file that stands at its end is rewound."""
-    head = file.peek(8)[:8] if hasattr(file, "peek") else b""
-    if len(head) == 8:
-        return file, head
-    try:
-        place = file.tell()
-        head = file.read(8)
-        if not head and place:
-            place = 0
-            file.seek(0)
-            head = file.read(8)
-        file.seek(place)
-        return file, head
-    except (OSError, AttributeError):  # it cannot go back
-        head = _Ahead(file).read(8) or b""
-        return _Ahead(file, head), head
-
-
-def _read_any(file: Any, loading: _Loading) -> Any:
-    """The value in a file of any kind that we read."""
-    file, head = _peek(file)
-    if not head:
-        raise _Damaged("it is empty")
-    if head.startswith(b"ZF"):
-        raise _Damaged(_OLD_JOBLIB)
-    opener = _opener_of(head)
-    if loading.mode and (opener or not _is_on_disk(file)):
-        _warn(
-            f"mmap_mode={loading.mode!r} is ignored for {loading.path}: only an uncompressed "
-            "file on disk can be "
-            "mapped; its arrays are read into memory"
-        )
-        loading.mode, loading.native = None, True
-    if loading.mode == "r+" and not getattr(file, "raw", file).writable():
-        raise ValueError(
-            f"mmap_mode: 'r+' needs a file that is open for writing too, got {loading.path} "
-            "in mode "
-            f"{file.mode!r}: open it in mode 'r+b', or give its path"
-        )
-    unpacked = None
-    if opener:
-        file = opener(file)
-        unpacked = getattr(file, "raw", None)
-        if isinstance(unpacked, _Unpacked):
-            unpacked.limited = isinstance(loading, _Untrusted)
-        file, head = _peek(file)
-    value = (_read if head.startswith(_MAGIC) else _read_pickle)(file, loading)
-    if isinstance(unpacked, _Unpacked):
-        unpacked.finish()
-    return value
+        buffers = _read_buffers(file, sizes)
+    if trusted is not True:
+        return _read_untrusted(pickled, buffers, native, trusted)
+    unpickler = _Unpickler(io.BytesIO(pickled), buffers=buffers)
+    unpickler.native = native
+    return unpickler.load()
 
 
 def _read_value(
@@ -2430,22 +2046,49 @@ def _read_value(
     path: str = "",
     native: bool = True,
     trusted: Any = True,
-    read: Callable[[Any, _Loading], Any] = _read,
 ) -> Any:
-    """The value that `_write_value` wrote at the current position of a file; ValueError if it is
-    damaged."""
-    loading = (_Loading if trusted is True else _Untrusted)(path, mmap_mode, native, trusted)
+    """The value at the current position of a file of any kind; ValueError if it is damaged."""
+    unpacked = None
+    is_doubtful = trusted is not True  # whether any error is a fault of the file
     try:
-        return read(file, loading)
-    except UntrustedObjectError as error:
-        raise UntrustedObjectError(f"{path or file}: {error}") from None
-    except _Damaged as error:
-        raise ValueError(f"{path or file}: {error}") from error.__cause__
+        file, head = _peek(file)
+        if not head:
+            raise _Damaged("it is empty")
+        for codec in _CODECS.values():
+            if codec.prefix and head.startswith(codec.prefix):
+                unpacked = codec.open(file)
+                break
+        if mmap_mode and (unpacked or not _is_on_disk(file)):
+            _warn(
+                f"mmap_mode={mmap_mode!r} is ignored for {path}: only an uncompressed file on disk "
+                "can be mapped; its arrays are read into memory"
+            )
+            mmap_mode = None
+        if isinstance(unpacked, _Unpacked):
+            unpacked.limited = trusted is not True
+        if unpacked:
+            file, head = _peek(unpacked)
+        if head == _MAGIC:
+            value = _read(file, mmap_mode, native, trusted)
+        elif is_doubtful:
+            raise UntrustedObjectError(
+                "it is not a file of this dump, and only those can be read without trust: "
+                "trusted=True reads it if you trust who wrote it"
+            )
+        else:
+            is_doubtful = True
+            value = _read_foreign(file, mmap_mode, native)
+        if isinstance(unpacked, _Unpacked):
+            unpacked.finish()
+        return value
+    except (_Damaged, UntrustedObjectError) as error:
+        error.args = (f"{path}: {error}",)
+        raise
     except Exception as error:
-        if not loading.doubtful or (isinstance(error, OSError) and error.errno):
+        if not is_doubtful:
             raise
         raise ValueError(
-            f"{path or file}: it is neither a file of this dump nor a pickle that can be read here "
+            f"{path}: it is neither a file of this dump nor a pickle that can be read here "
             f"({type(error).__name__}: {error})"
         ) from error
 
@@ -2510,24 +2153,18 @@ def load(
             "'auto' or "
             f"False with mmap_mode={mmap_mode!r}, got True"
         )
-    if not isinstance(filename, _PATH) and (
-        not hasattr(filename, "read") or isinstance(filename, io.TextIOBase)
-    ):
+    if trusted is not True and (isinstance(trusted, str) or not hasattr(trusted or (), "__iter__")):
         raise ValueError(
-            "filename: expected a path or a binary file object open for reading (mode 'rb'), "
-            f"got {filename!r}"
+            f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}"
         )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
-    path = (
-        os.fsdecode(filename)
-        if isinstance(filename, _PATH)
-        else str(getattr(filename, "name", None) or filename)
-    )
-    native = not mode if ensure_native_byte_order == "auto" else bool(ensure_native_byte_order)
-    if not isinstance(filename, _PATH):
-        return _read_value(filename, mode, path, native, trusted, _read_any)
+    native = ensure_native_byte_order is not False  # of arrays that are read, not mapped
+    if not _is_path(filename, "read", "reading (mode 'rb')"):
+        name = str(getattr(filename, "name", None) or filename)
+        return _read_value(filename, mode, name, native, trusted)
+    path = os.fsdecode(filename)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
-        return _read_value(file, mode, path, native, trusted, _read_any)
+        return _read_value(file, mode, path, native, trusted)
 
 
 # ======================================================================================================================
@@ -3626,7 +3263,7 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
 
 def _read_about(file: Any, key: str) -> bytes:
     """What is noted about an entry (pickled); leaves the file where the value begins."""
-    text = _read(file, _Loading("", None, True, True))
+    text = _read(file)
     if not isinstance(text, bytes) or not text.startswith(key.encode() + b"\n"):
         raise _Damaged("it is the entry of another call")
     return text[len(key) + 1:]
@@ -3660,7 +3297,7 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, warned: list[Any
             is_plain = start == _MAGIC  # else it was compressed, perhaps by another Memory
             if mode and not (is_plain and _is_on_disk(file)):
                 mode = None
-            return _read_value(file, mode, key, read=_read if is_plain else _read_any)
+            return _read_value(file, mode, key)
     except Exception as err:  # a pickle whose classes are gone may raise anything
         if not warned:
             warned.append(err)
