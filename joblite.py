@@ -1531,7 +1531,7 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
     return table
 
 
-def _take_apart(value: Any, kind: Any = Pickler) -> tuple[bytes, list[Any]]:
+def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
     np: Any = _loaded("numpy")
@@ -1593,7 +1593,7 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     yield b"".join(checksums)
 
 
-def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = Pickler) -> None:
+def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
     packed = _parse_compress(compress)
@@ -1601,7 +1601,7 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = Pickle
         start = file.tell()
     except (OSError, AttributeError):  # a pipe, a socket, an object with nothing but write
         start = 0
-    chunks = _stream(*_take_apart(value, pickler), start)
+    chunks = _stream(*_take_apart(value, pickler or Pickler), start)
     try:
         if packed:
             _CODECS[packed[0]].write(chunks, file, packed[1])
