@@ -268,7 +268,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
 
 # Flags of code, see `inspect`.
 _CO_VARARGS, _CO_VARKEYWORDS = 0x4, 0x8
-_CO_COROUTINE, _CO_GENERATORS, _CO_ITERABLE = 0x80, 0x220, 0x100
+_CO_COROUTINE, _CO_GENERATORS = 0x80, 0x220
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 _ADDERS = frozenset({"append", "add", "extend", "update"})  # methods that only add to a container
@@ -673,8 +673,8 @@ class _Followed:
 
 # What Python itself sets in the body of a class.
 _SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
-# The flags of code that say how it is called.
-_CO_KIND = _CO_VARARGS | _CO_VARKEYWORDS | _CO_COROUTINE | _CO_GENERATORS | _CO_ITERABLE
+# The flags of code that say how it is called; the others tell of docstrings and future imports.
+_CO_KIND = 0x3FF
 
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
@@ -755,26 +755,23 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     return ("object", maker, args, state, items and list(items), pairs)
 
 
-def _copied_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of the C copy of an array in pieces, which may end within an item."""
-    size, items = array.itemsize, array if array.ndim == 1 else array.flat
-    for start in range(0, array.nbytes, nbytes):
-        first = start // size
-        copy = memoryview(items[first:-(-(start + nbytes) // size)].tobytes())
-        yield copy[start - first * size:][:nbytes]
-
-
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
     """The bytes of a memoryview or array in pieces (in Fortran order if it is laid out so, else in
     C order); where there are gaps between its items, a piece at a time is copied."""
+    size, items, has_gaps = 1, array, False
     if not isinstance(array, memoryview):
         rows = array if array.flags.c_contiguous else array.T
-        if not rows.flags.c_contiguous:
-            yield from _copied_pieces(array, nbytes)
-            return
-        array = memoryview(rows.reshape(-1).view("u1"))
-    for start in range(0, len(array), nbytes):
-        yield array[start:start + nbytes]
+        has_gaps = not rows.flags.c_contiguous
+        if has_gaps:
+            size, items = array.itemsize, array if array.ndim == 1 else array.flat
+        else:
+            items = memoryview(rows.reshape(-1).view("u1"))
+    for start in range(0, array.nbytes, nbytes):
+        first = start // size
+        piece = items[first:-(-(start + nbytes) // size)]
+        if has_gaps:
+            piece = memoryview(piece.tobytes())
+        yield piece[start - first * size:][:nbytes]  # it may begin and end within an item
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -838,11 +835,8 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
     if kind.__module__.partition(".")[0] != "pandas":
         return _object_parts(digester, values)
     values = values.view()  # which takes what pandas caches
-    if hasattr(values, "codes"):
-        content = values.codes
-    elif hasattr(values, "asi8"):
-        content = values.asi8
-    else:
+    content = getattr(values, "_ndarray", None)  # numbers, codes, times
+    if content is None:
         content = sys.modules["numpy"].asarray(values, dtype=object)
     return ("pandas array", kind, values.dtype, getattr(values, "freq", None), content)
 
@@ -854,9 +848,7 @@ def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     columns = [table]
     if table.ndim == 2:
         columns = [table.iloc[:, number] for number in range(table.shape[1])]
-    np = sys.modules["numpy"]
-    values = [np.asarray(column) if isinstance(column.dtype, np.dtype) else column.array
-              for column in columns]
+    values = [column.array for column in columns]
     return ("table", type(table), state, table.axes, values)
 
 
@@ -868,7 +860,6 @@ def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
 # How an object of a class, or of a class that derives from it, is taken apart: a text that says
 # how, then other values. A class of a package stands here by the name of that and its own.
 _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
-    object: _object_parts,
     type: lambda digester, cls: (  # annotations are made when somebody asks for them
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
@@ -897,19 +888,18 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
 }
 
 
+@lru_cache
 def _way_of(kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """How objects of a class are taken apart: as registered for it or a class above it, else as the
-    nearest class above it is."""
+    """How objects of a class are taken apart: as the nearest class above it that has a way."""
     for cls in kind.__mro__:
         if cls in _HASHERS:
             hasher = _HASHERS[cls]
             return lambda digester, obj: ("hasher", type(obj), hasher(obj))
-    for cls in kind.__mro__:
         package = str(cls.__module__).partition(".")[0]
         way = _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
         if way:
             return way
-    raise AssertionError("every class derives from object")
+    return _object_parts
 
 
 _IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType, ModuleType)
@@ -928,7 +918,6 @@ class _Digester:
         self.known: dict[int, tuple[Any, Any]] = {}
         self.path: set[int] = set()  # ids of the parts that the walk is in
         self.count = 0  # of the values in the forms made so far, but for those in digests
-        self.ways: dict[type, Any] = {}  # how objects of a class are taken apart
 
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
@@ -986,9 +975,17 @@ class _Digester:
             return self.sequence(obj)
         if kind not in (dict, set, frozenset):
             return (_MARK, *self.sequence(self.parts(obj)))
-        keys = self.in_order(obj)
+        kinds = set(map(type, obj))
+        if kind is dict and self.follow:  # there the order of dicts counts
+            keys = list(obj)
+        elif len(kinds) < 2 and kinds <= _SORTABLE:
+            keys = sorted(obj)
+        else:
+            keys = sorted(obj, key=self.rank)
         values = list(map(obj.__getitem__, keys)) if kind is dict else []
-        return (_MARK, kind.__name__, self.sequence(keys), self.sequence(values))
+        self.count += len(keys)
+        forms = keys if kinds <= _ATOMS else self.sequence(keys)
+        return (_MARK, kind.__name__, forms, self.sequence(values))
 
     def sequence(self, items: Any) -> Any:
         """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
@@ -1004,26 +1001,14 @@ class _Digester:
             forms.append(item if type(item) in _ATOMS else self.form(item))
         return forms if type(items) is list else tuple(forms)
 
-    def in_order(self, obj: Any) -> list[Any]:
-        """The members of a set or keys of a dict in an order that depends on them alone. Where the
-        order of dicts counts, keys stay in it."""
-        if self.follow and type(obj) is dict:
-            return list(obj)
-        kinds = set(map(type, obj))
-        is_sortable = len(kinds) < 2 and kinds <= _SORTABLE
-        return sorted(obj, key=None if is_sortable else self.rank)
-
     def rank(self, member: Any) -> bytes:
-        """What puts a member of a set in its place."""
+        """What puts a member of a set, or a key of a dict, in its place: it depends on it alone."""
         return _dumps(self.form(member))
 
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how,
         then other values."""
-        kind = type(obj)
-        if kind not in self.ways:
-            self.ways[kind] = _way_of(kind)
-        way = self.ways[kind]
+        way = _way_of(type(obj))
         return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
 
 
@@ -1132,6 +1117,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
         raise TypeError("register_hasher: expected a class and a function, "
                         f"got {cls!r} and {function!r}")
     _HASHERS[cls] = function
+    _way_of.cache_clear()
 
 
 # ======================================================================================================================
