@@ -342,7 +342,8 @@ def _code_facts(code: CodeType) -> _Facts:
         elif kind in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             facts.assigned.add(name)
         elif kind == "IMPORT_NAME":
-            facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
+            level, names = steps[place - 2].argval, steps[place - 1].argval
+            facts.imports.add((level, name, names or ()))
         elif kind.endswith("DEREF"):
             read_cells.add(name)
     facts.added.difference_update([chain[0] for chain in facts.chains])
@@ -359,7 +360,8 @@ def _names_used(code: CodeType) -> set[str]:
 
 
 def _short_digest(text: str, digits: int = 20) -> str:
-    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL: 5 ms)."""
+    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL:
+    5 ms)."""
     return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
@@ -710,8 +712,8 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
 # Attributes of a class that are not of its body, or full of addresses.
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
-    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl _value2member_map_
-    __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
+    __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
+    _value2member_map_ __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
     __pydantic_validator__
     """.split())
 
@@ -750,7 +752,8 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         args = (frozenset(obj),)  # pickled in any order
     if pairs:
         pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
-    if maker is copyreg.__newobj__ and items is None and pairs is None:  # type: ignore[attr-defined]
+    is_made_by_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
+    if is_made_by_new and items is None and pairs is None:
         return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs)
 
@@ -883,13 +886,14 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
     "pandas.DataFrame": _table_parts,
     "pandas.Series": _table_parts,
     "pandas.ExtensionDtype": lambda digester, dtype: (
-        "pandas dtype", type(dtype), str(dtype), [getattr(dtype, name) for name in dtype._metadata]),
+        "pandas dtype", type(dtype), str(dtype),
+        [getattr(dtype, name) for name in dtype._metadata]),
     "pandas.ExtensionArray": _pandas_array_parts,
 }
 
 
 @lru_cache
-def _way_of(kind: type) -> Callable[[Any, Any], tuple[Any, ...]]:
+def _way_of(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     """How objects of a class are taken apart: as the nearest class above it that has a way."""
     for cls in kind.__mro__:
         if cls in _HASHERS:
@@ -921,10 +925,7 @@ class _Digester:
 
     def digest(self, value: Any) -> str:
         """The digest of a value, in hex."""
-        try:
-            return self.new(_dumps(self.form(value))).hexdigest()
-        except _StartOver:
-            return _Numbering(self.new, self.coerce_mmap, self.follow).digest(value)
+        return self.new(_dumps(self.form(value))).hexdigest()
 
     def form(self, obj: Any) -> Any:
         """The form of a value."""
@@ -1008,7 +1009,8 @@ class _Digester:
     def parts(self, obj: Any) -> tuple[Any, ...]:
         """What stands for an object that is neither plain nor a container: a text that says how,
         then other values."""
-        way = _way_of(type(obj))
+        kind: Any = type(obj)
+        way = _way_of(kind)
         return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
 
 
@@ -1036,7 +1038,7 @@ class _Numbering(_Digester):
         self.outline = _Outline(self.new, self.coerce_mmap, self.follow)
         self.form(value)
         forms = [self.expand(part) for part in self.met]  # which grows
-        return self.new(_dumps((_MARK, "numbered", forms))).hexdigest()  # type: ignore[no-any-return]
+        return self.new(_dumps((_MARK, "numbered", forms))).hexdigest()
 
     def part(self, obj: Any) -> tuple[Any, ...]:
         self.met.append(obj)
@@ -1047,13 +1049,17 @@ class _Numbering(_Digester):
         return _dumps((number, self.outline.form(member)))
 
 
-def _digest(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False,
+def _digest(obj: Any, new: Any = None, coerce_mmap: bool = False,
             follow: _Followed | None = None) -> str:
-    """`hash`; with `follow`, the order of dicts counts, and the code that it follows."""
-    new = _hash_maker(hash_name)
+    """`hash` by what `new` makes; with `follow`, the order of dicts counts, and the code that it
+    follows."""
+    new = new or _hash_maker("sha256")
     if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
-        return new(_dumps(obj)).hexdigest()  # type: ignore[no-any-return]
-    return _Digester(new, coerce_mmap, follow).digest(obj)
+        return new(_dumps(obj)).hexdigest()
+    try:
+        return _Digester(new, coerce_mmap, follow).digest(obj)
+    except _StartOver:
+        return _Numbering(new, coerce_mmap, follow).digest(obj)
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
@@ -1089,7 +1095,7 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
     ValueError
         `hash_name` is unknown.
     """
-    return _digest(obj, hash_name, coerce_mmap)
+    return _digest(obj, _hash_maker(hash_name), coerce_mmap)
 
 
 def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
@@ -2432,7 +2438,7 @@ class _Look(Pickler):
                 reduced = None
             if type(reduced) is tuple:
                 return reduced
-        return tuple, ([_Digester(_Crc, False, self.contents).digest(obj)],)
+        return tuple, ([_digest(obj, _Crc, follow=self.contents)],)
 
 
 # -- the fingerprint
@@ -2544,7 +2550,7 @@ class _Contents(_Followed):
         else:
             self._in_package = True
             try:
-                return "content", kind, _Digester(digester.new, False, self).digest(obj)
+                return "content", kind, _digest(obj, digester.new, follow=self)
             except Exception:  # a lock, a file; the class of a package may raise anything
                 pass
             finally:
