@@ -4320,11 +4320,11 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
         return _find_named, ("types", _HIDDEN_TYPES[cls])
     if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
         return NotImplemented
+    if key := packer.key_of(cls):
+        return _find_shared, (key,)
     token = _class_token(cls)
     if packer.homeward and not token.startswith(_process()):
         return _make_once, (token, None)
-    if key := packer.key_of(cls):
-        return _find_shared, (key,)
     own, members = vars(cls), {}
     if "_member_map_" in own:
         start = _enum_start(cls)
