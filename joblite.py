@@ -4067,9 +4067,7 @@ class _Reduced:
 
 
 def _import_module(name: str) -> ModuleType:
-    import importlib
-
-    return importlib.import_module(name)
+    return _module("importlib").import_module(name)  # type: ignore[no-any-return]
 
 
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
@@ -4123,13 +4121,11 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     return module
 
 
-def _reduce_globals(space: dict[str, Any], homeward: bool) -> tuple[Any, ...]:
+def _reduce_globals(space: dict[str, Any]) -> tuple[Any, ...]:
     """The module that has these globals: functions which shared them share them again."""
     name = space.get("__name__", "__main__")
-    importable = _can_import(name)
-    if homeward and importable and vars(sys.modules[name]) is space:
-        return _import_module, (name,)
-    return _enter_module, (_space_token(space), name, space.get("__package__"), importable)
+    made_of = _space_token(space), name, space.get("__package__"), _can_import(name)
+    return _enter_module, made_of
 
 
 def _refuse(thing: Any) -> Any:
@@ -4138,10 +4134,10 @@ def _refuse(thing: Any) -> Any:
     raise PicklingError(f"{thing!r:.200} belongs to one process: make it in the tasks")
 
 
-def _reduce_module(module: ModuleType, packer: _Packer) -> Any:
+def _reduce_module(module: ModuleType) -> Any:
     name = module.__name__
     if name == "__main__":
-        return _reduce_globals(vars(module), packer.homeward)
+        return _reduce_globals(vars(module))
     return (_import_module, (name,)) if _can_import(name) else _refuse(module)
 
 
@@ -4164,7 +4160,7 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
     return used, [sys.modules[name] for name in modules[count:]]
 
 
-def _main_globals(thing: Any, packer: _Packer) -> list[tuple[_Reduced, dict[str, Any]]]:
+def _main_globals(thing: Any) -> list[tuple[_Reduced, dict[str, Any]]]:
     """The module and the global to set there of what is found in the caller's `__main__`, so that
     it is found in the worker's, too."""
     home = _import_name(thing)
@@ -4172,7 +4168,7 @@ def _main_globals(thing: Any, packer: _Packer) -> list[tuple[_Reduced, dict[str,
         return []
     space = vars(sys.modules["__main__"])
     name = home[1].partition(".")[0]
-    return [(_Reduced(_reduce_globals(space, packer.homeward)), {name: space[name]})]
+    return [(_Reduced(_reduce_globals(space)), {name: space[name]})]
 
 
 def _set_globals(changes: Iterable[tuple[ModuleType, dict[str, Any]]]) -> None:
@@ -4202,17 +4198,13 @@ def _own_attributes(namespace: Any) -> dict[str, Any]:
             if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
 
 
-def _fill_cell(cell: Any, content: list[Any]) -> None:
-    for value in content:
-        cell.cell_contents = value
-
-
 def _reduce_cell(cell: Any) -> Any:
     value = _cell_value(cell)
+    if value is _NOTHING:
+        return CellType, ()
     if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
         value = _own_attributes(value)
-    content = [] if value is _NOTHING else [value]
-    return CellType, (), content, None, None, _fill_cell
+    return CellType, (), (None, {"cell_contents": value})
 
 
 def _make_function(code: bytes, module: ModuleType, cells: Any) -> FunctionType:
@@ -4239,11 +4231,9 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     key = 0 if holds else packer.key_of(func)
     if key:
         return _find_shared, (key,)
-    module = _Reduced(_reduce_globals(func.__globals__, packer.homeward))
+    module = _Reduced(_reduce_globals(func.__globals__))
     used, submodules = _globals_of(func)
-    if module.result[0] is _import_module:  # it comes home, where they are
-        used = {}
-    elif _can_import(func.__globals__.get("__name__")):
+    if _can_import(func.__globals__.get("__name__")):
         # what cannot be sent, or is only itself, the far side has itself
         used = {name: value for name, value in used.items()
                 if type(value) is not object and packer.takes(value)}
@@ -4253,7 +4243,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     if annotations and packer.takes(annotations):
         attributes[name] = annotations
     made_of = marshal.dumps(func.__code__), module, func.__closure__
-    changes = [(module, used), *_main_globals(func, packer)]
+    changes = [(module, used), *_main_globals(func)]
     state = changes, submodules, attributes | func.__dict__
     return _make_function, made_of, state, None, None, _fill_function
 
@@ -4332,14 +4322,14 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     else:
         first = "__module__", "__orig_bases__", "__slots__"
         start = {name: own[name] for name in first if name in own}
-    attributes = {"__qualname__": cls.__qualname__, "__module__": cls.__module__}
+    attributes = {"__qualname__": cls.__qualname__}
     for name, value in _own_attributes(own).items():
         goes = packer.takes(value) if name in _ANNOTATIONS else name not in members
         if goes:
             attributes[name] = value
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
     subclasses = [subclass for ref in registered if (subclass := ref()) is not None]
-    state = attributes, members, subclasses, _main_globals(cls, packer)
+    state = attributes, members, subclasses, _main_globals(cls)
     made_of = token, _new_class, type(cls), cls.__name__, cls.__bases__, start
     return _make_once, made_of, state, None, None, _fill_class
 
@@ -4354,8 +4344,8 @@ def _reduce_typing(thing: Any) -> Any:
     if kind.__name__ == "NewType":
         base = [thing.__supertype__]
     bound = getattr(thing, "__bound__", None)
-    make = partial(kind, name, *base, **({"bound": bound} if bound else {}))
-    return _make_once, (_class_token(thing), make), (None, {"__module__": module})
+    make = partial(kind, bound=bound) if bound else kind
+    return _make_once, (_class_token(thing), make, name, *base), (None, {"__module__": module})
 
 
 def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
@@ -4534,7 +4524,7 @@ class _Packer(Pickler):
         if isinstance(obj, type):
             return _reduce_class(obj, self)
         if kind is ModuleType:
-            return _reduce_module(obj, self)
+            return _reduce_module(obj)
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
         if self.homeward and isinstance(obj, BaseException):
@@ -4544,7 +4534,7 @@ class _Packer(Pickler):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
         reduced = reducer(obj) if reducer else NotImplemented
-        for main, names in _main_globals(obj, self) if reducer else ():
+        for main, names in _main_globals(obj) if reducer else ():
             if obj in names.values():
                 return _enter_main, (_Reduced(reduced), main, *names)
         return reduced
@@ -4558,33 +4548,19 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack_each(values: Sequence[Any], packer: type[_Packer],
-               key_of: Callable[[Any], int] = lambda thing: 0) -> list[Any]:
-    """The frames of each value. Every value has a pickle of its own, so that none shares anything
-    with another. On a second try what joblite's own pickling by value leaves out is left to
-    cloudpickle's reducers."""
+def _pack(value: Any, packer: type[_Packer] = _Packer,
+          key_of: Callable[[Any], int] = lambda thing: 0) -> list[Any]:
+    """The frames of a payload of one value: its pickle, then the buffers that stay out of it. On a
+    second try what joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
     for tried in (None, {}):  # type: ignore[var-annotated]
         file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
-        pickler = packer(file, buffers, key_of, tried)
-        packed = []
         try:
-            for value in values:
-                pickler.clear_memo()
-                pickler.dump(value)
-                packed.append([file.getvalue(), *buffers])
-                file.seek(0)
-                file.truncate()
-                buffers.clear()
+            packer(file, buffers, key_of, tried).dump(value)
             break
         except Exception:  # a __reduce__ of the user may raise anything
             if tried is not None:
                 raise
-    return packed
-
-
-def _pack(value: Any, packer: type[_Packer] = _Packer) -> list[Any]:
-    """The frames of a payload of one value: its pickle, then the buffers that stay out of it."""
-    return _pack_each([value], packer)[0]  # type: ignore[no-any-return]
+    return [file.getvalue(), *buffers]
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on, with
@@ -4649,25 +4625,18 @@ def _address(view: memoryview) -> tuple[int, int]:
 
 def _open_unlinked(folder: str | None) -> int:
     """A descriptor of a new file without a name, by default in the system's folder for those."""
-    if folder and hasattr(os, "O_TMPFILE"):  # as `tempfile` does, whose import takes long
-        try:
-            return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
-        except OSError:  # this file system cannot, or the folder is bad: the next call says
-            pass
     with _module("tempfile").TemporaryFile(prefix="joblite-", dir=folder, buffering=0) as file:
         return os.dup(file.fileno())
 
 
 def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_Piece]:
     """The buffers laid in one segment, each where a map can begin."""
-    segment, pieces, offset = _Segment(_open_unlinked(folder)), [], 0
-    for view in views:
-        offset += -offset % _module("mmap").ALLOCATIONGRANULARITY
-        pieces.append(_Piece(segment, offset, len(view), access, view))
-        while view:
-            done = os.pwrite(segment.fd, view, offset)
-            offset += done
-            view = view[done:]
+    segment, pieces = _Segment(_open_unlinked(folder)), []
+    with open(segment.fd, "wb", closefd=False) as file:
+        for view in views:
+            file.seek(-file.tell() % _module("mmap").ALLOCATIONGRANULARITY, os.SEEK_CUR)
+            pieces.append(_Piece(segment, file.tell(), len(view), access, view))
+            file.write(view)
     return pieces
 
 
@@ -4699,32 +4668,27 @@ def _own_buffers(frames: Sequence[Any]) -> list[Any]:
     return buffers
 
 
-def _parts(value: Any) -> dict[str, Any]:
-    """What an object holds, by the text that reaches it."""
-    text, held = ".{}", dict(getattr(value, "__dict__", {}))
-    for name in ("__self__", "func", "args", "keywords"):  # of methods and partials
-        held[name] = getattr(value, name, None)
-    if isinstance(value, dict):
-        text, held = "[{!r}]", value
-    elif isinstance(value, (list, tuple)):
-        text, held = "[{!r}]", dict(enumerate(value))
-    elif isinstance(value, FunctionType):
-        text, held = " (its variable {})", _globals_of(value)[0]
-        held.update(zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ())))
-    return {text.format(name): part for name, part in held.items()}
-
-
 def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
     """As `_pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
     try:
         return _pack(value, packer)
     except Exception as error:
         reason = error
-    for text, part in _parts(value).items():
+    text, held = ".{}", dict(getattr(value, "__dict__", {}))
+    for name in ("__self__", "func", "args", "keywords"):  # of methods and partials
+        held[name] = getattr(value, name, None)
+    if isinstance(value, (list, tuple)):
+        text, held = "[{!r}]", dict(enumerate(value))
+    elif isinstance(value, dict):
+        text, held = "[{!r}]", value
+    elif isinstance(value, FunctionType):
+        text, held = " (its variable {})", _globals_of(value)[0]
+        held.update(zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ())))
+    for key, part in held.items():
         try:
             _pack(part, packer)
         except Exception as error:  # whatever it raises, this part is to blame
-            what, reason = what + text, error
+            what, reason = what + text.format(key), error
             break
     hint = " (the cloudpickle package, when installed, packs more types)"
     if _find_package("cloudpickle"):
@@ -5010,7 +4974,7 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
         if plain.issuperset(map(type, values)):
             return [_pickle_dumps((key, args), 5)]
     calls = [(keys[id(func)] or func, *given) for func, *given in tasks]
-    packed = _pack_each(calls, packer, key_of)
+    packed = [_pack(call, packer, key_of) for call in calls]
     known: dict[Any, tuple[int, Any]] = {}  # address -> place of a buffer, itself
     plan = []
     for _, *views in packed:
@@ -5080,16 +5044,13 @@ def _pack_answer(kind: int, values: list[Any], errors: dict[int, BaseException],
     described = {offset: _describe_error(error) for offset, error in errors.items()}
     if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
         return (kind, seconds, described, _pickle_dumps(values, 5), []), []
-    try:
-        packed = _pack_each(values, _AnswerPacker)
-    except Exception:  # a value's pickling may raise anything: then find out which
-        for offset, value in enumerate(values):
-            try:
-                _pack_or_explain(value, "the result", _AnswerPacker)
-            except PicklingError as error:
-                described[offset] = _describe_error(error)
-                values[offset] = None
-        packed = _pack_each(values, _AnswerPacker)
+    packed = []
+    for offset, value in enumerate(values):
+        try:
+            packed.append(_pack_or_explain(value, "the result", _AnswerPacker))
+        except PicklingError as error:
+            described[offset] = _describe_error(error)
+            packed.append(_pack(None))
     counts = list(map(len, packed))
     return (kind, seconds, described, b"", counts), list(itertools.chain(*packed))
 
