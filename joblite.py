@@ -4615,11 +4615,12 @@ class _Piece:
 _maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that live in this process
 
 
-def _address(view: memoryview) -> tuple[int, int]:
-    """What tells a living buffer from others: where it lies, if numpy can say it, and its size."""
+def _address(view: memoryview) -> tuple[Any, int]:
+    """What tells a living buffer from others: where it lies, which numpy can say, and its size.
+    Without numpy, each is another one."""
     numpy: Any = sys.modules.get("numpy")
     if not numpy:
-        return id(view), len(view)
+        return object(), 0
     return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
 
 

@@ -7619,6 +7619,15 @@ class TestSection6Isolation:
             found = list(Parallel(n_jobs=2, **options)([(func, args, kwargs)] * 24))
             assert found == [1] * 24, name
 
+    def test_tasks_keep_their_arguments_where_numpy_is_not_loaded(self):
+        done = run_script("""
+            import sys
+            from joblite import Parallel, delayed
+            print(Parallel(n_jobs=2, batch_size=5)(delayed(list.copy)([i]) for i in range(10)))
+            print("numpy" in sys.modules)
+            """)
+        assert done.stdout == f"{[[i] for i in range(10)]}\nFalse\n"
+
     def test_a_task_that_shares_something_with_another_and_not_all_sees_no_write(self):
         array, listed = zeros(3_000_000), []
 
