@@ -5723,8 +5723,8 @@ def _kill_group(pid: int, sig: int) -> None:
 
 
 def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: list[int]) -> None:
-    """Fork a worker that serves these descriptors, a socket and a status page; it closes `ours`, and
-    those of the other workers. What nothing holds any more is closed."""
+    """Fork a worker that serves these descriptors, a socket and a status page; it closes `ours`,
+    and those of the other workers. A `_Segment` that nothing holds any more is closed."""
     import signal
     import socket
 
@@ -5735,6 +5735,8 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: lis
         sock, page, inner, line = ends  # ValueError: there was no room here for all
         pid = os.fork()
     except (OSError, ValueError):
+        for sock in ends[:1]:
+            sock.close()
         return
     if pid:
         try:
