@@ -2757,64 +2757,55 @@ class _InArguments(_Followed):
 
 # --- What a call is named ---------------------------------------------------------------------------------------------
 
-# `bind` turns the spellings of a call into one dict of arguments. `names` are those of the
-# parameters; `stars` has "*" and "**", where there are such, with their names.
-_Parameters = namedtuple("_Parameters", "bind names stars")
+_STARS = {2: "*", 4: "**"}  # kinds of parameters that take more: `inspect` numbers kinds by their order
 
 
-def _its_arguments() -> dict[str, Any]:
-    return locals()
+class _Parameters:
+    """The parameters of a callable: `bind` turns the spellings of a call into one dict of arguments.
 
+    A decorator that hands on what it gets has the names of the function inside, and may tell
+    f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts.
+    """
 
-def _as_spelled(names: Sequence[str], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Arguments with labels that tell f(1), f(1, 2) and f(1, b=2) apart."""
-    given = dict(zip(names, args))
-    if args[len(names):]:
-        given["*"] = args[len(names):]
-    for name in sorted(kwargs):
-        given[f"**{name}"] = kwargs[name]
-    return given
-
-
-def _parameters_of(function: Any) -> _Parameters:
-    """The parameters of a callable. For a plain function, all spellings of a call are one. Others
-    count the spelling: a decorator that hands on what it gets, with the names of the function
-    inside, may tell spellings apart; a partial, a class, an object."""
-    code = getattr(function, "__code__", None)
-    below: tuple[str, ...] = ()
-    if hasattr(function, "__wrapped__"):
-        below = _parameters_of(function.__wrapped__).names
-    if code is None or hasattr(function, "__signature__"):
+    def __init__(self, function: Any) -> None:
         options: dict[str, Any] = {"follow_wrapped": False}
         if sys.version_info >= (3, 14):  # annotations are not evaluated
             options["annotation_format"] = _module("annotationlib").Format.STRING
+        inspect = _module("inspect")
         try:
-            names = tuple(_module("inspect").signature(function, **options).parameters)
+            self.signature = inspect.signature(function, **options)
         except (TypeError, ValueError):  # some written in C do not tell
-            names = below
-        return _Parameters(partial(_as_spelled, names), names, {})
-    names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    hands_on = names == below[:len(names)] and not function.__kwdefaults__
-    stars = {}
-    for star, flag in (("*", _CO_VARARGS), ("**", _CO_VARKEYWORDS)):
-        if code.co_flags & flag:
-            stars[star] = code.co_varnames[len(names)]
-            names += (stars[star],)
-    if below and stars and hands_on:
-        return _Parameters(partial(_as_spelled, below), below, {})
-    # A function of the same parameters that returns what it is given: the interpreter binds.
-    own = _its_arguments.__code__
-    code = own.replace(
-        co_argcount=code.co_argcount,
-        co_posonlyargcount=code.co_posonlyargcount,
-        co_kwonlyargcount=code.co_kwonlyargcount,
-        co_flags=own.co_flags | code.co_flags & (_CO_VARARGS | _CO_VARKEYWORDS),
-        co_nlocals=len(names),
-        co_varnames=names,
-    )
-    bind = FunctionType(code, globals(), None, function.__defaults__)
-    bind.__kwdefaults__ = function.__kwdefaults__
-    return _Parameters(bind, names, stars)
+            self.signature = inspect.Signature()
+        found = self.signature.parameters.values()
+        self.stars = {_STARS[each.kind]: each.name for each in found if each.kind in _STARS}
+        self.names = [each.name for each in found]
+        self.count = len(self.names) if all(each.kind < 2 for each in found) else -1
+        inner = getattr(function, "__wrapped__", None)
+        hands_on = self.stars or not self.names
+        if inner is not None and hands_on and not getattr(function, "__kwdefaults__", None):
+            plain = [name for name in self.names if name not in self.stars.values()]
+            below = _Parameters(inner).names
+            if below[:len(plain)] == plain:
+                self.names, self.stars, self.signature = below, {}, None
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call with their labels, defaults included."""
+        if len(args) == self.count and not kwargs:
+            return dict(zip(self.names, args))
+        kwargs = dict(sorted(kwargs.items()))
+        try:
+            if self.signature is not None:
+                bound = self.signature.bind(*args, **kwargs)
+                bound.apply_defaults()
+                return dict(bound.arguments)
+        except TypeError:
+            pass  # the call itself will raise it
+        given = dict(zip(self.names, args))
+        if args[len(self.names):]:
+            given["*"] = args[len(self.names):]
+        for name, value in kwargs.items():
+            given[f"**{name}"] = value
+        return given
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
@@ -3073,31 +3064,24 @@ class _DiskStore(_Store):
             self._check_folders()
         path = self._root + key
         try:
-            if mmap_mode:
-                file = io.FileIO(path, "r+" if mmap_mode == "r+" else "r")
-            else:
-                fd = os.open(path, os.O_RDONLY | _O_BINARY)  # half the time of `open`
+            file = io.FileIO(path, "r+" if mmap_mode == "r+" else "r")  # quicker than `open`
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         if not peek:
             self._mark(path)
+        if self._secret is not None:
+            with file:
+                signature, content = file.read(32), file.read()
+            if not _module("hmac").compare_digest(signature, self._signature(key, content)):
+                raise _Damaged("it was not written with the secret of this cache")
+            return io.BytesIO(content)
         if mmap_mode:
             return file
-        try:
-            content = os.read(fd, _SMALL_ENTRY)
-        except OSError:
-            content = b""  # a folder, a broken disk: damaged, as the head will say
-        if self._secret is None and len(content) < _SMALL_ENTRY:
-            os.close(fd)
-            return io.BytesIO(content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        file = io.FileIO(fd)
-        if self._secret is None:
+        content = file.read(_SMALL_ENTRY)
+        if len(content) == _SMALL_ENTRY:
+            file.seek(0)
             return file
-        with file:
-            signature, content = file.read(32), file.read()
-        if not _module("hmac").compare_digest(signature, self._signature(key, content)):
-            raise _Damaged("it was not written with the secret of this cache")
+        file.close()
         return io.BytesIO(content)
 
     def _mark(self, path: str) -> None:
@@ -3171,11 +3155,7 @@ class _DiskStore(_Store):
         os.replace(temporary, path)
 
     def delete(self, key: str) -> bool:
-        try:
-            return _unlink(self._root + key)
-        except OSError as err:
-            _warn(f"{self._base}: an entry could not be removed: {err}")
-            return False
+        return _unlink(self._root + key)
 
     def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
         """Each function has a folder."""
@@ -3380,8 +3360,7 @@ class MemorizedResult:
 
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
-    letters = [each if each.isascii() and (each.isalnum() or each in "._") else "-" for each in name]
-    safe = "".join(letters[:90])
+    safe = _module("re").sub(r"[^A-Za-z0-9_.]", "-", name)[:90]
     return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
 
 
@@ -3463,7 +3442,7 @@ class MemorizedFunc(_Typed[P, R]):
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
                             "generator function: what it yields can be taken once only; return a "
                             "list of it")
-        parameters = _parameters_of(self._run)
+        parameters = _Parameters(self._run)
         known = [*parameters.names, *parameters.stars]
         unknown = [name for name in self.ignore if name not in known]
         if unknown:
@@ -3481,17 +3460,11 @@ class MemorizedFunc(_Typed[P, R]):
         args = self._prefix + args
         contents = self._fingerprint.now()
         if self._known[0] is not contents:
-            self._known = contents, _parameters_of(self._run)  # defaults may have been replaced
-        bind, _, stars = self._known[1]
-        try:
-            given = bind(*args, **kwargs)
-        except TypeError:
-            given, stars = {"*": args, "**": kwargs}, {"**": "**"}
-        if "**" in stars:
-            more = stars["**"]
-            given[more] = dict(sorted(given[more].items()))
+            self._known = contents, _Parameters(self._run)  # defaults may have been replaced
+        parameters = self._known[1]
+        given = parameters.bind(args, kwargs)
         for name in self.ignore:
-            given.pop(stars.get(name, name), None)
+            given.pop(parameters.stars.get(name, name), None)
             given.pop(f"**{name}", None)
         named = given if self.key is None else {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
@@ -3657,15 +3630,18 @@ class MemorizedFunc(_Typed[P, R]):
         """Remove everything kept for this function, of its older versions too; `warn` says so on stderr."""
         self._memory._clear(f"{self._folder}/", warn and self.verbose > 0)
 
-    def _all_kept(self) -> list[tuple[str, int, Any, Any, Any]]:
-        """What is kept for this function and can be read, latest first: name and size of the entry,
-        and what is noted about it."""
+    def _all_kept(self) -> list[tuple[CacheEntry, Any, Any, Any]]:
+        """What is kept for this function and can be read: the entry, and what is noted about it."""
+        current = self._fingerprint.now().digest
         found = []
         for key, size, _ in list(self._store.entries(f"{self._folder}/")):
             about, texts, parts = _look_at(self._store, key)
             if about:
-                found.append((key.rpartition("/")[2], size, about, texts, parts))
-        return sorted(found, key=lambda each: -each[2]["time"])
+                name = key.rpartition("/")[2]
+                entry = CacheEntry(_joined(about["input_args"]), about["time"], about["duration"],
+                                   size, name.startswith(current), name)
+                found.append((entry, about, texts, parts))
+        return found
 
     def entries(self) -> list[CacheEntry]:
         """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
@@ -3675,12 +3651,8 @@ class MemorizedFunc(_Typed[P, R]):
         >>> cached.entries()[0].arguments
         'base=2, exp=10, mod=None'
         """
-        current = self._fingerprint.now().digest
-        return [
-            CacheEntry(_joined(about["input_args"]), about["time"], about["duration"], size,
-                       name.startswith(current), name)
-            for name, size, about, _, _ in self._all_kept()
-        ]
+        entries = [entry for entry, *_ in self._all_kept()]
+        return sorted(entries, key=operator.attrgetter("time"), reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
@@ -3697,9 +3669,8 @@ class MemorizedFunc(_Typed[P, R]):
         if about:
             age = f"computed {time.time() - about['time']:.0f} s ago"
             if self._is_kept(call):
-                return f"hits: {age} in {about['duration']:.3g} s"
-            is_expired = isinstance(self.cache_validation_callback, expires_after)
-            return f"computes: {'expired' if is_expired else 'refused by the callback'}, {age}"
+                return f"hits: {age}"
+            return f"computes: expired or refused by the callback, {age}"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         found = self._all_kept()
@@ -3707,8 +3678,8 @@ class MemorizedFunc(_Typed[P, R]):
             return f"computes: nothing is kept for {self._folder}"
         # What differs from the newest entry of the same arguments, else from the newest
         arguments = call.key.rpartition("-")[2]
-        found.sort(key=lambda each: each[0].endswith(arguments), reverse=True)
-        _, _, about, texts, parts = found[0]
+        _, about, texts, parts = max(
+            found, key=lambda each: (each[0].args_id.endswith(arguments), each[0].time))
         changed = sorted({name for name, _ in parts.items() ^ call.contents.parts.items()})
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         shown = _shown_all({**self._carried, **call.given})
@@ -3833,8 +3804,7 @@ class Memory:
             self.store = _STORES[backend](self.location, limit, **options)
         except TypeError as err:
             raise ValueError(f"backend_options: expected options of the backend {backend!r} "
-                             f"(for 'local': 'mode', 'secret'), got {', '.join(options)}: {err}"
-                             ) from err
+                             f"(for 'local': 'mode', 'secret'): {err}") from err
         self._place = self.location or "the memory of this process"
 
     if TYPE_CHECKING:
