@@ -2800,12 +2800,8 @@ class _Parameters:
                 return dict(bound.arguments)
         except TypeError:
             pass  # the call itself will raise it
-        given = dict(zip(self.names, args))
-        if args[len(self.names):]:
-            given["*"] = args[len(self.names):]
-        for name, value in kwargs.items():
-            given[f"**{name}"] = value
-        return given
+        by_name = {f"**{name}": value for name, value in kwargs.items()}
+        return {**dict(zip(self.names, args)), "*": args[len(self.names):], **by_name}
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
