@@ -5869,10 +5869,9 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
     for _ in range(_START_TRIES):
         with _starters_lock:
             server = _starters.get("nursery")
-            if server and not server.lives():
-                server.close(True)
-                server = None
-            if server is None:
+            if not server or not server.lives():
+                if server:
+                    server.close(True)
                 server = _starters["nursery"] = _ForkServer()
         try:
             return server, server.start(sock, page_fd)
@@ -6040,10 +6039,8 @@ class _Worker:
         self.code_age = _project_code.age
         self.served = 0  # how many tasks it was given
         self.run: int | None = None  # number of the last run it served
-        self.known: set[int] = set()  # keys of the functions it has of that run
-        self.holds_much = False  # whether they are big
+        self.known: dict[int, int] = {}  # the functions it has of that run: key -> bytes
         ours, theirs = _socket_pair()
-        self.fd = ours.fileno()
         self.channel = _Channel(ours)
         try:
             self.page, page_fd = _make_page()
@@ -6091,14 +6088,11 @@ class _Worker:
         self.served += len(batch.tasks)
         if context.number != self.run:
             self.run = context.number
-            self.known = set()
-            self.holds_much = False
+            self.known = {}
         missing = [(key, own) for key, own in functions.items() if key not in self.known]
-        self.known.update(functions)
+        self.known.update((key, sum(map(len, own))) for key, own in missing)
         sizes = [(key, len(own)) for key, own in missing]
         new = [frame for _, own in missing for frame in own]
-        if sum(map(len, new)) > _IN_BAND:
-            self.holds_much = True
         world = context.world if context.world != self.world else None
         self.world = context.world
         mapping = context.mapping.nbytes, "c", context.mapping.folder
@@ -6113,7 +6107,7 @@ class _Worker:
         if batch.timeout is None:
             return
         ready = select.poll()
-        ready.register(self.fd, select.POLLIN)
+        ready.register(self.channel.sock, select.POLLIN)
         left = 0.0
         while not ready.poll(min(left, _LONGEST_S) * 1000):
             left = batch.timeout + GRACE_S * (batch.state is _LATE)
@@ -6310,7 +6304,7 @@ def _lease(kind: _WorkerKind) -> _Worker:
 
 def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
     """A run is over: its worker is idle, and may forget the functions that came for it alone."""
-    if worker.holds_much:
+    if sum(worker.known.values()) > _IN_BAND:
         try:
             worker.channel.send([_FORGET])
         except OSError:  # it has died idle
@@ -6521,6 +6515,8 @@ class _Pool:
     context: _Context | None = None  # where batches are packed, if they do not share our memory
     most_tasks = sys.maxsize  # in one batch
     round_trip = 0.0  # seconds a batch is on its way, beside the work: it should last longer
+    grows = False  # whether nobody knows how many batches the executor takes
+    more = 0  # batches that may be out beyond the run's window, because it takes them
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
@@ -6589,6 +6585,9 @@ class _Pool:
         batch.receive(answer)
         on_its_way = time.monotonic() - batch.sent - batch.seconds
         self.round_trip = min(self.round_trip or on_its_way, on_its_way)
+        waited = on_its_way - self.round_trip  # for its turn
+        if self.grows and waited < batch.seconds / 2:
+            self.more += 1
         return True
 
     def lose(self, batch: _Batch, error: Exception) -> bool:
@@ -6950,8 +6949,7 @@ def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _Pool:
 
 
 def _capacity_of(executor: Any) -> int:
-    """How many tasks an executor runs at once; where it does not tell, as many as there are
-    cores."""
+    """How many tasks an executor runs at once; 0 when it does not tell."""
     client: Any = getattr(executor, "_client", None)
     if hasattr(client, "nthreads"):
         return max(1, sum(client.nthreads().values()))
@@ -6959,7 +6957,7 @@ def _capacity_of(executor: Any) -> int:
         offer = getattr(executor, name, None)
         if isinstance(offer, int) and offer > 0:
             return offer
-    return cpu_count()
+    return 0
 
 
 def _backend_of(executor: Any) -> _Backend:
@@ -6967,7 +6965,7 @@ def _backend_of(executor: Any) -> _Backend:
     joblib's kind."""
     if hasattr(executor, "effective_n_jobs"):
         kind: Any = _ProtocolPool
-        capacity = executor.effective_n_jobs(-1)
+        offer = executor.effective_n_jobs(-1)
         # joblib's base class does not define it
         shares_memory = getattr(executor, "supports_sharedmem", False)
     else:
@@ -6975,11 +6973,14 @@ def _backend_of(executor: Any) -> _Backend:
             executor = executor.get_executor()
         is_dask = hasattr(getattr(executor, "_client", None), "scatter")
         kind = _DaskPool if is_dask else _Pool
-        capacity = _capacity_of(executor)
+        offer = _capacity_of(executor)
         shares_memory = _shares_memory(executor)
+    capacity = offer or cpu_count()
 
     def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
-        return kind(n_jobs, executor, shares_memory)
+        pool = kind(n_jobs, executor, shares_memory)
+        pool.grows = not offer and n_jobs == capacity
+        return pool
 
     name = type(executor).__name__
     return _Backend(name, open_pool, shares_memory, capacity=capacity, is_external=True)
@@ -7202,11 +7203,8 @@ class parallel_config:
                  max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
                  prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
-        given = {
-            "backend": backend, "n_jobs": n_jobs, "verbose": verbose, "temp_folder": temp_folder,
-            "max_nbytes": max_nbytes, "mmap_mode": mmap_mode, "prefer": prefer, "require": require,
-        }
-        given = {name: value for name, value in given.items() if type(value) is not _Unset}
+        given = {name: value for name, value in locals().items()
+                 if name in _DEFAULTS and type(value) is not _Unset}
         _check_hints(given.get("prefer"), given.get("require"))
         options = backend_options
         if inner_max_num_threads is not None:
@@ -7307,26 +7305,17 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(3, 4)
     (8, 4, 3)
     """
-    import re
-
-    if pre_dispatch in ("2 * n_jobs", "all"):
-        return 2 * n_jobs
-    number = r"(\d+\.?\d*|\.\d+)"
-    product = None
-    if isinstance(pre_dispatch, str):
-        pattern = rf"(?:{number} *\* *)?n_jobs(?: *\* *{number})?"
-        product = re.fullmatch(pattern, pre_dispatch.strip())
+    value = "2 * n_jobs" if pre_dispatch == "all" else pre_dispatch
+    size = 1.0
     try:
-        if product:
-            before, after = product.groups(default="1")
-            size = float(before) * n_jobs * float(after)
-        else:
-            size = float(pre_dispatch)
-    except (ValueError, TypeError):
+        if hasattr(value, "__index__"):
+            value = operator.index(value)
+        factors = [factor.strip() for factor in str(value).split("*")]
+        for factor in factors:
+            size *= n_jobs if factor == "n_jobs" else float(factor)
+    except ValueError:
         size = 0.0
-    except OverflowError:  # a whole number that is too large for a float
-        size = _MOST_BATCHES
-    if not size > 0:  # also what is no number
+    if not size > 0 or factors.count("n_jobs") > 1:  # `not >`: also what is no number
         raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as "
                          f"'2 * n_jobs'; got {pre_dispatch!r:.200}")
     return max(1, int(min(size, _MOST_BATCHES)))
@@ -7430,7 +7419,6 @@ class _Run:
         # numbers and tasks of batches to be sent again
         self.redo: deque[tuple[Sequence[int], Sequence[Task]]] = deque()
         self.ready: dict[int, Any] = {}  # results by task; _NOTHING for an error that is left out
-        self.next_number = 0
         self.given = 0  # results that were given out, in order
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False  # whether the tasks' iterator has ended
@@ -7451,7 +7439,7 @@ class _Run:
     def feed(self) -> None:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
-        while len(self.out) < self.parallel._window:
+        while len(self.out) < self.parallel._window + self.pool.more:
             numbers, tasks = self.redo.popleft() if self.redo else self.cut()
             if not tasks:
                 return
@@ -7474,22 +7462,20 @@ class _Run:
         if self.pool.context:
             size = min(size, self.pool.context.most_tasks)
         if total is not None and self.adapts:
-            share = (total - self.next_number) // (2 * self.parallel.n_jobs)
+            share = (total - self.counts.dispatched) // (2 * self.parallel.n_jobs)
             size = max(1, min(size, max(self.least, share)))
         tasks = [self.waiting.popleft() for _ in range(min(size, len(self.waiting)))]
         if not tasks and not self.exhausted:
             tasks = self.read(size)
-        first = self.next_number
-        self.next_number += len(tasks)
-        return range(first, self.next_number), tasks
+        first = self.counts.dispatched
+        self.counts.dispatched += len(tasks)
+        return range(first, self.counts.dispatched), tasks
 
     def launch(self, numbers: Sequence[int], tasks: Sequence[Task]) -> None:
         """Send a batch."""
         parallel = self.parallel
         keep_going = parallel.on_error != "raise"
         batch = _Batch(numbers, tasks, parallel.timeout, keep_going, self.adapts)
-        # what is sent again counts once
-        self.counts.dispatched = max(self.counts.dispatched, numbers[-1] + 1)
         try:
             self.pool.pack(batch)
         except Exception as error:
@@ -7828,7 +7814,7 @@ class Parallel(_Shaped[Shape]):
         _check_word("on_error", on_error, "raise", "return", "skip")
         size: Any = batch_size
         is_number = hasattr(size, "__index__") and not isinstance(size, bool)
-        if size != "auto" and not (is_number and size >= 1):
+        if size != "auto" and not (is_number and operator.index(size) > 0):
             raise ValueError("batch_size: expected 'auto' or a whole number above 0; "
                              f"got {batch_size!r}")
         self.return_as = return_as

@@ -7394,6 +7394,16 @@ def lose(i):
     return i
 
 
+CROWD, CROWD_SIZES = set(), [0]  # the threads in it; how many there were whenever one joined
+
+
+def join_crowd(enough):
+    CROWD.add(threading.get_ident())
+    CROWD_SIZES.append(len(CROWD))
+    threading.Event().wait(0.05 * (max(CROWD_SIZES) < enough))
+    CROWD.discard(threading.get_ident())
+
+
 class TestSection6Engines:
     def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
         there = elsewhere(*SECOND_PROCESS)
@@ -7487,6 +7497,12 @@ class TestSection6Engines:
             for engine in near, far:
                 assert Parallel(n_jobs=2, backend=engine)([delayed(abs)(-i) for i in range(3000)]) == [*range(3000)]
             assert len(far.futures) < 15
+
+    def test_window_grows_while_the_engine_takes_more(self, monkeypatch):
+        monkeypatch.setattr(joblite, "cpu_count", lambda: 1)
+        with Elsewhere(8) as engine:
+            Parallel(backend=engine, batch_size=1)(delayed(join_crowd)(6) for _ in range(400))
+        assert max(CROWD_SIZES) >= 6
 
     def test_closing_a_generator_cancels_what_waits(self, tmp_path):
         with Elsewhere(1) as engine:
