@@ -5913,8 +5913,7 @@ class _Context:
         self.world = _world()
         # id of function -> key, frames, itself
         self.packed: dict[int, tuple[int, list[Any], Any]] = {}
-        self.last_args: Sequence[Any] = ()
-        self.last_prints: list[int] = []
+        self.last: dict[int, tuple[Any, int]] = {}  # arguments of the last single task, by id
         # to pack at a time; 1 when tasks bring an object again with other content
         self.most_tasks = sys.maxsize
         self.mapping = _NO_MAPPING
@@ -5966,7 +5965,9 @@ class _Context:
             return frames, 0  # whoever sends them settles them
         segments: set[_Segment] = set()
         for place, view in enumerate(frames) if self.laid else ():
-            piece = self.laid.get(_address(view)) if type(view) is memoryview else None
+            piece = None
+            if type(view) is memoryview:
+                piece = self.laid.get(_address(view))
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
@@ -5981,10 +5982,14 @@ class _Context:
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their iterator refills an object it has
         yielded before."""
-        prints = [_print_of(a) if a is b else 0 for a, b in zip(args, self.last_args)]
-        if any(a and b and a != b for a, b in zip(prints, self.last_prints)):
-            self.most_tasks = 1
-        self.last_args, self.last_prints = args, prints
+        known, self.last = self.last, {}
+        for value in args:
+            number = 0
+            if id(value) in known:
+                number, before = _print_of(value), known[id(value)][1]
+                if before and number != before:
+                    self.most_tasks = 1
+            self.last[id(value)] = value, number
 
 
 def _log_here(name: str, state: dict[str, Any]) -> None:
@@ -6021,7 +6026,8 @@ def _timeout_type() -> type[Exception]:
 
 
 def _fail_late(batch: _Batch, more: str = "") -> None:
-    text = f"task {batch.numbers[0]} ran longer than timeout={batch.timeout:g} s{more}"
+    number = batch.numbers[0]
+    text = f"task {number} ran longer than timeout={batch.timeout:g} s{more}"
     batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
@@ -6089,10 +6095,13 @@ class _Worker:
         if context.number != self.run:
             self.run = context.number
             self.known = {}
-        missing = [(key, own) for key, own in functions.items() if key not in self.known]
-        self.known.update((key, sum(map(len, own))) for key, own in missing)
-        sizes = [(key, len(own)) for key, own in missing]
-        new = [frame for _, own in missing for frame in own]
+        new: list[Any] = []  # frames of functions that are not known yet
+        sizes = []
+        for key, own in functions.items():
+            if key not in self.known:
+                self.known[key] = sum(map(len, own))
+                sizes.append((key, len(own)))
+                new += own
         world = context.world if context.world != self.world else None
         self.world = context.world
         mapping = context.mapping.nbytes, "c", context.mapping.folder
@@ -6357,8 +6366,8 @@ def _standard_pool(n_jobs: int, **options: Any) -> Executor:
 
 
 def shutdown_workers(wait: bool = True) -> None:
-    """End all worker processes of this process; the next call that needs some starts new ones. A task that is at work
-    in one of them fails with TerminatedWorkerError.
+    """End all worker processes of this process; the next call that needs some starts new ones. A
+    task that is at work in one of them fails with TerminatedWorkerError.
 
     >>> shutdown_workers()
 
@@ -6497,7 +6506,8 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
         return batch.values, batch.errors, batch.seconds
 
     page = _BLANK_PAGE.copy()
-    head, own = _pack_answer(*_run_frames(functions, list(frames[1:]), {}, {}, page, work))
+    answer = _run_frames(functions, list(frames[1:]), {}, {}, page, work)
+    head, own = _pack_answer(*answer)
     return [marshal.dumps((*head, [])), *map(bytes, own)]
 
 
@@ -6535,12 +6545,15 @@ class _Pool:
             return
         named, frames = self.context.pack(batch)
         settings = batch.numbers[0], batch.timeout, batch.keep_going, batch.shrinkable
-        head = marshal.dumps((settings, [(key, len(own)) for key, own in named.items()]))
-        views = [memoryview(frame) for frame in (head, *itertools.chain(*named.values()), *frames)]
-        shared = set(map(id, self.last))
+        sizes = [(key, len(own)) for key, own in named.items()]
+        head = marshal.dumps((settings, sizes))
+        whole = [head, *itertools.chain(*named.values()), *frames]
+        views = [memoryview(frame) for frame in whole]
+        known = set(map(id, self.last))
         self.last = [view.obj for view in views]
-        batch.nbytes = sum(view.nbytes for view in views if id(view.obj) not in shared)
-        batch.payload = [self.lay(view) for view in views]
+        new = [view.nbytes for view in views if id(view.obj) not in known]
+        batch.nbytes = sum(new)
+        batch.payload = [*map(self.lay, views)]
 
     def lay(self, view: memoryview) -> Any:
         """What is sent of a frame: a copy, since the caller may refill its arrays."""
@@ -6553,10 +6566,13 @@ class _Pool:
         if self.context is None:
             future = self.start(_run_in_time, "thread", batch, lambda: self.hungry)
         else:
-            version = f"{__name__} {__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}"
+            python = "{}.{}".format(*sys.version_info)
             payload = {
-                "far_side": _FAR_SIDE, "name": __name__, "version": version,
-                "source": _own_source() if batch.tries else b"", "frames": batch.payload,
+                "far_side": _FAR_SIDE,
+                "name": __name__,
+                "version": f"{__name__} {__version__} on Python {python}",
+                "source": _own_source() if batch.tries else b"",
+                "frames": batch.payload,
             }
             batch.tries += 1
             future = self.start(eval, "exec(far_side) or answer", payload)
@@ -6747,7 +6763,7 @@ class _ProcessPool(_ThreadPool):
     def release(self) -> None:
         self.context.packed.clear()
         self.context.newest.clear()
-        self.context.last_args = ()
+        self.context.last.clear()
         for worker in iter(partial(_pop, self.workers), None):
             if worker.is_ended():
                 worker.close()
@@ -6768,14 +6784,18 @@ class _DaskPool(_Pool):
         self.laid: dict[int, tuple[Any, int, Any]] = {}
 
     def start(self, func: Callable[..., Any], *args: Any) -> Any:
-        # if it were pure, equal batches would be run once
-        settings = {**self.executor._kwargs, "key": f"joblite-{os.urandom(8).hex()}", "pure": False}
+        settings = {
+            **self.executor._kwargs,
+            "key": f"joblite-{os.urandom(8).hex()}",
+            "pure": False,  # else equal batches would be run once
+        }
         return self.client.submit(func, *args, **settings)
 
     def lay(self, view: memoryview) -> Any:
         if view.nbytes < _ONCE_NBYTES:
             return bytes(view)
-        known, check = self.laid.get(id(view.obj)), _crc32(view)
+        known = self.laid.get(id(view.obj))
+        check = _crc32(view)
         if known is None or known[1] != check:
             if len(self.laid) >= _LAID:
                 self.laid.clear()
@@ -6835,22 +6855,24 @@ class _ProtocolPool(_Pool):
 # ======================================================================================================================
 # 7. Choosing
 # ======================================================================================================================
-# Promise: what a call leaves open is settled here: from its own arguments, else from the `parallel_config` in force in
-# this thread, else from where the call stands (nested calls share one budget), else by default.
+# Promise: what a call leaves open is settled here: from its own arguments, else from the
+# `parallel_config` in force in this thread, else from where the call stands (nested calls share one
+# budget), else by default.
 #
-#     Parallel(...) arguments > parallel_config in force > place: process -> threads, thread -> in place > processes
+#     Parallel(...) arguments > parallel_config in force > place: process -> threads,
+#                                                                 thread -> in place > processes
 #
 # Laws
-#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where its `with` does.
-#                                                                                     test_contexts_nest_and_restore
-#   2. `require="sharedmem"` is kept whatever the context says.                           test_sharedmem_beats_context
-#   3. By default a nested call starts no process.                               test_nested_calls_share_one_budget
+#   1. An argument that was given beats a context (`prefer` is only a hint); a context ends where
+#      its `with` does.                                           test_contexts_nest_and_restore
+#   2. `require="sharedmem"` is kept whatever the context says.   test_sharedmem_beats_context
+#   3. By default a nested call starts no process.                test_nested_calls_share_one_budget
 
 _DEFAULTS = {
     "backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M",
     "mmap_mode": "c", "prefer": None, "require": None,
 }
-_UNSET = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
+_UNSET: dict[str, Any] = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
 
 
 def _given(name: str, value: Any) -> Any:
@@ -6861,29 +6883,37 @@ def _given(name: str, value: Any) -> Any:
 
 
 class ParallelBackendBase:
-    """What backends derive from that were written to joblib's protocol (joblib's own class of this name will do too).
-    `Parallel(backend=...)` takes an instance, `register_parallel_backend` the class.
+    """What backends derive from that were written to joblib's protocol (joblib's own class of this
+    name will do too). `Parallel(backend=...)` takes an instance, `register_parallel_backend` the
+    class.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> class Three(ParallelBackendBase):
     ...     supports_sharedmem = supports_retrieve_callback = True
-    ...     def effective_n_jobs(self, n_jobs): return 3            # n_jobs may be -1: all there are
-    ...     def configure(self, n_jobs=1, parallel=None, **options): self.pool = ThreadPoolExecutor(3); return 3
-    ...     def submit(self, func, callback=None): self.pool.submit(func).add_done_callback(callback)
+    ...     def effective_n_jobs(self, n_jobs):               # n_jobs may be -1: all there are
+    ...         return 3
+    ...     def configure(self, n_jobs=1, parallel=None, **options):
+    ...         self.pool = ThreadPoolExecutor(3)
+    ...         return 3
+    ...     def submit(self, func, callback=None):
+    ...         self.pool.submit(func).add_done_callback(callback)
     ...     def retrieve_result_callback(self, out): return out.result()
     ...     def terminate(self): self.pool.shutdown()
     >>> Parallel(backend=Three())(delayed(abs)(i) for i in (-1, -2))
     [1, 2]
 
-    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`; `abort_everything` if it
-    ends early. Without `supports_retrieve_callback`, what `submit` gives is handed to `retrieve_result`.
+    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`;
+    `abort_everything` if it ends early. Without `supports_retrieve_callback`, what `submit` gives
+    is handed to `retrieve_result`.
     """
 
     supports_sharedmem = False  # whether its workers are threads of this process
     supports_retrieve_callback = False
 
-    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **more: Any) -> None:
-        self.nesting_level, self.inner_max_num_threads = nesting_level, inner_max_num_threads
+    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None,
+                 **more: Any) -> None:
+        self.nesting_level = nesting_level
+        self.inner_max_num_threads = inner_max_num_threads
         self.backend_kwargs = more
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
@@ -7011,12 +7041,13 @@ _BACKENDS = {
     "sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
     "processes": _PROCESSES, "multiprocessing": _PROCESSES,
 }
-# Written and read in one step by any thread: name -> factory of an executor, by register_parallel_backend
+# Written and read in one step by any thread: name -> factory of an executor
 _factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the name that was registered with make_default
 
 
-def register_parallel_backend(name: str, factory: Callable[..., Any], make_default: bool = False) -> None:
+def register_parallel_backend(name: str, factory: Callable[..., Any],
+                              make_default: bool = False) -> None:
     """Make `Parallel(backend=name)` run on the executor that `factory(**backend_options)` gives.
 
     >>> from concurrent.futures import ThreadPoolExecutor
@@ -7031,8 +7062,9 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
     name : str
         What users pass as `backend`. A name of joblite's own is taken over.
     factory : callable
-        Called with the backend options, once for each set of them; gives a `concurrent.futures.Executor`, which joblite
-        does not close. When that has been shut down or is broken, the factory is called again.
+        Called with the backend options, once for each set of them; gives a
+        `concurrent.futures.Executor`, which joblite does not close. When that has been shut down or
+        is broken, the factory is called again.
     make_default : bool, default False
         Use it where no backend is named.
     """
@@ -7042,7 +7074,8 @@ def register_parallel_backend(name: str, factory: Callable[..., Any], make_defau
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
-    """The backend that a name or an executor stands for. `options` lose what a registered factory takes."""
+    """The backend that a name or an executor stands for. `options` lose what a registered factory
+    takes."""
     if isinstance(backend, _Backend):
         return backend
     if isinstance(backend, str):
@@ -7058,7 +7091,8 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     elif callable(getattr(backend, "submit", None)):
         return _backend_of(backend)
     names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
-    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}")
+    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; "
+                     f"got {backend!r}")
 
 
 _Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled for one `Parallel`
@@ -7073,11 +7107,13 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     except (TypeError, ValueError):
         whole = 0
     if whole == 0 or whole != float(n_jobs):  # a text is fine, from an environment variable say
-        raise ValueError(f"n_jobs: expected a whole number other than 0 (-1: all cores, -2: all but one), or None; "
-                         f"got {n_jobs!r}")
+        raise ValueError("n_jobs: expected a whole number other than 0 (-1: all cores, -2: all "
+                         f"but one), or None; got {n_jobs!r}")
     if backend is _IN_PLACE:
         return 1
-    return whole if whole > 0 else max(1, (backend.capacity or _cores or cpu_count()) + 1 + whole)
+    if whole < 0:
+        whole += 1 + (backend.capacity or _cores or cpu_count())
+    return max(1, whole)
 
 
 def _check_word(name: str, value: Any, *words: Any) -> None:
@@ -7174,7 +7210,8 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
 
 
 class parallel_config:
-    """Settings for every `Parallel` that is made in this thread from here on, until the `with` block ends.
+    """Settings for every `Parallel` that is made in this thread from here on, until the `with`
+    block ends.
 
     >>> with parallel_config(backend="threading", n_jobs=2) as settings:
     ...     Parallel()(delayed(abs)(i) for i in (-1, -2)), settings["n_jobs"]
@@ -7187,15 +7224,16 @@ class parallel_config:
     n_jobs, verbose, temp_folder, max_nbytes, mmap_mode, prefer, require
         What a `Parallel` uses that is not given its own; see there.
     inner_max_num_threads : int, default None
-        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use; None: a fair share of
-        the cores.
+        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use;
+        None: a fair share of the cores.
     **backend_options
         Options of the backend, as for `Parallel`.
 
     Raises
     ------
     ValueError
-        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it; an unknown name.
+        Backend options without a backend; inner_max_num_threads with a backend that cannot keep it;
+        an unknown name.
     """
 
     def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"],
@@ -7234,15 +7272,18 @@ class parallel_config:
 
 
 class parallel_backend(parallel_config):
-    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless given.
+    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless
+    given.
 
     >>> with parallel_backend("threading") as (backend, n_jobs):
     ...     n_jobs
     -1
     """
 
-    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None, **options: Any) -> None:
-        super().__init__(backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads, **options)
+    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None,
+                 **options: Any) -> None:
+        options["inner_max_num_threads"] = inner_max_num_threads
+        super().__init__(backend, n_jobs=n_jobs, **options)
 
     def __enter__(self) -> tuple[Any, int]:  # type: ignore[override]
         super().__enter__()
@@ -7252,20 +7293,23 @@ class parallel_backend(parallel_config):
 # ======================================================================================================================
 # 8. Parallel
 # ======================================================================================================================
-# Promise: `Parallel(...)(tasks)` gives what `[f(*args, **kwargs) for f, args, kwargs in tasks]` gives, sooner.
+# Promise: `Parallel(...)(tasks)` gives what `[f(*args, **kwargs) for f, args, kwargs in tasks]`
+# gives, sooner.
 #
 #     tasks --cut--> batch --submit--> pool           at most `pre_dispatch` batches are out at once
 #                                        |
 #     results <--in order / as ready-- done           each finished batch lets the next one be cut
 #
 #     state:  RUNNING -> DONE        all results are there
-#                   '--> ENDED       an error of a task or of the tasks' iterator, Ctrl-C, a generator closed or dropped
+#                   '--> ENDED       an error of a task or of the tasks' iterator, Ctrl-C, a
+#                                    generator closed or dropped
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
-#   2. The caller's thread owns the tasks' iterator and the results.    test_tasks_are_asked_for_in_the_callers_thread
-#   3. A slow reader of a generator slows the feeding.                        test_slow_reader_bounds_what_is_out
-#   4. However a run ends, its batches do too.                                  test_dropped_generator_frees_the_workers
+#   2. The caller's thread owns the tasks' iterator and the results.
+#                                                  test_tasks_are_asked_for_in_the_callers_thread
+#   3. A slow reader of a generator slows the feeding.     test_slow_reader_bounds_what_is_out
+#   4. However a run ends, its batches do too.             test_dropped_generator_frees_the_workers
 
 _GROW = 16  # a batch is at most so many times larger than one that was seen to finish
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
@@ -7306,14 +7350,14 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     (8, 4, 3)
     """
     value = "2 * n_jobs" if pre_dispatch == "all" else pre_dispatch
-    size = 1.0
+    size, factors = 1.0, [""]
     try:
         if hasattr(value, "__index__"):
-            value = operator.index(value)
+            value = min(operator.index(value), _MOST_BATCHES)
         factors = [factor.strip() for factor in str(value).split("*")]
         for factor in factors:
             size *= n_jobs if factor == "n_jobs" else float(factor)
-    except ValueError:
+    except (TypeError, ValueError):
         size = 0.0
     if not size > 0 or factors.count("n_jobs") > 1:  # `not >`: also what is no number
         raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as "
@@ -7388,8 +7432,10 @@ def _explain(task: Any, number: int, error: Exception) -> Exception:
             raise _no_task(task)
         func, args, kwargs = task
         parts = {"function": func}
-        parts.update((f"args[{place}]", value) for place, value in enumerate(args))
-        parts.update((f"kwargs[{name!r}]", value) for name, value in kwargs.items())
+        for place, value in enumerate(args):
+            parts[f"args[{place}]"] = value
+        for name, value in kwargs.items():
+            parts[f"kwargs[{name!r}]"] = value
         for what, part in parts.items():
             _pack_or_explain(part, f"task {number}: {what}", _NearPacker)
     except Exception as named:
@@ -7464,7 +7510,8 @@ class _Run:
         if total is not None and self.adapts:
             share = (total - self.counts.dispatched) // (2 * self.parallel.n_jobs)
             size = max(1, min(size, max(self.least, share)))
-        tasks = [self.waiting.popleft() for _ in range(min(size, len(self.waiting)))]
+        count = min(size, len(self.waiting))
+        tasks = [self.waiting.popleft() for _ in range(count)]
         if not tasks and not self.exhausted:
             tasks = self.read(size)
         first = self.counts.dispatched
@@ -7494,9 +7541,13 @@ class _Run:
 
     def send_again(self, numbers: Sequence[int], tasks: Sequence[Task], alone: bool) -> None:
         """Have tasks sent next: in shares for all workers, or one by one."""
-        size = 1 if alone else max(1, min(self.size, -(-len(tasks) // self.parallel.n_jobs)))
+        size = 1
+        if not alone:
+            share = len(tasks) // self.parallel.n_jobs
+            size = max(1, min(self.size, share))
         for at in range(0, len(tasks), size):
-            self.redo.append((numbers[at:at + size], tasks[at:at + size]))
+            end = at + size
+            self.redo.append((numbers[at:end], tasks[at:end]))
 
     # -- in --
 
@@ -7538,7 +7589,9 @@ class _Run:
         if self.counts.watched and found:
             self.counts.tell(self.parallel, len(found))
         if len(found) < len(batch.tasks):
-            rest = {number: task for number, task in zip(numbers, batch.tasks) if number not in found}
+            rest = dict(zip(numbers, batch.tasks))
+            for number in found:
+                del rest[number]
             self.send_again([*rest], [*rest.values()], batch.state is _SUSPECT)
 
     def adapt(self, batch: _Batch) -> None:
@@ -7556,7 +7609,8 @@ class _Run:
         if not round_trip:
             size = min(size, max(self.size, _GROW * count))
         nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
-        self.size = max(1, min(size, _BATCH_NBYTES // nbytes, _MOST_TASKS, self.pool.most_tasks))
+        fitting = _BATCH_NBYTES // nbytes
+        self.size = max(1, min(size, fitting, _MOST_TASKS, self.pool.most_tasks))
 
     # -- results --
 
@@ -7622,7 +7676,8 @@ class _Run:
 
 
 def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
-    """How big arrays travel, from the arguments of a `Parallel`, the context and the environment."""
+    """How big arrays travel, from the arguments of a `Parallel`, the context and the environment.
+    """
     folder = _given("temp_folder", temp_folder)
     max_nbytes = _given("max_nbytes", max_nbytes)
     mmap_mode = _given("mmap_mode", mmap_mode)
@@ -7648,7 +7703,8 @@ _RETURN_AS = ("list", "generator", "generator_unordered")
 
 
 def _begun(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results after a None: with that the first is made, its error kept until it is asked for."""
+    """The same results after a None: with that the first is made, its error kept until it is asked
+    for."""
     try:
         first = list(itertools.islice(results, 1))
     except Exception:
@@ -7669,73 +7725,85 @@ class Parallel(_Shaped[Shape]):
     1
     2
 
-    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results: a list, or a
-    generator. Functions and their arguments may be anything: lambdas, closures, what a script or notebook defines;
-    no `if __name__ == "__main__"` is needed. Used as a context manager it is the same.
+    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results:
+    a list, or a generator. Functions and their arguments may be anything: lambdas, closures, what a
+    script or notebook defines; no `if __name__ == "__main__"` is needed. Used as a context manager
+    it is the same.
 
     Parameters
     ----------
     n_jobs : int or None, default None
-        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config` says, else 1, or
-        with an executor all that it offers.
+        How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config`
+        says, else 1, or with an executor all that it offers.
     backend : str or Executor, default None
-        "loky": worker processes of this module (the default; the name is kept because all code says it).
-        "threading": threads, for tasks that wait or release the interpreter's lock. "multiprocessing": as "loky".
-        "sequential": no workers. "dask": the current distributed client. A name from `register_parallel_backend`. Any
-        distributed client or `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that
-        many tasks use goes to a dask cluster once, to other executors with every batch.
+        "loky": worker processes of this module (the default; the name is kept because all code says
+        it). "threading": threads, for tasks that wait or release the interpreter's lock.
+        "multiprocessing": as "loky". "sequential": no workers. "dask": the current distributed
+        client. A name from `register_parallel_backend`. Any distributed client or
+        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many
+        tasks use goes to a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
-        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered": in the order
-        in which they are ready. A generator asks for further tasks only as it is read. Closing it ends its tasks.
+        "list"; "generator": results in the order of the tasks, as they come; "generator_unordered":
+        in the order in which they are ready. A generator asks for further tasks only as it is read.
+        Closing it ends its tasks.
     verbose : int, default 0
-        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on stderr and one at the
-        end, with the time so far and the time left; 3 one for each batch; above 50 they go to stdout.
+        0 and 1 no lines (warnings go through `warnings` always), 2 at most one line a second on
+        stderr and one at the end, with the time so far and the time left; 3 one for each batch;
+        above 50 they go to stdout.
     timeout : float or None, default None
-        Seconds that one task may run, from its start in its worker. Its worker is then ended and replaced, other
-        tasks go on. A thread, and a task on an executor of your own, cannot be ended: the error comes, the task is
-        left running (in a thread of its own: it sees no thread-locals of an initializer). Ignored, with a warning,
-        where tasks run in place.
+        Seconds that one task may run, from its start in its worker. Its worker is then ended and
+        replaced, other tasks go on. A thread, and a task on an executor of your own, cannot be
+        ended: the error comes, the task is left running (in a thread of its own: it sees no
+        thread-locals of an initializer). Ignored, with a warning, where tasks run in place.
     batch_size : int or "auto", default "auto"
-        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs), measured.
+        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs),
+        measured.
     pre_dispatch : int or str, default "2 * n_jobs"
-        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a text, or "all".
+        How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a
+        text, or "all".
     temp_folder : path or None, default None
-        Where the content of big arrays lies for worker processes to map, in files without a name, which nobody can
-        leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared memory (/dev/shm), else the system's
-        folder for temporary files. Where there is no room, the next is tried; at last the content is sent.
+        Where the content of big arrays lies for worker processes to map, in files without a name,
+        which nobody can leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared
+        memory (/dev/shm), else the system's folder for temporary files. Where there is no room, the
+        next is tried; at last the content is sent.
     max_nbytes : int, str or None, default "1M"
-        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are laid down once and
-        mapped by all tasks that use them at a time, as long as samples of them show no change; results likewise.
-        A number, or a text such as "500K", "0.5G". None: never. Smaller ones are sent.
+        Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are
+        laid down once and mapped by all tasks that use them at a time, as long as samples of them
+        show no change; results likewise. A number, or a text such as "500K", "0.5G". None: never.
+        Smaller ones are sent.
     mmap_mode : str or None, default "c"
-        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only; "r+" and "w+" shared
-        with the other tasks. None: never map. Memory maps of files (`numpy.memmap`) keep their own mode.
+        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only;
+        "r+" and "w+" shared with the other tasks. None: never map. Memory maps of files
+        (`numpy.memmap`) keep their own mode.
     require : str or None, default None
         "sharedmem": the tasks change the caller's objects, so only threads will do.
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another call. A callable is
-        called with (done, total or None); an object with `update(n)` gets the number of tasks done since. Tasks count
-        when they are finished.
+        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another
+        call. A callable is called with (done, total or None); an object with `update(n)` gets the
+        number of tasks done since. Tasks count when they are finished.
     on_error : str, default "raise"
-        "raise": the first error ends the run. "return": the exception stands in the result's place. "skip": it is
-        left out.
+        "raise": the first error ends the run. "return": the exception stands in the result's place.
+        "skip": it is left out.
     **backend_options
         For processes: `initializer`, `initargs`, `idle_worker_timeout` (seconds, default 300),
-        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks than that).
+        `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks
+        than that).
 
-    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning filters and root
-    log level of the moment of the call (what a task itself changes there stays changed in its worker). What they print
-    to `sys.stdout` and `sys.stderr` comes back in whole lines, at once and in order to the caller's streams, and so do
-    warnings, as text. (What C code and child processes write goes to the descriptors 1 and 2 of the caller instead.) A
-    warning that is to be shown once is shown once a call and worker. Log records go to the caller's handlers. Where an
-    initializer or a module has given a logger a handler in the worker, that has them first, and at home only the
-    loggers above are asked. Each worker has random states of its own, freshly seeded, behind `random` and
-    `numpy.random`; a generator object that is passed in travels as it is. When code of the project was reloaded, or
-    changed as IPython's autoreload does it, the next call starts fresh workers, which import it anew. A function that
-    no module holds is sent once a call, with what it names, closes over or has as defaults, as that is when its first
-    task is submitted.
+    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning
+    filters and root log level of the moment of the call (what a task itself changes there stays
+    changed in its worker). What they print to `sys.stdout` and `sys.stderr` comes back in whole
+    lines, at once and in order to the caller's streams, and so do warnings, as text. (What C code
+    and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
+    is to be shown once is shown once a call and worker. Log records go to the caller's handlers.
+    Where an initializer or a module has given a logger a handler in the worker, that has them
+    first, and at home only the loggers above are asked. Each worker has random states of its own,
+    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels
+    as it is. When code of the project was reloaded, or changed as IPython's autoreload does it, the
+    next call starts fresh workers, which import it anew. A function that no module holds is sent
+    once a call, with what it names, closes over or has as defaults, as that is when its first task
+    is submitted.
 
     Raises
     ------
@@ -7744,13 +7812,14 @@ class Parallel(_Shaped[Shape]):
     TimeoutError
         A task ran longer than `timeout`.
     TerminatedWorkerError
-        The worker process of a task ended before the task did. Tasks of the same batch that were done but not yet
-        delivered (at most some 20 ms of work) are run again: only after a death may a task run twice.
+        The worker process of a task ended before the task did. Tasks of the same batch that were
+        done but not yet delivered (at most some 20 ms of work) are run again: only after a death
+        may a task run twice.
     pickle.PicklingError
         A task or result cannot be sent to another process; the text names the object.
     Exception
-        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note names the task, and
-        `.partial_results` (task number -> result) holds what was done.
+        Whatever a task raises, of its own type: its cause shows the worker's traceback, a note
+        names the task, and `.partial_results` (task number -> result) holds what was done.
     """
 
     if TYPE_CHECKING:
@@ -7802,13 +7871,15 @@ class Parallel(_Shaped[Shape]):
                 progress: Any = ..., on_error: Literal["return"],
                 **backend_options: Any) -> None: ...
 
-    def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],  # type: ignore[assignment]
-                 return_as: str = "list", verbose: int = _UNSET["verbose"],  # type: ignore[assignment]
-                 timeout: float | None = None, batch_size: int | str = "auto", pre_dispatch: int | str = "2 * n_jobs",
-                 temp_folder: str | Path | None = _UNSET["temp_folder"],  # type: ignore[assignment]
-                 max_nbytes: int | str | None = _UNSET["max_nbytes"],  # type: ignore[assignment]
-                 require: str | None = _UNSET["require"], *, prefer: str | None = _UNSET["prefer"],  # type: ignore[assignment]
-                 mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,  # type: ignore[assignment]
+    def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],
+                 return_as: str = "list", verbose: int = _UNSET["verbose"],
+                 timeout: float | None = None, batch_size: int | str = "auto",
+                 pre_dispatch: int | str = "2 * n_jobs",
+                 temp_folder: str | Path | None = _UNSET["temp_folder"],
+                 max_nbytes: int | str | None = _UNSET["max_nbytes"],
+                 require: str | None = _UNSET["require"], *,
+                 prefer: str | None = _UNSET["prefer"],
+                 mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,
                  on_error: str = "raise", **backend_options: Any) -> None:
         _check_word("return_as", return_as, *_RETURN_AS)
         _check_word("on_error", on_error, "raise", "return", "skip")
@@ -7914,11 +7985,13 @@ class Parallel(_Shaped[Shape]):
     # -- progress --
 
     def print_progress(self) -> None:
-        """Print one line about the newest run. Subclasses override it to show progress in their own way."""
+        """Print one line about the newest run. Subclasses override it to show progress in their own
+        way."""
         counts = self._counts
         if counts is None:
             return
-        _write_to(sys.stdout if self.verbose > 50 else sys.stderr, f"[{self!r}] {counts}\n")
+        stream = sys.stdout if self.verbose > 50 else sys.stderr
+        _write_to(stream, f"[{self!r}] {counts}\n")
 
     _print_progress = print_progress
 
