@@ -630,7 +630,7 @@ def _say(text: str) -> None:
 
 _MARK = StopIteration  # one byte in marshal; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
-_SORTABLE = frozenset({str, int, bytes})  # of these alone `sorted` always gives one order
+_SORTABLE = ({str}, {int}, {bytes})  # of these alone `sorted` always gives one order
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
 _DEEPEST = 100  # levels that are walked by recursion: each takes four frames of some 1000
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
@@ -730,7 +730,7 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     reducer = copyreg.dispatch_table.get(kind)
     try:
         reduced = reducer(obj) if reducer else obj.__reduce_ex__(4)
-        if "<" in reduced:  # "outer.<locals>.inner"
+        if isinstance(reduced, str) and "<" in reduced:  # "outer.<locals>.inner"
             raise PicklingError(f"no import finds {reduced!r}")
     except Exception as error:
         raise PicklingError(
@@ -846,13 +846,10 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     """A pandas series, or a frame by columns: the blocks inside do not count."""
-    state = table.__getstate__()  # flags, attributes, and what a subclass asks to be kept
+    state = dict(table.__getstate__())  # flags, attributes, what a subclass asks to be kept
     del state["_mgr"]
-    columns = [table]
-    if table.ndim == 2:
-        columns = [table.iloc[:, number] for number in range(table.shape[1])]
-    values = [column.array for column in columns]
-    return ("table", type(table), state, table.axes, values)
+    columns = [column for _, column in table.items()] if table.ndim == 2 else [table]
+    return ("table", type(table), state, table.axes, [column.array for column in columns])
 
 
 def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
@@ -971,15 +968,17 @@ class _Digester:
 
     def expand(self, obj: Any) -> Any:
         """The form of a part, made of the forms of its own parts."""
-        kind = type(obj)
+        kind: Any = type(obj)
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind not in (dict, set, frozenset):
-            return (_MARK, *self.sequence(self.parts(obj)))
+            way = _way_of(kind)
+            parts = self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
+            return (_MARK, *self.sequence(parts))
         kinds = set(map(type, obj))
         if kind is dict and self.follow:  # there the order of dicts counts
             keys = list(obj)
-        elif len(kinds) < 2 and kinds <= _SORTABLE:
+        elif kinds in _SORTABLE:
             keys = sorted(obj)
         else:
             keys = sorted(obj, key=self.rank)
@@ -1005,13 +1004,6 @@ class _Digester:
     def rank(self, member: Any) -> bytes:
         """What puts a member of a set, or a key of a dict, in its place: it depends on it alone."""
         return _dumps(self.form(member))
-
-    def parts(self, obj: Any) -> tuple[Any, ...]:
-        """What stands for an object that is neither plain nor a container: a text that says how,
-        then other values."""
-        kind: Any = type(obj)
-        way = _way_of(kind)
-        return self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
 
 
 class _Outline(_Digester):

@@ -646,6 +646,16 @@ class WithSlot(np.ndarray):
     __slots__ = ("unit",)
 
 
+class Sampled:
+    """An object whose state is an array."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __getstate__(self):
+        return np.arange(self.length)
+
+
 class Sentinels(enum.Enum):
     FIRST, SECOND = object(), object()
 
@@ -772,7 +782,7 @@ def different_arrays():
     return [*(np.zeros(3, dtype) for dtype in different_dtypes()), *long_doubles[:, None],
             long_doubles[:1] * 1j, ARRAY, ARRAY.T, ARRAY.view(Tagged),
             measured(ARRAY.view(Tagged), "m"), measured(ARRAY.view(WithSlot), "m"),
-            measured(ARRAY.view(WithSlot), "km"), reducing("m"), reducing("km"),
+            measured(ARRAY.view(WithSlot), "km"), Sampled(5), Sampled(6), reducing("m"), reducing("km"),
             np.rec.array(ARRAY), np.asmatrix(ARRAY),
             *(np.ma.array([[1.0, 2.0]], **mask, fill_value=value) for value in (None, 3, 4)),
             np.ma.array(np.asmatrix([1.0, 2.0]), **mask), np.ma.array([[1.0, 2.0]]), np.ma.masked]
