@@ -10682,7 +10682,18 @@ class TestTheLesson:
         for name, source in lesson_cells("code").items():
             lines = source.splitlines()
             code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-            assert len(code) <= 8 and all(len(line) <= 100 for line in lines), name
+            limit = 16 if name.startswith("tool-") else 8  # a tool need not be read
+            assert len(code) <= limit and all(len(line) <= 100 for line in lines), name
+
+    def test_lesson_chapters_end_with_a_recap_and_an_exercise(self):
+        """Two lines of recap in each language; an exercise with an answer that is folded away."""
+        text = "\n".join(lesson_cells("markdown").values())
+        chapters = re.split(r"^## (?=\S、)", text, flags=re.MULTILINE)[1:]
+        assert len(chapters) == len([heading for heading in LESSON_HEADINGS if "、" in heading[:2]])
+        for chapter in chapters:
+            recap = re.search(r"\*\*小结\*\*\n((?:\n- .*)+)\n\n\*\*Recap\*\*\n((?:\n- .*)+)", chapter)
+            assert [half.count("\n- ") for half in recap.groups()] == [2, 2]
+            assert re.search(r"\*\*练习 \d / Exercise \d.*<details>", chapter, re.DOTALL)
 
     def test_lesson_has_outputs_without_paths(self):
         """What is stored was run top to bottom, without an error, and tells nothing of the machine."""
@@ -10695,12 +10706,31 @@ class TestTheLesson:
         assert not re.findall(r"/(?:tmp|home|root|usr|work|Users|var|private|opt)/\S*|[A-Z]:\\\S*|ipykernel_\d+", text)
         assert "image/svg+xml" in text and "0x" not in text
 
+    def test_lesson_answers_what_it_asks(self):
+        """A cell that checks something shows it, too: the reader who guessed sees the answer. Charts speak both
+        languages."""
+        nbformat = pytest.importorskip("nbformat")
+        cells = [cell for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "code"]
+        silent = [cell.id for cell in cells if "assert " in cell.source and not cell.outputs]
+        assert [name for name in silent if not name.startswith("tool-")] == []
+        charts = [output.data["image/svg+xml"] for cell in cells for output in cell.outputs
+                  if "image/svg+xml" in output.get("data", {})]
+        for chart in charts:
+            words = " ".join(re.findall(">([^<]+)</text>", chart))
+            assert re.search("[\u4e00-\u9fff]", words) and re.search("[a-z]", words), words
+
     def test_lesson_answers_run(self, tmp_path):
-        """The folded answers do what they say."""
-        answers = lesson_answers()
-        assert list(answers) == [f"exercise-{i}" for i in range(1, 7)]
-        for code in answers.values():
-            run_script(code, cwd=tmp_path)
+        """The folded answers, put into the cells of the reader, pass the check there; an empty cell does not."""
+        cells, answers = lesson_cells("code"), lesson_answers()
+        assert list(answers) == [f"exercise-{i}" for i in range(1, 9)]
+        for name, answer in answers.items():
+            before = ["setup", "setup-folder", "tool-check", "use-example", "running-source", f"{name}-given"]
+            given = "\n".join(cells[cell] for cell in before if cell in cells)
+            empty = cells[f"{name}-yours"]
+            start, end = re.search(r"def \w+\(.*\n    \.\.\.\n", empty).span()
+            for code, said in ((empty, "not written yet"), (empty[:start] + answer + empty[end:], "Right!")):
+                shown = run_script(given + "\n" + code, cwd=tmp_path).stdout
+                assert re.findall("not written yet|Right!", shown) == [said] * empty.count("check("), name
 
     @slow
     @needs("nbclient", "ipykernel")
