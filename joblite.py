@@ -1126,15 +1126,14 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #
 # Picture: one value in a file (numbers little-endian, sizes and offsets in bytes)
 #
-#     | head | sizes of buffers | pickle | buffer 0 | buffer 1 | ... | checksums |
+#     | head | sizes of buffers | checksum | pickle | buffer 0 | buffer 1 | ... | checksums |
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
 #             8   4  version of the format: 1; a reader refuses any other
 #            12   4  number of buffers, n
 #            16   8  size of the pickle
-#            24   4  CRC-32 of the n sizes and the pickle
-#            28   4  CRC-32 of the 28 bytes before
 #     sizes       8 each
+#     checksum    4: the CRC-32 of the head, the sizes and the pickle
 #     pickle      protocol 5; buffers out of band, in order; names nothing of this library. Before
 #                 buffers it ends with zeros, so that they begin at a multiple of 64 in the file.
 #     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
@@ -1161,7 +1160,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #                                                         test_tricks_of_hand_made_pickles
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
-_HEAD_FORMAT = "<8sIIQI"  # 28 bytes, then their CRC
+_HEAD = struct.Struct("<8sIIQ")
 _UNCHECKED = 0xA5  # every byte of the checksums of buffers that may have been changed
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
@@ -1204,10 +1203,10 @@ def _crc32(data: Any, crc: int = 0) -> int:
 
 def _write_all(file: Any, chunk: Any) -> None:
     """Write a chunk to a file that may take less than it is given."""
-    done = file.write(chunk)
-    while isinstance(done, int) and done < len(chunk):
-        chunk = memoryview(chunk)[done:]
-        done = file.write(chunk)
+    rest = memoryview(chunk)
+    while rest:
+        done = file.write(rest)
+        rest = rest[len(rest) if done is None else done :]
 
 
 def _optional(name: str, purpose: str = "this compression") -> Any:
@@ -1278,7 +1277,33 @@ _FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with tr
 _CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
 
 
-class _Unpacked:
+class _Ahead(io.RawIOBase):
+    """A file that cannot go back; bytes that were read from it too early are put in front again."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for all
+        self.content: Any = b""  # read and not yet given out
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Fill some of the memory."""
+        while not self.content and self.fill(len(target)):
+            pass
+        part = self.content[: len(target)]
+        self.content = self.content[len(part) :]
+        target[: len(part)] = part
+        return len(part)
+
+    def fill(self, nbytes: int) -> bool:
+        """Read no further than this, for the next value may follow; whether there was something."""
+        self.content = self.read_some(min(nbytes, _PIECE))
+        return bool(self.content)
+
+
+class _Unpacked(_Ahead):
     """The content of a compressed value, one stream or several, by any decompressor that has
     `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may become
     is held in memory. (The modules' own file objects read further than the value, so that none
@@ -1287,22 +1312,14 @@ class _Unpacked:
     limited = False  # whether the content may be only so much larger than the file
 
     def __init__(self, make: Callable[[], Any], step: int, file: Any) -> None:
-        self.make, self.step, self.file = make, step, file
-        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for all
+        super().__init__(file)
+        self.make, self.step = make, step
         self.unpacker = make()
         self.packed = b""  # read and not yet unpacked
-        self.content = memoryview(b"")  # unpacked and not yet given out
         self.limit = _FREE_CONTENT
 
-    def read(self, nbytes: int) -> Any:
-        """At least one byte of the content, but none at its end."""
-        while not self.content and self.unpack():
-            pass
-        part, self.content = self.content[:nbytes], self.content[nbytes:]
-        return part
-
-    def unpack(self) -> bool:
-        """Unpack the next bytes; whether there are any."""
+    def fill(self, nbytes: int = 0) -> bool:
+        """Unpack the next bytes; whether there were any."""
         if not self.packed:
             self.packed = self.read_some(self.step)
             self.limit += _CONTENT_RATIO * len(self.packed)
@@ -1329,7 +1346,7 @@ class _Unpacked:
         """Read to the end of the stream, where it has its own checksum; then the file stands there,
         if it can."""
         while not self.unpacker.eof:
-            self.unpack()
+            self.fill()
         if self.packed and self.file.seekable():
             self.file.seek(-len(self.packed), os.SEEK_CUR)
 
@@ -1458,25 +1475,24 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    method, level = None, compress
-    for name, codec in _CODECS.items():
-        if codec.extension and filename.endswith(codec.extension):
-            method = name
+    named = [
+        name
+        for name, codec in _CODECS.items()
+        if codec.extension and filename.endswith(codec.extension)
+    ]
+    method, level = ["zlib", *named][-1], compress or 0
     if isinstance(compress, str):
         method, level = compress, 3
     elif isinstance(compress, (tuple, list)) and len(compress) == 2:
         method, level = compress
-    elif compress is True or (method and not compress):
+    elif compress is True or (named and not compress):
         level = 3
-    elif compress is None:
-        level = 0
-    known = [None, *_CODECS]
-    if method not in known or not isinstance(level, int) or level not in range(10):
+    if method not in _CODECS or not isinstance(level, int) or level not in range(10):
         raise ValueError(
             "compress: expected True, False, a level from 0 to 9, a method or a pair "
             f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
         )
-    return (method or "zlib", level) if level else None
+    return (method, level) if level else None
 
 
 # ---- Writing -------------------------------------------------------------------------------------
@@ -1505,8 +1521,6 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
         return dtype.__reduce__() if text is dtype else (np.dtype, (text,))
 
     def reduce_masked(array: Any) -> Any:
-        if array._baseclass not in (np.ndarray, np.memmap):
-            return array.__reduce__()
         parts = (array._data, array._mask, None, False, True, 0)
         return np.ma.MaskedArray, (*parts, array._fill_value, True, array._hardmask)
 
@@ -1563,10 +1577,9 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
     if buffers:
-        pickled += bytes(-(start + 32 + len(table) + len(pickled)) % _ALIGNMENT)
-    crc = _crc32(pickled, _crc32(table))
-    head = struct.pack(_HEAD_FORMAT, _MAGIC, 1, len(sizes), len(pickled), crc)
-    yield head + _U4(_crc32(head)) + table
+        pickled += bytes(-(start + _HEAD.size + len(table) + 4 + len(pickled)) % _ALIGNMENT)
+    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled)) + table
+    yield head + _U4(_crc32(pickled, _crc32(head)))
     yield pickled
     checksums = []
     pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
@@ -1581,10 +1594,8 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) 
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
     packed = _parse_compress(compress)
-    try:
-        start = file.tell()
-    except (OSError, AttributeError):  # a pipe, a socket, an object with nothing but write
-        start = 0
+    can_tell = hasattr(file, "seekable") and file.seekable()  # unlike a pipe or a socket
+    start = file.tell() if can_tell else 0
     chunks = _stream(*_take_apart(value, pickler or Pickler), start)
     try:
         if packed:
@@ -1642,21 +1653,21 @@ def dump(
     path = os.fsdecode(filename)
     method = _parse_compress(compress, path) or 0
     target = os.path.realpath(path) if os.path.islink(path) else path
-    mode = os.stat(target).st_mode if os.path.exists(target) else None
+    is_new = not os.path.exists(target)
     folder = os.path.dirname(target) or os.curdir
-    beside = target  # written in place: a device, a pipe, a file in a folder that takes no other
-    if os.access(folder, os.W_OK) and (mode is None or stat.S_ISREG(mode)):
+    beside = ""  # else it is written in place: a device, a pipe, where the folder takes no other file
+    if os.access(folder, os.W_OK) and (is_new or os.path.isfile(target)):
         beside = os.path.join(folder, f".{os.urandom(8).hex()}.part")
-    private = partial(os.open, mode=0o666 if mode is None else 0o600)
+    private = partial(os.open, mode=0o666 if is_new else 0o600)
     try:
-        with open(beside, "wb", _BUFFER, opener=private) as file:
-            if beside != target and mode is not None:
-                os.chmod(beside, stat.S_IMODE(mode))
+        with open(beside or target, "wb", _BUFFER, opener=private) as file:
+            if beside and not is_new:
+                os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
             _write_value(value, file, method)
-        if beside != target:
+        if beside:
             os.replace(beside, target)
     finally:
-        if beside != target and os.path.exists(beside):
+        if os.path.exists(beside):
             os.unlink(beside)
     return [path]
 
@@ -1664,38 +1675,20 @@ def dump(
 # ---- Reading -------------------------------------------------------------------------------------
 
 
-class _Ahead(io.RawIOBase):
-    """A file that cannot go back, with the bytes that were read from it too early put in front
-    again."""
-
-    def __init__(self, file: Any) -> None:
-        self.ahead = b""
-        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for all
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        """Fill some of the memory, and never read further, for the next value may follow."""
-        data = self.ahead[: len(target)] or self.read_some(min(len(target), _PIECE))
-        self.ahead = self.ahead[len(data) :]
-        target[: len(data)] = data
-        return len(data)
-
-
 def _peek(file: Any) -> tuple[Any, bytes]:
     """A file with `readinto`, and its first bytes, still to be read; one that stands at its end is
     rewound."""
-    if hasattr(file, "readinto") and file.seekable():
+    if hasattr(file, "readinto") and file.seekable():  # _Ahead is not
         head = file.read(8)
         if not head:
             file.seek(0)
             head = file.read(8)
         file.seek(-len(head), os.SEEK_CUR)
         return file, head
-    ahead = _Ahead(file)
+    ahead = file if isinstance(file, _Ahead) else _Ahead(file)
     file = io.BufferedReader(ahead, 1)  # gives all that it is asked for, and reads no further
-    ahead.ahead = head = file.read(8)
+    head = file.read(8)
+    ahead.content = head + bytes(ahead.content)
     return file, head
 
 
@@ -1816,16 +1809,21 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
     numpy takes numbers for addresses, so all is checked before it is told."""
     np = _module("numpy")
     dtype = _dtype_of(dtype)
-    itemsize = 1 if type(content) is list else dtype.itemsize
-    is_fine = type(content) in (list, bytes, bytearray, memoryview, np.memmap)
-    is_fine = is_fine and dtype.hasobject == (type(content) is list) and itemsize > 0
-    is_fine = is_fine and type(shape) is tuple and {int}.issuperset(map(type, shape))
-    is_fine = is_fine and min(shape, default=0) >= 0 and order in ("C", "F")
-    if not is_fine or _module("math").prod(shape) * itemsize != len(content):
+    is_list = type(content) is list
+    is_fine = (
+        type(content) in (list, bytes, bytearray, memoryview, np.memmap)
+        and is_list == dtype.hasobject
+        and type(shape) is tuple
+        and {int}.issuperset(map(type, shape))
+        and min(shape, default=0) >= 0
+        and _module("math").prod(shape) * (is_list or dtype.itemsize) == len(content)
+        and order in ("C", "F")
+    )
+    if not is_fine:
         raise _Damaged("it has an array whose dtype, shape and content do not fit")
     if type(content) is np.memmap:
         return content.view(dtype).reshape(shape, order=order)
-    if dtype.hasobject:
+    if is_list:
         array = np.fromiter(content, dtype, len(content))
     else:
         array = np.frombuffer(content, dtype)
@@ -2002,15 +2000,14 @@ def _read(
     file: Any, mmap_mode: str | None = None, native: bool = True, trusted: Any = True
 ) -> Any:
     """The value at the current position of a file, in our format."""
-    head = _read_exactly(file, 32)
-    if _U4(_crc32(head[:-4])) != head[-4:]:
-        raise _Damaged("its head is damaged: the checksum is wrong")
-    _, version, count, size, crc = struct.unpack(_HEAD_FORMAT, head[:-4])
+    head = _read_exactly(file, _HEAD.size)
+    _, version, count, size = _HEAD.unpack(head)
     if version != 1:
         raise _Damaged(f"its format is version {version}: a newer program reads it")
     table = _read_exactly(file, 8 * count)
+    wanted = _read_exactly(file, 4)
     pickled = _read_exactly(file, size)
-    if _crc32(pickled, _crc32(table)) != crc:
+    if _U4(_crc32(pickled, _crc32(table, _crc32(head)))) != wanted:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     sizes = struct.unpack(f"<{count}Q", table)
     if mmap_mode and any(sizes):
@@ -2136,10 +2133,6 @@ def load(
             "ensure_native_byte_order: a mapped array has the byte order of its file: expected "
             "'auto' or "
             f"False with mmap_mode={mmap_mode!r}, got True"
-        )
-    if trusted is not True and (isinstance(trusted, str) or not hasattr(trusted or (), "__iter__")):
-        raise ValueError(
-            f"trusted: expected True, False, or a list of classes and dotted names, got {trusted!r}"
         )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     native = ensure_native_byte_order is not False  # of arrays that are read, not mapped
