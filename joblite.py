@@ -3961,7 +3961,7 @@ class _Local(threading.local):
 _local = _Local()
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.RLock()  # guards what is written to the two tables above, and to _maps
+_token_lock = threading.RLock()  # guards what is written to the two tables above
 # Two keys in the globals of functions that came by value: which globals they had at home; and the
 # names that no payload changes any more, since an initializer gave them.
 _SPACE = "__joblite_space__"
@@ -4104,11 +4104,12 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
                 del used[name]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     modules = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
-    count = len(modules)
+    submodules = []
     for base in modules:  # grows while it is walked
-        found = [f"{base}.{name}" for name in _code_facts(func.__code__).names]
-        modules += [name for name in found if name in sys.modules]
-    return used, [sys.modules[name] for name in modules[count:]]
+        found = {f"{base}.{name}" for name in _code_facts(func.__code__).names} & sys.modules.keys()
+        modules += found
+        submodules += [sys.modules[name] for name in found]
+    return used, submodules
 
 
 def _main_globals(thing: Any) -> list[tuple[_Reduced, dict[str, Any]]]:
@@ -4120,19 +4121,6 @@ def _main_globals(thing: Any) -> list[tuple[_Reduced, dict[str, Any]]]:
     space = vars(sys.modules["__main__"])
     name = home[1].partition(".")[0]
     return [(_Reduced(_reduce_globals(space)), {name: space[name]})]
-
-
-def _set_globals(changes: Iterable[tuple[ModuleType, dict[str, Any]]]) -> None:
-    """Take over what came, but for what an initializer set here; at home, what is there stays."""
-    for module, names in changes:
-        space = vars(module)
-        kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
-        space.update((name, value) for name, value in names.items() if name not in kept)
-
-
-def _enter_main(thing: Any, main: ModuleType, name: str) -> Any:
-    _set_globals([(main, {name: thing})])
-    return thing
 
 
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
@@ -4158,15 +4146,29 @@ def _reduce_cell(cell: Any) -> Any:
     return CellType, (), (None, {"cell_contents": value})
 
 
-def _make_function(code: bytes, module: ModuleType, cells: Any) -> FunctionType:
-    return FunctionType(marshal.loads(code), vars(module), closure=cells)
+def _make_function(code: CodeType, module: ModuleType, cells: Any) -> FunctionType:
+    return FunctionType(code, vars(module), closure=cells)
 
 
-def _fill_function(func: FunctionType, state: tuple[Any, ...]) -> None:
-    changes, _, attributes = state
-    _set_globals(changes)
+def _fill(thing: Any, state: tuple[Any, ...]) -> None:
+    """Give what was made empty here all that it holds at home."""
+    attributes, changes, members, registered = state
+    if _class_tokens.get(thing, "").startswith(_process()):
+        return  # a class that is at home here
+    for module, names in changes:
+        space = vars(module)
+        # what an initializer set here stays; at home, what is there
+        kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
+        space.update((name, value) for name, value in names.items() if name not in kept)
+    if isinstance(thing, type):
+        for name in _own_attributes(vars(thing)).keys() - attributes.keys() - members.keys():
+            delattr(thing, name)  # so it was at home, or by now
     for name, value in attributes.items():
-        setattr(func, name, value)
+        setattr(thing, name, value)
+    for name, held in members.items():
+        vars(thing[name]).update(held)
+    for subclass in registered:
+        type(thing).register(thing, subclass)
 
 
 def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
@@ -4193,10 +4195,11 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     annotations = getattr(func, name)
     if annotations and packer.takes(annotations):
         attributes[name] = annotations
-    made_of = marshal.dumps(func.__code__), module, func.__closure__
-    changes = [(module, used), *_main_globals(func)]
-    state = changes, submodules, attributes | func.__dict__
-    return _make_function, made_of, state, None, None, _fill_function
+    made_of = func.__code__, module, func.__closure__
+    imported: list[Any] = [(each, {}) for each in submodules]
+    changes = [(module, used), *_main_globals(func), *imported]
+    state: Any = attributes | func.__dict__, changes, {}, ()
+    return _make_function, made_of, state, None, None, _fill
 
 
 def _class_token(cls: type) -> str:
@@ -4224,21 +4227,6 @@ def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, A
     if meta.__name__ == "_TypedDictMeta":  # it refuses the bases that it gives its classes
         return type.__new__(meta, name, bases, start)
     return types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start))
-
-
-def _fill_class(cls: Any, state: tuple[Any, ...]) -> None:
-    attributes, members, registered, changes = state
-    if _class_tokens.get(cls, "").startswith(_process()):
-        return  # the class is at home here
-    for name in _own_attributes(vars(cls)).keys() - attributes.keys() - members.keys():
-        delattr(cls, name)  # so it was at home, or by now
-    for name, value in attributes.items():
-        setattr(cls, name, value)
-    for name, held in members.items():
-        vars(cls[name]).update(held)
-    for subclass in registered:
-        type(cls).register(cls, subclass)
-    _set_globals(changes)
 
 
 def _enum_start(cls: Any) -> dict[str, Any]:
@@ -4280,9 +4268,9 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
             attributes[name] = value
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
     subclasses = [subclass for ref in registered if (subclass := ref()) is not None]
-    state = attributes, members, subclasses, _main_globals(cls)
+    state = attributes, _main_globals(cls), members, subclasses
     made_of = token, _new_class, type(cls), cls.__name__, cls.__bases__, start
-    return _make_once, made_of, state, None, None, _fill_class
+    return _make_once, made_of, state, None, None, _fill
 
 
 def _reduce_typing(thing: Any) -> Any:
@@ -4306,7 +4294,15 @@ def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
 def _reduce_lru_cache(cached: Any) -> Any:
     if _goes_by_name(cached):
         return NotImplemented
-    return _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters())
+    made_of = cached.__wrapped__, cached.cache_parameters()
+    return _rebuild_lru_cache, made_of, ({}, _main_globals(cached), {}, ()), None, None, _fill
+
+
+def _reduce_memorized(cached: Any) -> Any:
+    if _can_import(cached.__module__):
+        return NotImplemented
+    make, made_of, attributes = cached._reduce_by_value()
+    return make, made_of, (attributes, _main_globals(cached), {}, ()), None, None, _fill
 
 
 def _reduce_builtin_method(method: Any) -> Any:
@@ -4330,6 +4326,7 @@ def _reduce_random(generator: Any, module: str, name: str) -> Any:
 
 
 _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
+    types.CodeType: lambda code: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
     MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
     weakref.WeakKeyDictionary: lambda weak: (type(weak), (dict(weak),)),  # `singledispatch` has one
@@ -4340,8 +4337,7 @@ _REDUCERS: dict[type | str, Callable[[Any], Any]] = {
     # by its function: `super().run` has the name of the override
     MethodType: lambda method: (MethodType, (method.__func__, method.__self__)),
     _DiskStore: _DiskStore.with_secret,
-    MemorizedFunc: lambda cached: (NotImplemented if _can_import(cached.__module__)
-                                   else cached._reduce_by_value()),
+    MemorizedFunc: _reduce_memorized,
     BuiltinMethodType: _reduce_builtin_method,
     MethodWrapperType: _reduce_builtin_method,
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
@@ -4408,9 +4404,10 @@ def _keep_out(buffers: list[Any], buffer: Any) -> bool:
     return raw.nbytes < _IN_BAND
 
 
-def _set_on_error(error: BaseException, name: str, value: Any) -> None:
-    """Set an attribute of an exception, even if its class forbids it: a frozen dataclass does."""
-    BaseException.__setattr__(error, name, value)
+def _set_on_error(error: BaseException, attributes: dict[str, Any]) -> None:
+    """Set attributes of an exception, even if its class forbids it: a frozen dataclass does."""
+    for name, value in attributes.items():
+        BaseException.__setattr__(error, name, value)
 
 
 def _builtin_base(cls: type[BaseException]) -> Any:
@@ -4425,11 +4422,6 @@ def _revive_error(cls: Any, *args: Any) -> BaseException:
     return error
 
 
-def _fill_error(error: BaseException, attributes: dict[str, Any]) -> None:
-    for name, value in attributes.items():
-        _set_on_error(error, name, value)
-
-
 def _reduce_error(error: BaseException, packer: _Packer) -> Any:
     """An exception without what cannot be packed of it; of arguments, their text."""
     _, args, *state = _builtin_base(type(error)).__reduce__(error)
@@ -4438,7 +4430,7 @@ def _reduce_error(error: BaseException, packer: _Packer) -> Any:
     held.update(*state)
     attributes = {name: value for name, value in held.items() if packer.takes(value)}
     made_of = [arg if packer.takes(arg) else repr(arg) for arg in args]
-    return _revive_error, (type(error), *made_of), attributes, None, None, _fill_error
+    return _revive_error, (type(error), *made_of), attributes, None, None, _set_on_error
 
 
 class _Packer(Pickler):
@@ -4484,11 +4476,7 @@ class _Packer(Pickler):
         if name in ("numpy.ndarray", "numpy.memmap"):
             return _reduce_array(obj, self.nearby)
         reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
-        reduced = reducer(obj) if reducer else NotImplemented
-        for main, names in _main_globals(obj) if reducer else ():
-            if obj in names.values():
-                return _enter_main, (_Reduced(reduced), main, *names)
-        return reduced
+        return reducer(obj) if reducer else NotImplemented
 
 
 class _AnswerPacker(_Packer):
@@ -4558,8 +4546,7 @@ class _Piece:
                           **_MAP_OPTIONS)
         if len(_maps) >= _MOST_MAPS and self.access == mmap.ACCESS_COPY:
             return bytearray(found)
-        with _token_lock:
-            _maps.add(found)
+        _maps.add(found)
         return found
 
 
@@ -4704,7 +4691,7 @@ def _restore_error(described: tuple[Any, ...]) -> BaseException:
         error = None
     if not isinstance(error, BaseException):
         error = RuntimeError(f"{name}: {message}")
-    _set_on_error(error, "__cause__", RemoteTraceback(text))
+    _set_on_error(error, {"__cause__": RemoteTraceback(text)})
     return error
 
 
@@ -7641,7 +7628,7 @@ class _Run:
             threading.Event().wait()
         self.finish(ENDED)
         done = {number: value for number, value in self.ready.items() if value is not _NOTHING}
-        _set_on_error(error, "partial_results", done)
+        _set_on_error(error, {"partial_results": done})
 
     def finish(self, state: str) -> None:
         """The one place where a run ends: what is out is stopped, the workers are let go."""
@@ -7961,7 +7948,7 @@ class Parallel(_Shaped[Shape]):
             if counts.watched:
                 counts.tell(self, 0)
         except BaseException as error:
-            _set_on_error(error, "partial_results", done)
+            _set_on_error(error, {"partial_results": done})
             raise
         finally:
             if counts.bar is not None:

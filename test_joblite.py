@@ -5891,11 +5891,6 @@ class TestSection5Payloads:
             def f(a: typing.AnyStr): ...
             f.__annotations__['a'] is typing.AnyStr
             """,
-        "a type variable with a default": """
-            S = typing.TypeVar('S', default=int)
-            def f(a: S): ...
-            [S.__default__, T.has_default()]
-            """,
         "a NewType": """
             A = typing.NewType('A', int)
             def f(x: A): ...
@@ -5923,7 +5918,7 @@ class TestSection5Payloads:
             [g(), h(), g.__module__]
             """,
     }
-    SINCE = {"a type variable with a default": (3, 13), "type parameters": (3, 12), "a type alias": (3, 12)}
+    SINCE = {"type parameters": (3, 12), "a type alias": (3, 12)}
 
     def test_local_classes_of_every_kind_travel(self):
         asks = {}
