@@ -2368,7 +2368,7 @@ def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...
 
 
 @lru_cache(maxsize=4096)
-def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
+def _read_source(name: str, state: Any) -> tuple[str, set[str], bool]:
     """The digest of the source of a module; the names of all modules that it may import, also
     inside functions; and whether the module, if it is loaded, was loaded from this state."""
     certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
@@ -2385,7 +2385,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
             imports.update(_imported_modules(spec.parent, level, module, names))
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
-    return _hash_maker("sha256")(content).hexdigest(), sorted(imports), certain
+    return _hash_maker("sha256")(content).hexdigest(), imports, certain
 
 
 # -- a quick look at content
@@ -2439,9 +2439,9 @@ class _Contents(_Followed):
     """
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
-        self.roots, self.untracked = roots, untracked
+        self.untracked = untracked
         # functions whose code counts wherever it lies
-        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
+        self._own = {id(root): root for root in roots if isinstance(root, FunctionType)}
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []

@@ -3314,6 +3314,11 @@ def f(x): return THING.a()""", "C(1)", "C(2)"),
     "a name that a class body reads": ("R = 1\ndef f(x):\n    class C: r = R\n    return C.r", "R = 1", "R = 2"),
     "a name that a comprehension reads": ("R = 1\ndef f(x): return [R for _ in 'a']", "R = 1", "R = 2"),
     "a builtin that is covered": ("len = lambda x: 1\ndef f(x): return len('ab')", "len = lambda x: 1", "pass"),
+    "a value in a module that a held module holds": ("""
+import types
+inner, outer = types.ModuleType("inner"), types.ModuleType("outer")
+inner.rate, outer.inner, HELD = 1, inner, {"m": outer}
+def f(x): return getattr(getattr(HELD["m"], "inner"), "rate")""", "HELD = 1", "HELD = 2"),
     "a module's value under its name": ("import helping_out\ndef f(x): return helping_out.rate", "", ""),
 }
 
