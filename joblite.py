@@ -2009,6 +2009,8 @@ def _read(
     pickled = _read_exactly(file, size)
     if _U4(_crc32(pickled, _crc32(table, _crc32(head)))) != wanted:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
+    if not count and trusted is True:
+        return _pickle_loads(pickled)
     sizes = struct.unpack(f"<{count}Q", table)
     if mmap_mode and any(sizes):
         buffers = _map_buffers(file, mmap_mode, sizes)
@@ -3245,12 +3247,13 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, warned: list[Any
             return _NOTHING
         with file:
             _read_about(file, key)
+            if mode and not _is_on_disk(file):
+                mode = None
             start = file.read(8)
             file.seek(-len(start), os.SEEK_CUR)
-            is_plain = start == _MAGIC  # else it was compressed, perhaps by another Memory
-            if mode and not (is_plain and _is_on_disk(file)):
-                mode = None
-            return _read_value(file, mode, key)
+            if start == _MAGIC:
+                return _read(file, mode)
+            return _read_value(file, mode, key)  # compressed, perhaps by another Memory
     except Exception as err:  # a pickle whose classes are gone may raise anything
         if not warned:
             warned.append(err)
