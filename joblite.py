@@ -24,15 +24,14 @@ The map (a section uses only those above it; Memory and Parallel do not know eac
 
 Words used in one sense only:
 
-    task      one call to make: (function, args, kwargs), what `delayed(f)(x)` gives
-    batch     tasks that travel together
-    run       one call of a `Parallel`
-    worker    a process (or thread) that runs batches
-    pool      what one run hands its batches to: worker processes, threads, an executor
-    nursery   the clean child process that forks the workers
-    payload   an object packed for another process: a pickle and the raw buffers it leaves out
-    segment   a file without a name that holds big buffers, for other processes to map
-    engine    an executor, or a backend, of somebody else
+    task         one call to make: (function, args, kwargs), what `delayed(f)(x)` gives
+    batch        tasks that travel together
+    run          one call of a `Parallel`
+    worker       a process (or thread) that runs batches
+    pool         what one run hands its batches to: worker processes, threads, an executor
+    fork server  the clean child process that forks the workers
+    payload      an object packed for another process: a pickle and the raw buffers it leaves out
+    segment      a file without a name that holds big buffers, for other processes to map
 """
 
 # mypy: disable-error-code="no-any-return", warn-unused-ignores=False
@@ -4726,20 +4725,22 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     submit(batch) -> driver thread ----------- payload -------->  open and run, by task
 #     done.get() <---- driver thread <---------- payload ---------  pack
 #
-#     pool: what one run hands its batches to. A driver thread of this process has a worker run a batch:
-#     it owns the worker meanwhile, and puts into the pool's queue what the caller's thread is to hear
-#     fork server: one clean child process; forks workers on request, sees how they die, takes them along
-#     when we are gone
-#     page: 48 bytes shared with a worker: batch and task at work, its start; batch to interrupt, batch to
-#     give tasks back; how it died
+#     pool: what one run hands its batches to. A driver thread of this process has a worker run a
+#     batch: it owns the worker meanwhile, and puts into the pool's queue what the caller's thread is
+#     to hear
+#     fork server: one clean child process; forks workers on request, sees how they die, takes them
+#     along when we are gone
+#     page: 48 bytes shared with a worker: batch and task at work, its start; batch to interrupt,
+#     batch to give tasks back; how it died
 #
 # Laws
 #   1. A worker has one batch at a time: a crash, a timeout or a kill blames one task.
 #                                                               test_a_fault_fails_its_task_only
-#   2. A run that ends early leaves no task running in a process.            test_error_ends_running_tasks
-#   3. When this process is gone, so is every process of ours.               test_no_process_outlives_a_killed_caller
-#   4. Nothing here keeps the interpreter from exiting.                      test_exit_does_not_wait_for_a_stuck_task
-#   5. A worker that dies idle is not noticed.                               test_idle_death_is_not_noticed
+#   2. A run that ends early leaves no task running in a process. test_error_ends_running_tasks
+#   3. When this process is gone, so is every process of ours.
+#                                                       test_no_process_outlives_a_killed_caller
+#   4. Nothing here keeps the interpreter from exiting. test_exit_does_not_wait_for_a_stuck_task
+#   5. A worker that dies idle is not noticed.          test_idle_death_is_not_noticed
 #   6. What tasks print, warn of and log comes home at once and in order; silence costs no message.
 #                                                             test_prints_warnings_and_records_keep_their_order
 #   7. What runs elsewhere, on executors of others, needs Python and no more.  test_engine_keeps_the_promises
@@ -4750,18 +4751,22 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     a pool, a context     | the caller's thread; their end: `close`    | the same
 #     a worker, its batch   | the driver thread that has it run          | the same, then the caller's
 #     a page                | worker, driver, fork server: some words    | all sides
-#     output of tasks       | any thread of the worker                   | whoever holds the lock, to send it
+#     output of tasks       | any thread of the worker                   | who holds the lock, to send
 #     idle workers, drivers | any thread, in one step                    | the same
 #     starters, tables      | any thread, under their locks              | the same
 #     the control socket    | any thread, under the fork server's lock   | the same
 
-CHECKPOINT_S = 0.02  # a worker that has worked so long sends what is done; work lost with a dead worker, and the
-#                      unevenness at the end of a run, are of this size
+# A worker that has worked so long sends what is done; work lost with a dead worker, and the
+# unevenness at the end of a run, are of this size
+CHECKPOINT_S = 0.02
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
-IDLE_S = 300.0  # a worker that has had nothing to do for so long ends, and so does a nursery without workers
-_SIGINT, _SIGKILL = 2, 9  # on every system; to import `signal` takes a descriptor, and none may be left
+# A worker that has had nothing to do for so long ends, and so does a fork server without workers
+IDLE_S = 300.0
+# On every system; to import `signal` takes a descriptor, and none may be left
+_SIGINT, _SIGKILL = 2, 9
 _LONGEST_S = 86400.0  # to wait at once: the system takes no endless numbers
-_START_TRIES = 3  # workers, nurseries or engine workers that may die before they have begun a job; then it fails
+# Workers, fork servers, or workers of an executor that may die before they have begun a batch
+_START_TRIES = 3
 
 _cores: int | None = None  # in a worker process: the cores it may use for itself
 
@@ -4848,7 +4853,6 @@ class _Batch:
 
 _JOB, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
 _PAGE_NBYTES = 48
-_NO_JOB = 2**63  # a number that no job has
 _BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a job that no other process looks at
 
 
@@ -5821,7 +5825,7 @@ def _death_of(page: Any) -> str:
 
     status = page[_DEATH] - 1
     if status < 0 and (page[_JOB] or page[_START]):
-        return "ended together with the nursery process, which was killed"
+        return "ended together with the fork server, which was killed"
     if status < 0:
         return "could not be started: the system gives no further process, or no descriptor for it"
     if os.WIFSIGNALED(status):
@@ -5843,11 +5847,11 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
     replaced."""
     for _ in range(_START_TRIES):
         with _starters_lock:
-            server = _starters.get("nursery")
+            server = _starters.get("fork server")
             if not server or not server.lives():
                 if server:
                     server.close(True)
-                server = _starters["nursery"] = _ForkServer()
+                server = _starters["fork server"] = _ForkServer()
         try:
             return server, server.start(sock, page_fd)
         except OSError as error:
@@ -6354,7 +6358,7 @@ def shutdown_workers(wait: bool = True) -> None:
     for idle in [*_idle_workers.values()]:
         for worker in iter(partial(_pop, idle), None):
             worker.channel.close()
-    server = _holding(_starters_lock, _starters.pop, "nursery", None)
+    server = _holding(_starters_lock, _starters.pop, "fork server", None)
     if server:
         server.close(wait)
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
@@ -6438,36 +6442,37 @@ def _own_source() -> bytes:
 
 def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
     """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When
-    `gives_back()` becomes true, tasks that are not started are left to others."""
-    def checkpoint(values: list[Any], errors: dict[int, BaseException], seconds: float) -> bool:
-        batch.add(values, errors, seconds)
+    `gives_back()` becomes true, tasks that are not started are left to others. With a limit it runs
+    in another thread, which is left to itself when the time is up."""
+    parts: list[tuple[Any, ...]] = []
+
+    def checkpoint(*part: Any) -> bool:
+        parts.append(part)
         return not (batch.shrinkable and gives_back())
 
-    outer, _local.inside = _local.inside, place
-    try:
-        batch.add(*_run_calls(batch.tasks, batch.keep_going, _BLANK_PAGE.copy(), checkpoint))
-    finally:
-        _local.inside = outer
+    def work() -> None:
+        outer, _local.inside = _local.inside, place
+        page = _BLANK_PAGE.copy()
+        try:
+            parts.append(_run_calls(batch.tasks, batch.keep_going, page, checkpoint))
+        finally:
+            _local.inside = outer
 
-
-def _run_in_time(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
-    """As `_run_here`; with a limit, in a thread that is left to itself when the time is up."""
-    if batch.timeout is None:
-        _run_here(place, batch, gives_back)
-        return
-    own = _Batch(batch.numbers, batch.tasks, None, batch.keep_going, False)
-    over = threading.Event()
-
-    def run() -> None:
-        _run_here(place, own, gives_back)
+    def work_and_tell() -> None:
+        work()
         over.set()
 
-    if not _start_thread(run):
-        run()
-    if over.wait(min(batch.timeout, threading.TIMEOUT_MAX)):
-        batch.add(own.values, own.errors, own.seconds)
+    if batch.timeout is None:
+        work()
     else:
-        _fail_late(batch, " (it cannot be stopped here, and is left running)")
+        over = threading.Event()
+        if not _start_thread(work_and_tell):
+            work_and_tell()
+        if not over.wait(min(batch.timeout, threading.TIMEOUT_MAX)):
+            _fail_late(batch, " (it cannot be stopped here, and is left running)")
+            return
+    for part in parts:
+        batch.add(*part)
 
 
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
@@ -6477,7 +6482,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
 
     def work(calls: Iterator[Task]) -> tuple[Any, ...]:
         batch = _Batch([number], calls, *more)
-        _run_in_time("process", batch, lambda: time.monotonic() > end)
+        _run_here("process", batch, lambda: time.monotonic() > end)
         return batch.values, batch.errors, batch.seconds
 
     page = _BLANK_PAGE.copy()
@@ -6539,7 +6544,7 @@ class _Pool:
         done = self.done
         batch.sent = time.monotonic()
         if self.context is None:
-            future = self.start(_run_in_time, "thread", batch, lambda: self.hungry)
+            future = self.start(_run_here, "thread", batch, lambda: self.hungry)
         else:
             python = "{}.{}".format(*sys.version_info)
             payload = {
@@ -6637,7 +6642,7 @@ class _ThreadPool(_Pool):
                 return
 
     def run(self, batch: _Batch) -> None:
-        _run_in_time("thread", batch, lambda: self.hungry)
+        _run_here("thread", batch, lambda: self.hungry)
 
     def receive(self, batch: _Batch) -> bool:
         return True

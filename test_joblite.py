@@ -6317,7 +6317,7 @@ class TestSection6Pools:
     @posix
     def test_killed_nursery_is_replaced(self):
         workers = set(Parallel(n_jobs=2, batch_size=1)(delayed(where)() for _ in range(8)))
-        os.kill(joblite._starters["nursery"].pid, signal.SIGKILL)
+        os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
         wait_until(lambda: all_gone(workers), "the end of its workers, to which a task might be given before")
         assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
@@ -6325,12 +6325,12 @@ class TestSection6Pools:
     def test_killed_nursery_fails_running_tasks(self, tmp_path):
         def kill_nursery():
             wait_for_file(tmp_path / "sign")
-            os.kill(joblite._starters["nursery"].pid, signal.SIGKILL)
+            os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill_nursery)
         Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
         killer.start()
-        with pytest.raises(joblite.TerminatedWorkerError, match="nursery"):
+        with pytest.raises(joblite.TerminatedWorkerError, match="fork server"):
             Parallel(n_jobs=2)([delayed(mark_and_hang)(tmp_path / "sign")])
         killer.join()
         assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
@@ -6477,7 +6477,7 @@ class TestSection6Pools:
     def test_idle_workers_are_closed(self):
         before = child_processes()
         Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(where)() for _ in range(4))
-        nursery = joblite._starters["nursery"].pid
+        nursery = joblite._starters["fork server"].pid
         wait_until(lambda: child_processes() - before <= {nursery}, "the end of idle workers")
         assert Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
@@ -8870,7 +8870,7 @@ class TestSection8Faults:
         import resource
 
         Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
-        pid = joblite._starters["nursery"].pid
+        pid = joblite._starters["fork server"].pid
         taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
         free = [number for number in range(1000) if number not in taken]
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[room], 1000))
@@ -8878,7 +8878,7 @@ class TestSection8Faults:
             Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (1000, 1000))
         assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
-        assert joblite._starters["nursery"].pid == pid and limits[1] >= 1000
+        assert joblite._starters["fork server"].pid == pid and limits[1] >= 1000
 
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
         """At eight moments while results of 40 MB come in over the sockets."""
@@ -10886,7 +10886,7 @@ class Soak:
         rng, done = random.Random(f"{self.seed} killer"), threading.Event()
         while time.monotonic() < self.end and not self.problems:
             done.wait(rng.uniform(0.2, 2.0))
-            nursery = joblite._starters.get("nursery")
+            nursery = joblite._starters.get("fork server")
             victims = sorted(child_processes() - {nursery and nursery.pid})
             whom = "nurseries" if nursery and rng.random() < 0.1 else "workers"
             if victims:
