@@ -4714,7 +4714,7 @@ f = make()"""
             if n % 100 == 0:
                 for used in range(50):
                     cached(used)
-        assert 1900 < len(cached.entries()) < 2200
+        assert 0.85 * 2**20 < sum(entry.nbytes for entry in cached.entries()) <= 2**20
         assert len(function.calls) == 6000
 
     def test_two_limits_on_one_folder_do_no_harm(self, tmp_path):
