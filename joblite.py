@@ -1421,7 +1421,7 @@ _CODECS = {
         ".zst",
         lambda block, level: _zstd().compress(block, level),
         _zstd_decompressor,
-        1 << 11,  # 4 bytes may be 128 KiB of zeros
+        3 << 9,  # 4 bytes may be 128 KiB of zeros
     ),
 }
 
@@ -1685,10 +1685,12 @@ def _peek(file: Any) -> tuple[Any, bytes]:
         file.seek(-len(head), os.SEEK_CUR)
         return file, head
     ahead = file if isinstance(file, _Ahead) else _Ahead(file)
-    file = io.BufferedReader(ahead, 1)  # gives all that it is asked for, and reads no further
-    head = file.read(8)
-    ahead.content = head + bytes(ahead.content)
-    return file, head
+    head = b""
+    while len(head) < 8 and ahead.fill(8 - len(head)):
+        head += ahead.content
+    ahead.content = memoryview(head)
+    # gives all that it is asked for, and reads no further
+    return io.BufferedReader(ahead, 1), head[:8]
 
 
 def _read_exactly(file: Any, nbytes: int) -> bytearray:
