@@ -2743,13 +2743,14 @@ class _InArguments(_Followed):
         return f"{name} {contents.digest}"
 
 
-# --- What a call is named ---------------------------------------------------------------------------------------------
+# --- What a call is named -------------------------------------------------------------------------
 
-_STARS = {2: "*", 4: "**"}  # kinds of parameters that take more: `inspect` numbers kinds by their order
+_STARS = {2: "*", 4: "**"}  # the kinds of parameters that take more, as `inspect` numbers them
 
 
 class _Parameters:
-    """The parameters of a callable: `bind` turns the spellings of a call into one dict of arguments.
+    """The parameters of a callable: `bind` turns the spellings of a call into one dict of
+    arguments.
 
     A decorator that hands on what it gets has the names of the function inside, and may tell
     f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts.
@@ -2765,9 +2766,13 @@ class _Parameters:
         except (TypeError, ValueError):  # some written in C do not tell
             self.signature = inspect.Signature()
         found = self.signature.parameters.values()
-        self.stars = {_STARS[each.kind]: each.name for each in found if each.kind in _STARS}
+        self.stars: dict[str, str] = {}
+        for each in found:
+            if each.kind in _STARS:
+                self.stars[_STARS[each.kind]] = each.name
         self.names = [each.name for each in found]
-        self.count = len(self.names) if all(each.kind < 2 for each in found) else -1
+        is_plain = all(each.kind < 2 for each in found)
+        self.count = len(self.names) if is_plain else -1
         inner = getattr(function, "__wrapped__", None)
         hands_on = self.stars or not self.names
         if inner is not None and hands_on and not getattr(function, "__kwdefaults__", None):
@@ -2788,8 +2793,10 @@ class _Parameters:
                 return dict(bound.arguments)
         except TypeError:
             pass  # the call itself will raise it
-        by_name = {f"**{name}": value for name, value in kwargs.items()}
-        return {**dict(zip(self.names, args)), "*": args[len(self.names):], **by_name}
+        given = dict(zip(self.names, args))
+        given["*"] = args[len(self.names):]
+        given.update({f"**{name}": value for name, value in kwargs.items()})
+        return given
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
@@ -2799,15 +2806,16 @@ def _shown_all(given: dict[str, Any]) -> dict[str, str]:
         try:
             shown[label] = _module("reprlib").repr(value)
         except Exception as err:  # the class of an argument may fail in any way
-            shown[label] = f"<{type(value).__name__}: no text, {type(err).__name__}>"
+            shown[label] = f"<no text: {err!r}>"
     return shown
 
 
 def _joined(shown: dict[str, str]) -> str:
-    return ", ".join([f"{label}={text}" for label, text in shown.items()])
+    texts = [f"{label}={text}" for label, text in shown.items()]
+    return ", ".join(texts)
 
 
-# --- Where entries are kept -------------------------------------------------------------------------------------------
+# --- Where entries are kept -----------------------------------------------------------------------
 
 _SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
 _RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
@@ -2822,7 +2830,8 @@ class _KeyLock:
 
     Others wait for `over`: a lock for threads, a future for tasks of a loop. Only `_HELD` says who
     has the right, so that an interruption at any moment leaves no doubt about it. `around` are the
-    rights of the cached calls in which this one is made; tasks inherit them from who makes the task.
+    rights of the cached calls in which this one is made; tasks inherit them from who makes the
+    task.
     """
 
     def __init__(self, store: _Store, key: str, loop: Any) -> None:
@@ -2940,7 +2949,7 @@ class _Store:
                 kept = total
         return kept
 
-    def make_room(self, most: int) -> int:
+    def make_room(self, most: float) -> int:
         """Let all entries together have at most `most` bytes; gives what they have. If any go, at
         least a tenth of them do, so that one look serves many writes."""
         entries = list(self.entries())
@@ -2997,9 +3006,10 @@ class _DiskStore(_Store):
     right one is never unpickled.
     """
 
-    def __init__(self, location: str, limit: int | None = None, mode: int = 0o700,
+    def __init__(self, location: str, limit: float | None = None, mode: int = 0o700,
                  secret: bytes | None = None) -> None:
-        self.location, self._limit, self._mode = location, limit, mode
+        self.location, self._mode = location, mode
+        self._limit = float("inf") if limit is None else limit
         self._secret = secret  # b"": it has been left behind
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
@@ -3036,11 +3046,11 @@ class _DiskStore(_Store):
                 others &= 0o002  # a group of one user, by convention
             if folder == self.location and state.st_mode & stat.S_ISVTX:
                 others = 0  # as in /tmp: nobody can put another folder in the place of ours
-            is_strange = state.st_uid not in (0, os.geteuid()) and not self._mode & 0o022
-            if state.st_mode & others or is_strange:
-                _warn(f"{folder}: this cache belongs to another user, or others can write to it, and "
-                      "what is read from a cache can run code; use a folder of your own, or take "
-                      f"the right away with: chmod go-w {folder}")
+            is_ours = state.st_uid in (0, os.geteuid()) or self._mode & 0o022
+            if state.st_mode & others or not is_ours:
+                _warn(f"{folder}: this cache belongs to another user, or others can write to it, "
+                      "and what is read from a cache can run code; use a folder of your own, or "
+                      f"take the right away with: chmod go-w {folder}")
                 return
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
@@ -3126,13 +3136,14 @@ class _DiskStore(_Store):
         old = _stat(path)
         if old is not None:
             _unlink(path)
-        if self._limit is not None and size > self._limit:
+        if size > self._limit:
             _unlink(temporary)
             return
         total = locks.number()
         if total is not None and old is not None:
             total -= old.st_size
-        if self._limit is not None and (total is None or total + size > self._limit):
+        least = self._limit if total is None else total
+        if least + size > self._limit:
             total = self.make_room(self._limit - size)
         if total is not None:
             locks.set_number(total + size)
@@ -3214,15 +3225,16 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
         location, backend(location, **options))
 
 
-# --- One entry --------------------------------------------------------------------------------------------------------
+# --- One entry ------------------------------------------------------------------------------------
 
 
 def _read_about(file: Any, key: str) -> bytes:
     """What is noted about an entry (pickled); leaves the file where the value begins."""
     text = _read(file)
-    if not isinstance(text, bytes) or not text.startswith(key.encode() + b"\n"):
+    start = key.encode() + b"\n"
+    if not isinstance(text, bytes) or not text.startswith(start):
         raise _Damaged("it is the entry of another call")
-    return text[len(key) + 1:]
+    return text[len(start):]
 
 
 def _look_at(store: _Store, key: str) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
@@ -3263,15 +3275,17 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, warned: list[Any
         return _NOTHING
 
 
-# --- The cached function ----------------------------------------------------------------------------------------------
+# --- The cached function --------------------------------------------------------------------------
 
 CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
-CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its arguments, when it was computed
-(seconds since 1970), how long that took (seconds), its size, whether the function's code of now finds it, its name."""
+CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its arguments, when it
+was computed (seconds since 1970), how long that took (seconds), its size, whether the function's
+code of now finds it, its name."""
 
 
 class expires_after:
-    """A `cache_validation_callback` that lets a result be used for a time, as in `datetime.timedelta`.
+    """A `cache_validation_callback` that lets a result be used for a time, as in
+    `datetime.timedelta`.
 
     >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
     ... def price(item): return 3
@@ -3316,7 +3330,8 @@ class MemorizedResult:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """"time" (of the computation), "duration" (seconds), "input_args" (texts); empty when gone."""
+        """"time" (of the computation), "duration" (seconds), "input_args" (texts); empty when
+        gone."""
         return _look_at(self._store, self._key)[0]
 
     def get(self) -> Any:
@@ -3360,7 +3375,8 @@ def _held_function(module: str, name: str) -> Any:
     return getattr(found, "__func__", found)
 
 
-_SHORT_VALUES = frozenset({str, float, bool, type(None)})  # types; the text of such a value tells all
+# The text of a value of such a type tells all.
+_SHORT_VALUES = frozenset({str, float, bool, type(None)})
 
 # One call of a cached function. given: its arguments with their labels; texts: what stands for each
 # in the key; refused: why entries that were found are not used: the metadata that the callback
@@ -3376,8 +3392,9 @@ class MemorizedFunc(_Typed[P, R]):
     >>> cached(2, 10), cached.check_call_in_cache(2, 10), cached.check_call_in_cache(3, 3)
     (1024, True, False)
 
-    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine function (then
-    `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode` tell how it was made.
+    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine
+    function (then `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode`
+    tell how it was made.
     """
 
     ignore: list[str]
@@ -3441,7 +3458,8 @@ class MemorizedFunc(_Typed[P, R]):
     # -- naming and finding
 
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
-        """The call with its key. Arguments that do not fit get one too: the call itself then raises what it raises."""
+        """The call with its key. Arguments that do not fit get one too: the call itself then raises
+        what it raises."""
         args = self._prefix + args
         contents = self._fingerprint.now()
         if self._known[0] is not contents:
@@ -3451,12 +3469,15 @@ class MemorizedFunc(_Typed[P, R]):
         for name in self.ignore:
             given.pop(parameters.stars.get(name, name), None)
             given.pop(f"**{name}", None)
-        named = given if self.key is None else {"key": self.key(*args, **kwargs)}
+        named = given
+        if self.key is not None:
+            named = {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
         texts = {}
         for label, value in {**self._carried, **named}.items():
             texts[label] = self._text(label, value, unsure)
-        digest = _short_digest("\n".join([f"{label}={text}" for label, text in texts.items()]), 32)
+        lines = [f"{label}={text}" for label, text in texts.items()]
+        digest = _short_digest("\n".join(lines), 32)
         if unsure:  # a key that no entry has
             digest += f"-{time.time_ns()}"
         key = f"{self._folder}/{contents.digest}-{digest}"
@@ -3464,17 +3485,20 @@ class MemorizedFunc(_Typed[P, R]):
 
     def _text(self, label: str, value: Any, unsure: list[str]) -> str:
         kind = type(value)
-        if kind in _SHORT_VALUES or (kind is int and abs(value) < 2**63):
+        is_small = kind is int and abs(value) < 2**63
+        if is_small or kind in _SHORT_VALUES:
             return repr(value)  # ten times as fast
         try:
             follow = _InArguments(self.untracked, unsure)
             return _digest(value, coerce_mmap=True, follow=follow)  # mapped results are arrays, too
         except Exception as err:  # naming runs the pickling code of the argument's class
-            raise PicklingError(f"{self._folder}: the argument {label!r} of type {type(value).__name__} cannot be "
-                                f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
+            raise PicklingError(
+                f"{self._folder}: the argument {label!r} of type {kind.__name__} cannot be named: "
+                f"{err}; leave it out with ignore=[{label!r}], or give key=") from err
 
     def _load(self, call: _Call) -> Any:
-        """The kept value, or _NOTHING. A call asks the callback about an entry that it refused once."""
+        """The kept value, or _NOTHING. A call asks the callback about an entry that it refused
+        once."""
         accepts = self.cache_validation_callback
         about = accepts and _look_at(self._store, call.key)[0]
         if accepts and about and (about in call.refused or not accepts(about)):
@@ -3482,7 +3506,8 @@ class MemorizedFunc(_Typed[P, R]):
             return _NOTHING
         value = _load_entry(self._store, call.key, self.mmap_mode, call.refused)
         if self.verbose > 2 and value is not _NOTHING:
-            _say(f"{self._folder}({_joined(_shown_all(call.given))}) read from {self._memory._place}")
+            arguments = _joined(_shown_all(call.given))
+            _say(f"{self._folder}({arguments}) read from {self._memory._place}")
         return value
 
     def _is_kept(self, call: _Call) -> bool:
@@ -3539,7 +3564,8 @@ class MemorizedFunc(_Typed[P, R]):
         duration = time.perf_counter() - start
         about = {"time": time.time(), "duration": duration, "input_args": shown}
         if self.verbose > 1:
-            _say(f"{self._folder}({_joined(shown)}) computed in {duration:.3g} s")
+            arguments = _joined(shown)
+            _say(f"{self._folder}({arguments}) computed in {duration:.3g} s")
         if call.unsure or not call.contents.files_hold():
             return value, about  # perhaps of other code than the key says
 
@@ -3556,7 +3582,8 @@ class MemorizedFunc(_Typed[P, R]):
             return value if found is _NOTHING else found, about
         except Exception as err:  # pickling runs the code of the value's class
             reason = getattr(err, "strerror", None) or err
-            _warn(f"{self._folder}: its value of type {type(value).__name__} cannot be kept in "
+            kind = type(value).__name__
+            _warn(f"{self._folder}: its value of type {kind} cannot be kept in "
                   f"{memory._place}: {reason}")
             return value, about
 
@@ -3583,7 +3610,8 @@ class MemorizedFunc(_Typed[P, R]):
         >>> Memory().cache(pow).call(2, 10)[0]
         1024
 
-        The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args" (label -> text).
+        The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args"
+        (label -> text).
         """
         return self._give(self._compute(self._name(args, kwargs)))
 
@@ -3596,7 +3624,8 @@ class MemorizedFunc(_Typed[P, R]):
         return self._give(self._shelve(self._name(args, kwargs)))
 
     def check_call_in_cache(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Whether the value of this call is kept and may be used (the validation callback is asked). Changes nothing.
+        """Whether the value of this call is kept and may be used (the validation callback is
+        asked). Changes nothing.
 
         >>> Memory().cache(pow).check_call_in_cache(2, 10)
         False
@@ -3612,14 +3641,17 @@ class MemorizedFunc(_Typed[P, R]):
         return self._store.delete(self._name(args, kwargs).key)
 
     def clear(self, warn: bool = True) -> None:
-        """Remove everything kept for this function, of its older versions too; `warn` says so on stderr."""
-        self._memory._clear(f"{self._folder}/", warn and self.verbose > 0)
+        """Remove everything kept for this function, of its older versions too; `warn` says so on
+        stderr."""
+        say = warn and self.verbose > 0
+        self._memory._clear(f"{self._folder}/", say)
 
     def _all_kept(self) -> list[tuple[CacheEntry, Any, Any, Any]]:
         """What is kept for this function and can be read: the entry, and what is noted about it."""
         current = self._fingerprint.now().digest
         found = []
-        for key, size, _ in list(self._store.entries(f"{self._folder}/")):
+        listed = list(self._store.entries(f"{self._folder}/"))
+        for key, size, _ in listed:
             about, texts, parts = _look_at(self._store, key)
             if about:
                 name = key.rpartition("/")[2]
@@ -3640,7 +3672,8 @@ class MemorizedFunc(_Typed[P, R]):
         return sorted(entries, key=operator.attrgetter("time"), reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
-        """In words: whether this call would be read, and if not, why it would be computed. Changes nothing.
+        """In words: whether this call would be read, and if not, why it would be computed. Changes
+        nothing.
 
         >>> cached = Memory().cache(pow)
         >>> cached.explain(2, 10)
@@ -3665,13 +3698,15 @@ class MemorizedFunc(_Typed[P, R]):
         arguments = call.key.rpartition("-")[2]
         _, about, texts, parts = max(
             found, key=lambda each: (each[0].args_id.endswith(arguments), each[0].time))
-        changed = sorted({name for name, _ in parts.items() ^ call.contents.parts.items()})
+        differing = parts.items() ^ call.contents.parts.items()
+        changed = sorted({name for name, _ in differing})
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         shown = _shown_all({**self._carried, **call.given})
         for label in dict.fromkeys([*call.texts, *texts]):
             if call.texts.get(label) != texts.get(label):
-                words.append(f"the argument {label} differs: {shown.get(label, 'not given')}, "
-                             f"kept is {about['input_args'].get(label, 'not given')}")
+                now = shown.get(label, "not given")
+                kept = about["input_args"].get(label, "not given")
+                words.append(f"the argument {label} differs: {now}, kept is {kept}")
         return f"computes: {'; '.join(words) or 'its entry is damaged'}"
 
     # -- being a function
@@ -3701,7 +3736,8 @@ class MemorizedFunc(_Typed[P, R]):
         return (_held_function, name) if _held_function(*name) is self else self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:
-        """For picklers that send functions by value; the function's globals may hold this very object."""
+        """For picklers that send functions by value; the function's globals may hold this very
+        object."""
         state = {**vars(self), "_known": (None, None)}  # defaults may not pickle
         return object.__new__, (MemorizedFunc,), state
 
@@ -3709,7 +3745,7 @@ class MemorizedFunc(_Typed[P, R]):
         return f"MemorizedFunc({self._folder}, location={self._store.location!r})"
 
 
-# --- Memory -----------------------------------------------------------------------------------------------------------
+# --- Memory ---------------------------------------------------------------------------------------
 
 class Memory:
     """Remembers what functions returned: on disk, for this and all later programs, or in memory.
@@ -3723,28 +3759,31 @@ class Memory:
     computing
     (9, 9)
 
-    A call is read back when the function's name, everything that its code consists of, and its arguments are the same.
-    The code is followed into the functions, classes, modules, constants and other globals of your project
-    that it names, also inside closures, defaults, containers and arguments; modules that it imports inside a
-    function, by their source. Change a helper: computed anew; change it back: the old results are still
-    there. Not followed are the standard library, installed packages other than the function's own and code
-    written in C (they go by name), files that the function reads, what is looked up by a text, and the
-    content of what cannot be pickled (its class counts): name in `depends` what matters of it.
+    A call is read back when the function's name, everything that its code consists of, and its
+    arguments are the same. The code is followed into the functions, classes, modules, constants and
+    other globals of your project that it names, also inside closures, defaults, containers and
+    arguments; modules that it imports inside a function, by their source. Change a helper: computed
+    anew; change it back: the old results are still there. Not followed are the standard library,
+    installed packages other than the function's own and code written in C (they go by name), files
+    that the function reads, what is looked up by a text, and the content of what cannot be pickled
+    (its class counts): name in `depends` what matters of it.
 
     Parameters
     ----------
     location : str, path or None, default None
-        Folder of the cache, made when the first result is kept; everything is in `location/joblite`. None keeps results
-        in memory, as long as this object lives, as bytes: a caller that changes a result does not change the cache.
+        Folder of the cache, made when the first result is kept; everything is in
+        `location/joblite`. None keeps results in memory, as long as this object lives, as bytes: a
+        caller that changes a result does not change the cache.
     backend : str, default "local"
-        "local"; "cloudpickle" (that package pickles results, so they may hold lambdas and local classes); "null" keeps
-        nothing; or what `register_store_backend` was given.
+        "local"; "cloudpickle" (that package pickles results, so they may hold lambdas and local
+        classes); "null" keeps nothing; or what `register_store_backend` was given.
     mmap_mode : None, "r", "r+", "w+" or "c", default None
-        Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r" (read-only) cannot
-        change the cache; "r+" and "w+" write through to it. Not together with `compress`, and only where results are
-        files.
+        Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r"
+        (read-only) cannot change the cache; "r+" and "w+" write through to it. Not together with
+        `compress`, and only where results are files.
     compress : bool, int, str or (str, int), default False
-        True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"), or (method, level).
+        True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"),
+        or (method, level).
     verbose : int, default 1
         Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read.
     bytes_limit : number, str or None, default None
@@ -3763,16 +3802,19 @@ class Memory:
     ImportError
         "cloudpickle" is not installed.
 
-    Whatever happens to the cache (damaged file, full disk, folder gone or read-only), the call returns the function's
-    value, with a warning. Threads and processes that make the same call at once compute it once.
+    Whatever happens to the cache (damaged file, full disk, folder gone or read-only), the call
+    returns the function's value, with a warning. Threads and processes that make the same call at
+    once compute it once.
     """
 
     def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
                  mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
-                 bytes_limit: float | str | None = None, backend_options: dict[str, Any] | None = None) -> None:
+                 bytes_limit: float | str | None = None,
+                 backend_options: dict[str, Any] | None = None) -> None:
         _check_mmap_mode(mmap_mode)
         if backend not in _STORES:
-            raise ValueError(f"backend: expected one of {', '.join(sorted(_STORES))}, got {backend!r}; "
+            names = ", ".join(sorted(_STORES))
+            raise ValueError(f"backend: expected one of {names}, got {backend!r}; "
                              "register_store_backend(name, backend) adds one")
         self._pickler: Any = None
         if backend == "cloudpickle":
@@ -3781,7 +3823,9 @@ class Memory:
         if (_parse_compress(compress) or "secret" in options) and mmap_mode is not None:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
-        self.location = None if location is None else os.path.realpath(os.fspath(location))
+        self.location: str | None = None
+        if location is not None:
+            self.location = os.path.realpath(os.fspath(location))
         self.backend, self.mmap_mode = backend, mmap_mode
         self.compress, self.verbose = compress, verbose
         limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
@@ -3810,11 +3854,13 @@ class Memory:
                   untracked: Iterable[str] = ()) -> (
                       Callable[[Callable[P, R]], MemorizedFunc[P, R]]): ...
 
-    def cache(self, func: Any = None, ignore: Iterable[str] | None = None, verbose: int | None = None,
-              mmap_mode: Any = False, cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (), version: Any = None,
-              untracked: Iterable[str] = ()) -> Any:
-        """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without arguments.
+    def cache(self, func: Any = None, ignore: Iterable[str] | None = None,
+              verbose: int | None = None, mmap_mode: Any = False,
+              cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (),
+              version: Any = None, untracked: Iterable[str] = ()) -> Any:
+        """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without
+        arguments.
 
         >>> memory = Memory()
         >>> @memory.cache(ignore=["verbose"])
@@ -3825,31 +3871,34 @@ class Memory:
         Parameters
         ----------
         func : callable or None
-            A function, coroutine function, method, classmethod, staticmethod, partial, ufunc, callable object.
+            A function, coroutine function, method, classmethod, staticmethod, partial, ufunc,
+            callable object.
         ignore : list of str, default none
             Names of arguments that do not matter to the result.
         verbose, mmap_mode : default those of the Memory
             As in `Memory`.
         cache_validation_callback : callable or None, default None
-            Asked before a result is used, with its metadata ("time", "duration", "input_args"); a false answer
-            computes anew. `expires_after(days=1)` makes one.
+            Asked before a result is used, with its metadata ("time", "duration", "input_args"); a
+            false answer computes anew. `expires_after(days=1)` makes one.
         key : callable or None, default None
             Called with the arguments of a call; what it returns stands for them.
         depends : list, default none
-            What else the result depends on: functions and classes (by their code), paths (`pathlib.Path`: by
-            the content of the file, or of all files in the folder), any other values.
+            What else the result depends on: functions and classes (by their code), paths
+            (`pathlib.Path`: by the content of the file, or of all files in the folder), any other
+            values.
         version : any value or None, default None
             Stands for the code of the function: change it to compute anew, and only then.
         untracked : list of str, default none
-            Names of globals that do not count: counters, timers, tables that helpers fill. Without this, a
-            global that each call changes makes each call a new one (`explain` names it).
+            Names of globals that do not count: counters, timers, tables that helpers fill. Without
+            this, a global that each call changes makes each call a new one (`explain` names it).
 
         Raises
         ------
         TypeError
             `func` is not callable, or a generator function.
         ValueError
-            `ignore` names no argument; `key` or `cache_validation_callback` is not callable; no such `mmap_mode`.
+            `ignore` names no argument; `cache_validation_callback` is not callable; no such
+            `mmap_mode`.
         """
         options = {
             "ignore": [] if ignore is None else list(ignore),
@@ -3896,9 +3945,9 @@ class Memory:
         >>> Memory().reduce_size("1M", items_limit=100)
 
         Each limit may be None (default). `bytes_limit`: bytes to keep, a number or a text such as
-        "3K". `items_limit`: results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`; what
-        was not used for so long goes.
-        ValueError: a limit is negative, or the age is not positive.
+        "3K". `items_limit`: results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`;
+        what was not used for so long goes. ValueError: a limit is negative, or the age is not
+        positive.
         """
         seconds = float("inf") if age_limit is None else age_limit.total_seconds()
         items = float("inf") if items_limit is None else items_limit
@@ -3908,7 +3957,8 @@ class Memory:
         if items < 0:
             raise ValueError("items_limit: expected 0 or more results to keep, "
                              f"got {items_limit!r}")
-        self.store.reduce(self.store.entries(), most, items, time.time() - seconds)
+        oldest = time.time() - seconds
+        self.store.reduce(self.store.entries(), most, items, oldest)
 
     def __repr__(self) -> str:
         return f"Memory(location={self.location!r})"
