@@ -4007,7 +4007,7 @@ class _Local(threading.local):
     """What holds in one thread."""
 
     unpacking: Any = None, None  # see _unpack
-    # "thread" in a worker thread, "process" in a job on an executor of somebody else
+    # "thread" in a worker thread, "process" in a batch on an executor of somebody else
     inside: str | None = None
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -4794,8 +4794,9 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   4. Nothing here keeps the interpreter from exiting. test_exit_does_not_wait_for_a_stuck_task
 #   5. A worker that dies idle is not noticed.          test_idle_death_is_not_noticed
 #   6. What tasks print, warn of and log comes home at once and in order; silence costs no message.
-#                                                             test_prints_warnings_and_records_keep_their_order
-#   7. What runs elsewhere, on executors of others, needs Python and no more.  test_engine_keeps_the_promises
+#                                            test_prints_warnings_and_records_keep_their_order
+#   7. What runs elsewhere, on executors of others, needs Python and no more.
+#                                                               test_engine_keeps_the_promises
 #   8. No task in a process sees what another wrote to its arguments, whatever its batch.
 #                                                     test_tasks_do_not_see_each_others_writes
 #
@@ -4824,8 +4825,9 @@ _cores: int | None = None  # in a worker process: the cores it may use for itsel
 
 
 class TerminatedWorkerError(RuntimeError):
-    """A task's worker process ended before the task did: killed, crashed, or out of memory. The text says which task,
-    and which signal or exit code. With `on_error="return"` or "skip" the run goes on with a new worker.
+    """A task's worker process ended before the task did: killed, crashed, or out of memory. The
+    text says which task, and which signal or exit code. With `on_error="return"` or "skip" the run
+    goes on with a new worker.
 
     >>> issubclass(TerminatedWorkerError, RuntimeError)
     True
@@ -4834,7 +4836,8 @@ class TerminatedWorkerError(RuntimeError):
 
 # A number that no other batch, run or worker of this process has: one step, of any thread
 _next_number = itertools.count(1).__next__
-_sockets: weakref.WeakSet[Any] = weakref.WeakSet()  # what a forked child of this process must let go
+# what a forked child of this process must let go
+_sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 _table_lock = threading.RLock()  # guards the set above
 
 
@@ -4903,26 +4906,31 @@ class _Batch:
         return self.state is _SENT or self.worker is not None
 
 
-_JOB, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
+_BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
 _PAGE_NBYTES = 48
-_BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a job that no other process looks at
+_BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a batch that no other process looks at
 
 
 def _is_task(task: Any) -> bool:
-    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
+    is_triple = isinstance(task, tuple) and len(task) == 3
+    return is_triple and callable(task[0])
 
 
 def _no_task(task: Any) -> TypeError:
-    return TypeError(f"expected a task: delayed(function)(...), or (function, args, kwargs); got {task!r:.200}")
+    return TypeError("expected a task: delayed(function)(...), or (function, args, kwargs); "
+                     f"got {task!r:.200}")
 
 
-def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any, checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
-    """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let the work go on.
+def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any,
+               checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
+    """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let
+    the work go on.
 
-    `mark` is a page: the place of the call at work is noted there. `checkpoint(values, errors, seconds)` is asked every
-    CHECKPOINT_S, and when the page asks to give tasks back, whether to go on with fresh lists.
+    `mark` is a page: the place of the call at work is noted there. Every CHECKPOINT_S, and when the
+    page asks to give tasks back, `checkpoint(values, errors, seconds)` says whether to go on with
+    fresh lists.
     """
-    clock, number = time.monotonic, mark[_JOB]
+    clock, number = time.monotonic, mark[_BATCH]
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     begun = clock()
@@ -4966,19 +4974,24 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
     plain = _plain_types(sys.modules.get("numpy"))
     called = dict(zip(map(id, functions), functions))
     keys = {number: key_of(func) for number, func in called.items()}
-    key = keys[id(functions[0])] if len(keys) == 1 and not any(kwargs) else 0
-    if key and {tuple}.issuperset(map(type, args)):
+    key = keys[id(functions[0])]
+    are_tuples = {tuple}.issuperset(map(type, args))
+    if key and len(keys) == 1 and are_tuples and not any(kwargs):
         values = itertools.chain.from_iterable(args)
         if plain.issuperset(map(type, values)):
             return [_pickle_dumps((key, args), 5)]
     calls = [(keys[id(func)] or func, *given) for func, *given in tasks]
     packed = [_pack(call, packer, key_of) for call in calls]
-    known: dict[Any, tuple[int, Any]] = {}  # address -> place of a buffer, itself
+    known: dict[Any, int] = {}  # address of a buffer -> its place
+    buffers: list[Any] = []
     plan = []
     for _, *views in packed:
-        numbered = [known.setdefault(_address(view), (len(known), view)) for view in views]
-        plan.append([place for place, _ in numbered])
-    buffers = [view for _, view in known.values()]
+        places = []
+        for view in views:
+            places.append(known.setdefault(_address(view), len(buffers)))
+            if len(known) > len(buffers):
+                buffers.append(view)
+        plan.append(places)
     return [_pickle_dumps(plan, 5), *(own[0] for own in packed), *buffers]
 
 
@@ -5271,7 +5284,7 @@ class _Output:
         other half the caller might say what another worker says. Not amid the making of a message,
         which a finalizer may interrupt."""
         if self.items and self.sender != threading.get_ident() and self.is_home:
-            with self.lock:  # another thread may send the last message of a job just now
+            with self.lock:  # another thread may send the last message of a batch just now
                 if self.heard:
                     self.send(_NOTHING_DONE, [], [kind])
 
@@ -5360,7 +5373,8 @@ def _world() -> tuple[Any, ...]:
     if hasattr(logging, "root"):  # not if another thread just loads it
         names = {_exact_text(name): int(level)
                  for name, level in logging.getLevelNamesMapping().items()}
-        levels = int(logging.root.level), bool(logging.root.handlers), names
+        root = logging.root
+        levels = int(root.level), bool(root.handlers), names
     argv = list(map(_exact_text, sys.argv))
     path, packed_filters = _portable_path(tuple(sys.path)), _portable_filters(tuple(filters))
     return folder, path, argv, dict(environ), authkey, packed_filters, levels
@@ -5372,7 +5386,8 @@ def _portable_path(path: tuple[Any, ...]) -> list[str]:
     for entry in path:
         if isinstance(entry, str):  # Python looks at nothing else
             if not os.path.isabs(entry):  # modules came from where it led then, or leads now
-                found.append(os.path.normpath(os.path.join(_START_FOLDER, entry)))
+                then = os.path.join(_START_FOLDER, entry)
+                found.append(os.path.normpath(then))
             found.append(_exact_text(entry))
     return found
 
@@ -5425,15 +5440,17 @@ class _WorkerState:
         global _cores
         import socket
 
-        limit = struct.pack("@ll", int(idle_s), int(idle_s % 1 * 1e6))
+        seconds, rest = divmod(idle_s, 1)
+        limit = struct.pack("@ll", int(seconds), int(rest * 1e6))
         self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         _cores, self.native_threads = cores, native_threads
         self.enter_world(world)
         if not packed:
             return
         initializer, initargs = _quietly(_unpack, _split(packed), self.start_spaces)
-        before = {name: dict(vars(module)) for name, module in list(sys.modules.items())
-                  if type(module) is ModuleType and name != "__main__"}
+        modules = {name: module for name, module in sys.modules.items()
+                   if type(module) is ModuleType and name != "__main__"}
+        before = {name: dict(vars(module)) for name, module in modules.items()}
         initializer(*initargs)
         self.main = sys.modules["__main__"]
         spaces = {module.__name__: module for module in self.start_spaces.values()}
@@ -5447,7 +5464,8 @@ class _WorkerState:
         """Take over the caller's world."""
         import warnings
 
-        folder, sys.path[:], sys.argv[:], environ, authkey, filters, self.levels = world
+        folder, path, argv, environ, authkey, filters, self.levels = world
+        sys.path[:], sys.argv[:] = path, argv
         if folder:
             try:
                 os.chdir(folder)
@@ -5518,7 +5536,7 @@ class _WorkerState:
         page = self.page
         self.mapping = _Mapping(*mapping)
         page[_TASK] = 0
-        page[_JOB] = number
+        page[_BATCH] = number
         self.output.heard = True
         if run != self.run:
             self.enter_run(run)
@@ -5538,7 +5556,7 @@ class _WorkerState:
         answer = _run_frames(functions, frames[1:], self.functions, self.spaces, page, work)
         page[_TASK] = 0  # from here on an interrupt comes too late
         self.send(*answer)
-        page[_JOB] = 0
+        page[_BATCH] = 0
 
     def send(self, kind: int, values: list[Any], errors: dict[int, BaseException],
              seconds: float) -> None:
@@ -5604,7 +5622,7 @@ def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
     os.register_at_fork(after_in_child=state.output.let_go)
 
     def interrupt(*_: Any) -> None:
-        if page[_TASK] and page[_INTERRUPT] == page[_JOB]:
+        if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
             state.output.interrupt()
 
     signal.signal(signal.SIGINT, interrupt)
@@ -5794,7 +5812,11 @@ def _serve_forks(*modules: str) -> None:
     # number -> pid; its socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
     try:
-        while ready := dict(poll.poll(None if workers else IDLE_S * 1000)):
+        while True:
+            patience = None if workers else IDLE_S * 1000
+            ready = dict(poll.poll(patience))
+            if not ready:
+                break
             if wake in ready:
                 os.read(wake, 4096)
                 _reap_workers(workers)
@@ -5876,7 +5898,7 @@ def _death_of(page: Any) -> str:
     import signal
 
     status = page[_DEATH] - 1
-    if status < 0 and (page[_JOB] or page[_START]):
+    if status < 0 and (page[_BATCH] or page[_START]):
         return "ended together with the fork server, which was killed"
     if status < 0:
         return "could not be started: the system gives no further process, or no descriptor for it"
@@ -6151,7 +6173,7 @@ class _Worker:
         left = 0.0
         while not ready.poll(min(left, _LONGEST_S) * 1000):
             left = batch.timeout + GRACE_S * (batch.state is _LATE)
-            if self.page[_JOB] == batch.key and self.page[_TASK]:  # else it has not begun
+            if self.page[_BATCH] == batch.key and self.page[_TASK]:  # else it has not begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
             if left <= 0:
                 self.signal(_SIGKILL if batch.state is _LATE else _SIGINT, batch)
@@ -6161,7 +6183,7 @@ class _Worker:
 
     def bury(self, batch: _Batch) -> None:
         """The worker has died: if it had begun the batch, a task is to blame."""
-        has_begun = self.page[_JOB] == batch.key or self.is_ended()
+        has_begun = self.page[_BATCH] == batch.key or self.is_ended()
         place = self.page[_TASK]
         death = self.close()
         if batch.state is _LATE:

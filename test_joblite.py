@@ -6315,19 +6315,19 @@ class TestSection6Pools:
         assert len(again) == 4 and not pids & set(again)
 
     @posix
-    def test_killed_nursery_is_replaced(self):
+    def test_killed_fork_server_is_replaced(self):
         workers = set(Parallel(n_jobs=2, batch_size=1)(delayed(where)() for _ in range(8)))
         os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
         wait_until(lambda: all_gone(workers), "the end of its workers, to which a task might be given before")
         assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
     @posix
-    def test_killed_nursery_fails_running_tasks(self, tmp_path):
-        def kill_nursery():
+    def test_killed_fork_server_fails_running_tasks(self, tmp_path):
+        def kill_server():
             wait_for_file(tmp_path / "sign")
             os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill_nursery)
+        killer = threading.Thread(target=kill_server)
         Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
         killer.start()
         with pytest.raises(joblite.TerminatedWorkerError, match="fork server"):
@@ -6346,7 +6346,7 @@ class TestSection6Pools:
             wait_until(lambda: all_gone(family | parents - {os.getpid()} - {process.pid}), "the end of all processes")
 
     @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="looks for processes in /proc")
-    def test_no_worker_outlives_a_caller_and_a_nursery_that_are_killed_as_it_starts(self):
+    def test_no_worker_outlives_a_caller_and_a_fork_server_that_are_killed_as_it_starts(self):
         done = run_script(f"""
             import contextlib, glob, os, signal, threading, time
             from joblite import Parallel, delayed
@@ -6359,10 +6359,10 @@ class TestSection6Pools:
                 return found
             tasks = [delayed(time.sleep)({DEADLINE * 4})] * 2
             threading.Thread(target=lambda: Parallel(2)(tasks), daemon=True).start()
-            nursery = []
-            while not (nursery and children(nursery[0])):
-                nursery = children(os.getpid())
-            for pid in (*nursery, os.getpid()):
+            server = []
+            while not (server and children(server[0])):
+                server = children(os.getpid())
+            for pid in (*server, os.getpid()):
                 os.kill(pid, signal.SIGKILL)
             """, check=False)  # a worker that lives holds our standard output
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -6477,8 +6477,8 @@ class TestSection6Pools:
     def test_idle_workers_are_closed(self):
         before = child_processes()
         Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(where)() for _ in range(4))
-        nursery = joblite._starters["fork server"].pid
-        wait_until(lambda: child_processes() - before <= {nursery}, "the end of idle workers")
+        server = joblite._starters["fork server"].pid
+        wait_until(lambda: child_processes() - before <= {server}, "the end of idle workers")
         assert Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
     def test_initializer_runs_in_each_worker(self, processes):
@@ -7951,7 +7951,7 @@ class TestSection6BigArrays:
         seen = Parallel(2, **few, batch_size=1)(delayed(look)(array, i) for i in range(8))
         assert [(inode, total) for (inode, _), _, total in seen] == [(0, 300_000.0)] * 8
 
-    @pytest.mark.parametrize("victim", ["worker", "nursery", "caller"])
+    @pytest.mark.parametrize("victim", ["worker", "fork server", "caller"])
     def test_a_kill_leaves_no_segment(self, tmp_path, victim):
         if os.geteuid() or subprocess.run(["unshare", "-m", "true"]).returncode:
             pytest.skip("mounting a tmpfs is not allowed here")
@@ -7964,7 +7964,7 @@ class TestSection6BigArrays:
             pid = os.fork()
             if not pid:
                 def use(array, caller):
-                    pids = {"worker": os.getpid(), "nursery": os.getppid(), "caller": caller}
+                    pids = {"worker": os.getpid(), "fork server": os.getppid(), "caller": caller}
                     os.kill(pids[victim], signal.SIGKILL)
                     return np.ones(10**6)
                 try:
@@ -8865,7 +8865,7 @@ class TestSection8Faults:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc and sets limits of another process")
     @pytest.mark.parametrize("room", [0, 2])
-    def test_a_nursery_without_room_for_descriptors_refuses_and_lives(self, room):
+    def test_a_fork_server_without_room_for_descriptors_refuses_and_lives(self, room):
         """`room`: how many more it may open; a worker takes two and then two for its life line."""
         import resource
 
@@ -9021,7 +9021,7 @@ class TestSection8Faults:
             """, flags=["-X", "dev"])
         assert (done.stdout, done.stderr) == ("end\n", "")
 
-    @pytest.mark.parametrize("moment", [0.02, 0.05, 0.1])  # the nursery or its workers are just starting
+    @pytest.mark.parametrize("moment", [0.02, 0.05, 0.1])  # the fork server or its workers are just starting
     def test_a_worker_that_starts_as_the_interpreter_ends_does_not_run_its_task(self, moment):
         done = run_script(f"""
             import threading, time
@@ -10763,7 +10763,7 @@ class TestTheLesson:
 # ======================================================================================================================
 # 13. The soak: python test_joblite.py soak [minutes, default 10] [seed]
 # ======================================================================================================================
-# Random calls from several threads, while workers and nurseries are killed. Not part of the suite, since it takes long.
+# Random calls from several threads, while workers and fork servers are killed. Not part of the suite, since it takes long.
 # It prints a summary; the exit code is 0 if all values were right and nothing was left behind.
 
 MEMORY_BOUND = 48 * 2**20  # bytes by which the least memory of the last quarter may exceed that of the second quarter
@@ -10883,17 +10883,17 @@ class Soak:
             self.counts[name] += 1
 
     def killer(self):
-        """Kill a worker now and then, and more rarely a nursery."""
+        """Kill a worker now and then, and more rarely the fork server."""
         rng, done = random.Random(f"{self.seed} killer"), threading.Event()
         while time.monotonic() < self.end and not self.problems:
             done.wait(rng.uniform(0.2, 2.0))
-            nursery = joblite._starters.get("fork server")
-            victims = sorted(child_processes() - {nursery and nursery.pid})
-            whom = "nurseries" if nursery and rng.random() < 0.1 else "workers"
+            server = joblite._starters.get("fork server")
+            victims = sorted(child_processes() - {server and server.pid})
+            whom = "servers" if server and rng.random() < 0.1 else "workers"
             if victims:
                 self.last_kill = math.inf  # while we are at it
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(nursery.pid if whom == "nurseries" else rng.choice(victims), signal.SIGKILL)
+                    os.kill(server.pid if whom == "servers" else rng.choice(victims), signal.SIGKILL)
                 self.last_kill = time.monotonic()
                 self.counts[f"killed {whom}"] += 1
             gc.collect()
