@@ -4778,8 +4778,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     done.get() <---- driver thread <---------- payload ---------  pack
 #
 #     pool: what one run hands its batches to. A driver thread of this process has a worker run a
-#     batch: it owns the worker meanwhile, and puts into the pool's queue what the caller's thread is
-#     to hear
+#     batch: it owns the worker meanwhile, and puts into the pool's queue what the caller's thread
+#     is to hear
 #     fork server: one clean child process; forks workers on request, sees how they die, takes them
 #     along when we are gone
 #     page: 48 bytes shared with a worker: batch and task at work, its start; batch to interrupt,
@@ -4800,14 +4800,14 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   8. No task in a process sees what another wrote to its arguments, whatever its batch.
 #                                                     test_tasks_do_not_see_each_others_writes
 #
-#     data                  | who writes it                              | who may read it
-#     a pool, a context     | the caller's thread; their end: `close`    | the same
-#     a worker, its batch   | the driver thread that has it run          | the same, then the caller's
-#     a page                | worker, driver, fork server: some words    | all sides
-#     output of tasks       | any thread of the worker                   | who holds the lock, to send
-#     idle workers, drivers | any thread, in one step                    | the same
-#     starters, tables      | any thread, under their locks              | the same
-#     the control socket    | any thread, under the fork server's lock   | the same
+#     data                | who writes it                            | who may read it
+#     a pool, a context     | the caller's thread; their end: `close`  | the same
+#     a worker, its batch   | the driver thread that has it run        | the same, then the caller's
+#     a page                | worker, driver, fork server: some words  | all sides
+#     output of tasks       | any thread of the worker                 | who holds the lock, to send
+#     idle workers, drivers | any thread, in one step                  | the same
+#     starters, tables      | any thread, under their locks            | the same
+#     the control socket    | any thread, under the fork server's lock | the same
 
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
 # unevenness at the end of a run, are of this size
@@ -5376,7 +5376,8 @@ def _world() -> tuple[Any, ...]:
         root = logging.root
         levels = int(root.level), bool(root.handlers), names
     argv = list(map(_exact_text, sys.argv))
-    path, packed_filters = _portable_path(tuple(sys.path)), _portable_filters(tuple(filters))
+    path = _portable_path(tuple(sys.path))
+    packed_filters = _portable_filters(tuple(filters))
     return folder, path, argv, dict(environ), authkey, packed_filters, levels
 
 
@@ -5782,7 +5783,8 @@ def _reap_workers(workers: dict[int, Any]) -> None:
         dead, status = os.waitpid(pid, os.WNOHANG)
         if dead:
             _kill_group(pid, _SIGKILL)  # what the worker started
-            os.pwrite(page.fd, struct.pack("@Q", status + 1), 8 * _DEATH)
+            entry = struct.pack("@Q", status + 1)
+            os.pwrite(page.fd, entry, 8 * _DEATH)
             _hang_up(sock)
             del workers[number]
 

@@ -10763,7 +10763,7 @@ class TestTheLesson:
 # ======================================================================================================================
 # 13. The soak: python test_joblite.py soak [minutes, default 10] [seed]
 # ======================================================================================================================
-# Random calls from several threads, while workers and fork servers are killed. Not part of the suite, since it takes long.
+# Random calls from several threads, while workers and fork servers are killed. Not part of the suite: it takes long.
 # It prints a summary; the exit code is 0 if all values were right and nothing was left behind.
 
 MEMORY_BOUND = 48 * 2**20  # bytes by which the least memory of the last quarter may exceed that of the second quarter
