@@ -4147,7 +4147,8 @@ def _reduce_module(module: ModuleType) -> Any:
 
 
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
-    """The globals that a function names; submodules it may reach through them or its closure."""
+    """The globals that a function names; submodules it may reach through them or its closure, each
+    with the globals to set there, which are none: it is imported over there."""
     space = func.__globals__
     used = {name: space[name] for name in _names_used(func.__code__) & space.keys()}
     for name, value in list(used.items()):
@@ -4158,12 +4159,12 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
                 del used[name]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     modules = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
-    submodules = []
+    changes = []
     for base in modules:  # grows while it is walked
         found = {f"{base}.{name}" for name in _code_facts(func.__code__).names} & sys.modules.keys()
         modules += found
-        submodules += [sys.modules[name] for name in found]
-    return used, submodules
+        changes += [(sys.modules[name], {}) for name in found]
+    return used, changes
 
 
 def _main_globals(thing: Any) -> list[tuple[_Reduced, dict[str, Any]]]:
@@ -4239,7 +4240,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     if key:
         return _find_shared, (key,)
     module = _Reduced(_reduce_globals(func.__globals__))
-    used, submodules = _globals_of(func)
+    used, changes = _globals_of(func)
     if _can_import(func.__globals__.get("__name__")):
         # what cannot be sent, or is only itself, the far side has itself
         used = {name: value for name, value in used.items()
@@ -4250,8 +4251,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     if annotations and packer.takes(annotations):
         attributes[name] = annotations
     made_of = func.__code__, module, func.__closure__
-    imported: list[Any] = [(each, {}) for each in submodules]
-    changes = [(module, used), *_main_globals(func), *imported]
+    changes += [(module, used), *_main_globals(func)]
     state: Any = attributes | func.__dict__, changes, {}, ()
     return _make_function, made_of, state, None, None, _fill
 
@@ -4284,15 +4284,14 @@ def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, A
 
 
 def _enum_start(cls: Any) -> dict[str, Any]:
-    """What the namespace of an enum must hold from the start: its members' values."""
-    kind = cls._member_type_
-    makes_values = kind is not object and "__new_member__" in vars(cls)
-    if makes_values and any(kind(each._value_) != each for each in cls):
-        raise PicklingError(f"{cls.__qualname__} makes its members by a __new__ of its own, whose "
-                            "arguments are not known any more: define this enum in a module that "
-                            "tasks can import")
-    member = _module("enum").member  # a function is a member, too
-    return {name: _Reduced((member, (each._value_,))) for name, each in cls.__members__.items()}
+    """What the namespace of an enum must hold from the start: the values of its members, or what
+    they are as text or number. How a `__new__` of its own has made them is not known any more."""
+    plain = getattr(cls._member_type_, "__getnewargs__", None)
+    start = {}
+    for name, each in cls.__members__.items():
+        value = plain(each)[0] if plain else each._value_
+        start[name] = _Reduced((_module("enum").member, (value,)))  # also where it is a function
+    return start
 
 
 def _reduce_class(cls: Any, packer: _Packer) -> Any:
