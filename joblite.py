@@ -4149,8 +4149,9 @@ def _reduce_module(module: ModuleType) -> Any:
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
     """The globals that a function names; submodules it may reach through them or its closure, each
     with the globals to set there, which are none: it is imported over there."""
-    space = func.__globals__
-    used = {name: space[name] for name in _names_used(func.__code__) & space.keys()}
+    space, names = func.__globals__, _code_facts(func.__code__).names
+    used = {name: space[name] for name in _names_used(func.__code__)
+            if name in space}
     for name, value in list(used.items()):
         if type(value).__name__ == "lazy_import":  # of Python 3.15
             try:
@@ -4159,9 +4160,9 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
                 del used[name]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     modules = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
-    changes = []
+    changes: list[Any] = []
     for base in modules:  # grows while it is walked
-        found = {f"{base}.{name}" for name in _code_facts(func.__code__).names} & sys.modules.keys()
+        found = {f"{base}.{name}" for name in names} & sys.modules.keys()
         modules += found
         changes += [(sys.modules[name], {}) for name in found]
     return used, changes
@@ -4214,9 +4215,11 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
         space = vars(module)
         # what an initializer set here stays; at home, what is there
         kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
-        space.update((name, value) for name, value in names.items() if name not in kept)
+        for name in names.keys() - set(kept):
+            space[name] = names[name]
     if isinstance(thing, type):
-        for name in _own_attributes(vars(thing)).keys() - attributes.keys() - members.keys():
+        own = _own_attributes(vars(thing)).keys()
+        for name in own - attributes.keys() - members.keys():
             delattr(thing, name)  # so it was at home, or by now
     for name, value in attributes.items():
         setattr(thing, name, value)
@@ -4327,17 +4330,14 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
 
 
 def _reduce_typing(thing: Any) -> Any:
-    """A type variable or NewType that its module does not hold under its name."""
-    kind: Any = type(thing)
-    module, name = thing.__module__, thing.__name__
+    """A type variable or NewType that its module does not hold under its name. Over there it is one
+    thing, of that name; what bounds a type variable is not evaluated, and stays here."""
+    kind, module, name = type(thing), thing.__module__, thing.__name__
     if _can_import(module) and getattr(sys.modules[module], name, None) is thing:
         return NotImplemented
-    base = getattr(thing, "__constraints__", ())
-    if kind.__name__ == "NewType":
-        base = [thing.__supertype__]
-    bound = getattr(thing, "__bound__", None)
-    make = partial(kind, bound=bound) if bound else kind
-    return _make_once, (_class_token(thing), make, name, *base), (None, {"__module__": module})
+    base = [thing.__supertype__] if kind.__name__ == "NewType" else []
+    made_of = _class_token(thing), kind, name, *base
+    return _make_once, made_of, (None, {"__module__": module})
 
 
 def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
@@ -4409,7 +4409,8 @@ _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some 
 
 def _sample(view: memoryview, number: int = 1) -> int:
     """A number that changes with the content of a buffer, as far as 64 samples of it tell."""
-    for at in range(0, len(view), max(64, len(view) // 64)):
+    step = max(64, len(view) // 64)
+    for at in range(0, len(view), step):
         number = _crc32(view[at:at + 64], number)
     return number
 
@@ -4445,7 +4446,8 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
         if _is_in_file(array, path, start):
             mode = "r+" if owner.mode == "w+" else owner.mode
             order = "C" if array.flags.c_contiguous else "F"
-            return numpy.memmap, (os.fspath(path), array.dtype, mode, start, array.shape, order)
+            place = os.fspath(path), array.dtype, mode, start
+            return numpy.memmap, (*place, array.shape, order)
     return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
 
 
@@ -4508,7 +4510,8 @@ class _Packer(Pickler):
         if id(value) not in self.tried:
             self.tried[id(value)] = True  # as long as it is being tried
             try:
-                type(self)(io.BytesIO(), [], self.key_of, self.tried).dump(value)
+                packer = type(self)(io.BytesIO(), [], self.key_of, self.tried)
+                packer.dump(value)
             except Exception:  # a __reduce__ of the user may raise anything
                 self.tried[id(value)] = False
         return self.tried[id(value)]
@@ -4634,15 +4637,17 @@ def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_
 
 def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
     """The frames, big buffers among them as pieces of one segment in the first folder with room."""
-    big = [frame for frame in frames if type(frame) is memoryview and len(frame) >= mapping.nbytes]
+    big = [frame for frame in frames
+           if type(frame) is memoryview and len(frame) >= mapping.nbytes]
     for folder in (mapping.folder or "/dev/shm", "/dev/shm", None) if big else ():
         try:
-            pieces = dict(zip(map(id, big), _lay(big, folder, _ACCESS[mapping.mode])))
+            laid = _lay(big, folder, _ACCESS[mapping.mode])
         except OSError as error:
             if folder and folder == mapping.folder and _inside is None:
                 _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                       "goes another way")
             continue
+        pieces = dict(zip(map(id, big), laid))
         return [pieces.get(id(frame), frame) for frame in frames]
     return frames
 
@@ -4675,7 +4680,8 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
         text, held = "[{!r}]", value
     elif isinstance(value, FunctionType):
         text, held = " (its variable {})", _globals_of(value)[0]
-        held.update(zip(value.__code__.co_freevars, map(_cell_value, value.__closure__ or ())))
+        cells = map(_cell_value, value.__closure__ or ())
+        held.update(zip(value.__code__.co_freevars, cells))
     for key, part in held.items():
         try:
             _pack(part, packer)
