@@ -7525,7 +7525,8 @@ class _Run:
         self.waiting: deque[Task] = deque()  # read already
         # numbers and tasks of batches to be sent again
         self.redo: deque[tuple[Sequence[int], Sequence[Task]]] = deque()
-        self.ready: dict[int, Any] = {}  # results by task; _NOTHING for an error that is left out
+        # number of a task -> results of it and those after it; _NOTHING for an error left out
+        self.ready: dict[int, list[Any]] = {}
         self.given = 0  # results that were given out, in order
         self.broken: BaseException | None = None  # what the tasks' iterator raised
         self.exhausted = False  # whether the tasks' iterator has ended
@@ -7633,27 +7634,34 @@ class _Run:
 
     def absorb(self, batch: _Batch) -> None:
         """Take what came of a batch: results, errors, and tasks to be sent again."""
-        numbers, on_error = batch.numbers, self.parallel.on_error
+        numbers, values, on_error = batch.numbers, batch.values, self.parallel.on_error
         if batch.fault is not None:
             raise _name_task(batch.fault, numbers[0])
-        if self.adapts and batch.values:
+        if self.adapts and values:
             self.adapt(batch)
-        found = dict(zip(numbers, batch.values))
-        errors = {numbers[offset]: error for offset, error in batch.errors.items()}
-        for number, error in errors.items():
-            found[number] = _name_task(error, number) if on_error == "return" else _NOTHING
-        self.ready.update(found)
-        if errors and on_error == "raise":
-            first = min(errors)
-            raise _name_task(errors[first], first)
-        self.counts.completed += len(found)
-        if self.counts.watched and found:
-            self.counts.tell(self.parallel, len(found))
-        if len(found) < len(batch.tasks):
-            rest = dict(zip(numbers, batch.tasks))
-            for number in found:
-                del rest[number]
-            self.send_again([*rest], [*rest.values()], batch.state is _SUSPECT)
+        rest = [*range(len(values), len(batch.tasks))]  # places of tasks to be sent again
+        for place, error in batch.errors.items():
+            value = _name_task(error, numbers[place]) if on_error == "return" else _NOTHING
+            if place in rest:
+                rest.remove(place)
+                self.ready[numbers[place]] = [value]
+            else:
+                values[place] = value
+        if type(numbers) is range and values:
+            self.ready[numbers.start] = values
+        else:
+            for number, value in zip(numbers, values):
+                self.ready[number] = [value]
+        if batch.errors and on_error == "raise":
+            first = min(batch.errors)
+            raise _name_task(batch.errors[first], numbers[first])
+        count = len(batch.tasks) - len(rest)
+        self.counts.completed += count
+        if self.counts.watched and count:
+            self.counts.tell(self.parallel, count)
+        if rest:
+            tasks = [batch.tasks[place] for place in rest]
+            self.send_again([numbers[place] for place in rest], tasks, batch.state is _SUSPECT)
 
     def adapt(self, batch: _Batch) -> None:
         """Aim the size of the next batches at a share of the time that the run has taken so far,
@@ -7677,13 +7685,14 @@ class _Run:
 
     def take(self) -> list[Any]:
         """The results that may be given out now."""
-        numbers: Sequence[int] = [*self.ready]
-        if self.parallel.return_as != "generator_unordered":
-            first = self.given
-            while self.given in self.ready:
-                self.given += 1
-            numbers = range(first, self.given)
-        values = map(self.ready.pop, numbers)
+        found = []
+        if self.parallel.return_as == "generator_unordered":
+            found = [*self.ready.values()]
+            self.ready.clear()
+        while self.given in self.ready:
+            found.append(self.ready.pop(self.given))
+            self.given += len(found[-1])
+        values = itertools.chain.from_iterable(found)
         return [value for value in values if value is not _NOTHING]
 
     def stream(self) -> Iterator[Any]:
@@ -7716,7 +7725,10 @@ class _Run:
             # for ever: no call of a daemon thread lives to tell that the interpreter ends
             threading.Event().wait()
         self.finish(ENDED)
-        done = {number: value for number, value in self.ready.items() if value is not _NOTHING}
+        done: dict[int, Any] = {}
+        for first, values in self.ready.items():
+            done.update(enumerate(values, first))
+        done = {number: value for number, value in done.items() if value is not _NOTHING}
         _set_on_error(error, {"partial_results": done})
 
     def finish(self, state: str) -> None:
