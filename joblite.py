@@ -640,7 +640,7 @@ _HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was give
 def _hash_maker(hash_name: str) -> Any:
     """The constructor of hashlib with that name: hashlib.new is slower."""
     hashlib = _module("hashlib")
-    names = sorted(name for name in hashlib.algorithms_available if not name.startswith("shake"))
+    names = sorted(hashlib.algorithms_available - {"shake_128", "shake_256"})  # of no fixed length
     if hash_name not in names:
         raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
     return getattr(hashlib, hash_name, partial(hashlib.new, hash_name))
@@ -751,9 +751,6 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         args = (frozenset(obj),)  # pickled in any order
     if pairs:
         pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
-    is_made_by_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
-    if is_made_by_new and items is None and pairs is None:
-        return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs)
 
 
@@ -778,8 +775,7 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
     """A numpy dtype: its text, or what pickle would take where that says too little."""
-    parts = dtype.names, dtype.subdtype, dtype.metadata
-    if parts == (None, None, None) and 0 <= dtype.num < 256:  # above are those of packages
+    if dtype.kind != "V" and dtype.metadata is None and 0 <= dtype.num < 256:  # not of a package
         return ("dtype", dtype.str)
     return _object_parts(digester, dtype)
 
@@ -845,8 +841,7 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     """A pandas series, or a frame by columns: the blocks inside do not count."""
-    state = dict(table.__getstate__())  # flags, attributes, what a subclass asks to be kept
-    del state["_mgr"]
+    state = {**table.__getstate__(), "_mgr": None}  # flags, names, what a subclass wants kept
     columns = [column for _, column in table.items()] if table.ndim == 2 else [table]
     return ("table", type(table), state, table.axes, [column.array for column in columns])
 
