@@ -751,6 +751,9 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         args = (frozenset(obj),)  # pickled in any order
     if pairs:
         pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
+    is_made_by_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
+    if is_made_by_new and items is None and pairs is None:  # most objects: a fifth faster
+        return ("new", *args, state)
     return ("object", maker, args, state, items and list(items), pairs)
 
 
@@ -774,10 +777,14 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A numpy dtype: its text, or what pickle would take where that says too little."""
-    if dtype.kind != "V" and dtype.metadata is None and 0 <= dtype.num < 256:  # not of a package
+    """A numpy dtype: its text, or what pickle would take but for alignment and flags, which do not
+    count in `==` either."""
+    if not 0 <= dtype.num < 256:  # of a package: "<V1" is the text of many
+        return _object_parts(digester, dtype)
+    if dtype.kind != "V" and dtype.metadata is None:
         return ("dtype", dtype.str)
-    return _object_parts(digester, dtype)
+    _, args, state = dtype.__reduce__()
+    return ("dtype of parts", args[0], state[1:6], state[8:])
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
