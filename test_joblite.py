@@ -609,7 +609,7 @@ GOLDEN_DIGESTS = {
     "decimal": "94d11517f05e3011", "object": "89ad174aaf9d3e65", "array": "ef7c5a3929951cd6",
     "fortran": "e1bcc8fa4cb7bb81", "big-endian": "76c1c3eea056f657", "view": "0cab5505e1a30fec",
     "0-d": "6a479c5cfa53d93f", "scalar": "6665b3dc4697dea7", "dates": "d0863203a494d2e3", "objects": "7ddef80e5b42d2a3",
-    "masked": "9442efcebf73c726", "fields": "4a092bd6029163b6", "records": "d30cac4e2549b940",
+    "masked": "9442efcebf73c726", "fields": "37bd8150fb1a6036", "records": "706b79df6a9d4cfa",
     "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "4e1e0de067280e2d",
     "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6e8548879ceb1daf",
     "slots": "a3ca764621189146", "enum": "3a5fe3e6230a7976",
