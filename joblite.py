@@ -1162,7 +1162,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = struct.Struct("<8sIIQ")
-_UNCHECKED = 0xA5  # every byte of the checksums of buffers that may have been changed
+_UNCHECKED = b"\xa5"  # every byte of the checksums of buffers that may have been changed
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
 _PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
@@ -1306,18 +1306,17 @@ class _Ahead(io.RawIOBase):
 
 class _Unpacked(_Ahead):
     """The content of a compressed value, one stream or several, by any decompressor that has
-    `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may become
-    is held in memory. (The modules' own file objects read further than the value, so that none
+    `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may
+    become is held in memory. (The modules' own file objects read further than the value, so that none
     could follow it.)"""
 
-    limited = False  # whether the content may be only so much larger than the file
+    limit = float("inf")  # bytes that it may still unpack to
 
     def __init__(self, make: Callable[[], Any], step: int, file: Any) -> None:
         super().__init__(file)
         self.make, self.step = make, step
         self.unpacker = make()
         self.packed = b""  # read and not yet unpacked
-        self.limit = _FREE_CONTENT
 
     def fill(self, nbytes: int = 0) -> bool:
         """Unpack the next bytes; whether there were any."""
@@ -1336,10 +1335,10 @@ class _Unpacked(_Ahead):
             raise _Damaged(f"its compressed data is damaged ({error})") from error
         self.packed = self.unpacker.unused_data or b""
         self.limit -= len(self.content)
-        if self.limited and self.limit < 0:
+        if self.limit < 0:
             raise UntrustedObjectError(
-                f"it unpacks to more than {_CONTENT_RATIO} times its size and {_FREE_CONTENT:,} bytes, "
-                "the limit for a compressed file that is not trusted: unpack it with another tool"
+                "it unpacks to more than 100 times its size and 64 MiB, the limit for a "
+                "compressed file that is not trusted: unpack it with another tool"
             )
         return True
 
@@ -1348,7 +1347,7 @@ class _Unpacked(_Ahead):
         if it can."""
         while not self.unpacker.eof:
             self.fill()
-        if self.packed and self.file.seekable():
+        if self.file.seekable():
             self.file.seek(-len(self.packed), os.SEEK_CUR)
 
 
@@ -1476,11 +1475,8 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    named = [
-        name
-        for name, codec in _CODECS.items()
-        if codec.extension and filename.endswith(codec.extension)
-    ]
+    extension = os.path.splitext(filename)[1]
+    named = [name for name, codec in _CODECS.items() if codec.extension == extension != ""]
     method, level = ["zlib", *named][-1], compress or 0
     if isinstance(compress, str):
         method, level = compress, 3
@@ -1488,7 +1484,7 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
         method, level = compress
     elif compress is True or (named and not compress):
         level = 3
-    if method not in _CODECS or not isinstance(level, int) or level not in range(10):
+    if method not in _CODECS or level not in range(10):
         raise ValueError(
             "compress: expected True, False, a level from 0 to 9, a method or a pair "
             f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
@@ -1543,7 +1539,6 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
             buffers.append(buffer.raw())
 
     def reduce_array(array: Any) -> Any:
-        array = array.view(np.ndarray)
         dtype = array.dtype
         order = "F" if array.flags.fnc else "C"
         content: Any = mark
@@ -1655,10 +1650,10 @@ def dump(
     method = _parse_compress(compress, path) or 0
     target = os.path.realpath(path) if os.path.islink(path) else path
     is_new = not os.path.exists(target)
-    folder = os.path.dirname(target) or os.curdir
-    beside = ""  # else it is written in place: a device, a pipe, where the folder takes no other file
+    folder = os.path.dirname(target) or "."
+    beside = ""  # it is written in place if it is a device or a pipe, or the folder takes no other
     if os.access(folder, os.W_OK) and (is_new or os.path.isfile(target)):
-        beside = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+        beside = f"{folder}/.{os.urandom(8).hex()}.part"
     private = partial(os.open, mode=0o666 if is_new else 0o600)
     try:
         with open(beside or target, "wb", _BUFFER, opener=private) as file:
@@ -1753,7 +1748,7 @@ def _read_buffers(file: Any, sizes: tuple[int, ...]) -> list[Any]:
 
     found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
     wanted = _read_exactly(file, len(found))
-    if wanted != found and wanted.strip(bytes([_UNCHECKED])):
+    if wanted != found and wanted.strip(_UNCHECKED):
         raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     return buffers
 
@@ -1771,7 +1766,7 @@ def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...]) -> list[Any]:
             buffers[-1].offset = whole.offset + at
         at += size + -size % _ALIGNMENT
     if mode == "r+":
-        whole[at:] = _UNCHECKED
+        whole[at:] = _UNCHECKED[0]
     return buffers
 
 
@@ -1781,29 +1776,20 @@ _DTYPE = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
 _MOST_FIELDS = 1 << 14  # of a dtype
 
 
-@lru_cache
-def _plain_dtype(text: str) -> Any:
-    """The dtype of a text, if it is as one of numpy's own."""
-    if not _module("re").fullmatch(_DTYPE, text):
-        raise _Damaged("it has a strange dtype")
-    return _module("numpy").dtype(text)
-
-
 def _dtype_of(text: Any, room: int = _MOST_FIELDS) -> Any:
     """The dtype that `_dtype_text` told of; `room` is how many fields it may have, inner ones
     too."""
     np = _module("numpy")
     if isinstance(text, np.dtype):
         return text
-    if type(text) is str:
-        return _plain_dtype(text)
+    if type(text) is str and _module("re").fullmatch(_DTYPE, text):
+        return np.dtype(text)
     if type(text) is not list or not 0 < len(text) <= room:
         raise _Damaged("it has a strange dtype")
     fields = [(name, _dtype_of(part, room // len(text)), shape) for name, part, shape in text]
     dtype = np.dtype(fields)
-    nbytes = sum(part.itemsize * _module("math").prod(shape) for _, part, shape in fields)
-    if dtype.itemsize != nbytes:  # numpy counts modulo 2**32
-        raise _Damaged("it has a dtype of too many bytes")
+    if min(dtype.itemsize, *(place[1] for place in dtype.fields.values())) < 0:
+        raise _Damaged("it has a dtype of too many bytes")  # numpy counts modulo 2**32
     return dtype
 
 
@@ -1847,8 +1833,8 @@ class _Unpickler(Unpickler):
 
 
 # What protocol 5 writes of plain data, as the names of pickle's methods.
-_PLAIN_LOADS = """load_proto load_frame load_stop load_mark load_pop load_pop_mark load_none load_true
-    load_false load_binint load_binint1 load_binint2 load_long1 load_long4 load_binfloat
+_PLAIN_LOADS = """load_proto load_frame load_stop load_mark load_pop load_pop_mark load_none
+    load_true load_false load_binint load_binint1 load_binint2 load_long1 load_long4 load_binfloat
     load_short_binbytes load_binbytes load_binbytes8 load_bytearray8 load_short_binunicode
     load_binunicode load_binunicode8 load_empty_tuple load_tuple load_tuple1 load_tuple2 load_tuple3
     load_empty_list load_append load_appends load_empty_dictionary load_setitem load_setitems
@@ -1867,16 +1853,10 @@ _MOST_BITS = 1 << 16  # of a number in a call
 def _call_plain(kinds: set[Any], cls: Any, *args: Any) -> Any:
     """An object of a plain class, of arguments of these kinds. (An iterator or a range could take
     all memory, a fraction of huge numbers all time.)"""
-    numbers = [each for each in args if type(each) is int]
-    is_huge = max(map(int.bit_length, numbers), default=0) > _MOST_BITS
+    is_huge = any(type(each) is int and abs(each) >> _MOST_BITS for each in args)
     if is_huge or not kinds.issuperset(map(type, args)):
         raise UntrustedObjectError(f"it makes a {cls.__name__} of strange or huge arguments")
     return cls(*args)
-
-
-def _call_scalar(dtype: Any, content: Any) -> Any:
-    """A numpy scalar."""
-    return _make_array(False, bytearray(content), dtype, (), "C")[()]
 
 
 def _numpy_calls(native: bool) -> dict[str, tuple[Any, Any]]:
@@ -1888,7 +1868,10 @@ def _numpy_calls(native: bool) -> dict[str, tuple[Any, Any]]:
     return {
         "_frombuffer": (make_array, make_array),
         "dtype": (np.dtype, _dtype_of),
-        "scalar": (np.float64(0).__reduce__()[0], _call_scalar),
+        "scalar": (
+            np.float64(0).__reduce__()[0],
+            lambda dtype, content: _make_array(False, bytearray(content), dtype, (), "C")[()],
+        ),
         "MaskedArray": (masked, partial(_call_plain, kinds, masked)),
     }
 
@@ -1906,7 +1889,7 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
-            in_numpy = _numpy_calls(native) if module.partition(".")[0] == "numpy" else {}
+            in_numpy = _numpy_calls(native) if module.startswith("numpy") else {}
             if name in in_numpy:
                 found, call = in_numpy[name]
             elif dotted in free or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES:
@@ -1927,12 +1910,12 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
             args = self.stack.pop()
             maker = self.stack.pop()
             if id(maker) not in calls:
-                raise UntrustedObjectError(f"it calls a {type(maker).__name__}, which is no class")
+                raise UntrustedObjectError("it calls what is not for calling")
             self.append(calls[id(maker)](*args))
 
         def check_free(self, cls: Any) -> None:
             if calls.get(id(cls)) is not cls:
-                raise UntrustedObjectError(f"it makes a {cls.__name__} in a strange way")
+                raise UntrustedObjectError("it makes an object in a strange way")
 
         def load_newobj(self) -> None:
             self.check_free(self.stack[-2])
@@ -1945,9 +1928,10 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
         def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
             self.append(bytearray(self.read(*struct.unpack("<Q", self.read(8)))))
 
-    ways = {code: load.__name__ for code, load in Plain.dispatch.items()}
     Plain.dispatch = {
-        code: getattr(Plain, name) for code, name in ways.items() if name in _PLAIN_LOADS
+        code: getattr(Plain, load.__name__)
+        for code, load in Plain.dispatch.items()
+        if load.__name__ in _PLAIN_LOADS
     }
     return Plain(io.BytesIO(pickled), buffers=buffers).load()
 
@@ -1955,26 +1939,15 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
 class _JoblibArray:
     """Stands in a pickle of joblib for an array whose bytes follow."""
 
+    dtype: Any
+    shape: Any
+    order: Any
+    subclass: Any
+
 
 def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
     """The value of a pickle of others; between its opcodes may lie arrays of joblib."""
     pickle = _module("pickle")
-
-    def read_array(about: Any) -> Any:
-        """The array that comes next, since joblib 1.2 after a length byte and as much padding."""
-        if about.dtype.hasobject:
-            return _read_foreign(file, mode, native)
-        if getattr(about, "numpy_array_alignment_bytes", None) is not None:
-            _read_exactly(file, _read_exactly(file, 1)[0])
-        nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
-        if mode and nbytes:
-            content = _mapped(file, mode, nbytes)
-        else:
-            content = _memory(nbytes)
-            _read_into(file, content)
-        array = _make_array(native, content, about.dtype, about.shape, about.order)
-        is_plain = about.subclass.__name__ in ("ndarray", "memmap")
-        return array if is_plain else array.view(type=about.subclass)
 
     class Foreign(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
@@ -1988,8 +1961,25 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 
         def load_build(self) -> None:
             super().load_build()
-            if type(self.stack[-1]) is _JoblibArray:
-                self.append(read_array(self.stack.pop()))
+            about: Any = self.stack[-1]
+            if type(about) is not _JoblibArray:
+                return
+            if about.dtype.hasobject:
+                self.stack[-1] = _read_foreign(file, mode, native)
+                return
+            # since joblib 1.2 there is padding, its length in a byte before it
+            if getattr(about, "numpy_array_alignment_bytes", None) is not None:
+                _read_exactly(file, _read_exactly(file, 1)[0])
+            nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
+            if mode and nbytes:
+                content = _mapped(file, mode, nbytes)
+            else:
+                content = _memory(nbytes)
+                _read_into(file, content)
+            array = _make_array(native, content, about.dtype, about.shape, about.order)
+            if about.subclass.__name__ == "matrix":
+                array = array.view(about.subclass)
+            self.stack[-1] = array
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
@@ -2006,13 +1996,13 @@ def _read(
     head = _read_exactly(file, _HEAD.size)
     _, version, count, size = _HEAD.unpack(head)
     if version != 1:
-        raise _Damaged(f"its format is version {version}: a newer program reads it")
+        raise _Damaged("its format is of another version: a newer program reads it")
     table = _read_exactly(file, 8 * count)
     wanted = _read_exactly(file, 4)
     pickled = _read_exactly(file, size)
     if _U4(_crc32(pickled, _crc32(table, _crc32(head)))) != wanted:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    if not count and trusted is True:
+    if not count and trusted is True and b"_frombuffer" not in pickled:  # no array of objects
         return _pickle_loads(pickled)
     sizes = struct.unpack(f"<{count}Q", table)
     if mmap_mode and any(sizes):
@@ -2050,8 +2040,8 @@ def _read_value(
                 "can be mapped; its arrays are read into memory"
             )
             mmap_mode = None
-        if isinstance(unpacked, _Unpacked):
-            unpacked.limited = trusted is not True
+        if isinstance(unpacked, _Unpacked) and is_doubtful:
+            unpacked.limit = _FREE_CONTENT
         if unpacked:
             file, head = _peek(unpacked)
         if head == _MAGIC:
@@ -2135,15 +2125,13 @@ def load(
     _check_mmap_mode(mmap_mode)
     if ensure_native_byte_order is True and mmap_mode:
         raise ValueError(
-            "ensure_native_byte_order: a mapped array has the byte order of its file: expected "
-            "'auto' or "
-            f"False with mmap_mode={mmap_mode!r}, got True"
+            "ensure_native_byte_order: expected 'auto' or False with mmap_mode, for a mapped array "
+            "has the byte order of its file; got True"
         )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     native = ensure_native_byte_order is not False  # of arrays that are read, not mapped
     if not _is_path(filename, "read", "reading (mode 'rb')"):
-        name = str(getattr(filename, "name", None) or filename)
-        return _read_value(filename, mode, name, native, trusted)
+        return _read_value(filename, mode, str(filename), native, trusted)
     path = os.fsdecode(filename)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
         return _read_value(file, mode, path, native, trusted)

@@ -1641,11 +1641,11 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
         calling("numpy.ma.MaskedArray", array_code(), True, named("builtins.int")),
         "strange or huge",
     ),
-    "a dtype that is called twice": (Code(F8 + code(()) + b"R"), "calls a"),
-    "a list that is called": (Code(code([1]) + code(()) + b"R"), "calls a"),
+    "a dtype that is called twice": (Code(F8 + code(()) + b"R"), "calls what is not"),
+    "a list that is called": (Code(code([1]) + code(()) + b"R"), "calls what is not"),
     "an array with too long a buffer": (array_code(Code(pickle.NEXT_BUFFER)), "value: "),
     **{
-        f"memory that nobody filled: {name}": (calling(name, *args), "calls a")
+        f"memory that nobody filled: {name}": (calling(name, *args), "calls what is not")
         for name, args in (
             ("builtins.bytes", (2**40,)),
             ("builtins.bytearray", (2**40,)),
@@ -2796,7 +2796,7 @@ class TestSection3Files:
             """
         error, *peaks = run_script(code, path).stdout.splitlines()
         assert re.search(
-            r"value: it unpacks to more than 100 times its size and 67,108,864 bytes, the limit", error
+            "value: it unpacks to more than 100 times its size and 64 MiB, the limit", error
         )
         assert all(int(kilobytes) < 300_000 for kilobytes in peaks)
         assert joblite.load(path).shape == (20_000_000,)
