@@ -1939,11 +1939,6 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
 class _JoblibArray:
     """Stands in a pickle of joblib for an array whose bytes follow."""
 
-    dtype: Any
-    shape: Any
-    order: Any
-    subclass: Any
-
 
 def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
     """The value of a pickle of others; between its opcodes may lie arrays of joblib."""
@@ -1961,9 +1956,9 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 
         def load_build(self) -> None:
             super().load_build()
-            about: Any = self.stack[-1]
-            if type(about) is not _JoblibArray:
+            if type(self.stack[-1]) is not _JoblibArray:
                 return
+            about = self.stack[-1]
             if about.dtype.hasobject:
                 self.stack[-1] = _read_foreign(file, mode, native)
                 return
