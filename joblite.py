@@ -1936,7 +1936,7 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
     return Plain(io.BytesIO(pickled), buffers=buffers).load()
 
 
-class _JoblibArray:
+class _JoblibArray(types.SimpleNamespace):
     """Stands in a pickle of joblib for an array whose bytes follow."""
 
 
