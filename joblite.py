@@ -3217,9 +3217,9 @@ def _read_about(file: Any, key: str) -> bytes:
     """What is noted about an entry (pickled); leaves the file where the value begins."""
     text = _read(file)
     start = key.encode() + b"\n"
-    if not isinstance(text, bytes) or not text.startswith(start):
+    if not text.startswith(start):  # what is no text raises: damaged, too
         raise _Damaged("it is the entry of another call")
-    return text[len(start):]
+    return bytes(text[len(start):])
 
 
 def _look_at(store: _Store, key: str) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
@@ -3307,11 +3307,8 @@ class MemorizedResult:
         if store is None:
             store = _DiskStore(os.path.realpath(location)) if location else _Store()
         self._store: _Store = store
+        self._key = f"{func}/{args_id}"
         self._kept = kept  # the value itself, where the store could not take it
-
-    @property
-    def _key(self) -> str:
-        return f"{self.func}/{self.args_id}"
 
     @property
     def metadata(self) -> dict[str, Any]:
