@@ -4787,7 +4787,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   8. No task in a process sees what another wrote to its arguments, whatever its batch.
 #                                                     test_tasks_do_not_see_each_others_writes
 #
-#     data                | who writes it                            | who may read it
+#     data                  | who writes it                            | who may read it
 #     a pool, a context     | the caller's thread; their end: `close`  | the same
 #     a worker, its batch   | the driver thread that has it run        | the same, then the caller's
 #     a page                | worker, driver, fork server: some words  | all sides
