@@ -4959,16 +4959,16 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
     says of each task which buffers it uses; then come the pickles, and the buffers, each once."""
     functions, args, kwargs = zip(*tasks)
     plain = _plain_types(sys.modules.get("numpy"))
-    called = dict(zip(map(id, functions), functions))
-    keys = {number: key_of(func) for number, func in called.items()}
-    key = keys[id(functions[0])]
-    are_tuples = {tuple}.issuperset(map(type, args))
-    if key and len(keys) == 1 and are_tuples and not any(kwargs):
+    is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
+    key = key_of(functions[0]) if is_one and not any(kwargs) else 0
+    if key and {tuple}.issuperset(map(type, args)):
         values = itertools.chain.from_iterable(args)
         if plain.issuperset(map(type, values)):
             return [_pickle_dumps((key, args), 5)]
-    calls = [(keys[id(func)] or func, *given) for func, *given in tasks]
-    packed = [_pack(call, packer, key_of) for call in calls]
+    packed = []
+    for func, *given in tasks:
+        call = key_of(func) or func, *given
+        packed.append(_pack(call, packer, key_of))
     known: dict[Any, int] = {}  # address of a buffer -> its place
     buffers: list[Any] = []
     plan = []
