@@ -2454,8 +2454,10 @@ class _Contents(_Followed):
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        return (all(how(first, second) is found for how, first, second, found in self.looks.values())
-                and all(len(space) == size for space, size in self.spaces)
+        for how, first, second, found in self.looks.values():
+            if how(first, second) is not found:
+                return False
+        return (all(len(space) == size for space, size in self.spaces)
                 and self.files_hold()
                 and (not self.data or self._look_at_data() == self._content))
 
