@@ -1191,7 +1191,7 @@ class UntrustedObjectError(ValueError):
 
 
 class _Damaged(ValueError):
-    """The file is damaged or foreign."""
+    """The file is damaged or foreign. `_read_value` turns this into a ValueError with the path."""
 
 
 # ---- Compressing ---------------------------------------------------------------------------------
@@ -1462,8 +1462,8 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
     names = ("prefix", "extension", "compressor_file", "decompressor_file")
     prefix, extension, pack, unpack = [getattr(compressor, name, None) for name in names]
-    has_texts = isinstance(prefix, bytes) and isinstance(extension, str)
-    if not has_texts or not callable(pack) or not callable(unpack):
+    is_named = isinstance(prefix, bytes) and isinstance(extension, str)
+    if not (is_named and callable(pack) and callable(unpack)):
         raise ValueError(
             "compressor: expected an object with prefix (bytes), extension ('.xyz' or ''), "
             f"compressor_file and decompressor_file (functions), got {compressor!r}"
@@ -1521,9 +1521,8 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
         parts = (array._data, array._mask, None, False, True, 0)
         return np.ma.MaskedArray, (*parts, array._fill_value, True, array._hardmask)
 
-    table: dict[type, Any] = {type(np.dtype(char)): reduce_dtype for char in np.typecodes["All"]}
-    table[np.ma.MaskedArray] = reduce_masked
-    return table
+    kinds = {type(np.dtype(char)) for char in np.typecodes["All"]}
+    return {**dict.fromkeys(kinds, reduce_dtype), np.ma.MaskedArray: reduce_masked}
 
 
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
@@ -1590,8 +1589,7 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) 
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
     packed = _parse_compress(compress)
-    can_tell = hasattr(file, "seekable") and file.seekable()  # unlike a pipe or a socket
-    start = file.tell() if can_tell else 0
+    start = file.tell() if hasattr(file, "seekable") and file.seekable() else 0
     chunks = _stream(*_take_apart(value, pickler or Pickler), start)
     try:
         if packed:
@@ -1674,14 +1672,14 @@ def dump(
 def _peek(file: Any) -> tuple[Any, bytes]:
     """A file with `readinto`, and its first bytes, still to be read; one that stands at its end is
     rewound."""
-    if hasattr(file, "readinto") and file.seekable():  # _Ahead is not
+    if hasattr(file, "readinto") and file.seekable():
         head = file.read(8)
         if not head:
             file.seek(0)
             head = file.read(8)
         file.seek(-len(head), os.SEEK_CUR)
         return file, head
-    ahead = file if isinstance(file, _Ahead) else _Ahead(file)
+    ahead = _Ahead(file)
     head = b""
     while len(head) < 8 and ahead.fill(8 - len(head)):
         head += ahead.content
@@ -1881,9 +1879,10 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
     lists; the arguments of calls are plain; only what the user trusts is given a state."""
     pickle, datetime = _module("pickle"), _module("datetime")
     plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
-    free = {"uuid.UUID"}  # the names that may do anything
-    for each in trusted or ():
-        free.add(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}")
+    free = {  # the names that may do anything
+        each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+        for each in (*(trusted or ()), "uuid.UUID")
+    }
     calls: dict[int, Any] = {}  # id of what was named -> what is called for it: itself, if free
 
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
@@ -2052,9 +2051,11 @@ def _read_value(
         if isinstance(unpacked, _Unpacked):
             unpacked.finish()
         return value
-    except (_Damaged, UntrustedObjectError) as error:
+    except UntrustedObjectError as error:
         error.args = (f"{path}: {error}",)
         raise
+    except _Damaged as error:
+        raise ValueError(f"{path}: {error}") from error.__cause__
     except Exception as error:
         if not is_doubtful:
             raise
