@@ -4145,12 +4145,16 @@ def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
                 del used[name]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     modules = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
-    changes: list[Any] = []
+    submodules = []
+    for lazy in getattr(sys, "lazy_modules", ()):  # since Python 3.15
+        parts = lazy.split(".")
+        if parts[0] in used and names.issuperset(parts):
+            submodules.append(lazy)
     for base in modules:  # grows while it is walked
-        found = {f"{base}.{name}" for name in names} & sys.modules.keys()
+        found = sys.modules.keys() & {f"{base}.{name}" for name in names}
         modules += found
-        changes += [(sys.modules[name], {}) for name in found]
-    return used, changes
+        submodules += found
+    return used, [(_Reduced((_import_module, (name,))), {}) for name in submodules]
 
 
 def _main_globals(thing: Any) -> list[tuple[_Reduced, dict[str, Any]]]:
@@ -4450,13 +4454,8 @@ def _set_on_error(error: BaseException, attributes: dict[str, Any]) -> None:
         BaseException.__setattr__(error, name, value)
 
 
-def _builtin_base(cls: type[BaseException]) -> Any:
-    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
-
-
-def _revive_error(cls: Any, *args: Any) -> BaseException:
+def _revive_error(base: Any, cls: Any, *args: Any) -> BaseException:
     """An exception made as its builtin base makes it: nobody knows what its own methods take."""
-    base = _builtin_base(cls)
     error: BaseException = base.__new__(cls, *args)
     base.__init__(error, *args)
     return error
@@ -4464,13 +4463,15 @@ def _revive_error(cls: Any, *args: Any) -> BaseException:
 
 def _reduce_error(error: BaseException, packer: _Packer) -> Any:
     """An exception without what cannot be packed of it; of arguments, their text."""
-    _, args, *state = _builtin_base(type(error)).__reduce__(error)
-    slots = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
+    cls: Any = type(error)
+    base = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    _, args, *state = base.__reduce__(error)
+    slots = copyreg._slotnames(cls)  # type: ignore[attr-defined]
     held = {name: getattr(error, name) for name in slots if hasattr(error, name)}
     held.update(*state)
     attributes = {name: value for name, value in held.items() if packer.takes(value)}
     made_of = [arg if packer.takes(arg) else repr(arg) for arg in args]
-    return _revive_error, (type(error), *made_of), attributes, None, None, _set_on_error
+    return _revive_error, (base, cls, *made_of), attributes, None, None, _set_on_error
 
 
 class _Packer(Pickler):
