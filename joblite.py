@@ -1588,7 +1588,7 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
 def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
-    packed = _parse_compress(compress)
+    packed = _parse_compress(compress) if compress else None
     start = file.tell() if hasattr(file, "seekable") and file.seekable() else 0
     chunks = _stream(*_take_apart(value, pickler or Pickler), start)
     try:
