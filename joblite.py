@@ -784,7 +784,8 @@ def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
     if dtype.kind != "V" and not dtype.metadata:
         return ("dtype", dtype.str)
     _, args, state = dtype.__reduce__()
-    return ("dtype of parts", dtype.str, args[0], state[2:6], dict(dtype.metadata or {}))
+    metadata = dict(dtype.metadata or {})
+    return ("dtype of parts", dtype.str, args[0], state[2:6], metadata)
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
