@@ -3189,9 +3189,13 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     >>> class Dictionary:
     ...     def __init__(self, location): self.kept = {}
     ...     def open(self, key): return io.BytesIO(self.kept[key]) if key in self.kept else None
-    ...     def write(self, key, fill): file = io.BytesIO(); fill(file); self.kept[key] = file.getvalue()
+    ...     def write(self, key, fill):
+    ...         file = io.BytesIO()
+    ...         fill(file)
+    ...         self.kept[key] = file.getvalue()
     ...     def delete(self, key): return self.kept.pop(key, None) is not None
-    ...     def entries(self, prefix): return [(key, len(kept), 0.0) for key, kept in self.kept.items()]
+    ...     def entries(self, prefix):
+    ...         return [(key, len(kept), 0.0) for key, kept in self.kept.items()]
     >>> register_store_backend("dictionary", Dictionary)
     >>> cached = Memory("anywhere", backend="dictionary").cache(pow)
     >>> cached(2, 10), cached.check_call_in_cache(2, 10)
