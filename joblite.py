@@ -1591,7 +1591,13 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) 
     picklers to use."""
     packed = _parse_compress(compress) if compress else None
     start = file.tell() if hasattr(file, "seekable") and file.seekable() else 0
-    chunks = _stream(*_take_apart(value, pickler or Pickler), start)
+    kind = pickler or Pickler
+    try:
+        parts = _take_apart(value, kind)
+    except Exception as error:  # a __reduce__ of the user may raise anything
+        error.args = (_blame(error, value, "value", partial(_take_apart, kind=kind)),)
+        raise
+    chunks = _stream(*parts, start)
     try:
         if packed:
             _CODECS[packed[0]].write(chunks, file, packed[1])
@@ -2019,7 +2025,7 @@ def _read_value(
     trusted: Any = True,
 ) -> Any:
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
-    unpacked = None
+    unpacked, head = None, b""
     is_doubtful = trusted is not True  # whether any error is a fault of the file
     try:
         file, head = _peek(file)
@@ -2061,8 +2067,8 @@ def _read_value(
         if not is_doubtful:
             raise
         raise ValueError(
-            f"{path}: it is neither a file of this dump nor a pickle that can be read here "
-            f"({type(error).__name__}: {error})"
+            f"{path}: it is neither a file of this dump nor a pickle that can be read here: it "
+            f"begins with {head!r} ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -3863,7 +3869,7 @@ class Memory:
         func : callable or None
             A function, coroutine function, method, classmethod, staticmethod, partial, ufunc,
             callable object.
-        ignore : list of str, default none
+        ignore : str or list of str, default none
             Names of arguments that do not matter to the result.
         verbose, mmap_mode : default those of the Memory
             As in `Memory`.
@@ -3890,8 +3896,10 @@ class Memory:
             `ignore` names no argument; `cache_validation_callback` is not callable; no such
             `mmap_mode`.
         """
+        if ignore is None or isinstance(ignore, str):
+            ignore = [ignore] if ignore else []
         options = {
-            "ignore": [] if ignore is None else list(ignore),
+            "ignore": list(ignore),
             "verbose": self.verbose if verbose is None else verbose,
             "mmap_mode": self.mmap_mode if mmap_mode is False else mmap_mode,
             "cache_validation_callback": cache_validation_callback,
@@ -4656,12 +4664,16 @@ def _own_buffers(frames: Sequence[Any]) -> list[Any]:
     return buffers
 
 
-def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
-    """As `_pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
-    try:
-        return _pack(value, packer)
-    except Exception as error:
-        reason = error
+_INSTEAD = {  # words of pickle's error -> what to do
+    "'_thread.": "make it where it is used, or use backend='threading'",
+    "'_io.": "pass its path, and open it where it is used",
+    "pickle files": "pass its path, and open it where it is used",
+    "'generator' object": "pass list(...) of it",
+}
+
+
+def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
+    """Which part of a value cannot be pickled, and why; `what` is the value's own name."""
     text, held = ".{}", dict(getattr(value, "__dict__", {}))
     for name in ("__self__", "func", "args", "keywords"):  # of methods and partials
         held[name] = getattr(value, name, None)
@@ -4675,14 +4687,24 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
         held.update(zip(value.__code__.co_freevars, cells))
     for key, part in held.items():
         try:
-            _pack(part, packer)
-        except Exception as error:  # whatever it raises, this part is to blame
-            what, reason = what + text.format(key), error
-            break
-    hint = " (the cloudpickle package, when installed, packs more types)"
-    if _find_package("cloudpickle"):
-        hint = ""
-    raise PicklingError(f"{what} cannot be pickled: {reason}{hint}") from reason
+            pack(part)
+        except Exception as reason:
+            # in a value that holds itself the way has no end
+            if str(reason) == str(error) and len(what) < 200:
+                return _blame(reason, part, what + text.format(key), pack)
+    return f"{what} cannot be pickled: {error}"
+
+
+def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
+    """As `_pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
+    try:
+        return _pack(value, packer)
+    except Exception as error:
+        text = _blame(error, value, what, partial(_pack, packer=packer))
+        advice = [advice for words, advice in _INSTEAD.items() if words in text]
+        if not advice and not _find_package("cloudpickle"):
+            advice = ["the cloudpickle package, when installed, packs more types"]
+        raise PicklingError("; ".join([text, *advice])) from error
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
@@ -4913,8 +4935,14 @@ def _is_task(task: Any) -> bool:
 
 
 def _no_task(task: Any) -> TypeError:
-    return TypeError("expected a task: delayed(function)(...), or (function, args, kwargs); "
-                     f"got {task!r:.200}")
+    """What to write in place of what is no task; or is one, in place of an iterable of them."""
+    got = f"{task!r:.200}, which looks like a result: write delayed(f)(x), not f(x)"
+    if callable(task):
+        got = "a function without its arguments: write (delayed(f)(x) for x in xs)"
+    elif _is_task(task):
+        got = "one task: put it into a list"
+    return TypeError("expected tasks: delayed(function)(...), or (function, args, kwargs); "
+                     f"got {got}")
 
 
 def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any,
@@ -6663,6 +6691,8 @@ class _Pool:
         from concurrent.futures import BrokenExecutor, CancelledError
 
         text = f"the executor failed: {type(error).__name__}: {error}"
+        if isinstance(error, BrokenExecutor):
+            text += "; with spawn a script needs if __name__ == '__main__':"
         if len(batch.tasks) > 1:
             text += f" (one of {len(batch.tasks)} tasks that travelled together)"
         lost = TerminatedWorkerError(text)
@@ -7159,8 +7189,11 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     except (TypeError, ValueError):
         whole = 0
     if whole == 0 or whole != float(n_jobs):  # a text is fine, from an environment variable say
+        hint = ""
+        if hasattr(n_jobs, "__next__"):
+            hint = "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
         raise ValueError("n_jobs: expected a whole number other than 0 (-1: all cores, -2: all "
-                         f"but one), or None; got {n_jobs!r}")
+                         f"but one), or None; got {n_jobs!r}{hint}")
     if backend is _IN_PLACE:
         return 1
     if whole < 0:
@@ -7195,8 +7228,11 @@ def _default_backend(prefers_threads: bool) -> _Backend:
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
     unknown = sorted(set(options) - backend.options)
     if unknown and backend is not _IN_PLACE:
+        names = Parallel.__init__.__annotations__
+        close = _module("difflib").get_close_matches(unknown[0], names)
+        hint = f" (did you mean {close[0]}?)" if close else ""
         raise ValueError(f"backend {backend.name!r}: expected options among "
-                         f"{sorted(backend.options)}, got {unknown}")
+                         f"{sorted(backend.options)}, got {unknown}{hint}")
 
 
 def _choose(n_jobs: Any, backend: Any = _UNSET["backend"], prefer: Any = _UNSET["prefer"],
@@ -7385,6 +7421,9 @@ def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     function : callable
         What the task will call.
     """
+    if not callable(function):
+        raise TypeError(f"delayed: expected a function, got {function!r:.200} (did you call it?)")
+
     def record(*args: P.args, **kwargs: P.kwargs) -> TaskOf[R]:
         return function, args, kwargs
 
@@ -7450,6 +7489,11 @@ class _Counts:
     def make_bar(self) -> Any:
         """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
         does."""
+        frame: Any = sys._getframe()
+        while frame := frame.f_back:
+            in_place = frame.f_code is Parallel._in_place.__code__
+            if in_place and frame.f_locals["self"].progress is not None:
+                return None
         if _local.inside or _inside:
             return None
         try:
@@ -7482,13 +7526,7 @@ def _explain(task: Any, number: int, error: Exception) -> Exception:
     try:
         if not _is_task(task):
             raise _no_task(task)
-        func, args, kwargs = task
-        parts = {"function": func}
-        for place, value in enumerate(args):
-            parts[f"args[{place}]"] = value
-        for name, value in kwargs.items():
-            parts[f"kwargs[{name!r}]"] = value
-        for what, part in parts.items():
+        for what, part in zip(("function", "args", "kwargs"), task):
             _pack_or_explain(part, f"task {number}: {what}", _NearPacker)
     except Exception as named:
         return named
@@ -7959,6 +7997,11 @@ class Parallel(_Shaped[Shape]):
         self.on_error = on_error
         self.progress = None if progress is False else progress
         self.verbose = _given("verbose", verbose)
+        if not hasattr(self.verbose, "__float__"):
+            raise TypeError(f"verbose: expected a number, got {self.verbose!r}")
+        if isinstance(progress, str):
+            raise TypeError("progress: expected True, a function of (done, total), or an object "
+                            f"with update, such as a tqdm bar; got {progress!r}")
         self._counts: _Counts | None = None
         self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
         self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
@@ -7989,8 +8032,10 @@ class Parallel(_Shaped[Shape]):
         def __call__(self: Parallel[_StreamWithErrors],
                      iterable: Iterable[TaskOf[R]]) -> Generator[R | BaseException, None, None]: ...
 
-    def __call__(self, iterable: Iterable[Task]) -> Any:
+    def __call__(self, iterable: Iterable[Task], *more: Any) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
+        if more or isinstance(iterable, FunctionType) or _is_task(iterable):
+            raise _no_task(iterable)
         if self.n_jobs == 1 and not self._choice.backend.is_external:
             return self._call_in_place(iterable)
         counts = self._counts = _Counts(iterable, self)

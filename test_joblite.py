@@ -4064,6 +4064,7 @@ f = make()"""
         more = any_memory.cache(lambda x, *args, **kwargs: (x, args, kwargs), ignore=["*", "**"])
         assert more(1, 2, a=3) == more(1, 5, b=4)
         assert any_memory.cache(function, ignore=np.array(["x", "y"])).ignore == ["x", "y"]
+        assert any_memory.cache(lambda x, note: x, ignore="note").ignore == ["note"]
         with pytest.raises(ValueError, match=r"ignore: expected names of arguments .*\(x, y.*got \['z'\]"):
             any_memory.cache(function, ignore=["z"])
 
@@ -6076,7 +6077,7 @@ class TestSection5Payloads:
             gc.enable()
 
     def test_unpicklable_argument_is_named(self, processes):
-        text = r"^task 2: args\[0\]\['m'\] cannot be pickled: .*lock"
+        text = r"^task 2: args\[0\]\['m'\]\.lock cannot be pickled: .*lock"
         values = [0, 1, {"m": Locked()}, 3, 4]
         with pytest.raises(pickle.PicklingError, match=text):
             Parallel(**processes)(delayed(square)(value) for value in values)
@@ -6088,6 +6089,8 @@ class TestSection5Payloads:
         "function.args": lambda: delayed(functools.partial(square, Locked()))(),
         "function.__self__": lambda: delayed(Locked().look)(),
         "function": lambda: delayed((lambda lock: lambda x=lock: x)(Locked()))(),
+        "kwargs['x']['a'][0].lock": lambda: delayed(square)(x={"a": [Locked()]}),
+        "args[0][0][0]": lambda: delayed(square)(holding_itself(threading.Lock())),
         "function (its variable lock)": lambda: delayed((lambda lock: lambda: lock)(Locked()))(),
     }
 
@@ -6192,6 +6195,17 @@ class TestSection5Payloads:
         done = subprocess.run([sys.executable, *last], input=code if how == "stdin" else "", text=True,
                               capture_output=True, env=script_env(), timeout=DEADLINE, cwd=tmp_path)
         assert (done.stdout, done.stderr) == ("[0, 2, 4, 0, 3, 6] True\n", "")
+
+
+def send_a_file():
+    with open(os.devnull, "rb") as file:
+        Parallel(2)([delayed(square)(file)])
+
+
+def holding_itself(value):
+    holder = []
+    holder += [holder, value]
+    return holder
 
 
 class Locked:
@@ -8343,11 +8357,78 @@ class TestSection8Parallel:
 
     def test_a_bad_task_is_an_error_that_names_it(self, backend):
         for bad in (square, 4, None, (square, 1), ("square", (1,), {})):
-            with pytest.raises(TypeError, match=r"expected a task: delayed\(function\)\(...\), or .*; got") as caught:
+            with pytest.raises(TypeError, match=r"expected tasks: delayed\(function\)\(...\), or .*; got") as caught:
                 Parallel(**backend)([delayed(square)(1), bad])
             assert "task 1" in caught.value.__notes__[0]
             results = Parallel(**backend, on_error="return")([delayed(square)(3), bad, delayed(square)(2)])
             assert results[::2] == [9, 4] and isinstance(results[1], TypeError)
+
+    SHAPES = {
+        "delayed is forgotten": (
+            lambda: Parallel(2)(square(i) for i in range(3)), TypeError,
+            "expected tasks: delayed(function)(...), or (function, args, kwargs); "
+            "got 0, which looks like a result: write delayed(f)(x), not f(x)"),
+        "delayed is forgotten, in place": (
+            lambda: Parallel(1)(square(i) for i in range(3)), TypeError,
+            "got 0, which looks like a result: write delayed(f)(x), not f(x)"),
+        "delayed is not called": (
+            lambda: Parallel(2)(delayed(square) for _ in range(3)), TypeError,
+            "got a function without its arguments: write (delayed(f)(x) for x in xs)"),
+        "delayed gets a result": (
+            lambda: Parallel(2)(delayed(square(i)) for i in [3]), TypeError,
+            "delayed: expected a function, got 9 (did you call it?)"),
+        "one task": (
+            lambda: Parallel(2)(delayed(square)(1)), TypeError, "got one task: put it into a list"),
+        "one task, in place": (
+            lambda: Parallel(1)(delayed(square)(1)), TypeError, "got one task: put it into a list"),
+        "a function in place of tasks": (
+            lambda: Parallel(2)(square), TypeError,
+            "got a function without its arguments: write (delayed(f)(x) for x in xs)"),
+        "as a pool maps": (
+            lambda: Parallel(2)(square, [1, 2]), TypeError,
+            "got a function without its arguments: write (delayed(f)(x) for x in xs)"),
+        "tasks go to the constructor": (
+            lambda: Parallel(delayed(square)(i) for i in range(3)), ValueError,
+            "; tasks go into the call: Parallel(n_jobs=2)(tasks)"),
+        "a slip in an option": (
+            lambda: Parallel(n_job=2), ValueError, "got ['n_job'] (did you mean n_jobs?)"),
+        "verbose": (
+            lambda: Parallel(2, verbose="yes"), TypeError, "verbose: expected a number, got 'yes'"),
+        "progress": (
+            lambda: Parallel(2, progress="tqdm"), TypeError,
+            "progress: expected True, a function of (done, total), or an object with update, such as "
+            "a tqdm bar; got 'tqdm'"),
+        "a lock": (
+            lambda: Parallel(2)([delayed(square)({"a": [threading.Lock()]})]), pickle.PicklingError,
+            "task 0: args[0]['a'][0] cannot be pickled: cannot pickle '_thread.lock' object; make it "
+            "where it is used, or use backend='threading'"),
+        "a file": (
+            send_a_file, pickle.PicklingError,
+            "; pass its path, and open it where it is used"),
+        "a generator": (
+            lambda: Parallel(2)([delayed(square)(x=(i for i in [1]))]), pickle.PicklingError,
+            "task 0: kwargs['x'] cannot be pickled: cannot pickle 'generator' object; pass list(...) of it"),
+        "a lock that a function reads": (
+            lambda: Parallel(2)([delayed((lambda lock: lambda: lock)(threading.Lock()))()]), pickle.PicklingError,
+            "task 0: function (its variable lock) cannot be pickled: cannot pickle '_thread.lock' object; make it"),
+        "dump of a lock": (
+            lambda: joblite.dump({"a": [0, threading.Lock()]}, io.BytesIO()), TypeError,
+            "value['a'][1] cannot be pickled: cannot pickle '_thread.lock' object"),
+        "dump of a lambda": (
+            lambda: joblite.dump([0, lambda: 0], io.BytesIO()), (AttributeError, pickle.PicklingError),
+            "value[1] cannot be pickled: Can't "),
+        "load of a text": (
+            lambda: joblite.load(io.BytesIO(b"hello world")), ValueError,
+            "neither a file of this dump nor a pickle that can be read here: it begins with b'hello wo'"),
+    }
+
+    @pytest.mark.usefixtures("by_value")
+    @pytest.mark.parametrize("mistake", SHAPES)
+    def test_a_mistake_of_shape_gets_a_message_that_says_what_to_write(self, mistake):
+        call, kind, text = self.SHAPES[mistake]
+        with pytest.raises(kind) as caught:
+            call()
+        assert text in str(caught.value)
 
     @pytest.mark.parametrize("return_as", ["list", "generator"])
     def test_a_run_that_cannot_begin_leaves_nothing(self, backend, return_as):
@@ -8720,7 +8801,8 @@ class TestSection8Parallel:
         from concurrent.futures import ProcessPoolExecutor
 
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-            with pytest.raises(joblite.TerminatedWorkerError, match="the executor failed: BrokenProcessPool"):
+            text = "the executor failed: BrokenProcessPool.*; with spawn a script needs if __name__ == '__main__':"
+            with pytest.raises(joblite.TerminatedWorkerError, match=text):
                 Parallel(backend=executor, batch_size=1)([delayed(os._exit)(1)])
 
 
