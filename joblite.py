@@ -4557,6 +4557,25 @@ def _pack(value: Any, packer: type[_Packer] = _Packer,
     return [file.getvalue(), *buffers]
 
 
+def _pack_each(values: Sequence[Any], packer: type[_Packer],
+               key_of: Callable[[Any], int]) -> list[list[Any]]:
+    """As `_pack` of each value, by one pickler, which forgets what it has met between them."""
+    file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
+    pickler = packer(file, buffers, key_of)
+    packed = []
+    for value in values:
+        try:
+            pickler.dump(value)
+            packed.append([file.getvalue(), *buffers])
+        except Exception:  # a __reduce__ of the user may raise anything
+            packed.append(_pack(value, packer, key_of))
+        pickler.clear_memo()
+        file.seek(0)
+        file.truncate()
+        buffers.clear()
+    return packed
+
+
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on, with
 # mmap_mode `mode` at the task; `folder` is where the user wants segments, or None.
 _Mapping = namedtuple("_Mapping", "nbytes mode folder")
@@ -5002,10 +5021,8 @@ def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
         values = itertools.chain.from_iterable(args)
         if plain.issuperset(map(type, values)):
             return [_pickle_dumps((key, args), 5)]
-    packed = []
-    for func, *given in tasks:
-        call = key_of(func) or func, *given
-        packed.append(_pack(call, packer, key_of))
+    calls = [(key_of(func) or func, *given) for func, *given in tasks]
+    packed = _pack_each(calls, packer, key_of)
     known: dict[Any, int] = {}  # address of a buffer -> its place
     buffers: list[Any] = []
     plan = []
