@@ -8755,6 +8755,88 @@ class TestSection8Parallel:
         assert Parallel(2)([delayed(inner)()]) == [[0, 1, 4, 9, 16]]
         assert capfd.readouterr().err == ""
 
+    BARS = {  # what runs: (lines that tqdm leaves; the last line without tqdm, None: none is promised)
+        "Parallel(2, progress=True)(tasks)": (["5/5"], "5 of 5"),
+        "Parallel(2, progress=True)(iter(tasks))": (["5it"], "5 tasks"),
+        "with suppress(TypeError): Parallel(2, progress=True)([*tasks, 0])": ([r"\d/6"], None),
+        "with suppress(TypeError): Parallel(1, progress=True)([*tasks, 0])": (["5/6"], None),
+        "with closing(Parallel(2, progress=True, return_as='generator')(tasks)) as results: next(results)":
+            ([r"\d/5"], None),
+        "for _ in range(2): Parallel(2, progress=True)(tasks)": (["5/5", "5/5"], "5 of 5"),
+        "Parallel(1, progress=True)(nested)": (["2/2"], "2 of 2"),
+        "Parallel(2, progress=True)(nested)": (["2/2"], "2 of 2"),
+        "Parallel(2, 'threading', progress=True)(nested)": (["2/2"], "2 of 2"),
+        "Parallel(1)(nested)": (["5/5", "5/5"], "5 of 5"),
+    }
+
+    @staticmethod
+    def bars_in_a_kernel(script, folder):
+        from jupyter_client.manager import start_new_kernel
+
+        manager, client = start_new_kernel(kernel_name="python3", cwd=folder)
+        said = []
+        try:
+            done = client.execute_interactive(
+                script, timeout=DEADLINE,
+                output_hook=lambda message: said.append(message["content"].get("text", "")))
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+        assert done["content"]["status"] == "ok"
+        return "".join(said)
+
+    @staticmethod
+    def bars_on_a_terminal(script, folder):
+        termios = pytest.importorskip("termios")
+        ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
+        said = []
+
+        def listen():
+            with contextlib.suppress(OSError):  # when the other end is closed
+                while text := os.read(ours, 10_000):
+                    said.append(text)
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            subprocess.run([sys.executable, "-c", script], stderr=theirs, cwd=folder, check=True, timeout=DEADLINE)
+        finally:
+            os.close(theirs)
+            listener.join()
+            os.close(ours)
+        return b"".join(said).decode().replace("\r\n", "\n")
+
+    @pytest.mark.parametrize("bar", ["tqdm", "plain"])
+    @pytest.mark.parametrize("place", [
+        pytest.param(bars_in_a_kernel, id="kernel", marks=needs("ipykernel", "jupyter_client")),
+        pytest.param(bars_on_a_terminal, id="terminal")])
+    def test_progress_leaves_whole_lines_in_a_notebook_and_on_a_terminal(self, place, bar, tmp_path):
+        """However the run ends; of calls inside calls the outermost is shown."""
+        if bar == "tqdm":
+            pytest.importorskip("tqdm")
+        shutil.copy(joblite.__file__, tmp_path / "joblite.py")
+        start = f"""
+            import sys
+            from contextlib import closing, suppress
+            from joblite import Parallel, delayed
+            if {bar == "plain"}:
+                sys.modules["tqdm"] = None
+            tasks = [delayed(abs)(i) for i in range(5)]
+            def inner(n_jobs):
+                return Parallel(n_jobs, progress=True)(tasks)
+            nested = [delayed(inner)(1), delayed(inner)(2)]
+            """
+        said = place("\nsys.stderr.write('--\\n')\n".join([textwrap.dedent(start), *self.BARS]) + "\n", tmp_path)
+        assert said.endswith("\n") and "\x1b[A" not in said
+        for part, (call, (left, last)) in zip(said.split("--\n")[1:], self.BARS.items(), strict=True):
+            lines = [line.rpartition("\r")[2] for line in part.split("\n")[:-1]]
+            if bar == "tqdm":
+                assert len(lines) == len(left) and all(map(re.search, left, lines)), (call, lines)
+            else:
+                assert all("tasks done in" in line for line in lines), call
+                assert last is None or last in lines[-1], call
+
     def test_replaced_print_progress_is_called(self, backend, monkeypatch):
         """As the recipes for bars replace it: on the class, or on one object."""
         seen = []
