@@ -10475,8 +10475,10 @@ class TestScikitLearnOnJoblite:
 
 
 def readme_table(head):
-    """The cells of the README's table that begins with this line."""
-    lines = itertools.takewhile(lambda line: line.startswith("|"), README[README.index(head):].splitlines()[2:])
+    """The cells of the README's tables that begin with this line."""
+    lines = []
+    for table in README.split(head)[1:]:
+        lines += itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[2:])
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
