@@ -1881,24 +1881,22 @@ def _numpy_calls(native: bool) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> Any:
-    """The value of a pickle that may be hostile. Its opcodes, names and calls are those of short
-    lists; the arguments of calls are plain; only what the user trusts is given a state."""
+@lru_cache(maxsize=1)
+def _plain_unpickler() -> Any:
+    """An unpickler whose opcodes, names and calls are those of short lists; the arguments of calls
+    are plain; only what is free, because the user trusts it, is given a state."""
     pickle, datetime = _module("pickle"), _module("datetime")
     plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
-    free = {  # the names that may do anything
-        each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-        for each in (*(trusted or ()), "uuid.UUID")
-    }
-    calls: dict[int, Any] = {}  # id of what was named -> what is called for it: itself, if free
 
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
+        calls: dict[int, Any]  # id of what was named -> what is called for it: itself, if free
+
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
-            in_numpy = _numpy_calls(native) if module.startswith("numpy") else {}
+            in_numpy = _numpy_calls(self.native) if module.startswith("numpy") else {}
             if name in in_numpy:
                 found, call = in_numpy[name]
-            elif dotted in free or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES:
+            elif dotted in self.free or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES:
                 found = call = super().find_class(module, name)
             else:
                 raise UntrustedObjectError(
@@ -1909,18 +1907,18 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
                 kinds = {int} if name == "Fraction" else plain  # of a text it may be huge
                 call = partial(_call_plain, kinds, found)
             if call is not found or dotted not in _PLAIN_VALUES:
-                calls[id(found)] = call
+                self.calls[id(found)] = call
             return found
 
         def load_reduce(self) -> None:
             args = self.stack.pop()
             maker = self.stack.pop()
-            if id(maker) not in calls:
+            if id(maker) not in self.calls:
                 raise UntrustedObjectError("it calls what is not for calling")
-            self.append(calls[id(maker)](*args))
+            self.append(self.calls[id(maker)](*args))
 
         def check_free(self, cls: Any) -> None:
-            if calls.get(id(cls)) is not cls:
+            if self.calls.get(id(cls)) is not cls:
                 raise UntrustedObjectError("it makes an object in a strange way")
 
         def load_newobj(self) -> None:
@@ -1939,7 +1937,18 @@ def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> A
         for code, load in Plain.dispatch.items()
         if load.__name__ in _PLAIN_LOADS
     }
-    return Plain(io.BytesIO(pickled), buffers=buffers).load()
+    return Plain
+
+
+def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> Any:
+    """The value of a pickle that may be hostile."""
+    reader = _plain_unpickler()(io.BytesIO(pickled), buffers=buffers)
+    reader.native, reader.calls = native, {}
+    reader.free = {  # the names that may do anything
+        each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
+        for each in (*(trusted or ()), "uuid.UUID")
+    }
+    return reader.load()
 
 
 class _JoblibArray(types.SimpleNamespace):

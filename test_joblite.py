@@ -10513,8 +10513,8 @@ def functions_entered(call):
 # 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320 names.
 # Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 34_700, "expression nodes a code line": 4.82, "% of lines with 15 or more": 3.6,
-    "lines wider than 100": 374, "names at module level": 514,
+    "nodes": 28_000, "expression nodes a code line": 4.40, "% of lines with 15 or more": 0.9,
+    "lines wider than 100": 31, "names at module level": 465,
     "lines of a function, median": 8, "90th percentile": 25, "longest": 45,
 }
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
