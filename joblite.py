@@ -1,18 +1,18 @@
-"""joblite: run a loop on all cores, remember results on disk, keep big objects in files, hash any value.
+"""joblite: run loops on all cores, keep results on disk, save big objects, hash any value.
 
     from joblite import Parallel, delayed, Memory, dump, load, hash
 
-    Parallel(n_jobs=-1)(delayed(pow)(i, 2) for i in range(10))    # [0, 1, 4, 9, ...] from all cores
+    Parallel(n_jobs=-1)(delayed(pow)(i, 2) for i in range(10))    # [0, 1, 4, 9, ...]
 
     memory = Memory("cache")
     @memory.cache
-    def slow(x): ...                                              # computed once, then read from disk
+    def slow(x): ...                               # computed once, then read from disk
 
     dump({"weights": array}, "model.joblite"); load("model.joblite", mmap_mode="r")
-    hash(anything)                                                # equal content, equal digest
+    hash(anything)                                 # equal content, equal digest
 
-One file, standard library only: copy it into a project, rename it if you like. numpy is served when the caller has
-imported it; only `load` imports it, for a file that holds arrays.
+One file, standard library only: copy it into a project, rename it if you like. numpy is served when
+the caller has imported it; only `load` imports it, for a file that holds arrays.
 
 The map (a section uses only those above it; Memory and Parallel do not know each other):
 
@@ -32,6 +32,8 @@ Words used in one sense only:
     fork server  the clean child process that forks the workers
     payload      an object packed for another process: a pickle and the raw buffers it leaves out
     segment      a file without a name that holds big buffers, for other processes to map
+    fingerprint  a digest of a cached function and of all that its code uses in the project
+    entry        a result that a Memory keeps, with what it was made from
 """
 
 # mypy: disable-error-code="no-any-return", warn-unused-ignores=False
@@ -58,11 +60,13 @@ from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, M
 from types import MethodType, MethodWrapperType, ModuleType
 
 from _contextvars import ContextVar
-from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler  # `pickle` takes 5 ms more to import
+# the module `pickle` takes 5 ms more to import
+from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler
 from _pickle import dumps as _pickle_dumps
 from _pickle import loads as _pickle_loads
 
-TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost as much as this whole file
+# Type checkers take it for true. Importing `typing` would cost as much as this whole file.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
@@ -109,9 +113,9 @@ __all__ = [
     "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
 ]
 
-# ======================================================================================================================
+# ==================================================================================================
 # 1. Ground
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: what several sections need: questions about the machine, code objects, threads, files,
 # streams.
 #
@@ -597,9 +601,9 @@ def _say(text: str) -> None:
     _write_to(sys.stderr, f"[{__name__}] {text}\n")
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 2. Digests
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: `hash` gives every value a digest of its content, which depends on nothing else.
 #
 # Picture: a value is turned into a form, made of plain values only; its bytes are digested.
@@ -712,8 +716,8 @@ def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
 _CLASS_NOISE = frozenset("""
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
     __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
-    _value2member_map_ __pydantic_core_schema__ __pydantic_serializer__ __pydantic_setattr_handlers__
-    __pydantic_validator__
+    _value2member_map_ __pydantic_core_schema__ __pydantic_serializer__
+    __pydantic_setattr_handlers__ __pydantic_validator__
     """.split())
 
 
@@ -1120,9 +1124,9 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
     _way_of.cache_clear()
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 3. Values in files
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: `dump` writes any value that pickle can take, its arrays as raw bytes, so that `load`
 # reads them straight into place or maps them; a damaged file is an error, never a wrong value.
 #
@@ -1308,8 +1312,8 @@ class _Ahead(io.RawIOBase):
 class _Unpacked(_Ahead):
     """The content of a compressed value, one stream or several, by any decompressor that has
     `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may
-    become is held in memory. (The modules' own file objects read further than the value, so that none
-    could follow it.)"""
+    become is held in memory. (The modules' own file objects read further than the value, so that
+    none could follow it.)"""
 
     limit = float("inf")  # bytes that it may still unpack to
 
@@ -2149,10 +2153,11 @@ def load(
         return _read_value(file, mode, path, native, trusted)
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 4. Calls in folders
-# ======================================================================================================================
-# Promise: a call that was computed once is read back; never a value that the code and arguments of now would not give.
+# ==================================================================================================
+# Promise: a call that was computed once is read back; never a value that the code and arguments
+# of now would not give.
 #
 # Picture
 #
@@ -2167,7 +2172,7 @@ def load(
 #       who would wait for ever, because the one who computes waits for him, computes too
 #
 #   f(x) -> name the call -> open its file: there? read it, done
-#                                           not there? one computes, the others wait -> make room -> rename
+#                                 not there? one computes, the others wait -> make room -> rename
 #
 #   fingerprint = what f is made of, and all of the project that it names: a work list over `hash`
 #       f -> code, defaults, annotations, closure, attributes; each global that it names:
@@ -2176,11 +2181,16 @@ def load(
 #            module that is imported inside a function -> its source, and what this imports
 #
 # Laws
-#   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.   test_a_hit_opens_one_file
-#   2. Present means complete; whatever is damaged is computed again, with a warning.      test_a_flipped_bit_never_lies
-#   3. The name of a call holds no path, line or cell number.         test_an_edit_of_the_source_hits_or_recomputes
-#   4. Questions (check_call_in_cache, entries, explain) write nothing.                   test_questions_change_nothing
-#   5. The cache may fail, the call may not: the function's value is returned.          test_a_full_disk_costs_a_warning
+#   1. A hit opens one file and reads it: no listing, no lock, no writing but a mark of use.
+#                                                         test_a_hit_opens_one_file
+#   2. Present means complete; whatever is damaged is computed again, with a warning.
+#                                                         test_a_flipped_bit_never_lies
+#   3. The key of a call holds no path, line or cell number.
+#                                     test_an_edit_of_the_source_hits_or_recomputes
+#   4. Questions (check_call_in_cache, entries, explain) write nothing.
+#                                                         test_questions_change_nothing
+#   5. The cache may fail, the call may not: the function's value is returned.
+#                                                         test_a_full_disk_costs_a_warning
 #   6. The sum in `lock` is never less than the truth: raised before a file appears, counted anew
 #      when room has to be made.                               test_killed_writers_leave_no_harm
 #   7. Locks only save work: without them a call is computed twice, never wrongly.
@@ -2192,7 +2202,7 @@ def load(
 #                                                test_two_versions_of_a_module_never_share_a_result
 #  10. Naming a call imports nothing and evaluates no annotation. test_naming_a_call_imports_nothing
 
-# --- What a call depends on -------------------------------------------------------------------------------------------
+# --- What a call depends on -----------------------------------------------------------------------
 
 _MODULE_SPECIALS = frozenset("""
     __name__ __file__ __path__ __package__ __spec__ __doc__ __loader__ __cached__ __builtins__
@@ -3977,9 +3987,9 @@ register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what
 register_hasher(Memory, lambda memory: "Memory")
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 5. Payloads
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: whatever a caller can name in a task reaches another process and works there: functions
 # and classes that the other side can import go by name, all others (lambdas, closures, what
 # __main__ defines) by value.
@@ -4813,9 +4823,9 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
     return obj
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 6. Pools
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: a batch that is handed to a pool comes back with what came of it: values, errors by task;
 # the other tasks were not started. Whatever befalls a worker befalls one task.
 #
@@ -6960,9 +6970,9 @@ class _ProtocolPool(_Pool):
         backend.terminate()
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 7. Choosing
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: what a call leaves open is settled here: from its own arguments, else from the
 # `parallel_config` in force in this thread, else from where the call stands (nested calls share one
 # budget), else by default.
@@ -7404,9 +7414,9 @@ class parallel_backend(parallel_config):
         return self.settings["backend"], self.settings["n_jobs"]
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 8. Parallel
-# ======================================================================================================================
+# ==================================================================================================
 # Promise: `Parallel(...)(tasks)` gives what `[f(*args, **kwargs) for f, args, kwargs in tasks]`
 # gives, sooner.
 #

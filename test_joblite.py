@@ -10514,7 +10514,7 @@ def functions_entered(call):
 # Functions may become longer than they are, up to what is said.
 HOUSE = {
     "nodes": 28_000, "expression nodes a code line": 4.40, "% of lines with 15 or more": 0.9,
-    "lines wider than 100": 31, "names at module level": 465,
+    "lines wider than 100": 0, "names at module level": 465,
     "lines of a function, median": 8, "90th percentile": 25, "longest": 45,
 }
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
