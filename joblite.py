@@ -4754,14 +4754,6 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-def _try_pack(value: Any) -> bool:
-    try:
-        _unpack(_pack(value, _AnswerPacker))
-    except Exception:  # the question is whether it can be packed at all
-        return False
-    return True
-
-
 def _exact_text(value: Any) -> str:
     """The text of a value as a `str` and no subclass of it, which `marshal` does not take."""
     return str.__str__(str(value))
@@ -4795,6 +4787,9 @@ def _describe_error(error: BaseException) -> tuple[Any, ...]:
 def _restore_error(described: tuple[Any, ...]) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
     name, message, text, frames = described
+    # Only this process knows the source of a notebook's cell
+    getline, frame = _module("linecache").getline, r'  File "(.+)", line (\d+), in .+\n(?!    )'
+    text = _module("re").sub(frame, lambda at: at[0] + getline(at[1], int(at[2])), text)
     try:
         error = _unpack(frames) if frames else None
     except Exception:  # its class may not exist here, or refuse
@@ -7515,9 +7510,8 @@ class _Counts:
     def __str__(self) -> str:
         done, total = self.completed, self.total
         seconds = time.monotonic() - self.begun
-        text = f"{done} tasks done in {seconds:.1f} s"
-        if total is not None:
-            text = f"{done} of {total} tasks done in {seconds:.1f} s"
+        of_all = "" if total is None else f" of {total}"
+        text = f"{done}{of_all} tasks done in {seconds:.1f} s"
         if total and 0 < done < total:
             text += f", {seconds / done * (total - done):.1f} s left"
         return text
@@ -7777,6 +7771,8 @@ class _Run:
                 raise self.broken
         except BaseException as error:
             self.end_early(error)
+            if isinstance(error.__cause__, RemoteTraceback):
+                error.__traceback__ = None  # how it came home: the cause tells where it was raised
             raise
         self.finish(DONE)
         yield from self.take()

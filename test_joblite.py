@@ -8770,7 +8770,7 @@ class TestSection8Parallel:
     }
 
     @staticmethod
-    def bars_in_a_kernel(script, folder):
+    def said_in_a_kernel(script, folder):
         from jupyter_client.manager import start_new_kernel
 
         manager, client = start_new_kernel(kernel_name="python3", cwd=folder)
@@ -8786,7 +8786,7 @@ class TestSection8Parallel:
         return "".join(said)
 
     @staticmethod
-    def bars_on_a_terminal(script, folder):
+    def said_on_a_terminal(script, folder):
         termios = pytest.importorskip("termios")
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
@@ -8809,8 +8809,8 @@ class TestSection8Parallel:
 
     @pytest.mark.parametrize("bar", ["tqdm", "plain"])
     @pytest.mark.parametrize("place", [
-        pytest.param(bars_in_a_kernel, id="kernel", marks=needs("ipykernel", "jupyter_client")),
-        pytest.param(bars_on_a_terminal, id="terminal")])
+        pytest.param(said_in_a_kernel, id="kernel", marks=needs("ipykernel", "jupyter_client")),
+        pytest.param(said_on_a_terminal, id="terminal")])
     def test_progress_leaves_whole_lines_in_a_notebook_and_on_a_terminal(self, place, bar, tmp_path):
         """However the run ends; of calls inside calls the outermost is shown."""
         if bar == "tqdm":
@@ -8836,6 +8836,21 @@ class TestSection8Parallel:
             else:
                 assert all("tasks done in" in line for line in lines), call
                 assert last is None or last in lines[-1], call
+
+    @needs("ipykernel", "jupyter_client")
+    def test_a_traceback_in_a_notebook_shows_the_line_of_the_cell_and_one_frame_of_joblite(self, tmp_path):
+        shutil.copy(joblite.__file__, tmp_path / "joblite.py")
+        said = self.said_in_a_kernel(textwrap.dedent("""
+            import traceback
+            from joblite import Parallel, delayed
+            def invert(x):
+                return 1 / (x - 3)
+            try:
+                Parallel(2)(delayed(invert)(i) for i in range(5))
+            except ZeroDivisionError:
+                print(traceback.format_exc())
+            """), tmp_path)
+        assert "    return 1 / (x - 3)\n" in said and len(re.findall(r'File ".*joblite\.py"', said)) == 1, said
 
     def test_replaced_print_progress_is_called(self, backend, monkeypatch):
         """As the recipes for bars replace it: on the class, or on one object."""
