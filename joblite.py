@@ -4676,11 +4676,14 @@ def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
     """The frames, big buffers among them as pieces of one segment in the first folder with room."""
     big = [frame for frame in frames
            if type(frame) is memoryview and len(frame) >= mapping.nbytes]
-    for folder in (mapping.folder or "/dev/shm", "/dev/shm", None) if big else ():
+    if not big:
+        return frames
+    wanted = mapping.folder or os.environ.get("JOBLIB_TEMP_FOLDER")
+    for folder in wanted or "/dev/shm", "/dev/shm", None:
         try:
             laid = _lay(big, folder, _ACCESS[mapping.mode])
         except OSError as error:
-            if folder and folder == mapping.folder and _inside is None:
+            if folder and folder == wanted and _inside is None:
                 _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                       "goes another way")
             continue
@@ -6988,11 +6991,25 @@ _DEFAULTS = {
 _UNSET: dict[str, Any] = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
 
 
-def _given(name: str, value: Any) -> Any:
-    """An argument, or where it was not given what the `parallel_config` in force says."""
-    if value is _UNSET[name]:
-        return _local.settings.get(name, _DEFAULTS[name])
-    return value
+def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
+    """All settings: the arguments that were given, else what the `parallel_config` in force says,
+    else the defaults."""
+    given = {name: value for name, value in arguments.items()
+             if name in _DEFAULTS and type(value) is not _Unset}
+    settings = {**_DEFAULTS, **_local.settings, **given}
+    prefer, require = settings["prefer"], settings["require"]
+    _check_word("prefer", prefer, None, "processes", "threads")
+    _check_word("require", require, None, "sharedmem")
+    if prefer == "processes" and require:
+        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
+                         "share no memory; leave one of them out")
+    return settings
+
+
+def _check_word(name: str, value: Any, *words: Any) -> None:
+    if value not in words:
+        expected = ", ".join(map(repr, words))
+        raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
 
 
 class ParallelBackendBase:
@@ -7232,20 +7249,6 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     return max(1, whole)
 
 
-def _check_word(name: str, value: Any, *words: Any) -> None:
-    if value not in words:
-        expected = ", ".join(map(repr, words))
-        raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
-
-
-def _check_hints(prefer: Any, require: Any) -> None:
-    _check_word("prefer", prefer, None, "processes", "threads")
-    _check_word("require", require, None, "sharedmem")
-    if prefer == "processes" and require:
-        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
-                         "share no memory; leave one of them out")
-
-
 def _default_backend(prefers_threads: bool) -> _Backend:
     """Where neither a `Parallel` nor a `parallel_config` names one."""
     place = _local.inside or _inside
@@ -7257,41 +7260,39 @@ def _default_backend(prefers_threads: bool) -> _Backend:
 
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    unknown = sorted(set(options) - backend.options)
-    if unknown and backend is not _IN_PLACE:
-        names = Parallel.__init__.__annotations__
-        close = _module("difflib").get_close_matches(unknown[0], names)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"backend {backend.name!r}: expected options among "
-                         f"{sorted(backend.options)}, got {unknown}{hint}")
+    if backend is _IN_PLACE or backend.options.issuperset(options):
+        return
+    unknown = sorted(options.keys() - backend.options)
+    names = Parallel.__init__.__annotations__
+    close = _module("difflib").get_close_matches(unknown[0], names)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"backend {backend.name!r}: expected options among "
+                     f"{sorted(backend.options)}, got {unknown}{hint}")
 
 
-def _choose(n_jobs: Any, backend: Any = _UNSET["backend"], prefer: Any = _UNSET["prefer"],
-            require: Any = _UNSET["require"], options: dict[str, Any] | None = None) -> _Choice:
+def _choose(settings: dict[str, Any], options: dict[str, Any]) -> _Choice:
     """Settle what a `Parallel` leaves open."""
     context = _local.settings
-    prefer = _given("prefer", prefer)
-    require = _given("require", require)
-    _check_hints(prefer, require)
-    options = options or {}
-    needs_threads = require == "sharedmem"
-    is_explicit = backend is not _UNSET["backend"] and backend is not None
-    found = context.get("backend")
-    if is_explicit:
-        found = _find_backend(backend, options)
-    elif found is not None:
-        options = {**context["options"], **options}
+    backend, n_jobs = settings["backend"], settings["n_jobs"]
+    inherited = context.get("backend")
+    if backend is None:
+        backend = inherited
+    needs_threads = settings["require"] == "sharedmem"
+    if backend is None:
+        found = _default_backend(needs_threads or settings["prefer"] == "threads")
     else:
-        found = _default_backend(needs_threads or prefer == "threads")
+        found = _find_backend(backend, options)
+        if found is inherited:
+            options = {**context["options"], **options}
     if needs_threads and not found.shares_memory:
-        if is_explicit:
+        if backend is not inherited:
             raise ValueError(
                 f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
         found, options = _THREADS, {}
     _check_options(found, options)
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
-    return _Choice(found, _count_jobs(_given("n_jobs", n_jobs), found), options)
+    return _Choice(found, _count_jobs(n_jobs, found), options)
 
 
 def get_active_backend() -> tuple[Any, int]:
@@ -7302,7 +7303,7 @@ def get_active_backend() -> tuple[Any, int]:
     >>> backend.name, n_jobs
     ('threading', 2)
     """
-    choice = _choose(None)
+    choice = _choose(_settle({}), {})
     return choice.backend, choice.n_jobs
 
 
@@ -7325,7 +7326,7 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     ValueError
         `n_jobs` is 0 or not a whole number.
     """
-    return _choose(n_jobs).n_jobs
+    return _choose(_settle({"n_jobs": n_jobs}), {}).n_jobs
 
 
 class parallel_config:
@@ -7360,22 +7361,19 @@ class parallel_config:
                  max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
                  prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
-        given = {name: value for name, value in locals().items()
-                 if name in _DEFAULTS and type(value) is not _Unset}
-        _check_hints(given.get("prefer"), given.get("require"))
+        self.settings = _settle(locals())
+        self.outer = _local.settings
         options = backend_options
         if inner_max_num_threads is not None:
             options["inner_max_num_threads"] = inner_max_num_threads
-        if given.get("backend") is not None:
+        if type(backend) is not _Unset and backend is not None:
             # `options` lose what a registered factory takes
-            given["backend"] = _find_backend(given["backend"], options)
-            given["options"] = options
-            _check_options(given["backend"], options)
+            found = _find_backend(backend, options)
+            _check_options(found, options)
+            self.settings.update(backend=found, options=options)
         elif options:
             raise ValueError(f"{', '.join(sorted(options))}: backend options need a backend; "
                              f"add backend='loky' or another")
-        self.outer = _local.settings
-        self.settings = {**_DEFAULTS, **self.outer, **given}
         _local.settings = self.settings
 
     def __enter__(self) -> dict[str, Any]:
@@ -7472,16 +7470,15 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     (8, 4, 3)
     """
     value = "2 * n_jobs" if pre_dispatch == "all" else pre_dispatch
-    size, factors = 1.0, [""]
+    size = 1.0
     try:
         if hasattr(value, "__index__"):
             value = min(operator.index(value), _MOST_BATCHES)
-        factors = [factor.strip() for factor in str(value).split("*")]
-        for factor in factors:
-            size *= n_jobs if factor == "n_jobs" else float(factor)
+        for factor in str(value).replace("n_jobs", f" {n_jobs} ", 1).split("*"):
+            size *= float(factor)
     except (TypeError, ValueError):
         size = 0.0
-    if not size > 0 or factors.count("n_jobs") > 1:  # `not >`: also what is no number
+    if not size > 0:  # also what is no number
         raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as "
                          f"'2 * n_jobs'; got {pre_dispatch!r:.200}")
     return max(1, int(min(size, _MOST_BATCHES)))
@@ -7809,18 +7806,16 @@ class _Run:
             self.counts.bar.close()
 
 
-def _mapping_of(temp_folder: Any, max_nbytes: Any, mmap_mode: Any) -> _Mapping:
-    """How big arrays travel, from the arguments of a `Parallel`, the context and the environment.
-    """
-    folder = _given("temp_folder", temp_folder)
-    max_nbytes = _given("max_nbytes", max_nbytes)
-    mmap_mode = _given("mmap_mode", mmap_mode)
-    _check_mmap_mode(mmap_mode)
+def _mapping_of(settings: dict[str, Any]) -> _Mapping:
+    """How big arrays travel."""
+    folder = settings["temp_folder"]
+    max_nbytes, mode = settings["max_nbytes"], settings["mmap_mode"]
+    _check_mmap_mode(mode)
     nbytes = sys.maxsize
     if max_nbytes is not None:
         nbytes = max(1, _parse_bytes(max_nbytes, "max_nbytes"))
-    folder = os.fspath(folder) if folder else os.environ.get("JOBLIB_TEMP_FOLDER")
-    return _Mapping(nbytes if mmap_mode else sys.maxsize, mmap_mode or "c", folder)
+    folder = os.fspath(folder) if folder else None
+    return _Mapping(nbytes if mode else sys.maxsize, mode or "c", folder)
 
 
 def _seconds(timeout: Any) -> float:
@@ -8028,15 +8023,16 @@ class Parallel(_Shaped[Shape]):
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
         self.progress = None if progress is False else progress
-        self.verbose = _given("verbose", verbose)
+        settings = _settle(locals())
+        self.verbose = settings["verbose"]
         if not hasattr(self.verbose, "__float__"):
             raise TypeError(f"verbose: expected a number, got {self.verbose!r}")
         if isinstance(progress, str):
             raise TypeError("progress: expected True, a function of (done, total), or an object "
                             f"with update, such as a tqdm bar; got {progress!r}")
         self._counts: _Counts | None = None
-        self._choice = _choose(n_jobs, backend, prefer, require, backend_options)
-        self._mapping = _mapping_of(temp_folder, max_nbytes, mmap_mode)
+        self._choice = _choose(settings, backend_options)
+        self._mapping = _mapping_of(settings)
         self.n_jobs = self._choice.n_jobs
         self._window = _window(pre_dispatch, self.n_jobs)
 
