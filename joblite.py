@@ -4707,8 +4707,8 @@ def _own_buffers(frames: Sequence[Any]) -> list[Any]:
 
 _INSTEAD = {  # words of pickle's error -> what to do
     "'_thread.": "make it where it is used, or use backend='threading'",
-    "'_io.": "pass its path, and open it where it is used",
-    "pickle files": "pass its path, and open it where it is used",
+    **dict.fromkeys(("TextIOWrapper", "Buffered", "pickle files"),
+                    "pass its path, and open it where it is used"),
     "'generator' object": "pass list(...) of it",
 }
 
@@ -7769,7 +7769,8 @@ class _Run:
         except BaseException as error:
             self.end_early(error)
             if isinstance(error.__cause__, RemoteTraceback):
-                error.__traceback__ = None  # how it came home: the cause tells where it was raised
+                # how it came home; the cause tells where it was raised
+                _set_on_error(error, {"__traceback__": None})
             raise
         self.finish(DONE)
         yield from self.take()
