@@ -474,9 +474,7 @@ def _one_at_a_time(locks: dict[int, Any], work: Callable[..., Any], *args: Any) 
 
     Each process has its own lock: after a fork, one that another thread held would stay locked.
     """
-    lock = locks.get(os.getpid())
-    if lock is None:
-        lock = locks.setdefault(os.getpid(), threading.RLock())
+    lock = locks.setdefault(os.getpid(), threading.RLock())
     return _holding(lock, work, *args)
 
 
@@ -506,10 +504,8 @@ class _LockFile:
 
     def is_there(self) -> bool:
         """Whether this is the file that has the path now: the folder may have been removed."""
-        state = _stat(self.path)
-        if state is None or self.fd < 0:
-            return False
-        return os.path.samestat(state, self.state)
+        state = None if self.fd < 0 else _stat(self.path)
+        return state is not None and os.path.samestat(state, self.state)
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -546,15 +542,15 @@ class _LockFile:
         finally:
             unlock()
 
-    def number(self) -> int | None:
-        """The number in the file, for who works alone; None when there is none, or no lock."""
+    def number(self) -> Any:
+        """The number in the file, for who works alone; infinite when there is none, or no lock."""
         content = b"" if self.fcntl is None else os.pread(self.fd, 8, 0)
-        return int.from_bytes(content, "little") if len(content) == 8 else None
+        return int.from_bytes(content, "little") if len(content) == 8 else float("inf")
 
     def set_number(self, number: int) -> None:
         """Keep a number; where it may go wrong, without locks, remove it."""
         if self.fcntl is not None:
-            os.pwrite(self.fd, max(number, 0).to_bytes(8, "little"), 0)
+            os.pwrite(self.fd, number.to_bytes(8, "little"), 0)
         elif self.fd >= 0:
             os.ftruncate(self.fd, 0)
 
@@ -565,15 +561,11 @@ _LOCK_FILES_MUTEXES: dict[int, Any] = {}
 
 
 def _open_lock_file(path: str, mode: int) -> _LockFile:
+    """The lock file that is there now, opened once."""
     file = _LOCK_FILES.get(path)
     if file is None or not file.is_there():
         file = _LOCK_FILES[path] = _LockFile(path, mode)
     return file
-
-
-def _lock_file(path: str, mode: int) -> _LockFile:
-    """The lock file that is there now, opened once."""
-    return _one_at_a_time(_LOCK_FILES_MUTEXES, _open_lock_file, path, mode)
 
 
 def _warn(text: str) -> None:
@@ -1533,6 +1525,8 @@ def _numpy_reducers(np: Any) -> dict[type, Any]:
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
+    if type(value) in _ATOMS:  # a fifth of the time
+        return _pickle_dumps(value, 5), []
     np: Any = _loaded("numpy")
     out = io.BytesIO()
     buffers: list[Any] = []
@@ -1581,6 +1575,8 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled)) + table
     yield head + _U4(_crc32(pickled, _crc32(head)))
     yield pickled
+    if not buffers:
+        return
     checksums = []
     pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
     for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
@@ -1699,9 +1695,11 @@ def _peek(file: Any) -> tuple[Any, bytes]:
     return io.BufferedReader(ahead, 1), head[:8]
 
 
-def _read_exactly(file: Any, nbytes: int) -> bytearray:
+def _read_exactly(file: Any, nbytes: int) -> Any:
     """The next bytes of a file, taken in pieces: a hostile file may ask for any number."""
-    data = bytearray()
+    data = file.read(min(nbytes, _PIECE))
+    if len(data) < nbytes:
+        data = bytearray(data)
     while len(data) < nbytes:
         more = file.read(min(nbytes - len(data), _PIECE))
         if not more:
@@ -2011,8 +2009,8 @@ def _read(
     _, version, count, size = _HEAD.unpack(head)
     if version != 1:
         raise _Damaged("its format is of another version: a newer program reads it")
-    table = _read_exactly(file, 8 * count)
-    wanted = _read_exactly(file, 4)
+    table = _read_exactly(file, 8 * count + 4)
+    table, wanted = table[:-4], table[-4:]
     pickled = _read_exactly(file, size)
     if _U4(_crc32(pickled, _crc32(table, _crc32(head)))) != wanted:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
@@ -2044,7 +2042,7 @@ def _read_value(
         file, head = _peek(file)
         if not head:
             raise _Damaged("it is empty")
-        for codec in _CODECS.values():
+        for codec in _CODECS.values() if head != _MAGIC else ():
             if codec.prefix and head.startswith(codec.prefix):
                 unpacked = codec.open(file)
                 break
@@ -2907,7 +2905,7 @@ class _KeyLock:
         if _HELD.get(self.place) is not self:
             return True
         try:
-            file = self.store.lock_file(self.key)
+            file = self.store.lock_file()
         except OSError:
             return True  # where nothing can be written there are no locks: law 7
         byte = 8 + int(_short_digest(self.key, 15), 16)
@@ -2925,7 +2923,7 @@ class _KeyLock:
 class _Store:
     """What every store does. This one hands on to a store of the user, or keeps nothing."""
 
-    def __init__(self, location: str | None = None, guest: Any = None) -> None:
+    def __init__(self, location: Any = None, guest: Any = None) -> None:
         self.location, self._guest = location, guest
 
     def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
@@ -2945,7 +2943,7 @@ class _Store:
         """(key, bytes, time of last use in seconds) of entries whose key begins with `prefix`."""
         return iter(self._guest.entries(prefix) if self._guest else ())
 
-    def lock_file(self, key: str) -> _LockFile:
+    def lock_file(self) -> _LockFile:
         """The file whose bytes are locks; here all are free."""
         return _NO_LOCKS
 
@@ -3027,7 +3025,7 @@ class _DiskStore(_Store):
         self._secret = secret  # b"": it has been left behind
         self._base = os.path.join(location, "joblite")
         self._root = os.path.join(self._base, "v1", "")
-        self._locks: Any = None  # keeps the lock file open
+        self._locks = _NO_LOCKS  # the lock file, kept open
         self._is_swept = False  # whether half-written files have been looked for
         self._is_checked = False  # whether others can write to the folders has been looked at
 
@@ -3051,7 +3049,7 @@ class _DiskStore(_Store):
         self._is_checked = True
         if IS_WINDOWS:
             return
-        for folder in (str(self.location), self._base, self._root[:-1]):
+        for folder in (self.location, self._base, self._root[:-1]):
             state = _stat(folder)
             if state is None:
                 continue
@@ -3101,8 +3099,9 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        locks = self.lock_file(key)
-        temporary = f"{self._root}tmp-{os.urandom(16).hex()}"
+        self._make_folders(os.path.dirname(self._root + key))
+        locks = self.lock_file()
+        temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{os.urandom(8).hex()}"
         opener = partial(os.open, mode=self._mode & 0o666)
         try:
             with open(temporary, "xb", 8192, opener=opener) as file:  # the size saves a look
@@ -3126,9 +3125,8 @@ class _DiskStore(_Store):
         """Make a folder of ours, and those above it, with our mode whatever the umask."""
         if os.path.isdir(folder):
             return
-        location = str(self.location)
-        os.makedirs(os.path.dirname(location), exist_ok=True)
-        for each in (location, self._base, self._root[:-1], folder):
+        os.makedirs(os.path.dirname(self.location), exist_ok=True)
+        for each in (self.location, self._base, self._root[:-1], folder):
             try:
                 os.mkdir(each, self._mode)
                 os.chmod(each, self._mode)
@@ -3143,25 +3141,19 @@ class _DiskStore(_Store):
     def _place(self, temporary: str, key: str, size: int, locks: _LockFile) -> None:
         """Rename a complete file into place, after making room for it.
 
-        The number in the lock file is at least the sum of all sizes; none: it is not known. Files
-        that were removed stay in it until somebody has to make room, and counts.
+        The number in the lock file is at least the sum of all sizes. Files that were removed stay
+        in it until somebody has to make room, and counts.
         """
-        path = self._root + key
-        old = _stat(path)
-        if old is not None:
-            _unlink(path)
+        self.delete(key)
         if size > self._limit:
             _unlink(temporary)
             return
         total = locks.number()
-        if total is not None and old is not None:
-            total -= old.st_size
-        least = self._limit if total is None else total
-        if least + size > self._limit:
+        if total + size > self._limit:
             total = self.make_room(self._limit - size)
-        if total is not None:
+        if total != float("inf"):
             locks.set_number(total + size)
-        os.replace(temporary, path)
+        os.replace(temporary, self._root + key)
 
     def delete(self, key: str) -> bool:
         return _unlink(self._root + key)
@@ -3175,18 +3167,28 @@ class _DiskStore(_Store):
                     yield f"{folder}/{name}", state.st_size, state.st_mtime
 
     def _sweep(self) -> None:
-        """Remove files that nobody goes on writing: a killed process leaves them."""
+        """Remove files that nobody goes on writing: a killed process leaves them. Whether one of
+        another machine lives nobody can tell, so that its files have to be old."""
         self._is_swept = True
         now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
+        ours = f"tmp-{_machine()}-"
         for name in _list(self._root):
             state = _stat(self._root + name)
-            if state and name.startswith("tmp-") and now - state.st_mtime > _STALE_AFTER:
+            is_left = state and name.startswith("tmp-") and now - state.st_mtime > _STALE_AFTER
+            if name.startswith(ours) and not IS_WINDOWS:
+                try:
+                    os.getsid(int(name.split("-")[2]))
+                except ProcessLookupError:
+                    is_left = True
+            if is_left:
                 self.delete(name)
 
-    def lock_file(self, key: str) -> _LockFile:
-        """The lock file; the folder for the key is made, too."""
-        self._make_folders(os.path.dirname(self._root + key))
-        self._locks = _lock_file(self._root + "lock", self._mode & 0o666)
+    def lock_file(self) -> _LockFile:
+        """The lock file, made where it is missing."""
+        if not self._locks.is_there():
+            self._make_folders(self._root[:-1])
+            self._locks = _one_at_a_time(
+                _LOCK_FILES_MUTEXES, _open_lock_file, self._root + "lock", self._mode & 0o666)
         return self._locks
 
 
@@ -3255,13 +3257,12 @@ def _read_about(file: Any, key: str) -> bytes:
     return bytes(text[len(start):])
 
 
-def _look_at(store: _Store, key: str) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+def _look_at(store: _Store, key: str) -> Any:
     """What is noted about an entry: the metadata, what stands for each argument in its key, what
     the function was made of. All empty when there is none that can be read. It is no use of it."""
     try:
         with store.open(key, peek=True) as file:
-            about, texts, parts = _pickle_loads(_read_about(file, key))
-            return about, texts, parts
+            return _pickle_loads(_read_about(file, key))
     except Exception:  # there is nothing, or whatever it is that lies there
         return {}, {}, {}
 
@@ -3280,10 +3281,6 @@ def _load_entry(store: _Store, key: str, mmap_mode: str | None, warned: list[Any
             _read_about(file, key)
             if mode and not _is_on_disk(file):
                 mode = None
-            start = file.read(8)
-            file.seek(-len(start), os.SEEK_CUR)
-            if start == _MAGIC:
-                return _read(file, mode)
             return _read_value(file, mode, key)  # compressed, perhaps by another Memory
     except Exception as err:  # a pickle whose classes are gone may raise anything
         if not warned:
@@ -3491,8 +3488,7 @@ class MemorizedFunc(_Typed[P, R]):
         texts = {}
         for label, value in {**self._carried, **named}.items():
             texts[label] = self._text(label, value, unsure)
-        lines = [f"{label}={text}" for label, text in texts.items()]
-        digest = _short_digest("\n".join(lines), 32)
+        digest = _short_digest(repr(texts), 32)
         if unsure:  # a key that no entry has
             digest += f"-{time.time_ns()}"
         key = f"{self._folder}/{contents.digest}-{digest}"
@@ -3521,9 +3517,11 @@ class MemorizedFunc(_Typed[P, R]):
             return _NOTHING
         value = _load_entry(self._store, call.key, self.mmap_mode, call.refused)
         if self.verbose > 2 and value is not _NOTHING:
-            arguments = _joined(_shown_all(call.given))
-            _say(f"{self._folder}({arguments}) read from {self._memory._place}")
+            self._tell(_shown_all(call.given), f"read from {self._memory._place}")
         return value
+
+    def _tell(self, shown: dict[str, str], what: str) -> None:
+        _say(f"{self._folder}({_joined(shown)}) {what}")
 
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
@@ -3579,8 +3577,7 @@ class MemorizedFunc(_Typed[P, R]):
         duration = time.perf_counter() - start
         about = {"time": time.time(), "duration": duration, "input_args": shown}
         if self.verbose > 1:
-            arguments = _joined(shown)
-            _say(f"{self._folder}({arguments}) computed in {duration:.3g} s")
+            self._tell(shown, f"computed in {duration:.3g} s")
         if call.unsure or not call.contents.files_hold():
             return value, about  # perhaps of other code than the key says
 
@@ -3591,23 +3588,23 @@ class MemorizedFunc(_Typed[P, R]):
 
         try:
             self._store.write(call.key, fill)
-            found = _NOTHING
             if self.mmap_mode:  # as later calls will find it
                 found = _load_entry(self._store, call.key, self.mmap_mode, [])
-            return value if found is _NOTHING else found, about
+                value = value if found is _NOTHING else found
         except Exception as err:  # pickling runs the code of the value's class
             reason = getattr(err, "strerror", None) or err
             kind = type(value).__name__
             _warn(f"{self._folder}: its value of type {kind} cannot be kept in "
                   f"{memory._place}: {reason}")
-            return value, about
+        return value, about
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
         kept: tuple[Any, ...] = ()
         if not self._is_kept(call):
             value = await self._obtain(call)
-            kept = () if _look_at(self._store, call.key)[0] else (value,)
+            if not _look_at(self._store, call.key)[0]:
+                kept = (value,)
         name = call.key.rpartition("/")[2]
         return MemorizedResult(self._store.location, self._folder, name, self.mmap_mode,
                                store=self._store, kept=kept)
@@ -3658,15 +3655,13 @@ class MemorizedFunc(_Typed[P, R]):
     def clear(self, warn: bool = True) -> None:
         """Remove everything kept for this function, of its older versions too; `warn` says so on
         stderr."""
-        say = warn and self.verbose > 0
-        self._memory._clear(f"{self._folder}/", say)
+        self._memory._clear(f"{self._folder}/", warn and self.verbose > 0)
 
     def _all_kept(self) -> list[tuple[CacheEntry, Any, Any, Any]]:
         """What is kept for this function and can be read: the entry, and what is noted about it."""
         current = self._fingerprint.now().digest
         found = []
-        listed = list(self._store.entries(f"{self._folder}/"))
-        for key, size, _ in listed:
+        for key, size, _ in self._store.entries(f"{self._folder}/"):
             about, texts, parts = _look_at(self._store, key)
             if about:
                 name = key.rpartition("/")[2]

@@ -5205,7 +5205,7 @@ f = make()"""
     @slow
     def test_killed_writers_leave_no_harm(self, tmp_path):
         """50 writers killed at random moments: every entry is whole, the limit still holds, half-written files go
-        when they are an hour old."""
+        at the next write of a new program."""
         run_script("""
             import os, random, signal, sys, time
             import joblite
@@ -5235,10 +5235,37 @@ f = make()"""
         sizes = sum(path.stat().st_size for path in entry_files(cache))
         assert 100 * 1024 < sizes <= 200 * 1024
         folder = cache / "joblite" / "v1"
-        for path in folder.glob("tmp-*"):
-            os.utime(path, (time.time() - 3700,) * 2)
         joblite.Memory(cache, verbose=0).cache(square_text)(1)
         assert not list(folder.glob("tmp-*"))
+
+    @posix
+    def test_the_half_written_file_of_a_killed_writer_goes_and_that_of_a_living_one_stays(self, tmp_path):
+        """At the next write of a program; the living one's entry is then kept."""
+        code = """
+            import sys, joblite
+            class Slow:
+                def __reduce__(self):  # while it is written
+                    print("writing", flush=True)
+                    sys.stdin.read(1)
+                    return int, ("7",)
+            joblite.Memory(sys.argv[1], verbose=0).cache(lambda: Slow(), version=sys.argv[2])()
+            """
+        writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", textwrap.dedent(code), str(tmp_path), name],
+                                    env=script_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                   for name in ("killed", "living")]
+        killed, living = writers
+        for writer in writers:
+            assert writer.stdout.readline() == b"writing\n"
+        half_written = tmp_path / "joblite" / "v1"
+        assert len(list(half_written.glob("tmp-*"))) == 2
+        killed.kill()
+        killed.wait()
+        joblite.Memory(tmp_path, verbose=0).cache(square_text)(1)
+        assert len(list(half_written.glob("tmp-*"))) == 1
+        living.communicate(b"!")
+        assert living.returncode == 0
+        assert not list(half_written.glob("tmp-*"))
+        assert len(entry_files(tmp_path)) == 2
 
     def test_two_machines_share_one_folder(self, tmp_path):
         """Equal host names, separate process ids and mounts: one does not take the other's half-written file away."""
