@@ -4902,10 +4902,10 @@ class _Batch:
     SUSPECT, when nothing came of it, and its tasks must travel one by one to find out why.
     """
 
-    def __init__(self, numbers: Sequence[int], tasks: Any, timeout: float | None, keep_going: bool,
+    def __init__(self, first: int, tasks: Any, timeout: float | None, keep_going: bool,
                  shrinkable: bool) -> None:
         self.key = _next_number()
-        self.numbers = numbers  # of the tasks, in their run
+        self.first = first  # number of the first task in its run
         self.tasks = tasks
         self.timeout = timeout  # seconds that its only task may run
         self.keep_going = keep_going  # whether the tasks after a failed one are run
@@ -4945,7 +4945,7 @@ class _Batch:
 
     def blame(self, error: BaseException) -> None:
         """It came to nothing: so did its only task; of several, find out which."""
-        if len(self.numbers) == 1:
+        if len(self.tasks) == 1:
             self.add([None], {0: error}, 0.0)
         else:
             self.state = _SUSPECT
@@ -6134,8 +6134,7 @@ def _timeout_type() -> type[Exception]:
 
 
 def _fail_late(batch: _Batch, more: str = "") -> None:
-    number = batch.numbers[0]
-    text = f"task {number} ran longer than timeout={batch.timeout:g} s{more}"
+    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{more}"
     batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
@@ -6250,7 +6249,7 @@ class _Worker:
             batch.state = _SUSPECT  # it died between tasks: unpacking, or telling
         else:
             blamed = max(place - 1, 0)
-            text = f"the worker process of task {batch.numbers[blamed]} {death}"
+            text = f"the worker process of task {batch.first + blamed} {death}"
             batch.errors[blamed] = TerminatedWorkerError(text)
             batch.state = _BACK
 
@@ -6610,7 +6609,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     (number, *more), functions = marshal.loads(frames[0])
 
     def work(calls: Iterator[Task]) -> tuple[Any, ...]:
-        batch = _Batch([number], calls, *more)
+        batch = _Batch(number, calls, *more)
         _run_here("process", batch, lambda: time.monotonic() > end)
         return batch.values, batch.errors, batch.seconds
 
@@ -6653,7 +6652,7 @@ class _Pool:
         if self.context is None:
             return
         named, frames = self.context.pack(batch)
-        settings = batch.numbers[0], batch.timeout, batch.keep_going, batch.shrinkable
+        settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
         sizes = [(key, len(own)) for key, own in named.items()]
         head = marshal.dumps((settings, sizes))
         whole = [head, *itertools.chain(*named.values()), *frames]
@@ -7412,12 +7411,11 @@ class parallel_backend(parallel_config):
 #                                        |
 #     results <--in order / as ready-- done           each finished batch lets the next one be cut
 #
-#     state:  RUNNING -> DONE        all results are there
-#                   '--> ENDED       an error of a task or of the tasks' iterator, Ctrl-C, a
-#                                    generator closed or dropped
+# A run ends when all results are there, or early: by an error of a task or of the tasks' iterator,
+# by Ctrl-C, with its generator.
 #
 # Laws
-#   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` changes the state.
+#   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` ends it.
 #   2. The caller's thread owns the tasks' iterator and the results.
 #                                                  test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.     test_slow_reader_bounds_what_is_out
@@ -7430,8 +7428,6 @@ _LINE_S = 1.0  # seconds between two lines of verbose=2
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
 _BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 _LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
-_LOOK_S = 0.002  # while all tasks are read, so often a look is taken at what has come back
-RUNNING, DONE, ENDED = "running", "done", "ended early"
 
 
 def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
@@ -7564,18 +7560,15 @@ class _Run:
         self.pool = pool
         self.tasks = tasks
         self.counts = counts
-        self.state = RUNNING
+        self.is_over = False
         self.home = os.getpid()
-        self.adapts = parallel.batch_size == "auto"
+        self.adapts = parallel.batch_size == "auto" and parallel.timeout is None
         self.size = 1  # of the next batches
         if not self.adapts and parallel.timeout is None:
             self.size = min(int(parallel.batch_size), pool.most_tasks)
-        # tasks that take as long as the way to the worker and back: less are not worth a journey
-        self.least = 0
         self.out: set[_Batch] = set()
-        self.waiting: deque[Task] = deque()  # read already
-        # numbers and tasks of batches to be sent again
-        self.redo: deque[tuple[Sequence[int], Sequence[Task]]] = deque()
+        # batches that were cut already: number of the first task, tasks
+        self.waiting: deque[tuple[int, Sequence[Task]]] = deque()
         # number of a task -> results of it and those after it; _NOTHING for an error left out
         self.ready: dict[int, list[Any]] = {}
         self.given = 0  # results that were given out, in order
@@ -7584,83 +7577,54 @@ class _Run:
 
     # -- out --
 
-    def begin(self) -> None:
-        """Send the first batches. With pre_dispatch="all" read all tasks before any result is
-        waited for: those that workers have no room for yet wait here."""
-        self.feed()
-        looked = time.monotonic()
-        while self.parallel.pre_dispatch == "all" and not self.exhausted:
-            self.waiting.extend(self.read(1))
-            if time.monotonic() - looked > _LOOK_S:
-                self.collect(False)
-                looked = time.monotonic()
-
     def feed(self) -> None:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
         while len(self.out) < self.parallel._window + self.pool.more:
-            numbers, tasks = self.redo.popleft() if self.redo else self.cut()
-            if not tasks:
+            if not self.waiting:
+                self.cut()
+            if not self.waiting:
                 return
-            self.launch(numbers, tasks)
+            self.launch(*self.waiting.popleft())
 
-    def read(self, count: int) -> list[Task]:
-        """At most so many tasks from the caller's iterator."""
+    def cut(self) -> None:
+        """Read the tasks of the next batch from the caller's iterator."""
         tasks: list[Task] = []
+        size = self.size
+        if self.pool.context:
+            size = min(size, self.pool.context.most_tasks)
         try:
-            tasks.extend(itertools.islice(self.tasks, count))
+            if not self.exhausted:
+                tasks.extend(itertools.islice(self.tasks, size))
         except Exception as error:
             self.broken = error
         self.exhausted = self.broken is not None or not tasks
-        return tasks
+        if tasks:
+            self.waiting.append((self.counts.dispatched, tasks))
+            self.counts.dispatched += len(tasks)
 
-    def cut(self) -> tuple[Sequence[int], Sequence[Task]]:
-        """Numbers and tasks of the next batch: as many as was adapted, but of a known total not
-        more than a fair share."""
-        size, total = self.size, self.counts.total
-        if self.pool.context:
-            size = min(size, self.pool.context.most_tasks)
-        if total is not None and self.adapts:
-            share = (total - self.counts.dispatched) // (2 * self.parallel.n_jobs)
-            size = max(1, min(size, max(self.least, share)))
-        count = min(size, len(self.waiting))
-        tasks = [self.waiting.popleft() for _ in range(count)]
-        if not tasks and not self.exhausted:
-            tasks = self.read(size)
-        first = self.counts.dispatched
-        self.counts.dispatched += len(tasks)
-        return range(first, self.counts.dispatched), tasks
-
-    def launch(self, numbers: Sequence[int], tasks: Sequence[Task]) -> None:
+    def launch(self, first: int, tasks: Sequence[Task]) -> None:
         """Send a batch."""
         parallel = self.parallel
         keep_going = parallel.on_error != "raise"
-        batch = _Batch(numbers, tasks, parallel.timeout, keep_going, self.adapts)
+        batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
         try:
             self.pool.pack(batch)
         except Exception as error:
-            if len(tasks) > 1:  # find out which task's
-                self.send_again(numbers, tasks, True)
-            else:
-                batch.errors[0] = _explain(tasks[0], numbers[0], error)
-                self.absorb(batch)
+            batch.blame(_explain(tasks[0], first, error))
+            self.absorb(batch)
             return
         if self.adapts and len(tasks) > 1 and batch.nbytes > 2 * _BATCH_NBYTES:
             self.size = max(1, len(tasks) * _BATCH_NBYTES // batch.nbytes)
-            self.send_again(numbers, tasks, False)
+            self.send_again(first, tasks, self.size)
             return
         self.out.add(batch)
         self.pool.submit(batch)
 
-    def send_again(self, numbers: Sequence[int], tasks: Sequence[Task], alone: bool) -> None:
-        """Have tasks sent next: in shares for all workers, or one by one."""
-        size = 1
-        if not alone:
-            share = len(tasks) // self.parallel.n_jobs
-            size = max(1, min(self.size, share))
-        for at in range(0, len(tasks), size):
-            end = at + size
-            self.redo.append((numbers[at:end], tasks[at:end]))
+    def send_again(self, first: int, tasks: Sequence[Task], size: int) -> None:
+        """Have tasks sent next, in batches of this size."""
+        pieces = [(first + at, tasks[at:at + size]) for at in range(0, len(tasks), size)]
+        self.waiting.extendleft(reversed(pieces))
 
     # -- in --
 
@@ -7670,7 +7634,7 @@ class _Run:
             raise RuntimeError("this call of Parallel was begun by the process that forked this "
                                "one, and is read there only; make a new call here")
         pool = self.pool
-        has_more = self.redo or self.waiting or not self.exhausted
+        has_more = self.waiting or not self.exhausted
         pool.hungry = not has_more and len(self.out) < pool.size
         pool.ask_back(self.out)
         while block or not pool.done.empty():
@@ -7685,52 +7649,48 @@ class _Run:
 
     def absorb(self, batch: _Batch) -> None:
         """Take what came of a batch: results, errors, and tasks to be sent again."""
-        numbers, values, on_error = batch.numbers, batch.values, self.parallel.on_error
+        first, tasks, values = batch.first, batch.tasks, batch.values
+        on_error = self.parallel.on_error
         if batch.fault is not None:
-            raise _name_task(batch.fault, numbers[0])
+            raise _name_task(batch.fault, first)
         if self.adapts and values:
             self.adapt(batch)
-        rest = [*range(len(values), len(batch.tasks))]  # places of tasks to be sent again
+        done = rest = len(values)
+        size = 1
+        if batch.state is not _SUSPECT:
+            share = (len(tasks) - done) // self.parallel.n_jobs
+            size = max(1, min(self.size, share))
         for place, error in batch.errors.items():
-            value = _name_task(error, numbers[place]) if on_error == "return" else _NOTHING
-            if place in rest:
-                rest.remove(place)
-                self.ready[numbers[place]] = [value]
-            else:
+            value = _name_task(error, first + place) if on_error == "return" else _NOTHING
+            if place < len(values):
                 values[place] = value
-        if type(numbers) is range and values:
-            self.ready[numbers.start] = values
-        else:
-            for number, value in zip(numbers, values):
-                self.ready[number] = [value]
+            else:  # its worker died of it; what that had not delivered is done again
+                self.ready[first + place] = [value]
+                self.send_again(first + rest, tasks[rest:place], size)
+                rest = place + 1
+                done += 1
+        if values:
+            self.ready[first] = values
         if batch.errors and on_error == "raise":
-            first = min(batch.errors)
-            raise _name_task(batch.errors[first], numbers[first])
-        count = len(batch.tasks) - len(rest)
-        self.counts.completed += count
-        if self.counts.watched and count:
-            self.counts.tell(self.parallel, count)
-        if rest:
-            tasks = [batch.tasks[place] for place in rest]
-            self.send_again([numbers[place] for place in rest], tasks, batch.state is _SUSPECT)
+            place = min(batch.errors)
+            raise _name_task(batch.errors[place], first + place)
+        self.counts.completed += done
+        if self.counts.watched and done:
+            self.counts.tell(self.parallel, done)
+        self.send_again(first + rest, tasks[rest:], size)
 
     def adapt(self, batch: _Batch) -> None:
         """Aim the size of the next batches at a share of the time that the run has taken so far,
         and at so many bytes at most."""
-        if self.parallel.timeout is not None:
-            return
         count = len(batch.values)
-        rate = count / max(batch.seconds, 1e-9)
         so_far = time.monotonic() - self.counts.begun
-        round_trip = self.pool.round_trip
         aim = min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10))
-        size = int(max(aim, 2 * round_trip) * rate)
-        self.least = int(round_trip * rate)
-        if not round_trip:
-            size = min(size, max(self.size, _GROW * count))
+        # less than the way to a worker and back takes is not worth a journey
+        aim = max(aim, 2 * self.pool.round_trip)
+        size = int(aim * count / max(batch.seconds, 1e-9))
+        most = min(_MOST_TASKS, self.pool.most_tasks, max(self.size, _GROW * count))
         nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
-        fitting = _BATCH_NBYTES // nbytes
-        self.size = max(1, min(size, fitting, _MOST_TASKS, self.pool.most_tasks))
+        self.size = max(1, min(size, most, _BATCH_NBYTES // nbytes))
 
     # -- results --
 
@@ -7751,7 +7711,11 @@ class _Run:
         a generator: to close one that was never started would not end the run."""
         as_list = self.parallel.return_as == "list"
         try:
-            self.begin()
+            self.feed()
+            # all tasks are read before any result is waited for; the first run meanwhile
+            while self.parallel.pre_dispatch == "all" and not self.exhausted:
+                self.cut()
+                self.collect(False)
             yield None
             while self.out and not (as_list and self.broken):
                 if not as_list:
@@ -7762,42 +7726,36 @@ class _Run:
                     yield from self.take()
                 raise self.broken
         except BaseException as error:
-            self.end_early(error)
+            is_daemon = threading.current_thread().daemon
+            if _exiting and is_daemon and not isinstance(error, GeneratorExit):
+                # for ever: no call of a daemon thread lives to tell that the interpreter ends
+                threading.Event().wait()
+            self.finish()
+            done: dict[int, Any] = {}  # and not given out
+            for first, values in self.ready.items():
+                done.update(enumerate(values, first))
+            done = {number: value for number, value in done.items() if value is not _NOTHING}
+            _set_on_error(error, {"partial_results": done})
             if isinstance(error.__cause__, RemoteTraceback):
                 # how it came home; the cause tells where it was raised
                 _set_on_error(error, {"__traceback__": None})
             raise
-        self.finish(DONE)
+        self.finish()
+        if self.counts.watched:
+            self.counts.tell(self.parallel, 0)
         yield from self.take()
 
-    # -- the end --
-
-    def end_early(self, error: BaseException) -> None:
-        """The error gets what was done and not yet given out: task number -> result."""
-        is_daemon = threading.current_thread().daemon
-        if _exiting and is_daemon and not isinstance(error, GeneratorExit):
-            # for ever: no call of a daemon thread lives to tell that the interpreter ends
-            threading.Event().wait()
-        self.finish(ENDED)
-        done: dict[int, Any] = {}
-        for first, values in self.ready.items():
-            done.update(enumerate(values, first))
-        done = {number: value for number, value in done.items() if value is not _NOTHING}
-        _set_on_error(error, {"partial_results": done})
-
-    def finish(self, state: str) -> None:
+    def finish(self) -> None:
         """The one place where a run ends: what is out is stopped, the workers are let go."""
         # a forked copy: all is the parent's. At the end of the interpreter: processes and threads
         # go anyway
-        if self.state is not RUNNING or self.home != os.getpid() or sys.is_finalizing():
+        if self.is_over or self.home != os.getpid() or sys.is_finalizing():
             return
-        self.state = state
+        self.is_over = True
         try:
             self.pool.close(self.out)
         finally:
             self.out.clear()
-        if state is DONE and self.counts.watched:
-            self.counts.tell(self.parallel, 0)
         if self.counts.bar is not None:
             self.counts.bar.close()
 
@@ -7825,19 +7783,6 @@ def _seconds(timeout: Any) -> float:
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
-
-
-def _begun(results: Iterator[Any]) -> Iterator[Any]:
-    """The same results after a None: with that the first is made, its error kept until it is asked
-    for."""
-    try:
-        first = list(itertools.islice(results, 1))
-    except Exception:
-        yield None
-        raise
-    yield None
-    yield from first
-    yield from results
 
 
 class Parallel(_Shaped[Shape]):
@@ -8060,52 +8005,46 @@ class Parallel(_Shaped[Shape]):
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if more or isinstance(iterable, FunctionType) or _is_task(iterable):
             raise _no_task(iterable)
-        if self.n_jobs == 1 and not self._choice.backend.is_external:
-            return self._call_in_place(iterable)
+        backend, _, options = self._choice
         counts = self._counts = _Counts(iterable, self)
-        tasks = iter(iterable)
-        pool = self._choice.backend.open(self.n_jobs, self._choice.options)
-        if pool.context:
-            pool.context.mapping = self._mapping
-        results = _Run(self, pool, tasks, counts).stream()
-        next(results)
+        if self.n_jobs == 1 and not backend.is_external:
+            if self.timeout is not None:
+                _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
+            results = self._in_place(iterable, counts)
+        else:
+            tasks = iter(iterable)
+            pool = backend.open(self.n_jobs, options)
+            if pool.context:
+                pool.context.mapping = self._mapping
+            results = _Run(self, pool, tasks, counts).stream()
+        next(results, None)
         return [*results] if self.return_as == "list" else results
 
-    # -- in place --
-
-    def _call_in_place(self, iterable: Iterable[Task]) -> Any:
-        if self.timeout is not None:
-            _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
-        counts = self._counts = _Counts(iterable, self)
-        results = self._in_place(iterable, counts)
-        if self.return_as == "list":
-            return [*results]
-        results = _begun(results)
-        next(results)
-        return results
-
     def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[Any]:
-        """The results, each made when it is asked for."""
+        """The results, each made when it is asked for; before them None, when the first is made."""
         done: dict[int, Any] = {}  # and not given out
         try:
             for number, task in enumerate(iterable):
                 counts.dispatched += 1
+                failed = False
                 try:
                     func, args, kwargs = task
                     value = func(*args, **kwargs)
                 except Exception as error:
+                    failed = True
                     value = _name_task(error if _is_task(task) else _no_task(task), number)
-                    if self.on_error == "raise":
-                        raise value from value.__cause__
-                    if self.on_error == "skip":
-                        value = _NOTHING
+                if not number:
+                    yield None
+                if failed and self.on_error == "raise":
+                    raise value from value.__cause__
                 counts.completed += 1
                 if counts.watched:
                     counts.tell(self, 1)
-                if value is not _NOTHING:
-                    if self.return_as == "list":
-                        done[number] = value
-                    yield value
+                if failed and self.on_error == "skip":
+                    continue
+                if self.return_as == "list":
+                    done[number] = value
+                yield value
             if counts.watched:
                 counts.tell(self, 0)
         except BaseException as error:
