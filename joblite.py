@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import copyreg
 import errno
+import faulthandler
 import io
 import itertools
 import marshal
@@ -368,14 +369,15 @@ def _short_digest(text: str, digits: int = 20) -> str:
     return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
-def _start_thread(work: Callable[[], Any]) -> bool:
-    """Start a daemon thread that runs `work`; False where the system or the closing interpreter
+def _start_thread(work: Callable[[], Any]) -> threading.Thread | None:
+    """Start a daemon thread that runs `work`; None where the system or the closing interpreter
     refuses."""
+    thread = threading.Thread(target=work, daemon=True)
     try:
-        threading.Thread(target=work, daemon=True).start()
+        thread.start()
     except RuntimeError:
-        return False
-    return True
+        return None
+    return thread
 
 
 def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -4764,6 +4766,22 @@ def _text_of(error: BaseException) -> str:
         return repr(error.args)
 
 
+def _say_where(stack: str) -> str:
+    """In words, where the task of a stack was, which has the innermost frame first. Of the stacks
+    of several threads the main thread's is the last. Frames of this module are left out."""
+    import re
+
+    stack = re.sub(r"(?s).*first\):\n(?=  File)", "", stack)
+    stack = stack.partition(" in _run_calls\n")[0]
+    places = []
+    for path, line, name in re.findall(r'File "(.*)", line (\d+),? in (.*)\n', stack):
+        file = os.path.basename(path)
+        if file != os.path.basename(__file__):
+            places.append(f"{file}:{line} {name}")
+    where = " <- ".join(places[:10])  # a recursion may have no end
+    return where and f"; it was at {where}"
+
+
 def _describe_error(error: BaseException) -> tuple[Any, ...]:
     """What is sent of an error: its type's name, message, traceback; its frames, if any."""
     import traceback
@@ -4831,8 +4849,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     is to hear
 #     fork server: one clean child process; forks workers on request, sees how they die, takes them
 #     along when we are gone
-#     page: 48 bytes shared with a worker: batch and task at work, its start; batch to interrupt,
-#     batch to give tasks back; how it died
+#     page: a file shared with a worker: batch and task at work, its start; batch to interrupt,
+#     batch to give tasks back; how it died; and then the stack that `faulthandler` wrote
 #
 # Laws
 #   1. A worker has one batch at a time: a crash, a timeout or a kill blames one task.
@@ -4855,7 +4873,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     a page                | worker, driver, fork server: some words  | all sides
 #     output of tasks       | any thread of the worker                 | who holds the lock, to send
 #     idle workers, drivers | any thread, in one step                  | the same
-#     starters, tables      | any thread, under their locks            | the same
+#     starters              | any thread, under their lock             | the same
 #     the control socket    | any thread, under the fork server's lock | the same
 
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
@@ -4875,8 +4893,8 @@ _cores: int | None = None  # in a worker process: the cores it may use for itsel
 
 class TerminatedWorkerError(RuntimeError):
     """A task's worker process ended before the task did: killed, crashed, or out of memory. The
-    text says which task, and which signal or exit code. With `on_error="return"` or "skip" the run
-    goes on with a new worker.
+    text says which task, which signal or exit code, and after a crash where the task was. With
+    `on_error="return"` or "skip" the run goes on with a new worker.
 
     >>> issubclass(TerminatedWorkerError, RuntimeError)
     True
@@ -4887,7 +4905,6 @@ class TerminatedWorkerError(RuntimeError):
 _next_number = itertools.count(1).__next__
 # what a forked child of this process must let go
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
-_table_lock = threading.RLock()  # guards the set above
 
 
 _SENT, _LATE, _SUSPECT, _BACK = "sent", "late", "suspect", "back"
@@ -4956,7 +4973,8 @@ class _Batch:
 
 
 _BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
-_PAGE_NBYTES = 48
+_STACK_AT = 48  # behind them, in bytes
+_PAGE_NBYTES = 2**20  # the stacks of 100 threads fit in
 _BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a batch that no other process looks at
 
 
@@ -5352,7 +5370,8 @@ class _Output:
                 kept = [item for item in items if item[0] not in kinds]
                 self.items[:len(items)] = kept
                 self.heard = head[0] == _PART
-                self.channel.send([marshal.dumps((*head, said)), *frames])
+                packed_head = marshal.dumps((*head, said))
+                self.channel.send([packed_head, *frames])
             finally:
                 self.sender = 0
             if self.interrupted:
@@ -5473,12 +5492,14 @@ _THREAD_VARIABLES = (
 class _WorkerState:
     """All that a worker process keeps."""
 
-    def __init__(self, sock: Any, page: Any) -> None:
+    def __init__(self, sock: Any, page: Any, file: _Segment) -> None:
         self.channel = _Channel(sock)
         self.output = _Output(self.channel)
         self.record_handler: Any = None
         self.levels: Any = None  # what is known of the caller's logging
         self.page = page
+        self.page_fd = file.fd
+        self.idle_s = 0.0  # how long it waits for a batch; 0: for ever
         self.run: int | None = None  # which it serves, and of that run
         self.functions: dict[int, Any] = {}  # by key
         self.spaces: dict[str, Any] = {}
@@ -5492,11 +5513,7 @@ class _WorkerState:
                packed: bytes) -> None:
         """Apply the settings of its kind; what an initializer sets here stays."""
         global _cores
-        import socket
-
-        seconds, rest = divmod(idle_s, 1)
-        limit = struct.pack("@ll", int(seconds), int(rest * 1e6))
-        self.channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.idle_s = idle_s
         _cores, self.native_threads = cores, native_threads
         self.enter_world(world)
         if not packed:
@@ -5561,6 +5578,8 @@ class _WorkerState:
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
+        import select
+
         try:
             settings = _pickle_loads(self.channel.receive()[0])
             try:
@@ -5568,7 +5587,8 @@ class _WorkerState:
             except BaseException as error:  # whatever an initializer raises is told
                 self.send(_INIT_FAILED, [], {0: error}, 0.0)
                 return
-            while True:
+            sockets = [self.channel.sock]
+            while select.select(sockets, (), (), self.idle_s or None)[0]:
                 frames = self.channel.receive()
                 if frames[0] == _FORGET:
                     self.enter_run(None)
@@ -5586,7 +5606,7 @@ class _WorkerState:
         sys.modules["__main__"] = self.main
 
     def answer(self, frames: list[Any]) -> None:
-        number, run, keep_going, functions, world, mapping = marshal.loads(frames[0])
+        number, run, keep_going, timeout, functions, world, mapping = marshal.loads(frames[0])
         page = self.page
         self.mapping = _Mapping(*mapping)
         page[_TASK] = 0
@@ -5601,6 +5621,9 @@ class _WorkerState:
         def work(calls: Iterator[Task]) -> tuple[Any, ...]:
             if page[_INTERRUPT] == number:  # the run ended before this batch began
                 return [], {}, 0.0
+            if timeout:  # a task that holds the lock hears of no interrupt, and is killed
+                patience = timeout + GRACE_S / 2
+                faulthandler.dump_traceback_later(patience, file=self.page_fd)
             return _run_calls(calls, keep_going, page, checkpoint)
 
         def checkpoint(*done: Any) -> bool:
@@ -5609,6 +5632,8 @@ class _WorkerState:
 
         answer = _run_frames(functions, frames[1:], self.functions, self.spaces, page, work)
         page[_TASK] = 0  # from here on an interrupt comes too late
+        if timeout:
+            faulthandler.cancel_dump_traceback_later()
         self.send(*answer)
         page[_BATCH] = 0
 
@@ -5624,59 +5649,31 @@ class _WorkerState:
         self.output.send(head, _lay_big(frames, self.mapping))
 
 
-def _change_on_import(changes: dict[str, Callable[[Any], None]]) -> None:
-    """Change modules of the standard library as soon as they are imported."""
-    from importlib.machinery import PathFinder
-
-    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
-        change = changes.pop(name, None)
-        spec: Any = PathFinder.find_spec(name, path) if change else None
-        if change and spec:
-            load = spec.loader.exec_module
-
-            def load_and_change(module: ModuleType) -> None:
-                load(module)
-                change(module)
-
-            spec.loader.exec_module = load_and_change
-        return spec
-
-    finder: Any = types.SimpleNamespace(find_spec=find_spec)
-    sys.meta_path.insert(0, finder)
-
-
-def _keep_no_tracker(module: Any) -> None:
-    """Have a worker's multiprocessing.resource_tracker start no process and tell it nothing: at the
-    end of the worker it would unlink the shared memory of others."""
-    tracker = module._resource_tracker
-
-    def lead_nowhere() -> None:
-        if tracker._fd is None:  # as it is asked for by processes that a task starts
-            tracker._fd = os.open(os.devnull, os.O_WRONLY)
-
-    tracker._send = lambda *message: None
-    tracker.ensure_running = module.ensure_running = lead_nowhere
-
-
-def _work(sock: Any, page: Any, number: int, caller: int, line: int) -> None:
+def _work(sock: Any, page: Any, file: _Segment, number: int, caller: int, line: int) -> None:
     """The life of a worker process, from its first byte to its end. `line` can be read when the
     caller is gone."""
     global _inside
     import signal
 
     _inside = "process"
-
-    def name_process(module: Any) -> None:
-        module.current_process().name = f"joblite-worker-{number}"
-        module._parent_process = module._ParentProcess("MainProcess", caller, line)
-
-    _change_on_import({"multiprocessing.process": name_process,
-                       "multiprocessing.resource_tracker": _keep_no_tracker})
-    state = _WorkerState(sock, page)
+    process = _module("multiprocessing.process")
+    resource_tracker = _module("multiprocessing.resource_tracker")
+    process.current_process().name = f"joblite-worker-{number}"
+    process._parent_process = process._ParentProcess("MainProcess", caller, line)
+    # The tracker is no process, and is told nothing: at the end of the worker it would unlink the
+    # shared memory of others. Processes that a task starts ask for its descriptor
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = os.open(os.devnull, os.O_WRONLY)
+    tracker._send = lambda *message: None
+    tracker.ensure_running = lambda: None
+    resource_tracker.ensure_running = lambda: None
+    state = _WorkerState(sock, page, file)
+    faulthandler.enable(file.fd, all_threads=False)
     os.register_at_fork(after_in_child=state.output.let_go)
 
     def interrupt(*_: Any) -> None:
         if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
+            faulthandler.dump_traceback(file.fd, all_threads=False)
             state.output.interrupt()
 
     signal.signal(signal.SIGINT, interrupt)
@@ -5732,35 +5729,40 @@ def _own_code() -> bytes:
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
     """The command line of an interpreter with this one's flags, which runs one function of this
     file. So many bytes of code are sent to it."""
-    flags = ("dont_write_bytecode", "no_user_site", "no_site", "ignore_environment", "isolated",
-             "safe_path", "optimize")
+    flags = {
+        "dont_write_bytecode": "-B",
+        "no_user_site": "-s",
+        "no_site": "-S",
+        "ignore_environment": "-E",
+        "isolated": "-I",
+        "safe_path": "-P",
+        "optimize": "-O",
+    }
     options = []
-    for letter, flag in zip("BsSEIPO", flags):
-        options += [f"-{letter}"] * getattr(sys.flags, flag)
+    for flag, option in flags.items():
+        options += [option] * getattr(sys.flags, flag)
     for name, value in sys._xoptions.items():
-        setting = "" if value is True else f"={value}"
-        options.append(f"-X{name}{setting}")
+        setting = name
+        if value is not True:
+            setting += f"={value}"
+        options.append(f"-X{setting}")
     path = os.path.abspath(__file__)
     code = _BOOT.format(name=__name__, path=path, entry=entry, nbytes=nbytes)
     return [sys.executable, *options, "-c", code]
 
 
-def _make_page(fd: int | None = None) -> tuple[Any, int]:
-    """A status page (as six numbers) and the descriptor under which another process can map it
-    too."""
+def _make_page(file: _Segment | None = None) -> tuple[Any, _Segment]:
+    """A status page (as numbers) and its file, by which another process can map it too."""
     import mmap
 
-    if fd is None:
+    if not file:
         if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("joblite-page")
+            file = _Segment(os.memfd_create("joblite-page"))
         else:
-            fd = _open_unlinked(None)
-        os.ftruncate(fd, _PAGE_NBYTES)
-    try:
-        return memoryview(mmap.mmap(fd, _PAGE_NBYTES)).cast("Q"), fd
-    except OSError:  # no descriptor is left
-        os.close(fd)
-        raise
+            file = _Segment(_open_unlinked(None))
+        os.ftruncate(file.fd, _PAGE_NBYTES)
+        os.lseek(file.fd, _STACK_AT, 0)
+    return memoryview(mmap.mmap(file.fd, _PAGE_NBYTES)).cast("Q"), file
 
 
 def _die_with(pipe: int) -> None:
@@ -5793,19 +5795,17 @@ def _kill_group(pid: int, sig: int) -> None:
 
 def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: list[int]) -> None:
     """Fork a worker that serves these descriptors, a socket and a status page; it closes `ours`,
-    and those of the other workers. A `_Segment` that nothing holds any more is closed."""
+    and those of the other workers. What nothing holds any more is closed."""
     import signal
     import socket
 
     caller = os.getppid()
-    ends: list[Any] = [socket.socket(fileno=fd) for fd in fds[:1]]
     try:
-        ends += map(_Segment, (*fds[1:], *os.pipe()))
-        sock, page, inner, line = ends  # ValueError: there was no room here for all
+        sock = socket.socket(fileno=fds[0])
+        page = _Segment(fds[1])
+        inner, line = map(_Segment, os.pipe())
         pid = os.fork()
-    except (OSError, ValueError):
-        for sock in ends[:1]:
-            sock.close()
+    except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
         return
     if pid:
         try:
@@ -5824,7 +5824,7 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: lis
         for fd in *ours, line.fd:
             os.close(fd)
         _die_with(inner.fd)
-        _work(sock, _make_page(page.fd)[0], number, caller, inner.fd)
+        _work(sock, *_make_page(page), number, caller, inner.fd)
     finally:  # whatever happens: the fork server goes on in the parent only
         os._exit(1)
 
@@ -5858,7 +5858,7 @@ def _serve_forks(*modules: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
-    for name in modules:
+    for name in ("multiprocessing.resource_tracker", *modules):
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
     poll = select.poll()
@@ -5896,8 +5896,7 @@ def _socket_pair() -> tuple[Any, Any]:
     import socket
 
     ours, theirs = socket.socketpair()
-    with _table_lock:
-        _sockets.add(ours)
+    _sockets.add(ours)
     return ours, theirs
 
 
@@ -5933,10 +5932,7 @@ class _ForkServer:
             except OSError:  # the server is gone, and its workers with it
                 pass
 
-    def lives(self) -> bool:
-        return not self.channel.has_data()
-
-    def close(self, wait: bool) -> None:
+    def close(self) -> None:
         """End the server and all workers it forked."""
         _hang_up(self.channel.sock)
         try:
@@ -5946,6 +5942,11 @@ class _ForkServer:
 
 
 # ---- the side of the caller ----
+
+
+def _stack_of(page: Any) -> str:
+    """What the worker of a page wrote last of its stack."""
+    return page.obj[_STACK_AT:].partition(b"\0")[0].decode()  # type: ignore[no-any-return]
 
 
 def _death_of(page: Any) -> str:
@@ -5959,10 +5960,13 @@ def _death_of(page: Any) -> str:
         return "could not be started: the system gives no further process, or no descriptor for it"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        name = {each.value: each.name for each in signal.Signals}.get(number, "unknown")
+        names = {each.value: each.name for each in signal.Signals}
+        name = names.get(number, "unknown")
         hint = ""
         if name == "SIGKILL":
             hint = "; if nobody sent it, the system may have run out of memory"
+        elif name in "SIGABRT SIGBUS SIGFPE SIGILL SIGSEGV":  # else it wrote no stack
+            hint = _say_where(_stack_of(page))
         return f"was killed by signal {number} ({name}){hint}"
     return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
 
@@ -5977,16 +5981,16 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
     for _ in range(_START_TRIES):
         with _starters_lock:
             server = _starters.get("fork server")
-            if not server or not server.lives():
+            if not server or server.channel.has_data():
                 if server:
-                    server.close(True)
+                    server.close()
                 server = _starters["fork server"] = _ForkServer()
         try:
             return server, server.start(sock, page_fd)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
                 raise
-            server.close(True)
+            server.close()
     raise RuntimeError(f"the process that starts workers ends at once: "
                        f"can {sys.executable} still run {__file__}?")
 
@@ -6100,16 +6104,6 @@ class _Context:
             self.last[id(value)] = value, number
 
 
-def _log_here(name: str, state: dict[str, Any]) -> None:
-    """Have the logger of that name handle a record of a task."""
-    import logging
-
-    logger = logging.getLogger(name)
-    record = logging.makeLogRecord(state)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
-
-
 def _say_here(output: list[tuple[int, Any]]) -> None:
     """Say what a worker's tasks said: to the streams and log handlers of the moment."""
     for kind, content in output:
@@ -6117,8 +6111,12 @@ def _say_here(output: list[tuple[int, Any]]) -> None:
             text = content.decode("utf-8", "backslashreplace")
             _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
             continue
+        name, state = content
         try:
-            _log_here(*content)
+            logger = _module("logging").getLogger(name)
+            record = _module("logging").makeLogRecord(state)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
         except Exception as error:  # a handler of the user fails: that must not end the run
             _say(f"what a task logged could not be shown: {type(error).__name__}: {error}")
 
@@ -6133,8 +6131,9 @@ def _timeout_type() -> type[Exception]:
     return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
 
 
-def _fail_late(batch: _Batch, more: str = "") -> None:
-    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{more}"
+def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
+    where = _say_where(stack)
+    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
     batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
@@ -6156,11 +6155,8 @@ class _Worker:
         ours, theirs = _socket_pair()
         self.channel = _Channel(ours)
         try:
-            self.page, page_fd = _make_page()
-            try:
-                self.starter, self.number = _start_worker(theirs, page_fd)
-            finally:
-                os.close(page_fd)
+            self.page, file = _make_page()
+            self.starter, self.number = _start_worker(theirs, file.fd)
         except BaseException:
             ours.close()
             raise
@@ -6191,8 +6187,6 @@ class _Worker:
             return False
         if batch.state is _SENT:
             batch.state = _BACK
-        elif batch.state is _LATE and not batch.values:  # its value may have come just before
-            _fail_late(batch)
         return kind != _INIT_FAILED
 
     def send(self, batch: _Batch) -> None:
@@ -6212,7 +6206,10 @@ class _Worker:
         world = context.world if context.world != self.world else None
         self.world = context.world
         mapping = context.mapping.nbytes, "c", context.mapping.folder
-        head = batch.key, context.number, batch.keep_going, sizes, world, mapping
+        head = (
+            batch.key, context.number, batch.keep_going, batch.timeout,
+            sizes, world, mapping,
+        )
         self.channel.send([marshal.dumps(head), *new, *frames])
 
     def wait(self, batch: _Batch) -> None:
@@ -6240,12 +6237,9 @@ class _Worker:
         has_begun = self.page[_BATCH] == batch.key or self.is_ended()
         place = self.page[_TASK]
         death = self.close()
-        if batch.state is _LATE:
-            if not batch.values:
-                _fail_late(batch)
-        elif not has_begun and batch.tries < _START_TRIES:
+        if batch.state is _LATE or not has_begun and batch.tries < _START_TRIES:
             return
-        elif place <= len(batch.values) and len(batch.tasks) > 1:
+        if place <= len(batch.values) and len(batch.tasks) > 1:
             batch.state = _SUSPECT  # it died between tasks: unpacking, or telling
         else:
             blamed = max(place - 1, 0)
@@ -6488,7 +6482,7 @@ def shutdown_workers(wait: bool = True) -> None:
             worker.channel.close()
     server = _holding(_starters_lock, _starters.pop, "fork server", None)
     if server:
-        server.close(wait)
+        server.close()
     for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
         _made.remove(known)
         known[-1].shutdown(wait, cancel_futures=True)
@@ -6498,8 +6492,9 @@ def shutdown_workers(wait: bool = True) -> None:
 def _forget_workers() -> None:
     """In a forked child: the workers belong to the parent, and a lock may be held by a thread that
     is not here."""
-    global _starters_lock, _token_lock, _table_lock
-    _starters_lock, _token_lock, _table_lock = (threading.RLock() for _ in range(3))
+    global _starters_lock, _token_lock
+    _starters_lock = threading.RLock()
+    _token_lock = threading.RLock()
     for sock in list(_sockets):
         sock.close()
     _idle_workers.clear()
@@ -6586,18 +6581,18 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
         finally:
             _local.inside = outer
 
-    def work_and_tell() -> None:
-        work()
-        over.set()
-
-    if batch.timeout is None:
+    thread: Any = batch.timeout and _start_thread(work)
+    if not thread:
         work()
     else:
-        over = threading.Event()
-        if not _start_thread(work_and_tell):
-            work_and_tell()
-        if not over.wait(min(batch.timeout, threading.TIMEOUT_MAX)):
-            _fail_late(batch, " (it cannot be stopped here, and is left running)")
+        thread.join(batch.timeout)
+        if thread.is_alive():
+            stack = []
+            frame = sys._current_frames().get(thread.ident)
+            if frame:
+                stack = _module("traceback").format_stack(frame)
+            where = "".join(reversed(stack))
+            _fail_late(batch, where, " (it cannot be stopped here, and is left running)")
             return
     for part in parts:
         batch.add(*part)
@@ -6819,6 +6814,8 @@ class _ProcessPool(_ThreadPool):
                 else:
                     worker.close()
                 batch.worker = None
+            if batch.state is _LATE and not batch.values:  # its value may have come just before
+                _fail_late(batch, _stack_of(worker.page))
         batch.payload = None  # its big arrays may go
 
     def find_worker(self, count: int) -> _Worker:
@@ -7075,9 +7072,11 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
         settings = options["initializer"], tuple(options.get("initargs") or ())
         initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
     idle_s = options.get("idle_worker_timeout")
+    if idle_s is None:
+        idle_s = IDLE_S
     cores = max(1, (_cores or cpu_count()) // n_jobs)
     limit = options.get("inner_max_num_threads")
-    kind = _WorkerKind(IDLE_S if idle_s is None else idle_s, cores, limit, initializer)
+    kind = _WorkerKind(idle_s, cores, limit, initializer)
     return _ProcessPool(n_jobs, kind, most or sys.maxsize)
 
 
@@ -7779,7 +7778,7 @@ def _seconds(timeout: Any) -> float:
         seconds = 0.0
     if not seconds > 0:
         raise ValueError(f"timeout: expected None or seconds above 0; got {timeout!r}")
-    return seconds
+    return min(seconds, threading.TIMEOUT_MAX / 2)
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
@@ -7880,11 +7879,12 @@ class Parallel(_Shaped[Shape]):
     ValueError
         An argument that is not one of the above; the text says what is expected.
     TimeoutError
-        A task ran longer than `timeout`.
+        A task ran longer than `timeout`. The text says where it was: "it was at work.py:8 inner <-
+        work.py:9 outer".
     TerminatedWorkerError
-        The worker process of a task ended before the task did. Tasks of the same batch that were
-        done but not yet delivered (at most some 20 ms of work) are run again: only after a death
-        may a task run twice.
+        The worker process of a task ended before the task did. After a crash the text says where
+        the task was. Tasks of the same batch that were done but not yet delivered (at most some
+        20 ms of work) are run again: only after a death may a task run twice.
     pickle.PicklingError
         A task or result cannot be sent to another process; the text names the object.
     Exception

@@ -6485,6 +6485,111 @@ class TestSection6Pools:
             assert isinstance(results[2], TimeoutError) and isinstance(results[2], multiprocessing.TimeoutError)
             assert "task 2 ran longer than timeout=2 s" in str(results[2])
 
+    HANGS = {
+        "a loop": "while True: pass",
+        "a sleep": "__import__('time').sleep(600)",
+        "C code that keeps the lock": "__import__('re').match('(a+)+$', 'a' * 60 + 'b')",
+        "a loop that swallows the interrupt":
+            "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
+    }
+    CRASHES = {
+        "a bad address": "__import__('ctypes').string_at(0)",
+        "an abort": "__import__('os').abort()",
+    }
+
+    @staticmethod
+    def outer_of(code):
+        """A function that runs code in an inner one, while another thread of its process waits."""
+        space = {}
+        inner = "def inner():\n" + textwrap.indent(code, "  ")
+        outer = "def outer():\n  Thread(target=Event().wait, args=(600,), daemon=True).start()\n  inner()"
+        whole = f"from threading import Event, Thread\n{inner}\n{outer}\n"
+        exec(compile(whole, "/away/work.py", "exec"), space)
+        return space["outer"]
+
+    @pytest.mark.parametrize("what", HANGS)
+    def test_a_timeout_says_where_the_task_was(self, what):
+        tasks = [delayed(self.outer_of(self.HANGS[what]))(), delayed(abs)(-1)]
+        for _ in ("cold", "warm"):
+            late, well = Parallel(2, timeout=2, on_error="return")(tasks)
+            assert isinstance(late, TimeoutError) and well == 1
+            assert re.search(r"=2 s; it was at (\S+ match <- )?work.py:\d inner <- work.py:\d+ outer$", str(late))
+
+    @pytest.mark.parametrize("what", CRASHES)
+    def test_a_crash_says_where_the_task_was(self, what):
+        with pytest.raises(joblite.TerminatedWorkerError) as caught:
+            Parallel(2)([delayed(self.outer_of(self.CRASHES[what]))()])
+        where = r" \(SIG\w+\); it was at (\S+ string_at <- )?work.py:3 inner <- work.py:6 outer$"
+        assert re.search(where, str(caught.value))
+
+    def test_a_recursion_without_end_is_told_by_its_first_frames(self):
+        deep = self.outer_of("def dig(n):\n    dig(n - 1) if n else __import__('os').abort()\ndig(500)")
+        with pytest.raises(joblite.TerminatedWorkerError) as caught:
+            Parallel(2)([delayed(deep)()])
+        assert re.search(" at (work.py:4 dig <- ){9}work.py:4 dig$", str(caught.value))
+
+    @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_kill_from_outside_says_nothing_of_an_earlier_task(self, sig):
+        """Also not what a process that the task has forked wrote there as it crashed."""
+        def fork_and_crash():
+            pid = os.fork()
+            if pid == 0:
+                os.abort()
+            return os.WTERMSIG(os.waitpid(pid, 0)[1])
+
+        def kill_itself():
+            os.kill(os.getpid(), sig)
+            threading.Event().wait(DEADLINE)
+
+        results = Parallel(2, batch_size=2, on_error="return")([delayed(fork_and_crash)(), delayed(kill_itself)()])
+        assert results[0] == signal.SIGABRT and f"({sig.name})" in str(results[1]) and " at " not in str(results[1])
+
+    def test_a_hundred_timeouts_leave_no_descriptor(self):
+        def hang():
+            threading.Event().wait(DEADLINE)
+
+        def descriptors():
+            server = joblite._starters["fork server"].pid
+            return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)]
+
+        Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 2)
+        Parallel(2)([delayed(abs)(-1)] * 2)
+        before = descriptors()
+        assert Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 100) == []
+        Parallel(2)([delayed(abs)(-1)] * 2)
+        wait_until(lambda: descriptors() <= before, "the descriptors of ended workers to be closed")
+
+    def test_a_task_with_a_signal_handler_and_a_fault_handler_of_its_own_has_them(self, tmp_path):
+        def work():
+            import faulthandler
+            heard = []
+            signal.signal(signal.SIGUSR1, lambda *_: heard.append("SIGUSR1"))
+            signal.raise_signal(signal.SIGUSR1)
+            with open(tmp_path / "own", "w") as file:
+                faulthandler.dump_traceback(file)
+                faulthandler.enable(file)
+            return heard, faulthandler.is_enabled()
+
+        assert Parallel(2, timeout=DEADLINE)([delayed(work)()]) == [(["SIGUSR1"], True)]
+        assert " in work\n" in (tmp_path / "own").read_text()
+
+    def test_a_timeout_in_threads_says_where_the_task_is(self):
+        gate = threading.Event()
+
+        def inner():
+            gate.wait(DEADLINE)
+
+        def outer():
+            inner()
+
+        try:
+            parallel = Parallel(2, backend="threading", timeout=2, on_error="return")
+            late, _ = parallel([delayed(outer)(), delayed(abs)(-1)])
+            where = r" wait <- test_joblite.py:\d+ inner <- test_joblite.py:\d+ outer \(it cannot"
+            assert re.search(where, str(late))
+        finally:
+            gate.set()
+
     @slow
     def test_what_a_worker_imports_first_does_not_count_as_time_of_its_task(self, processes, module):
         """That takes nearly twice the timeout, and the task a part of it."""
