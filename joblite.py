@@ -180,6 +180,25 @@ def _import_name(obj: Any) -> tuple[str, str] | None:
     return (module, name) if found is obj else None
 
 
+def _function_in(cls: type, name: str) -> Any:
+    """The function that a class holds under that name, also in a classmethod or staticmethod."""
+    found = vars(cls)[name]
+    return getattr(found, "__func__", found)
+
+
+def _place_in_class(func: Any) -> tuple[type, str] | None:
+    """(class, name) of a method that its class holds, also where its qualified name does not lead
+    to it: a private one, a classmethod, one of another name."""
+    cls: Any = sys.modules.get(func.__module__)
+    for part in func.__qualname__.split(".")[:-1]:
+        cls = getattr(cls, part, None)
+    if isinstance(cls, type):
+        for name in vars(cls):
+            if _function_in(cls, name) is func:
+                return cls, name
+    return None
+
+
 @lru_cache
 def _module(name: str) -> Any:
     """A module, imported at first use; in a hot path quicker than an import statement."""
@@ -3031,14 +3050,13 @@ class _DiskStore(_Store):
         self._is_swept = False  # whether half-written files have been looked for
         self._is_checked = False  # whether others can write to the folders has been looked at
 
-    def with_secret(self) -> Any:
-        """How it travels to a worker."""
-        settings = self.location, self._limit, self._mode, self._secret
+    def __reduce__(self, secret: bytes = b"") -> Any:
+        settings = self.location, self._limit, self._mode, self._secret and secret
         return _DiskStore, settings, {"_is_checked": self._is_checked}
 
-    def __reduce__(self) -> Any:
-        make, settings, state = self.with_secret()
-        return make, (*settings[:3], self._secret and b""), state
+    def with_secret(self) -> Any:
+        """How it travels to a worker."""
+        return self.__reduce__(self._secret or b"")
 
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
@@ -3378,17 +3396,6 @@ def _folder_name(name: str) -> str:
     return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
 
 
-def _held_function(module: str, name: str) -> Any:
-    """What a module holds under a dotted name, also in a classmethod or staticmethod."""
-    try:
-        found: Any = _module("importlib").import_module(module)
-    except ImportError:
-        return None
-    for part in name.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
-    return getattr(found, "__func__", found)
-
-
 # The text of a value of such a type tells all.
 _SHORT_VALUES = frozenset({str, float, bool, type(None)})
 
@@ -3437,9 +3444,8 @@ class MemorizedFunc(_Typed[P, R]):
         # Whose code it is, and what it has besides: a partial its arguments, an object its content
         holder: Any = self._run
         self._carried: dict[str, Any] = {}
-        while isinstance(holder, partial):
-            label = f"(partial {len(self._carried)})"  # no argument is called so
-            self._carried[label] = holder.args, holder.keywords
+        if isinstance(holder, partial):
+            self._carried["(partial)"] = holder.args, holder.keywords  # no argument is called so
             holder = holder.func
         called = holder
         if not hasattr(holder, "__name__"):
@@ -3697,10 +3703,10 @@ class MemorizedFunc(_Typed[P, R]):
         call = self._name(args, kwargs)
         about = _look_at(self._store, call.key)[0]
         if about:
-            age = f"computed {time.time() - about['time']:.0f} s ago"
-            if self._is_kept(call):
-                return f"hits: {age}"
-            return f"computes: expired or refused by the callback, {age}"
+            is_kept = self._is_kept(call)
+            verdict = "hits:" if is_kept else "computes: expired or refused by the callback,"
+            age = time.time() - about["time"]
+            return f"{verdict} computed {age:.0f} s ago"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         found = self._all_kept()
@@ -3710,15 +3716,13 @@ class MemorizedFunc(_Typed[P, R]):
         arguments = call.key.rpartition("-")[2]
         _, about, texts, parts = max(
             found, key=lambda each: (each[0].args_id.endswith(arguments), each[0].time))
-        differing = parts.items() ^ call.contents.parts.items()
-        changed = sorted({name for name, _ in differing})
+        changed = sorted(dict(parts.items() ^ call.contents.parts.items()))
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         shown = _shown_all({**self._carried, **call.given})
-        for label in dict.fromkeys([*call.texts, *texts]):
-            if call.texts.get(label) != texts.get(label):
-                now = shown.get(label, "not given")
-                kept = about["input_args"].get(label, "not given")
-                words.append(f"the argument {label} differs: {now}, kept is {kept}")
+        for label in sorted(dict(texts.items() ^ call.texts.items())):
+            now = shown.get(label, "not given")
+            kept = about["input_args"].get(label, "not given")
+            words.append(f"the argument {label} differs: {now}, kept is {kept}")
         return f"computes: {'; '.join(words) or 'its entry is damaged'}"
 
     # -- being a function
@@ -3744,8 +3748,10 @@ class MemorizedFunc(_Typed[P, R]):
     def __reduce__(self) -> Any:
         if self._unbound is not None:
             return MemorizedFunc.__get__, (self._unbound, self._prefix[0], self._prefix[0])
-        name = self.__module__, getattr(self, "__qualname__", "")  # a partial has none
-        return (_held_function, name) if _held_function(*name) is self else self._reduce_by_value()
+        if home := _import_name(self):
+            return home[1]
+        place = _place_in_class(self) if hasattr(self, "__qualname__") else None  # not of a partial
+        return (_function_in, place) if place else self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very
@@ -4049,25 +4055,6 @@ def _can_import(module: str | None) -> bool:
 def _goes_by_name(obj: Any) -> bool:
     """Whether another process finds this function or class by its module and qualified name."""
     return _can_import(obj.__module__) and _import_name(obj) is not None
-
-
-def _function_in(cls: type, name: str) -> Any:
-    """The function that a class holds under that name, also in a classmethod or staticmethod."""
-    found = vars(cls)[name]
-    return getattr(found, "__func__", found)
-
-
-def _place_in_class(func: FunctionType) -> tuple[type, str] | None:
-    """(class, name) of a method that its class holds, also where its qualified name does not lead
-    to it: a private one, a classmethod, one of another name."""
-    cls: Any = sys.modules.get(func.__module__)
-    for part in func.__qualname__.split(".")[:-1]:
-        cls = getattr(cls, part, None)
-    if isinstance(cls, type):
-        for name in vars(cls):
-            if _function_in(cls, name) is func:
-                return cls, name
-    return None
 
 
 # A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None,
