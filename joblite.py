@@ -5908,16 +5908,14 @@ class _ForkServer:
         """Have a worker started that serves the other end of `sock`; gives the worker's number."""
         number = _next_number()
         fds = sock.fileno(), page_fd
-        with self.lock:
-            _send_all(self.channel.sock, _REQUEST.pack(number, 0), fds)
+        _holding(self.lock, _send_all, self.channel.sock, _REQUEST.pack(number, 0), fds)
         return number
 
     def signal(self, number: int, sig: int) -> None:
-        with self.lock:
-            try:
-                _send_all(self.channel.sock, _REQUEST.pack(number, sig))
-            except OSError:  # the server is gone, and its workers with it
-                pass
+        try:
+            _holding(self.lock, _send_all, self.channel.sock, _REQUEST.pack(number, sig))
+        except OSError:  # the server is gone, and its workers with it
+            pass
 
     def close(self) -> None:
         """End the server and all workers it forked."""
@@ -6226,8 +6224,8 @@ class _Worker:
         death = self.close()
         if batch.state is _LATE or not has_begun and batch.tries < _START_TRIES:
             return
-        if place <= len(batch.values) and len(batch.tasks) > 1:
-            batch.state = _SUSPECT  # it died between tasks: unpacking, or telling
+        if place <= len(batch.values) and (batch.values or len(batch.tasks) > 1):
+            batch.state = _SUSPECT  # it died between tasks, or after the last
         else:
             blamed = max(place - 1, 0)
             text = f"the worker process of task {batch.first + blamed} {death}"

@@ -9124,6 +9124,22 @@ class TestSection8Faults:
 
         assert Parallel(2, batch_size=3)([delayed(work_long)("a"), delayed(abs)(-1), delayed(abs)(-2)]) == ["a", 1, 2]
 
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    def test_a_worker_that_dies_after_its_last_task_costs_no_task(self, batch_size):
+        home = os.getpid()
+
+        class DiesWhenDropped:
+            def __del__(self):
+                if os.getpid() != home:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        def work_long(_):
+            time.sleep(3 * joblite.CHECKPOINT_S)  # so that it is delivered at once
+            return "a"
+
+        tasks = [delayed(abs)(-1), delayed(work_long)(DiesWhenDropped())]
+        assert Parallel(2, batch_size=batch_size)(tasks) == [1, "a"]
+
     def test_a_worker_that_is_killed_as_it_sends_costs_no_task(self, tmp_path):
         """A part is delivered, and the next message cut in two; both are read at once, as the caller was elsewhere."""
         sign = tmp_path / "sign"
