@@ -4853,6 +4853,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                               test_engine_keeps_the_promises
 #   8. No task in a process sees what another wrote to its arguments, whatever its batch.
 #                                                     test_tasks_do_not_see_each_others_writes
+#   9. Whoever waits is told where a task was that ran too long, or crashed.
+#                                                       test_a_timeout_says_where_the_task_was
 #
 #     data                  | who writes it                            | who may read it
 #     a pool, a context     | the caller's thread; their end: `close`  | the same
