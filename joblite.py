@@ -7553,6 +7553,7 @@ class _Run:
         if not self.adapts and parallel.timeout is None:
             self.size = min(int(parallel.batch_size), pool.most_tasks)
         self.out: set[_Batch] = set()
+        self.ahead: deque[Task] = deque()  # read, and not cut
         # batches that were cut already: number of the first task, tasks
         self.waiting: deque[tuple[int, Sequence[Task]]] = deque()
         # number of a task -> results of it and those after it; _NOTHING for an error left out
@@ -7573,18 +7574,24 @@ class _Run:
                 return
             self.launch(*self.waiting.popleft())
 
-    def cut(self) -> None:
-        """Read the tasks of the next batch from the caller's iterator."""
+    def read(self, count: int) -> list[Task]:
+        """At most so many tasks from the caller's iterator."""
         tasks: list[Task] = []
-        size = self.size
-        if self.pool.context:
-            size = min(size, self.pool.context.most_tasks)
         try:
             if not self.exhausted:
-                tasks.extend(itertools.islice(self.tasks, size))
+                tasks.extend(itertools.islice(self.tasks, count))
         except Exception as error:
             self.broken = error
         self.exhausted = self.broken is not None or not tasks
+        return tasks
+
+    def cut(self) -> None:
+        """Take the tasks of the next batch."""
+        size = self.size
+        if self.pool.context:
+            size = min(size, self.pool.context.most_tasks)
+        count = min(size, len(self.ahead))
+        tasks = [self.ahead.popleft() for _ in range(count)] or self.read(size)
         if tasks:
             self.waiting.append((self.counts.dispatched, tasks))
             self.counts.dispatched += len(tasks)
@@ -7620,7 +7627,7 @@ class _Run:
             raise RuntimeError("this call of Parallel was begun by the process that forked this "
                                "one, and is read there only; make a new call here")
         pool = self.pool
-        has_more = self.waiting or not self.exhausted
+        has_more = self.waiting or self.ahead or not self.exhausted
         pool.hungry = not has_more and len(self.out) < pool.size
         pool.ask_back(self.out)
         while block or not pool.done.empty():
@@ -7700,7 +7707,7 @@ class _Run:
             self.feed()
             # all tasks are read before any result is waited for; the first run meanwhile
             while self.parallel.pre_dispatch == "all" and not self.exhausted:
-                self.cut()
+                self.ahead.extend(self.read(1))
                 self.collect(False)
             yield None
             while self.out and not (as_list and self.broken):

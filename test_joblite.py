@@ -8699,6 +8699,11 @@ class TestSection8Parallel:
         pairs = list(zip(first, second))
         assert pairs == [(i * i, i) for i in range(20)]
 
+    def test_tasks_that_are_read_ahead_travel_together(self, processes, capsys):
+        count = 20_000
+        assert Parallel(**processes, pre_dispatch="all", verbose=3)(map(delayed(abs), range(count))) == [*range(count)]
+        assert len(capsys.readouterr().err.splitlines()) < count // 10, "a line for each batch"
+
     def test_changed_globals_are_seen_by_the_next_call(self):
         done = run_script("""
             from joblite import Parallel, delayed
