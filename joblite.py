@@ -6718,7 +6718,9 @@ class _Pool:
 
     def close(self, out: set[_Batch]) -> None:
         """The run is over: stop what is queued or at work, let the workers go."""
+        self.hungry = True
         for batch in out:
+            batch.shrinkable = True  # a thread at work on it does not begin its other tasks
             if batch.future:
                 batch.future.cancel()
 
@@ -6760,6 +6762,7 @@ class _ThreadPool(_Pool):
         return True
 
     def close(self, out: set[_Batch]) -> None:
+        super().close(out)
         for batch in iter(partial(_pop, self.waiting), None):
             batch.state = _BACK
 

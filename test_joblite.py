@@ -8693,6 +8693,27 @@ class TestSection8Parallel:
         assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
         assert not (tmp_path / "19").exists()
 
+    @pytest.mark.parametrize("pool", ["ours", "an executor"])
+    def test_threads_begin_no_further_task_of_a_run_that_is_over(self, pool):
+        begun, go_on, count = [], threading.Event(), 100
+
+        def work(i):
+            begun.append(i)
+            wait_until(go_on.is_set, "the end of the run")
+            time.sleep(2 * joblite.CHECKPOINT_S)
+
+        with ThreadPoolExecutor(2) as executor:
+            backend = "threading" if pool == "ours" else executor
+            results = Parallel(2, backend=backend, return_as="generator", batch_size=count)(
+                delayed(work)(i) for i in range(2 * count))
+            wait_until(lambda: len(begun) == 2, "both threads to be at work")
+            results.close()
+            go_on.set()
+        held = weakref.ref(work)
+        del work, results
+        wait_until(lambda: gc.collect() >= 0 and held() is None, "the threads to let go of the tasks")
+        assert len(begun) < count
+
     def test_two_generators_are_open_at_once(self, backend):
         first = Parallel(**backend, return_as="generator")(delayed(square)(i) for i in range(20))
         second = Parallel(**backend, return_as="generator")(delayed(abs)(-i) for i in range(20))
