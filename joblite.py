@@ -6618,6 +6618,7 @@ class _Pool:
     grows = False  # whether nobody knows how many batches the executor takes
     more = 0  # batches that may be out beyond the run's window, because it takes them
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
+    ended: Sequence[str] = ()  # where the tasks were that the end of the run has ended
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
         from queue import SimpleQueue
@@ -6841,6 +6842,12 @@ class _ProcessPool(_ThreadPool):
     def end(self, out: list[_Batch], over: Any) -> None:
         """KeyboardInterrupt in each running task; a worker that is not done with it after its grace
         is killed."""
+        asked = []
+        for batch in out:
+            worker = batch.worker
+            if worker and worker.page[_TASK]:
+                number = batch.first + worker.page[_TASK] - 1
+                asked.append((number, worker.page, _stack_of(worker.page)))
         for sig, patience in (_SIGINT, GRACE_S), (_SIGKILL, 5 * GRACE_S):
             for batch in out:
                 worker = batch.worker
@@ -6854,6 +6861,11 @@ class _ProcessPool(_ThreadPool):
                     break
                 if type(item) is list:
                     self.unsaid.append(item)
+        self.ended = [
+            f"task {number} was ended{_say_where(_stack_of(page))}"
+            for number, page, before in asked
+            if _stack_of(page) != before  # else code that keeps the lock did not hear of it
+        ]
         self.release()
         over.release()
 
@@ -7732,6 +7744,9 @@ class _Run:
                 done.update(enumerate(values, first))
             done = {number: value for number, value in done.items() if value is not _NOTHING}
             _set_on_error(error, {"partial_results": done})
+            if isinstance(error, KeyboardInterrupt):
+                for place in self.pool.ended:
+                    error.add_note(place)
             if isinstance(error.__cause__, RemoteTraceback):
                 # how it came home; the cause tells where it was raised
                 _set_on_error(error, {"__traceback__": None})

@@ -6528,6 +6528,25 @@ class TestSection6Pools:
             Parallel(2)([delayed(deep)()])
         assert re.search(" at (work.py:4 dig <- ){9}work.py:4 dig$", str(caught.value))
 
+    def test_ctrl_c_says_where_the_tasks_were(self, tmp_path):
+        def nap(i):
+            (tmp_path / str(i)).touch()
+            for _ in range(600):
+                time.sleep(0.1)
+
+        def interrupt():
+            wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            Parallel(2)(delayed(nap)(i) for i in range(4))
+        thread.join()
+        notes = sorted(caught.value.__notes__)
+        assert [re.sub(r":\d+", "", note) for note in notes] == [
+            f"task {i} was ended; it was at test_joblite.py nap" for i in range(2)]
+
     @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
     def test_a_kill_from_outside_says_nothing_of_an_earlier_task(self, sig):
         """Also not what a process that the task has forked wrote there as it crashed."""
