@@ -4905,7 +4905,7 @@ class _Batch:
     tasks are to be sent again.
 
     Its state: SENT, until its results are BACK; LATE, when the time of its only task was up;
-    SUSPECT, when nothing came of it, and its tasks must travel one by one to find out why.
+    SUSPECT, when nothing came of it, and its tasks must travel in smaller batches to find out why.
     """
 
     def __init__(self, first: int, tasks: Any, timeout: float | None, keep_going: bool,
@@ -6987,8 +6987,7 @@ _UNSET: dict[str, Any] = {name: _Unset(shown) for name, shown in _DEFAULTS.items
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     """All settings: the arguments that were given, else what the `parallel_config` in force says,
     else the defaults."""
-    given = {name: value for name, value in arguments.items()
-             if name in _DEFAULTS and type(value) is not _Unset}
+    given = {name: arguments[name] for name in _DEFAULTS if type(arguments[name]) is not _Unset}
     settings = {**_DEFAULTS, **_local.settings, **given}
     prefer, require = settings["prefer"], settings["require"]
     _check_word("prefer", prefer, None, "processes", "threads")
@@ -7003,6 +7002,17 @@ def _check_word(name: str, value: Any, *words: Any) -> None:
     if value not in words:
         expected = ", ".join(map(repr, words))
         raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
+
+
+def _above_zero(name: str, value: Any, expected: str) -> float:
+    """The number that an argument gives. A text is fine, from an environment variable say."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0.0
+    if not number > 0 or "whole" in expected and number % 1:
+        raise ValueError(f"{name}: expected {expected}; got {value!r}")
+    return number
 
 
 class ParallelBackendBase:
@@ -7066,9 +7076,8 @@ def _open_threads(n_jobs: int, options: dict[str, Any]) -> _Pool:
 
 def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     most = options.get("maxtasksperchild")
-    if most is not None and not (isinstance(most, int) and most > 0):
-        raise ValueError(
-            f"maxtasksperchild: expected None or a whole number above 0, got {most!r}")
+    if most is not None:
+        most = int(_above_zero("maxtasksperchild", most, "None or a whole number above 0"))
     initializer = b""
     if options.get("initializer") is not None:
         settings = options["initializer"], tuple(options.get("initargs") or ())
@@ -7103,33 +7112,26 @@ def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _Pool:
     return _ThreadPool(n_jobs)
 
 
-def _capacity_of(executor: Any) -> int:
-    """How many tasks an executor runs at once; 0 when it does not tell."""
-    client: Any = getattr(executor, "_client", None)
-    if hasattr(client, "nthreads"):
-        return max(1, sum(client.nthreads().values()))
-    for name in ("_max_workers", "max_workers", "num_workers"):
-        offer = getattr(executor, name, None)
-        if isinstance(offer, int) and offer > 0:
-            return offer
-    return 0
-
-
 def _backend_of(executor: Any) -> _Backend:
     """The row for an executor of somebody else, the client of a dask cluster, or a backend of
     joblib's kind."""
+    if hasattr(executor, "get_executor"):
+        executor = executor.get_executor()
+    client: Any = getattr(executor, "_client", None)
+    kind: Any = _Pool
+    shares_memory = _shares_memory(executor)
     if hasattr(executor, "effective_n_jobs"):
-        kind: Any = _ProtocolPool
+        kind = _ProtocolPool
         offer = executor.effective_n_jobs(-1)
         # joblib's base class does not define it
         shares_memory = getattr(executor, "supports_sharedmem", False)
+    elif hasattr(client, "scatter"):
+        kind = _DaskPool
+        offer = sum(client.nthreads().values())
     else:
-        if hasattr(executor, "get_executor"):
-            executor = executor.get_executor()
-        is_dask = hasattr(getattr(executor, "_client", None), "scatter")
-        kind = _DaskPool if is_dask else _Pool
-        offer = _capacity_of(executor)
-        shares_memory = _shares_memory(executor)
+        offers = [getattr(executor, name, 0)
+                  for name in ("_max_workers", "max_workers", "num_workers")]
+        offer = next((each for each in offers if isinstance(each, int) and each > 0), 0)
     capacity = offer or cpu_count()
 
     def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
@@ -7290,40 +7292,6 @@ def _choose(settings: dict[str, Any], options: dict[str, Any]) -> _Choice:
     return _Choice(found, _count_jobs(n_jobs, found), options)
 
 
-def get_active_backend() -> tuple[Any, int]:
-    """The backend, and the number of workers, that `Parallel()` would use here and now.
-
-    >>> with parallel_config(backend="threading", n_jobs=2):
-    ...     backend, n_jobs = get_active_backend()
-    >>> backend.name, n_jobs
-    ('threading', 2)
-    """
-    choice = _choose(_settle({}), {})
-    return choice.backend, choice.n_jobs
-
-
-def effective_n_jobs(n_jobs: int | None = -1) -> int:
-    """The number of workers that `Parallel(n_jobs=n_jobs)` would use here and now.
-
-    >>> effective_n_jobs(3), effective_n_jobs(None)
-    (3, 1)
-    >>> with parallel_config(backend="threading", n_jobs=2):
-    ...     effective_n_jobs(None)
-    2
-
-    Parameters
-    ----------
-    n_jobs : int or None, default -1
-        As for `Parallel`: -1 all usable cores, -2 all but one, None what the context says, else 1.
-
-    Raises
-    ------
-    ValueError
-        `n_jobs` is 0 or not a whole number.
-    """
-    return _choose(_settle({"n_jobs": n_jobs}), {}).n_jobs
-
-
 class parallel_config:
     """Settings for every `Parallel` that is made in this thread from here on, until the `with`
     block ends.
@@ -7461,14 +7429,15 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(3, 4)
     (8, 4, 3)
     """
-    value = "2 * n_jobs" if pre_dispatch == "all" else pre_dispatch
-    size = 1.0
+    if pre_dispatch in ("2 * n_jobs", "all"):
+        return 2 * n_jobs
+    size, factors = 1.0, [pre_dispatch]
+    if isinstance(pre_dispatch, str):
+        factors = pre_dispatch.replace("n_jobs", f" {n_jobs} ", 1).split("*")
     try:
-        if hasattr(value, "__index__"):
-            value = min(operator.index(value), _MOST_BATCHES)
-        for factor in str(value).replace("n_jobs", f" {n_jobs} ", 1).split("*"):
+        for factor in factors:
             size *= float(factor)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         size = 0.0
     if not size > 0:  # also what is no number
         raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as "
@@ -7489,12 +7458,14 @@ class _Counts:
             self.total = None
         self.verbose = parallel.verbose
         # by a subclass or a patch
-        self.has_own_lines = parallel.print_progress != parallel._print_progress
+        has_own_lines = parallel.print_progress != parallel._print_progress
         self.progress = parallel.progress
         self.bar: Any = None  # which is closed with the run
         if self.progress is True:
             self.progress = self.bar = self.make_bar()
-        self.watched = self.has_own_lines or self.verbose > 1 or self.progress is not None
+        self.has_lines = has_own_lines or self.verbose > 1
+        self.line_s = 0.0 if has_own_lines or self.verbose > 2 else _LINE_S
+        self.watched = self.has_lines or self.progress is not None
 
     def __str__(self) -> str:
         done, total = self.completed, self.total
@@ -7530,12 +7501,8 @@ class _Counts:
             else:
                 self.progress(self.completed, self.total)
         now = time.monotonic()
-        if self.has_own_lines or self.verbose > 2:
-            due = count > 0
-        else:
-            due = not count or now - self.told_at > _LINE_S
-            due = due and self.verbose == 2 and self.completed > self.told
-        if due:
+        is_due = not count or now - self.told_at >= self.line_s
+        if self.has_lines and is_due and self.completed > self.told:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
 
@@ -7561,12 +7528,11 @@ class _Run:
         self.pool = pool
         self.tasks = tasks
         self.counts = counts
-        self.is_over = False
         self.home = os.getpid()
         self.adapts = parallel.batch_size == "auto" and parallel.timeout is None
         self.size = 1  # of the next batches
         if not self.adapts and parallel.timeout is None:
-            self.size = min(int(parallel.batch_size), pool.most_tasks)
+            self.size = parallel.batch_size
         self.out: set[_Batch] = set()
         self.ahead: deque[Task] = deque()  # read, and not cut
         # batches that were cut already: number of the first task, tasks
@@ -7582,12 +7548,23 @@ class _Run:
     def feed(self) -> None:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
-        while len(self.out) < self.parallel._window + self.pool.more:
+        parallel = self.parallel
+        keep_going = parallel.on_error != "raise"
+        while len(self.out) < parallel._window + self.pool.more:
             if not self.waiting:
                 self.cut()
             if not self.waiting:
                 return
-            self.launch(*self.waiting.popleft())
+            first, tasks = self.waiting.popleft()
+            batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
+            try:
+                self.pool.pack(batch)
+            except Exception as error:
+                batch.blame(_explain(tasks[0], first, error))
+                self.absorb(batch)
+            else:
+                self.out.add(batch)
+                self.pool.submit(batch)
 
     def read(self, count: int) -> list[Task]:
         """At most so many tasks from the caller's iterator."""
@@ -7602,7 +7579,7 @@ class _Run:
 
     def cut(self) -> None:
         """Take the tasks of the next batch."""
-        size = self.size
+        size = min(self.size, self.pool.most_tasks)
         if self.pool.context:
             size = min(size, self.pool.context.most_tasks)
         count = min(size, len(self.ahead))
@@ -7611,26 +7588,11 @@ class _Run:
             self.waiting.append((self.counts.dispatched, tasks))
             self.counts.dispatched += len(tasks)
 
-    def launch(self, first: int, tasks: Sequence[Task]) -> None:
-        """Send a batch."""
-        parallel = self.parallel
-        keep_going = parallel.on_error != "raise"
-        batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
-        try:
-            self.pool.pack(batch)
-        except Exception as error:
-            batch.blame(_explain(tasks[0], first, error))
-            self.absorb(batch)
-            return
-        if self.adapts and len(tasks) > 1 and batch.nbytes > 2 * _BATCH_NBYTES:
-            self.size = max(1, len(tasks) * _BATCH_NBYTES // batch.nbytes)
-            self.send_again(first, tasks, self.size)
-            return
-        self.out.add(batch)
-        self.pool.submit(batch)
-
-    def send_again(self, first: int, tasks: Sequence[Task], size: int) -> None:
-        """Have tasks sent next, in batches of this size."""
+    def send_again(self, first: int, tasks: Sequence[Task]) -> None:
+        """Have tasks sent next, in shares for all workers: if one of them fails its batch, that is
+        found by and by."""
+        share = len(tasks) // max(2, self.parallel.n_jobs)
+        size = max(1, min(self.size, share))
         pieces = [(first + at, tasks[at:at + size]) for at in range(0, len(tasks), size)]
         self.waiting.extendleft(reversed(pieces))
 
@@ -7664,17 +7626,13 @@ class _Run:
         if self.adapts and values:
             self.adapt(batch)
         done = rest = len(values)
-        size = 1
-        if batch.state is not _SUSPECT:
-            share = (len(tasks) - done) // self.parallel.n_jobs
-            size = max(1, min(self.size, share))
         for place, error in batch.errors.items():
             value = _name_task(error, first + place) if on_error == "return" else _NOTHING
             if place < len(values):
                 values[place] = value
             else:  # its worker died of it; what that had not delivered is done again
                 self.ready[first + place] = [value]
-                self.send_again(first + rest, tasks[rest:place], size)
+                self.send_again(first + rest, tasks[rest:place])
                 rest = place + 1
                 done += 1
         if values:
@@ -7685,7 +7643,7 @@ class _Run:
         self.counts.completed += done
         if self.counts.watched and done:
             self.counts.tell(self.parallel, done)
-        self.send_again(first + rest, tasks[rest:], size)
+        self.send_again(first + rest, tasks[rest:])
 
     def adapt(self, batch: _Batch) -> None:
         """Aim the size of the next batches at a share of the time that the run has taken so far,
@@ -7696,23 +7654,22 @@ class _Run:
         # less than the way to a worker and back takes is not worth a journey
         aim = max(aim, 2 * self.pool.round_trip)
         size = int(aim * count / max(batch.seconds, 1e-9))
-        most = min(_MOST_TASKS, self.pool.most_tasks, max(self.size, _GROW * count))
+        most = min(_MOST_TASKS, max(self.size, _GROW * count))
         nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
         self.size = max(1, min(size, most, _BATCH_NBYTES // nbytes))
 
     # -- results --
 
-    def take(self) -> list[Any]:
+    def take(self) -> Iterator[Any]:
         """The results that may be given out now."""
-        found = []
-        if self.parallel.return_as == "generator_unordered":
-            found = [*self.ready.values()]
-            self.ready.clear()
-        while self.given in self.ready:
-            found.append(self.ready.pop(self.given))
-            self.given += len(found[-1])
-        values = itertools.chain.from_iterable(found)
-        return [value for value in values if value is not _NOTHING]
+        is_ordered = self.parallel.return_as != "generator_unordered"
+        while self.ready:
+            first = self.given if is_ordered else next(iter(self.ready))
+            values = self.ready.pop(first, None)
+            if values is None:
+                return
+            self.given = first + len(values)
+            yield from [value for value in values if value is not _NOTHING]
 
     def stream(self) -> Iterator[Any]:
         """The results, as they come; for a list all at the end. Before them None, for whoever makes
@@ -7739,11 +7696,13 @@ class _Run:
                 # for ever: no call of a daemon thread lives to tell that the interpreter ends
                 threading.Event().wait()
             self.finish()
-            done: dict[int, Any] = {}  # and not given out
-            for first, values in self.ready.items():
-                done.update(enumerate(values, first))
-            done = {number: value for number, value in done.items() if value is not _NOTHING}
-            _set_on_error(error, {"partial_results": done})
+            not_given = {
+                number: value
+                for first, values in self.ready.items()
+                for number, value in enumerate(values, first)
+                if value is not _NOTHING
+            }
+            _set_on_error(error, {"partial_results": not_given})
             if isinstance(error, KeyboardInterrupt):
                 for place in self.pool.ended:
                     error.add_note(place)
@@ -7760,37 +7719,14 @@ class _Run:
         """The one place where a run ends: what is out is stopped, the workers are let go."""
         # a forked copy: all is the parent's. At the end of the interpreter: processes and threads
         # go anyway
-        if self.is_over or self.home != os.getpid() or sys.is_finalizing():
+        if self.home != os.getpid() or sys.is_finalizing():
             return
-        self.is_over = True
         try:
             self.pool.close(self.out)
         finally:
             self.out.clear()
         if self.counts.bar is not None:
             self.counts.bar.close()
-
-
-def _mapping_of(settings: dict[str, Any]) -> _Mapping:
-    """How big arrays travel."""
-    folder = settings["temp_folder"]
-    max_nbytes, mode = settings["max_nbytes"], settings["mmap_mode"]
-    _check_mmap_mode(mode)
-    nbytes = sys.maxsize
-    if max_nbytes is not None:
-        nbytes = max(1, _parse_bytes(max_nbytes, "max_nbytes"))
-    folder = os.fspath(folder) if folder else None
-    return _Mapping(nbytes if mode else sys.maxsize, mode or "c", folder)
-
-
-def _seconds(timeout: Any) -> float:
-    try:
-        seconds = float(timeout)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError(f"timeout: expected None or seconds above 0; got {timeout!r}")
-    return min(seconds, threading.TIMEOUT_MAX / 2)
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
@@ -7953,7 +7889,7 @@ class Parallel(_Shaped[Shape]):
                 progress: Any = ..., on_error: Literal["return"],
                 **backend_options: Any) -> None: ...
 
-    def __init__(self, n_jobs: int | None = _UNSET["n_jobs"], backend: Any = _UNSET["backend"],
+    def __init__(self, n_jobs: int | None = None, backend: Any = None,
                  return_as: str = "list", verbose: int = _UNSET["verbose"],
                  timeout: float | None = None, batch_size: int | str = "auto",
                  pre_dispatch: int | str = "2 * n_jobs",
@@ -7965,14 +7901,14 @@ class Parallel(_Shaped[Shape]):
                  on_error: str = "raise", **backend_options: Any) -> None:
         _check_word("return_as", return_as, *_RETURN_AS)
         _check_word("on_error", on_error, "raise", "return", "skip")
-        size: Any = batch_size
-        is_number = hasattr(size, "__index__") and not isinstance(size, bool)
-        if size != "auto" and not (is_number and operator.index(size) > 0):
-            raise ValueError("batch_size: expected 'auto' or a whole number above 0; "
-                             f"got {batch_size!r}")
+        self.batch_size: Any = batch_size
+        if batch_size != "auto":
+            expected = "'auto' or a whole number above 0"
+            self.batch_size = int(_above_zero("batch_size", batch_size, expected))
+        if timeout is not None:
+            timeout = min(_above_zero("timeout", timeout, "None or seconds above 0"), threading.TIMEOUT_MAX / 2)
         self.return_as = return_as
-        self.timeout = None if timeout is None else _seconds(timeout)
-        self.batch_size = batch_size
+        self.timeout = timeout
         self.pre_dispatch = pre_dispatch
         self.on_error = on_error
         self.progress = None if progress is False else progress
@@ -7985,7 +7921,12 @@ class Parallel(_Shaped[Shape]):
                             f"with update, such as a tqdm bar; got {progress!r}")
         self._counts: _Counts | None = None
         self._choice = _choose(settings, backend_options)
-        self._mapping = _mapping_of(settings)
+        nbytes, mode = settings["max_nbytes"], settings["mmap_mode"]
+        _check_mmap_mode(mode)
+        nbytes = sys.maxsize if nbytes is None else _parse_bytes(nbytes, "max_nbytes")
+        folder = settings["temp_folder"]
+        folder = os.fspath(folder) if folder else None
+        self._mapping = _Mapping(max(1, nbytes) if mode else sys.maxsize, mode, folder)
         self.n_jobs = self._choice.n_jobs
         self._window = _window(pre_dispatch, self.n_jobs)
 
@@ -8099,3 +8040,37 @@ class Parallel(_Shaped[Shape]):
         """Whether calls give a generator."""
         return self.return_as != "list"
 
+
+def get_active_backend() -> tuple[Any, int]:
+    """The backend, and the number of workers, that `Parallel()` would use here and now.
+
+    >>> with parallel_config(backend="threading", n_jobs=2):
+    ...     backend, n_jobs = get_active_backend()
+    >>> backend.name, n_jobs
+    ('threading', 2)
+    """
+    parallel: Parallel[Any] = Parallel()
+    return parallel._choice.backend, parallel.n_jobs
+
+
+def effective_n_jobs(n_jobs: int | None = -1) -> int:
+    """The number of workers that `Parallel(n_jobs=n_jobs)` would use here and now.
+
+    >>> effective_n_jobs(3), effective_n_jobs(None)
+    (3, 1)
+    >>> with parallel_config(backend="threading", n_jobs=2):
+    ...     effective_n_jobs(None)
+    2
+
+    Parameters
+    ----------
+    n_jobs : int or None, default -1
+        As for `Parallel`: -1 all usable cores, -2 all but one, None what the context says, else 1.
+
+    Raises
+    ------
+    ValueError
+        `n_jobs` is 0 or not a whole number.
+    """
+    parallel: Parallel[Any] = Parallel(n_jobs)
+    return parallel.n_jobs

@@ -8405,7 +8405,7 @@ class TestSection8Parallel:
 
     @pytest.mark.parametrize("batch_size", [1, 7, "auto"])
     @pytest.mark.parametrize("pre_dispatch", [
-        "all", 1, "3 * n_jobs", math.inf, pytest.param(10**5000, id="huge"), "9" * 9])
+        "all", 1, "3 * n_jobs", math.inf, 10**300, "9" * 9])
     def test_batching_changes_no_result(self, batch_size, pre_dispatch):
         call = Parallel(2, backend="threading", batch_size=batch_size, pre_dispatch=pre_dispatch)
         assert call(delayed(square)(i) for i in range(100)) == [square(i) for i in range(100)]
