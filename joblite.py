@@ -7004,13 +7004,13 @@ def _check_word(name: str, value: Any, *words: Any) -> None:
         raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
 
 
-def _above_zero(name: str, value: Any, expected: str) -> float:
+def _above_zero(name: str, value: Any, expected: str, is_whole: bool = True) -> float:
     """The number that an argument gives. A text is fine, from an environment variable say."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if not number > 0 or "whole" in expected and number % 1:
+    if not number > 0 or is_whole and number % 1:
         raise ValueError(f"{name}: expected {expected}; got {value!r}")
     return number
 
@@ -7340,7 +7340,6 @@ class parallel_config:
         _local.settings = self.settings
 
     def __enter__(self) -> dict[str, Any]:
-        _local.settings = self.settings
         return self.settings
 
     def __exit__(self, *_: object) -> None:
@@ -7366,7 +7365,6 @@ class parallel_backend(parallel_config):
         super().__init__(backend, n_jobs=n_jobs, **options)
 
     def __enter__(self) -> tuple[Any, int]:  # type: ignore[override]
-        super().__enter__()
         return self.settings["backend"], self.settings["n_jobs"]
 
 
@@ -7394,9 +7392,8 @@ _GROW = 16  # a batch is at most so many times larger than one that was seen to 
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
 _LINE_S = 1.0  # seconds between two lines of verbose=2
-_BATCH_S = 0.03  # what a batch should take: long against the cost of sending one ...
+_BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
 _BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
-_LEAST_BATCH_S = 0.001  # ... and in short runs a tenth of the time so far, but not less than this
 
 
 def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
@@ -7456,15 +7453,14 @@ class _Counts:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator, or a tqdm bar around one
             self.total = None
-        self.verbose = parallel.verbose
         # by a subclass or a patch
         has_own_lines = parallel.print_progress != parallel._print_progress
+        self.has_lines = has_own_lines or parallel.verbose > 1
+        self.line_s = 0.0 if has_own_lines or parallel.verbose > 2 else _LINE_S
+        self.close: Callable[[], None] = lambda: None
         self.progress = parallel.progress
-        self.bar: Any = None  # which is closed with the run
         if self.progress is True:
-            self.progress = self.bar = self.make_bar()
-        self.has_lines = has_own_lines or self.verbose > 1
-        self.line_s = 0.0 if has_own_lines or self.verbose > 2 else _LINE_S
+            self.progress = self.make_bar()
         self.watched = self.has_lines or self.progress is not None
 
     def __str__(self) -> str:
@@ -7489,9 +7485,11 @@ class _Counts:
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
-            self.verbose = max(self.verbose, 2)
+            self.has_lines = True
             return None
-        return tqdm(total=self.total)
+        bar = tqdm(total=self.total)
+        self.close = bar.close
+        return bar
 
     def tell(self, parallel: Parallel[Any], count: int) -> None:
         """So many tasks more are done; 0: all are. Let whoever wants to know."""
@@ -7589,12 +7587,12 @@ class _Run:
             self.counts.dispatched += len(tasks)
 
     def send_again(self, first: int, tasks: Sequence[Task]) -> None:
-        """Have tasks sent next, in shares for all workers: if one of them fails its batch, that is
+        """Have tasks sent once more, in shares for all workers: if one of them fails its batch, that is
         found by and by."""
         share = len(tasks) // max(2, self.parallel.n_jobs)
         size = max(1, min(self.size, share))
-        pieces = [(first + at, tasks[at:at + size]) for at in range(0, len(tasks), size)]
-        self.waiting.extendleft(reversed(pieces))
+        for at in range(0, len(tasks), size):
+            self.waiting.append((first + at, tasks[at:at + size]))
 
     # -- in --
 
@@ -7625,9 +7623,12 @@ class _Run:
             raise _name_task(batch.fault, first)
         if self.adapts and values:
             self.adapt(batch)
+        if values:
+            self.ready[first] = values
         done = rest = len(values)
         for place, error in batch.errors.items():
-            value = _name_task(error, first + place) if on_error == "return" else _NOTHING
+            named = _name_task(error, first + place)
+            value = named if on_error == "return" else _NOTHING
             if place < len(values):
                 values[place] = value
             else:  # its worker died of it; what that had not delivered is done again
@@ -7635,28 +7636,24 @@ class _Run:
                 self.send_again(first + rest, tasks[rest:place])
                 rest = place + 1
                 done += 1
-        if values:
-            self.ready[first] = values
-        if batch.errors and on_error == "raise":
-            place = min(batch.errors)
-            raise _name_task(batch.errors[place], first + place)
+            if on_error == "raise":
+                raise named
         self.counts.completed += done
         if self.counts.watched and done:
             self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
 
     def adapt(self, batch: _Batch) -> None:
-        """Aim the size of the next batches at a share of the time that the run has taken so far,
-        and at so many bytes at most."""
+        """Aim the size of the next batches at a time, and at so many bytes at most."""
         count = len(batch.values)
-        so_far = time.monotonic() - self.counts.begun
-        aim = min(_BATCH_S, max(_LEAST_BATCH_S, so_far / 10))
         # less than the way to a worker and back takes is not worth a journey
-        aim = max(aim, 2 * self.pool.round_trip)
+        round_trip = self.pool.round_trip
+        aim = max(_BATCH_S, 2 * round_trip)
         size = int(aim * count / max(batch.seconds, 1e-9))
-        most = min(_MOST_TASKS, max(self.size, _GROW * count))
+        if not round_trip:
+            size = min(size, max(self.size, _GROW * count))
         nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
-        self.size = max(1, min(size, most, _BATCH_NBYTES // nbytes))
+        self.size = max(1, min(size, _MOST_TASKS, _BATCH_NBYTES // nbytes))
 
     # -- results --
 
@@ -7725,8 +7722,7 @@ class _Run:
             self.pool.close(self.out)
         finally:
             self.out.clear()
-        if self.counts.bar is not None:
-            self.counts.bar.close()
+        self.counts.close()
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
@@ -7773,8 +7769,7 @@ class Parallel(_Shaped[Shape]):
         ended: the error comes, the task is left running (in a thread of its own: it sees no
         thread-locals of an initializer). Ignored, with a warning, where tasks run in place.
     batch_size : int or "auto", default "auto"
-        How many tasks travel together. "auto": as many as take about 30 ms (fewer in short runs),
-        measured.
+        How many tasks travel together. "auto": as many as take about 30 ms, measured.
     pre_dispatch : int or str, default "2 * n_jobs"
         How many batches are taken from the iterable ahead: a number, a multiple of n_jobs as a
         text, or "all".
@@ -7906,7 +7901,8 @@ class Parallel(_Shaped[Shape]):
             expected = "'auto' or a whole number above 0"
             self.batch_size = int(_above_zero("batch_size", batch_size, expected))
         if timeout is not None:
-            timeout = min(_above_zero("timeout", timeout, "None or seconds above 0"), threading.TIMEOUT_MAX / 2)
+            timeout = _above_zero("timeout", timeout, "None or seconds above 0", False)
+            timeout = min(timeout, threading.TIMEOUT_MAX / 2)
         self.return_as = return_as
         self.timeout = timeout
         self.pre_dispatch = pre_dispatch
@@ -8004,8 +8000,7 @@ class Parallel(_Shaped[Shape]):
             _set_on_error(error, {"partial_results": done})
             raise
         finally:
-            if counts.bar is not None:
-                counts.bar.close()
+            counts.close()
 
     # -- progress --
 

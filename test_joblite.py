@@ -6932,7 +6932,7 @@ class TestSection6Pools:
             pids = list(call(delayed(lambda i: (i, os.getpid()))(i) for i in range(2 * most + 1)))
             assert [i for i, _ in pids] == list(range(2 * most + 1))
             assert max(collections.Counter(pid for _, pid in pids).values()) <= most
-        with pytest.raises(ValueError, match="maxtasksperchild: expected None or a whole number above 0, got 0"):
+        with pytest.raises(ValueError, match="maxtasksperchild: expected None or a whole number above 0; got 0"):
             Parallel(**processes, maxtasksperchild=0)([delayed(square)(1)])
 
     def test_what_tasks_print_comes_back_in_order(self, processes, capsys):
