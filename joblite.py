@@ -2630,6 +2630,13 @@ class _Contents(_Followed):
                 for name, member in space["_member_map_"].items():
                     own = vars(member)
                     about.append((name, self._hold(own, own)))
+        else:  # a module: also what is imported lazily in it, or into it, since Python 3.15
+            lazy = [name for name in getattr(sys, "lazy_modules", ())
+                    if name.startswith(f"{thing.__name__}.")]
+            lazy += [repr(held).split("'")[1] for held in list(space.values())
+                     if type(held).__name__ == "lazy_import"]
+            for name in lazy:
+                self._follow_sources(_imported_modules("", 0, name, ()))
         return self._digest([about, self._hold(space, names)])
 
     def _function_parts(self, function: FunctionType) -> list[Any]:

@@ -3613,6 +3613,26 @@ f = make()"""
         project(folder, {"part.py": part.replace("3 * x", "7 * x")})
         assert run_job(folder, "cache") == "False [4, 14]\n"
 
+    @pytest.mark.skipif(sys.version_info < (3, 15), reason="needs the lazy imports of Python 3.15")
+    def test_what_is_imported_lazily_counts(self, tmp_path):
+        """A module of a package that is an argument, and one that a module names, before they are loaded."""
+        job = textwrap.dedent("""
+            import joblite
+            lazy import box.unit, outer
+            def apply(box, outer): return box.unit.tool(1) + outer.inner.tool(1)
+            cached = joblite.Memory("cache", verbose=0).cache(apply)
+            print(cached.check_call_in_cache(box, outer), cached(box, outer))
+            """)
+        folder = project(tmp_path, {"job.py": job, "box/__init__.py": "", "box/unit.py": TOOL,
+                                    "outer.py": "lazy import inner", "inner.py": TOOL})
+        kept = run_job(folder).split()[1]
+        assert run_job(folder) == f"True {kept}\n"
+        for edited in ("box/unit.py", "inner.py"):
+            project(folder, {edited: TOOL.replace("1", "2")})
+            computed = run_job(folder).split()
+            assert computed[0] == "False" and computed[1] != kept, edited
+            kept = computed[1]
+
     def test_what_arguments_lead_to_counts(self, tmp_path):
         """Functions and classes without a name, modules, cached functions: an edit of what they use computes."""
         tools = ["in_local.py", "in_class.py", "in_cached.py", "in_table.py", "by_lambda.py", "module.py"]
