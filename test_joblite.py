@@ -9582,7 +9582,8 @@ class TestSection8Faults:
         def start_then_interrupt(thread):
             start(thread)
             if threading.current_thread() is threading.main_thread():
-                wait_until(lambda: list(tmp_path.iterdir()), "the task")
+                wait_until(lambda: seen or list(tmp_path.iterdir()), "the task")
+                seen.append(thread)  # the next one may have ended it at once
                 raise KeyboardInterrupt
 
         def interrupt(_):
@@ -9592,7 +9593,7 @@ class TestSection8Faults:
             calls = [delayed(nested)(depth - 1)] * 2 if depth else []
             return Parallel(2, backend="threading", batch_size=1)(calls)
 
-        start = threading.Thread.start
+        start, seen = threading.Thread.start, []
         for when in (start_then_interrupt, interrupt):
             joblite.shutdown_workers()
             with monkeypatch.context() as patch:
