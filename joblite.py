@@ -4912,7 +4912,8 @@ class _Batch:
     tasks are to be sent again.
 
     Its state: SENT, until its results are BACK; LATE, when the time of its only task was up;
-    SUSPECT, when nothing came of it, and its tasks must travel in smaller batches to find out why.
+    SUSPECT, when nothing came of it, and its tasks must travel in smaller batches to find out
+    why.
     """
 
     def __init__(self, first: int, tasks: Any, timeout: float | None, keep_going: bool,
