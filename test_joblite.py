@@ -10742,8 +10742,8 @@ def functions_entered(call):
 # 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320 names.
 # Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 27_900, "expression nodes a code line": 4.41, "% of lines with 15 or more": 1.0,
-    "lines wider than 100": 0, "names at module level": 457,
+    "nodes": 27_700, "expression nodes a code line": 4.40, "% of lines with 15 or more": 1.0,
+    "lines wider than 100": 1, "names at module level": 454,
     "lines of a function, median": 8, "90th percentile": 25, "longest": 45,
 }
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
