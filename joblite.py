@@ -7595,8 +7595,8 @@ class _Run:
             self.counts.dispatched += len(tasks)
 
     def send_again(self, first: int, tasks: Sequence[Task]) -> None:
-        """Have tasks sent once more, in shares for all workers: if one of them fails its batch, that
-        is found by and by."""
+        """Have tasks sent once more, in shares for all workers: if one of them fails its batch,
+        that is found by and by."""
         share = len(tasks) // max(2, self.parallel.n_jobs)
         size = max(1, min(self.size, share))
         for at in range(0, len(tasks), size):

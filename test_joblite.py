@@ -10743,7 +10743,7 @@ def functions_entered(call):
 # Functions may become longer than they are, up to what is said.
 HOUSE = {
     "nodes": 27_700, "expression nodes a code line": 4.40, "% of lines with 15 or more": 1.0,
-    "lines wider than 100": 1, "names at module level": 454,
+    "lines wider than 100": 0, "names at module level": 454,
     "lines of a function, median": 8, "90th percentile": 25, "longest": 45,
 }
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
