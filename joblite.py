@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import copyreg
 import errno
-import faulthandler
 import io
 import itertools
 import marshal
@@ -391,8 +390,8 @@ def _short_digest(text: str, digits: int = 20) -> str:
 def _start_thread(work: Callable[[], Any]) -> threading.Thread | None:
     """Start a daemon thread that runs `work`; None where the system or the closing interpreter
     refuses."""
-    thread = threading.Thread(target=work, daemon=True)
     try:
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
     except RuntimeError:
         return None
@@ -5620,7 +5619,7 @@ class _WorkerState:
                 return [], {}, 0.0
             if timeout:  # a task that holds the lock hears of no interrupt, and is killed
                 patience = timeout + GRACE_S / 2
-                faulthandler.dump_traceback_later(patience, file=self.page_fd)
+                _module("faulthandler").dump_traceback_later(patience, file=self.page_fd)
             return _run_calls(calls, keep_going, page, checkpoint)
 
         def checkpoint(*done: Any) -> bool:
@@ -5630,7 +5629,7 @@ class _WorkerState:
         answer = _run_frames(functions, frames[1:], self.functions, self.spaces, page, work)
         page[_TASK] = 0  # from here on an interrupt comes too late
         if timeout:
-            faulthandler.cancel_dump_traceback_later()
+            _module("faulthandler").cancel_dump_traceback_later()
         self.send(*answer)
         page[_BATCH] = 0
 
@@ -5665,6 +5664,7 @@ def _work(sock: Any, page: Any, file: _Segment, number: int, caller: int, line: 
     tracker.ensure_running = lambda: None
     resource_tracker.ensure_running = lambda: None
     state = _WorkerState(sock, page, file)
+    faulthandler = _module("faulthandler")  # sub-interpreters cannot import it
     faulthandler.enable(file.fd, all_threads=False)
     os.register_at_fork(after_in_child=state.output.let_go)
 
@@ -5797,12 +5797,15 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: lis
     import socket
 
     caller = os.getppid()
+    sock = None
     try:
         sock = socket.socket(fileno=fds[0])
         page = _Segment(fds[1])
         inner, line = map(_Segment, os.pipe())
         pid = os.fork()
     except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
+        if sock:
+            sock.close()
         return
     if pid:
         try:
