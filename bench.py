@@ -430,7 +430,7 @@ def main_job() -> list[dict]:
     right = totals == {(iterations - 1) * iterations // 2}
     for name, best in zip(names, seconds, strict=True):
         gain = seconds[0] / best
-        print(f"  {name:12} {best:7.2f} s  {gain:6.2f} x as fast  {bar(gain / CORES)}")
+        print(f"  {name:12} {best:7.2f} s  {gain:6.2f} x as fast  {bar(gain / CORES, 34)}")
     print_verdict(seconds[0] / seconds[2], start)
     return [
         {"scenario": "main job", "contestant": name, "median": best, "right": right}
