@@ -329,7 +329,7 @@ def print_scenario(name: str) -> list[dict]:
 
 
 _LEGEND = """
-    vs joblib 0.50  half of joblib's time: below 1 is better; best: of all others
+    vs joblib 0.50  half of joblib's time: below 1 is better; best: all others
     vs floor 2.00   twice the least that the work takes here (the rows "= ...")
     ~               noisy: do not trust it
 
