@@ -92,6 +92,7 @@ README = (HERE / "README.md").read_text(encoding="utf-8")
 QUICK = bool(os.environ.get("JOBLITE_QUICK"))
 DEADLINE = 60.0  # seconds to wait for an event that always comes: generous, since machines may be busy
 
+huge = pytest.mark.skipif("JOBLITE_HUGE" not in os.environ, reason="takes 10 GB of memory: JOBLITE_HUGE=1 runs it")
 slow = pytest.mark.skipif(QUICK, reason="JOBLITE_QUICK is set")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -1070,6 +1071,7 @@ class TestSection2Hash:
         assert joblite.hash(local) == joblite.hash(make())
 
     @slow
+    @huge
     def test_texts_and_bytes_of_more_than_2_gib_have_digests(self):
         """marshal refuses them; small ones keep the digest that they always had."""
         if available_memory() < 10e9:
@@ -2843,7 +2845,7 @@ class TestSection3Files:
 
     # ---- memory
 
-    @slow
+    @huge
     @posix
     def test_a_big_array_is_never_doubled(self, tmp_path):
         """Dump, load, map and hash of 2.2 GB, more than a single read or write takes: peak memory
