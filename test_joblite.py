@@ -6412,12 +6412,13 @@ class TestSection6Pools:
         assert Parallel(n_jobs=2)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
 
     @posix
-    @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+    @posix
+    @pytest.mark.parametrize("sig", ["SIGKILL", "SIGTERM"])
     def test_no_process_outlives_a_killed_caller(self, sig, tmp_path):
         with running_caller(tmp_path, CALLER) as (process, pids):
             family = pids | {process.pid}
             parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids}
-            process.send_signal(sig)
+            process.send_signal(getattr(signal, sig))
             process.wait()
             wait_until(lambda: all_gone(family | parents - {os.getpid()} - {process.pid}), "the end of all processes")
 
@@ -6570,7 +6571,8 @@ class TestSection6Pools:
         assert [re.sub(r":\d+", "", note) for note in notes] == [
             f"task {i} was ended; it was at test_joblite.py nap" for i in range(2)]
 
-    @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+    @posix
+    @pytest.mark.parametrize("sig", ["SIGKILL", "SIGTERM"])
     def test_a_kill_from_outside_says_nothing_of_an_earlier_task(self, sig):
         """Also not what a process that the task has forked wrote there as it crashed."""
         def fork_and_crash():
@@ -6580,11 +6582,11 @@ class TestSection6Pools:
             return os.WTERMSIG(os.waitpid(pid, 0)[1])
 
         def kill_itself():
-            os.kill(os.getpid(), sig)
+            os.kill(os.getpid(), getattr(signal, sig))
             threading.Event().wait(DEADLINE)
 
         results = Parallel(2, batch_size=2, on_error="return")([delayed(fork_and_crash)(), delayed(kill_itself)()])
-        assert results[0] == signal.SIGABRT and f"({sig.name})" in str(results[1]) and " at " not in str(results[1])
+        assert results[0] == signal.SIGABRT and f"({sig})" in str(results[1]) and " at " not in str(results[1])
 
     def test_a_hundred_timeouts_leave_no_descriptor(self):
         def hang():
