@@ -60,10 +60,13 @@ from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, M
 from types import MethodType, MethodWrapperType, ModuleType
 
 from _contextvars import ContextVar
-# the module `pickle` takes 5 ms more to import
-from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler
-from _pickle import dumps as _pickle_dumps
-from _pickle import loads as _pickle_loads
+
+try:  # the module `pickle` takes 5 ms more to import
+    from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler
+    from _pickle import dumps as _pickle_dumps
+    from _pickle import loads as _pickle_loads
+except ImportError:
+    raise ImportError(f"joblite runs on CPython only, got {sys.implementation.name}") from None
 
 # Type checkers take it for true. Importing `typing` would cost as much as this whole file.
 TYPE_CHECKING = False
