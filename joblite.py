@@ -173,13 +173,13 @@ def _loaded(name: str) -> ModuleType | None:
 def _import_name(obj: Any) -> tuple[str, str] | None:
     """(module, qualified name) of a function or class that an import finds under it; None if there
     is no such name."""
-    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return (module, name) if found is obj else None
+    try:
+        module, name = obj.__module__, obj.__qualname__
+        if operator.attrgetter(name)(sys.modules[module]) is obj:
+            return module, name
+    except (AttributeError, KeyError, TypeError):
+        pass
+    return None
 
 
 def _function_in(cls: type, name: str) -> Any:
@@ -216,16 +216,13 @@ def _find_package(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
     parameter."""
+    text = str(size).strip().upper()
+    power = 1 + "KMGT".find(text[-1:])
     try:
-        text = str(size).strip().upper()
-        unit = _UNITS.get(text[-1:])
-        number = float(text[:-1]) * unit if unit else float(text)
+        number = float(text[:-1] if power else text) * 1024**power
         if number >= 0:
             return int(number)
     except (ValueError, OverflowError):  # not a number; infinite
@@ -234,21 +231,22 @@ def _parse_bytes(size: Any, what: str) -> int:
                      f"got {size!r}")
 
 
+def _read_text(path: str) -> str:
+    """What a file of the system says; nothing when there is none."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 @lru_cache(maxsize=1)
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    words: list[str] = []
-    for name in ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"):
-        try:
-            with open(f"/sys/fs/cgroup/{name}") as file:
-                words += file.read().split()
-        except OSError:
-            pass  # a file of the other version
-    try:
-        cores = int(words[0]) / int(words[1])
-    except (IndexError, ValueError):  # no file; "max"
-        cores = -1
-    return cores if cores > 0 else float("inf")
+    names = "cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
+    words = " ".join([_read_text(f"/sys/fs/cgroup/{name}") for name in names]).split()
+    quota = [int(word) for word in words if word.isdecimal()]  # not "max", not -1
+    return quota[0] / quota[1] if len(quota) > 1 else float("inf")
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
@@ -270,25 +268,22 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     ValueError
         LOKY_MAX_CPU_COUNT is not a whole number.
     """
-    cores = os.cpu_count() or 1
-    try:
-        usable, siblings = os.sched_getaffinity(0), set()
-        cores = len(usable)
-        for cpu in usable if only_physical_cores else ():
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:
-                siblings.add(file.read())
-        cores = len(siblings) or cores
-    except (AttributeError, OSError):
-        pass  # not on macOS and Windows; the system does not tell
-    limits = [cores, _cgroup_cpus()]
+    usable: Any = range(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):
+        usable = os.sched_getaffinity(0)
+    limits = [len(usable), _cgroup_cpus()]
+    if only_physical_cores:
+        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        siblings = {_read_text(topology.format(cpu)) for cpu in usable}
+        if "" not in siblings:  # else the system does not tell
+            limits.append(len(siblings))
     if limit := os.environ.get("LOKY_MAX_CPU_COUNT"):
         try:
             limits.append(int(limit))
         except ValueError:
             raise ValueError(
                 f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}") from None
-    least = min(limits)
-    return max(1, int(least) + (least > int(least)))
+    return max(1, _module("math").ceil(min(limits)))
 
 
 # Flags of code, see `inspect`.
@@ -296,18 +291,14 @@ _CO_VARARGS, _CO_VARKEYWORDS = 0x4, 0x8
 _CO_COROUTINE, _CO_GENERATORS = 0x80, 0x220
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
-_ADDERS = frozenset({"append", "add", "extend", "update"})  # methods that only add to a container
-_LOADS_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-_LOADS_ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 
 # What code does, functions inside it included.
-#   chains    the globals that it reads, each with the attributes that follow: ("np", "linalg")
-#   assigned  the globals that it sets
-#   added     the globals that it uses for nothing but statements such as `log.append(x)`
-#   added_cells   the same for the variables of closures
-#   imports   (level, module, names) of each import
 #   names     all names in it
-_Facts = namedtuple("_Facts", "chains assigned added added_cells imports names")
+#   globals   the globals that it reads or sets
+#   chains    those that it reads, each with the attributes that follow: ("np", "linalg")
+#   added     variables, of closures too, used for nothing but statements such as `log.append(x)`
+#   imports   (level, module, names) of each import
+_Facts = namedtuple("_Facts", "names globals chains added imports")
 
 
 @lru_cache(maxsize=4096)
@@ -315,73 +306,72 @@ def _instructions(code: CodeType) -> list[Any]:
     """The instructions of code, as `dis` reads them: it alone knows how each version of Python
     packs them."""
     steps = _module("dis").get_instructions(code)
-    return [step for step in steps if step.opname not in ("EXTENDED_ARG", "CACHE")]
-
-
-def _codes_in(code: CodeType) -> Iterator[CodeType]:
-    """Code, and the code of all functions and classes inside it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _codes_in(const)
-
-
-def _only_adds(steps: list[Any], place: int) -> bool:
-    """Whether the variable loaded there is used as in the statement `log.append(x)`, whose value is
-    dropped: the call begins where the variable does and goes on after the method's name, and
-    POP_TOP follows it."""
-    variable, method = steps[place:place + 2]
-    if method.opname not in _LOADS_ATTRIBUTE or method.argval not in _ADDERS:
-        return False
-    line, end_line, column, end_column = variable.positions
-    if None in variable.positions or None in method.positions:
-        return False
-    for call, following in itertools.pairwise(itertools.islice(steps, place + 2, None)):
-        at = call.positions
-        if call.opname.startswith("CALL") and (at.lineno, at.col_offset) == (line, column):
-            named = method.positions.end_lineno, method.positions.end_col_offset
-            is_true = (end_line, end_column) < named < (at.end_lineno, at.end_col_offset)
-            return is_true and following.opname == "POP_TOP"
-    return False
+    return [step for step in steps if step.opname != "EXTENDED_ARG"]
 
 
 @lru_cache(maxsize=4096)
 def _code_facts(code: CodeType) -> _Facts:
     """The _Facts of code. What is added to in one place and used otherwise in another is read: then
     a key differs too often, never too seldom."""
-    facts = _Facts(set(), set(), set(), set(), set(), set())
-    read_cells = set()
-    steps = []
-    for each in _codes_in(code):
-        facts.names.update(each.co_names)
+    codes, steps, facts = [code], [], _Facts(set(), set(), set(), set(), set())
+    for each in codes:  # grows
+        codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
         steps += _instructions(each)
-    for place, step in enumerate(steps):
+        facts.names.update(each.co_names)
+    calls: dict[Any, Any] = {}  # where a call begins -> where it ends, what follows it
+    read, attributes = set(), ()
+    for place in reversed(range(len(steps) - 1)):
+        step, following = steps[place:place + 2]
         kind, name = step.opname, step.argval
-        if kind in ("LOAD_GLOBAL", "LOAD_DEREF") and _only_adds(steps, place):
-            (facts.added if kind == "LOAD_GLOBAL" else facts.added_cells).add(name)
-        elif kind in _LOADS_GLOBAL:
-            end = place + 1
-            while steps[end].opname in _LOADS_ATTRIBUTE:
-                end += 1
-            facts.chains.add(tuple(each.argval for each in steps[place:end]))
-        elif kind in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            facts.assigned.add(name)
-        elif kind == "IMPORT_NAME":
-            level, names = steps[place - 2].argval, steps[place - 1].argval
-            facts.imports.add((level, name, names or ()))
+        begin, end = step.positions[::2], step.positions[1::2]
+        is_held = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
+        attributes = (following.argval, *attributes) if is_held else ()
+        end_of_call, after_call = calls.get(begin, (end, ""))
+        if kind == "IMPORT_NAME":
+            facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
+        if "GLOBAL" in kind or kind == "LOAD_NAME":
+            facts.globals.add(name)
+        if kind.startswith("CALL") and None not in begin:
+            calls[begin] = end, following.opname
+        elif (after_call == "POP_TOP" and is_held and end < following.positions[1::2] < end_of_call
+                and attributes[0] in ("append", "add", "extend", "update")):
+            facts.added.add(name)
         elif kind.endswith("DEREF"):
-            read_cells.add(name)
-    facts.added.difference_update([chain[0] for chain in facts.chains])
-    facts.added_cells.difference_update(read_cells)
-    if not _SEES_LOCALS.isdisjoint(facts.names):
-        facts.added_cells.clear()
+            read.add(name)
+        elif kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+            facts.chains.add((name, *attributes))
+            read.add(name)
+    facts.added.difference_update(facts.added if _SEES_LOCALS & facts.names else read)
     return facts
 
 
-def _names_used(code: CodeType) -> set[str]:
-    """The globals that code, and the code inside it, names."""
-    facts = _code_facts(code)
-    return facts.assigned.union(facts.added, [chain[0] for chain in facts.chains])
+def _used_globals(function: FunctionType) -> dict[str, Any]:
+    """The globals that a function, and the code inside it, names, with their values."""
+    space = function.__globals__
+    return {name: space[name] for name in _code_facts(function.__code__).globals & space.keys()}
+
+
+def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
+    """Which part of a value cannot be pickled, and why; `what` is the value's own name."""
+    text, held = "[{!r}]", value
+    if isinstance(value, (list, tuple)):
+        held = dict(enumerate(value))
+    elif isinstance(value, FunctionType):
+        cells = map(_cell_value, value.__closure__ or ())
+        text, held = " (its variable {})", _used_globals(value)
+        held.update(zip(value.__code__.co_freevars, cells))
+    elif not isinstance(value, dict):
+        names = "__self__", "func", "args", "keywords"  # of methods and partials
+        text, held = ".{}", {name: getattr(value, name, None) for name in names}
+        held.update(getattr(value, "__dict__", {}))
+    for key, part in held.items():
+        try:
+            pack(part)
+        except Exception as reason:
+            # in a value that holds itself the way has no end
+            if str(reason) == str(error) and len(what) < 200:
+                return _blame(reason, part, what + text.format(key), pack)
+    return f"{what} cannot be pickled: {error}"
 
 
 def _short_digest(text: str, digits: int = 20) -> str:
@@ -404,28 +394,27 @@ def _start_thread(work: Callable[[], Any]) -> threading.Thread | None:
 def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """The results of `function` over `items`, in order, computed on all cores; few items are held
     at a time."""
-    items, count, pool = iter(items), cpu_count(), None
-    first = list(itertools.islice(items, 2))
-    items = itertools.chain(first, items)
-    if len(first) > 1:  # a single one needs no thread
-        try:
-            pool = _module("concurrent.futures").ThreadPoolExecutor(count)
-        except RuntimeError:
-            pass  # the interpreter is closing, and that module was not loaded before
-    if pool is None:
-        yield from map(function, items)
-        return
+    count, pool = cpu_count(), None
     results: deque[Callable[[], Any]] = deque()
-    with pool:
+    try:
         for item in items:
+            call = partial(function, item)
             try:
-                results.append(pool.submit(function, item).result)
-            except RuntimeError:  # no thread can be started: the caller makes the call himself
-                results.append(partial(function, item))
+                if results:  # a single one needs no thread
+                    pool = pool or _module("concurrent.futures").ThreadPoolExecutor(count)
+                    call = pool.submit(call).result
+            except RuntimeError:
+                pass  # no thread is to be had, as when the interpreter closes: the caller calls
+            results.append(call)
             if len(results) > 2 * count:
                 yield results.popleft()()
-        while results:
+        if results:
             yield results.popleft()()
+    finally:
+        if pool:
+            pool.shutdown()
+    for result in results:
+        yield result()
 
 
 def _unlink(path: str) -> bool:
@@ -461,20 +450,16 @@ def _list(folder: str) -> list[str]:
 
 
 _POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
-_O_BINARY = getattr(os, "O_BINARY", 0)  # Windows alone translates line ends
 
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
     """A name, without "-", for this machine or container: within it, a process id means one
     process."""
-    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            name += f"_{file.read(8)}_{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        pass  # not Linux: what the machine is called must do
-    return name.replace("-", "_").replace("/", "_")
+    host = _module("_socket").gethostname()
+    boot = _read_text("/proc/sys/kernel/random/boot_id")  # Linux alone has it, and the next
+    space = _stat("/proc/self/ns/pid")
+    return _short_digest(f"{host} {boot} {space and space.st_ino}")
 
 
 def _holding(lock: Any, work: Callable[..., Any], *args: Any) -> Any:
@@ -513,30 +498,27 @@ class _LockFile:
         self.ring_mutexes: dict[int, Any] = {}
         self.fcntl: Any = None  # None where locks do not work
         try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | _O_BINARY, mode)
-            self.state = os.fstat(self.fd)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+            weakref.finalize(self, os.close, self.fd)
             fcntl = _module("fcntl")
             fcntl.lockf(self.fd, fcntl.LOCK_UN, 1)
             self.fcntl = fcntl
         except (ImportError, OSError):
             pass  # no folder, one that cannot be written, or a system without locks
 
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
     def is_there(self) -> bool:
         """Whether this is the file that has the path now: the folder may have been removed."""
-        state = None if self.fd < 0 else _stat(self.path)
-        return state is not None and os.path.samestat(state, self.state)
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
+        except OSError:
+            return False
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
-        if self.fcntl is None:
-            return True
-        flags = self.fcntl.LOCK_EX | (0 if wait else self.fcntl.LOCK_NB)
         try:
-            self.fcntl.lockf(self.fd, flags, 1, byte)
+            if self.fcntl:
+                flags = self.fcntl.LOCK_EX | (0 if wait else self.fcntl.LOCK_NB)
+                self.fcntl.lockf(self.fd, flags, 1, byte)
         except OSError as err:
             if err.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 return False
@@ -568,12 +550,12 @@ class _LockFile:
     def number(self) -> Any:
         """The number in the file, for who works alone; infinite when there is none, or no lock."""
         content = b"" if self.fcntl is None else os.pread(self.fd, 8, 0)
-        return int.from_bytes(content, "little") if len(content) == 8 else float("inf")
+        return int.from_bytes(content) if len(content) == 8 else float("inf")
 
     def set_number(self, number: int) -> None:
         """Keep a number; where it may go wrong, without locks, remove it."""
         if self.fcntl is not None:
-            os.pwrite(self.fd, number.to_bytes(8, "little"), 0)
+            os.pwrite(self.fd, number.to_bytes(8), 0)
         elif self.fd >= 0:
             os.ftruncate(self.fd, 0)
 
@@ -721,10 +703,8 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
     cells = list(map(_cell_value, function.__closure__ or ()))
-    space = function.__globals__
-    used = {name: space[name] for name in _names_used(function.__code__) & space.keys()}
     return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            used, function.__dict__ or None)
+            _used_globals(function), function.__dict__ or None)
 
 
 # Attributes of a class that are not of its body, or full of addresses.
@@ -2651,7 +2631,7 @@ class _Contents(_Followed):
         cells = {name: self._look(_cell_value, cell, _NOTHING)
                  for name, cell in zip(code.co_freevars, function.__closure__ or ())}
         cells.pop("__classdict__", None)
-        for name in _code_facts(code).added_cells:
+        for name in _code_facts(code).added:
             if type(cells.get(name)) in _ADDED_TO:
                 del cells[name]
         self._watch([*(defaults or ()), *cells.values()])
@@ -2670,7 +2650,7 @@ class _Contents(_Followed):
         """Code, and all that it names."""
         facts = _code_facts(code)
         chains = set(facts.chains)
-        for name in facts.added:
+        for name in facts.added & facts.globals:
             if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
                 chains.add((name,))
         tokens = [_code_digest(code)]
@@ -4159,9 +4139,8 @@ def _reduce_module(module: ModuleType) -> Any:
 def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
     """The globals that a function names; submodules it may reach through them or its closure, each
     with the globals to set there, which are none: it is imported over there."""
-    space, names = func.__globals__, _code_facts(func.__code__).names
-    used = {name: space[name] for name in _names_used(func.__code__)
-            if name in space}
+    names = _code_facts(func.__code__).names
+    used = _used_globals(func)
     for name, value in list(used.items()):
         if type(value).__name__ == "lazy_import":  # of Python 3.15
             try:
@@ -4704,29 +4683,6 @@ _INSTEAD = {  # words of pickle's error -> what to do
                     "pass its path, and open it where it is used"),
     "'generator' object": "pass list(...) of it",
 }
-
-
-def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
-    """Which part of a value cannot be pickled, and why; `what` is the value's own name."""
-    text, held = ".{}", dict(getattr(value, "__dict__", {}))
-    for name in ("__self__", "func", "args", "keywords"):  # of methods and partials
-        held[name] = getattr(value, name, None)
-    if isinstance(value, (list, tuple)):
-        text, held = "[{!r}]", dict(enumerate(value))
-    elif isinstance(value, dict):
-        text, held = "[{!r}]", value
-    elif isinstance(value, FunctionType):
-        text, held = " (its variable {})", _globals_of(value)[0]
-        cells = map(_cell_value, value.__closure__ or ())
-        held.update(zip(value.__code__.co_freevars, cells))
-    for key, part in held.items():
-        try:
-            pack(part)
-        except Exception as reason:
-            # in a value that holds itself the way has no end
-            if str(reason) == str(error) and len(what) < 200:
-                return _blame(reason, part, what + text.format(key), pack)
-    return f"{what} cannot be pickled: {error}"
 
 
 def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
