@@ -50,7 +50,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import joblite
@@ -526,32 +526,38 @@ def run_fresh(stack: contextlib.ExitStack, code: str) -> Callable[[], Timed]:
 
 
 def parallel_contestants(
-    stack: contextlib.ExitStack, tasks: Callable[[], Iterator], chunk: int
+    stack: contextlib.ExitStack, tasks: Callable[[], Iterable], chunk: int, function=None
 ) -> Iterator:
-    """The same tasks, as triples, for every library that maps over processes. Their workers are
-    up."""
-    yield "joblite", lambda: Parallel(CORES)(tasks())
+    """The same tasks, as triples or as the arguments of one function, for every library that maps
+    over processes. Their workers are up."""
+    call = function or call_task
+    if function:
+        yield "joblite", lambda: Parallel(CORES).map(function, tasks())
+    else:
+        yield "joblite", lambda: Parallel(CORES)(tasks())
     pool = functools.cache(
         lambda: stack.enter_context(fork_pool())
     )  # started when it is first asked
     yield (
         f"Pool.imap, chunk {chunk}",
-        lambda: list(pool().imap(call_task, tasks(), chunksize=chunk)),
+        lambda: list(pool().imap(call, tasks(), chunksize=chunk)),
     )
-    yield "Pool.map", lambda: pool().map(call_task, tasks())
+    yield "Pool.map", lambda: pool().map(call, tasks())
     executor = functools.cache(lambda: stack.enter_context(process_executor()))
     yield (
         f"ProcessPool, chunk {chunk}",
-        lambda: list(executor().map(call_task, tasks(), chunksize=chunk)),
+        lambda: list(executor().map(call, tasks(), chunksize=chunk)),
     )
     joblib, loky, mpire = optional("joblib"), optional("loky"), optional("mpire")
-    if joblib:
+    if joblib and function:
+        yield "joblib", lambda: joblib.Parallel(CORES)(map(joblib.delayed(function), tasks()))
+    elif joblib:
         yield "joblib", lambda: joblib.Parallel(CORES)(tasks())
     if loky:
         reusable = functools.cache(lambda: stack.enter_context(loky.get_reusable_executor(CORES)))
         yield (
             f"loky, chunk {chunk}",
-            lambda: list(reusable().map(call_task, tasks(), chunksize=chunk)),
+            lambda: list(reusable().map(call, tasks(), chunksize=chunk)),
         )
     if mpire:
         workers = functools.cache(
@@ -559,7 +565,9 @@ def parallel_contestants(
         )
         yield (
             "mpire",
-            lambda: workers().map(mpire_task, list(tasks()), concatenate_numpy_output=False),
+            lambda: workers().map(
+                function or mpire_task, list(tasks()), concatenate_numpy_output=False
+            ),
         )
 
 
@@ -662,8 +670,8 @@ def warm_call(stack):
 @scenario("20,000 no-op tasks", rounds=15)
 def many_tasks(stack):
     yield list(range(20_000))
-    yield "= loop over the tasks", lambda: plain_loop(delayed(noop)(i) for i in range(20_000))
-    yield from parallel_contestants(stack, lambda: (delayed(noop)(i) for i in range(20_000)), 500)
+    yield "= loop", lambda: [noop(i) for i in range(20_000)]
+    yield from parallel_contestants(stack, lambda: range(20_000), 500, noop)
 
 
 @scenario("20,000 tasks of 20 us", rounds=7)
@@ -742,17 +750,20 @@ def tiny_then_heavy(stack):
 def thread_tasks(stack):
     from multiprocessing.pool import ThreadPool
 
-    def tasks():
-        return (delayed(noop)(i) for i in range(20_000))
-
-    yield list(range(20_000))
-    yield "= loop over the tasks", lambda: plain_loop(tasks())
-    yield "joblite", lambda: Parallel(CORES, backend="threading")(tasks())
+    numbers = range(20_000)
+    yield list(numbers)
+    yield "= loop", lambda: [noop(i) for i in numbers]
+    yield "joblite", lambda: Parallel(CORES, backend="threading").map(noop, numbers)
     pool = functools.cache(lambda: stack.enter_context(ThreadPool(CORES)))
-    yield "ThreadPool.map", lambda: pool().map(call_task, tasks())
+    yield "ThreadPool.map", lambda: pool().map(noop, numbers)
     joblib = optional("joblib")
     if joblib:
-        yield "joblib", lambda: joblib.Parallel(CORES, backend="threading")(tasks())
+        yield (
+            "joblib",
+            lambda: joblib.Parallel(CORES, backend="threading")(
+                joblib.delayed(noop)(i) for i in numbers
+            ),
+        )
 
 
 def pick(array, i):
@@ -1000,19 +1011,15 @@ def stream(stack):
         return sum(generator)
 
     yield sum(range(count))
-    yield "= loop over the tasks", lambda: total(plain_loop(delayed(noop)(i) for i in range(count)))
+    yield "= loop", lambda: total(map(noop, range(count)))
     yield (
         "joblite",
-        lambda: total(
-            Parallel(CORES, return_as="generator")(delayed(noop)(i) for i in range(count))
-        ),
+        lambda: total(Parallel(CORES, return_as="generator").map(noop, range(count))),
     )
     pool = functools.cache(lambda: stack.enter_context(fork_pool()))
     yield (
         "Pool.imap, chunk 500",
-        lambda: total(
-            pool().imap(call_task, (delayed(noop)(i) for i in range(count)), chunksize=500)
-        ),
+        lambda: total(pool().imap(noop, range(count), chunksize=500)),
     )
     joblib = optional("joblib")
     if joblib:
@@ -1020,7 +1027,7 @@ def stream(stack):
             "joblib",
             lambda: total(
                 joblib.Parallel(CORES, return_as="generator")(
-                    delayed(noop)(i) for i in range(count)
+                    joblib.delayed(noop)(i) for i in range(count)
                 )
             ),
         )

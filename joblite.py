@@ -4833,6 +4833,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
 # unevenness at the end of a run, are of this size
 CHECKPOINT_S = 0.02
+LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
@@ -4879,6 +4880,12 @@ class _Batch:
         self.key = _next_number()
         self.first = first  # number of the first task in its run
         self.tasks = tasks
+        # 0: tasks are (function, arguments, keyword arguments). Else each is a tuple of so many
+        # arguments for one function; of 1, the argument itself
+        self.width = 0
+        self.function: Any = None
+        # the same tasks, for a thread that calls one function: emptied to stop it
+        self.left: list[Any] = []
         self.timeout = timeout  # seconds that its only task may run
         self.keep_going = keep_going  # whether the tasks after a failed one are run
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
@@ -4922,6 +4929,13 @@ class _Batch:
         else:
             self.state = _SUSPECT
 
+    def calls(self) -> Iterable[Task]:
+        """The tasks as (function, arguments, keyword arguments)."""
+        if not self.width:
+            return self.tasks  # type: ignore[no-any-return]
+        args = zip(self.tasks) if self.width == 1 else self.tasks
+        return zip(itertools.repeat(self.function), args, itertools.repeat({}))
+
     def is_out(self) -> bool:
         """Whether it waits for a worker, or one is at work on it."""
         return self.state is _SENT or self.worker is not None
@@ -4962,17 +4976,21 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any,
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     begun = clock()
+    look = begun + LOOK_S
     for place, task in enumerate(calls, 1):
         mark[_TASK] = place
         try:
             func, args, kwargs = task
-            values.append(func(*args, **kwargs))
+            values.append(func(*args, **kwargs) if kwargs else func(*args))
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
             errors[len(values)] = error if _is_task(task) else _no_task(task)
             values.append(None)
             if not keep_going or isinstance(error, KeyboardInterrupt):
                 break
         now = clock()
+        if now < look:
+            continue
+        look = now + LOOK_S
         if now - begun > CHECKPOINT_S or mark[_SHED] == number:
             if not checkpoint(values, errors, now - begun):
                 return [], {}, 0.0
@@ -4993,20 +5011,25 @@ def _plain_types(numpy: Any) -> frozenset[Any]:
     return _ATOMS.union(scalars.values()) - {getattr(numpy, "void", None)}
 
 
-def _pack_tasks(tasks: Sequence[Task], packer: type[_Packer],
-                key_of: Callable[..., int]) -> list[Any]:
+def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
     share, or 0. Calls of one such function with plain arguments are one list. Else the first frame
     says of each task which buffers it uses; then come the pickles, and the buffers, each once."""
-    functions, args, kwargs = zip(*tasks)
-    plain = _plain_types(sys.modules.get("numpy"))
-    is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
-    key = key_of(functions[0]) if is_one and not any(kwargs) else 0
-    if key and {tuple}.issuperset(map(type, args)):
-        values = itertools.chain.from_iterable(args)
-        if plain.issuperset(map(type, values)):
-            return [_pickle_dumps((key, args), 5)]
-    calls = [(key_of(func) or func, *given) for func, *given in tasks]
+    function, width, values = batch.function, batch.width, batch.tasks
+    if not width:
+        functions, values, kwargs = zip(*batch.tasks)
+        is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
+        if is_one and not any(kwargs) and {tuple}.issuperset(map(type, values)):
+            function, width = functions[0], len(values[0])
+            if not {width}.issuperset(map(len, values)):
+                width = 0
+    key = key_of(function) if width else 0
+    if key:
+        if width > 1 or not batch.width:
+            values = [*itertools.chain.from_iterable(values)]
+        if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
+            return [_pickle_dumps((key, width, values), 5)]
+    calls = [(key_of(func) or func, *given) for func, *given in batch.calls()]
     packed = _pack_each(calls, packer, key_of)
     known: dict[Any, int] = {}  # address of a buffer -> its place
     buffers: list[Any] = []
@@ -5027,7 +5050,8 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
     shows."""
     plan = _pickle_loads(frames[0])
     if len(frames) == 1:
-        key, args = plan
+        key, width, values = plan
+        args = zip(*[iter(values)] * width)
         yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
         return
     buffers = frames[len(plan) + 1:]
@@ -6020,9 +6044,10 @@ class _Context:
                 named[key] = frames
             return key
 
-        frames = _pack_tasks(batch.tasks, self.packer, key_of)
+        frames = _pack_tasks(batch, self.packer, key_of)
         if len(batch.tasks) == 1:
-            self.watch(batch.tasks[0][1])
+            (_, args, _), = batch.calls()
+            self.watch(args)
         frames, batch.nbytes = self.settle(frames)
         return named, frames
 
@@ -6520,6 +6545,28 @@ def _own_source() -> bytes:
     return zlib.compress(loader.get_source(__name__).encode())
 
 
+def _run_left(batch: _Batch) -> tuple[Any, ...]:
+    """As `_run_calls`, for calls of one function, with no line of Python between them. Whoever
+    empties `left` stops it after the call at work."""
+    begun, left = time.monotonic(), batch.left
+    values: list[Any] = []
+    errors: dict[int, BaseException] = {}
+    apply: Any = map if batch.width == 1 else itertools.starmap
+    calls = apply(batch.function, left)
+    while True:
+        try:
+            values.extend(calls)  # keeps what came before an error
+            if not left or len(values) == len(left):
+                break
+            raise StopIteration  # a call did: else it would have gone on
+        except BaseException as error:
+            errors[len(values)] = error
+            values.append(None)
+            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
+                break
+    return values, errors, time.monotonic() - begun
+
+
 def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
     """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When
     `gives_back()` becomes true, tasks that are not started are left to others. With a limit it runs
@@ -6534,7 +6581,10 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
         outer, _local.inside = _local.inside, place
         page = _BLANK_PAGE.copy()
         try:
-            parts.append(_run_calls(batch.tasks, batch.keep_going, page, checkpoint))
+            if batch.width:
+                parts.append(_run_left(batch))
+            else:
+                parts.append(_run_calls(batch.calls(), batch.keep_going, page, checkpoint))
         finally:
             _local.inside = outer
 
@@ -6603,6 +6653,7 @@ class _Pool:
     def pack(self, batch: _Batch) -> None:
         """Prepare what `submit` sends; whatever cannot be packed raises."""
         if self.context is None:
+            batch.left = list(batch.tasks)
             return
         named, frames = self.context.pack(batch)
         settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
@@ -6686,12 +6737,16 @@ class _Pool:
 
     def ask_back(self, batches: Iterable[_Batch]) -> None:
         """Have workers give back tasks that they have not started, if others are idle."""
+        for batch in batches if self.hungry else ():
+            if batch.shrinkable:
+                batch.left.clear()
 
     def close(self, out: set[_Batch]) -> None:
         """The run is over: stop what is queued or at work, let the workers go."""
         self.hungry = True
         for batch in out:
             batch.shrinkable = True  # a thread at work on it does not begin its other tasks
+            batch.left.clear()
             if batch.future:
                 batch.future.cancel()
 
@@ -7362,6 +7417,7 @@ _GROW = 16  # a batch is at most so many times larger than one that was seen to 
 _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
 _MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
 _LINE_S = 1.0  # seconds between two lines of verbose=2
+_PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
 _BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 
@@ -7490,12 +7546,16 @@ def _explain(task: Any, number: int, error: Exception) -> Exception:
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel[Any], pool: _Pool, tasks: Iterator[Task],
+    def __init__(self, parallel: Parallel[Any], pool: _Pool, tasks: Iterable[Any],
                  counts: _Counts) -> None:
         self.parallel = parallel
         self.pool = pool
         self.tasks = tasks
         self.counts = counts
+        self.function, self.width = None, 0  # see _Batch
+        if type(tasks) is _Calls:
+            self.function, self.width = tasks.function, len(tasks.iterables)
+            self.tasks = tasks.rows
         self.home = os.getpid()
         self.adapts = parallel.batch_size == "auto" and parallel.timeout is None
         self.size = 1  # of the next batches
@@ -7525,10 +7585,11 @@ class _Run:
                 return
             first, tasks = self.waiting.popleft()
             batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
+            batch.function, batch.width = self.function, self.width
             try:
                 self.pool.pack(batch)
             except Exception as error:
-                batch.blame(_explain(tasks[0], first, error))
+                batch.blame(_explain(next(iter(batch.calls())), first, error))
                 self.absorb(batch)
             else:
                 self.out.add(batch)
@@ -7574,9 +7635,15 @@ class _Run:
         pool = self.pool
         has_more = self.waiting or self.ahead or not self.exhausted
         pool.hungry = not has_more and len(self.out) < pool.size
-        pool.ask_back(self.out)
+        # what is done sooner is not worth sharing out
+        patience = _PATIENCE_S if pool.hungry else None
         while block or not pool.done.empty():
-            item = pool.done.get()
+            try:
+                item = pool.done.get(timeout=patience)
+            except _module("queue").Empty:
+                pool.ask_back(self.out)
+                patience = None
+                continue
             if type(item) is list:
                 _say_here(item)
             elif pool.receive(item):
@@ -7627,8 +7694,8 @@ class _Run:
 
     # -- results --
 
-    def take(self) -> Iterator[Any]:
-        """The results that may be given out now."""
+    def take(self) -> Iterator[list[Any]]:
+        """The results that may be given out now, in lists."""
         is_ordered = self.parallel.return_as != "generator_unordered"
         while self.ready:
             first = self.given if is_ordered else next(iter(self.ready))
@@ -7636,11 +7703,13 @@ class _Run:
             if values is None:
                 return
             self.given = first + len(values)
-            yield from [value for value in values if value is not _NOTHING]
+            if self.parallel.on_error == "skip":
+                values = [value for value in values if value is not _NOTHING]
+            yield values
 
     def stream(self) -> Iterator[Any]:
-        """The results, as they come; for a list all at the end. Before them None, for whoever makes
-        a generator: to close one that was never started would not end the run."""
+        """The list of the results; else the results as they come, and before them None: to close a
+        generator that was never started would not end the run."""
         as_list = self.parallel.return_as == "list"
         try:
             self.feed()
@@ -7648,14 +7717,17 @@ class _Run:
             while self.parallel.pre_dispatch == "all" and not self.exhausted:
                 self.ahead.extend(self.read(1))
                 self.collect(False)
-            yield None
+            if not as_list:
+                yield None
             while self.out and not (as_list and self.broken):
                 if not as_list:
-                    yield from self.take()
+                    for values in self.take():
+                        yield from values
                 self.collect()
             if self.broken:
                 if not as_list:
-                    yield from self.take()
+                    for values in self.take():
+                        yield from values
                 raise self.broken
         except BaseException as error:
             is_daemon = threading.current_thread().daemon
@@ -7680,7 +7752,10 @@ class _Run:
         self.finish()
         if self.counts.watched:
             self.counts.tell(self.parallel, 0)
-        yield from self.take()
+        if as_list:
+            yield [*itertools.chain.from_iterable(self.take())]
+        for values in self.take():
+            yield from values
 
     def finish(self) -> None:
         """The one place where a run ends: what is out is stopped, the workers are let go."""
@@ -7693,6 +7768,30 @@ class _Run:
         finally:
             self.out.clear()
         self.counts.close()
+
+
+class _Calls:
+    """The tasks of `Parallel.map`. A run takes `function` and `rows`, the arguments of each task;
+    for others it is an iterable of tasks as any."""
+
+    def __init__(self, function: Callable[..., Any], iterables: Sequence[Iterable[Any]]) -> None:
+        if getattr(function, "__qualname__", "") == "delayed.<locals>.record":
+            raise TypeError("map: expected the function itself, without delayed: .map(f, xs)")
+        if not callable(function):
+            raise TypeError(f"map: expected a function, got {function!r:.200}: write .map(f, xs)")
+        if not iterables:
+            raise TypeError("map: expected one or more iterables of arguments after the function, "
+                            "got none: write .map(f, xs)")
+        self.function = function
+        self.iterables = iterables
+        self.rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables)
+
+    def __len__(self) -> int:
+        return min(map(len, self.iterables))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Task]:
+        args = zip(self.rows) if len(self.iterables) == 1 else self.rows
+        return zip(itertools.repeat(self.function), args, itertools.repeat({}))
 
 
 _RETURN_AS = ("list", "generator", "generator_unordered")
@@ -7931,16 +8030,51 @@ class Parallel(_Shaped[Shape]):
                 _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
             results = self._in_place(iterable, counts)
         else:
-            tasks = iter(iterable)
+            tasks = iterable if type(iterable) is _Calls else iter(iterable)
             pool = backend.open(self.n_jobs, options)
             if pool.context:
                 pool.context.mapping = self._mapping
             results = _Run(self, pool, tasks, counts).stream()
-        next(results, None)
-        return [*results] if self.return_as == "list" else results
+        first = next(results, None)
+        return first if self.return_as == "list" else results
+
+    if TYPE_CHECKING:
+        @overload
+        def map(self: Parallel[_List], function: Callable[..., R],
+                *iterables: Iterable[Any]) -> list[R]: ...
+
+        @overload
+        def map(self: Parallel[_ListWithErrors], function: Callable[..., R],
+                *iterables: Iterable[Any]) -> list[R | BaseException]: ...
+
+        @overload
+        def map(self: Parallel[_Stream], function: Callable[..., R],
+                *iterables: Iterable[Any]) -> Generator[R, None, None]: ...
+
+        @overload
+        def map(self: Parallel[_StreamWithErrors], function: Callable[..., R],
+                *iterables: Iterable[Any]) -> Generator[R | BaseException, None, None]: ...
+
+    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Any:
+        """Call one function with the elements of one or more iterables, as the built-in `map` does,
+        until the shortest ends; results and options are those of `Parallel(...)(tasks)`.
+
+        >>> Parallel(n_jobs=2).map(pow, range(5), [2, 2, 2])
+        [0, 1, 4]
+
+        Parameters
+        ----------
+        function : callable
+            What each task calls: itself, without `delayed`.
+        *iterables : iterable
+            One for each positional argument of the function.
+        """
+        return self(_Calls(function, iterables))  # type: ignore[misc]
 
     def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[Any]:
-        """The results, each made when it is asked for; before them None, when the first is made."""
+        """The list of the results; else the results, each made when it is asked for, and before
+        them None, when the first is made."""
+        as_list = self.return_as == "list"
         done: dict[int, Any] = {}  # and not given out
         try:
             for number, task in enumerate(iterable):
@@ -7952,7 +8086,7 @@ class Parallel(_Shaped[Shape]):
                 except Exception as error:
                     failed = True
                     value = _name_task(error if _is_task(task) else _no_task(task), number)
-                if not number:
+                if not number and not as_list:
                     yield None
                 if failed and self.on_error == "raise":
                     raise value from value.__cause__
@@ -7961,9 +8095,10 @@ class Parallel(_Shaped[Shape]):
                     counts.tell(self, 1)
                 if failed and self.on_error == "skip":
                     continue
-                if self.return_as == "list":
+                if as_list:
                     done[number] = value
-                yield value
+                else:
+                    yield value
             if counts.watched:
                 counts.tell(self, 0)
         except BaseException as error:
@@ -7971,6 +8106,8 @@ class Parallel(_Shaped[Shape]):
             raise
         finally:
             counts.close()
+        if as_list:
+            yield [*done.values()]
 
     # -- progress --
 

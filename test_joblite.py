@@ -8446,6 +8446,107 @@ class TestSection8Parallel:
         tasks = [delayed(square)(2), delayed(int)("11", base=2), delayed(max)(1, 5), delayed(square)(x=3)]
         assert Parallel(**backend)(tasks) == [4, 3, 5, 9]
 
+    @pytest.mark.parametrize("return_as", ["list", "generator"])
+    def test_map_gives_what_the_builtin_map_gives(self, backend, return_as):
+        def give():
+            letters = iter("abcdef")
+            return [
+                (square, range(500)), (square, []), (max, range(500), iter(range(9, 300))), (max, [3], []),
+                (operator.mul, "ab", itertools.repeat(2)), (operator.add, letters, letters), (list, [[[1]], "ab"]),
+            ]
+
+        calls = Parallel(**backend, return_as=return_as)
+        for arguments, same in zip(give(), give()):
+            assert list(calls.map(*arguments)) == list(map(*same)), arguments
+
+    def test_map_stops_reading_where_the_shortest_iterable_ends(self, backend):
+        numbers = Watched(range(100))
+        assert Parallel(**backend).map(max, numbers, [5, 5]) == [5, 5]
+        assert numbers.asked == 3
+
+    def test_map_reads_endless_iterables_for_a_generator(self, backend):
+        for return_as in ("generator", "generator_unordered"):
+            with contextlib.closing(Parallel(**backend, return_as=return_as).map(square, itertools.count())) as results:
+                assert len({next(results) for _ in range(5)}) == 5
+
+    def test_map_obeys_the_options(self, backend):
+        def run(**options):
+            return Parallel(**backend, **options).map(fail_on, range(20), itertools.repeat(3))
+
+        kept = [number for number in range(20) if number != 3]
+        assert run(on_error="skip") == kept
+        assert [type(value) for value in run(on_error="return", batch_size=7)].index(ValueError) == 3
+        assert sorted(run(on_error="skip", return_as="generator_unordered", pre_dispatch="all")) == kept
+        with pytest.raises(ValueError, match="no 3") as caught:
+            run()
+        assert "task 3" in caught.value.__notes__[0] and 3 not in caught.value.partial_results
+
+    def test_map_knows_how_many_tasks_there_are(self, backend):
+        seen = []
+        calls = Parallel(**backend, progress=lambda done, total: seen.append((done, total)))
+        calls.map(max, range(9), [1] * 5)
+        calls.map(max, range(5), itertools.repeat(1))
+        assert (seen[-1], (5, 5) in seen) == ((5, None), True)
+
+    def test_map_goes_through_the_call_of_a_subclass(self, backend):
+        class Counting(Parallel):
+            def __call__(self, tasks):
+                self.seen = [*tasks]
+                return super().__call__(self.seen)
+
+        calls = Counting(**backend)
+        assert calls.map(square, [1, 2]) == [1, 4]
+        assert calls.map(max, [1, 2], [3, 0]) == [3, 2]
+        assert calls.seen == [(max, (1, 3), {}), (max, (2, 0), {})]
+
+    @pytest.mark.parametrize(("arguments", "text"), [
+        ((square,), "map: expected one or more iterables of arguments after the function, got none"),
+        ((3, [1]), "map: expected a function, got 3"),
+        ((delayed(square), [1]), "map: expected the function itself, without delayed"),
+        ((square, 3), "int"),
+    ], ids=str)
+    def test_map_says_what_it_expects(self, arguments, text):
+        with pytest.raises(TypeError, match=text):
+            Parallel(2, "threading").map(*arguments)
+
+    def test_tasks_of_map_do_not_see_each_others_writes(self, processes):
+        shared = []
+        calls = Parallel(**processes, batch_size=5)
+        assert calls.map(put_one, [shared] * 20) == [1] * 20
+        assert calls.map(lambda listed, number: put_one(listed) + number, [shared] * 20, range(20)) == [*range(1, 21)]
+        assert shared == []
+
+    def test_a_crash_in_map_fails_its_task_only(self, processes):
+        found = Parallel(**processes, on_error="return").map(
+            die_on, range(200), itertools.repeat(150), itertools.repeat(os.abort))
+        assert isinstance(found[150], joblite.TerminatedWorkerError) and "task 150 " in str(found[150])
+        assert found[:150] + found[151:] == [*range(150), *range(151, 200)]
+
+    @pytest.mark.parametrize("on_error", ["raise", "return"])
+    def test_a_stop_iteration_of_a_task_is_an_error(self, backend, on_error):
+        def stop_at(number, *bad):
+            return next(iter(())) if number in bad else number
+
+        for bad in (30, 40, 99):  # as 99 is the last
+            for run in (lambda parallel: parallel(delayed(stop_at)(number, bad) for number in range(100)),
+                        lambda parallel: parallel.map(stop_at, range(100), [bad] * 100)):
+                try:
+                    found = run(Parallel(**backend, on_error=on_error))
+                except RuntimeError as error:  # what Python makes of it in a generator
+                    assert on_error == "raise" and f"task {bad} " in error.__cause__.__notes__[0]
+                else:
+                    assert [value for value in found if type(value) is int] == [*range(bad), *range(bad + 1, 100)]
+
+    def test_a_thread_gives_calls_of_map_that_it_has_not_begun_to_an_idle_one(self):
+        def work(number):
+            if number >= 1000:
+                time.sleep(0.05)
+            return number, threading.get_ident()
+
+        found = Parallel(2, "threading").map(work, range(1010))
+        assert [number for number, _ in found] == [*range(1010)]
+        assert len({thread for number, thread in found if number >= 1000}) == 2
+
     def test_first_error_ends_the_run_and_names_the_task(self, backend):
         with pytest.raises(ValueError, match="no 3") as caught:
             Parallel(**backend)(delayed(fail_on)(i, 3) for i in range(100))
@@ -10810,6 +10911,11 @@ Parallel(2, return_as="generator")([delayed(rate)(1)])                Generator[
 Parallel(2, return_as="generator_unordered")([delayed(rate)(1)])      Generator[float, None, None]
 Parallel(2, return_as="generator", on_error="return")([delayed(rate)(1)])  Generator[float | BaseException, None, None]
 Parallel(2)([delayed(Meter().read)(3)])                               list[str]
+Parallel(2).map(rate, range(3))                                       list[float]
+Parallel(2).map(rate, [1], ["s"])                                     list[float]
+Parallel(n_jobs=2, on_error="return").map(rate, [1])                  list[float | BaseException]
+Parallel(2, return_as="generator").map(rate, [1])                     Generator[float, None, None]
+Parallel(2, return_as="generator", on_error="return").map(rate, [1])  Generator[float | BaseException, None, None]
 memory.cache(rate)(1, unit="s")                                       float
 memory.cache(ignore=["unit"])(rate)(1)                                float
 memory.cache(rate).call(1)                                            float
@@ -10836,6 +10942,8 @@ Parallel(2, return_as="generatr")
 Parallel(2, on_error="retrun")
 Parallel(2, prefer="fibers")
 Parallel(2)(rate)
+Parallel(2).map(3, [1])
+Parallel(2).map(rate, 3)
 memory.cache(rate, mmap_mode="x")
 """
 
