@@ -8528,10 +8528,13 @@ class TestSection8Parallel:
             return next(iter(())) if number in bad else number
 
         for bad in (30, 40, 99):  # as 99 is the last
-            for run in (lambda parallel: parallel(delayed(stop_at)(number, bad) for number in range(100)),
-                        lambda parallel: parallel.map(stop_at, range(100), [bad] * 100)):
+            for is_mapped in (False, True):
+                parallel = Parallel(**backend, on_error=on_error)
                 try:
-                    found = run(Parallel(**backend, on_error=on_error))
+                    if is_mapped:
+                        found = parallel.map(stop_at, range(100), [bad] * 100)
+                    else:
+                        found = parallel(delayed(stop_at)(number, bad) for number in range(100))
                 except RuntimeError as error:  # what Python makes of it in a generator
                     assert on_error == "raise" and f"task {bad} " in error.__cause__.__notes__[0]
                 else:
