@@ -140,7 +140,7 @@ try:
 except OSError:  # it was deleted
     _START_FOLDER = ""
 # The types of plain values.
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), type(...)})
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, types.NoneType, types.EllipsisType})
 
 
 class _Unset:
@@ -240,7 +240,7 @@ def _read_text(path: str) -> str:
         return ""
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
     names = "cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
@@ -277,17 +277,16 @@ def cpu_count(only_physical_cores: bool = False) -> int:
         siblings = {_read_text(topology.format(cpu)) for cpu in usable}
         if "" not in siblings:  # else the system does not tell
             limits.append(len(siblings))
-    if limit := os.environ.get("LOKY_MAX_CPU_COUNT"):
-        try:
-            limits.append(int(limit))
-        except ValueError:
-            raise ValueError(
-                f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}") from None
+    limit = os.environ.get("LOKY_MAX_CPU_COUNT", "")
+    if limit.isdecimal():
+        limits.append(int(limit))
+    elif limit:
+        raise ValueError(f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}")
     return max(1, _module("math").ceil(min(limits)))
 
 
 # Flags of code, see `inspect`.
-_CO_VARARGS, _CO_VARKEYWORDS = 0x4, 0x8
+_CO_STARS = 0xC  # it has *args, **kwargs
 _CO_COROUTINE, _CO_GENERATORS = 0x80, 0x220
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
@@ -319,13 +318,13 @@ def _code_facts(code: CodeType) -> _Facts:
         steps += _instructions(each)
         facts.names.update(each.co_names)
     calls: dict[Any, Any] = {}  # where a call begins -> where it ends, what follows it
-    read, attributes = set(), ()
+    read, attributes = set(), []  # type: ignore[var-annotated]
     for place in reversed(range(len(steps) - 1)):
         step, following = steps[place:place + 2]
         kind, name = step.opname, step.argval
         begin, end = step.positions[::2], step.positions[1::2]
         is_held = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
-        attributes = (following.argval, *attributes) if is_held else ()
+        attributes = [following.argval, *attributes] if is_held else []
         end_of_call, after_call = calls.get(begin, (end, ""))
         if kind == "IMPORT_NAME":
             facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
@@ -361,9 +360,8 @@ def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) 
         text, held = " (its variable {})", _used_globals(value)
         held.update(zip(value.__code__.co_freevars, cells))
     elif not isinstance(value, dict):
-        names = "__self__", "func", "args", "keywords"  # of methods and partials
+        names = ("__self__", "func", "args", "keywords", *getattr(value, "__dict__", ()))
         text, held = ".{}", {name: getattr(value, name, None) for name in names}
-        held.update(getattr(value, "__dict__", {}))
     for key, part in held.items():
         try:
             pack(part)
@@ -452,7 +450,7 @@ def _list(folder: str) -> list[str]:
 _POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _machine() -> str:
     """A name, without "-", for this machine or container: within it, a process id means one
     process."""
@@ -549,15 +547,13 @@ class _LockFile:
 
     def number(self) -> Any:
         """The number in the file, for who works alone; infinite when there is none, or no lock."""
-        content = b"" if self.fcntl is None else os.pread(self.fd, 8, 0)
-        return int.from_bytes(content) if len(content) == 8 else float("inf")
+        content = self.fcntl and os.pread(self.fd, 8, 0)
+        return int.from_bytes(content) if content else float("inf")
 
     def set_number(self, number: int) -> None:
-        """Keep a number; where it may go wrong, without locks, remove it."""
-        if self.fcntl is not None:
+        """Keep a number, where locks work."""
+        if self.fcntl:
             os.pwrite(self.fd, number.to_bytes(8), 0)
-        elif self.fd >= 0:
-            os.ftruncate(self.fd, 0)
 
 
 _NO_LOCKS = _LockFile("", 0)
@@ -634,17 +630,19 @@ _SORTABLE = ({str}, {int}, {bytes})  # of these alone `sorted` always gives one 
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
 _DEEPEST = 100  # levels that are walked by recursion: each takes four frames of some 1000
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
-_HASHERS: dict[type, Callable[[Any], Any]] = {}  # what register_hasher was given
+# what register_hasher was given: the way how an object of a class is taken apart, see _PARTS
+_HASHERS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
 
 
 @lru_cache
 def _hash_maker(hash_name: str) -> Any:
     """The constructor of hashlib with that name: hashlib.new is slower."""
     hashlib = _module("hashlib")
-    names = sorted(hashlib.algorithms_available - {"shake_128", "shake_256"})  # of no fixed length
+    names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
     if hash_name not in names:
-        raise ValueError(f"hash_name: expected one of {', '.join(names)}; got {hash_name!r}")
-    return getattr(hashlib, hash_name, partial(hashlib.new, hash_name))
+        names = ", ".join(sorted(names))
+        raise ValueError(f"hash_name: expected one of {names}; got {hash_name!r}")
+    return getattr(hashlib, hash_name)
 
 
 def _dumps(form: Any) -> bytes:
@@ -681,23 +679,20 @@ _CO_KIND = 0x3FF
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
     """What code does: without file, line, docstring (which no instruction loads) and names of local
-    variables; constants stand where they are used."""
+    variables; constants and names stand where they are used."""
     steps: list[tuple[str, Any]] = []
     for step in _instructions(code):
         if step.opname == "STORE_NAME" and step.argval in _SET_IN_CLASS_BODIES:
             steps.pop()
-        elif step.opcode in _module("dis").hasconst:
-            steps.append((step.opname, step.argval))
         else:
-            steps.append((step.opname, step.arg))
+            steps.append((step.opname, step.arg if "_FAST" in step.opname else step.argval))
     variables = code.co_varnames
     if _SEES_LOCALS.isdisjoint(code.co_names):
-        named = code.co_argcount + code.co_kwonlyargcount
-        named += bool(code.co_flags & _CO_VARARGS) + bool(code.co_flags & _CO_VARKEYWORDS)
-        variables = variables[:named]
+        stars = (code.co_flags & _CO_STARS).bit_count()
+        variables = variables[:code.co_argcount + code.co_kwonlyargcount + stars]
     arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
     return ("code", code.co_name, arguments, code.co_flags & _CO_KIND, variables,
-            code.co_names, code.co_freevars, code.co_exceptiontable, steps)
+            code.co_exceptiontable, steps)
 
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
@@ -724,53 +719,47 @@ def _without(obj: Any, names: Any) -> dict[str, Any]:
 
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     """Any other object: what pickle would take to make it again."""
-    kind = type(obj)
+    kind, follow = type(obj), digester.follow
     reducer = copyreg.dispatch_table.get(kind)
     try:
         reduced = reducer(obj) if reducer else obj.__reduce_ex__(4)
-        if isinstance(reduced, str) and "<" in reduced:  # "outer.<locals>.inner"
-            raise PicklingError(f"no import finds {reduced!r}")
     except Exception as error:
         raise PicklingError(
-            f"cannot hash an object of type {kind.__module__}.{kind.__qualname__}: {error}. Only "
-            "what can be pickled has content to hash; register_hasher(type, function) adds to it"
+            f"cannot hash an object of type {kind}: {error}. Only what can be pickled has content "
+            "to hash; register_hasher(type, function) adds to it"
         ) from error
     if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
-        attributes = None
-        if digester.follow:
-            attributes = digester.follow.label(kind), _without(obj, _CLASS_NOISE)
+        if "<" in reduced:
+            raise PicklingError(f"cannot hash {obj!r}: no import finds {reduced!r}")
+        attributes = follow and (follow.label(kind), _without(obj, _CLASS_NOISE))
         home = getattr(obj, "__module__", None)  # taken as it is: the search may import modules
         return ("name", home or _module("pickle").whichmodule(obj, reduced), reduced, attributes)
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
-    if type(state) is dict and not state:
-        state = None  # an exception has no `__dict__` until somebody reads it
+    if type(state) is dict:
+        state = state or None  # an exception has no `__dict__` until somebody reads it
     elif isinstance(obj, (partial, io.BytesIO, io.StringIO)):  # nor have these
         state = (*state[:-1], state[-1] or None)
     if isinstance(obj, (set, frozenset)):
         args = (frozenset(obj),)  # pickled in any order
     if pairs:
         pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
-    is_made_by_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
-    if is_made_by_new and items is None and pairs is None:  # most objects: a fifth faster
-        return ("new", *args, state)
-    return ("object", maker, args, state, items and list(items), pairs)
+    return ("object", maker, *args, state, items and list(items), pairs)
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
     """The bytes of a memoryview or array in pieces (in Fortran order if it is laid out so, else in
     C order); where there are gaps between its items, a piece at a time is copied."""
-    size, items, has_gaps = 1, array, False
+    size, items = 1, array
     if not isinstance(array, memoryview):
-        rows = array if array.flags.c_contiguous else array.T
-        has_gaps = not rows.flags.c_contiguous
-        if has_gaps:
-            size, items = array.itemsize, array if array.ndim == 1 else array.flat
-        else:
+        rows = array.T if array.flags.fnc else array
+        if rows.flags.c_contiguous:
             items = memoryview(rows.reshape(-1).view("u1"))
+        else:
+            size, items = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
         first = start // size
         piece = items[first:-(-(start + nbytes) // size)]
-        if has_gaps:
+        if not isinstance(piece, memoryview):
             piece = memoryview(piece.tobytes())
         yield piece[start - first * size:][:nbytes]  # it may begin and end within an item
 
@@ -783,8 +772,7 @@ def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
     if dtype.kind != "V" and not dtype.metadata:
         return ("dtype", dtype.str)
     _, args, state = dtype.__reduce__()
-    metadata = dict(dtype.metadata or {})
-    return ("dtype of parts", dtype.str, args[0], state[2:6], metadata)
+    return ("dtype of parts", dtype.str, args[0], state[2:6], dict(dtype.metadata or {}))
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
@@ -794,37 +782,41 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     if type(array) not in (np.ndarray, np.memmap):
         return ("derived", object.__getstate__(array), *_object_parts(digester, array))
     is_mapped = type(array) is np.memmap and not digester.coerce_mmap
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    order = "F" if array.flags.fnc else "C"
     about = ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order)
-    if dtype.names is not None:
-        return (*about, [array[name] for name in dtype.names])
-    if dtype.hasobject:
-        return (*about, array.ravel(order).tolist())
     if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
         array = array.astype("S")
-    if array.nbytes <= _HASH_BLOCK:
-        return (*about, digester.new(array.tobytes(order)).digest())
-    pieces = _raw_pieces(array, _HASH_BLOCK)
-    return (*about, list(_map_on_threads(lambda piece: digester.new(piece).digest(), pieces)))
+    content: Any
+    if dtype.names is not None:
+        content = [array[name] for name in dtype.names]
+    elif dtype.hasobject:
+        content = array.ravel(order).tolist()
+    elif array.nbytes <= _HASH_BLOCK:
+        content = digester.new(array.tobytes(order)).digest()
+    else:
+        pieces = _raw_pieces(array, _HASH_BLOCK)
+        content = list(_map_on_threads(lambda piece: digester.new(piece).digest(), pieces))
+    return (*about, content)
 
 
 def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
-    """A numpy scalar; with its class if that is a derived one."""
-    derived = None if type(scalar).__module__ == "numpy" else type(scalar)
+    """A numpy scalar; with its class if that is a derived one. Its bytes have one order on every
+    processor, but for those of a record, whose dtype tells theirs."""
+    kind = type(scalar)
+    derived = kind.__module__ != "numpy" and (kind, object.__getstate__(scalar))
     array = sys.modules["numpy"].asarray(scalar)
-    return ("scalar", array, derived, object.__getstate__(scalar))
+    if array.dtype.kind != "V":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return ("scalar", array, derived)
 
 
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array, hidden values included; with its attributes if it is of a derived class."""
+    """A masked array, hidden values included, with what attributes it has got."""
     np = sys.modules["numpy"]
-    filling = array._fill_value  # asking for `fill_value` would set it
-    if filling is None:
-        filling = np.ma.default_fill_value(array.dtype)
+    filling = array.view().fill_value  # asking the array itself would change it
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    kind = None if type(array) is np.ma.MaskedArray else type(array)
-    return ("masked", kind, array.data, np.ma.getmaskarray(array),
-            np.asarray(filling, array.dtype), _without(array, not_content))
+    return ("masked", type(array), array.data, np.ma.getmaskarray(array), filling,
+            _without(array, not_content))
 
 
 def _sparse_parts(digester: Any, matrix: Any) -> tuple[Any, ...]:
@@ -864,10 +856,10 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
     type: lambda digester, cls: (  # annotations are made when somebody asks for them
         "class", type(cls), cls.__qualname__, cls.__bases__,
         {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
-    types.FunctionType: _function_parts,
+    FunctionType: _function_parts,
     types.CodeType: _code_parts,
-    types.MethodType: _attributes("__func__ __self__"),
-    types.ModuleType: _attributes("__name__"),
+    MethodType: _attributes("__func__ __self__"),
+    ModuleType: _attributes("__name__"),
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
     staticmethod: _attributes("__class__ __func__"),
     classmethod: _attributes("__class__ __func__"),
@@ -894,17 +886,14 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
 def _way_of(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     """How objects of a class are taken apart: as the nearest class above it that has a way."""
     for cls in kind.__mro__:
-        if cls in _HASHERS:
-            hasher = _HASHERS[cls]
-            return lambda digester, obj: ("hasher", type(obj), hasher(obj))
         package = str(cls.__module__).partition(".")[0]
-        way = _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
+        way = _HASHERS.get(cls) or _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
         if way:
             return way
     return _object_parts
 
 
-_IMPORTABLE = (type, types.FunctionType, types.BuiltinFunctionType, ModuleType)
+_IMPORTABLE = (type, FunctionType, BuiltinMethodType, ModuleType)
 
 
 class _StartOver(Exception):
@@ -935,23 +924,17 @@ class _Digester:
         found = self.known.get(id(obj))
         if found:
             return found[0]
-        name = self.named(obj)
-        return self.keep(obj, name) if name else self.part(obj)
+        if isinstance(obj, _IMPORTABLE):
+            label = self.follow and self.follow.label(obj)
+            name = (label,) if label else _import_name(obj)
+            if name:
+                return self.keep(obj, (_MARK, "name", *name))
+        return self.part(obj)
 
     def keep(self, obj: Any, form: Any) -> Any:
         """Remember the form of a part."""
         self.known[id(obj)] = form, obj
         return form
-
-    def named(self, obj: Any) -> tuple[Any, ...] | None:
-        """The form of a function or class that has a name; None for other objects."""
-        if not isinstance(obj, _IMPORTABLE):
-            return None
-        label = self.follow and self.follow.label(obj)
-        if label:
-            return _MARK, "label", label
-        name = _import_name(obj)
-        return name and (_MARK, "name", *name)
 
     def part(self, obj: Any) -> Any:
         """What stands for a part that is neither plain nor named."""
@@ -977,12 +960,9 @@ class _Digester:
             parts = self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
             return (_MARK, *self.sequence(parts))
         kinds = set(map(type, obj))
-        if kind is dict and self.follow:  # there the order of dicts counts
-            keys = list(obj)
-        elif kinds in _SORTABLE:
-            keys = sorted(obj)
-        else:
-            keys = sorted(obj, key=self.rank)
+        keys = list(obj)
+        if kind is not dict or not self.follow:  # else the order of dicts counts
+            keys.sort(key=None if kinds in _SORTABLE else self.rank)
         values = list(map(obj.__getitem__, keys)) if kind is dict else []
         self.count += len(keys)
         forms = keys if kinds <= _ATOMS else self.sequence(keys)
@@ -993,14 +973,10 @@ class _Digester:
         self.count += len(items)
         if _ATOMS.issuperset(map(type, items)):
             return items
-        if type(items[0]) in _SEQUENCES and _SEQUENCES.issuperset(map(type, items)):
-            inner = itertools.chain.from_iterable(items)
-            if max(map(len, items)) < _SMALL and _ATOMS.issuperset(map(type, inner)):
+        if _SEQUENCES.issuperset(map(type, items)) and max(map(len, items)) < _SMALL:
+            if _ATOMS.issuperset(map(type, itertools.chain.from_iterable(items))):
                 return items
-        forms = []
-        for item in items:  # not a comprehension: in Python 3.11 that is a frame more
-            forms.append(item if type(item) in _ATOMS else self.form(item))
-        return forms if type(items) is list else tuple(forms)
+        return type(items)(map(self.form, items))
 
     def rank(self, member: Any) -> bytes:
         """What puts a member of a set, or a key of a dict, in its place: it depends on it alone."""
@@ -1028,7 +1004,6 @@ class _Numbering(_Digester):
 
     def digest(self, value: Any) -> str:
         self.met: list[Any] = []
-        self.outline = _Outline(self.new, self.coerce_mmap, self.follow)
         self.form(value)
         forms = [self.expand(part) for part in self.met]  # which grows
         return self.new(_dumps((_MARK, "numbered", forms))).hexdigest()
@@ -1039,7 +1014,8 @@ class _Numbering(_Digester):
 
     def rank(self, member: Any) -> bytes:
         number, _ = self.known.get(id(member), (None, None))
-        return _dumps((number, self.outline.form(member)))
+        outline = _Outline(self.new, self.coerce_mmap, self.follow)
+        return _dumps((number, outline.form(member)))
 
 
 def _digest(obj: Any, new: Any = None, coerce_mmap: bool = False,
@@ -1115,7 +1091,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
     if not isinstance(cls, type) or not callable(function):
         raise TypeError("register_hasher: expected a class and a function, "
                         f"got {cls!r} and {function!r}")
-    _HASHERS[cls] = function
+    _HASHERS[cls] = lambda digester, obj: ("hasher", type(obj), function(obj))
     _way_of.cache_clear()
 
 
