@@ -4815,7 +4815,7 @@ GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL,
 IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
 _SIGINT, _SIGKILL = 2, 9
-_LONGEST_S = 86400.0  # to wait at once: the system takes no endless numbers
+_LONGEST_S = 2e6  # to wait at once: the system takes no endless numbers
 # Workers, fork servers, or workers of an executor that may die before they have begun a batch
 _START_TRIES = 3
 
@@ -4838,18 +4838,22 @@ _next_number = itertools.count(1).__next__
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-_SENT, _LATE, _SUSPECT, _BACK = "sent", "late", "suspect", "back"
-
-
 class _Batch:
     """Tasks that travel together, and what came of them: `values` of the first tasks, with a filler
     where `errors`, by offset, has an entry; an error may also stand beyond the values. The other
-    tasks are to be sent again.
-
-    Its state: SENT, until its results are BACK; LATE, when the time of its only task was up;
-    SUSPECT, when nothing came of it, and its tasks must travel in smaller batches to find out
-    why.
+    tasks are to be sent again; if nothing came of a batch, in smaller ones, to find out why.
     """
+
+    is_late = False  # whether the time of its only task was up
+    payload: Any = None  # what is sent to a process
+    nbytes = 0  # of the payload, beside what was sent before
+    tries = 0
+    sent = 0.0  # when
+    future: Any = None  # of the executor that it was given to
+    worker: _Worker | None = None  # that is at work on it
+    seconds = 0.0
+    nbytes_back = 0  # that the values took on their way
+    fault: BaseException | None = None  # what kept the pool from running it at all
 
     def __init__(self, first: int, tasks: Any, timeout: float | None, keep_going: bool,
                  shrinkable: bool) -> None:
@@ -4865,18 +4869,8 @@ class _Batch:
         self.timeout = timeout  # seconds that its only task may run
         self.keep_going = keep_going  # whether the tasks after a failed one are run
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
-        self.state = _SENT
-        self.payload: Any = None  # what is sent to a process
-        self.nbytes = 0  # of the payload, beside what was sent before
-        self.tries = 0
-        self.sent = 0.0  # when
-        self.future: Any = None  # of the executor that it was given to
-        self.worker: _Worker | None = None  # that is at work on it
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
-        self.seconds = 0.0
-        self.nbytes_back = 0  # that the values took on their way
-        self.fault: BaseException | None = None  # what kept the pool from running it at all
 
     def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float,
             nbytes: int = 0) -> None:
@@ -4894,7 +4888,7 @@ class _Batch:
             self.blame(errors[0])
         elif kind == _INIT_FAILED:
             self.fault = errors[0]
-        elif self.state is not _LATE:
+        elif not self.is_late:
             self.add(values, errors, seconds, sum(map(len, frames)))
         return kind, output
 
@@ -4902,8 +4896,6 @@ class _Batch:
         """It came to nothing: so did its only task; of several, find out which."""
         if len(self.tasks) == 1:
             self.add([None], {0: error}, 0.0)
-        else:
-            self.state = _SUSPECT
 
     def calls(self) -> Iterable[Task]:
         """The tasks as (function, arguments, keyword arguments)."""
@@ -4911,10 +4903,6 @@ class _Batch:
             return self.tasks  # type: ignore[no-any-return]
         args = zip(self.tasks) if self.width == 1 else self.tasks
         return zip(itertools.repeat(self.function), args, itertools.repeat({}))
-
-    def is_out(self) -> bool:
-        """Whether it waits for a worker, or one is at work on it."""
-        return self.state is _SENT or self.worker is not None
 
 
 _BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
@@ -5561,7 +5549,8 @@ class _WorkerState:
         sys.modules["__main__"] = self.main
 
     def answer(self, frames: list[Any]) -> None:
-        number, run, keep_going, timeout, functions, world, mapping = marshal.loads(frames[0])
+        settings, functions = marshal.loads(frames[0])
+        number, run, keep_going, timeout, world, mapping = settings
         page = self.page
         self.mapping = _Mapping(*mapping)
         page[_TASK] = 0
@@ -5952,11 +5941,15 @@ def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
                        f"can {sys.executable} still run {__file__}?")
 
 
+_SHARED_CALLABLES = (FunctionType, type, type(len), type(lru_cache(_cell_value)))
+_MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
+
+
 def _print_of(value: Any) -> int:
     """A number that changes with the content of a value (of big buffers, samples are looked at).
     0 for one that only its name can change, and for one that cannot be packed, which its task will
     tell."""
-    if isinstance(value, (int, float, str, bytes, ModuleType, type(len), FunctionType, type)):
+    if type(value) in _ATOMS or isinstance(value, (ModuleType, *_SHARED_CALLABLES)):
         return 0
     try:
         head, *buffers = _pack(value)
@@ -5968,10 +5961,6 @@ def _print_of(value: Any) -> int:
     return number
 
 
-_SHARED_CALLABLES = (FunctionType, type, type(len), type(lru_cache(_cell_value)))
-_MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
-
-
 class _Context:
     """What the batches of one run share on their way to processes: the caller's world, and
     functions packed once."""
@@ -5980,74 +5969,85 @@ class _Context:
         self.packer = packer
         self.number = _next_number()
         self.world = _world()
-        # id of function -> key, frames, itself
+        # id of function -> key; frames, none for one that cannot be packed; itself
         self.packed: dict[int, tuple[int, list[Any], Any]] = {}
         self.last: dict[int, tuple[Any, int]] = {}  # arguments of the last single task, by id
+        self.copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
         # to pack at a time; 1 when tasks bring an object again with other content
         self.most_tasks = sys.maxsize
         self.mapping = _NO_MAPPING
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
-        # those of the batch packed last: kept, since the next one may well use them
-        self.newest: list[_Piece] = []
+        # pieces of the batch packed last: kept, since the next one may well use them; on executors
+        # of others the owners of its buffers
+        self.newest: list[Any] = []
 
-    def find(self, func: Any) -> tuple[int, list[Any]]:
-        """(key, frames) of a function that tasks call, or that their arguments hold; it is packed
-        once in a run. 0 says that it goes with its tasks: there are many of them, or it cannot be
-        packed."""
+    def name(self, functions: dict[int, list[Any]], func: Any) -> int:
+        """The key of a function that tasks call, or that their arguments hold; with its frames it
+        is noted in `functions`. It is packed once in a run. 0 says that it goes with its tasks:
+        there are many of them, or it cannot be packed."""
         known = self.packed.get(id(func))
-        if known:
-            return known[:2]
-        is_shared = type(func) in _SHARED_CALLABLES or hasattr(func, "_reduce_by_value")
-        is_method = not isinstance(getattr(func, "__self__", None), (ModuleType, type(None)))
-        if not is_shared or is_method or len(self.packed) >= _MOST_FUNCTIONS:
-            return 0, []
-        key = len(self.packed) + 1
-        try:
-            frames = self.settle(_pack(func, self.packer))[0]
-        except Exception:  # a __reduce__ of the user may raise anything: its task will tell
-            key, frames = 0, []
-        self.packed[id(func)] = key, frames, func
-        return key, frames
+        if known is None:
+            is_shared = type(func) in _SHARED_CALLABLES or hasattr(func, "_reduce_by_value")
+            is_method = type(getattr(func, "__self__", sys)) is not ModuleType
+            if not is_shared or is_method or len(self.packed) >= _MOST_FUNCTIONS:
+                return 0
+            frames: list[Any] = []
+            try:
+                frames = self.settle(_pack(func, self.packer))[0]
+            except Exception:  # a __reduce__ of the user may raise anything: its task will tell
+                pass
+            known = self.packed[id(func)] = len(self.packed) + 1, frames, func
+        key, frames, _ = known
+        if not frames:
+            return 0
+        functions[key] = frames
+        return key
 
-    def pack(self, batch: _Batch) -> tuple[dict[int, list[Any]], list[Any]]:
-        """Frames by function key, and the frames of a batch."""
-        named: dict[int, list[Any]] = {}
-
-        def key_of(func: Any) -> int:
-            key, frames = self.find(func)
-            if key:
-                named[key] = frames
-            return key
-
-        frames = _pack_tasks(batch, self.packer, key_of)
+    def pack(self, batch: _Batch) -> None:
+        """Make the payload of a batch: frames by function key, and the frames of its tasks."""
+        functions: dict[int, list[Any]] = {}
+        frames = _pack_tasks(batch, self.packer, partial(self.name, functions))
         if len(batch.tasks) == 1:
             (_, args, _), = batch.calls()
             self.watch(args)
         frames, batch.nbytes = self.settle(frames)
-        return named, frames
+        batch.payload = functions, frames
 
     def settle(self, frames: list[Any]) -> tuple[list[Any], int]:
         """The frames of a payload, independent of the caller, who may refill its arrays, and how
-        many of their bytes are new: big buffers as pieces, small ones copied. A piece that a batch
-        of this run still uses is taken again while samples tell no change."""
+        many of their bytes are new. For a process nearby, big buffers become pieces, and a piece
+        that a batch of this run still uses is taken again while samples tell no change."""
         if not self.packer.nearby:
-            return frames, 0  # whoever sends them settles them
+            views = [memoryview(frame) for frame in frames]
+            known = set(map(id, self.newest))
+            self.newest = [view.obj for view in views]
+            nbytes = sum(view.nbytes for view in views if id(view.obj) not in known)
+            return list(map(self.copy, frames)), nbytes
         segments: set[_Segment] = set()
-        for place, view in enumerate(frames) if self.laid else ():
-            piece = None
-            if type(view) is memoryview:
-                piece = self.laid.get(_address(view))
+        for place, view in enumerate(frames):
+            if type(view) is not memoryview or len(view) < self.mapping.nbytes:
+                continue
+            piece = self.laid.get(_address(view))
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
         nbytes = sum(len(frame) for frame in frames if type(frame) is not _Piece)
-        if len(frames) > 1:
-            frames = _lay_big(frames, self.mapping)
-        self.newest = [frame for frame in frames if type(frame) is _Piece]
+        settled = _lay_big(frames, self.mapping)
+        self.newest = [frame for frame in settled if type(frame) is _Piece]
         for piece in self.newest:
             self.laid[_address(piece.view)] = piece
-        return [frame if type(frame) is _Piece else bytes(frame) for frame in frames], nbytes
+        return [frame if type(frame) is _Piece else bytes(frame) for frame in settled], nbytes
+
+    def message(self, batch: _Batch, known: set[int],
+                settings: tuple[Any, ...]) -> list[Any]:
+        """The frames of a batch for a process that has the `known` functions; then it has all."""
+        functions, frames = batch.payload
+        new = {key: own for key, own in functions.items() if key not in known}
+        known.update(new)
+        sizes = [(key, len(own)) for key, own in new.items()]
+        head = marshal.dumps((settings, sizes))
+        return [head, *itertools.chain(*new.values()), *frames]
 
     def watch(self, args: Sequence[Any]) -> None:
         """Notice, while tasks still travel one by one, that their iterator refills an object it has
@@ -6089,37 +6089,26 @@ def _timeout_type() -> type[Exception]:
     return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
 
 
-def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
-    where = _say_where(stack)
-    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
-    batch.add([None], {0: _timeout_type()(text)}, 0.0)
-
-
-# What all workers of one kind share: seconds they stay idle; cores that each may use for itself;
-# threads that native libraries may start there, if the user has said; packed (initializer,
-# arguments), or b"".
-_WorkerKind = namedtuple("_WorkerKind", "idle_s cores native_threads initializer")
-
-
 class _Worker:
     """The caller's handle on one worker process. It belongs to the driver thread that runs a batch
-    on it, else to the pool of a run, else it is idle."""
+    on it, else to the pool of a run, else it is idle. Its kind: seconds it stays idle; cores that
+    it may use; threads that native libraries may start there, if the user has said; packed
+    (initializer, arguments), or b""."""
 
-    def __init__(self, kind: _WorkerKind) -> None:
-        self.code_age = _project_code.age
+    def __init__(self, kind: tuple[Any, ...]) -> None:
+        self.code = _project_code
         self.served = 0  # how many tasks it was given
-        self.run: int | None = None  # number of the last run it served
-        self.known: dict[int, int] = {}  # the functions it has of that run: key -> bytes
+        self.run = 0  # number of the last run it served
+        self.known: set[int] = set()  # keys of the functions it has of that run
         ours, theirs = _socket_pair()
         self.channel = _Channel(ours)
-        try:
-            self.page, file = _make_page()
-            self.starter, self.number = _start_worker(theirs, file.fd)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+        with theirs:
+            try:
+                self.page, file = _make_page()
+                self.starter, self.number = _start_worker(theirs, file.fd)
+            except BaseException:
+                ours.close()
+                raise
         self.world = _world()
         settings = self.world, *kind
         try:
@@ -6128,82 +6117,64 @@ class _Worker:
             pass
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
-        """Have the worker run a batch; whether it can run another. If it dies before it has begun,
-        the batch stays SENT."""
-        try:
-            self.send(batch)
-            kind = _PART
-            while kind == _PART:
-                self.wait(batch)
-                kind, output = batch.receive(self.channel.receive())
-                if output:
-                    pool.done.put(output)
-                if kind == _PART:  # no worker may have had it yet when the caller asked
-                    pool.ask_back([batch])
-        except (EOFError, OSError):
-            self.bury(batch)
-            return False
-        if batch.state is _SENT:
-            batch.state = _BACK
+        """Have the worker run a batch; whether it can run another. EOFError or OSError if it
+        dies."""
+        self.send(batch, pool.context)
+        kind = _PART
+        while kind == _PART:
+            if batch.timeout is not None:
+                self.wait(batch, batch.timeout)
+            kind, output = batch.receive(self.channel.receive())
+            if output:
+                pool.done.put(output)
+            if kind == _PART:  # no worker may have had it yet when the caller asked
+                pool.ask_back([batch])
         return kind != _INIT_FAILED
 
-    def send(self, batch: _Batch) -> None:
-        context, functions, frames = batch.payload
+    def send(self, batch: _Batch, context: _Context) -> None:
         batch.tries += 1
         self.served += len(batch.tasks)
         if context.number != self.run:
-            self.run = context.number
-            self.known = {}
-        new: list[Any] = []  # frames of functions that are not known yet
-        sizes = []
-        for key, own in functions.items():
-            if key not in self.known:
-                self.known[key] = sum(map(len, own))
-                sizes.append((key, len(own)))
-                new += own
+            self.run, self.known = context.number, set()
         world = context.world if context.world != self.world else None
         self.world = context.world
         mapping = context.mapping.nbytes, "c", context.mapping.folder
-        head = (
-            batch.key, context.number, batch.keep_going, batch.timeout,
-            sizes, world, mapping,
-        )
-        self.channel.send([marshal.dumps(head), *new, *frames])
+        settings = batch.key, context.number, batch.keep_going, batch.timeout, world, mapping
+        self.channel.send(context.message(batch, self.known, settings))
 
-    def wait(self, batch: _Batch) -> None:
-        """Wait for a message. When the time of its task is up, that is interrupted; after its grace
+    def wait(self, batch: _Batch, timeout: float) -> None:
+        """Wait for a message. When the time of the task is up, it is interrupted; after its grace
         the worker is killed."""
         import select
 
-        if batch.timeout is None:
-            return
         ready = select.poll()
         ready.register(self.channel.sock, select.POLLIN)
-        left = 0.0
-        while not ready.poll(min(left, _LONGEST_S) * 1000):
-            left = batch.timeout + GRACE_S * (batch.state is _LATE)
+        left = timeout
+        while left > 0:
+            if ready.poll(left * 1000 + 1):  # it must not end too early
+                return
+            left = timeout
             if self.page[_BATCH] == batch.key and self.page[_TASK]:  # else it has not begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
-            if left <= 0:
-                self.signal(_SIGKILL if batch.state is _LATE else _SIGINT, batch)
-                batch.state = _LATE
-                left = GRACE_S
-            left += 0.001  # the poll must not end before the time is up
+        batch.is_late = True
+        self.signal(_SIGINT, batch)
+        if not ready.poll(GRACE_S * 1000):
+            self.signal(_SIGKILL, batch)
 
-    def bury(self, batch: _Batch) -> None:
-        """The worker has died: if it had begun the batch, a task is to blame."""
+    def bury(self, batch: _Batch) -> bool:
+        """The worker has died: whether it had begun the batch, and so a task is to blame."""
         has_begun = self.page[_BATCH] == batch.key or self.is_ended()
         place = self.page[_TASK]
         death = self.close()
-        if batch.state is _LATE or not has_begun and batch.tries < _START_TRIES:
-            return
-        if place <= len(batch.values) and (batch.values or len(batch.tasks) > 1):
-            batch.state = _SUSPECT  # it died between tasks, or after the last
-        else:
+        if not has_begun and batch.tries < _START_TRIES:
+            return False
+        # else it died between tasks, or after the last
+        is_to_blame = place > len(batch.values) or not batch.values and len(batch.tasks) == 1
+        if is_to_blame and not batch.is_late:
             blamed = max(place - 1, 0)
             text = f"the worker process of task {batch.first + blamed} {death}"
             batch.errors[blamed] = TerminatedWorkerError(text)
-            batch.state = _BACK
+        return True
 
     def signal(self, sig: int, batch: _Batch) -> None:
         """Send a signal to the worker's process group. SIGINT is for the task of this batch: if
@@ -6235,32 +6206,35 @@ def _pop(items: Any) -> Any:
         return None
 
 
+def _drained(items: Any) -> Iterator[Any]:
+    """Take one item after the other, until there is none."""
+    return iter(partial(_pop, items), None)
+
+
 _ENDING_S = 0.05  # how long a fork, or `shutdown_workers`, waits for threads that are still at work
 _DRIVER_NAME = "joblite-driver"
 # A queue of each driver thread that waits for a call. Another deque in its place lets them end
 _waiting_drivers: deque[Any] = deque()
 
 
-def _start_driver(func: Callable[..., Any], *args: Any) -> None:
-    """Have a driver thread make a call. These are daemon threads, which exit does not wait for: one
-    set for all runs of this process. A thread is started whenever none is idle, since calls may
-    wait for each other. No lock is taken: Ctrl-C may come anywhere, and a garbage collection may
-    start a call from anywhere."""
-    call = partial(func, *args)
-    calls = _pop(_waiting_drivers)
-    if calls:
-        calls.put(call)
-    elif not _start_thread(partial(_drive, [call], _waiting_drivers)):
-        call()  # no thread is to be had (as in a browser): the call is made here
+def _start_driver(func: Callable[..., Any], *args: Any) -> bool:
+    """Have a driver thread make a call; False where no thread is to be had. These are daemon
+    threads, which exit does not wait for: one set for all runs of this process. A thread is started
+    whenever none is idle, since calls may wait for each other. No lock is taken: Ctrl-C may come
+    anywhere, and a garbage collection may start a call from anywhere."""
+    idle = _pop(_waiting_drivers)
+    calls = idle or _module("queue").SimpleQueue()
+    calls.put(partial(func, *args))
+    return bool(idle or _start_thread(partial(_drive, calls)))
 
 
-def _drive(first: list[Any], waiting: deque[Any]) -> None:
+def _drive(calls: Any) -> None:
     """The life of a driver thread. It keeps nothing of the calls it has made."""
-    from queue import Empty, SimpleQueue
+    from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
-    calls: Any = SimpleQueue()
-    call = first.pop()
+    waiting = _waiting_drivers
+    call = calls.get()
     while call:
         call()
         del call
@@ -6275,28 +6249,31 @@ def _drive(first: list[Any], waiting: deque[Any]) -> None:
                 call = calls.get()
 
 
+def _interrupt_soon() -> None:
+    """Have the main thread interrupted once more, when it has left the finalizer that it is in."""
+    import _thread
+
+    time.sleep(_ENDING_S)
+    _thread.interrupt_main()
+
+
 def _end_drivers() -> None:
     """Let each thread end as soon as it is idle, and wait for those that are so at once: one that
     has just given the last result of a run needs a moment."""
     global _waiting_drivers
     idle, _waiting_drivers = _waiting_drivers, deque()
-    for calls in iter(partial(_pop, idle), None):
+    for calls in _drained(idle):
         calls.put(None)
     late = time.monotonic() + _ENDING_S
     for thread in threading.enumerate():
-        if thread.name != _DRIVER_NAME or thread is threading.current_thread():
-            continue
-        thread.join(max(0.0, late - time.monotonic()))
         # Python 3.12 counts also one that is about to end
         place = f"/proc/self/task/{thread.native_id}"
-        while not thread.is_alive() and os.path.exists(place) and time.monotonic() < late:
+        while thread.name == _DRIVER_NAME and time.monotonic() < late and (
+                thread.is_alive() or os.path.exists(place)):
             time.sleep(0)
 
 
 # ---- idle workers, and when they are too old ----
-
-
-_HOLD_CODE = {FunctionType, classmethod, staticmethod, type(_module)}  # the last: of lru_cache
 
 
 @lru_cache(maxsize=2**16)
@@ -6311,81 +6288,66 @@ def _project_names(count: int, newest: str) -> list[str]:
             if type(module) is ModuleType and _is_followed(name)]
 
 
-class _ProjectCode:
-    """The functions and methods in modules of the project. Workers import these themselves, once:
-    where one was imported, loaded anew, got another name or has other code since (IPython's
-    autoreload changes that in place), idle workers are too old."""
-
-    def __init__(self) -> None:
-        self.age = 0  # how often it has changed: a worker that is older is not used again
-        self.spaces: list[Any] = []  # of modules and their classes
-        self.functions: list[Any] = []
-        self.state: Any = None
-
-    def look(self) -> None:
-        """Notice changes."""
-        modules, state = self.now()
-        if state == self.state:
-            return
-        self.spaces = [*map(vars, modules)]
-        for module in modules:
-            for value in [*vars(module).values()]:
-                # not isinstance, which asks the value: a proxy outside of its context raises
-                if issubclass(type(value), type) and value.__module__ == module.__name__:
-                    self.spaces.append(vars(value))
-        self.functions = []
-        for space in self.spaces:
-            for value in [*space.values()]:
-                value = value.fget if type(value) is property else value
-                func = getattr(value, "__wrapped__", value) if type(value) in _HOLD_CODE else None
-                if type(func) is FunctionType:
-                    self.functions.append(func)
-        self.state = self.now()[1]
-        self.age += 1
-
-    def now(self) -> tuple[list[ModuleType], Any]:
-        """The modules, and what tells their code. Takes 80 ns a function."""
-        names = _project_names(len(sys.modules), next(reversed(sys.modules)))
-        modules = [sys.modules[name] for name in names if name in sys.modules]
-        specs = [module.__spec__ for module in modules]
-        sizes = [*map(len, self.spaces)]
-        codes = [func.__code__ for func in self.functions]
-        return modules, (modules, [*map(id, specs)], specs, sizes, codes)
+_HOLD_CODE = {  # where types of what modules and classes hold have their function
+    FunctionType: "__wrapped__", property: "fget", classmethod: "__wrapped__",
+    staticmethod: "__wrapped__", type(_module): "__wrapped__",
+}
+# How the project's modules were loaded, and the code of their functions and methods. Workers import
+# these themselves, once: where a module was imported or loaded anew, or a function has other code
+# since (IPython's autoreload changes that in place), idle workers are too old
+_project_code: list[Any] = []
 
 
-_project_code = _ProjectCode()
+def _look_at_project() -> None:
+    """Notice changes: another list takes the place of the former. Takes some 200 ns a function."""
+    global _project_code
+    found: list[Any] = []
+    for name in _project_names(len(sys.modules), next(reversed(sys.modules))):
+        module = sys.modules.get(name)
+        found += module, getattr(module, "__spec__", None), *_code_in(module, name)
+    if [*map(id, found)] != [*map(id, _project_code)]:
+        _project_code = found
+
+
+def _code_in(holder: Any, name: str) -> Iterator[Any]:
+    """The code of the functions that a module or class holds, and of the classes of the module of
+    that name."""
+    for value in [*getattr(holder, "__dict__", {}).values()]:
+        if type(value) in _HOLD_CODE:
+            func = getattr(value, _HOLD_CODE[type(value)], value)
+            yield getattr(func, "__code__", None)
+        # not isinstance, which asks the value: a proxy outside of its context raises
+        elif name and issubclass(type(value), type) and value.__module__ == name:
+            yield from _code_in(value, "")
+
+
 # of which idle workers are kept: a program that makes ever new initializers shall not fill the
 # machine
 _MOST_KINDS = 4
-_idle_workers: dict[_WorkerKind, list[_Worker]] = {}  # any thread puts and takes in one step
+_idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}  # any thread puts and takes in one step
 
 
-def _lease(kind: _WorkerKind) -> _Worker:
+def _lease(kind: tuple[Any, ...]) -> _Worker:
     """A worker of this kind: an idle one that lives and has the code of now, or a new one."""
-    for worker in iter(partial(_pop, _idle_workers.get(kind, [])), None):
+    for worker in _drained(_idle_workers.get(kind, [])):
         # an idle worker has nothing to say but that it is dead
-        if worker.code_age == _project_code.age and not worker.channel.has_data():
+        if worker.code is _project_code and not worker.channel.has_data():
             return worker  # type: ignore[no-any-return]
         worker.close()
     return _Worker(kind)
 
 
-def _put_back(kind: _WorkerKind, worker: _Worker) -> None:
-    """A run is over: its worker is idle, and may forget the functions that came for it alone."""
-    if sum(worker.known.values()) > _IN_BAND:
-        try:
-            worker.channel.send([_FORGET])
-        except OSError:  # it has died idle
-            pass
+def _put_back(kind: tuple[Any, ...], worker: _Worker) -> None:
+    """A run is over: its worker is idle."""
     _idle_workers.setdefault(kind, []).append(worker)
     for oldest in [*_idle_workers][:-_MOST_KINDS]:
-        for other in iter(partial(_pop, _idle_workers.pop(oldest, [])), None):
+        for other in _drained(_idle_workers.pop(oldest, [])):
             other.close()
 
 
-# Executors that were made for a backend's name: (process, factory, options, executor). Any thread
-# adds in one step
-_made: list[tuple[int, Any, dict[str, Any], Any]] = []
+# Executors that were made for a backend's name: (factory, options, executor). Any thread adds in
+# one step
+_made: list[tuple[Any, dict[str, Any], Any]] = []
 
 
 def _has_ended(executor: Any) -> bool:
@@ -6400,18 +6362,18 @@ def _has_ended(executor: Any) -> bool:
 def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     """What a factory makes of these options: made at their first use, and anew when it has
     ended."""
-    for process, known_factory, known_options, executor in _made[:]:
+    _watch_exit_and_forks()
+    _made[:] = [known for known in _made if not _has_ended(known[-1])]
+    for known_factory, known_options, executor in _made[:]:
         try:
-            is_it = known_factory is factory and bool(known_options == options)
+            if known_factory is factory and known_options == options:
+                return executor
         except ValueError:  # there are arrays among them
-            is_it = False
-        if is_it and process == os.getpid() and not _has_ended(executor):
-            return executor
+            pass
     executor = factory(**options)
     # a backend of joblib's kind serves one run at a time
     if not hasattr(executor, "effective_n_jobs"):
-        _made[:] = [known for known in _made if not _has_ended(known[-1])]
-        _made.append((os.getpid(), factory, options, executor))
+        _made.append((factory, options, executor))
     return executor
 
 
@@ -6436,14 +6398,15 @@ def shutdown_workers(wait: bool = True) -> None:
         Return only when the processes are gone.
     """
     for idle in [*_idle_workers.values()]:
-        for worker in iter(partial(_pop, idle), None):
+        for worker in _drained(idle):
             worker.channel.close()
     server = _holding(_starters_lock, _starters.pop, "fork server", None)
     if server:
         server.close()
-    for known in [known for known in _made if known[:2] == (os.getpid(), _standard_pool)]:
-        _made.remove(known)
-        known[-1].shutdown(wait, cancel_futures=True)
+    for known in _made[:]:
+        if known[0] is _standard_pool:
+            _made.remove(known)
+            known[-1].shutdown(wait, cancel_futures=True)
     _end_drivers()
 
 
@@ -6455,9 +6418,8 @@ def _forget_workers() -> None:
     _token_lock = threading.RLock()
     for sock in list(_sockets):
         sock.close()
-    _idle_workers.clear()
-    _waiting_drivers.clear()
-    _starters.clear()
+    for kept in _idle_workers, _waiting_drivers, _starters, _made:
+        kept.clear()  # type: ignore[attr-defined]
 
 
 _exiting = False  # whether the interpreter has begun to end. Set once
@@ -6484,7 +6446,7 @@ def _watch_exit_and_forks() -> None:
 # ---- the pool of a run ----
 
 _FAR_S = 1.0  # after so long, a batch on an executor of others gives back what it has not started
-_LAID = 8  # buffers that are remembered as sent
+_MOST_SCATTERED = 8  # buffers that are remembered as sent
 _ONCE_NBYTES = 2**20  # a buffer of this size is sent to a dask cluster once, not with every batch
 
 _FAR_SIDE = """\
@@ -6499,8 +6461,7 @@ if module is None and source:
     exec(compile(zlib.decompress(source), module.__file__, "exec"), module.__dict__)
     module = sys.modules.setdefault(name, module)
 if module:
-    python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
-    here = f"{name} {getattr(module, '__version__', 'unknown')} on {python}"
+    here = f"{name} {getattr(module, '__version__', 'unknown')} on Python {sys.version[:4]}"
     if here != version:
         raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): "
                           "they must be the same")
@@ -6541,6 +6502,12 @@ def _run_left(batch: _Batch) -> tuple[Any, ...]:
             if not batch.keep_going or isinstance(error, KeyboardInterrupt):
                 break
     return values, errors, time.monotonic() - begun
+
+
+def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
+    where = _say_where(stack)
+    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
+    batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
 def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
@@ -6608,13 +6575,11 @@ class _Pool:
     """What a run hands its batches to; here an executor of somebody else. The caller's thread uses
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
-    context: _Context | None = None  # where batches are packed, if they do not share our memory
     most_tasks = sys.maxsize  # in one batch
     round_trip = 0.0  # seconds a batch is on its way, beside the work: it should last longer
     grows = False  # whether nobody knows how many batches the executor takes
     more = 0  # batches that may be out beyond the run's window, because it takes them
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
-    ended: Sequence[str] = ()  # where the tasks were that the end of the run has ended
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
         from queue import SimpleQueue
@@ -6622,45 +6587,30 @@ class _Pool:
         self.size = size
         self.done: Any = SimpleQueue()
         self.executor = executor
-        self.last: list[Any] = []  # owners of the buffers of the last payload
-        if not shares_memory:
-            self.context = _Context(_Packer)
+        # where batches are packed, if they do not share our memory
+        self.context = None if shares_memory else _Context(_Packer)
 
     def pack(self, batch: _Batch) -> None:
         """Prepare what `submit` sends; whatever cannot be packed raises."""
-        if self.context is None:
+        if self.context:
+            self.context.pack(batch)
+        else:
             batch.left = list(batch.tasks)
-            return
-        named, frames = self.context.pack(batch)
-        settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
-        sizes = [(key, len(own)) for key, own in named.items()]
-        head = marshal.dumps((settings, sizes))
-        whole = [head, *itertools.chain(*named.values()), *frames]
-        views = [memoryview(frame) for frame in whole]
-        known = set(map(id, self.last))
-        self.last = [view.obj for view in views]
-        new = [view.nbytes for view in views if id(view.obj) not in known]
-        batch.nbytes = sum(new)
-        batch.payload = [*map(self.lay, views)]
-
-    def lay(self, view: memoryview) -> Any:
-        """What is sent of a frame: a copy, since the caller may refill its arrays."""
-        return bytes(view)
 
     def submit(self, batch: _Batch) -> None:
         """Take a batch, which waits in the executor until a worker is free; the caller does not."""
         done = self.done
         batch.sent = time.monotonic()
-        if self.context is None:
+        if not self.context:
             future = self.start(_run_here, "thread", batch, lambda: self.hungry)
         else:
-            python = "{}.{}".format(*sys.version_info)
+            settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
             payload = {
                 "far_side": _FAR_SIDE,
                 "name": __name__,
-                "version": f"{__name__} {__version__} on Python {python}",
+                "version": f"{__name__} {__version__} on Python {sys.version[:4]}",
                 "source": _own_source() if batch.tries else b"",
-                "frames": batch.payload,
+                "frames": self.context.message(batch, set(), settings),
             }
             batch.tries += 1
             future = self.start(eval, "exec(far_side) or answer", payload)
@@ -6676,12 +6626,11 @@ class _Pool:
 
     def receive(self, batch: _Batch) -> bool:
         """Open what came back of a batch; False when it was sent again."""
-        future, batch.future = batch.future, None
         try:
-            answer = future.result()
+            answer = batch.future.result()
         except Exception as error:
             return self.lose(batch, error)
-        if self.context is None:
+        if not self.context:
             return True
         if answer is None:
             self.submit(batch)
@@ -6701,8 +6650,6 @@ class _Pool:
         text = f"the executor failed: {type(error).__name__}: {error}"
         if isinstance(error, BrokenExecutor):
             text += "; with spawn a script needs if __name__ == '__main__':"
-        if len(batch.tasks) > 1:
-            text += f" (one of {len(batch.tasks)} tasks that travelled together)"
         lost = TerminatedWorkerError(text)
         lost.__cause__ = error
         if isinstance(error, (BrokenExecutor, CancelledError)):
@@ -6727,160 +6674,6 @@ class _Pool:
                 batch.future.cancel()
 
 
-class _ThreadPool(_Pool):
-    """Driver threads, at most `size` at once, that run the batches of one run."""
-
-    def __init__(self, size: int) -> None:
-        _watch_exit_and_forks()
-        super().__init__(size)
-        self.waiting: deque[_Batch] = deque()
-        self.free = deque([True] * size)  # an item for each thread that may be at work and is not
-
-    def submit(self, batch: _Batch) -> None:
-        self.waiting.appendleft(batch)
-        if _pop(self.free):
-            _start_driver(self.serve)
-
-    def serve(self) -> None:
-        """In a driver thread: run batches while some wait."""
-        while True:
-            for batch in iter(partial(_pop, self.waiting), None):
-                try:
-                    self.run(batch)
-                except BaseException as error:  # such as: no memory left. Whoever waits is told
-                    batch.fault = error
-                if batch.state is _SENT:
-                    batch.state = _BACK
-                self.done.put(batch)
-                del batch
-            self.free.append(True)
-            if not self.waiting or not _pop(self.free):
-                return
-
-    def run(self, batch: _Batch) -> None:
-        _run_here("thread", batch, lambda: self.hungry)
-
-    def receive(self, batch: _Batch) -> bool:
-        return True
-
-    def close(self, out: set[_Batch]) -> None:
-        super().close(out)
-        for batch in iter(partial(_pop, self.waiting), None):
-            batch.state = _BACK
-
-
-class _ProcessPool(_ThreadPool):
-    """Driver threads, each of which has a worker process run its batch: it alone reads from the
-    worker, writes to it and ends it. Others set a word in the worker's page, or have the fork
-    server send it a signal."""
-
-    context: _Context
-
-    def __init__(self, size: int, kind: _WorkerKind, most: int) -> None:
-        _project_code.look()
-        super().__init__(size)
-        self.context = _Context(_NearPacker)
-        self.most_tasks = most  # also in a worker's life
-        self.kind = kind
-        self.workers: deque[_Worker] = deque()  # that have nothing to do
-        self.is_over = False
-        self.begun_at_exit = _exiting
-        self.unsaid: list[Any] = []  # what tasks printed as they were ended
-
-    def pack(self, batch: _Batch) -> None:
-        batch.payload = self.context, *self.context.pack(batch)
-
-    def run(self, batch: _Batch) -> None:
-        """Have a worker run a batch; one that dies before it has begun is replaced."""
-        while batch.state is _SENT and not self.is_over:
-            if _exiting and not self.begun_at_exit:
-                raise RuntimeError("the interpreter ends: no task is begun any more")
-            worker = batch.worker = self.find_worker(len(batch.tasks))
-            is_well = False
-            try:
-                # else `end` sees that there is a worker
-                is_well = self.is_over or worker.run_batch(batch, self)
-            finally:
-                if is_well:
-                    self.workers.append(worker)
-                else:
-                    worker.close()
-                batch.worker = None
-            if batch.state is _LATE and not batch.values:  # its value may have come just before
-                _fail_late(batch, _stack_of(worker.page))
-        batch.payload = None  # its big arrays may go
-
-    def find_worker(self, count: int) -> _Worker:
-        """A worker that has not had its share of tasks, for so many more."""
-        worker = _pop(self.workers) or _lease(self.kind)
-        while worker.served and worker.served + count > self.most_tasks or worker.is_ended():
-            worker.close()
-            worker = _lease(self.kind)
-        return worker  # type: ignore[no-any-return]
-
-    def ask_back(self, batches: Iterable[_Batch]) -> None:
-        for batch in batches if self.hungry else ():
-            worker = batch.worker
-            if worker and batch.shrinkable and len(batch.tasks) > 1:
-                worker.page[_SHED] = batch.key
-
-    def close(self, out: set[_Batch]) -> None:
-        """Let the workers go. If tasks are at work, a thread ends them; it is waited for, but not
-        for ever: it may be the garbage collector that drops a generator, in the midst of something
-        the thread needs."""
-        self.is_over = True
-        super().close(out)
-        if not any(map(_Batch.is_out, out)):
-            self.release()
-            return
-        over = threading.Lock()  # not an Event: a second Ctrl-C may come in its midst
-        over.acquire()
-        _start_driver(self.end, list(out), over)
-        over.acquire(timeout=5 * GRACE_S)
-        while self.unsaid:
-            _say_here(self.unsaid.pop(0))
-
-    def end(self, out: list[_Batch], over: Any) -> None:
-        """KeyboardInterrupt in each running task; a worker that is not done with it after its grace
-        is killed."""
-        asked = []
-        for batch in out:
-            worker = batch.worker
-            if worker and worker.page[_TASK]:
-                number = batch.first + worker.page[_TASK] - 1
-                asked.append((number, worker.page, _stack_of(worker.page)))
-        for sig, patience in (_SIGINT, GRACE_S), (_SIGKILL, 5 * GRACE_S):
-            for batch in out:
-                worker = batch.worker
-                if worker:
-                    worker.signal(sig, batch)
-            late = time.monotonic() + patience
-            while any(map(_Batch.is_out, out)) and time.monotonic() < late:
-                try:
-                    item = self.done.get(timeout=max(0.0, late - time.monotonic()))
-                except _module("queue").Empty:
-                    break
-                if type(item) is list:
-                    self.unsaid.append(item)
-        self.ended = [
-            f"task {number} was ended{_say_where(_stack_of(page))}"
-            for number, page, before in asked
-            if _stack_of(page) != before  # else code that keeps the lock did not hear of it
-        ]
-        self.release()
-        over.release()
-
-    def release(self) -> None:
-        self.context.packed.clear()
-        self.context.newest.clear()
-        self.context.last.clear()
-        for worker in iter(partial(_pop, self.workers), None):
-            if worker.is_ended():
-                worker.close()
-            else:
-                _put_back(self.kind, worker)
-
-
 class _DaskPool(_Pool):
     """The executor of a `distributed` client. A big buffer is sent once, as long as its content
     stays the same."""
@@ -6889,29 +6682,22 @@ class _DaskPool(_Pool):
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
         super().__init__(size, executor, shares_memory)
-        self.client = executor._client  # its own futures tell when a buffer is lost
-        # id -> (owner of the buffer, checksum, dask's future)
-        self.laid: dict[int, tuple[Any, int, Any]] = {}
+        self.context.copy = self.lay
+        self.laid: dict[tuple[int, int], Any] = {}  # size and checksum -> dask's future
 
     def start(self, func: Callable[..., Any], *args: Any) -> Any:
-        settings = {
-            **self.executor._kwargs,
-            "key": f"joblite-{os.urandom(8).hex()}",
-            "pure": False,  # else equal batches would be run once
-        }
-        return self.client.submit(func, *args, **settings)
+        # pure: else equal batches would be run once. Its own futures tell when a buffer is lost
+        return self.executor._client.submit(func, *args, **self.executor._kwargs, pure=False)
 
-    def lay(self, view: memoryview) -> Any:
-        if view.nbytes < _ONCE_NBYTES:
-            return bytes(view)
-        known = self.laid.get(id(view.obj))
-        check = _crc32(view)
-        if known is None or known[1] != check:
-            if len(self.laid) >= _LAID:
+    def lay(self, frame: Any) -> Any:
+        if len(frame) < _ONCE_NBYTES:
+            return bytes(frame)
+        content = len(frame), _crc32(frame)
+        if content not in self.laid:
+            if len(self.laid) >= _MOST_SCATTERED:
                 self.laid.clear()
-            known = view.obj, check, self.client.scatter(bytes(view), hash=False)
-            self.laid[id(view.obj)] = known
-        return known[2]
+            self.laid[content] = self.executor._client.scatter(bytes(frame), hash=False)
+        return self.laid[content]
 
     def lose(self, batch: _Batch, error: Exception) -> bool:
         from concurrent.futures import CancelledError
@@ -6920,6 +6706,7 @@ class _DaskPool(_Pool):
         if not (can_repeat and isinstance(error, CancelledError)):
             return super().lose(batch, error)
         self.laid.clear()  # a buffer was lost with the worker that held it
+        self.context.packed.clear()
         self.pack(batch)
         self.submit(batch)
         return False
@@ -6960,6 +6747,156 @@ class _ProtocolPool(_Pool):
             backend.abort_everything(ensure_ready=False)
         backend.stop_call()
         backend.terminate()
+
+
+class _ThreadPool(_Pool):
+    """Driver threads, at most `size` at once, that run the batches of one run."""
+
+    def __init__(self, size: int) -> None:
+        _watch_exit_and_forks()
+        super().__init__(size)
+        self.waiting = type(self.done)()  # batches; None for each thread that may go
+        self.started = 0  # threads
+        self.is_over = False
+
+    def submit(self, batch: _Batch) -> None:
+        self.waiting.put(batch)
+        if self.started < self.size:
+            self.started += 1
+            if not _start_driver(self.serve):  # as in a browser: the batch is run here
+                self.waiting.put(None)
+                self.serve()
+                self.started = 0
+
+    def serve(self) -> None:
+        """In a driver thread: run batches until the run is over."""
+        for batch in iter(self.waiting.get, None):
+            try:
+                if not self.is_over:
+                    self.run(batch)
+            except BaseException as error:  # such as: no memory left. Whoever waits is told
+                batch.fault = error
+            self.done.put(batch)
+            del batch
+
+    def run(self, batch: _Batch) -> None:
+        _run_here("thread", batch, lambda: self.hungry)
+
+    def receive(self, batch: _Batch) -> bool:
+        return True
+
+    def close(self, out: set[_Batch]) -> None:
+        self.is_over = True
+        for _ in range(self.started):
+            self.waiting.put(None)
+        super().close(out)
+
+
+class _ProcessPool(_ThreadPool):
+    """Driver threads, each of which has a worker process run its batch: it alone reads from the
+    worker, writes to it and ends it. Others set a word in the worker's page, or have the fork
+    server send it a signal."""
+
+    context: _Context
+
+    def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
+        _look_at_project()
+        super().__init__(size)
+        self.context = _Context(_NearPacker)
+        self.most_tasks = most  # also in a worker's life
+        self.kind = kind
+        self.workers: deque[_Worker] = deque()  # that have nothing to do
+        self.begun_at_exit = _exiting
+
+    def run(self, batch: _Batch) -> None:
+        """Have a worker run a batch; one that dies before it has begun is replaced."""
+        has_begun = False
+        while not has_begun and not self.is_over:
+            if _exiting and not self.begun_at_exit:
+                raise RuntimeError("the interpreter ends: no task is begun any more")
+            worker = batch.worker = self.find_worker(len(batch.tasks))
+            is_well = has_begun = True
+            try:
+                if not self.is_over:  # else `close` sees that there is a worker
+                    is_well = worker.run_batch(batch, self)
+            except (EOFError, OSError):
+                is_well, has_begun = False, worker.bury(batch)
+            finally:
+                batch.worker = None
+                if is_well and not worker.is_ended():
+                    self.workers.append(worker)
+                else:
+                    worker.close()
+                if self.is_over:
+                    self.release()
+        if batch.is_late and not batch.values:  # its value may have come just before
+            _fail_late(batch, _stack_of(worker.page))
+        batch.payload = None  # its big arrays may go
+
+    def find_worker(self, count: int) -> _Worker:
+        """A worker that has not had its share of tasks, for so many more."""
+        worker = _pop(self.workers) or _lease(self.kind)
+        while worker.served and worker.served + count > self.most_tasks:
+            worker.close()
+            worker = _lease(self.kind)
+        return worker  # type: ignore[no-any-return]
+
+    def ask_back(self, batches: Iterable[_Batch]) -> None:
+        for batch in batches if self.hungry else ():
+            worker = batch.worker
+            if worker and batch.shrinkable and len(batch.tasks) > 1:
+                worker.page[_SHED] = batch.key
+
+    def close(self, out: set[_Batch]) -> None:
+        """Let the workers go. If tasks are at work, a thread ends them; they are waited for, but
+        not for ever: it may be the garbage collector that drops a generator, in the midst of
+        something that a driver thread needs."""
+        super().close(out)
+        error = sys.exc_info()[1]
+        pages = {}  # by the number of the task at work
+        for batch in out:
+            worker = batch.worker
+            if worker:
+                pages[batch.first + max(worker.page[_TASK] - 1, 0)] = worker.page
+        if out:
+            _start_driver(self.end, list(out))
+        try:
+            while out:
+                item = self.done.get(timeout=5 * GRACE_S)
+                if type(item) is list:
+                    _say_here(item)
+                else:
+                    out.discard(item)
+        except _module("queue").Empty:
+            pass
+        except KeyboardInterrupt:
+            if not isinstance(error, GeneratorExit):
+                raise
+            _start_driver(_interrupt_soon)  # a finalizer would swallow it
+        for number, page in pages.items():
+            if isinstance(error, KeyboardInterrupt) and _stack_of(page):
+                error.add_note(f"task {number} was ended{_say_where(_stack_of(page))}")
+        self.release()
+        self.context.packed.clear()  # threads that are about to end still hold this pool
+        self.context.newest.clear()
+
+    def end(self, out: list[_Batch]) -> None:
+        """KeyboardInterrupt in each running task; a worker that is not done with it after its grace
+        is killed."""
+        for sig, patience in (_SIGINT, GRACE_S), (_SIGKILL, 0.0):
+            for batch in out:
+                worker = batch.worker
+                if worker and (sig == _SIGINT or worker.is_ended()):
+                    worker.signal(sig, batch)
+            time.sleep(patience)
+
+    def release(self) -> None:
+        """Give the workers back, which may forget big functions that came for this run alone."""
+        sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
+        for worker in _drained(self.workers):
+            if sum(sizes) > _IN_BAND and not worker.channel.has_data():
+                worker.channel.send([_FORGET])
+            _put_back(self.kind, worker)
 
 
 # ==================================================================================================
@@ -7088,7 +7025,7 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
         idle_s = IDLE_S
     cores = max(1, (_cores or cpu_count()) // n_jobs)
     limit = options.get("inner_max_num_threads")
-    kind = _WorkerKind(idle_s, cores, limit, initializer)
+    kind = idle_s, cores, limit, initializer
     return _ProcessPool(n_jobs, kind, most or sys.maxsize)
 
 
@@ -7718,9 +7655,6 @@ class _Run:
                 if value is not _NOTHING
             }
             _set_on_error(error, {"partial_results": not_given})
-            if isinstance(error, KeyboardInterrupt):
-                for place in self.pool.ended:
-                    error.add_note(place)
             if isinstance(error.__cause__, RemoteTraceback):
                 # how it came home; the cause tells where it was raised
                 _set_on_error(error, {"__traceback__": None})
@@ -7947,7 +7881,7 @@ class Parallel(_Shaped[Shape]):
             self.batch_size = int(_above_zero("batch_size", batch_size, expected))
         if timeout is not None:
             timeout = _above_zero("timeout", timeout, "None or seconds above 0", False)
-            timeout = min(timeout, threading.TIMEOUT_MAX / 2)
+            timeout = min(timeout, _LONGEST_S)
         self.return_as = return_as
         self.timeout = timeout
         self.pre_dispatch = pre_dispatch
