@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
     from types import CodeType
-    from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+    from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
     P = ParamSpec("P")  # the parameters of a function
     Rest = ParamSpec("Rest")  # those of a method after `self`
@@ -2430,6 +2430,8 @@ class _Contents(_Followed):
     holds.
     """
 
+    parameters: _Parameters | None = None  # of the function, with the defaults of now
+
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
         self.untracked = untracked
         # functions whose code counts wherever it lies
@@ -2815,11 +2817,8 @@ def _joined(shown: dict[str, str]) -> str:
 
 # --- Where entries are kept -----------------------------------------------------------------------
 
-_SMALL_ENTRY = 1 << 16  # bytes: entries below are read at once
-_RAM_LIMIT = 256 * 2**20  # bytes kept by default where there is no folder
-_STALE_AFTER = 3600  # seconds after which a half-written file is taken for abandoned
 _HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
-_WAITS: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what
+_WAITS: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what; who computes -> itself
 _AROUND: ContextVar[tuple[_KeyLock, ...]] = ContextVar("_AROUND", default=())  # see _KeyLock.around
 
 
@@ -2833,7 +2832,9 @@ class _KeyLock:
     """
 
     def __init__(self, store: _Store, key: str, loop: Any) -> None:
-        self.store, self.key, self.loop = store, key, loop
+        self.store = store
+        self.key = key
+        self.loop = loop
         self.around = _AROUND.get()
         self.place = os.getpid(), store.location or id(store), key
         self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
@@ -2843,27 +2844,21 @@ class _KeyLock:
             self.end: Callable[[], Any] = self.over.release
         else:
             self.over = loop.create_future()
-            self.end = partial(self.over.set_result, None)
+            self.end = self.over.cancel
 
     async def take(self) -> None:
         """Wait until the right is ours, or waiting would never end. Without a loop, it blocks."""
-        while (other := self.blocked_by()) is not None:
-            if self.loop is not other.loop:
-                await self.pause()  # a thread that waits could not be cancelled
-            elif self.loop is None:
+        while (other := self.blocked_by()) or not self.is_free_elsewhere():
+            is_near = other and other.loop is self.loop
+            if self.loop is not None:  # a thread that waits could not be cancelled
+                asyncio = _module("asyncio")
+                await (asyncio.wait([other.over]) if is_near else asyncio.sleep(_POLL_S))
+            elif is_near:
                 _holding(other.over, bool)  # as soon as it is released
             else:
-                await _module("asyncio").wait([other.over])
-        while not self.is_free_elsewhere():
-            await self.pause()
+                time.sleep(_POLL_S)
 
-    async def pause(self) -> None:
-        if self.loop is None:
-            time.sleep(_POLL_S)
-        else:
-            await _module("asyncio").sleep(_POLL_S)
-
-    def blocked_by(self) -> _KeyLock | None:
+    def blocked_by(self) -> Any:
         """Who has to end first. None: the right is ours now, or waiting would never end.
 
         It would never end where a call around this one has the right, or one that waits for such a
@@ -2873,7 +2868,7 @@ class _KeyLock:
         to_end = [current]
         for lock in to_end:
             if lock is self or lock in self.around:
-                del _WAITS[self]
+                _WAITS[self] = self
                 return None
             for waiter, other in list(_WAITS.items()):
                 is_new = other not in to_end and _HELD.get(other.place) is other
@@ -2891,15 +2886,14 @@ class _KeyLock:
         if _HELD.get(self.place) is not self:
             return True
         try:
-            file = self.store.lock_file()
+            file = self.store.lock_file(self.key)
         except OSError:
             return True  # where nothing can be written there are no locks: law 7
         byte = 8 + int(_short_digest(self.key, 15), 16)
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
             return True
-        waiting = [waiter for waiter, other in list(_WAITS.items()) if other is self]
-        if not any(each.around for each in [self, *waiting]):
+        if not any(lock.around for lock, other in list(_WAITS.items()) if other is self):
             return False
         if self.loop is None:
             _one_at_a_time(file.ring_mutexes, file.lock, byte, True)
@@ -2907,91 +2901,129 @@ class _KeyLock:
 
 
 class _Store:
-    """What every store does. This one hands on to a store of the user, or keeps nothing."""
+    """What every store does. This one hands on to a store of the user."""
+
+    limit: int
 
     def __init__(self, location: Any = None, guest: Any = None) -> None:
         self.location, self._guest = location, guest
 
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        """A binary file that holds the entry; None when there is none. A peek is not a use."""
-        return self._guest and self._guest.open(key)
+    def __str__(self) -> str:
+        return self.location or "the memory of this process"
+
+    def open(self, key: str, mmap_mode: str | None = None) -> Any:
+        """A binary file that holds the entry; None when there is none."""
+        return self._guest.open(key)
+
+    def mark(self, key: str) -> None:
+        """Note that an entry is used now."""
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         """Keep what `fill(file)` writes as the entry of `key`, all or nothing."""
-        if self._guest:
-            self._guest.write(key, fill)
+        self._guest.write(key, fill)
 
     def delete(self, key: str) -> bool:
         """Remove an entry; whether there was one."""
-        return bool(self._guest and self._guest.delete(key))
+        return self._guest.delete(key)
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+    def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
         """(key, bytes, time of last use in seconds) of entries whose key begins with `prefix`."""
-        return iter(self._guest.entries(prefix) if self._guest else ())
+        return self._guest.entries(prefix)
 
-    def lock_file(self) -> _LockFile:
+    def lock_file(self, key: str) -> _LockFile:
         """The file whose bytes are locks; here all are free."""
         return _NO_LOCKS
 
-    def reduce(self, entries: Iterable[tuple[str, int, float]], most: float, items: float,
-               oldest: float = 0.0) -> int:
-        """Of these entries keep those used last: at most so many bytes and items, and none that
-        was last used before `oldest`. Gives the bytes that are kept."""
-        kept = total = 0
-        newest_first = sorted(entries, key=operator.itemgetter(2), reverse=True)
-        for number, (key, size, used) in enumerate(newest_first):
-            total += size
-            if total > most or number >= items or used < oldest:
-                self.delete(key)
-            else:
-                kept = total
-        return kept
+    def clear(self, prefix: str, say: bool) -> None:
+        """Remove all entries whose key begins with `prefix`."""
+        if say:
+            _say(f"removing all results from {self}/{prefix}")
+        self.trim(0, 0, prefix=prefix)
 
-    def make_room(self, most: float) -> int:
-        """Let all entries together have at most `most` bytes; gives what they have. If any go, at
-        least a tenth of them do, so that one look serves many writes."""
-        entries = list(self.entries())
+    def look(self, key: str) -> dict[str, Any]:
+        """What is noted about an entry; empty when there is none that can be read. No use of it."""
+        try:
+            with self.open(key) as file:
+                return _pickle_loads(_read_about(file, key))
+        except Exception:  # there is nothing, or whatever it is that lies there
+            return {}
+
+    def load(self, key: str, mmap_mode: str | None, warned: list[Any]) -> Any:
+        """The value of an entry, arrays mapped where it lies on disk as it is.
+
+        _NOTHING when there is none or, with a warning if none was given yet, when it is damaged.
+        """
+        mode = "r+" if mmap_mode == "w+" else mmap_mode
+        try:
+            file = self.open(key, mode)
+            if file is None:
+                return _NOTHING
+            with file:
+                _read_about(file, key)
+                value = _read_value(file, mode if _is_on_disk(file) else None, key)
+            self.mark(key)
+            return value
+        except Exception as err:  # a pickle whose classes are gone may raise anything
+            if not warned:
+                warned.append(err)
+                _warn(f"{self}: the entry {key} cannot be read and counts as missing: {err}")
+            return _NOTHING
+
+    def trim(self, most: float, items: float = sys.maxsize, oldest: float = 0.0,
+             share: float = 1, prefix: str = "") -> int:
+        """Remove the least recently used entries until at most so many bytes and items are left,
+        none was last used before `oldest`, and, if there were more bytes, at most this share of the
+        items. Gives the bytes that are left."""
+        entries = sorted(self.entries(prefix), key=operator.itemgetter(2), reverse=True)
         total = sum(size for _, size, _ in entries)
-        if total <= most:
-            return total
-        return self.reduce(entries, most, len(entries) - len(entries) // 10)
+        if total > most:
+            items = min(items, share * len(entries))
+        while total > most or len(entries) > items or entries and entries[-1][2] < oldest:
+            key, size, _ = entries.pop()
+            self.delete(key)
+            total -= size
+        return total
+
+    def total_with(self, size: int, total: Any) -> Any:
+        """The bytes of all entries together with one of this size, when there is room for it;
+        without it they have `total` or less. If any have to go, a tenth of them does, so that one
+        look serves many writes."""
+        if total + size > self.limit:
+            total = self.trim(self.limit - size, share=0.9)
+        return total + size
 
 
 class _RamStore(_Store):
     """Keeps entries as bytes, for as long as it lives."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__()
-        self._limit = _RAM_LIMIT if limit is None else limit
+        self.limit = limit
         self._kept: dict[str, list[Any]] = {}  # key -> [time of the last use, content]
-        self._room = self._limit  # so many bytes fit at least
+        self._total = 0  # bytes, or more: what was deleted stays in it until room is made
 
     def __reduce__(self) -> Any:
-        return _RamStore, (self._limit,)  # memory does not travel: a copy begins empty
+        return _RamStore, (self.limit,)  # memory does not travel: a copy begins empty
 
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
+    def open(self, key: str, mmap_mode: str | None = None) -> Any:
         found = self._kept.get(key)
-        if found is None:
-            return None
-        if not peek:
-            found[0] = time.time()
-        return io.BytesIO(found[1])
+        return found and io.BytesIO(found[1])
+
+    def mark(self, key: str) -> None:
+        self._kept.get(key, [0.0])[0] = time.time()
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         file = io.BytesIO()
         fill(file)
         self.delete(key)
-        if file.tell() > self._limit:
-            return
-        self._kept[key] = [time.time(), file.getvalue()]
-        self._room -= file.tell()
-        if self._room < 0:
-            self._room = self._limit - self.make_room(self._limit)
+        if file.tell() <= self.limit:
+            self._total = self.total_with(file.tell(), self._total)
+            self._kept[key] = [time.time(), file.getvalue()]
 
     def delete(self, key: str) -> bool:
         return self._kept.pop(key, None) is not None
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+    def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
         for key, (used, content) in list(self._kept.items()):
             if key.startswith(prefix):
                 yield key, len(content), used
@@ -3004,162 +3036,117 @@ class _DiskStore(_Store):
     right one is never unpickled.
     """
 
-    def __init__(self, location: str, limit: float | None = None, mode: int = 0o700,
+    def __init__(self, location: str, limit: int, mode: int = 0o700,
                  secret: bytes | None = None) -> None:
-        self.location, self._mode = location, mode
-        self._limit = float("inf") if limit is None else limit
+        if not isinstance(secret or b"", bytes):
+            raise ValueError("backend_options: secret: expected some bytes, "
+                             f"got {type(secret).__name__}")
+        super().__init__(location)
+        self.limit, self._mode = limit, mode
         self._secret = secret  # b"": it has been left behind
-        self._base = os.path.join(location, "joblite")
-        self._root = os.path.join(self._base, "v1", "")
+        self._root = f"{location}/joblite/v1/"
+        self._folders = location, f"{location}/joblite", self._root
         self._locks = _NO_LOCKS  # the lock file, kept open
-        self._is_swept = False  # whether half-written files have been looked for
         self._is_checked = False  # whether others can write to the folders has been looked at
 
-    def __reduce__(self, secret: bytes = b"") -> Any:
-        settings = self.location, self._limit, self._mode, self._secret and secret
-        return _DiskStore, settings, {"_is_checked": self._is_checked}
+    def __reduce__(self, secret: bytes | None = b"") -> Any:
+        return (_DiskStore, (self.location, self.limit, self._mode, self._secret and secret),
+                {"_is_checked": self._is_checked})
 
     def with_secret(self) -> Any:
         """How it travels to a worker."""
-        return self.__reduce__(self._secret or b"")
+        return self.__reduce__(self._secret)
 
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
             raise OSError("its secret does not travel in files: make the Memory here, with it")
-        message = key.encode() + b"\n" + content
-        return bytes(_module("hmac").digest(self._secret, message, "sha256"))
+        return _module("hmac").digest(self._secret, key.encode() + b"\n" + content, "sha256")
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
         self._is_checked = True
-        if IS_WINDOWS:
+        if IS_WINDOWS or self._mode & 0o022:  # it is shared as the user wants
             return
-        for folder in (self.location, self._base, self._root[:-1]):
-            state = _stat(folder)
-            if state is None:
-                continue
-            others = 0o022 & ~self._mode
-            if state.st_gid == state.st_uid:
-                others &= 0o002  # a group of one user, by convention
+        for folder in self._folders:
+            state = os.stat(folder)
             if folder == self.location and state.st_mode & stat.S_ISVTX:
-                others = 0  # as in /tmp: nobody can put another folder in the place of ours
-            is_ours = state.st_uid in (0, os.geteuid()) or self._mode & 0o022
-            if state.st_mode & others or not is_ours:
+                continue  # as in /tmp: nobody can put another folder in the place of ours
+            others = 0o002 if state.st_gid == state.st_uid else 0o022  # a group of one user
+            if state.st_mode & others or state.st_uid not in (0, os.geteuid()):
                 _warn(f"{folder}: this cache belongs to another user, or others can write to it, "
                       "and what is read from a cache can run code; use a folder of your own, or "
                       f"take the right away with: chmod go-w {folder}")
                 return
 
-    def open(self, key: str, mmap_mode: str | None = None, peek: bool = False) -> Any:
-        if not self._is_checked:
-            self._check_folders()
-        path = self._root + key
+    def open(self, key: str, mmap_mode: str | None = None) -> Any:
         try:
-            file = io.FileIO(path, "r+" if mmap_mode == "r+" else "r")  # quicker than `open`
+            if not self._is_checked:
+                self._check_folders()
+            file = io.FileIO(self._root + key, "r+" if mmap_mode == "r+" else "r")
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
-        if not peek:
-            self._mark(path)
-        if self._secret is not None:
-            with file:
-                signature, content = file.read(32), file.read()
-            if not _module("hmac").compare_digest(signature, self._signature(key, content)):
-                raise _Damaged("it was not written with the secret of this cache")
-            return io.BytesIO(content)
-        if mmap_mode:
-            return file
-        content = file.read(_SMALL_ENTRY)
-        if len(content) == _SMALL_ENTRY:
-            file.seek(0)
-            return file
-        file.close()
+        if self._secret is None:
+            return io.BufferedReader(file)  # both together are quicker than `open`
+        with file:
+            signature, content = file.read(32), file.read()
+        if not _module("hmac").compare_digest(signature, self._signature(key, content)):
+            raise _Damaged("it was not written with the secret of this cache")
         return io.BytesIO(content)
 
-    def _mark(self, path: str) -> None:
-        """Note that a file is used now; the system's own clock is too coarse for that."""
-        now = time.time_ns()
+    def mark(self, key: str) -> None:
+        now = time.time_ns()  # the system's own clock is too coarse
         try:
-            os.utime(path, ns=(now, now))
+            os.utime(self._root + key, ns=(now, now))
         except OSError:
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        self._make_folders(os.path.dirname(self._root + key))
-        locks = self.lock_file()
-        temporary = f"{self._root}tmp-{_machine()}-{os.getpid()}-{os.urandom(8).hex()}"
+        name = f"tmp-{_machine()}-{os.getpid()}-{id(fill)}"
         opener = partial(os.open, mode=self._mode & 0o666)
+
+        def put_in_place(locks: _LockFile) -> None:
+            # The number in the lock file is at least the sum of all sizes: files that were removed
+            # stay in it until somebody has to make room, and counts
+            self.delete(key)
+            if size <= self.limit:
+                total = self.total_with(size, locks.number())
+                if total < float("inf"):
+                    locks.set_number(total)
+                os.replace(self._root + name, self._root + key)
+
+        locks = self.lock_file(key)
         try:
-            with open(temporary, "xb", 8192, opener=opener) as file:  # the size saves a look
+            with open(self._root + name, "wb", 8192, opener=opener) as file:  # saves a look
                 if self._secret is None:
                     fill(file)
                 else:
                     plain = io.BytesIO()
                     fill(plain)
-                    file.write(self._signature(key, plain.getvalue()))
-                    file.write(plain.getvalue())
+                    file.write(self._signature(key, plain.getvalue()) + plain.getvalue())
                 size = file.tell()
-            self._mark(temporary)
-            locks.alone(partial(self._place, temporary, key, size))
-        except BaseException:
-            _unlink(temporary)
-            raise
-        if not self._is_swept:
-            self._sweep()
-
-    def _make_folders(self, folder: str) -> None:
-        """Make a folder of ours, and those above it, with our mode whatever the umask."""
-        if os.path.isdir(folder):
-            return
-        os.makedirs(os.path.dirname(self.location), exist_ok=True)
-        for each in (self.location, self._base, self._root[:-1], folder):
-            try:
-                os.mkdir(each, self._mode)
-                os.chmod(each, self._mode)
-            except FileExistsError:
-                pass
-        try:
-            with open(os.path.join(self._base, ".gitignore"), "x") as file:
-                file.write("*\n")
-        except FileExistsError:
-            pass  # from an earlier run; the user may have changed it
-
-    def _place(self, temporary: str, key: str, size: int, locks: _LockFile) -> None:
-        """Rename a complete file into place, after making room for it.
-
-        The number in the lock file is at least the sum of all sizes. Files that were removed stay
-        in it until somebody has to make room, and counts.
-        """
-        self.delete(key)
-        if size > self._limit:
-            _unlink(temporary)
-            return
-        total = locks.number()
-        if total + size > self._limit:
-            total = self.make_room(self._limit - size)
-        if total != float("inf"):
-            locks.set_number(total + size)
-        os.replace(temporary, self._root + key)
+            self.mark(name)
+            locks.alone(put_in_place)
+        finally:
+            self.delete(name)  # where it was not renamed
 
     def delete(self, key: str) -> bool:
         return _unlink(self._root + key)
 
-    def entries(self, prefix: str = "") -> Iterator[tuple[str, int, float]]:
+    def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
         """Each function has a folder."""
-        for folder in [prefix[:-1]] if prefix else _list(self._root):
-            for name in _list(self._root + folder):
-                state = _stat(f"{self._root}{folder}/{name}")
-                if state is not None and stat.S_ISREG(state.st_mode):  # else gone, or not ours
-                    yield f"{folder}/{name}", state.st_size, state.st_mtime
+        for key in _module("glob").iglob(f"{prefix or '*/'}*", root_dir=self._root):
+            state = _stat(self._root + key)
+            if state is not None and stat.S_ISREG(state.st_mode):  # else gone, or not ours
+                yield key, state.st_size, state.st_mtime
 
     def _sweep(self) -> None:
         """Remove files that nobody goes on writing: a killed process leaves them. Whether one of
         another machine lives nobody can tell, so that its files have to be old."""
-        self._is_swept = True
         now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
         ours = f"tmp-{_machine()}-"
         for name in _list(self._root):
             state = _stat(self._root + name)
-            is_left = state and name.startswith("tmp-") and now - state.st_mtime > _STALE_AFTER
+            is_left = state and name.startswith("tmp-") and now - state.st_mtime > 3600
             if name.startswith(ours) and not IS_WINDOWS:
                 try:
                     os.getsid(int(name.split("-")[2]))
@@ -3168,31 +3155,36 @@ class _DiskStore(_Store):
             if is_left:
                 self.delete(name)
 
-    def lock_file(self) -> _LockFile:
-        """The lock file, made where it is missing."""
+    def lock_file(self, key: str) -> _LockFile:
+        """The lock file. Where they are missing it makes all folders of this entry, with our mode
+        whatever the umask."""
+        folder = os.path.dirname(self._root + key)
+        for each in () if os.path.isdir(folder) else (*self._folders, folder):
+            if not os.path.isdir(each):
+                os.makedirs(each, self._mode, exist_ok=True)
+                os.chmod(each, self._mode)
+                if each == self._folders[1]:
+                    with open(f"{each}/.gitignore", "w") as file:
+                        file.write("*\n")
         if not self._locks.is_there():
-            self._make_folders(self._root[:-1])
             self._locks = _one_at_a_time(
                 _LOCK_FILES_MUTEXES, _open_lock_file, self._root + "lock", self._mode & 0o666)
+            self._sweep()
         return self._locks
 
 
-def _local_store(location: str | None, limit: int | None, mode: int = 0o700,
-                 secret: bytes | None = None) -> _Store:
+def _local_store(location: str | None, limit: int | None, **options: Any) -> _Store:
     """What `backend="local"` stands for."""
-    if secret is not None and (not isinstance(secret, bytes) or not secret):
-        raise ValueError("backend_options: secret: expected some bytes, "
-                         f"got {type(secret).__name__}")
     if location is None:
-        return _RamStore(limit)
-    return _DiskStore(location, limit, mode, secret)
+        return _RamStore(2**28 if limit is None else limit)
+    return _DiskStore(location, sys.maxsize if limit is None else limit, **options)
 
 
 _STORES: dict[str, Callable[..., _Store]] = {
     "local": _local_store,
-    "null": lambda location, limit: _Store(),
+    "cloudpickle": _local_store,
+    "null": lambda location, limit: _RamStore(0),
 }
-_STORES["cloudpickle"] = _STORES["local"]
 
 
 def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> None:
@@ -3220,67 +3212,27 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
     ValueError: `backend_name` is not a text, `backend` cannot be called.
     """
-    if not isinstance(backend_name, str):
-        raise ValueError("backend_name: expected a text for Memory(backend=...), "
-                         f"got {backend_name!r}")
-    if not callable(backend):
-        raise ValueError("backend: expected a class with open, write, delete and entries, "
-                         f"got {backend!r}")
+    _expect(isinstance(backend_name, str), "backend_name", "a text for Memory(backend=...)",
+            backend_name)
+    _expect(callable(backend), "backend", "a class with open, write, delete and entries", backend)
     _STORES[backend_name] = lambda location, limit, **options: _Store(
         location, backend(location, **options))
 
 
-# --- One entry ------------------------------------------------------------------------------------
-
-
-def _read_about(file: Any, key: str) -> bytes:
+def _read_about(file: Any, key: str) -> Any:
     """What is noted about an entry (pickled); leaves the file where the value begins."""
-    text = _read(file)
-    start = key.encode() + b"\n"
-    if not text.startswith(start):  # what is no text raises: damaged, too
+    found, about = _read(file)
+    if found != key:
         raise _Damaged("it is the entry of another call")
-    return bytes(text[len(start):])
-
-
-def _look_at(store: _Store, key: str) -> Any:
-    """What is noted about an entry: the metadata, what stands for each argument in its key, what
-    the function was made of. All empty when there is none that can be read. It is no use of it."""
-    try:
-        with store.open(key, peek=True) as file:
-            return _pickle_loads(_read_about(file, key))
-    except Exception:  # there is nothing, or whatever it is that lies there
-        return {}, {}, {}
-
-
-def _load_entry(store: _Store, key: str, mmap_mode: str | None, warned: list[Any]) -> Any:
-    """The value of an entry, arrays mapped where it lies on disk as it is.
-
-    _NOTHING when there is none or, with a warning if none was given yet, when it is damaged.
-    """
-    mode = "r+" if mmap_mode == "w+" else mmap_mode
-    try:
-        file = store.open(key, mode)
-        if file is None:
-            return _NOTHING
-        with file:
-            _read_about(file, key)
-            if mode and not _is_on_disk(file):
-                mode = None
-            return _read_value(file, mode, key)  # compressed, perhaps by another Memory
-    except Exception as err:  # a pickle whose classes are gone may raise anything
-        if not warned:
-            warned.append(err)
-            _warn(f"{store.location or 'memory'}: the entry {key} cannot be read and counts as "
-                  f"missing: {err}")
-        return _NOTHING
+    return about
 
 
 # --- The cached function --------------------------------------------------------------------------
 
-CacheEntry = namedtuple("CacheEntry", "arguments time duration nbytes current args_id")
-CacheEntry.__doc__ = """What `entries()` tells of one kept call: the text of its arguments, when it
-was computed (seconds since 1970), how long that took (seconds), its size, whether the function's
-code of now finds it, its name."""
+class CacheEntry(namedtuple("CacheEntry", "arguments time duration nbytes current args_id")):
+    """What `entries()` tells of one kept call: the text of its arguments, when it was computed
+    (seconds since 1970), how long that took (seconds), its size, whether the function's code of now
+    finds it, its name."""
 
 
 class expires_after:
@@ -3316,26 +3268,23 @@ class MemorizedResult:
     """
 
     def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
-                 *, store: Any = None, kept: tuple[Any, ...] = ()) -> None:
+                 *, store: Any = None) -> None:
         self.location, self.func, self.args_id = location, func, args_id
         self.mmap_mode = mmap_mode
-        if store is None:
-            store = _DiskStore(os.path.realpath(location)) if location else _Store()
-        self._store: _Store = store
+        self._store = store or _local_store(location and os.path.realpath(location), 0)
         self._key = f"{func}/{args_id}"
-        self._kept = kept  # the value itself, where the store could not take it
+        self._kept: tuple[Any, ...] = ()  # the value itself, where the store does not have it
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """"time" (of the computation), "duration" (seconds), "input_args" (texts); empty when
-        gone."""
-        return _look_at(self._store, self._key)[0]
+        """What `call` of a cached function gives with the value; empty when gone."""
+        return self._store.look(self._key)
 
     def get(self) -> Any:
         """The value, read from the cache at each call."""
         if self._kept:
             return self._kept[0]
-        value = _load_entry(self._store, self._key, self.mmap_mode, [])
+        value = self._store.load(self._key, self.mmap_mode, [])
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value
@@ -3346,13 +3295,18 @@ class MemorizedResult:
         self._store.delete(self._key)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.location is None:  # a cache in memory does not travel, so the value does
-            return {**vars(self), "_kept": (self.get(),)}
-        return vars(self)
+        # a cache in memory does not travel, so the value does
+        return {**vars(self), "_kept": self._kept if self.location else (self.get(),)}
 
     def __repr__(self) -> str:
-        place = f"location={self.location!r}, func={self.func!r}, args_id={self.args_id!r}"
-        return f"MemorizedResult({place})"
+        return (f"MemorizedResult(location={self.location!r}, func={self.func!r}, "
+                f"args_id={self.args_id!r})")
+
+
+def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
+    """Refuse a setting that is not what it should be."""
+    if not is_right:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")
 
 
 def _folder_name(name: str) -> str:
@@ -3361,17 +3315,54 @@ def _folder_name(name: str) -> str:
     return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
 
 
-# The text of a value of such a type tells all.
-_SHORT_VALUES = frozenset({str, float, bool, type(None)})
+if TYPE_CHECKING:
+    class _Options(_Typed[P, R]):
+        """What `Memory.cache` was given."""
 
-# One call of a cached function. given: its arguments with their labels; texts: what stands for each
-# in the key; refused: why entries that were found are not used: the metadata that the callback
+        ignore: list[str]
+        verbose: int
+        mmap_mode: str | None
+        cache_validation_callback: Callable[[dict[str, Any]], Any] | None
+        key: Callable[..., Any] | None
+        depends: tuple[Any, ...]
+        version: Any
+        untracked: frozenset[str]
+
+    class _Cache(Protocol):
+        """What `Memory.cache` is to a type checker."""
+
+        @overload
+        def __call__(self, func: Callable[P, R], ignore: Iterable[str] | None = None,
+                     verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
+                     cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+                     key: Callable[..., Any] | None = None,
+                     depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
+                     untracked: Iterable[str] = ()) -> MemorizedFunc[P, R]: ...
+
+        @overload
+        def __call__(self, func: None = None, ignore: Iterable[str] | None = None,
+                     verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
+                     cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
+                     key: Callable[..., Any] | None = None,
+                     depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
+                     untracked: Iterable[str] = ()) -> (
+                         Callable[[Callable[P, R]], MemorizedFunc[P, R]]): ...
+
+    def _typed(method: Any) -> _Cache: ...
+else:
+    _Options = _Typed
+
+    def _typed(method):
+        return method
+
+# One call of a cached function. given: its arguments with their labels; digests: what stands for
+# each in the key; refused: why entries that were found are not used: the metadata that the callback
 # refused, an error. contents: what the function was made of; unsure: why this may not be all, then
 # nothing is stored.
-_Call = namedtuple("_Call", "args kwargs given texts key refused contents unsure")
+_Call = namedtuple("_Call", "args kwargs given digests key refused contents unsure")
 
 
-class MemorizedFunc(_Typed[P, R]):
+class MemorizedFunc(_Options[P, R]):
     """A function that remembers: what `Memory.cache` gives. Call it as the function itself.
 
     >>> cached = Memory().cache(pow)
@@ -3383,41 +3374,28 @@ class MemorizedFunc(_Typed[P, R]):
     tell how it was made.
     """
 
-    ignore: list[str]
-    verbose: int
-    mmap_mode: str | None
-    cache_validation_callback: Callable[[dict[str, Any]], Any] | None
-    key: Callable[..., Any] | None
-    depends: tuple[Any, ...]
-    version: Any
-    untracked: frozenset[str]
+    _prefix: tuple[Any, ...] = ()  # the object of a bound method
+    _unbound: Any  # what was bound to it
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
         self._decorated = func  # perhaps a classmethod
         if isinstance(func, (staticmethod, classmethod)):
             func = func.__func__
         self.func: Callable[..., Any] = func
+        self._run = func  # takes the object of a bound method as its first argument
         _module("functools").update_wrapper(self, func)
         vars(self).update(options)
-        self._memory, self._store = memory, memory.store
-        self._run: Any = func
-        self._prefix: tuple[Any, ...] = ()  # the object of a bound method
-        self._unbound: MemorizedFunc[..., Any] | None = None
-        if isinstance(func, MethodType):
-            self._run, self._prefix = func.__func__, (func.__self__,)
-        self._known: tuple[Any, Any] = None, None  # contents of the function, its parameters then
-        # Whose code it is, and what it has besides: a partial its arguments, an object its content
-        holder: Any = self._run
-        self._carried: dict[str, Any] = {}
-        if isinstance(holder, partial):
-            self._carried["(partial)"] = holder.args, holder.keywords  # no argument is called so
-            holder = holder.func
+        self._memory = memory
+        self._store = memory.store
+        # Whose code it is; a partial or an object has more than that
+        holder: Any = func.func if isinstance(func, partial) else func
         called = holder
         if not hasattr(holder, "__name__"):
-            self._carried["(object)"] = holder
-            holder, called = type(holder), type(holder).__call__
-        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
-        self._awaited = bool(flags & _CO_COROUTINE)
+            holder = type(holder)
+            called = holder.__call__
+        self._carried = {} if holder is func else {"(object)": func}
+        inspect = _module("inspect")
+        self._awaited = inspect.iscoroutinefunction(called)
         self._folder = _folder_name(_dotted(holder))
         code = [holder, *_own_package(holder)]
         if self.version is not None:
@@ -3425,20 +3403,18 @@ class MemorizedFunc(_Typed[P, R]):
         self._fingerprint = _Fingerprint((*code, *self.depends), self.untracked)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
-        if flags & _CO_GENERATORS:
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
                             "generator function: what it yields can be taken once only; return a "
                             "list of it")
-        parameters = _Parameters(self._run)
+        parameters = _Parameters(func)
         known = [*parameters.names, *parameters.stars]
         unknown = [name for name in self.ignore if name not in known]
-        if unknown:
-            raise ValueError(f"ignore: expected names of arguments of {self._folder} "
-                             f"({', '.join(known)}), got {unknown!r}")
+        names = f"names of arguments of {self._folder} ({', '.join(known)})"
+        _expect(not unknown, "ignore", names, unknown)
         accepts = self.cache_validation_callback
-        if accepts is not None and not callable(accepts):
-            raise ValueError("cache_validation_callback: expected a function or None, "
-                             f"got {accepts!r}")
+        _expect(accepts is None or callable(accepts), "cache_validation_callback",
+                "a function or None", accepts)
 
     # -- naming and finding
 
@@ -3447,58 +3423,54 @@ class MemorizedFunc(_Typed[P, R]):
         what it raises."""
         args = self._prefix + args
         contents = self._fingerprint.now()
-        if self._known[0] is not contents:
-            self._known = contents, _Parameters(self._run)  # defaults may have been replaced
-        parameters = self._known[1]
+        if contents.parameters is None:  # defaults may have been replaced
+            contents.parameters = _Parameters(self._run)
+        parameters = contents.parameters
         given = parameters.bind(args, kwargs)
         for name in self.ignore:
             given.pop(parameters.stars.get(name, name), None)
             given.pop(f"**{name}", None)
-        named = given
-        if self.key is not None:
-            named = {"key": self.key(*args, **kwargs)}
+        named = given if self.key is None else {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
-        texts = {}
+        follow = _InArguments(self.untracked, unsure)
+        digests = {}
         for label, value in {**self._carried, **named}.items():
-            texts[label] = self._text(label, value, unsure)
-        digest = _short_digest(repr(texts), 32)
-        if unsure:  # a key that no entry has
-            digest += f"-{time.time_ns()}"
-        key = f"{self._folder}/{contents.digest}-{digest}"
-        return _Call(args, kwargs, given, texts, key, [], contents, unsure)
-
-    def _text(self, label: str, value: Any, unsure: list[str]) -> str:
-        kind = type(value)
-        is_small = kind is int and abs(value) < 2**63
-        if is_small or kind in _SHORT_VALUES:
-            return repr(value)  # ten times as fast
-        try:
-            follow = _InArguments(self.untracked, unsure)
-            return _digest(value, coerce_mmap=True, follow=follow)  # mapped results are arrays, too
-        except Exception as err:  # naming runs the pickling code of the argument's class
-            raise PicklingError(
-                f"{self._folder}: the argument {label!r} of type {kind.__name__} cannot be named: "
-                f"{err}; leave it out with ignore=[{label!r}], or give key=") from err
+            kind = type(value)
+            try:
+                if kind in _ATOMS and sys.getsizeof(value) < 500:
+                    digests[label] = repr(value)  # ten times as fast
+                else:  # mapped results are arrays, too
+                    digests[label] = _digest(value, coerce_mmap=True, follow=follow)
+            except Exception as err:  # naming runs the pickling code of the argument's class
+                raise PicklingError(
+                    f"{self._folder}: the argument {label!r} of type {kind.__name__} cannot be "
+                    f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
+        name = f"{contents.digest}-{_short_digest(repr(digests), 32)}"
+        if unsure:  # one that no entry has
+            name += f"-{time.time_ns()}"
+        key = f"{self._folder}/{name}"
+        return _Call(args, kwargs, given, digests, key, [], contents, unsure)
 
     def _load(self, call: _Call) -> Any:
         """The kept value, or _NOTHING. A call asks the callback about an entry that it refused
         once."""
         accepts = self.cache_validation_callback
-        about = accepts and _look_at(self._store, call.key)[0]
-        if accepts and about and (about in call.refused or not accepts(about)):
+        about = accepts and self._store.look(call.key)
+        if about and (about in call.refused or not accepts(about)):
             call.refused.append(about)
             return _NOTHING
-        value = _load_entry(self._store, call.key, self.mmap_mode, call.refused)
-        if self.verbose > 2 and value is not _NOTHING:
-            self._tell(_shown_all(call.given), f"read from {self._memory._place}")
+        value = self._store.load(call.key, self.mmap_mode, call.refused)
+        if value is not _NOTHING:
+            self._tell(3, call, "read")
         return value
 
-    def _tell(self, shown: dict[str, str], what: str) -> None:
-        _say(f"{self._folder}({_joined(shown)}) {what}")
+    def _tell(self, verbose: int, call: _Call, what: str) -> None:
+        if self.verbose >= verbose:
+            _say(f"{self._folder}({_joined(_shown_all(call.given))}) {what}")
 
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
-        about, accepts = _look_at(self._store, call.key)[0], self.cache_validation_callback
+        about, accepts = self._store.look(call.key), self.cache_validation_callback
         return bool(about and (accepts is None or accepts(about)))
 
     # -- computing: plain functions and coroutine functions go the same way
@@ -3543,44 +3515,42 @@ class MemorizedFunc(_Typed[P, R]):
     async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
-        memory, shown, start = self._memory, _shown_all(call.given), time.perf_counter()
+        memory, store, start = self._memory, self._store, time.perf_counter()
+        about = {"input_args": _shown_all(call.given), "digests": call.digests,
+                 "code": call.contents.parts}
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
         duration = time.perf_counter() - start
-        about = {"time": time.time(), "duration": duration, "input_args": shown}
-        if self.verbose > 1:
-            self._tell(shown, f"computed in {duration:.3g} s")
+        about.update(time=time.time(), duration=duration)
+        self._tell(2, call, f"computed in {duration:.3g} s")
         if call.unsure or not call.contents.files_hold():
             return value, about  # perhaps of other code than the key says
 
         def fill(file: Any) -> None:
-            noted = _pickle_dumps((about, call.texts, call.contents.parts), 4)
-            _write_value(call.key.encode() + b"\n" + noted, file)
+            _write_value((call.key, _pickle_dumps(about, 4)), file)
             _write_value(value, file, memory.compress, memory._pickler)
 
         try:
-            self._store.write(call.key, fill)
+            store.write(call.key, fill)
             if self.mmap_mode:  # as later calls will find it
-                found = _load_entry(self._store, call.key, self.mmap_mode, [])
+                found = store.load(call.key, self.mmap_mode, [])
                 value = value if found is _NOTHING else found
         except Exception as err:  # pickling runs the code of the value's class
             reason = getattr(err, "strerror", None) or err
             kind = type(value).__name__
-            _warn(f"{self._folder}: its value of type {kind} cannot be kept in "
-                  f"{memory._place}: {reason}")
+            _warn(f"{self._folder}: its value of type {kind} cannot be kept in {store}: {reason}")
         return value, about
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
-        kept: tuple[Any, ...] = ()
+        store = self._store
+        result = MemorizedResult(store.location, *call.key.split("/"), self.mmap_mode, store=store)
         if not self._is_kept(call):
             value = await self._obtain(call)
-            if not _look_at(self._store, call.key)[0]:
-                kept = (value,)
-        name = call.key.rpartition("/")[2]
-        return MemorizedResult(self._store.location, self._folder, name, self.mmap_mode,
-                               store=self._store, kept=kept)
+            if not result.metadata:
+                result._kept = (value,)
+        return result
 
     # -- what callers use
 
@@ -3596,7 +3566,8 @@ class MemorizedFunc(_Typed[P, R]):
         1024
 
         The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args"
-        (label -> text).
+        (label -> text); "digests" (what stands for each argument in the key) and "code" (what the
+        function was made of).
         """
         return self._give(self._compute(self._name(args, kwargs)))
 
@@ -3628,20 +3599,7 @@ class MemorizedFunc(_Typed[P, R]):
     def clear(self, warn: bool = True) -> None:
         """Remove everything kept for this function, of its older versions too; `warn` says so on
         stderr."""
-        self._memory._clear(f"{self._folder}/", warn and self.verbose > 0)
-
-    def _all_kept(self) -> list[tuple[CacheEntry, Any, Any, Any]]:
-        """What is kept for this function and can be read: the entry, and what is noted about it."""
-        current = self._fingerprint.now().digest
-        found = []
-        for key, size, _ in self._store.entries(f"{self._folder}/"):
-            about, texts, parts = _look_at(self._store, key)
-            if about:
-                name = key.rpartition("/")[2]
-                entry = CacheEntry(_joined(about["input_args"]), about["time"], about["duration"],
-                                   size, name.startswith(current), name)
-                found.append((entry, about, texts, parts))
-        return found
+        self._store.clear(f"{self._folder}/", warn and self.verbose)
 
     def entries(self) -> list[CacheEntry]:
         """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
@@ -3651,8 +3609,14 @@ class MemorizedFunc(_Typed[P, R]):
         >>> cached.entries()[0].arguments
         'base=2, exp=10, mod=None'
         """
-        entries = [entry for entry, *_ in self._all_kept()]
-        return sorted(entries, key=operator.attrgetter("time"), reverse=True)
+        current = self._fingerprint.now().digest
+        found = []
+        for key, size, _ in self._store.entries(f"{self._folder}/"):
+            if about := self._store.look(key):
+                name = key.rpartition("/")[2]
+                found.append(CacheEntry(_joined(about["input_args"]), about["time"],
+                                        about["duration"], size, name.startswith(current), name))
+        return sorted(found, key=operator.attrgetter("time"), reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """In words: whether this call would be read, and if not, why it would be computed. Changes
@@ -3666,29 +3630,26 @@ class MemorizedFunc(_Typed[P, R]):
         'computes: the argument exp differs: 11, kept is 10'
         """
         call = self._name(args, kwargs)
-        about = _look_at(self._store, call.key)[0]
-        if about:
-            is_kept = self._is_kept(call)
-            verdict = "hits:" if is_kept else "computes: expired or refused by the callback,"
-            age = time.time() - about["time"]
-            return f"{verdict} computed {age:.0f} s ago"
+        if about := self._store.look(call.key):
+            verdict = "computes: expired or refused by the callback,"
+            if self._is_kept(call):
+                verdict = "hits:"
+            return f"{verdict} computed {time.time() - about['time']:.0f} s ago"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
-        found = self._all_kept()
-        if not found:
-            return f"computes: nothing is kept for {self._folder}"
         # What differs from the newest entry of the same arguments, else from the newest
-        arguments = call.key.rpartition("-")[2]
-        _, about, texts, parts = max(
-            found, key=lambda each: (each[0].args_id.endswith(arguments), each[0].time))
-        changed = sorted(dict(parts.items() ^ call.contents.parts.items()))
+        keys = [key for key, *_ in self._store.entries(f"{self._folder}/")]
+        about = max(filter(None, map(self._store.look, keys)), default=None,
+                    key=lambda each: (each["digests"] == call.digests, each["time"]))
+        if about is None:
+            return f"computes: nothing is kept for {self._folder}"
+        changed = sorted(dict(about["code"].items() ^ call.contents.parts.items()))
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         shown = _shown_all({**self._carried, **call.given})
-        for label in sorted(dict(texts.items() ^ call.texts.items())):
-            now = shown.get(label, "not given")
-            kept = about["input_args"].get(label, "not given")
-            words.append(f"the argument {label} differs: {now}, kept is {kept}")
-        return f"computes: {'; '.join(words) or 'its entry is damaged'}"
+        for label in sorted(dict(about["digests"].items() ^ call.digests.items())):
+            words.append(f"the argument {label} differs: {shown.get(label, 'not given')}, "
+                         f"kept is {about['input_args'].get(label, 'not given')}")
+        return f"computes: {'; '.join(words)}"
 
     # -- being a function
 
@@ -3703,16 +3664,19 @@ class MemorizedFunc(_Typed[P, R]):
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         binds = getattr(self._decorated, "__get__", None)
         found = binds(obj, owner) if binds else None
-        if not isinstance(found, MethodType):
-            return self
+        return self._bound(found.__self__) if isinstance(found, MethodType) else self
+
+    def _bound(self, obj: Any) -> Any:
+        """As the method of an object."""
         bound: Any = object.__new__(MemorizedFunc)
-        vars(bound).update(vars(self), _unbound=self, _prefix=(found.__self__,), _decorated=found,
-                           __wrapped__=found)
+        method = MethodType(self._run, obj)
+        vars(bound).update(vars(self), _unbound=self, _prefix=(obj,), _decorated=method,
+                           func=method, __wrapped__=method)
         return bound
 
     def __reduce__(self) -> Any:
-        if self._unbound is not None:
-            return MemorizedFunc.__get__, (self._unbound, self._prefix[0], self._prefix[0])
+        if self._prefix:
+            return MemorizedFunc._bound, (self._unbound, *self._prefix)
         if home := _import_name(self):
             return home[1]
         place = _place_in_class(self) if hasattr(self, "__qualname__") else None  # not of a partial
@@ -3721,8 +3685,7 @@ class MemorizedFunc(_Typed[P, R]):
     def _reduce_by_value(self) -> Any:
         """For picklers that send functions by value; the function's globals may hold this very
         object."""
-        state = {**vars(self), "_known": (None, None)}  # defaults may not pickle
-        return object.__new__, (MemorizedFunc,), state
+        return object.__new__, (MemorizedFunc,), vars(self)
 
     def __repr__(self) -> str:
         return f"MemorizedFunc({self._folder}, location={self._store.location!r})"
@@ -3795,10 +3758,9 @@ class Memory:
                  bytes_limit: float | str | None = None,
                  backend_options: dict[str, Any] | None = None) -> None:
         _check_mmap_mode(mmap_mode)
-        if backend not in _STORES:
-            names = ", ".join(sorted(_STORES))
-            raise ValueError(f"backend: expected one of {names}, got {backend!r}; "
-                             "register_store_backend(name, backend) adds one")
+        names = ", ".join(sorted(_STORES))
+        _expect(backend in _STORES, "backend", f"one of {names}; register_store_backend adds one",
+                backend)
         self._pickler: Any = None
         if backend == "cloudpickle":
             self._pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
@@ -3806,37 +3768,19 @@ class Memory:
         if (_parse_compress(compress) or "secret" in options) and mmap_mode is not None:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
-        self.location: str | None = None
-        if location is not None:
-            self.location = os.path.realpath(os.fspath(location))
-        self.backend, self.mmap_mode = backend, mmap_mode
-        self.compress, self.verbose = compress, verbose
+        self.location = None if location is None else os.path.realpath(location)
+        self.backend = backend
+        self.mmap_mode = mmap_mode
+        self.compress = compress
+        self.verbose = verbose
         limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
         try:
             self.store = _STORES[backend](self.location, limit, **options)
         except TypeError as err:
             raise ValueError(f"backend_options: expected options of the backend {backend!r} "
                              f"(for 'local': 'mode', 'secret'): {err}") from err
-        self._place = self.location or "the memory of this process"
 
-    if TYPE_CHECKING:
-        @overload
-        def cache(self, func: Callable[P, R], ignore: Iterable[str] | None = None,
-                  verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
-                  cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-                  key: Callable[..., Any] | None = None,
-                  depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
-                  untracked: Iterable[str] = ()) -> MemorizedFunc[P, R]: ...
-
-        @overload
-        def cache(self, func: None = None, ignore: Iterable[str] | None = None,
-                  verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
-                  cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-                  key: Callable[..., Any] | None = None,
-                  depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
-                  untracked: Iterable[str] = ()) -> (
-                      Callable[[Callable[P, R]], MemorizedFunc[P, R]]): ...
-
+    @_typed
     def cache(self, func: Any = None, ignore: Iterable[str] | None = None,
               verbose: int | None = None, mmap_mode: Any = False,
               cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
@@ -3899,6 +3843,8 @@ class Memory:
             return partial(self.cache, **options)
         if isinstance(func, MemorizedFunc):
             func = func.func
+        if isinstance(func, MethodType):
+            return self.cache(func.__func__, **options)._bound(func.__self__)
         if not callable(getattr(func, "__func__", func)):
             raise TypeError(f"Memory.cache: expected a function, got {func!r}")
         return MemorizedFunc(func, self, options)
@@ -3916,12 +3862,7 @@ class Memory:
 
         >>> Memory().clear()
         """
-        self._clear("", warn and self.verbose > 0 and self.location is not None)
-
-    def _clear(self, prefix: str, say: bool) -> None:
-        if say:
-            _say(f"removing all results from {self._place}/{prefix}")
-        self.store.reduce(self.store.entries(prefix), 0, 0)
+        self.store.clear("", warn and self.verbose)
 
     def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
                     age_limit: Any = None) -> None:
@@ -3934,16 +3875,12 @@ class Memory:
         what was not used for so long goes. ValueError: a limit is negative, or the age is not
         positive.
         """
-        seconds = float("inf") if age_limit is None else age_limit.total_seconds()
-        items = float("inf") if items_limit is None else items_limit
-        most = float("inf") if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
-        if seconds <= 0:
-            raise ValueError(f"age_limit: expected a positive timedelta, got {age_limit!r}")
-        if items < 0:
-            raise ValueError("items_limit: expected 0 or more results to keep, "
-                             f"got {items_limit!r}")
-        oldest = time.time() - seconds
-        self.store.reduce(self.store.entries(), most, items, oldest)
+        age = float("inf") if age_limit is None else age_limit.total_seconds()
+        items = sys.maxsize if items_limit is None else items_limit
+        most = sys.maxsize if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        _expect(age > 0, "age_limit", "a positive timedelta", age_limit)
+        _expect(items >= 0, "items_limit", "0 or more results to keep", items_limit)
+        self.store.trim(most, items, time.time() - age)
 
     def __repr__(self) -> str:
         return f"Memory(location={self.location!r})"
