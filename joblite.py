@@ -2934,7 +2934,7 @@ class _Store:
         """The file whose bytes are locks; here all are free."""
         return _NO_LOCKS
 
-    def clear(self, prefix: str, say: bool) -> None:
+    def clear(self, prefix: str, say: Any) -> None:
         """Remove all entries whose key begins with `prefix`."""
         if say:
             _say(f"removing all results from {self}/{prefix}")
@@ -3456,7 +3456,7 @@ class MemorizedFunc(_Options[P, R]):
         once."""
         accepts = self.cache_validation_callback
         about = accepts and self._store.look(call.key)
-        if about and (about in call.refused or not accepts(about)):
+        if accepts and about and (about in call.refused or not accepts(about)):
             call.refused.append(about)
             return _NOTHING
         value = self._store.load(call.key, self.mmap_mode, call.refused)
@@ -3545,7 +3545,8 @@ class MemorizedFunc(_Options[P, R]):
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
         store = self._store
-        result = MemorizedResult(store.location, *call.key.split("/"), self.mmap_mode, store=store)
+        folder, name = call.key.split("/")
+        result = MemorizedResult(store.location, folder, name, self.mmap_mode, store=store)
         if not self._is_kept(call):
             value = await self._obtain(call)
             if not result.metadata:
