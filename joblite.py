@@ -2903,10 +2903,12 @@ class _KeyLock:
 class _Store:
     """What every store does. This one hands on to a store of the user."""
 
+    location: str | None = None
     limit: int
 
-    def __init__(self, location: Any = None, guest: Any = None) -> None:
-        self.location, self._guest = location, guest
+    def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
+        self.location = location
+        self._guest = backend(location, **options)
 
     def __str__(self) -> str:
         return self.location or "the memory of this process"
@@ -2960,7 +2962,8 @@ class _Store:
                 return _NOTHING
             with file:
                 _read_about(file, key)
-                value = _read_value(file, mode if _is_on_disk(file) else None, key)
+                is_mapped = mode and _is_on_disk(file)
+                value = _read_value(file, mode if is_mapped else None, key)
             self.mark(key)
             return value
         except Exception as err:  # a pickle whose classes are gone may raise anything
@@ -2997,7 +3000,6 @@ class _RamStore(_Store):
     """Keeps entries as bytes, for as long as it lives."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__()
         self.limit = limit
         self._kept: dict[str, list[Any]] = {}  # key -> [time of the last use, content]
         self._total = 0  # bytes, or more: what was deleted stays in it until room is made
@@ -3041,8 +3043,9 @@ class _DiskStore(_Store):
         if not isinstance(secret or b"", bytes):
             raise ValueError("backend_options: secret: expected some bytes, "
                              f"got {type(secret).__name__}")
-        super().__init__(location)
-        self.limit, self._mode = limit, mode
+        self.location: str = location
+        self.limit = limit
+        self._mode = mode
         self._secret = secret  # b"": it has been left behind
         self._root = f"{location}/joblite/v1/"
         self._folders = location, f"{location}/joblite", self._root
@@ -3134,10 +3137,12 @@ class _DiskStore(_Store):
 
     def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
         """Each function has a folder."""
-        for key in _module("glob").iglob(f"{prefix or '*/'}*", root_dir=self._root):
-            state = _stat(self._root + key)
-            if state is not None and stat.S_ISREG(state.st_mode):  # else gone, or not ours
-                yield key, state.st_size, state.st_mtime
+        for folder in [prefix[:-1]] if prefix else _list(self._root):
+            for name in _list(self._root + folder):
+                key = f"{folder}/{name}"
+                state = _stat(self._root + key)
+                if state and stat.S_ISREG(state.st_mode):  # else gone, or not ours
+                    yield key, state.st_size, state.st_mtime
 
     def _sweep(self) -> None:
         """Remove files that nobody goes on writing: a killed process leaves them. Whether one of
@@ -3173,11 +3178,9 @@ class _DiskStore(_Store):
         return self._locks
 
 
-def _local_store(location: str | None, limit: int | None, **options: Any) -> _Store:
+def _local_store(location: str | None, limit: int, **options: Any) -> _Store:
     """What `backend="local"` stands for."""
-    if location is None:
-        return _RamStore(2**28 if limit is None else limit)
-    return _DiskStore(location, sys.maxsize if limit is None else limit, **options)
+    return _RamStore(limit) if location is None else _DiskStore(location, limit, **options)
 
 
 _STORES: dict[str, Callable[..., _Store]] = {
@@ -3215,8 +3218,7 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     _expect(isinstance(backend_name, str), "backend_name", "a text for Memory(backend=...)",
             backend_name)
     _expect(callable(backend), "backend", "a class with open, write, delete and entries", backend)
-    _STORES[backend_name] = lambda location, limit, **options: _Store(
-        location, backend(location, **options))
+    _STORES[backend_name] = partial(_Store, backend)
 
 
 def _read_about(file: Any, key: str) -> Any:
@@ -3663,8 +3665,8 @@ class MemorizedFunc(_Options[P, R]):
                     owner: Any = None) -> MemorizedFunc[Rest, R]: ...
 
     def __get__(self, obj: Any, owner: Any = None) -> Any:
-        binds = getattr(self._decorated, "__get__", None)
-        found = binds(obj, owner) if binds else None
+        bind = getattr(self._decorated, "__get__", lambda *_: None)
+        found = bind(obj, owner)
         return self._bound(found.__self__) if isinstance(found, MethodType) else self
 
     def _bound(self, obj: Any) -> Any:
@@ -3774,7 +3776,9 @@ class Memory:
         self.mmap_mode = mmap_mode
         self.compress = compress
         self.verbose = verbose
-        limit = None if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
+        if bytes_limit is None:
+            bytes_limit = "256M" if location is None else sys.maxsize
+        limit = _parse_bytes(bytes_limit, "bytes_limit")
         try:
             self.store = _STORES[backend](self.location, limit, **options)
         except TypeError as err:
