@@ -4541,7 +4541,7 @@ def _address(view: memoryview) -> tuple[Any, int]:
     Without numpy, each is another one."""
     numpy: Any = sys.modules.get("numpy")
     if not numpy:
-        return object(), 0
+        return id(view), -1
     return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
 
 
@@ -4582,14 +4582,14 @@ def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
     return frames
 
 
-def _own_buffers(frames: Sequence[Any]) -> list[Any]:
-    """Frames as buffers for whoever gets them to write to: pieces are mapped anew, what must not be
-    written to is copied."""
+def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
+    """Frames as buffers for whoever gets them to write to: pieces are mapped anew; the others are
+    copied, if it is asked for or they must not be written to."""
     buffers: list[Any] = []
     for frame in frames:
         if type(frame) is _Piece:
             frame = frame.map()
-        elif memoryview(frame).readonly:
+        elif copied or memoryview(frame).readonly:
             frame = bytearray(frame)
         buffers.append(frame)
     return buffers
@@ -4746,7 +4746,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     output of tasks       | any thread of the worker                 | who holds the lock, to send
 #     idle workers, drivers | any thread, in one step                  | the same
 #     starters              | any thread, under their lock             | the same
-#     the control socket    | any thread, under the fork server's lock | the same
+#     the control socket    | any thread, in one step                  | the fork server
 
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
 # unevenness at the end of a run, are of this size
@@ -4823,16 +4823,14 @@ class _Batch:
         self.seconds += seconds
         self.nbytes_back += nbytes
 
-    def receive(self, frames: list[Any]) -> tuple[int, Any]:
-        """Take an answer: gives its kind, and what the tasks have said."""
-        kind, values, errors, seconds, output = _open_answer(frames)
-        if kind == _BAD_PAYLOAD:
-            self.blame(errors[0])
-        elif kind == _INIT_FAILED:
+    def receive(self, frames: list[Any]) -> int:
+        """Take an answer: gives its kind."""
+        kind, values, errors, seconds = _open_answer(frames)
+        if kind == _INIT_FAILED:
             self.fault = errors[0]
         elif not self.is_late:
             self.add(values, errors, seconds, sum(map(len, frames)))
-        return kind, output
+        return kind
 
     def blame(self, error: BaseException) -> None:
         """It came to nothing: so did its only task; of several, find out which."""
@@ -4869,22 +4867,20 @@ def _no_task(task: Any) -> TypeError:
                      f"got {got}")
 
 
-def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any,
-               checkpoint: Callable[..., bool]) -> tuple[Any, ...]:
-    """Run calls in order: (values, errors by offset, seconds) since the last checkpoint that let
-    the work go on.
-
-    `mark` is a page: the place of the call at work is noted there. Every CHECKPOINT_S, and when the
-    page asks to give tasks back, `checkpoint(values, errors, seconds)` says whether to go on with
-    fresh lists.
-    """
-    clock, number = time.monotonic, mark[_BATCH]
+def _run_calls(calls: Iterable[Task], keep_going: bool, page: Any,
+               deliver: Callable[..., Any]) -> tuple[Any, ...]:
+    """Run calls in order: (values, errors by offset, seconds) of the last ones. What came of those
+    before is delivered every CHECKPOINT_S. The page shows the place of the call at work, and says
+    when to give back the others."""
+    clock, number = time.monotonic, page[_BATCH]
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     begun = clock()
     look = begun + LOOK_S
+    if page[_INTERRUPT] == number:  # the run ended before this batch began
+        return values, errors, 0.0
     for place, task in enumerate(calls, 1):
-        mark[_TASK] = place
+        page[_TASK] = place
         try:
             func, args, kwargs = task
             values.append(func(*args, **kwargs) if kwargs else func(*args))
@@ -4897,10 +4893,11 @@ def _run_calls(calls: Iterable[Task], keep_going: bool, mark: Any,
         if now < look:
             continue
         look = now + LOOK_S
-        if now - begun > CHECKPOINT_S or mark[_SHED] == number:
-            if not checkpoint(values, errors, now - begun):
-                return [], {}, 0.0
+        if now - begun > CHECKPOINT_S or page[_SHED] == number:
+            deliver(values, errors, now - begun)
             values, errors, begun = [], {}, clock()
+            if page[_SHED] == number:
+                break
     return values, errors, clock() - begun
 
 
@@ -4917,10 +4914,34 @@ def _plain_types(numpy: Any) -> frozenset[Any]:
     return _ATOMS.union(scalars.values()) - {getattr(numpy, "void", None)}
 
 
+def _are_plain(values: Iterable[Any]) -> bool:
+    return _plain_types(sys.modules.get("numpy")).issuperset(map(type, values))
+
+
+def _bundle(packed: list[list[Any]], name: Callable[[Any], Any]) -> list[Any]:
+    """The frames of several payloads, each of which can be opened alone: the first says which
+    buffers each uses; then come the pickles, and the buffers, once for each name."""
+    views: dict[Any, Any] = {}
+    plan = []
+    for _, *own in packed:
+        names = list(map(name, own))
+        views.update(zip(names, own))
+        plan.append(names)
+    head = marshal.dumps((plan, list(views)))
+    return [head, *(own[0] for own in packed), *views.values()]
+
+
+def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
+    """The frames of each payload."""
+    plan, names = marshal.loads(frames[0])
+    views = dict(zip(names, frames[len(plan) + 1:]))
+    for pickle, own in zip(frames[1:], plan):
+        yield [pickle, *map(views.__getitem__, own)]
+
+
 def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
-    share, or 0. Calls of one such function with plain arguments are one list. Else the first frame
-    says of each task which buffers it uses; then come the pickles, and the buffers, each once."""
+    share, or 0. Calls of one such function with plain arguments are one frame."""
     function, width, values = batch.function, batch.width, batch.tasks
     if not width:
         functions, values, kwargs = zip(*batch.tasks)
@@ -4933,113 +4954,89 @@ def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]
     if key:
         if width > 1 or not batch.width:
             values = [*itertools.chain.from_iterable(values)]
-        if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
+        if _are_plain(values):
             return [_pickle_dumps((key, width, values), 5)]
     calls = [(key_of(func) or func, *given) for func, *given in batch.calls()]
-    packed = _pack_each(calls, packer, key_of)
-    known: dict[Any, int] = {}  # address of a buffer -> its place
-    buffers: list[Any] = []
-    plan = []
-    for _, *views in packed:
-        places = []
-        for view in views:
-            places.append(known.setdefault(_address(view), len(buffers)))
-            if len(known) > len(buffers):
-                buffers.append(view)
-        plan.append(places)
-    return [_pickle_dumps(plan, 5), *(own[0] for own in packed), *buffers]
+    return _bundle(_pack_each(calls, packer, key_of), _address)
+
+
+def _raise(error: BaseException, *_: Any, **__: Any) -> None:
+    raise error
+
+
+def _open_batch(functions: list[tuple[int, int]], frames: list[Any], known: dict[int, Any],
+                spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+    """The tasks of a batch, on every far side. Before them come (key, number of frames) the
+    functions that are new here; `known` keeps them."""
+    rest = iter(frames)
+    for key, count in functions:
+        own = _own_buffers(list(itertools.islice(rest, count)))
+        try:
+            known[key] = _quietly(_unpack, own, spaces)
+        except BaseException as error:  # unpickling runs code of the user
+            known[key] = partial(_raise, error)
+    page[_START] = time.monotonic_ns()  # what functions import is not the task's time
+    return _open_tasks(list(rest), known.__getitem__, spaces, page)
 
 
 def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
                 page: Any) -> Iterator[Task]:
-    """The tasks of a batch. Each is opened when it is asked for, at the place that the page then
-    shows."""
-    plan = _pickle_loads(frames[0])
+    """Each task is opened when it is asked for, at the place that the page then shows."""
     if len(frames) == 1:
-        key, width, values = plan
+        key, width, values = _pickle_loads(frames[0])
         args = zip(*[iter(values)] * width)
         yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
         return
-    buffers = frames[len(plan) + 1:]
-    for place, frame in enumerate(buffers):
-        if type(frame) is not _Piece:  # it may be for several tasks: each gets a copy
-            buffers[place] = memoryview(frame).toreadonly()
-    for at, places in enumerate(plan, 1):
-        page[_TASK] = at
+    for place, own in enumerate(_unbundle(frames), 1):
+        page[_TASK] = place
         try:
-            own = _own_buffers([buffers[place] for place in places])
-            func, *given = _unpack([frames[at], *own], spaces, find)
+            # a buffer may be for several tasks: each gets a copy
+            func, *given = _unpack(_own_buffers(own, True), spaces, find)
             task = find(func) if type(func) is int else func, *given
         except BaseException as error:  # unpickling runs code of the user: this is the task's error
             task = _raise, (error,), {}
         yield task
 
 
-def _raise(error: BaseException) -> None:
-    raise error
-
-
-def _run_frames(functions: list[tuple[int, int]], frames: list[Any], known: dict[int, Any],
-                spaces: dict[str, Any], page: Any,
-                work: Callable[[Iterator[Task]], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """What every far side does with a batch: open it, and have `work` call its tasks. Before them
-    come (key, number of frames) the functions that are new here; `known` keeps them. Gives what
-    `_pack_answer` takes."""
-    def open_frames() -> Iterator[Task]:
-        rest = iter(frames)
-        for key, count in functions:
-            pickle, *buffers = itertools.islice(rest, count)
-            known[key] = _unpack([pickle, *_own_buffers(buffers)], spaces)
-        page[_START] = time.monotonic_ns()  # what functions import is not the task's time
-        tasks = _open_tasks(list(rest), known.__getitem__, spaces, page)
-        return itertools.chain([next(tasks)], tasks)
-
-    try:
-        calls = _quietly(open_frames) if functions else open_frames()
-    except BaseException as error:  # unpickling runs code of the user
-        return _BAD_PAYLOAD, [], {0: error}, 0.0
-    return _ANSWER, *work(calls)
-
-
-_ANSWER, _PART, _BAD_PAYLOAD, _INIT_FAILED = range(4)  # kinds of answers; after a part more follow
+_ANSWER, _PART, _INIT_FAILED = range(3)  # kinds of answers; after a part more follow
 
 
 def _pack_answer(kind: int, values: list[Any], errors: dict[int, BaseException],
-                 seconds: float) -> tuple[tuple[Any, ...], list[Any]]:
-    """What came of some tasks: (head, frames). Plain values are in the head. A value that cannot be
-    packed counts as an error."""
+                 seconds: float) -> list[Any]:
+    """The frames of what came of some tasks. Plain values are one. A value that cannot be packed
+    counts as an error."""
     described = {offset: _describe_error(error) for offset, error in errors.items()}
-    if _plain_types(sys.modules.get("numpy")).issuperset(map(type, values)):
-        return (kind, seconds, described, _pickle_dumps(values, 5), []), []
-    packed = []
-    for offset, value in enumerate(values):
-        try:
-            packed.append(_pack_or_explain(value, "the result", _AnswerPacker))
-        except PicklingError as error:
-            described[offset] = _describe_error(error)
-            packed.append(_pack(None))
-    counts = list(map(len, packed))
-    return (kind, seconds, described, b"", counts), list(itertools.chain(*packed))
+    if _are_plain(values):
+        frames = [_pickle_dumps(values, 5)]
+    else:
+        packed = []
+        for offset, value in enumerate(values):
+            try:
+                packed.append(_pack_or_explain(value, "the result", _AnswerPacker))
+            except PicklingError as error:
+                described[offset] = _describe_error(error)
+                packed.append(_pack(None))
+        frames = _bundle(packed, id)
+    return [marshal.dumps((kind, seconds, described)), *frames]
 
 
-def _open_answer(frames: list[Any]) -> tuple[int, list[Any], dict[int, BaseException], float, Any]:
-    """(kind, values, errors by offset, seconds of work, what the tasks have said)."""
-    kind, seconds, described, plain, counts, said = marshal.loads(frames[0])
+def _open_answer(frames: list[Any]) -> tuple[int, list[Any], dict[int, BaseException], float]:
+    """(kind, values, errors by offset, seconds of work)."""
+    head, *frames = frames
+    kind, seconds, described = marshal.loads(head)
     errors = {offset: _restore_error(text) for offset, text in described.items()}
-    if plain:
-        return kind, _pickle_loads(plain), errors, seconds, said
-    values = []
-    rest = iter(_own_buffers(frames[1:]))
-    for offset, count in enumerate(counts):
-        own = list(itertools.islice(rest, count))
+    if len(frames) == 1:
+        return kind, _pickle_loads(frames[0]), errors, seconds
+    values: list[Any] = []
+    for own in _unbundle(frames):
         value = None
         try:
-            value = _unpack(own)
+            value = _unpack(_own_buffers(own))
         except Exception as failure:  # a value's unpickling may raise anything
             text = f"the result could not be unpickled here: {type(failure).__name__}: {failure}"
-            errors.setdefault(offset, RuntimeError(text))
+            errors.setdefault(len(values), RuntimeError(text))
         values.append(value)
-    return kind, values, errors, seconds, said
+    return kind, values, errors, seconds
 
 
 # ---- messages over a socket ----
@@ -5059,11 +5056,11 @@ def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
     """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an
     OSError also in a program that lets SIGPIPE end it."""
     socket = _module("socket")
-    quiet = getattr(socket, "MSG_NOSIGNAL", 0)
-    if fds:
-        sent = socket.send_fds(sock, [data], fds, quiet)
-        data = memoryview(data)[sent:]
-    sock.sendall(data, quiet)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+    rest = memoryview(data)
+    while rest:
+        sent = sock.sendmsg([rest], rights if fds else (), getattr(socket, "MSG_NOSIGNAL", 0))
+        rest, fds = rest[sent:], ()
 
 
 def _hang_up(sock: Any) -> None:
@@ -5085,44 +5082,40 @@ class _Channel:
         self.sock = sock
 
     def send(self, frames: Sequence[Any]) -> None:
-        fds: list[int] = []
+        fds: dict[int, int] = {}
         listed: list[Any] = []
+        big = []
         for frame in frames:
             if type(frame) is _Piece:
-                if frame.segment.fd not in fds:
-                    fds.append(frame.segment.fd)
-                place = fds.index(frame.segment.fd)
+                place = fds.setdefault(frame.segment.fd, len(fds))
                 listed.append((place, frame.offset, frame.nbytes, frame.access))
             elif len(frame) < _IN_BAND:
                 listed.append(bytes(frame))
             else:
                 listed.append(len(frame))
+                big.append(frame)
         data = marshal.dumps(listed)
-        _send_all(self.sock, _LENGTH.pack(len(data)) + data, fds)
-        for frame, entry in zip(frames, listed):
-            if type(entry) is int:
-                _send_all(self.sock, frame)
+        _send_all(self.sock, _LENGTH.pack(len(data)) + data, list(fds))
+        for frame in big:
+            _send_all(self.sock, frame)
 
     def receive(self) -> list[Any]:
         """The next message's frames. EOFError when the other side is gone."""
-        socket = _module("socket")
-        head, fds, _, _ = socket.recv_fds(self.sock, _LENGTH.size, _MOST_FDS)
+        head, fds, _, _ = _module("socket").recv_fds(self.sock, _LENGTH.size, _MOST_FDS)
         if len(head) < _LENGTH.size:
             raise EOFError
         segments = list(map(_Segment, fds))
-        listed = self.read(*_LENGTH.unpack(head))
-        frames: list[Any] = []
-        for entry in marshal.loads(listed):
+        frames = marshal.loads(self.read(*_LENGTH.unpack(head)))
+        for at, entry in enumerate(frames):
             if type(entry) is int:
-                entry = self.read(entry)  # tasks may write to it, as arrays are
+                frames[at] = self.read(entry)  # tasks may write to it, as arrays are
             elif type(entry) is tuple:
                 place, *where = entry
                 if place >= len(segments):
                     raise RuntimeError("a big array could not be received: "
                                        "too many open files in this process")
-                entry = _Piece(segments[place], *where)
-            frames.append(entry)
-        return frames
+                frames[at] = _Piece(segments[place], *where)
+        return frames  # type: ignore[no-any-return]
 
     def read(self, nbytes: int) -> bytearray:
         frame = bytearray(nbytes)
@@ -5134,17 +5127,14 @@ class _Channel:
             rest = rest[got:]
         return frame
 
-    def has_data(self) -> bool:
-        """Whether there is something to read now (or the end of the other side to be noticed)."""
-        import socket
+    def has_data(self, patience: float = 0) -> bool:
+        """Whether there is something to read within so many seconds, or the end of the other side
+        to be noticed."""
+        import select
 
-        try:
-            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:  # it died with a message unread
-            pass
-        return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(patience * 1000))
 
     def drain(self) -> None:
         """Wait for the end of the other side."""
@@ -5155,16 +5145,76 @@ class _Channel:
             pass
 
     def close(self) -> None:
+        """End the connection, also where a forked child still holds the socket."""
         _hang_up(self.sock)
 
 
 _FORGET = b"forget"  # what is said to a worker when a run is over whose functions it keeps
 
 
-# ---- output: what a task prints, warns of and logs is sent home in whole lines ----
+# ---- the world of the caller: what of it a task may depend on ----
+
+
+def _world() -> tuple[Any, ...]:
+    """That of this process, in values that `marshal` takes."""
+    import warnings
+
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was deleted
+        folder = ""
+    path: list[str] = []
+    for entry in sys.path:
+        if isinstance(entry, str):  # Python looks at nothing else
+            if not os.path.isabs(entry):  # modules came from where it led then, or leads now
+                then = os.path.join(_START_FOLDER, entry)
+                path.append(os.path.normpath(then))
+            path.append(_exact_text(entry))
+    argv = list(map(_exact_text, sys.argv))
+    environ = dict(os.environ._data)  # type: ignore[attr-defined]  # without decoding it all
+    authkey, levels = b"", None
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing:  # its managers ask for the key
+        authkey = bytes(multiprocessing.current_process().authkey)
+    logging: Any = sys.modules.get("logging")
+    if hasattr(logging, "root"):  # not if another thread just loads it
+        names = {_exact_text(name): int(level)
+                 for name, level in logging.getLevelNamesMapping().items()}
+        levels = int(logging.root.level), bool(logging.root.handlers), names
+    filters = _portable_filters(tuple(warnings.filters))
+    return folder, path, argv, environ, authkey, filters, levels
+
+
+@lru_cache(maxsize=1)
+def _portable_filters(filters: tuple[Any, ...]) -> bytes:
+    """The filters of warnings, packed, but for those whose category no other process finds, and
+    those of numpy itself, which a worker need not import for them."""
+    return _pickle_dumps([
+        each for each in filters
+        if _goes_by_name(each[2])
+        and not (each[0] == "always" and each[2].__module__.startswith("numpy."))
+    ])
+
+
+def _quietly(func: Callable[..., Any], *args: Any) -> Any:
+    """The result of a call that may import modules: what they warn of when they are imported was
+    said at home. After it, what was shown once may be shown again: a run finds a used worker like a
+    new one."""
+    import warnings
+
+    with warnings.catch_warnings(action="ignore"):
+        return func(*args)
+
+
+_THREAD_VARIABLES = (
+    b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS", b"BLIS_NUM_THREADS",
+    b"VECLIB_MAXIMUM_THREADS", b"NUMBA_NUM_THREADS", b"NUMEXPR_NUM_THREADS",
+)
+
+
+# ---- the side of the worker ----
 
 _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first two are descriptors
-_NOTHING_DONE = _pack_answer(_PART, [], {}, 0.0)[0]
 
 
 class _OutputBytes(io.RawIOBase):
@@ -5172,9 +5222,9 @@ class _OutputBytes(io.RawIOBase):
     elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
     started."""
 
-    def __init__(self, fd: int, output: _Output) -> None:
+    def __init__(self, fd: int, state: _WorkerState) -> None:
         self.fd = fd
-        self.output = output
+        self.state = state
         self.name = "<stdout>" if fd == _OUT else "<stderr>"
 
     def writable(self) -> bool:
@@ -5185,10 +5235,7 @@ class _OutputBytes(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        if self.output.is_home:
-            self.output.add(self.fd, data, data.endswith(b"\n"))
-        else:
-            os.write(self.fd, data)
+        self.state.say(self.fd, data, data.endswith(b"\n"))
         return len(data)
 
 
@@ -5200,23 +5247,29 @@ class _OutputStream(io.TextIOWrapper):
     def flush(self) -> None:
         super().flush()
         raw: Any = self.buffer
-        raw.output.send_now(raw.fd)
+        raw.state.say_now(raw.fd)
 
 
-class _Output:
-    """Sends the caller what the tasks of a worker say, and with it the worker's answers, each of
-    them whole."""
+class _WorkerState:
+    """All that a worker process keeps. Its messages are answers, each with what the tasks have
+    said since the last one: whole lines, and what they have flushed, at once."""
 
-    def __init__(self, channel: _Channel) -> None:
-        self.channel = channel
-        self.lock = threading.RLock()  # guards the channel
-        self.sender = 0  # the thread that sends, if one does
-        self.interrupted = False  # whether an interrupt of the task waits for the end of a message
-        # not sent yet; any thread appends, who holds the lock takes
-        self.items: list[tuple[int, Any]] = []
-        # whether the caller listens: from the start of a batch to its last answer
-        self.heard = False
-        self.is_home = True  # not in a process that a task has forked: the channel is not for it
+    # whether the caller listens: from the start of a batch to its last answer
+    is_heard = False
+    is_interrupted = False  # whether an interrupt of the task waits for the end of a message
+    mapping = _NO_MAPPING  # how big results travel
+    record_handler: Any = None
+    run: int | None = None  # which it serves
+
+    def __init__(self, sock: Any, page: Any, file: _Segment) -> None:
+        self.channel = _Channel(sock)
+        self.lock = threading.RLock()  # whose owner sends a message
+        # said and not sent yet; any thread appends, who holds the lock takes
+        self.said: list[tuple[int, Any]] = []
+        self.page = page
+        self.file = file
+        self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
+        self.main = sys.modules["__main__"]  # between runs
         self.streams = []
         for fd in _OUT, _ERR:
             raw: Any = _OutputBytes(fd, self)
@@ -5224,65 +5277,139 @@ class _Output:
             self.streams.append(stream)
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
-    def let_go(self) -> None:
-        """In a process that a task has forked: it must not speak for the worker, nor hide its
-        death."""
-        self.is_home = False
-        self.channel.sock.close()
+    def serve(self) -> None:
+        """Answer messages until the other side is gone, or has been silent for long."""
+        settings = _pickle_loads(self.channel.receive()[0])
+        try:
+            self.set_up(*settings)
+        except BaseException as error:  # whatever an initializer raises is told
+            self.send(_INIT_FAILED, [], {0: error}, 0.0)
+            return
+        while self.channel.has_data(self.idle_s):
+            frames = self.channel.receive()
+            if frames[0] == _FORGET:
+                self.enter_run(None)
+            else:
+                self.answer(frames)
+            del frames  # the big arrays of the batch may go
 
-    def add(self, kind: int, content: Any, ends_line: bool = True) -> None:
-        self.items.append((kind, content))
-        if ends_line:
-            self.send_now(kind)
+    def set_up(self, world: tuple[Any, ...], idle_s: float, cores: int, native_threads: int | None,
+               packed: bytes) -> None:
+        """Apply the settings of its kind; what an initializer sets here stays."""
+        global _cores
+        self.idle_s = idle_s or _LONGEST_S
+        # that native libraries may start; None: one for each core it has
+        _cores, self.native_threads = cores, native_threads
+        self.enter_world(world)
+        if not packed:
+            return
 
-    def send_now(self, kind: int) -> None:
+        def globals_of(modules: Iterable[Any]) -> list[dict[str, Any]]:
+            return [vars(module) for module in modules if type(module) is ModuleType]
+
+        initializer, initargs = _quietly(_unpack, _split(packed), self.start_spaces)
+        before = {space["__name__"]: {**space} for space in globals_of(sys.modules.values())}
+        before["__main__"] = {}
+        initializer(*initargs)
+        self.main = sys.modules["__main__"]
+        for space in globals_of([*sys.modules.values(), *self.start_spaces.values()]):
+            old = before.get(space["__name__"], {})
+            kept = {name for name in space if space[name] is not old.get(name, _NOTHING)}
+            space[_KEPT] = kept
+
+    def enter_world(self, world: tuple[Any, ...]) -> None:
+        """Take over the caller's world."""
+        import warnings
+
+        folder, sys.path[:], sys.argv[:], environ, authkey, filters, self.levels = world
+        try:
+            os.chdir(folder)
+        except OSError:  # deleted: a task that needs it will say so
+            pass
+        limit = str(self.native_threads or _cores).encode()
+        limits = dict.fromkeys(_THREAD_VARIABLES, limit)
+        os.environb.clear()
+        # what the user has asked for counts more than the environment
+        os.environb.update(environ | limits if self.native_threads else limits | environ)
+        if authkey:
+            _module("multiprocessing.process").current_process().authkey = authkey
+        try:
+            opened = _quietly(_pickle_loads, filters)
+            warnings.resetwarnings()
+            warnings.filters[:] = opened  # type: ignore[index]
+        except Exception:  # a category is not to be had here
+            pass
+        if self.levels:
+            level, _, names = self.levels
+            _module("logging").root.setLevel(level)
+            for name, number in names.items():
+                _module("logging").addLevelName(number, name)
+
+    def enter_run(self, run: int | None) -> None:
+        """Forget what came for the run before. Have log records go home which no handler here
+        takes. The root logger has a handler for that if it has one at home: else `logging.info` in
+        a task would set up another."""
+        self.run = run
+        self.functions: dict[int, Any] = {}  # by key
+        self.spaces = dict(self.start_spaces)
+        sys.modules["__main__"] = self.main
+        if self.levels:
+            import logging.handlers
+
+            if not self.record_handler:  # it makes the text, and calls `put_nowait`
+                self.record_handler = logging.handlers.QueueHandler(self)  # type: ignore[arg-type]
+                logging.lastResort = self.record_handler  # takes what no other handler takes
+            if self.levels[1] and not logging.root.handlers:
+                logging.root.addHandler(self.record_handler)
+
+    def answer(self, frames: list[Any]) -> None:
+        """Run the tasks of a batch, and send what comes of them."""
+        import faulthandler  # sub-interpreters cannot import it
+
+        settings, functions = marshal.loads(frames[0])
+        number, run, keep_going, timeout, world, mapping = settings
+        page = self.page
+        page[_BATCH] = number
+        self.is_heard = True
+        self.mapping = _Mapping(*mapping)
+        if world:
+            self.enter_world(world)
+        if run != self.run:
+            self.enter_run(run)
+        calls = _open_batch(functions, frames[1:], self.functions, self.spaces, page)
+        if timeout:  # a task that holds the lock hears of no interrupt, and is killed
+            faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.file.fd)
+        done = _run_calls(calls, keep_going, page, partial(self.send, _PART))
+        page[_TASK] = 0  # from here on an interrupt comes too late
+        faulthandler.cancel_dump_traceback_later()
+        self.send(_ANSWER, *done)
+        page[_BATCH] = 0
+
+    def say(self, kind: int, content: Any, is_whole: bool = True) -> None:
+        """Take a piece of output; the end of a line has it sent."""
+        if self.channel.sock.fileno() < 0:  # in a process that a task has forked
+            os.write(kind, content)
+            return
+        self.said.append((kind, content))
+        if is_whole:
+            self.say_now(kind)
+
+    def say_now(self, kind: int) -> None:
         """Send what was said of one kind: of another stream this may be half a line, and before its
         other half the caller might say what another worker says. Not amid the making of a message,
         which a finalizer may interrupt."""
-        if self.items and self.sender != threading.get_ident() and self.is_home:
+        if self.said and not self.lock._is_owned():  # type: ignore[attr-defined]
             with self.lock:  # another thread may send the last message of a batch just now
-                if self.heard:
-                    self.send(_NOTHING_DONE, [], [kind])
+                if self.is_heard:
+                    self.send(_PART, [], {}, 0.0, (kind,))
 
-    def send(self, head: tuple[Any, ...], frames: list[Any],
-             kinds: Sequence[int] = (_OUT, _ERR, _RECORD)) -> None:
-        """Send an answer, and in its head the output of these kinds."""
-        with self.lock:
-            self.sender = threading.get_ident()
-            try:
-                items = self.items[:]
-                said = [item for item in items if item[0] in kinds]
-                kept = [item for item in items if item[0] not in kinds]
-                self.items[:len(items)] = kept
-                self.heard = head[0] == _PART
-                packed_head = marshal.dumps((*head, said))
-                self.channel.send([packed_head, *frames])
-            finally:
-                self.sender = 0
-            if self.interrupted:
-                self.interrupted = False
-                raise KeyboardInterrupt
+    def put_nowait(self, record: Any) -> None:
+        """Take a log record, with its text made: the name of the logger that is to handle it at
+        home, and its attributes in plain values."""
+        import logging
 
-    def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the main thread, which runs this; after the message that it is
-        about to send."""
-        if self.sender == threading.get_ident():
-            self.interrupted = True
-        else:
-            raise KeyboardInterrupt
-
-
-def _make_record_handler(output: _Output) -> Any:
-    """A handler that sends log records home: the name of the logger that is to handle it there, and
-    the record with its text made, in plain values."""
-    import logging.handlers
-
-    in_child: Any = logging.lastResort
-    handler = logging.handlers.QueueHandler(None)  # type: ignore[arg-type]  # makes the text
-
-    def enqueue(record: Any) -> None:
-        if not output.is_home:
-            in_child.handle(record)
+        if self.channel.sock.fileno() < 0:
+            logging._defaultLastResort.handle(record)  # type: ignore[attr-defined]
             return
         name = record.name
         logger: Any = logging.getLogger(name)
@@ -5292,284 +5419,62 @@ def _make_record_handler(output: _Output) -> Any:
             logger = logger.parent
         state = {key: value if type(value) in _ATOMS else _exact_text(value)
                  for key, value in vars(record).items()}
-        output.add(_RECORD, (name, state | {"levelno": int(record.levelno)}))
-
-    handler.enqueue = enqueue  # type: ignore[method-assign]
-    logging.lastResort = handler  # type: ignore[assignment]  # takes what no other handler takes
-    return handler
-
-
-def _quietly(func: Callable[..., Any], *args: Any) -> Any:
-    """The result of a call that may import modules: what they warn of when they are imported was
-    said at home. After it, what was shown once may be shown again: a run finds a used worker like a
-    new one."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return func(*args)
-
-
-# ---- the world of the caller: what of it a task may depend on ----
-
-
-def _world() -> tuple[Any, ...]:
-    """That of this process, in values that `marshal` takes."""
-    try:
-        folder = os.getcwd()
-    except OSError:  # it was deleted
-        folder = ""
-    environ = getattr(os.environ, "_data", os.environ)  # if possible without decoding it all
-    authkey = b""  # which the managers of multiprocessing ask for
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing:
-        authkey = bytes(multiprocessing.current_process().authkey)
-    filters = getattr(sys.modules.get("warnings") or _module("_warnings"), "filters", ())
-    logging: Any = sys.modules.get("logging")
-    levels = None
-    if hasattr(logging, "root"):  # not if another thread just loads it
-        names = {_exact_text(name): int(level)
-                 for name, level in logging.getLevelNamesMapping().items()}
-        root = logging.root
-        levels = int(root.level), bool(root.handlers), names
-    argv = list(map(_exact_text, sys.argv))
-    path = _portable_path(tuple(sys.path))
-    packed_filters = _portable_filters(tuple(filters))
-    return folder, path, argv, dict(environ), authkey, packed_filters, levels
-
-
-@lru_cache(maxsize=1)
-def _portable_path(path: tuple[Any, ...]) -> list[str]:
-    found: list[str] = []
-    for entry in path:
-        if isinstance(entry, str):  # Python looks at nothing else
-            if not os.path.isabs(entry):  # modules came from where it led then, or leads now
-                then = os.path.join(_START_FOLDER, entry)
-                found.append(os.path.normpath(then))
-            found.append(_exact_text(entry))
-    return found
-
-
-@lru_cache(maxsize=1)
-def _portable_filters(filters: tuple[Any, ...]) -> bytes:
-    """The filters of warnings, packed, but for those whose category is of no module."""
-    packed = []
-    for each in filters:
-        if each[0] == "always" and each[2].__module__.startswith("numpy."):
-            continue  # of numpy itself, which a worker need not import for it
-        try:
-            _pickle_dumps(each)
-        except Exception:  # of a local class
-            continue
-        packed.append(each)
-    return _pickle_dumps(packed)
-
-
-_THREAD_VARIABLES = (
-    b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS", b"BLIS_NUM_THREADS",
-    b"VECLIB_MAXIMUM_THREADS", b"NUMBA_NUM_THREADS", b"NUMEXPR_NUM_THREADS",
-)
-
-
-# ---- the side of the worker ----
-
-
-class _WorkerState:
-    """All that a worker process keeps."""
-
-    def __init__(self, sock: Any, page: Any, file: _Segment) -> None:
-        self.channel = _Channel(sock)
-        self.output = _Output(self.channel)
-        self.record_handler: Any = None
-        self.levels: Any = None  # what is known of the caller's logging
-        self.page = page
-        self.page_fd = file.fd
-        self.idle_s = 0.0  # how long it waits for a batch; 0: for ever
-        self.run: int | None = None  # which it serves, and of that run
-        self.functions: dict[int, Any] = {}  # by key
-        self.spaces: dict[str, Any] = {}
-        self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
-        self.main = sys.modules["__main__"]  # between runs
-        # that native libraries may start; None: one for each core it has
-        self.native_threads: int | None = None
-        self.mapping = _NO_MAPPING  # how big results travel
-
-    def set_up(self, world: tuple[Any, ...], idle_s: float, cores: int, native_threads: int | None,
-               packed: bytes) -> None:
-        """Apply the settings of its kind; what an initializer sets here stays."""
-        global _cores
-        self.idle_s = idle_s
-        _cores, self.native_threads = cores, native_threads
-        self.enter_world(world)
-        if not packed:
-            return
-        initializer, initargs = _quietly(_unpack, _split(packed), self.start_spaces)
-        modules = {name: module for name, module in sys.modules.items()
-                   if type(module) is ModuleType and name != "__main__"}
-        before = {name: dict(vars(module)) for name, module in modules.items()}
-        initializer(*initargs)
-        self.main = sys.modules["__main__"]
-        spaces = {module.__name__: module for module in self.start_spaces.values()}
-        for name, module in [*sys.modules.items(), *spaces.items()]:
-            if type(module) is ModuleType:
-                old, new = before.get(name, {}), vars(module)
-                same = {each for each in old if new.get(each, _NOTHING) is old[each]}
-                new[_KEPT] = new.keys() - same
-
-    def enter_world(self, world: tuple[Any, ...]) -> None:
-        """Take over the caller's world."""
-        import warnings
-
-        folder, path, argv, environ, authkey, filters, self.levels = world
-        sys.path[:], sys.argv[:] = path, argv
-        if folder:
-            try:
-                os.chdir(folder)
-            except OSError:  # deleted since: a task that needs it will say so
-                pass
-        limit = str(self.native_threads or _cores).encode()
-        limits = dict.fromkeys(_THREAD_VARIABLES, limit)
-        # what the user has asked for counts more than the environment
-        environ = environ | limits if self.native_threads else limits | environ
-        for name in os.environb.keys() - environ.keys():
-            del os.environb[name]
-        os.environb.update(environ.items() - os.environb.items())
-        if authkey:
-            import multiprocessing.process
-
-            multiprocessing.process.current_process().authkey = authkey
-        try:
-            opened = _quietly(_pickle_loads, filters)
-            warnings.resetwarnings()
-            warnings.filters[:] = opened  # type: ignore[index]
-        except Exception:  # a category is not to be had here
-            pass
-        if self.levels:
-            import logging
-
-            logging.root.setLevel(self.levels[0])
-            for name, level in self.levels[2].items():
-                logging.addLevelName(level, name)
-
-    def relay_records(self) -> None:
-        """Have log records go home which no handler here takes. The root logger has a handler for
-        that if it has one at home: else `logging.info` in a task would set up another."""
-        if self.levels:
-            import logging
-
-            self.record_handler = self.record_handler or _make_record_handler(self.output)
-            if self.levels[1] and not logging.root.handlers:
-                logging.root.addHandler(self.record_handler)
-
-    def serve(self) -> None:
-        """Answer messages until the other side is gone, or has been silent for long."""
-        import select
-
-        try:
-            settings = _pickle_loads(self.channel.receive()[0])
-            try:
-                self.set_up(*settings)
-            except BaseException as error:  # whatever an initializer raises is told
-                self.send(_INIT_FAILED, [], {0: error}, 0.0)
-                return
-            sockets = [self.channel.sock]
-            while select.select(sockets, (), (), self.idle_s or None)[0]:
-                frames = self.channel.receive()
-                if frames[0] == _FORGET:
-                    self.enter_run(None)
-                else:
-                    self.answer(frames)
-                del frames  # the big arrays of the batch may go
-        except (EOFError, OSError):
-            pass
-
-    def enter_run(self, run: int | None) -> None:
-        """Forget what came for the run before."""
-        self.run = run
-        self.functions = {}
-        self.spaces = dict(self.start_spaces)
-        sys.modules["__main__"] = self.main
-
-    def answer(self, frames: list[Any]) -> None:
-        settings, functions = marshal.loads(frames[0])
-        number, run, keep_going, timeout, world, mapping = settings
-        page = self.page
-        self.mapping = _Mapping(*mapping)
-        page[_TASK] = 0
-        page[_BATCH] = number
-        self.output.heard = True
-        if run != self.run:
-            self.enter_run(run)
-        if world:
-            self.enter_world(world)
-        self.relay_records()
-
-        def work(calls: Iterator[Task]) -> tuple[Any, ...]:
-            if page[_INTERRUPT] == number:  # the run ended before this batch began
-                return [], {}, 0.0
-            if timeout:  # a task that holds the lock hears of no interrupt, and is killed
-                patience = timeout + GRACE_S / 2
-                _module("faulthandler").dump_traceback_later(patience, file=self.page_fd)
-            return _run_calls(calls, keep_going, page, checkpoint)
-
-        def checkpoint(*done: Any) -> bool:
-            self.send(_PART, *done)
-            return page[_SHED] != number  # type: ignore[no-any-return]
-
-        answer = _run_frames(functions, frames[1:], self.functions, self.spaces, page, work)
-        page[_TASK] = 0  # from here on an interrupt comes too late
-        if timeout:
-            _module("faulthandler").cancel_dump_traceback_later()
-        self.send(*answer)
-        page[_BATCH] = 0
+        self.say(_RECORD, (name, state | {"levelno": int(record.levelno)}))
 
     def send(self, kind: int, values: list[Any], errors: dict[int, BaseException],
-             seconds: float) -> None:
-        """Send what came of some tasks, and what they have said."""
-        head, frames = _pack_answer(kind, values, errors, seconds)
-        for stream in self.output.streams:  # which may hold half a line
+             seconds: float, kinds: tuple[int, ...] = (_OUT, _ERR, _RECORD)) -> None:
+        """Send what came of some tasks, and what they have said of these kinds."""
+        frames = _lay_big(_pack_answer(kind, values, errors, seconds), self.mapping)
+        for stream in self.streams if kind != _PART else ():  # which may hold half a line
             try:
                 io.TextIOWrapper.flush(stream)
             except ValueError:  # a task has closed it, or detached its buffer
                 pass
-        self.output.send(head, _lay_big(frames, self.mapping))
+        with self.lock:
+            items = self.said[:]
+            said = [item for item in items if item[0] in kinds]
+            self.said[:len(items)] = [item for item in items if item[0] not in kinds]
+            self.is_heard = kind == _PART
+            self.channel.send([marshal.dumps(said), *frames])
+            if self.is_interrupted:
+                self.is_interrupted = False
+                raise KeyboardInterrupt
+
+    def interrupt(self, *_: Any) -> None:
+        """Raise KeyboardInterrupt in the task, if it was asked for: the main thread runs this. If
+        it is about to send a message, that comes first."""
+        page = self.page
+        if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
+            _module("faulthandler").dump_traceback(self.file.fd, all_threads=False)
+            if not self.lock._is_owned():  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+            self.is_interrupted = True
 
 
 def _work(sock: Any, page: Any, file: _Segment, number: int, caller: int, line: int) -> None:
     """The life of a worker process, from its first byte to its end. `line` can be read when the
     caller is gone."""
     global _inside
+    import faulthandler
     import signal
 
     _inside = "process"
     process = _module("multiprocessing.process")
-    resource_tracker = _module("multiprocessing.resource_tracker")
     process.current_process().name = f"joblite-worker-{number}"
     process._parent_process = process._ParentProcess("MainProcess", caller, line)
-    # The tracker is no process, and is told nothing: at the end of the worker it would unlink the
-    # shared memory of others. Processes that a task starts ask for its descriptor
-    tracker: Any = resource_tracker._resource_tracker
+    # The resource tracker is no process, and is told nothing: at the end of the worker it would
+    # unlink the shared memory of others. Processes that a task starts ask for its descriptor
+    tracker = _module("multiprocessing.resource_tracker")._resource_tracker
     tracker._fd = os.open(os.devnull, os.O_WRONLY)
-    tracker._send = lambda *message: None
-    tracker.ensure_running = lambda: None
-    resource_tracker.ensure_running = lambda: None
     state = _WorkerState(sock, page, file)
-    faulthandler = _module("faulthandler")  # sub-interpreters cannot import it
     faulthandler.enable(file.fd, all_threads=False)
-    os.register_at_fork(after_in_child=state.output.let_go)
-
-    def interrupt(*_: Any) -> None:
-        if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
-            faulthandler.dump_traceback(file.fd, all_threads=False)
-            state.output.interrupt()
-
-    signal.signal(signal.SIGINT, interrupt)
-    if _loaded("numpy.random"):  # forked siblings must not share their random numbers
-        _import_module("numpy.random").seed()
+    # a forked child of a task must not speak for the worker
+    os.register_at_fork(after_in_child=sock.close)
+    signal.signal(signal.SIGINT, state.interrupt)
     try:
         state.serve()
-    except KeyboardInterrupt:
-        pass  # came as the task ended: whoever sent it wants this worker gone or idle
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass  # the caller is gone; or, as the task ended, wants this worker gone or idle
     finally:
         os._exit(0)
 
@@ -5629,27 +5534,23 @@ def _interpreter_command(entry: str, nbytes: int) -> list[str]:
     for flag, option in flags.items():
         options += [option] * getattr(sys.flags, flag)
     for name, value in sys._xoptions.items():
-        setting = name
-        if value is not True:
-            setting += f"={value}"
-        options.append(f"-X{setting}")
+        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
     path = os.path.abspath(__file__)
     code = _BOOT.format(name=__name__, path=path, entry=entry, nbytes=nbytes)
     return [sys.executable, *options, "-c", code]
 
 
-def _make_page(file: _Segment | None = None) -> tuple[Any, _Segment]:
+def _make_page() -> tuple[Any, _Segment]:
     """A status page (as numbers) and its file, by which another process can map it too."""
-    import mmap
+    has_memfd = hasattr(os, "memfd_create")
+    file = _Segment(os.memfd_create("joblite-page") if has_memfd else _open_unlinked(None))
+    os.ftruncate(file.fd, _PAGE_NBYTES)
+    os.lseek(file.fd, _STACK_AT, 0)
+    return _map_page(file), file
 
-    if not file:
-        if hasattr(os, "memfd_create"):
-            file = _Segment(os.memfd_create("joblite-page"))
-        else:
-            file = _Segment(_open_unlinked(None))
-        os.ftruncate(file.fd, _PAGE_NBYTES)
-        os.lseek(file.fd, _STACK_AT, 0)
-    return memoryview(mmap.mmap(file.fd, _PAGE_NBYTES)).cast("Q"), file
+
+def _map_page(file: _Segment) -> Any:
+    return memoryview(_module("mmap").mmap(file.fd, _PAGE_NBYTES)).cast("Q")
 
 
 def _die_with(pipe: int) -> None:
@@ -5659,18 +5560,18 @@ def _die_with(pipe: int) -> None:
 
     def wait() -> None:
         os.read(pipe, 1)
-        os.killpg(os.getpgrp(), _SIGKILL)
+        os.kill(0, _SIGKILL)  # the group
 
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(pipe, fcntl.F_SETSIG, _SIGKILL)
-        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
-        try:
-            wait()  # if it has closed before, as this interpreter started, no signal comes
-        except BlockingIOError:
-            pass
-    else:  # only Linux lets us choose the signal: elsewhere a thread waits for the end
+    if not hasattr(fcntl, "F_SETSIG"):  # only Linux lets us choose the signal
         _start_thread(wait)
+        return
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, _SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
+    try:
+        wait()  # if it has closed before, as this interpreter started, no signal comes
+    except BlockingIOError:
+        pass
 
 
 def _kill_group(pid: int, sig: int) -> None:
@@ -5680,9 +5581,9 @@ def _kill_group(pid: int, sig: int) -> None:
         pass
 
 
-def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: list[int]) -> None:
-    """Fork a worker that serves these descriptors, a socket and a status page; it closes `ours`,
-    and those of the other workers. What nothing holds any more is closed."""
+def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: Any) -> None:
+    """Fork a worker that serves these descriptors, a socket and a status page; it closes those of
+    the other workers and of this process. What nothing holds any more is closed."""
     import signal
     import socket
 
@@ -5698,11 +5599,11 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: lis
             sock.close()
         return
     if pid:
+        workers[number] = pid, sock, page, line
         try:
             os.setpgid(pid, pid)  # both sides do it: whichever comes first
         except OSError:  # dead already, or another program
             pass
-        workers[number] = pid, sock, page, line
         return
     try:
         os.setpgid(0, 0)
@@ -5711,10 +5612,10 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], ours: lis
         for _, other, *_ in workers.values():
             other.close()
         workers.clear()
-        for fd in *ours, line.fd:
-            os.close(fd)
+        control.close()
+        del line
         _die_with(inner.fd)
-        _work(sock, *_make_page(page), number, caller, inner.fd)
+        _work(sock, _map_page(page), page, number, caller, inner.fd)
     finally:  # whatever happens: the fork server goes on in the parent only
         os._exit(1)
 
@@ -5726,15 +5627,14 @@ def _reap_workers(workers: dict[int, Any]) -> None:
         dead, status = os.waitpid(pid, os.WNOHANG)
         if dead:
             _kill_group(pid, _SIGKILL)  # what the worker started
-            entry = struct.pack("@Q", status + 1)
-            os.pwrite(page.fd, entry, 8 * _DEATH)
+            os.pwrite(page.fd, struct.pack("@Q", status + 1), 8 * _DEATH)
             _hang_up(sock)
             del workers[number]
 
 
 def _serve_forks(*modules: str) -> None:
-    """What the fork server runs: it forks, signals and reaps workers until its caller is gone. They
-    will need these modules."""
+    """What the fork server runs: it forks, signals and reaps workers until its caller is gone;
+    they, whose life lines it holds, end with it. They will need these modules."""
     import gc
     import select
     import signal
@@ -5748,36 +5648,26 @@ def _serve_forks(*modules: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
-    for name in ("multiprocessing.resource_tracker", *modules):
+    for name in ("multiprocessing.resource_tracker", "warnings", *modules):
         _import_module(name)
     gc.freeze()  # forked workers share these objects' pages
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(wake, select.POLLIN)
     # number -> pid; its socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
-    try:
-        while True:
-            patience = None if workers else IDLE_S * 1000
-            ready = dict(poll.poll(patience))
-            if not ready:
+    sources: list[Any] = [control, wake]
+    while ready := select.select(sources, (), (), None if workers else IDLE_S)[0]:
+        if wake in ready:
+            os.read(wake, 4096)
+            _reap_workers(workers)
+        if control in ready:
+            data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
+            if len(data) < _REQUEST.size:
                 break
-            if wake in ready:
-                os.read(wake, 4096)
-                _reap_workers(workers)
-            if control.fileno() in ready:
-                data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
-                if len(data) < _REQUEST.size:
-                    break
-                number, sig = _REQUEST.unpack(data)
-                if not sig:
-                    _fork_worker(number, fds, workers, [control.fileno(), wake, wake_end])
-                elif number in workers:
-                    _kill_group(workers[number][0], sig)
-    finally:
-        for pid, *_ in workers.values():
-            _kill_group(pid, signal.SIGKILL)
-        os._exit(0)
+            number, sig = _REQUEST.unpack(data)
+            if not sig:
+                _fork_worker(number, fds, workers, control)
+            elif number in workers:
+                _kill_group(workers[number][0], sig)
+    os._exit(0)
 
 
 def _socket_pair() -> tuple[Any, Any]:
@@ -5791,38 +5681,31 @@ def _socket_pair() -> tuple[Any, Any]:
 
 
 class _ForkServer:
-    """The caller's handle on the process that forks its workers. Any thread may use it: the lock
-    guards the control socket."""
+    """The caller's handle on the process that forks its workers. Any thread may use it: a request
+    is so short that the system sends it whole."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a garbage collection may end a run in its midst
-        ours, theirs = _socket_pair()
-        self.channel = _Channel(ours)  # the server says nothing: what can be read is its end
-        modules = ("warnings", "logging.handlers") if _loaded("logging") else ("warnings",)
+        self.sock, theirs = _socket_pair()  # the server says nothing
+        modules = "'logging.handlers'" if _loaded("logging") else ""
         code = _own_code()
-        command = _interpreter_command(f"_serve_forks{modules}", len(code))
+        command = _interpreter_command(f"_serve_forks({modules})", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions,
                                   setpgroup=0, setsigmask=())
         theirs.close()
-        _send_all(ours, code)
+        _send_all(self.sock, code)
 
-    def start(self, sock: Any, page_fd: int) -> int:
-        """Have a worker started that serves the other end of `sock`; gives the worker's number."""
-        number = _next_number()
-        fds = sock.fileno(), page_fd
-        _holding(self.lock, _send_all, self.channel.sock, _REQUEST.pack(number, 0), fds)
-        return number
-
-    def signal(self, number: int, sig: int) -> None:
+    def request(self, number: int, sig: int, fds: Sequence[int] = ()) -> None:
+        """Have the worker of this number sent a signal; or, with 0, started, to serve these
+        descriptors."""
         try:
-            _holding(self.lock, _send_all, self.channel.sock, _REQUEST.pack(number, sig))
+            _send_all(self.sock, _REQUEST.pack(number, sig), fds)
         except OSError:  # the server is gone, and its workers with it
-            pass
+            self.close()
 
     def close(self) -> None:
         """End the server and all workers it forked."""
-        _hang_up(self.channel.sock)
+        _hang_up(self.sock)
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:  # somebody else waited for it
@@ -5841,22 +5724,21 @@ def _death_of(page: Any) -> str:
     """In words, how a worker ended."""
     import signal
 
-    status = page[_DEATH] - 1
-    if status < 0 and (page[_BATCH] or page[_START]):
-        return "ended together with the fork server, which was killed"
-    if status < 0:
-        return "could not be started: the system gives no further process, or no descriptor for it"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        names = {each.value: each.name for each in signal.Signals}
-        name = names.get(number, "unknown")
-        hint = ""
-        if name == "SIGKILL":
-            hint = "; if nobody sent it, the system may have run out of memory"
-        elif name in "SIGABRT SIGBUS SIGFPE SIGILL SIGSEGV":  # else it wrote no stack
-            hint = _say_where(_stack_of(page))
-        return f"was killed by signal {number} ({name}){hint}"
-    return f"ended with exit code {os.WEXITSTATUS(status)} before the task did"
+    if not page[_DEATH]:
+        if page[_BATCH] or page[_START]:
+            return "ended together with the fork server, which was killed"
+        return (f"could not be started: the system gives no further process, no descriptor for it, "
+                f"or {sys.executable} cannot run {__file__}")
+    code = os.waitstatus_to_exitcode(page[_DEATH] - 1)
+    if code >= 0:
+        return f"ended with exit code {code} before the task did"
+    names = {each.value: each.name for each in signal.Signals}
+    name, hint = names.get(-code, "unknown"), ""
+    if name == "SIGKILL":
+        hint = "; if nobody sent it, the system may have run out of memory"
+    elif name in "SIGABRT SIGBUS SIGFPE SIGILL SIGSEGV":  # else it wrote no stack
+        hint = _say_where(_stack_of(page))
+    return f"was killed by signal {-code} ({name}){hint}"
 
 
 _starters: dict[str, _ForkServer] = {}  # holds that of this process, once there is one
@@ -5864,23 +5746,15 @@ _starters_lock = threading.RLock()  # guards the dict above
 
 
 def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
-    """(fork server, number) of a new worker. A server that has died, or dies as it is asked, is
-    replaced."""
-    for _ in range(_START_TRIES):
-        with _starters_lock:
-            server = _starters.get("fork server")
-            if not server or server.channel.has_data():
-                if server:
-                    server.close()
-                server = _starters["fork server"] = _ForkServer()
-        try:
-            return server, server.start(sock, page_fd)
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EBADF):  # killed, or closed by another thread
-                raise
-            server.close()
-    raise RuntimeError(f"the process that starts workers ends at once: "
-                       f"can {sys.executable} still run {__file__}?")
+    """(fork server, number) of a new worker, which serves the other end of `sock`. A server that
+    has died is replaced; if it dies as it is asked, so has the worker."""
+    with _starters_lock:
+        server = _starters.get("fork server")
+        if not server or server.sock.fileno() < 0:
+            server = _starters["fork server"] = _ForkServer()
+    number = _next_number()
+    server.request(number, 0, (sock.fileno(), page_fd))
+    return server, number
 
 
 _SHARED_CALLABLES = (FunctionType, type, type(len), type(lru_cache(_cell_value)))
@@ -6011,10 +5885,11 @@ def _say_here(output: list[tuple[int, Any]]) -> None:
             text = content.decode("utf-8", "backslashreplace")
             _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
             continue
+        import logging
+
         name, state = content
+        logger, record = logging.getLogger(name), logging.makeLogRecord(state)
         try:
-            logger = _module("logging").getLogger(name)
-            record = _module("logging").makeLogRecord(state)
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
         except Exception as error:  # a handler of the user fails: that must not end the run
@@ -6066,8 +5941,9 @@ class _Worker:
         while kind == _PART:
             if batch.timeout is not None:
                 self.wait(batch, batch.timeout)
-            kind, output = batch.receive(self.channel.receive())
-            if output:
+            output, *frames = self.channel.receive()
+            kind = batch.receive(frames)
+            if output := marshal.loads(output):
                 pool.done.put(output)
             if kind == _PART:  # no worker may have had it yet when the caller asked
                 pool.ask_back([batch])
@@ -6122,7 +5998,7 @@ class _Worker:
         """Send a signal to the worker's process group. SIGINT is for the task of this batch: if
         that has not begun, the worker will see it on the page."""
         self.page[_INTERRUPT] = batch.key
-        self.starter.signal(self.number, sig)
+        self.starter.request(self.number, sig)
 
     def is_ended(self) -> bool:
         """Whether it was sent a signal. What its task was in the midst of is undone some time: not
@@ -6131,7 +6007,7 @@ class _Worker:
 
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
-        self.starter.signal(self.number, _SIGKILL)
+        self.starter.request(self.number, _SIGKILL)
         self.channel.drain()  # the fork server hangs up when the worker is dead
         self.channel.close()
         return _death_of(self.page)
@@ -6456,20 +6332,20 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
     """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When
     `gives_back()` becomes true, tasks that are not started are left to others. With a limit it runs
     in another thread, which is left to itself when the time is up."""
+    page: Any = _BLANK_PAGE.copy()
     parts: list[tuple[Any, ...]] = []
 
-    def checkpoint(*part: Any) -> bool:
+    def deliver(*part: Any) -> None:
         parts.append(part)
-        return not (batch.shrinkable and gives_back())
+        page[_SHED] = page[_BATCH] if batch.shrinkable and gives_back() else 0
 
     def work() -> None:
         outer, _local.inside = _local.inside, place
-        page = _BLANK_PAGE.copy()
         try:
             if batch.width:
                 parts.append(_run_left(batch))
             else:
-                parts.append(_run_calls(batch.calls(), batch.keep_going, page, checkpoint))
+                parts.append(_run_calls(batch.calls(), batch.keep_going, page, deliver))
         finally:
             _local.inside = outer
 
@@ -6479,10 +6355,8 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
     else:
         thread.join(batch.timeout)
         if thread.is_alive():
-            stack = []
             frame = sys._current_frames().get(thread.ident)
-            if frame:
-                stack = _module("traceback").format_stack(frame)
+            stack = _module("traceback").format_stack(frame) if frame else []
             where = "".join(reversed(stack))
             _fail_late(batch, where, " (it cannot be stopped here, and is left running)")
             return
@@ -6494,16 +6368,11 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: frames of a batch in, frames of its results out."""
     end = time.monotonic() + _FAR_S
     (number, *more), functions = marshal.loads(frames[0])
-
-    def work(calls: Iterator[Task]) -> tuple[Any, ...]:
-        batch = _Batch(number, calls, *more)
-        _run_here("process", batch, lambda: time.monotonic() > end)
-        return batch.values, batch.errors, batch.seconds
-
-    page = _BLANK_PAGE.copy()
-    answer = _run_frames(functions, list(frames[1:]), {}, {}, page, work)
-    head, own = _pack_answer(*answer)
-    return [marshal.dumps((*head, [])), *map(bytes, own)]
+    calls = _open_batch(functions, list(frames[1:]), {}, {}, _BLANK_PAGE.copy())
+    batch = _Batch(number, calls, *more)
+    _run_here("process", batch, lambda: time.monotonic() > end)
+    answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
+    return list(map(bytes, answer))
 
 
 def _shares_memory(executor: Executor) -> bool:
