@@ -1103,16 +1103,16 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #
 # Picture: one value in a file (numbers little-endian, sizes and offsets in bytes)
 #
-#     | head | sizes of buffers | checksum | pickle | buffer 0 | buffer 1 | ... | checksums |
+#     | head | sizes of buffers | pickle | checksum | buffer 0 | buffer 1 | ... | checksums |
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
 #             8   4  version of the format: 1; a reader refuses any other
 #            12   4  number of buffers, n
 #            16   8  size of the pickle
 #     sizes       8 each
-#     checksum    4: the CRC-32 of the head, the sizes and the pickle
 #     pickle      protocol 5; buffers out of band, in order; names nothing of this library. Before
 #                 buffers it ends with zeros, so that they begin at a multiple of 64 in the file.
+#     checksum    4: the CRC-32 of the head, the sizes and the pickle
 #     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
 #     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; its last piece may be shorter.
 #                 All of their bytes are A5 once the buffers may have been changed through a map.
@@ -1138,6 +1138,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = struct.Struct("<8sIIQ")
+_CRC_OF_ALL = 0x2144DF1C  # the CRC-32 of any bytes together with their own, whatever they are
 _UNCHECKED = b"\xa5"  # every byte of the checksums of buffers that may have been changed
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
@@ -1197,11 +1198,6 @@ def _optional(name: str, purpose: str = "this compression") -> Any:
         ) from error
 
 
-def _zstd() -> Any:
-    """The module for zstd, which is in the standard library from Python 3.14 on."""
-    return _optional("compression.zstd" if sys.version_info >= (3, 14) else "zstandard")
-
-
 def _blocks(chunks: Iterator[Any]) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of one size or somewhat more, the last one shorter."""
     block = bytearray()
@@ -1211,8 +1207,7 @@ def _blocks(chunks: Iterator[Any]) -> Iterator[Any]:
             if len(block) >= _BLOCK:
                 yield block
                 block = bytearray()
-    if block:
-        yield block
+    yield block
 
 
 def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
@@ -1221,9 +1216,9 @@ def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
     check = 1
 
     def compress(block: Any) -> tuple[Any, bytes]:
-        packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9)
-        packed = packer.compress(block)
-        return block, packed + packer.flush(zlib.Z_SYNC_FLUSH)  # ends at a byte: another may follow
+        packer = zlib.compressobj(level, wbits=-15)
+        # ends at a byte: another may follow
+        return block, packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
 
     _write_all(file, b"\x78\x9c")
     for block, packed in _map_on_threads(compress, _blocks(chunks)):
@@ -1233,11 +1228,12 @@ def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
 
 
 def _write_streams(
-    compress: Callable[[Any, int], bytes], chunks: Iterator[Any], file: Any, level: int
+    module: str, keyword: str, chunks: Iterator[Any], file: Any, level: int, **options: Any
 ) -> None:
     """Write a format whose files may be one stream after the other: each block is one, made by a
-    thread."""
-    for packed in _map_on_threads(lambda block: compress(block, level), _blocks(chunks)):
+    thread with the module's `compress`."""
+    compress = partial(_optional(module).compress, **{keyword: level}, **options)
+    for packed in _map_on_threads(compress, _blocks(chunks)):
         _write_all(file, packed)
 
 
@@ -1252,15 +1248,17 @@ def _write_through(
 
 _FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with trusted=False
 _CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
+_SMALL_STEP = 3 << 9  # bytes unpacked at once where 4 bytes may be 128 KiB of zeros
 
 
 class _Ahead(io.RawIOBase):
     """A file that cannot go back; bytes that were read from it too early are put in front again."""
 
+    content: Any = b""  # read and not yet given out
+    limit = float("inf")  # bytes that it may still give out
+
     def __init__(self, file: Any) -> None:
         self.file = file
-        self.read_some = getattr(file, "read1", file.read)  # read1 does not wait for all
-        self.content: Any = b""  # read and not yet given out
 
     def readable(self) -> bool:
         return True
@@ -1271,13 +1269,22 @@ class _Ahead(io.RawIOBase):
             pass
         part = self.content[: len(target)]
         self.content = self.content[len(part) :]
+        self.limit -= len(part)
+        if self.limit < 0:
+            raise UntrustedObjectError(
+                "it unpacks to more than 100 times its size and 64 MiB, the limit for a "
+                "compressed file that is not trusted: unpack it with another tool"
+            )
         target[: len(part)] = part
         return len(part)
 
     def fill(self, nbytes: int) -> bool:
         """Read no further than this, for the next value may follow; whether there was something."""
-        self.content = self.read_some(min(nbytes, _PIECE))
+        self.content = self.file.read(nbytes)
         return bool(self.content)
+
+    def finish(self) -> None:
+        """All is read that was wanted."""
 
 
 class _Unpacked(_Ahead):
@@ -1285,8 +1292,6 @@ class _Unpacked(_Ahead):
     `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may
     become is held in memory. (The modules' own file objects read further than the value, so that
     none could follow it.)"""
-
-    limit = float("inf")  # bytes that it may still unpack to
 
     def __init__(self, make: Callable[[], Any], step: int, file: Any) -> None:
         super().__init__(file)
@@ -1297,7 +1302,8 @@ class _Unpacked(_Ahead):
     def fill(self, nbytes: int = 0) -> bool:
         """Unpack the next bytes; whether there were any."""
         if not self.packed:
-            self.packed = self.read_some(self.step)
+            # read1 does not wait for all
+            self.packed = getattr(self.file, "read1", self.file.read)(self.step)
             self.limit += _CONTENT_RATIO * len(self.packed)
         if self.unpacker.eof:
             if not self.packed:
@@ -1310,12 +1316,6 @@ class _Unpacked(_Ahead):
         except Exception as error:  # each format has an error of its own
             raise _Damaged(f"its compressed data is damaged ({error})") from error
         self.packed = self.unpacker.unused_data or b""
-        self.limit -= len(self.content)
-        if self.limit < 0:
-            raise UntrustedObjectError(
-                "it unpacks to more than 100 times its size and 64 MiB, the limit for a "
-                "compressed file that is not trusted: unpack it with another tool"
-            )
         return True
 
     def finish(self) -> None:
@@ -1329,11 +1329,11 @@ class _Unpacked(_Ahead):
 
 # write(chunks, file, level); open(file): a file object, or less, to read the content from
 _Codec = namedtuple("_Codec", "prefix extension write open")
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
-def _codec(prefix: bytes, extension: str, compress: Any, make: Any, step: int) -> _Codec:
-    """A format of streams: `compress(block, level)` gives one; what is made unpacks it."""
-    write = partial(_write_streams, compress)
+def _codec(prefix: bytes, extension: str, write: Any, make: Any, step: int = _BUFFER) -> _Codec:
+    """A format that `_Unpacked` reads."""
     return _Codec(prefix, extension, write, partial(_Unpacked, make, step))
 
 
@@ -1348,57 +1348,47 @@ def _lzma_decompressor() -> Any:
 
 
 def _zstd_decompressor() -> Any:
-    made = _zstd().ZstdDecompressor()
+    made = _optional(_ZSTD).ZstdDecompressor()
     return made.decompressobj() if hasattr(made, "decompressobj") else made
 
 
 _CODECS = {
-    "zlib": _Codec(
-        b"\x78",
-        ".z",
-        _write_zlib,
-        partial(_Unpacked, lambda: _module("zlib").decompressobj(), _BUFFER),
-    ),
+    "zlib": _codec(b"\x78", ".z", _write_zlib, lambda: _module("zlib").decompressobj()),
     "gzip": _codec(
         b"\x1f\x8b",
         ".gz",
-        lambda block, level: _module("gzip").compress(block, level, mtime=0),
+        partial(_write_streams, "gzip", "compresslevel", mtime=0),
         lambda: _module("zlib").decompressobj(31),
-        _BUFFER,
     ),
     "bz2": _codec(
         b"BZ",
         ".bz2",
-        lambda block, level: _module("bz2").compress(block, level),
+        partial(_write_streams, "bz2", "compresslevel"),
         lambda: _module("bz2").BZ2Decompressor(),
-        1 << 10,  # 40 bytes may be 900 kB of zeros
+        _SMALL_STEP,
     ),
-    "lzma": _Codec(
-        b"\x5d\0",
-        ".lzma",
-        partial(_write_through, _lzma_file),
-        partial(_Unpacked, _lzma_decompressor, 1 << 11),
+    "lzma": _codec(
+        b"\x5d\0", ".lzma", partial(_write_through, _lzma_file), _lzma_decompressor, _SMALL_STEP
     ),
     "xz": _codec(
         b"\xfd7zXZ",
         ".xz",
-        lambda block, level: _module("lzma").compress(block, preset=level),
+        partial(_write_streams, "lzma", "preset"),
         _lzma_decompressor,
-        1 << 11,
+        _SMALL_STEP,
     ),
     "lz4": _codec(
         b"\x04\x22\x4d\x18",
         ".lz4",
-        lambda block, level: _optional("lz4.frame").compress(block, level),
+        partial(_write_streams, "lz4.frame", "compression_level"),
         lambda: _optional("lz4.frame").LZ4FrameDecompressor(),
-        _BUFFER,
     ),
     "zstd": _codec(
         b"\x28\xb5\x2f\xfd",
         ".zst",
-        lambda block, level: _zstd().compress(block, level),
+        partial(_write_streams, _ZSTD, "level"),
         _zstd_decompressor,
-        3 << 9,  # 4 bytes may be 128 KiB of zeros
+        _SMALL_STEP,
     ),
 }
 
@@ -1444,28 +1434,28 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
             "compressor: expected an object with prefix (bytes), extension ('.xyz' or ''), "
             f"compressor_file and decompressor_file (functions), got {compressor!r}"
         )
-    write = partial(_write_through, pack)
-    _CODECS[compressor_name] = _Codec(prefix, extension, write, unpack)
+    _CODECS[compressor_name] = _Codec(
+        prefix, extension, partial(_write_through, pack), lambda file: _Ahead(unpack(file))
+    )
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    extension = os.path.splitext(filename)[1]
-    named = [name for name, codec in _CODECS.items() if codec.extension == extension != ""]
-    method, level = ["zlib", *named][-1], compress or 0
+    named = {codec.extension: name for name, codec in _CODECS.items() if codec.extension}.get(
+        os.path.splitext(filename)[1]
+    )
     if isinstance(compress, str):
-        method, level = compress, 3
-    elif isinstance(compress, (tuple, list)) and len(compress) == 2:
-        method, level = compress
-    elif compress is True or (named and not compress):
-        level = 3
-    if method not in _CODECS or level not in range(10):
+        compress = (compress, 3)
+    elif not isinstance(compress, (tuple, list)):
+        level = 3 if compress is True or (named and not compress) else compress or 0
+        compress = (named or "zlib", level)
+    if len(compress) != 2 or compress[0] not in _CODECS or compress[1] not in range(10):
         raise ValueError(
             "compress: expected True, False, a level from 0 to 9, a method or a pair "
             f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
         )
-    return (method, level) if level else None
+    return tuple(compress) if compress[1] else None
 
 
 # ---- Writing -------------------------------------------------------------------------------------
@@ -1474,38 +1464,29 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 def _dtype_text(dtype: Any) -> Any:
     """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not
     tell all of it."""
-    if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
-        return dtype
     text: Any = dtype.str
     if dtype.names is not None:
         fields = [(name, dtype[name]) for name in dtype.names]
         text = [(name, _dtype_text(field.base), field.shape) for name, field in fields]
+    if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
+        return dtype
     same = _module("numpy").dtype(text)  # unless fields have gaps, or the scalars are records
     return text if same == dtype and same.type is dtype.type else dtype
 
 
-@lru_cache
-def _numpy_reducers(np: Any) -> dict[type, Any]:
-    """How numpy's values go into a pickle, so that each is made by one call with plain
-    arguments."""
+def _reduce_dtype(dtype: Any) -> Any:
+    text = _dtype_text(dtype)
+    return dtype.__reduce__() if text is dtype else (_module("numpy").dtype, (text,))
 
-    def reduce_dtype(dtype: Any) -> Any:
-        text = _dtype_text(dtype)
-        return dtype.__reduce__() if text is dtype else (np.dtype, (text,))
 
-    def reduce_masked(array: Any) -> Any:
-        parts = (array._data, array._mask, None, False, True, 0)
-        return np.ma.MaskedArray, (*parts, array._fill_value, True, array._hardmask)
-
-    kinds = {type(np.dtype(char)) for char in np.typecodes["All"]}
-    return {**dict.fromkeys(kinds, reduce_dtype), np.ma.MaskedArray: reduce_masked}
+def _reduce_masked(array: Any) -> Any:
+    parts = (array._data, array._mask, None, False, True, 0)
+    return type(array), (*parts, array._fill_value, True, array._hardmask)
 
 
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    if type(value) in _ATOMS:  # a fifth of the time
-        return _pickle_dumps(value, 5), []
     np: Any = _loaded("numpy")
     out = io.BytesIO()
     buffers: list[Any] = []
@@ -1516,22 +1497,22 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
             buffers.append(buffer.raw())
 
     def reduce_array(array: Any) -> Any:
-        dtype = array.dtype
         order = "F" if array.flags.fnc else "C"
         content: Any = mark
-        if dtype.char == "O":
+        if array.dtype.char == "O":
             content = array.ravel(order).tolist()
-        elif dtype.hasobject or not dtype.itemsize:
+        elif array.dtype.hasobject or not array.itemsize:
             return array.__reduce_ex__(4)
         else:
             buffers.append(array)
-        return make_array, (content, _dtype_text(dtype), array.shape, order)
+        return make_array, (content, array.dtype, array.shape, order)
 
     pickler = kind(out, 5, buffer_callback=keep)
-    if np:
+    if np:  # its values are made by one call each, with plain arguments
         make_array = np.empty(1).__reduce_ex__(5)[0]
         table = dict(getattr(pickler, "dispatch_table", copyreg.dispatch_table))
-        table |= _numpy_reducers(np)
+        table |= {type(np.dtype(char)): _reduce_dtype for char in np.typecodes["All"]}
+        table[np.ma.MaskedArray] = _reduce_masked
         table[np.ndarray] = table[np.memmap] = reduce_array
         # the attribute that the C code reads, also where a class of picklers has one of that name
         Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
@@ -1549,13 +1530,11 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
-    if buffers:
-        pickled += bytes(-(start + _HEAD.size + len(table) + 4 + len(pickled)) % _ALIGNMENT)
-    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled)) + table
-    yield head + _U4(_crc32(pickled, _crc32(head)))
+    filler = -(start + _HEAD.size + len(table) + len(pickled) + 4) % _ALIGNMENT if buffers else 0
+    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled) + filler) + table
+    yield head
     yield pickled
-    if not buffers:
-        return
+    yield bytes(filler) + _U4(_crc32(bytes(filler), _crc32(pickled, _crc32(head))))
     checksums = []
     pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
     for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
@@ -1568,7 +1547,7 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
 def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
-    packed = _parse_compress(compress) if compress else None
+    packed = _parse_compress(compress)
     start = file.tell() if hasattr(file, "seekable") and file.seekable() else 0
     kind = pickler or Pickler
     try:
@@ -1631,24 +1610,22 @@ def dump(
         _write_value(value, filename, compress)
         return None
     path = os.fsdecode(filename)
-    method = _parse_compress(compress, path) or 0
-    target = os.path.realpath(path) if os.path.islink(path) else path
-    is_new = not os.path.exists(target)
-    folder = os.path.dirname(target) or "."
+    method = _parse_compress(compress, path)
+    target = os.path.realpath(path)
+    is_new = not os.path.exists(path)
     beside = ""  # it is written in place if it is a device or a pipe, or the folder takes no other
-    if os.access(folder, os.W_OK) and (is_new or os.path.isfile(target)):
-        beside = f"{folder}/.{os.urandom(8).hex()}.part"
+    if (is_new or os.path.isfile(path)) and os.access(os.path.dirname(target), os.W_OK):
+        beside = f"{os.path.dirname(target)}/.{os.urandom(8).hex()}.part"
     private = partial(os.open, mode=0o666 if is_new else 0o600)
     try:
-        with open(beside or target, "wb", _BUFFER, opener=private) as file:
+        with open(beside or path, "wb", _BUFFER, opener=private) as file:
             if beside and not is_new:
-                os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
+                _module("shutil").copymode(target, beside)
             _write_value(value, file, method)
         if beside:
             os.replace(beside, target)
     finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+        _unlink(beside)
     return [path]
 
 
@@ -1665,20 +1642,16 @@ def _peek(file: Any) -> tuple[Any, bytes]:
             head = file.read(8)
         file.seek(-len(head), os.SEEK_CUR)
         return file, head
-    ahead = _Ahead(file)
-    head = b""
-    while len(head) < 8 and ahead.fill(8 - len(head)):
-        head += ahead.content
-    ahead.content = memoryview(head)
-    # gives all that it is asked for, and reads no further
-    return io.BufferedReader(ahead, 1), head[:8]
+    ahead = file if isinstance(file, _Ahead) else _Ahead(file)
+    reader = io.BufferedReader(ahead, 1)  # gives all that it is asked for, and reads no further
+    head = reader.read(8)
+    ahead.content = memoryview(head + ahead.content)
+    return reader, head
 
 
 def _read_exactly(file: Any, nbytes: int) -> Any:
     """The next bytes of a file, taken in pieces: a hostile file may ask for any number."""
-    data = file.read(min(nbytes, _PIECE))
-    if len(data) < nbytes:
-        data = bytearray(data)
+    data = bytearray()
     while len(data) < nbytes:
         more = file.read(min(nbytes - len(data), _PIECE))
         if not more:
@@ -1710,18 +1683,25 @@ def _is_on_disk(file: Any) -> bool:
     return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
 
 
-def _mapped(file: Any, mode: str, nbytes: int) -> Any:
-    """The next bytes of a file, mapped. numpy would make a file longer that is too short."""
-    start = file.tell()
-    if os.fstat(file.fileno()).st_size < start + nbytes:
+def _mapped(file: Any, mode: str, sizes: Sequence[int], alignment: int) -> list[Any]:
+    """The next buffers of a file, mapped where they lie."""
+    at = file.tell()
+    whole = _module("numpy").memmap(file, "u1", mode)
+    buffers = []
+    for size in sizes:
+        buffer = whole[at : at + size]
+        if len(buffer):
+            buffer.offset = at
+        buffers.append(buffer if size else bytearray())
+        at += size + -size % alignment
+    if at > len(whole):
         raise _Damaged("it is cut short")
-    memory = _module("numpy").memmap(file, "u1", mode, start, (nbytes,))
-    file.seek(start + nbytes)
-    return memory
+    file.seek(at)
+    return buffers
 
 
-def _read_buffers(file: Any, sizes: tuple[int, ...]) -> list[Any]:
-    """The buffers of a value, read and checked."""
+def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[Any]:
+    """The buffers of a value, read and checked, or mapped."""
     buffers = []
 
     def pieces() -> Iterator[memoryview]:
@@ -1732,6 +1712,13 @@ def _read_buffers(file: Any, sizes: tuple[int, ...]) -> list[Any]:
                 _read_exactly(file, -len(piece) % _ALIGNMENT)
                 yield piece
 
+    if mode and any(sizes):
+        mapped = _mapped(file, mode, sizes, _ALIGNMENT)
+        wanted = _read_exactly(file, sum(4 * -(-size // _PIECE) for size in sizes))
+        if mode == "r+":  # they may be changed from now on
+            file.seek(-len(wanted), os.SEEK_CUR)
+            _write_all(file, _UNCHECKED * len(wanted))
+        return mapped
     found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
     wanted = _read_exactly(file, len(found))
     if wanted != found and wanted.strip(_UNCHECKED):
@@ -1739,54 +1726,35 @@ def _read_buffers(file: Any, sizes: tuple[int, ...]) -> list[Any]:
     return buffers
 
 
-def _map_buffers(file: Any, mode: str, sizes: tuple[int, ...]) -> list[Any]:
-    """The buffers of a value, mapped where they lie in the file. From then on their checksums may
-    not hold, if they can be changed."""
-    nbytes = sum(size + -size % _ALIGNMENT + 4 * -(-size // _PIECE) for size in sizes)
-    whole = _mapped(file, mode, nbytes)
-    buffers: list[Any] = []
-    at = 0
-    for size in sizes:
-        buffers.append(whole[at : at + size] if size else bytearray())
-        if size:
-            buffers[-1].offset = whole.offset + at
-        at += size + -size % _ALIGNMENT
-    if mode == "r+":
-        whole[at:] = _UNCHECKED[0]
-    return buffers
-
-
 # ---- Arrays and pickles --------------------------------------------------------------------------
 
 _DTYPE = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
-_MOST_FIELDS = 1 << 14  # of a dtype
+_MOST_FIELDS = 1 << 14  # of a dtype, inner ones too
 
 
-def _dtype_of(text: Any, room: int = _MOST_FIELDS) -> Any:
-    """The dtype that `_dtype_text` told of; `room` is how many fields it may have, inner ones
-    too."""
+def _plain_dtype(text: Any, *, depth: int = 8, room: int = _MOST_FIELDS) -> Any:
+    """The dtype that `_dtype_text` told of, if it is harmless: its lists are no more than `depth`
+    deep and have no more than `room` fields together."""
     np = _module("numpy")
-    if isinstance(text, np.dtype):
-        return text
     if type(text) is str and _module("re").fullmatch(_DTYPE, text):
         return np.dtype(text)
-    if type(text) is not list or not 0 < len(text) <= room:
-        raise _Damaged("it has a strange dtype")
-    fields = [(name, _dtype_of(part, room // len(text)), shape) for name, part, shape in text]
-    dtype = np.dtype(fields)
-    if min(dtype.itemsize, *(place[1] for place in dtype.fields.values())) < 0:
-        raise _Damaged("it has a dtype of too many bytes")  # numpy counts modulo 2**32
-    return dtype
+    if type(text) is list and depth and 0 < len(text) <= room:
+        inner = partial(_plain_dtype, depth=depth - 1, room=room // len(text))
+        dtype = np.dtype([(name, inner(part), shape) for name, part, shape in text])
+        # numpy counts bytes modulo 2**32
+        if min(dtype.itemsize, *(place[1] for place in dtype.fields.values())) >= 0:
+            return dtype
+    raise _Damaged("it has a strange dtype, or one of too many bytes")
 
 
 def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) -> Any:
     """The array in a buffer, or of a list of objects; `native`: in this machine's byte order.
     numpy takes numbers for addresses, so all is checked before it is told."""
     np = _module("numpy")
-    dtype = _dtype_of(dtype)
     is_list = type(content) is list
     is_fine = (
         type(content) in (list, bytes, bytearray, memoryview, np.memmap)
+        and isinstance(dtype, np.dtype)
         and is_list == dtype.hasobject
         and type(shape) is tuple
         and {int}.issuperset(map(type, shape))
@@ -1797,24 +1765,24 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
     if not is_fine:
         raise _Damaged("it has an array whose dtype, shape and content do not fit")
     if type(content) is np.memmap:
-        return content.view(dtype).reshape(shape, order=order)
-    if is_list:
+        array = content.view(dtype)
+    elif is_list:
         array = np.fromiter(content, dtype, len(content))
     else:
         array = np.frombuffer(content, dtype)
-    if native and not dtype.isnative:
-        array = array.astype(dtype.newbyteorder("="))
+        if native and not dtype.isnative:
+            array = array.astype(dtype.newbyteorder("="))
     return array.reshape(shape, order=order)
 
 
 class _Unpickler(Unpickler):
     """Reads the pickle of a file that is trusted."""
 
-    native = True
+    make_array: Any
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_frombuffer" and module.startswith("numpy"):
-            return partial(_make_array, self.native)
+            return self.make_array
         return super().find_class(module, name)
 
 
@@ -1832,71 +1800,64 @@ _PLAIN_VALUES = """builtins.bool builtins.bytearray builtins.bytes builtins.dict
 _PLAIN_CALLS = """builtins.complex builtins.range builtins.slice collections.Counter
     collections.OrderedDict collections.defaultdict collections.deque datetime.date
     datetime.datetime datetime.time datetime.timedelta datetime.timezone decimal.Decimal
-    fractions.Fraction""".split()
+    fractions.Fraction numpy.dtype numpy.ma.MaskedArray numpy.ma.core.MaskedArray
+    numpy.core.multiarray.scalar numpy._core.multiarray.scalar""".split()
+# what needs no such check, or checks itself
+_FREE = "uuid.UUID numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer".split()
+# the types of arguments of calls
+_PLAIN_KINDS = """bool bytes complex dict float int list NoneType str timedelta timezone tuple
+    type"""
+_OTHER_KINDS = {"Fraction": "int", "MaskedArray": "bool bool_ int memmap ndarray NoneType"}
 _MOST_BITS = 1 << 16  # of a number in a call
 
 
-def _call_plain(kinds: set[Any], cls: Any, *args: Any) -> Any:
-    """An object of a plain class, of arguments of these kinds. (An iterator or a range could take
-    all memory, a fraction of huge numbers all time.)"""
-    is_huge = any(type(each) is int and abs(each) >> _MOST_BITS for each in args)
-    if is_huge or not kinds.issuperset(map(type, args)):
-        raise UntrustedObjectError(f"it makes a {cls.__name__} of strange or huge arguments")
-    return cls(*args)
-
-
-def _numpy_calls(native: bool) -> dict[str, tuple[Any, Any]]:
-    """For each name of numpy that plain data may have: what it means, and what is called."""
-    np = _module("numpy")
-    make_array = partial(_make_array, native)
-    masked = np.ma.MaskedArray
-    kinds = {np.ndarray, np.memmap, np.bool_, bool, int, type(None)}
-    return {
-        "_frombuffer": (make_array, make_array),
-        "dtype": (np.dtype, _dtype_of),
-        "scalar": (
-            np.float64(0).__reduce__()[0],
-            lambda dtype, content: _make_array(False, bytearray(content), dtype, (), "C")[()],
-        ),
-        "MaskedArray": (masked, partial(_call_plain, kinds, masked)),
-    }
+def _call_plain(call: Any, *args: Any) -> Any:
+    """What a call in a file makes that is not trusted, if its arguments are harmless. (An iterator
+    or a range could take all memory, a fraction of huge numbers or of a text all time.)"""
+    name = call.__name__
+    if name == "dtype":
+        return _plain_dtype(*args)
+    if name == "scalar":
+        dtype, content = args
+        return _make_array(False, bytearray(content), dtype, (), "C")[()]
+    kinds = _OTHER_KINDS.get(name, _PLAIN_KINDS).split()
+    for each in args:
+        if type(each).__name__ not in kinds or type(each) is int and abs(each) >> _MOST_BITS:
+            raise UntrustedObjectError(f"it makes a {name} of strange or huge arguments")
+    return call(*args)
 
 
 @lru_cache(maxsize=1)
 def _plain_unpickler() -> Any:
-    """An unpickler whose opcodes, names and calls are those of short lists; the arguments of calls
-    are plain; only what is free, because the user trusts it, is given a state."""
-    pickle, datetime = _module("pickle"), _module("datetime")
-    plain = {*_ATOMS, list, tuple, dict, type, datetime.timedelta, datetime.timezone}
+    """An unpickler whose opcodes, names and calls are those of short lists; only what is free,
+    because the user trusts it, may be made and given a state in other ways."""
+    pickle = _module("pickle")
 
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
+        make_array: Any
+        free: set[str]  # the names that may do anything
         calls: dict[int, Any]  # id of what was named -> what is called for it: itself, if free
 
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
-            in_numpy = _numpy_calls(self.native) if module.startswith("numpy") else {}
-            if name in in_numpy:
-                found, call = in_numpy[name]
-            elif dotted in self.free or dotted in _PLAIN_CALLS or dotted in _PLAIN_VALUES:
-                found = call = super().find_class(module, name)
-            else:
+            is_called = dotted in _PLAIN_CALLS
+            is_free = dotted in self.free
+            if not (is_called or is_free or dotted in _PLAIN_VALUES):
                 raise UntrustedObjectError(
                     f"it holds {dotted}, which is not plain data; if you trust what it does when "
                     f'it is loaded, add it: trusted=["{dotted}"]'
                 )
-            if dotted in _PLAIN_CALLS:
-                kinds = {int} if name == "Fraction" else plain  # of a text it may be huge
-                call = partial(_call_plain, kinds, found)
-            if call is not found or dotted not in _PLAIN_VALUES:
-                self.calls[id(found)] = call
+            found = self.make_array if name == "_frombuffer" else super().find_class(module, name)
+            if is_called or is_free:
+                self.calls[id(found)] = partial(_call_plain, found) if is_called else found
             return found
 
         def load_reduce(self) -> None:
-            args = self.stack.pop()
-            maker = self.stack.pop()
-            if id(maker) not in self.calls:
-                raise UntrustedObjectError("it calls what is not for calling")
-            self.append(self.calls[id(maker)](*args))
+            self.stack[-2] = self.calls.get(id(self.stack[-2]), self.refuse)
+            super().load_reduce()
+
+        def refuse(self, *args: Any) -> Any:
+            raise UntrustedObjectError("it calls what is not for calling")
 
         def check_free(self, cls: Any) -> None:
             if self.calls.get(id(cls)) is not cls:
@@ -1911,7 +1872,8 @@ def _plain_unpickler() -> Any:
             super().load_build()
 
         def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
-            self.append(bytearray(self.read(*struct.unpack("<Q", self.read(8)))))
+            self.load_binbytes8()
+            self.append(bytearray(self.stack.pop()))
 
     Plain.dispatch = {
         code: getattr(Plain, load.__name__)
@@ -1921,19 +1883,24 @@ def _plain_unpickler() -> Any:
     return Plain
 
 
-def _read_untrusted(pickled: Any, buffers: Any, native: bool, trusted: Any) -> Any:
-    """The value of a pickle that may be hostile."""
-    reader = _plain_unpickler()(io.BytesIO(pickled), buffers=buffers)
-    reader.native, reader.calls = native, {}
-    reader.free = {  # the names that may do anything
-        each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}"
-        for each in (*(trusted or ()), "uuid.UUID")
-    }
-    return reader.load()
-
-
 class _JoblibArray(types.SimpleNamespace):
     """Stands in a pickle of joblib for an array whose bytes follow."""
+
+    numpy_array_alignment_bytes = None  # before joblib 1.2
+
+    def read(self, file: Any, mode: str | None, native: bool) -> Any:
+        """The array."""
+        if self.dtype.hasobject:
+            return _read_foreign(file, mode, native)
+        if self.numpy_array_alignment_bytes:
+            _read_exactly(file, _read_exactly(file, 1)[0])
+        nbytes = self.dtype.itemsize * _module("math").prod(self.shape)
+        if mode and nbytes:
+            [content] = _mapped(file, mode, [nbytes], 1)
+        else:
+            content = _memory(nbytes)
+            _read_into(file, content)
+        return _make_array(native, content, self.dtype, self.shape, self.order)
 
 
 def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
@@ -1952,25 +1919,8 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 
         def load_build(self) -> None:
             super().load_build()
-            if type(self.stack[-1]) is not _JoblibArray:
-                return
-            about = self.stack[-1]
-            if about.dtype.hasobject:
-                self.stack[-1] = _read_foreign(file, mode, native)
-                return
-            # since joblib 1.2 there is padding, its length in a byte before it
-            if getattr(about, "numpy_array_alignment_bytes", None) is not None:
-                _read_exactly(file, _read_exactly(file, 1)[0])
-            nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
-            if mode and nbytes:
-                content = _mapped(file, mode, nbytes)
-            else:
-                content = _memory(nbytes)
-                _read_into(file, content)
-            array = _make_array(native, content, about.dtype, about.shape, about.order)
-            if about.subclass.__name__ == "matrix":
-                array = array.view(about.subclass)
-            self.stack[-1] = array
+            if type(self.stack[-1]) is _JoblibArray:
+                self.stack[-1] = self.stack[-1].read(file, mode, native)
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
@@ -1981,30 +1931,26 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 
 
 def _read(
-    file: Any, mmap_mode: str | None = None, native: bool = True, trusted: Any = True
+    file: Any, mmap_mode: str | None = None, native: bool = True, free: set[str] | None = None
 ) -> Any:
-    """The value at the current position of a file, in our format."""
+    """The value at the current position of a file, in our format. Of a file that is not trusted,
+    `free` has the names that are."""
     head = _read_exactly(file, _HEAD.size)
     _, version, count, size = _HEAD.unpack(head)
     if version != 1:
         raise _Damaged("its format is of another version: a newer program reads it")
-    table = _read_exactly(file, 8 * count + 4)
-    table, wanted = table[:-4], table[-4:]
-    pickled = _read_exactly(file, size)
-    if _U4(_crc32(pickled, _crc32(table, _crc32(head)))) != wanted:
+    body = _read_exactly(file, 8 * count + size + 4)
+    if _crc32(body, _crc32(head)) != _CRC_OF_ALL:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    if not count and trusted is True and b"_frombuffer" not in pickled:  # no array of objects
+    sizes = struct.unpack_from(f"<{count}Q", body)
+    pickled = memoryview(body)[8 * count :]  # what stands behind its end does not matter
+    if not count and free is None and b"_frombuffer" not in body:  # no array of objects
         return _pickle_loads(pickled)
-    sizes = struct.unpack(f"<{count}Q", table)
-    if mmap_mode and any(sizes):
-        buffers = _map_buffers(file, mmap_mode, sizes)
-    else:
-        buffers = _read_buffers(file, sizes)
-    if trusted is not True:
-        return _read_untrusted(pickled, buffers, native, trusted)
-    unpickler = _Unpickler(io.BytesIO(pickled), buffers=buffers)
-    unpickler.native = native
-    return unpickler.load()
+    buffers = _read_buffers(file, mmap_mode, sizes)
+    unpickler: Any = _Unpickler if free is None else _plain_unpickler()
+    reader = unpickler(io.BytesIO(pickled), buffers=buffers)
+    reader.make_array, reader.free, reader.calls = partial(_make_array, native), free, {}
+    return reader.load()
 
 
 def _read_value(
@@ -2012,16 +1958,14 @@ def _read_value(
     mmap_mode: str | None = None,
     path: str = "",
     native: bool = True,
-    trusted: Any = True,
+    free: set[str] | None = None,
 ) -> Any:
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
     unpacked, head = None, b""
-    is_doubtful = trusted is not True  # whether any error is a fault of the file
+    is_doubtful = free is not None  # whether any error is a fault of the file
     try:
         file, head = _peek(file)
-        if not head:
-            raise _Damaged("it is empty")
-        for codec in _CODECS.values() if head != _MAGIC else ():
+        for codec in _CODECS.values():
             if codec.prefix and head.startswith(codec.prefix):
                 unpacked = codec.open(file)
                 break
@@ -2031,12 +1975,14 @@ def _read_value(
                 "can be mapped; its arrays are read into memory"
             )
             mmap_mode = None
-        if isinstance(unpacked, _Unpacked) and is_doubtful:
-            unpacked.limit = _FREE_CONTENT
         if unpacked:
+            if is_doubtful:
+                unpacked.limit = _FREE_CONTENT
             file, head = _peek(unpacked)
+        if not head:
+            raise _Damaged("it is empty")
         if head == _MAGIC:
-            value = _read(file, mmap_mode, native, trusted)
+            value = _read(file, mmap_mode, native, free)
         elif is_doubtful:
             raise UntrustedObjectError(
                 "it is not a file of this dump, and only those can be read without trust: "
@@ -2045,7 +1991,7 @@ def _read_value(
         else:
             is_doubtful = True
             value = _read_foreign(file, mmap_mode, native)
-        if isinstance(unpacked, _Unpacked):
+        if unpacked:
             unpacked.finish()
         return value
     except UntrustedObjectError as error:
@@ -2123,11 +2069,16 @@ def load(
         )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     native = ensure_native_byte_order is not False  # of arrays that are read, not mapped
+    free = None
+    if trusted is not True:
+        free = set(_FREE)
+        for each in trusted or ():
+            free.add(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}")
     if not _is_path(filename, "read", "reading (mode 'rb')"):
-        return _read_value(filename, mode, str(filename), native, trusted)
+        return _read_value(filename, mode, str(filename), native, free)
     path = os.fsdecode(filename)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
-        return _read_value(file, mode, path, native, trusted)
+        return _read_value(file, mode, path, native, free)
 
 
 # ==================================================================================================

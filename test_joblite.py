@@ -1507,6 +1507,8 @@ def stated(target, state):
 
 def array_code(buffer=bytes(8), dtype="<f8", shape=(1,), order="C"):
     """The opcodes for an array."""
+    if not isinstance(dtype, Code):
+        dtype = calling("numpy.dtype", dtype)
     return calling("numpy.core.numeric._frombuffer", buffer, dtype, shape, order)
 
 
@@ -1586,13 +1588,27 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     "an array in the memory of another": (array_code(array_code()), "do not fit"),
     "an array in a text": (array_code("x" * 8), "do not fit"),
     "an array in nothing": (array_code(None), "do not fit"),
-    "dtypes very deep": (
-        array_code(
-            dtype=functools.reduce(
-                lambda inner, _: Code(b"](" + code(("a", inner, ())) + b"e"), range(3000), code("<f8")
-            )
-        ),
-        "value: it is neither",
+    **{
+        f"dtypes {depth} deep": (
+            calling(
+                "numpy.dtype",
+                functools.reduce(
+                    lambda inner, _: Code(b"](" + code(("a", inner, ())) + b"e"),
+                    range(depth),
+                    code("<f8"),
+                ),
+            ),
+            "strange dtype",
+        )
+        for depth in (9, 3000)
+    },
+    "a dtype made before inside another": (
+        calling("numpy.dtype", [("a", F8, ())]),
+        "strange dtype",
+    ),
+    "a text for the dtype of an array": (
+        calling("numpy.core.numeric._frombuffer", bytes(8), "<f8", (1,), "C"),
+        "do not fit",
     ),
     "a dtype inside itself": (
         calling(
@@ -1646,7 +1662,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     ),
     "something else for a dtype": (
         calling("numpy.core.multiarray.scalar", calling("collections.Counter", {}), b"x"),
-        "strange dtype",
+        "do not fit",
     ),
     "a masked array of a list": (calling("numpy.ma.MaskedArray", [1], True), "strange or huge"),
     "a masked array with a class": (
@@ -2456,13 +2472,11 @@ class TestSection3Files:
         data = Path(joblite.dump(value, tmp_path / "value")[0]).read_bytes()
         magic, version, count, size = struct.unpack("<8sIIQ", data[:24])
         sizes = struct.unpack(f"<{count}Q", data[24 : 24 + 8 * count])
-        start = 24 + 8 * count + 4
-        place = start + size
-        pickled = data[start:place]
+        start = 24 + 8 * count
+        pickled = data[start : start + size]
+        place = start + size + 4
         assert (magic, version, count, place % 64) == (b"\x89PYO\r\n\x1a\n", 1, 3, 0)
-        assert data[start - 4 : start] == struct.pack(
-            "<I", zlib.crc32(data[: start - 4] + pickled)
-        )
+        assert data[place - 4 : place] == struct.pack("<I", zlib.crc32(data[: place - 4]))
         buffers = []
         for size in sizes:
             buffers.append(data[place : place + size])
@@ -2693,6 +2707,7 @@ class TestSection3Files:
             np.float32(1),
             np.dtype("i1,f8"),
             np.dtype([("a", "M8[ns]"), ("b", "f8", (2, 3))]),
+            functools.reduce(lambda inner, _: np.dtype([("a", inner)]), range(8), np.dtype("f8")),
             np.dtype("O"),
             [int, list, dict],
             np.void(b"abc"),
