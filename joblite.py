@@ -1138,7 +1138,6 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = struct.Struct("<8sIIQ")
-_CRC_OF_ALL = 0x2144DF1C  # the CRC-32 of any bytes together with their own, whatever they are
 _UNCHECKED = b"\xa5"  # every byte of the checksums of buffers that may have been changed
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
@@ -1148,12 +1147,13 @@ _BLOCK = 900_000  # bytes, or somewhat more, that a thread compresses at once: a
 _U4 = struct.Struct("<I").pack  # a checksum in a file
 
 
-def _is_path(filename: Any, method: str, purpose: str) -> bool:
-    """Whether it is a path, or else a binary file object that has this method."""
-    if isinstance(filename, (str, bytes, os.PathLike)):
-        return True
-    if hasattr(filename, method) and not isinstance(filename, io.TextIOBase):
-        return False
+def _path_of(filename: Any, method: str, purpose: str) -> str:
+    """A path as text; empty for a binary file object that has this method."""
+    try:
+        return os.fsdecode(filename)
+    except TypeError:
+        if hasattr(filename, method) and not isinstance(filename, io.TextIOBase):
+            return ""
     raise ValueError(
         f"filename: expected a path or a binary file object open for {purpose}, got {filename!r}"
     )
@@ -1246,8 +1246,6 @@ def _write_through(
             _write_all(out, chunk)
 
 
-_FREE_CONTENT = 64 << 20  # bytes that any compressed file may unpack to with trusted=False
-_CONTENT_RATIO = 100  # and for each of its bytes so many more: real data seldom packs that well
 _SMALL_STEP = 3 << 9  # bytes unpacked at once where 4 bytes may be 128 KiB of zeros
 
 
@@ -1304,7 +1302,7 @@ class _Unpacked(_Ahead):
         if not self.packed:
             # read1 does not wait for all
             self.packed = getattr(self.file, "read1", self.file.read)(self.step)
-            self.limit += _CONTENT_RATIO * len(self.packed)
+            self.limit += 100 * len(self.packed)  # real data seldom packs that well
         if self.unpacker.eof:
             if not self.packed:
                 return False
@@ -1466,8 +1464,7 @@ def _dtype_text(dtype: Any) -> Any:
     tell all of it."""
     text: Any = dtype.str
     if dtype.names is not None:
-        fields = [(name, dtype[name]) for name in dtype.names]
-        text = [(name, _dtype_text(field.base), field.shape) for name, field in fields]
+        text = [(name, _dtype_text(dtype[name].base), dtype[name].shape) for name in dtype.names]
     if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
         return dtype
     same = _module("numpy").dtype(text)  # unless fields have gaps, or the scalars are records
@@ -1510,10 +1507,13 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     pickler = kind(out, 5, buffer_callback=keep)
     if np:  # its values are made by one call each, with plain arguments
         make_array = np.empty(1).__reduce_ex__(5)[0]
-        table = dict(getattr(pickler, "dispatch_table", copyreg.dispatch_table))
-        table |= {type(np.dtype(char)): _reduce_dtype for char in np.typecodes["All"]}
-        table[np.ma.MaskedArray] = _reduce_masked
-        table[np.ndarray] = table[np.memmap] = reduce_array
+        table = {
+            **getattr(pickler, "dispatch_table", copyreg.dispatch_table),
+            **{type(np.dtype(char)): _reduce_dtype for char in np.typecodes["All"]},
+            np.ma.MaskedArray: _reduce_masked,
+            np.ndarray: reduce_array,
+            np.memmap: reduce_array,
+        }
         # the attribute that the C code reads, also where a class of picklers has one of that name
         Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
     pickler.dump(value)
@@ -1530,18 +1530,19 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
-    filler = -(start + _HEAD.size + len(table) + len(pickled) + 4) % _ALIGNMENT if buffers else 0
-    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled) + filler) + table
+    if buffers:
+        pickled += bytes(-(start + _HEAD.size + len(table) + len(pickled) + 4) % _ALIGNMENT)
+    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled)) + table
     yield head
     yield pickled
-    yield bytes(filler) + _U4(_crc32(bytes(filler), _crc32(pickled, _crc32(head))))
-    checksums = []
+    checksums = bytearray()
+    yield _U4(_crc32(pickled, _crc32(head)))
     pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
     for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
         yield piece
         yield bytes(-len(piece) % _ALIGNMENT)
-        checksums.append(_U4(crc))
-    yield b"".join(checksums)
+        checksums += _U4(crc)
+    yield checksums
 
 
 def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
@@ -1606,19 +1607,19 @@ def dump(
     OSError
         The file cannot be written; `ImportError` if the compression needs a package.
     """
-    if not _is_path(filename, "write", "writing (mode 'wb')"):
-        _write_value(value, filename, compress)
-        return None
-    path = os.fsdecode(filename)
+    path = _path_of(filename, "write", "writing (mode 'wb')")
     method = _parse_compress(compress, path)
+    if not path:
+        _write_value(value, filename, method)
+        return None
     target = os.path.realpath(path)
     is_new = not os.path.exists(path)
     beside = ""  # it is written in place if it is a device or a pipe, or the folder takes no other
     if (is_new or os.path.isfile(path)) and os.access(os.path.dirname(target), os.W_OK):
         beside = f"{os.path.dirname(target)}/.{os.urandom(8).hex()}.part"
-    private = partial(os.open, mode=0o666 if is_new else 0o600)
+    opener = partial(os.open, mode=0o666 if is_new else 0o600)
     try:
-        with open(beside or path, "wb", _BUFFER, opener=private) as file:
+        with open(beside or path, "wb", _BUFFER, opener=opener) as file:
             if beside and not is_new:
                 _module("shutil").copymode(target, beside)
             _write_value(value, file, method)
@@ -1728,15 +1729,12 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
 
 # ---- Arrays and pickles --------------------------------------------------------------------------
 
-_DTYPE = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
-_MOST_FIELDS = 1 << 14  # of a dtype, inner ones too
-
-
-def _plain_dtype(text: Any, *, depth: int = 8, room: int = _MOST_FIELDS) -> Any:
+def _plain_dtype(text: Any, *, depth: int = 8, room: int = 1 << 14) -> Any:
     """The dtype that `_dtype_text` told of, if it is harmless: its lists are no more than `depth`
     deep and have no more than `room` fields together."""
     np = _module("numpy")
-    if type(text) is str and _module("re").fullmatch(_DTYPE, text):
+    pattern = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
+    if type(text) is str and _module("re").fullmatch(pattern, text):
         return np.dtype(text)
     if type(text) is list and depth and 0 < len(text) <= room:
         inner = partial(_plain_dtype, depth=depth - 1, room=room // len(text))
@@ -1794,21 +1792,23 @@ _PLAIN_LOADS = """load_proto load_frame load_stop load_mark load_pop load_pop_ma
     load_empty_list load_append load_appends load_empty_dictionary load_setitem load_setitems
     load_empty_set load_additems load_frozenset load_memoize load_binget load_long_binget
     load_next_buffer load_stack_global load_reduce load_newobj load_build""".split()
-_PLAIN_VALUES = """builtins.bool builtins.bytearray builtins.bytes builtins.dict builtins.float
-    builtins.frozenset builtins.int builtins.list builtins.set builtins.str
-    builtins.tuple""".split()  # never called
-_PLAIN_CALLS = """builtins.complex builtins.range builtins.slice collections.Counter
-    collections.OrderedDict collections.defaultdict collections.deque datetime.date
-    datetime.datetime datetime.time datetime.timedelta datetime.timezone decimal.Decimal
-    fractions.Fraction numpy.dtype numpy.ma.MaskedArray numpy.ma.core.MaskedArray
-    numpy.core.multiarray.scalar numpy._core.multiarray.scalar""".split()
-# what needs no such check, or checks itself
-_FREE = "uuid.UUID numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer".split()
-# the types of arguments of calls
+_PLAIN_NAMES = """builtins.bool builtins.bytearray builtins.bytes builtins.complex builtins.dict
+    builtins.float builtins.frozenset builtins.int builtins.list builtins.range builtins.set
+    builtins.slice builtins.str builtins.tuple collections.Counter collections.OrderedDict
+    collections.defaultdict collections.deque datetime.date datetime.datetime datetime.time
+    datetime.timedelta datetime.timezone decimal.Decimal fractions.Fraction numpy.dtype
+    numpy.ma.MaskedArray numpy.ma.core.MaskedArray numpy.core.multiarray.scalar
+    numpy._core.multiarray.scalar""".split()
+# the types of the arguments of calls: in general, and of some
 _PLAIN_KINDS = """bool bytes complex dict float int list NoneType str timedelta timezone tuple
     type"""
-_OTHER_KINDS = {"Fraction": "int", "MaskedArray": "bool bool_ int memmap ndarray NoneType"}
-_MOST_BITS = 1 << 16  # of a number in a call
+_OTHER_KINDS = {
+    **dict.fromkeys("bool bytearray bytes dict float frozenset int list set str tuple".split(), ""),
+    "Fraction": "int",
+    "MaskedArray": "bool bool_ int memmap ndarray NoneType",
+}
+# names that need no such check, or check themselves
+_FREE = "uuid.UUID numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer".split()
 
 
 def _call_plain(call: Any, *args: Any) -> Any:
@@ -1822,45 +1822,39 @@ def _call_plain(call: Any, *args: Any) -> Any:
         return _make_array(False, bytearray(content), dtype, (), "C")[()]
     kinds = _OTHER_KINDS.get(name, _PLAIN_KINDS).split()
     for each in args:
-        if type(each).__name__ not in kinds or type(each) is int and abs(each) >> _MOST_BITS:
+        if type(each).__name__ not in kinds or type(each) is int and abs(each) >> (1 << 16):
             raise UntrustedObjectError(f"it makes a {name} of strange or huge arguments")
     return call(*args)
 
 
-@lru_cache(maxsize=1)
-def _plain_unpickler() -> Any:
-    """An unpickler whose opcodes, names and calls are those of short lists; only what is free,
-    because the user trusts it, may be made and given a state in other ways."""
+def _read_untrusted(pickled: Any, buffers: Any, make_array: Any, free: set[str]) -> Any:
+    """The value of a pickle that may be hostile: its opcodes, names and calls are those of short
+    lists; only what is free, because the user trusts it, may be made and given a state in other
+    ways."""
     pickle = _module("pickle")
+    calls: dict[int, Any] = {}  # id of what was named -> what is called for it: itself, if free
+
+    def refuse(*args: Any) -> Any:
+        raise UntrustedObjectError("it calls what is not for calling")
 
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
-        make_array: Any
-        free: set[str]  # the names that may do anything
-        calls: dict[int, Any]  # id of what was named -> what is called for it: itself, if free
-
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
-            is_called = dotted in _PLAIN_CALLS
-            is_free = dotted in self.free
-            if not (is_called or is_free or dotted in _PLAIN_VALUES):
+            if dotted not in free and dotted not in _PLAIN_NAMES:
                 raise UntrustedObjectError(
                     f"it holds {dotted}, which is not plain data; if you trust what it does when "
                     f'it is loaded, add it: trusted=["{dotted}"]'
                 )
-            found = self.make_array if name == "_frombuffer" else super().find_class(module, name)
-            if is_called or is_free:
-                self.calls[id(found)] = partial(_call_plain, found) if is_called else found
+            found = make_array if name == "_frombuffer" else super().find_class(module, name)
+            calls[id(found)] = found if dotted in free else partial(_call_plain, found)
             return found
 
         def load_reduce(self) -> None:
-            self.stack[-2] = self.calls.get(id(self.stack[-2]), self.refuse)
+            self.stack[-2] = calls.get(id(self.stack[-2]), refuse)
             super().load_reduce()
 
-        def refuse(self, *args: Any) -> Any:
-            raise UntrustedObjectError("it calls what is not for calling")
-
         def check_free(self, cls: Any) -> None:
-            if self.calls.get(id(cls)) is not cls:
+            if calls.get(id(cls)) is not cls:
                 raise UntrustedObjectError("it makes an object in a strange way")
 
         def load_newobj(self) -> None:
@@ -1880,7 +1874,7 @@ def _plain_unpickler() -> Any:
         for code, load in Plain.dispatch.items()
         if load.__name__ in _PLAIN_LOADS
     }
-    return Plain
+    return Plain(io.BytesIO(pickled), buffers=buffers).load()
 
 
 class _JoblibArray(types.SimpleNamespace):
@@ -1940,17 +1934,20 @@ def _read(
     if version != 1:
         raise _Damaged("its format is of another version: a newer program reads it")
     body = _read_exactly(file, 8 * count + size + 4)
-    if _crc32(body, _crc32(head)) != _CRC_OF_ALL:
+    # of bytes that end with their own CRC-32 it is this, whatever they are
+    if _crc32(body, _crc32(head)) != 0x2144DF1C:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
     sizes = struct.unpack_from(f"<{count}Q", body)
     pickled = memoryview(body)[8 * count :]  # what stands behind its end does not matter
     if not count and free is None and b"_frombuffer" not in body:  # no array of objects
         return _pickle_loads(pickled)
     buffers = _read_buffers(file, mmap_mode, sizes)
-    unpickler: Any = _Unpickler if free is None else _plain_unpickler()
-    reader = unpickler(io.BytesIO(pickled), buffers=buffers)
-    reader.make_array, reader.free, reader.calls = partial(_make_array, native), free, {}
-    return reader.load()
+    make_array = partial(_make_array, native)
+    if free is not None:
+        return _read_untrusted(pickled, buffers, make_array, free)
+    unpickler = _Unpickler(io.BytesIO(pickled), buffers=buffers)
+    unpickler.make_array = make_array
+    return unpickler.load()
 
 
 def _read_value(
@@ -1977,7 +1974,7 @@ def _read_value(
             mmap_mode = None
         if unpacked:
             if is_doubtful:
-                unpacked.limit = _FREE_CONTENT
+                unpacked.limit = 64 << 20
             file, head = _peek(unpacked)
         if not head:
             raise _Damaged("it is empty")
@@ -2074,9 +2071,9 @@ def load(
         free = set(_FREE)
         for each in trusted or ():
             free.add(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}")
-    if not _is_path(filename, "read", "reading (mode 'rb')"):
+    path = _path_of(filename, "read", "reading (mode 'rb')")
+    if not path:
         return _read_value(filename, mode, str(filename), native, free)
-    path = os.fsdecode(filename)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
         return _read_value(file, mode, path, native, free)
 

@@ -1673,7 +1673,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     "a list that is called": (Code(code([1]) + code(()) + b"R"), "calls what is not"),
     "an array with too long a buffer": (array_code(Code(pickle.NEXT_BUFFER)), "value: "),
     **{
-        f"memory that nobody filled: {name}": (calling(name, *args), "calls what is not")
+        f"memory that nobody filled: {name}": (calling(name, *args), "strange or huge")
         for name, args in (
             ("builtins.bytes", (2**40,)),
             ("builtins.bytearray", (2**40,)),
