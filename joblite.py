@@ -1103,16 +1103,16 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #
 # Picture: one value in a file (numbers little-endian, sizes and offsets in bytes)
 #
-#     | head | sizes of buffers | pickle | checksum | buffer 0 | buffer 1 | ... | checksums |
+#     | head | pickle | sizes of buffers | checksum | buffer 0 | buffer 1 | ... | checksums |
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
 #             8   4  version of the format: 1; a reader refuses any other
 #            12   4  number of buffers, n
 #            16   8  size of the pickle
-#     sizes       8 each
 #     pickle      protocol 5; buffers out of band, in order; names nothing of this library. Before
 #                 buffers it ends with zeros, so that they begin at a multiple of 64 in the file.
-#     checksum    4: the CRC-32 of the head, the sizes and the pickle
+#     sizes       8 each
+#     checksum    4: the CRC-32 of all before it
 #     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
 #     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; its last piece may be shorter.
 #                 All of their bytes are A5 once the buffers may have been changed through a map.
@@ -1147,13 +1147,13 @@ _BLOCK = 900_000  # bytes, or somewhat more, that a thread compresses at once: a
 _U4 = struct.Struct("<I").pack  # a checksum in a file
 
 
-def _path_of(filename: Any, method: str, purpose: str) -> str:
-    """A path as text; empty for a binary file object that has this method."""
+def _path_of(filename: Any, method: str, purpose: str) -> str | None:
+    """A path as text; None for a binary file object that has this method."""
     try:
         return os.fsdecode(filename)
     except TypeError:
         if hasattr(filename, method) and not isinstance(filename, io.TextIOBase):
-            return ""
+            return None
     raise ValueError(
         f"filename: expected a path or a binary file object open for {purpose}, got {filename!r}"
     )
@@ -1246,9 +1246,6 @@ def _write_through(
             _write_all(out, chunk)
 
 
-_SMALL_STEP = 3 << 9  # bytes unpacked at once where 4 bytes may be 128 KiB of zeros
-
-
 class _Ahead(io.RawIOBase):
     """A file that cannot go back; bytes that were read from it too early are put in front again."""
 
@@ -1330,8 +1327,25 @@ _Codec = namedtuple("_Codec", "prefix extension write open")
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
-def _codec(prefix: bytes, extension: str, write: Any, make: Any, step: int = _BUFFER) -> _Codec:
-    """A format that `_Unpacked` reads."""
+def _codec(
+    prefix: bytes,
+    extension: str,
+    module: str,
+    decompressor: str,
+    *args: Any,
+    level: str = "",
+    write: Any = None,
+    step: int = 3 << 9,
+) -> _Codec:
+    """A format: the module for it, what makes a decompressor there, and the name of the level of
+    its `compress`, unless `write` is given. `step` is small where 4 bytes may be 128 KiB of
+    zeros."""
+
+    def make() -> Any:
+        made = getattr(_optional(module), decompressor)(*args)
+        return made.decompressobj() if module == "zstandard" else made
+
+    write = write or partial(_write_streams, module, level)
     return _Codec(prefix, extension, write, partial(_Unpacked, make, step))
 
 
@@ -1341,53 +1355,37 @@ def _lzma_file(file: Any, compresslevel: int) -> Any:
     return lzma.LZMAFile(file, "wb", format=lzma.FORMAT_ALONE, preset=compresslevel)
 
 
-def _lzma_decompressor() -> Any:
-    return _module("lzma").LZMADecompressor(memlimit=1 << 30)
-
-
-def _zstd_decompressor() -> Any:
-    made = _optional(_ZSTD).ZstdDecompressor()
-    return made.decompressobj() if hasattr(made, "decompressobj") else made
-
-
 _CODECS = {
-    "zlib": _codec(b"\x78", ".z", _write_zlib, lambda: _module("zlib").decompressobj()),
+    "zlib": _codec(b"\x78", ".z", "zlib", "decompressobj", write=_write_zlib, step=_BUFFER),
     "gzip": _codec(
         b"\x1f\x8b",
         ".gz",
-        partial(_write_streams, "gzip", "compresslevel", mtime=0),
-        lambda: _module("zlib").decompressobj(31),
+        "zlib",
+        "decompressobj",
+        31,
+        write=partial(_write_streams, "gzip", "compresslevel", mtime=0),
+        step=_BUFFER,
     ),
-    "bz2": _codec(
-        b"BZ",
-        ".bz2",
-        partial(_write_streams, "bz2", "compresslevel"),
-        lambda: _module("bz2").BZ2Decompressor(),
-        _SMALL_STEP,
-    ),
+    "bz2": _codec(b"BZ", ".bz2", "bz2", "BZ2Decompressor", level="compresslevel"),
     "lzma": _codec(
-        b"\x5d\0", ".lzma", partial(_write_through, _lzma_file), _lzma_decompressor, _SMALL_STEP
+        b"\x5d\0",
+        ".lzma",
+        "lzma",
+        "LZMADecompressor",
+        0,
+        1 << 30,
+        write=partial(_write_through, _lzma_file),
     ),
-    "xz": _codec(
-        b"\xfd7zXZ",
-        ".xz",
-        partial(_write_streams, "lzma", "preset"),
-        _lzma_decompressor,
-        _SMALL_STEP,
-    ),
+    "xz": _codec(b"\xfd7zXZ", ".xz", "lzma", "LZMADecompressor", 0, 1 << 30, level="preset"),
     "lz4": _codec(
         b"\x04\x22\x4d\x18",
         ".lz4",
-        partial(_write_streams, "lz4.frame", "compression_level"),
-        lambda: _optional("lz4.frame").LZ4FrameDecompressor(),
+        "lz4.frame",
+        "LZ4FrameDecompressor",
+        level="compression_level",
+        step=_BUFFER,
     ),
-    "zstd": _codec(
-        b"\x28\xb5\x2f\xfd",
-        ".zst",
-        partial(_write_streams, _ZSTD, "level"),
-        _zstd_decompressor,
-        _SMALL_STEP,
-    ),
+    "zstd": _codec(b"\x28\xb5\x2f\xfd", ".zst", _ZSTD, "ZstdDecompressor", level="level"),
 }
 
 
@@ -1531,12 +1529,12 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
     if buffers:
-        pickled += bytes(-(start + _HEAD.size + len(table) + len(pickled) + 4) % _ALIGNMENT)
-    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled)) + table
+        pickled += bytes(-(start + _HEAD.size + len(pickled) + len(table) + 4) % _ALIGNMENT)
+    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled))
     yield head
     yield pickled
+    yield table + _U4(_crc32(table, _crc32(pickled, _crc32(head))))
     checksums = bytearray()
-    yield _U4(_crc32(pickled, _crc32(head)))
     pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
     for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
         yield piece
@@ -1608,8 +1606,8 @@ def dump(
         The file cannot be written; `ImportError` if the compression needs a package.
     """
     path = _path_of(filename, "write", "writing (mode 'wb')")
-    method = _parse_compress(compress, path)
-    if not path:
+    method = _parse_compress(compress, path or "")
+    if path is None:
         _write_value(value, filename, method)
         return None
     target = os.path.realpath(path)
@@ -1882,20 +1880,6 @@ class _JoblibArray(types.SimpleNamespace):
 
     numpy_array_alignment_bytes = None  # before joblib 1.2
 
-    def read(self, file: Any, mode: str | None, native: bool) -> Any:
-        """The array."""
-        if self.dtype.hasobject:
-            return _read_foreign(file, mode, native)
-        if self.numpy_array_alignment_bytes:
-            _read_exactly(file, _read_exactly(file, 1)[0])
-        nbytes = self.dtype.itemsize * _module("math").prod(self.shape)
-        if mode and nbytes:
-            [content] = _mapped(file, mode, [nbytes], 1)
-        else:
-            content = _memory(nbytes)
-            _read_into(file, content)
-        return _make_array(native, content, self.dtype, self.shape, self.order)
-
 
 def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
     """The value of a pickle of others; between its opcodes may lie arrays of joblib."""
@@ -1913,8 +1897,19 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 
         def load_build(self) -> None:
             super().load_build()
-            if type(self.stack[-1]) is _JoblibArray:
-                self.stack[-1] = self.stack[-1].read(file, mode, native)
+            about = self.stack[-1]
+            if type(about) is _JoblibArray and about.dtype.hasobject:
+                self.stack[-1] = Foreign(file).load()
+            elif type(about) is _JoblibArray:
+                if about.numpy_array_alignment_bytes:
+                    _read_exactly(file, _read_exactly(file, 1)[0])
+                nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
+                if mode and nbytes:
+                    [content] = _mapped(file, mode, [nbytes], 1)
+                else:
+                    content = _memory(nbytes)
+                    _read_into(file, content)
+                self.stack[-1] = _make_array(native, content, about.dtype, about.shape, about.order)
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
@@ -1933,19 +1928,17 @@ def _read(
     _, version, count, size = _HEAD.unpack(head)
     if version != 1:
         raise _Damaged("its format is of another version: a newer program reads it")
-    body = _read_exactly(file, 8 * count + size + 4)
+    body = _read_exactly(file, size + 8 * count + 4)
     # of bytes that end with their own CRC-32 it is this, whatever they are
     if _crc32(body, _crc32(head)) != 0x2144DF1C:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    sizes = struct.unpack_from(f"<{count}Q", body)
-    pickled = memoryview(body)[8 * count :]  # what stands behind its end does not matter
     if not count and free is None and b"_frombuffer" not in body:  # no array of objects
-        return _pickle_loads(pickled)
-    buffers = _read_buffers(file, mmap_mode, sizes)
+        return _pickle_loads(body)  # what stands behind its end does not matter
+    buffers = _read_buffers(file, mmap_mode, struct.unpack_from(f"<{count}Q", body, size))
     make_array = partial(_make_array, native)
     if free is not None:
-        return _read_untrusted(pickled, buffers, make_array, free)
-    unpickler = _Unpickler(io.BytesIO(pickled), buffers=buffers)
+        return _read_untrusted(body, buffers, make_array, free)
+    unpickler = _Unpickler(io.BytesIO(body), buffers=buffers)
     unpickler.make_array = make_array
     return unpickler.load()
 
@@ -2072,7 +2065,7 @@ def load(
         for each in trusted or ():
             free.add(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}")
     path = _path_of(filename, "read", "reading (mode 'rb')")
-    if not path:
+    if path is None:
         return _read_value(filename, mode, str(filename), native, free)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
         return _read_value(file, mode, path, native, free)

@@ -2471,10 +2471,9 @@ class TestSection3Files:
         value = [np.arange(1_500_000.0), {"b": np.asfortranarray(ARRAY)}, "text", np.zeros((0, 2))]
         data = Path(joblite.dump(value, tmp_path / "value")[0]).read_bytes()
         magic, version, count, size = struct.unpack("<8sIIQ", data[:24])
-        sizes = struct.unpack(f"<{count}Q", data[24 : 24 + 8 * count])
-        start = 24 + 8 * count
-        pickled = data[start : start + size]
-        place = start + size + 4
+        pickled = data[24 : 24 + size]
+        place = 24 + size + 8 * count + 4
+        sizes = struct.unpack(f"<{count}Q", data[24 + size : place - 4])
         assert (magic, version, count, place % 64) == (b"\x89PYO\r\n\x1a\n", 1, 3, 0)
         assert data[place - 4 : place] == struct.pack("<I", zlib.crc32(data[: place - 4]))
         buffers = []
