@@ -1180,11 +1180,10 @@ def _crc32(data: Any, crc: int = 0) -> int:
 
 
 def _write_all(file: Any, chunk: Any) -> None:
-    """Write a chunk to a file that may take less than it is given."""
+    """Write a chunk to a file that may take less than it is given, or not say how much."""
     rest = memoryview(chunk)
     while rest:
-        done = file.write(rest)
-        rest = rest[len(rest) if done is None else done :]
+        rest = rest[file.write(rest) or len(rest) :]
 
 
 def _optional(name: str, purpose: str = "this compression") -> Any:
@@ -1682,20 +1681,20 @@ def _is_on_disk(file: Any) -> bool:
     return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
 
 
-def _mapped(file: Any, mode: str, sizes: Sequence[int], alignment: int) -> list[Any]:
+def _mapped(file: Any, mode: str, sizes: Sequence[int]) -> list[Any]:
     """The next buffers of a file, mapped where they lie."""
-    at = file.tell()
+    end = at = file.tell()
     whole = _module("numpy").memmap(file, "u1", mode)
     buffers = []
     for size in sizes:
-        buffer = whole[at : at + size]
-        if len(buffer):
-            buffer.offset = at
-        buffers.append(buffer if size else bytearray())
-        at += size + -size % alignment
-    if at > len(whole):
-        raise _Damaged("it is cut short")
-    file.seek(at)
+        end = at + size
+        if end > len(whole):
+            raise _Damaged("it is cut short")
+        buffers.append(whole[at:end] if size else bytearray())
+        if size:
+            buffers[-1].offset = at
+        at = end + -size % _ALIGNMENT
+    file.seek(end)
     return buffers
 
 
@@ -1712,12 +1711,11 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
                 yield piece
 
     if mode and any(sizes):
-        mapped = _mapped(file, mode, sizes, _ALIGNMENT)
-        wanted = _read_exactly(file, sum(4 * -(-size // _PIECE) for size in sizes))
+        nbytes = sum(4 * -(-size // _PIECE) for size in sizes)
+        *buffers, checksums = _mapped(file, mode, [*sizes, nbytes])
         if mode == "r+":  # they may be changed from now on
-            file.seek(-len(wanted), os.SEEK_CUR)
-            _write_all(file, _UNCHECKED * len(wanted))
-        return mapped
+            checksums[:] = _UNCHECKED[0]
+        return buffers
     found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
     wanted = _read_exactly(file, len(found))
     if wanted != found and wanted.strip(_UNCHECKED):
@@ -1905,7 +1903,7 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
                     _read_exactly(file, _read_exactly(file, 1)[0])
                 nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
                 if mode and nbytes:
-                    [content] = _mapped(file, mode, [nbytes], 1)
+                    [content] = _mapped(file, mode, [nbytes])
                 else:
                     content = _memory(nbytes)
                     _read_into(file, content)
@@ -1951,36 +1949,34 @@ def _read_value(
     free: set[str] | None = None,
 ) -> Any:
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
-    unpacked, head = None, b""
-    is_doubtful = free is not None  # whether any error is a fault of the file
+    unpacked = None
+    file, head = _peek(file)
+    for codec in _CODECS.values():
+        if codec.prefix and head.startswith(codec.prefix):
+            unpacked = codec.open(file)
+            break
+    if mmap_mode and (unpacked or not _is_on_disk(file)):
+        _warn(
+            f"mmap_mode={mmap_mode!r} is ignored for {path}: only an uncompressed file on disk "
+            "can be mapped; its arrays are read into memory"
+        )
+        mmap_mode = None
     try:
-        file, head = _peek(file)
-        for codec in _CODECS.values():
-            if codec.prefix and head.startswith(codec.prefix):
-                unpacked = codec.open(file)
-                break
-        if mmap_mode and (unpacked or not _is_on_disk(file)):
-            _warn(
-                f"mmap_mode={mmap_mode!r} is ignored for {path}: only an uncompressed file on disk "
-                "can be mapped; its arrays are read into memory"
-            )
-            mmap_mode = None
         if unpacked:
-            if is_doubtful:
+            if free is not None:
                 unpacked.limit = 64 << 20
             file, head = _peek(unpacked)
         if not head:
             raise _Damaged("it is empty")
         if head == _MAGIC:
             value = _read(file, mmap_mode, native, free)
-        elif is_doubtful:
+        elif free is None:
+            value = _read_foreign(file, mmap_mode, native)
+        else:
             raise UntrustedObjectError(
                 "it is not a file of this dump, and only those can be read without trust: "
                 "trusted=True reads it if you trust who wrote it"
             )
-        else:
-            is_doubtful = True
-            value = _read_foreign(file, mmap_mode, native)
         if unpacked:
             unpacked.finish()
         return value
@@ -1990,7 +1986,7 @@ def _read_value(
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error.__cause__
     except Exception as error:
-        if not is_doubtful:
+        if head == _MAGIC and free is None:  # it comes from a class of the user
             raise
         raise ValueError(
             f"{path}: it is neither a file of this dump nor a pickle that can be read here: it "
