@@ -1437,14 +1437,12 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    named = {codec.extension: name for name, codec in _CODECS.items() if codec.extension}.get(
-        os.path.splitext(filename)[1]
-    )
+    named = [name for name, codec in _CODECS.items() if filename.endswith(codec.extension or "/")]
     if isinstance(compress, str):
         compress = (compress, 3)
     elif not isinstance(compress, (tuple, list)):
         level = 3 if compress is True or (named and not compress) else compress or 0
-        compress = (named or "zlib", level)
+        compress = (["zlib", *named][-1], level)
     if len(compress) != 2 or compress[0] not in _CODECS or compress[1] not in range(10):
         raise ValueError(
             "compress: expected True, False, a level from 0 to 9, a method or a pair "
@@ -1458,14 +1456,13 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
 
 def _dtype_text(dtype: Any) -> Any:
     """A dtype as text, or as a list of (name, dtype, shape); the dtype itself where that would not
-    tell all of it."""
+    tell all of it: gaps between fields, alignment, metadata, records, dtypes of packages."""
+    if not 0 <= dtype.num < 256:  # the text may be one that numpy does not know
+        return dtype
     text: Any = dtype.str
     if dtype.names is not None:
         text = [(name, _dtype_text(dtype[name].base), dtype[name].shape) for name in dtype.names]
-    if dtype.metadata or dtype.isalignedstruct or not 0 <= dtype.num < 256:  # above: of a package
-        return dtype
-    same = _module("numpy").dtype(text)  # unless fields have gaps, or the scalars are records
-    return text if same == dtype and same.type is dtype.type else dtype
+    return text if _module("numpy").dtype(text).__reduce__() == dtype.__reduce__() else dtype
 
 
 def _reduce_dtype(dtype: Any) -> Any:
@@ -1614,7 +1611,7 @@ def dump(
     beside = ""  # it is written in place if it is a device or a pipe, or the folder takes no other
     if (is_new or os.path.isfile(path)) and os.access(os.path.dirname(target), os.W_OK):
         beside = f"{os.path.dirname(target)}/.{os.urandom(8).hex()}.part"
-    opener = partial(os.open, mode=0o666 if is_new else 0o600)
+    opener = partial(os.open, mode=0o666 if is_new else 0o600)  # nobody else looks in meanwhile
     try:
         with open(beside or path, "wb", _BUFFER, opener=opener) as file:
             if beside and not is_new:
@@ -1896,18 +1893,20 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
         def load_build(self) -> None:
             super().load_build()
             about = self.stack[-1]
-            if type(about) is _JoblibArray and about.dtype.hasobject:
+            if type(about) is not _JoblibArray:
+                return
+            if about.dtype.hasobject:
                 self.stack[-1] = Foreign(file).load()
-            elif type(about) is _JoblibArray:
-                if about.numpy_array_alignment_bytes:
-                    _read_exactly(file, _read_exactly(file, 1)[0])
-                nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
-                if mode and nbytes:
-                    [content] = _mapped(file, mode, [nbytes])
-                else:
-                    content = _memory(nbytes)
-                    _read_into(file, content)
-                self.stack[-1] = _make_array(native, content, about.dtype, about.shape, about.order)
+                return
+            if about.numpy_array_alignment_bytes:
+                _read_exactly(file, _read_exactly(file, 1)[0])
+            nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
+            if mode and nbytes:
+                [content] = _mapped(file, mode, [nbytes])
+            else:
+                content = _memory(nbytes)
+                _read_into(file, content)
+            self.stack[-1] = _make_array(native, content, about.dtype, about.shape, about.order)
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
