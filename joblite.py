@@ -209,13 +209,6 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _find_package(name: str) -> bool:
-    """Whether a package could be imported."""
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
-
-
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
     parameter."""
@@ -286,18 +279,9 @@ def cpu_count(only_physical_cores: bool = False) -> int:
 
 
 # Flags of code, see `inspect`.
-_CO_STARS = 0xC  # it has *args, **kwargs
 _CO_COROUTINE, _CO_GENERATORS = 0x80, 0x220
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
-
-# What code does, functions inside it included.
-#   names     all names in it
-#   globals   the globals that it reads or sets
-#   chains    those that it reads, each with the attributes that follow: ("np", "linalg")
-#   added     variables, of closures too, used for nothing but statements such as `log.append(x)`
-#   imports   (level, module, names) of each import
-_Facts = namedtuple("_Facts", "names globals chains added imports")
 
 
 @lru_cache(maxsize=4096)
@@ -309,18 +293,28 @@ def _instructions(code: CodeType) -> list[Any]:
 
 
 @lru_cache(maxsize=4096)
-def _code_facts(code: CodeType) -> _Facts:
-    """The _Facts of code. What is added to in one place and used otherwise in another is read: then
-    a key differs too often, never too seldom."""
-    codes, steps, facts = [code], [], _Facts(set(), set(), set(), set(), set())
+def _code_facts(code: CodeType) -> Any:
+    """What code uses, functions inside it included:
+
+        names     all names in it
+        globals   the globals that it reads or sets
+        chains    those that it reads, each with the attributes that follow: ("np", "linalg")
+        added     variables used for nothing but statements such as `log.append(x)`
+        imports   (level, module, names) of each import
+
+    What is added to in one place and used otherwise in another is read: then a key differs too
+    often, never too seldom.
+    """
+    facts = types.SimpleNamespace(
+        names=set(), globals=set(), chains=set(), added=set(), imports=set())
+    codes, steps = [code], []  # type: ignore[var-annotated]
     for each in codes:  # grows
         codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
         steps += _instructions(each)
         facts.names.update(each.co_names)
     calls: dict[Any, Any] = {}  # where a call begins -> where it ends, what follows it
     read, attributes = set(), []  # type: ignore[var-annotated]
-    for place in reversed(range(len(steps) - 1)):
-        step, following = steps[place:place + 2]
+    for place, (step, following) in reversed(list(enumerate(itertools.pairwise(steps)))):
         kind, name = step.opname, step.argval
         begin, end = step.positions[::2], step.positions[1::2]
         is_held = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
@@ -332,7 +326,7 @@ def _code_facts(code: CodeType) -> _Facts:
             facts.globals.add(name)
         if kind.startswith("CALL") and None not in begin:
             calls[begin] = end, following.opname
-        elif (after_call == "POP_TOP" and is_held and end < following.positions[1::2] < end_of_call
+        if (after_call == "POP_TOP" and is_held and end < following.positions[1::2] < end_of_call
                 and attributes[0] in ("append", "add", "extend", "update")):
             facts.added.add(name)
         elif kind.endswith("DEREF"):
@@ -475,13 +469,15 @@ def _holding(lock: Any, work: Callable[..., Any], *args: Any) -> Any:
             pass  # interrupted before the lock was ours
 
 
-def _one_at_a_time(locks: dict[int, Any], work: Callable[..., Any], *args: Any) -> Any:
-    """`work(...)`, while no other thread of this process does so.
+_MUTEXES: dict[Any, Any] = {}  # (process, what it guards) -> a lock
+
+
+def _one_at_a_time(what: Any, work: Callable[..., Any], *args: Any) -> Any:
+    """`work(...)`, while no other thread of this process does so for the same thing.
 
     Each process has its own lock: after a fork, one that another thread held would stay locked.
     """
-    lock = locks.setdefault(os.getpid(), threading.RLock())
-    return _holding(lock, work, *args)
+    return _holding(_MUTEXES.setdefault((os.getpid(), what), threading.RLock()), work, *args)
 
 
 class _LockFile:
@@ -492,8 +488,6 @@ class _LockFile:
 
     def __init__(self, path: str, mode: int) -> None:
         self.path, self.fd = path, -1
-        self.mutexes: dict[int, Any] = {}
-        self.ring_mutexes: dict[int, Any] = {}
         self.fcntl: Any = None  # None where locks do not work
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
@@ -534,7 +528,7 @@ class _LockFile:
 
     def alone(self, work: Callable[[_LockFile], Any]) -> Any:
         """`work(self)`, while no other thread or process does such work: byte 0 says so."""
-        return _one_at_a_time(self.mutexes, self._alone, work)
+        return _one_at_a_time(self.path, self._alone, work)
 
     def _alone(self, work: Callable[[_LockFile], Any]) -> Any:
         unlock = self.unlocker(0)
@@ -558,7 +552,6 @@ class _LockFile:
 
 _NO_LOCKS = _LockFile("", 0)
 _LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is open
-_LOCK_FILES_MUTEXES: dict[int, Any] = {}
 
 
 def _open_lock_file(path: str, mode: int) -> _LockFile:
@@ -640,8 +633,8 @@ def _hash_maker(hash_name: str) -> Any:
     hashlib = _module("hashlib")
     names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
     if hash_name not in names:
-        names = ", ".join(sorted(names))
-        raise ValueError(f"hash_name: expected one of {names}; got {hash_name!r}")
+        raise ValueError(
+            f"hash_name: expected one of {', '.join(sorted(names))}; got {hash_name!r}")
     return getattr(hashlib, hash_name)
 
 
@@ -671,28 +664,23 @@ class _Followed:
         return way(digester, obj)
 
 
-# What Python itself sets in the body of a class.
-_SET_IN_CLASS_BODIES = ("__firstlineno__", "__static_attributes__", "__doc__")
-# The flags of code that say how it is called; the others tell of docstrings and future imports.
-_CO_KIND = 0x3FF
-
-
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
     """What code does: without file, line, docstring (which no instruction loads) and names of local
     variables; constants and names stand where they are used."""
     steps: list[tuple[str, Any]] = []
+    set_by_python = "__firstlineno__", "__static_attributes__", "__doc__"  # in a class
     for step in _instructions(code):
-        if step.opname == "STORE_NAME" and step.argval in _SET_IN_CLASS_BODIES:
+        if step.opname == "STORE_NAME" and step.argval in set_by_python:
             steps.pop()
         else:
             steps.append((step.opname, step.arg if "_FAST" in step.opname else step.argval))
     variables = code.co_varnames
     if _SEES_LOCALS.isdisjoint(code.co_names):
-        stars = (code.co_flags & _CO_STARS).bit_count()
+        stars = (code.co_flags & 0xC).bit_count()  # *args, **kwargs
         variables = variables[:code.co_argcount + code.co_kwonlyargcount + stars]
     arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
-    return ("code", code.co_name, arguments, code.co_flags & _CO_KIND, variables,
-            code.co_exceptiontable, steps)
+    kind = code.co_flags & 0x3FF  # other flags tell of docstrings and future imports
+    return ("code", code.co_name, arguments, kind, variables, code.co_exceptiontable, steps)
 
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
@@ -765,14 +753,10 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A numpy dtype: its text, or what pickle would take but for alignment and flags, which do not
-    count in `==` either."""
-    if not 0 <= dtype.num < 256:  # of a package: "<V1" is the text of many
-        return _object_parts(digester, dtype)
-    if dtype.kind != "V" and not dtype.metadata:
+    """A numpy dtype: its text, if that tells all; else what pickle would take."""
+    if 0 <= dtype.num < 256 and dtype.kind != "V" and not dtype.metadata:  # above: of a package
         return ("dtype", dtype.str)
-    _, args, state = dtype.__reduce__()
-    return ("dtype of parts", dtype.str, args[0], state[2:6], dict(dtype.metadata or {}))
+    return _object_parts(digester, dtype)
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
@@ -783,7 +767,6 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         return ("derived", object.__getstate__(array), *_object_parts(digester, array))
     is_mapped = type(array) is np.memmap and not digester.coerce_mmap
     order = "F" if array.flags.fnc else "C"
-    about = ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order)
     if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
         array = array.astype("S")
     content: Any
@@ -796,7 +779,7 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     else:
         pieces = _raw_pieces(array, _HASH_BLOCK)
         content = list(_map_on_threads(lambda piece: digester.new(piece).digest(), pieces))
-    return (*about, content)
+    return ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order, content)
 
 
 def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
@@ -910,10 +893,6 @@ class _Digester:
         self.path: set[int] = set()  # ids of the parts that the walk is in
         self.count = 0  # of the values in the forms made so far, but for those in digests
 
-    def digest(self, value: Any) -> str:
-        """The digest of a value, in hex."""
-        return self.new(_dumps(self.form(value))).hexdigest()
-
     def form(self, obj: Any) -> Any:
         """The form of a value."""
         kind = type(obj)
@@ -1002,33 +981,33 @@ class _Numbering(_Digester):
     """For a value that holds itself, or is nested too deeply: its parts are numbered in the order
     in which they are met, and the number stands for the part wherever it is met again."""
 
-    def digest(self, value: Any) -> str:
+    def numbered(self, value: Any) -> tuple[Any, ...]:
+        """The form of a whole value."""
         self.met: list[Any] = []
+        self.outline = _Outline(self.new, self.coerce_mmap, self.follow)
+        self.outline.known = self.known
         self.form(value)
-        forms = [self.expand(part) for part in self.met]  # which grows
-        return self.new(_dumps((_MARK, "numbered", forms))).hexdigest()
+        return (_MARK, "numbered", [self.expand(part) for part in self.met])  # which grows
 
     def part(self, obj: Any) -> tuple[Any, ...]:
         self.met.append(obj)
         return self.keep(obj, (_MARK, len(self.met)))
 
     def rank(self, member: Any) -> bytes:
-        number, _ = self.known.get(id(member), (None, None))
-        outline = _Outline(self.new, self.coerce_mmap, self.follow)
-        return _dumps((number, outline.form(member)))
+        return _dumps(self.outline.form(member))
 
 
 def _digest(obj: Any, new: Any = None, coerce_mmap: bool = False,
             follow: _Followed | None = None) -> str:
     """`hash` by what `new` makes; with `follow`, the order of dicts counts, and the code that it
     follows."""
-    new = new or _hash_maker("sha256")
-    if type(obj) in _SEQUENCES and _ATOMS.issuperset(map(type, obj)):
-        return new(_dumps(obj)).hexdigest()
-    try:
-        return _Digester(new, coerce_mmap, follow).digest(obj)
-    except _StartOver:
-        return _Numbering(new, coerce_mmap, follow).digest(obj)
+    new, form = new or _hash_maker("sha256"), obj
+    if type(obj) not in _SEQUENCES or not _ATOMS.issuperset(map(type, obj)):
+        try:
+            form = _Digester(new, coerce_mmap, follow).form(obj)
+        except _StartOver:
+            form = _Numbering(new, coerce_mmap, follow).numbered(obj)
+    return new(_dumps(form)).hexdigest()
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
@@ -2832,7 +2811,7 @@ class _KeyLock:
         if not any(lock.around for lock, other in list(_WAITS.items()) if other is self):
             return False
         if self.loop is None:
-            _one_at_a_time(file.ring_mutexes, file.lock, byte, True)
+            _one_at_a_time("a ring", file.lock, byte, True)
         return True
 
 
@@ -3109,7 +3088,7 @@ class _DiskStore(_Store):
                         file.write("*\n")
         if not self._locks.is_there():
             self._locks = _one_at_a_time(
-                _LOCK_FILES_MUTEXES, _open_lock_file, self._root + "lock", self._mode & 0o666)
+                "opening", _open_lock_file, self._root + "lock", self._mode & 0o666)
             self._sweep()
         return self._locks
 
@@ -4344,7 +4323,7 @@ class _Packer(Pickler):
         super().__init__(file, 5, buffer_callback=partial(_keep_out, buffers))
         self.key_of = key_of  # gives the key of what the tasks of a run share; 0: each has its own
         self.tried = tried  # id -> whether that value can be packed; None on the first try
-        if tried is not None and _find_package("cloudpickle"):
+        if tried is not None and _module("importlib.util").find_spec("cloudpickle"):
             self.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
     def takes(self, value: Any) -> bool:
@@ -4546,7 +4525,7 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
     except Exception as error:
         text = _blame(error, value, what, partial(_pack, packer=packer))
         advice = [advice for words, advice in _INSTEAD.items() if words in text]
-        if not advice and not _find_package("cloudpickle"):
+        if not advice and not _module("importlib.util").find_spec("cloudpickle"):
             advice = ["the cloudpickle package, when installed, packs more types"]
         raise PicklingError("; ".join([text, *advice])) from error
 

@@ -614,7 +614,7 @@ GOLDEN_DIGESTS = {
     "decimal": "13e771f2e318cc78", "object": "9c4ffd4ae2e34fb4", "array": "ef7c5a3929951cd6",
     "fortran": "e1bcc8fa4cb7bb81", "big-endian": "76c1c3eea056f657", "view": "0cab5505e1a30fec",
     "0-d": "6a479c5cfa53d93f", "scalar": "4fabeedb12839280", "dates": "d0863203a494d2e3", "objects": "7ddef80e5b42d2a3",
-    "masked": "789902d02ab8dd3f", "fields": "37bd8150fb1a6036", "records": "706b79df6a9d4cfa",
+    "masked": "789902d02ab8dd3f", "fields": "ca91eca4dc9d4254", "records": "7579d0db55f1a514",
     "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "1cd2ecb6e982e3f5",
     "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6e8548879ceb1daf",
     "slots": "2004ac3d402c3fc2", "enum": "3a5fe3e6230a7976",
