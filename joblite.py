@@ -2096,20 +2096,22 @@ def load(
 
 # --- What a call depends on -----------------------------------------------------------------------
 
+# names of a module that do not count, even where code reads them: they tell where it lies
 _MODULE_SPECIALS = frozenset("""
     __name__ __file__ __path__ __package__ __spec__ __doc__ __loader__ __cached__ __builtins__
     __annotations__
     """.split())
+# the interpreter's own names, and IPython's history: they do not count in a module held as a value
+_SET_BY_PYTHON = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
 # a variable that holds one, and is only added to, does not count
 _ADDED_TO = frozenset({list, set, dict, deque})
 _CONTAINERS_IN = frozenset(
     ["builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"])
 # what cannot change but for the functions inside, which are looked at for themselves
-_FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod)
-# what others keep alive, and the environment
-_WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os"})
-# the interpreter's own names, and IPython's history
-_SET_BY_PYTHON = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
+_FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod, types.CodeType,
+          _Unset)
+# what others keep alive, the environment, and what is ours
+_WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os", __name__})
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
 
 
@@ -2118,15 +2120,9 @@ _STARTED = time.time_ns()  # a module may be older than a file that was changed 
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> bool:
     """Whether packages in this folder are installed ones, or of the standard library."""
-    parts = {*folder.replace("\\", "/").split("/")}
-    if parts & {"site-packages", "dist-packages"}:
-        return True
-    if folder.startswith(os.path.dirname(os.__file__)):
-        return True
-    try:
-        return any(name.endswith(".dist-info") for name in os.listdir(folder or "."))
-    except OSError:
-        return False  # in a zip file
+    return bool(_module("re").search(r"[\\/](site|dist)-packages([\\/]|$)", folder)
+                or folder.startswith(os.path.dirname(os.__file__))
+                or _module("glob").glob("*.dist-info", root_dir=folder))
 
 
 def _find_spec(name: str) -> Any:
@@ -2135,21 +2131,19 @@ def _find_spec(name: str) -> Any:
         return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
     parent, folders = name.rpartition(".")[0], None
     if parent:
-        folders = getattr(_find_spec(parent), "submodule_search_locations", None)
-        if folders is None:
-            return None
-    found = (finder.find_spec(name, folders, None) for finder in sys.meta_path)
+        folders = getattr(_find_spec(parent), "submodule_search_locations", None) or ()
     try:
-        return next(filter(None, found), None)
+        return _module("_frozen_importlib")._find_spec(name, folders)
     except Exception:  # a finder may raise anything; an import meets the same failure
         return None
 
 
-def _place_of(name: str) -> Any:
-    """The folder of a package, or the file of a module; None when neither is known."""
+def _places_of(name: str) -> list[str]:
+    """The folder of a package, or all folders of one without an `__init__`, or the file of a
+    module; none where that is not known."""
     spec = _find_spec(name)
-    folders = getattr(spec, "submodule_search_locations", None) or ()
-    return next(iter(folders), getattr(spec, "origin", None))
+    found = getattr(spec, "submodule_search_locations", None) or [getattr(spec, "origin", None)]
+    return [place for place in found if place and os.sep in place]
 
 
 def _is_project(name: str) -> bool:
@@ -2158,13 +2152,12 @@ def _is_project(name: str) -> bool:
     if name in ("", "__main__", "__mp_main__"):
         return True
     space = getattr(sys.modules.get(name), "__dict__", {})
-    if name == __name__ or ("_Fingerprint" in space and "MemorizedFunc" in space):
+    if name == __name__ or space.get("__all__") == __all__:
         return False
-    top = name.partition(".")[0]
-    place = _place_of(top)
-    if not isinstance(place, str) or place in ("built-in", "frozen"):
-        return top not in sys.stdlib_module_names  # code that was made by `exec`
-    return not _is_installed(os.path.dirname(place))
+    depth, places = name.count("."), _places_of(name)
+    if places:
+        return not all(_is_installed(place.rsplit(os.sep, depth + 1)[0]) for place in places)
+    return _is_project(name.rpartition(".")[0]) if depth else name not in sys.stdlib_module_names
 
 
 def _home(space: dict[str, Any]) -> str:
@@ -2173,11 +2166,10 @@ def _home(space: dict[str, Any]) -> str:
     return str(space.get("__name__") or "").replace("__mp_main__", "__main__")
 
 
-def _dotted(obj: Any) -> str:
-    """The module and qualified name of a function, a class or an object of one."""
-    owner = obj if hasattr(obj, "__name__") else type(obj)
-    module = getattr(owner, "__module__", None) or type(owner).__module__
-    name = f"{module}.{getattr(owner, '__qualname__', owner.__name__)}"
+def _dotted(thing: Any) -> str:
+    """The module and qualified name of a function or class."""
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    name = f"{module}.{getattr(thing, '__qualname__', thing.__name__)}"
     return name.replace("__mp_main__", "__main__")
 
 
@@ -2188,43 +2180,31 @@ def _followed_name(thing: Any) -> str | None:
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     if not isinstance(thing, (FunctionType, type)):
         return None
-    is_ours = _is_project(str(thing.__module__ or ""))
-    if isinstance(thing, FunctionType):
-        is_ours = is_ours or _is_project(_home(thing.__globals__))
-    return _dotted(thing) if is_ours or _import_name(thing) is None else None
-
-
-@lru_cache(maxsize=4096)
-def _code_digest(code: CodeType) -> str:
-    return _digest(code)[:20]
+    if _is_project(str(thing.__module__ or "")) or _import_name(thing) is None:
+        return _dotted(thing)
+    return None
 
 
 # -- files and sources
 
-def _files_in(path: Any) -> dict[str, str]:
-    """The files of a folder by their path from there, but for what Python keeps beside sources; a
-    file alone has the name ""."""
-    if not os.path.isdir(path):
-        return {"": path}
-    found = {}
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = os.path.join(folder, name)
-            found[os.path.relpath(file, path)] = file
-    return {name: found[name] for name in sorted(found) if "__pycache__" not in name}
-
-
-def _path_state(path: Any) -> Any:
-    """What changes when a file, or one in a folder, is written: its time of change, size and
-    inode."""
-    return {name: _file_state(file) for name, file in _files_in(path).items()}
+def _files_in(path: Any) -> list[tuple[str, str, Any]]:
+    """(path from there, path, state) of the files in a folder, but for what Python keeps beside
+    sources, or of a file alone. It differs when one is written."""
+    start = os.fspath(path)
+    files = [start]
+    if os.path.isdir(start):
+        files = []
+        for folder, _, names in os.walk(start):
+            files += [os.path.join(folder, name) for name in names]
+    return [(file.removeprefix(start), file, _file_state(file))
+            for file in sorted(files) if "__pycache__" not in file]
 
 
 def _path_digest(path: Any) -> str:
     """The digest of the content of a file, or of all files in a folder."""
     found = []
-    for name, file in _files_in(path).items():
-        found.append((name, _file_digest(file, _file_state(file))))
+    for name, file, state in _files_in(path):
+        found.append((name, _file_digest(file, state)))
     return _short_digest(repr(found))
 
 
@@ -2239,48 +2219,43 @@ def _file_digest(file: str, state: Any) -> Any:
         raise type(err)(err.errno, f"{text}: {err.strerror}") from None
 
 
-class _Package(str):
-    """The name of an installed package that counts as a whole: by its sources, and the sizes of its
-    other files."""
-
-
 @lru_cache
 def _package_digest(name: str) -> str:
-    """The digest of a package's files, read once. Those that were written after this process began
-    may not be what was loaded: then no other process has this digest."""
+    """The digest of an installed package: its sources, read once, and the sizes of its other files.
+    Where one was written after this process began, it may not be what was loaded: then no other
+    process has this digest."""
     found: list[Any] = []
-    for inside, file in _files_in(str(_place_of(name))).items():
-        modified, size, _ = _file_state(file) or (0, 0, 0)
-        is_source = size and file.endswith(".py")
-        found.append((inside, _path_digest(file) if is_source else size))
-        if modified >= _STARTED:
-            found.append(time.time_ns())
+    for place in _places_of(name):
+        for inside, file, state in _files_in(place):
+            is_source = file.endswith(".py")
+            found += [inside, _file_digest(file, state) if is_source else state[1]]
+            if state[0] >= _STARTED:
+                found.append(time.time_ns())
     return _short_digest(repr(found))
 
 
-def _own_package(function: Any) -> list[_Package]:
-    """The top-level package of a function, where that is installed."""
-    top = str(getattr(function, "__module__", None)).partition(".")[0]
-    return [] if top in sys.stdlib_module_names or _is_project(top) else [_Package(top)]
+def _with_parents(name: str) -> list[str]:
+    """The names of a module and of the packages around it."""
+    return list(itertools.accumulate(name.split("."), "{}.{}".format))
 
 
-def _imported_modules(package: str, level: int, name: str, names: tuple[str, ...]) -> list[str]:
-    """The modules that an import statement may load: of `import a.b` a, too, and of `from a import
-    b` perhaps a.b."""
-    if level:
-        above = package.rsplit(".", level - 1)[0]
-        name = f"{above}.{name}".strip(".")
-    parents = list(itertools.accumulate(name.split("."), "{}.{}".format))
-    return parents + [f"{name}.{each}" for each in names]
+def _imports_of(code: CodeType, package: str) -> list[str]:
+    """The modules that code may load: for `import a.b` a, too, and for `from a import b` perhaps
+    a.b."""
+    found = []
+    for level, name, names in sorted(_code_facts(code).imports):
+        if level:
+            above = package.rsplit(".", level - 1)[0]
+            name = f"{above}.{name}".strip(".")
+        found += _with_parents(name) + [f"{name}.{each}" for each in names]
+    return found
 
 
 @lru_cache(maxsize=4096)
-def _read_source(name: str, state: Any) -> tuple[str, set[str], bool]:
+def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     """The digest of the source of a module; the names of all modules that it may import, also
     inside functions; and whether the module, if it is loaded, was loaded from this state."""
-    certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
-    spec = _find_spec(name)
-    content, imports = b"", set()
+    spec, content, imports = _find_spec(name), b"", []
     try:
         content = spec.loader.get_data(spec.origin)
         if spec.origin.endswith(".pyc"):
@@ -2288,11 +2263,11 @@ def _read_source(name: str, state: Any) -> tuple[str, set[str], bool]:
             code = marshal.loads(content)
         else:
             code = compile(content, spec.origin, "exec", dont_inherit=True)
-        for level, module, names in _code_facts(code).imports:
-            imports.update(_imported_modules(spec.parent, level, module, names))
+        imports = _imports_of(code, spec.parent)
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
-    return _hash_maker("sha256")(content).hexdigest(), imports, certain
+    is_certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
+    return _hash_maker("sha256")(content).hexdigest(), imports, is_certain
 
 
 # -- a quick look at content
@@ -2303,26 +2278,25 @@ class _Crc:
     def __init__(self, data: Any) -> None:
         self.value = _crc32(data)
 
-    def digest(self) -> bytes:
-        return self.value.to_bytes(4)
+    def digest(self) -> int:
+        return self.value
 
-    def hexdigest(self) -> str:
-        return str(self.value)
+    hexdigest = digest
 
 
 class _Look(Pickler):
     """Writes values so that the bytes differ when the content does: containers and plain objects at
-    the speed of C, all else by its digest."""
+    the speed of C, all else by its digest. Nobody reads them."""
 
     contents: _Contents
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
-        if obj is tuple:
+        if obj is id:
             return NotImplemented
         if isinstance(obj, _FIXED):
             self.contents.alive[id(obj)] = obj
-            return tuple, ([id(obj)],)
+            return id, (id(obj),)
         if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
             try:
                 reduced = obj.__reduce_ex__(5)
@@ -2330,10 +2304,17 @@ class _Look(Pickler):
                 reduced = None
             if type(reduced) is tuple:
                 return reduced
-        return tuple, ([_digest(obj, _Crc, follow=self.contents)],)
+        return id, (_digest(obj, _Crc, follow=self.contents),)
 
 
 # -- the fingerprint
+
+def _may_change(value: Any) -> bool:
+    """Whether the content of a value may change while it stays the same object."""
+    if type(value) is tuple:
+        return any(map(_may_change, value))
+    return type(value) not in _ATOMS and not isinstance(value, _FIXED)
+
 
 class _Contents(_Followed):
     """What functions, classes, files and values are made of at one time, followed through the
@@ -2341,34 +2322,37 @@ class _Contents(_Followed):
 
     A work list over `hash`: where a function, class or module of the project is met its label goes
     into the digest, and the thing onto the list, to be digested in turn. `parts` is the outcome:
-    label -> digest of what bears that label. The lists below it say where to look whether it still
+    label or name -> digest of what bears it. The lists below it say where to look whether it still
     holds.
     """
 
     parameters: _Parameters | None = None  # of the function, with the defaults of now
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
-        self.untracked = untracked
-        # functions whose code counts wherever it lies
-        self._own = {id(root): root for root in roots if isinstance(root, FunctionType)}
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
         # each (function, its two arguments, what it found)
         self.looks: dict[Any, tuple[Any, ...]] = {}
         self.spaces: list[tuple[Any, int]] = []  # (namespace in which a new name counts, its size)
-        self.files: list[tuple[Any, Any]] = []  # (path, its state)
-        self.data: list[Any] = []  # values whose content may change
+        self.files: list[tuple[Any, Any]] = []  # (path, its files)
         self.alive: dict[int, Any] = {}  # what the look tells by its id
+        self._skipped = untracked | _MODULE_SPECIALS
+        # functions whose code counts wherever it lies
+        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
         self._sources = {""}
-        self._in_package = False
-        found = list(map(self._root, roots))
+        self._whole = _Followed()  # follows into an object of a package
+        self._whole.label = self.label  # type: ignore[method-assign]
+        found = [self._root(root) for root in roots]
         for thing in self._things:  # grows
-            self.parts[self._labels[id(thing)]] = self._describe(thing)
-        parts = sorted(self.parts.items())
-        self.digest = _short_digest(repr((found, parts)), 16)
+            label = self._labels[id(thing)]
+            self.parts[label] = self._digest(self._describe(thing))
+        whole = found, sorted(self.parts.items())
+        self.digest = _short_digest(repr(whole), 16)
+        seen = [*roots, *[entry[3] for entry in self.looks.values()]]
+        self.data = list(filter(_may_change, seen))
         self._content = self._look_at_data()
 
     # - whether it holds
@@ -2384,7 +2368,7 @@ class _Contents(_Followed):
 
     def files_hold(self) -> bool:
         """Whether no file has changed."""
-        return all(_path_state(path) == state for path, state in self.files)
+        return all(_files_in(path) == found for path, found in self.files)
 
     def _look_at_data(self) -> int:
         """A number that changes when the content of a value does: every byte counts in its
@@ -2398,23 +2382,15 @@ class _Contents(_Followed):
             return time.time_ns()
         return _crc32(file.getbuffer())
 
-    def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+    def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any = _NOTHING) -> Any:
         """What a function finds; it is asked again at each call."""
         entry = how, first, second, how(first, second)
         return self.looks.setdefault((how, id(first), second), entry)[3]
 
-    def _watch(self, values: Iterable[Any]) -> None:
-        """Look at the content of values again at each call, but for those that cannot change."""
-        for value in values:
-            if type(value) not in _ATOMS and not isinstance(value, _FIXED):
-                self.data.append(value)
-
-    def _hold(self, space: Any, names: Iterable[str]) -> dict[str, Any]:
-        """What a namespace holds under these names; all is looked at again at each call."""
+    def _hold(self, space: Any) -> dict[str, Any]:
+        """What a namespace holds."""
         self.spaces.append((space, len(space)))
-        held = {name: self._look(space.get, name, _NOTHING) for name in names}
-        self._watch(held.values())
-        return held
+        return {name: self._look(space.get, name) for name in space if name not in _CLASS_NOISE}
 
     # - what hash asks
 
@@ -2425,8 +2401,10 @@ class _Contents(_Followed):
             name = _dotted(thing) if key in self._own else _followed_name(thing)
             if name is None:
                 return None
+            if name in self.parts:
+                name += f" ({len(self._things)})"
+            self._labels[key], self.parts[name] = name, ""
             self._things.append(thing)
-            self._labels[key] = self._note(name, f"not yet described: {key}")
         return self._labels[key]
 
     def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
@@ -2434,54 +2412,41 @@ class _Contents(_Followed):
         only what it wraps."""
         kind = type(obj)
         home = kind.__module__
-        if home in _WITHOUT_CONTENT or (home == __name__ and kind not in _HASHERS):
-            return "no content", kind
-        if self._in_package:
-            return way(digester, obj)
-        if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
-            try:
+        try:
+            if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
                 return way(digester, obj)
-            except PicklingError:
-                pass
-        else:
-            self._in_package = True
-            try:
-                return "content", kind, _digest(obj, digester.new, follow=self)
-            except Exception:  # a lock, a file; the class of a package may raise anything
-                pass
-            finally:
-                self._in_package = False
+            if home not in _WITHOUT_CONTENT:
+                return "content", kind, _digest(obj, digester.new, follow=self._whole)
+        except PicklingError:  # a lock, a file
+            pass
         held = getattr(obj, "__dict__", {})
         return "no content", kind, *map(held.get, ("__wrapped__", "func", "py_func"))
 
     # - the work list
 
     def _root(self, root: Any) -> str:
-        """The token of a root; of a path by its content: the name stands for it only in words."""
+        """The token of a root: of a path its content; of an installed function its package counts,
+        too. The name stands for it only in words."""
         if isinstance(root, os.PathLike):
-            self.files.append((root, _path_state(root)))
+            self.files.append((root, _files_in(root)))
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
-        if isinstance(root, _Package):
-            return self._note(f"the package {root}", _package_digest(root))
-        return self._token(root, "depends")
+        if hasattr(root, "__name__"):
+            package = _dotted(root).partition(".")[0]
+            if not _is_project(package):
+                self._note(f"the package {package}", _package_digest(package))
+        return self._token("depends", root)
 
-    def _note(self, name: str, content: str) -> str:
-        """Note the content of what has a name; gives its label: the name, numbered where it stands
-        for another."""
-        label, number = name, 1
-        while self.parts.setdefault(label, content) != content:
-            number += 1
-            label = f"{name} ({number})"
-        return label
+    def _note(self, name: str, digest: str) -> str:
+        """Note the digest of what is known as `name`; gives what stands for it: the name, or where
+        that stands for another, both."""
+        if self.parts.setdefault(name, digest) != digest:
+            name += f" ({digest})"
+            self.parts[name] = digest
+        return name
 
-    def _token(self, value: Any, name: str) -> str:
-        """What stands for a value, known as `name`: its label or the digest of its content, which
-        becomes a part."""
-        label = self.label(value)
-        if label:
-            return label
-        self._watch([value])
-        return self._note(name, self._digest(value))
+    def _token(self, name: str, value: Any) -> str:
+        """What stands for a value, known as `name`: its label or the name of its content."""
+        return self.label(value) or self._note(name, self._digest(value))
 
     def _digest(self, value: Any) -> str:
         try:
@@ -2490,129 +2455,89 @@ class _Contents(_Followed):
             self.unsure.append(f"a value of {type(value)} cannot be named: {err!r}")
             return ""
 
-    def _describe(self, thing: Any) -> str:
-        """What a thing on the list is made of: what makes it what it is, and the names in it."""
-        about: list[Any] = []
-        space, re = vars(thing), _module("re")
-        names = [name for name in space
-                 if name not in self.untracked and not re.fullmatch(_SET_BY_PYTHON, name)]
-        if isinstance(thing, FunctionType):
-            about = self._function_parts(thing)
-        elif isinstance(thing, type):
-            about = [self._look(getattr, thing, each) for each in ("__class__", "__bases__")]
-            names = [name for name in space if name not in _CLASS_NOISE]
-            if "_member_names_" in space:  # an enum
-                for name, member in space["_member_map_"].items():
-                    own = vars(member)
-                    about.append((name, self._hold(own, own)))
-        else:  # a module: also what is imported lazily in it, or into it, since Python 3.15
-            lazy = [name for name in getattr(sys, "lazy_modules", ())
-                    if name.startswith(f"{thing.__name__}.")]
-            lazy += [repr(held).split("'")[1] for held in list(space.values())
-                     if type(held).__name__ == "lazy_import"]
-            for name in lazy:
-                self._follow_sources(_imported_modules("", 0, name, ()))
-        return self._digest([about, self._hold(space, names)])
-
-    def _function_parts(self, function: FunctionType) -> list[Any]:
-        """A function: its code, defaults, annotations, and the variables of its closure; but not a
-        list that it only adds to, nor the names in a class body, which count as those of the
-        class."""
+    def _describe(self, thing: Any) -> list[Any]:
+        """What a thing on the list is made of."""
+        space = vars(thing)
+        if isinstance(thing, ModuleType):
+            self.spaces.append((space, len(space)))
+            # what is imported lazily into it, since Python 3.15
+            self._follow_sources([name for name in getattr(sys, "lazy_modules", ())
+                                  if name.startswith(f"{thing.__name__}.")])
+            return [(name, self._global_token(space, [name])) for name in [*space]
+                    if not _module("re").fullmatch(_SET_BY_PYTHON, name)]
+        about: list[Any] = [self._hold(space)]
+        if isinstance(thing, type):
+            about += [self._look(getattr, thing, name) for name in ("__class__", "__bases__")]
+            members = space.get("_member_map_", {}).values()  # of an enum
+            return about + [self._hold(vars(member)) for member in members]
         code, defaults, keyword_defaults = [
-            self._look(getattr, function, name)
+            self._look(getattr, thing, name)
             for name in ("__code__", "__defaults__", "__kwdefaults__")]
-        cells = {name: self._look(_cell_value, cell, _NOTHING)
-                 for name, cell in zip(code.co_freevars, function.__closure__ or ())}
-        cells.pop("__classdict__", None)
-        for name in _code_facts(code).added:
-            if type(cells.get(name)) in _ADDED_TO:
-                del cells[name]
-        self._watch([*(defaults or ()), *cells.values()])
         # since Python 3.14 they are made by a function, which is not called
-        annotations = getattr(function, "__annotate__", None) or function.__annotations__
-        for space in (keyword_defaults, annotations):
-            if type(space) is dict:
-                self._hold(space, space)
-        home = _home(function.__globals__)
-        does = [f"{home}.{code.co_qualname}"]
-        if _is_project(home) or id(function) in self._own:
-            does = self._code_tokens(code, function.__globals__)
-        return [does, defaults, keyword_defaults, cells, annotations]
+        annotations = getattr(thing, "__annotate__", None) or thing.__annotations__
+        about += [code, defaults, keyword_defaults, annotations]
+        for each in (keyword_defaults, annotations):
+            if type(each) is dict:
+                self._hold(each)
+        facts, space = _code_facts(code), thing.__globals__
+        for name, cell in zip(code.co_freevars, thing.__closure__ or ()):
+            value = self._look(_cell_value, cell)
+            is_added = name in facts.added and type(value) in _ADDED_TO
+            about.append(None if is_added or name == "__classdict__" else value)
+        if id(thing) in self._own or _is_project(_home(space)):
+            for chain in sorted(facts.chains.union(zip(facts.added & facts.globals))):
+                about += [chain, self._global_token(space, chain, facts.added)]
+            self._follow_sources(_imports_of(code, space.get("__package__") or ""))
+        return about
 
-    def _code_tokens(self, code: CodeType, space: dict[str, Any]) -> list[str]:
-        """Code, and all that it names."""
-        facts = _code_facts(code)
-        chains = set(facts.chains)
-        for name in facts.added & facts.globals:
-            if type(self._look(space.get, name, _NOTHING)) not in _ADDED_TO:
-                chains.add((name,))
-        tokens = [_code_digest(code)]
-        for chain in sorted(chains):
-            tokens += [".".join(chain), self._global_token(space, chain)]
-        for each in sorted(facts.imports):
-            self._follow_sources(_imported_modules(space.get("__package__") or "", *each))
-        return tokens
-
-    def _global_token(self, space: Any, chain: Sequence[str], inside: bool = False) -> str:
-        """The token of a global name; where it is a module, of what that holds under the next
-        name."""
+    def _global_token(self, space: Any, chain: Sequence[str], added: Any = (),
+                      is_inside: bool = False) -> str:
+        """The token of a global name; where it is a module of the project, of what that holds under
+        the next name."""
         name, *rest = chain
-        if name in _MODULE_SPECIALS or name in self.untracked:
-            return "not tracked"
-        value = self._look(space.get, name, _NOTHING)
-        if value is _NOTHING:
-            if inside:
-                self._follow_missing(space, name)
-            return "nothing"
-        if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
-            lazy = ".".join([repr(value).split("'")[1], *rest])
-            self._follow_sources(_imported_modules("", 0, lazy, ()))
-            return f"import {lazy}"
-        if rest and isinstance(value, ModuleType):
-            held = vars(value)
-            for module in (value, held.get(rest[0])):
-                if isinstance(module, ModuleType) and _is_project(module.__name__):
-                    return self._global_token(held, rest, True)
-        return self._token(value, f"{_home(space)}.{name}")
-
-    def _follow_missing(self, space: dict[str, Any], name: str) -> None:
-        """Follow what a name stands for that a module does not hold (yet): a module inside it, or
-        what its `__getattr__` makes, from any module inside it."""
         home = _home(space)
-        modules = [f"{home}.{name}"]
-        if "__getattr__" in space:
-            self._global_token(space, ("__getattr__",))
-            for folder in space.get("__path__", ()):
-                for file in _files_in(folder):
-                    inside = file.partition(".")[0].replace(os.sep, ".")
-                    modules.append(f"{home}.{inside}")
-        self._follow_sources(modules)
+        value = self._look(space.get, name)
+        if name in self._skipped or (name in added and type(value) in _ADDED_TO):
+            return "not tracked"
+        if value is _NOTHING and is_inside:
+            # a module inside it that is not loaded, or what its `__getattr__` makes, perhaps from
+            # any module inside it
+            modules = [f"{home}.{name}"]
+            if "__getattr__" in space:
+                modules.append(home)
+                for folder in space.get("__path__", ()):
+                    for file, *_ in _files_in(folder):
+                        inside = file.partition(".")[0].replace(os.sep, ".")
+                        modules.append(home + inside)
+            self._follow_sources(modules)
+        if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
+            lazy = repr(value).split("'")[1]
+            lazy = ".".join([lazy, *rest])
+            self._follow_sources(_with_parents(lazy))
+            return lazy
+        if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
+            return self._global_token(vars(value), rest, (), True)
+        if value is _NOTHING:
+            return "nothing"
+        return self._token(f"{home}.{name}", value)
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
-        todo = list(modules)
-        for name in todo:  # grows
-            if name in self._sources:
+        for name in modules:
+            if name in self._sources or not _is_project(name):
                 continue
             self._sources.add(name)
-            module = self._look(sys.modules.get, name, None)
-            if not _is_project(name):
-                continue
             spec = _find_spec(name)
             loader = getattr(spec, "loader", None)
-            if not hasattr(loader, "get_data"):
-                if module and not hasattr(module, "__path__"):  # code that was made by `exec`
-                    self._token(module, name)
-                continue
-            file = getattr(loader, "archive", spec.origin)  # of a zip file
-            state = _file_state(file)
-            self.files.append((file, {"": state}))
-            digest, imports, certain = _read_source(name, state)
-            self._note(f"the source of {name}", digest)
-            todo += imports
-            if not certain:
-                self.unsure.append(f"the source of {name} may have changed since it was loaded; "
-                                   "start Python anew")
+            if hasattr(loader, "get_data"):
+                file = getattr(loader, "archive", spec.origin)  # of a zip file
+                self.files.append((file, _files_in(file)))
+                digest, imports, is_certain = _read_source(name, _file_state(file))
+                self._note(f"the source of {name}", digest)
+                self._follow_sources(imports)
+                if not is_certain:
+                    self.unsure.append(f"the source of {name} may have changed since it was "
+                                       "loaded; start Python anew")
 
 
 class _Fingerprint:
@@ -2634,7 +2559,7 @@ class _Fingerprint:
         return contents
 
 
-_FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was followed into arguments
+_FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was met in arguments
 
 
 class _InArguments(_Followed):
@@ -2648,11 +2573,12 @@ class _InArguments(_Followed):
         name = _followed_name(thing)
         if name is None:
             return None
-        fingerprint = _FINGERPRINTS.get((name, self.untracked))
+        key = name, self.untracked
+        fingerprint = _FINGERPRINTS.get(key)
         if fingerprint is None or fingerprint.roots[0] is not thing:
             fingerprint = _Fingerprint((thing,), self.untracked)
-        if "<" not in name:  # what functions make may hold much
-            _FINGERPRINTS[name, self.untracked] = fingerprint
+            if "<" not in name:  # what functions make may hold much
+                _FINGERPRINTS[key] = fingerprint
         contents = fingerprint.now()
         self.unsure += contents.unsure
         return f"{name} {contents.digest}"
@@ -2676,25 +2602,22 @@ class _Parameters:
         if sys.version_info >= (3, 14):  # annotations are not evaluated
             options["annotation_format"] = _module("annotationlib").Format.STRING
         inspect = _module("inspect")
+        self.signature = inspect.Signature()  # which takes nothing
         try:
             self.signature = inspect.signature(function, **options)
         except (TypeError, ValueError):  # some written in C do not tell
-            self.signature = inspect.Signature()
+            pass
         found = self.signature.parameters.values()
-        self.stars: dict[str, str] = {}
-        for each in found:
-            if each.kind in _STARS:
-                self.stars[_STARS[each.kind]] = each.name
-        self.names = [each.name for each in found]
+        self.names = [_STARS.get(each.kind, each.name) for each in found]
+        # how many arguments there are, where all can be given by their place
         is_plain = all(each.kind < 2 for each in found)
-        self.count = len(self.names) if is_plain else -1
+        self.count = len(found) if is_plain else -1
+        plain = [name for name in self.names if "*" not in name]
         inner = getattr(function, "__wrapped__", None)
-        hands_on = self.stars or not self.names
-        if inner is not None and hands_on and not getattr(function, "__kwdefaults__", None):
-            plain = [name for name in self.names if name not in self.stars.values()]
+        if inner is not None and (plain != self.names or not plain):
             below = _Parameters(inner).names
             if below[:len(plain)] == plain:
-                self.names, self.stars, self.signature = below, {}, None
+                self.names, self.signature = below, inspect.Signature()
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call with their labels, defaults included."""
@@ -2702,16 +2625,15 @@ class _Parameters:
             return dict(zip(self.names, args))
         kwargs = dict(sorted(kwargs.items()))
         try:
-            if self.signature is not None:
-                bound = self.signature.bind(*args, **kwargs)
-                bound.apply_defaults()
-                return dict(bound.arguments)
-        except TypeError:
-            pass  # the call itself will raise it
-        given = dict(zip(self.names, args))
-        given["*"] = args[len(self.names):]
-        given.update({f"**{name}": value for name, value in kwargs.items()})
-        return given
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError:  # unless it is a decorator's, the call itself will raise it
+            given = dict(zip(self.names, args))
+            given["more"] = args[len(self.names):]
+            for name, value in kwargs.items():
+                given[f"**{name}"] = value
+            return given
+        bound.apply_defaults()
+        return dict(zip(self.names, bound.arguments.values()))
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
@@ -2726,8 +2648,7 @@ def _shown_all(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _joined(shown: dict[str, str]) -> str:
-    texts = [f"{label}={text}" for label, text in shown.items()]
-    return ", ".join(texts)
+    return ", ".join([f"{label}={text}" for label, text in shown.items()])
 
 
 # --- Where entries are kept -----------------------------------------------------------------------
@@ -3314,7 +3235,7 @@ class MemorizedFunc(_Options[P, R]):
         inspect = _module("inspect")
         self._awaited = inspect.iscoroutinefunction(called)
         self._folder = _folder_name(_dotted(holder))
-        code = [holder, *_own_package(holder)]
+        code = [holder]
         if self.version is not None:
             code = [("version", self.version)]
         self._fingerprint = _Fingerprint((*code, *self.depends), self.untracked)
@@ -3324,8 +3245,7 @@ class MemorizedFunc(_Options[P, R]):
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
                             "generator function: what it yields can be taken once only; return a "
                             "list of it")
-        parameters = _Parameters(func)
-        known = [*parameters.names, *parameters.stars]
+        known = _Parameters(func).names
         unknown = [name for name in self.ignore if name not in known]
         names = f"names of arguments of {self._folder} ({', '.join(known)})"
         _expect(not unknown, "ignore", names, unknown)
@@ -3342,10 +3262,9 @@ class MemorizedFunc(_Options[P, R]):
         contents = self._fingerprint.now()
         if contents.parameters is None:  # defaults may have been replaced
             contents.parameters = _Parameters(self._run)
-        parameters = contents.parameters
-        given = parameters.bind(args, kwargs)
+        given = contents.parameters.bind(args, kwargs)
         for name in self.ignore:
-            given.pop(parameters.stars.get(name, name), None)
+            given.pop(name, None)
             given.pop(f"**{name}", None)
         named = given if self.key is None else {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)

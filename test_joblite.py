@@ -3840,6 +3840,25 @@ f = make()"""
         project(folder, {f"{place}/other.py": "def h(x): return 2\n"})
         assert run_job(folder, place) == "True (2, 1)\n"
 
+    def test_a_package_may_be_installed_in_part(self, tmp_path):
+        """One without an __init__ may lie in several folders: what is not installed is followed."""
+        job = textwrap.dedent("""
+            import sys, joblite
+            sys.path.insert(0, "site-packages")
+            import company.installed, company.own
+            def f(x): return company.own.tool(x), company.installed.tool(x)
+            cached = joblite.Memory("cache", verbose=0).cache(f)
+            print(cached.check_call_in_cache(1), cached(1))
+            """)
+        parts = ["company/own.py", "site-packages/company/installed.py"]
+        folder = project(tmp_path, {"job.py": job, **dict.fromkeys(parts, TOOL)})
+        assert run_job(folder) == "False (2, 2)\n"
+        assert run_job(folder) == "True (2, 2)\n"
+        project(folder, {parts[1]: TOOL.replace("1", "2")})
+        assert run_job(folder) == "True (2, 2)\n"
+        project(folder, {parts[0]: TOOL.replace("1", "2")})
+        assert run_job(folder) == "False (3, 3)\n"
+
     @posix
     def test_a_spawned_child_finds_what_its_parent_has_stored(self, tmp_path):
         """There the script's `__main__` is called `__mp_main__`."""
