@@ -1450,8 +1450,8 @@ def _reduce_dtype(dtype: Any) -> Any:
 
 
 def _reduce_masked(array: Any) -> Any:
-    parts = (array._data, array._mask, None, False, True, 0)
-    return type(array), (*parts, array._fill_value, True, array._hardmask)
+    args = array._data, array._mask, None, False, True, 0, array._fill_value, True, array._hardmask
+    return type(array), args
 
 
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
@@ -1634,15 +1634,6 @@ def _read_exactly(file: Any, nbytes: int) -> Any:
     return data
 
 
-def _read_into(file: Any, target: memoryview) -> None:
-    """Fill memory from a file."""
-    while target:
-        count = file.readinto(target)
-        if not count:
-            raise _Damaged("it is cut short: bytes of an array are missing")
-        target = target[count:]
-
-
 def _memory(nbytes: int) -> memoryview:
     """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system
     and by it."""
@@ -1661,7 +1652,7 @@ def _mapped(file: Any, mode: str, sizes: Sequence[int]) -> list[Any]:
     """The next buffers of a file, mapped where they lie."""
     end = at = file.tell()
     whole = _module("numpy").memmap(file, "u1", mode)
-    buffers = []
+    buffers: list[Any] = []
     for size in sizes:
         end = at + size
         if end > len(whole):
@@ -1682,7 +1673,12 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
         for size in sizes:
             buffers.append(_memory(size))
             for piece in _raw_pieces(buffers[-1], _PIECE):
-                _read_into(file, piece)
+                done = 0
+                while done < len(piece):
+                    count = file.readinto(piece[done:])
+                    if not count:
+                        raise _Damaged("it is cut short: bytes of an array are missing")
+                    done += count
                 _read_exactly(file, -len(piece) % _ALIGNMENT)
                 yield piece
 
@@ -1710,10 +1706,10 @@ def _plain_dtype(text: Any, *, depth: int = 8, room: int = 1 << 14) -> Any:
         return np.dtype(text)
     if type(text) is list and depth and 0 < len(text) <= room:
         inner = partial(_plain_dtype, depth=depth - 1, room=room // len(text))
-        dtype = np.dtype([(name, inner(part), shape) for name, part, shape in text])
-        # numpy counts bytes modulo 2**32
-        if min(dtype.itemsize, *(place[1] for place in dtype.fields.values())) >= 0:
-            return dtype
+        # a shape as a tuple: numpy takes other things in its place for a dtype
+        fields = [(name, inner(part), (*shape,)) for name, part, shape in text]
+        if sum(np.dtype(field[1:]).itemsize for field in fields) < 1 << 31:
+            return np.dtype(fields)  # which counts bytes modulo 2**32
     raise _Damaged("it has a strange dtype, or one of too many bytes")
 
 
@@ -1807,12 +1803,16 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any, free: set[str])
     calls: dict[int, Any] = {}  # id of what was named -> what is called for it: itself, if free
 
     def refuse(*args: Any) -> Any:
-        raise UntrustedObjectError("it calls what is not for calling")
+        raise UntrustedObjectError("it calls what is not for calling, or in a strange way")
+
+    def check_free(cls: Any) -> None:
+        if calls.get(id(cls)) is not cls:
+            refuse()
 
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
-            if dotted not in free and dotted not in _PLAIN_NAMES:
+            if dotted not in (*free, *_PLAIN_NAMES):
                 raise UntrustedObjectError(
                     f"it holds {dotted}, which is not plain data; if you trust what it does when "
                     f'it is loaded, add it: trusted=["{dotted}"]'
@@ -1825,16 +1825,12 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any, free: set[str])
             self.stack[-2] = calls.get(id(self.stack[-2]), refuse)
             super().load_reduce()
 
-        def check_free(self, cls: Any) -> None:
-            if calls.get(id(cls)) is not cls:
-                raise UntrustedObjectError("it makes an object in a strange way")
-
         def load_newobj(self) -> None:
-            self.check_free(self.stack[-2])
+            check_free(self.stack[-2])
             super().load_newobj()
 
         def load_build(self) -> None:
-            self.check_free(type(self.stack[-2]))
+            check_free(type(self.stack[-2]))
             super().load_build()
 
         def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
@@ -1883,8 +1879,7 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
             if mode and nbytes:
                 [content] = _mapped(file, mode, [nbytes])
             else:
-                content = _memory(nbytes)
-                _read_into(file, content)
+                content = _read_exactly(file, nbytes)
             self.stack[-1] = _make_array(native, content, about.dtype, about.shape, about.order)
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}

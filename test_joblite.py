@@ -1602,6 +1602,13 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
         )
         for depth in (9, 3000)
     },
+    **{
+        f"a dtype in the place of a shape: {shape}": (
+            calling("numpy.dtype", [("a", "V", shape)]),
+            "strange dtype|value: it is neither",
+        )
+        for shape in ([("x", "<f8")], {"names": ["x"], "formats": ["O"]}, "O", "<f8", 8)
+    },
     "a dtype made before inside another": (
         calling("numpy.dtype", [("a", F8, ())]),
         "strange dtype",
