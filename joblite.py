@@ -3054,8 +3054,8 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
 
 def _read_about(file: Any, key: str) -> Any:
     """What is noted about an entry (pickled); leaves the file where the value begins."""
-    found, about = _read(file)
-    if found != key:
+    found, _, about = _read(file).partition(b"\n")  # what are no bytes raises: damaged, too
+    if found != key.encode():
         raise _Damaged("it is the entry of another call")
     return about
 
@@ -3212,8 +3212,7 @@ class MemorizedFunc(_Options[P, R]):
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
         self._decorated = func  # perhaps a classmethod
-        if isinstance(func, (staticmethod, classmethod)):
-            func = func.__func__
+        func = getattr(func, "__func__", func)
         self.func: Callable[..., Any] = func
         self._run = func  # takes the object of a bound method as its first argument
         _module("functools").update_wrapper(self, func)
@@ -3263,7 +3262,6 @@ class MemorizedFunc(_Options[P, R]):
             given.pop(f"**{name}", None)
         named = given if self.key is None else {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
-        follow = _InArguments(self.untracked, unsure)
         digests = {}
         for label, value in {**self._carried, **named}.items():
             kind = type(value)
@@ -3271,6 +3269,7 @@ class MemorizedFunc(_Options[P, R]):
                 if kind in _ATOMS and sys.getsizeof(value) < 500:
                     digests[label] = repr(value)  # ten times as fast
                 else:  # mapped results are arrays, too
+                    follow = _InArguments(self.untracked, unsure)
                     digests[label] = _digest(value, coerce_mmap=True, follow=follow)
             except Exception as err:  # naming runs the pickling code of the argument's class
                 raise PicklingError(
@@ -3285,10 +3284,8 @@ class MemorizedFunc(_Options[P, R]):
     def _load(self, call: _Call) -> Any:
         """The kept value, or _NOTHING. A call asks the callback about an entry that it refused
         once."""
-        accepts = self.cache_validation_callback
-        about = accepts and self._store.look(call.key)
-        if accepts and about and (about in call.refused or not accepts(about)):
-            call.refused.append(about)
+        is_refused = self.cache_validation_callback and not self._is_kept(call) and call.refused
+        if is_refused:
             return _NOTHING
         value = self._store.load(call.key, self.mmap_mode, call.refused)
         if value is not _NOTHING:
@@ -3301,8 +3298,11 @@ class MemorizedFunc(_Options[P, R]):
 
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
-        about, accepts = self._store.look(call.key), self.cache_validation_callback
-        return bool(about and (accepts is None or accepts(about)))
+        about = self._store.look(call.key)
+        accepts = self.cache_validation_callback or bool
+        if about and (about in call.refused or not accepts(about)):
+            call.refused.append(about)
+        return bool(about) and about not in call.refused
 
     # -- computing: plain functions and coroutine functions go the same way
 
@@ -3346,7 +3346,7 @@ class MemorizedFunc(_Options[P, R]):
     async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
-        memory, store, start = self._memory, self._store, time.perf_counter()
+        start = time.perf_counter()
         about = {"input_args": _shown_all(call.given), "digests": call.digests,
                  "code": call.contents.parts}
         value = self._run(*call.args, **call.kwargs)
@@ -3359,18 +3359,19 @@ class MemorizedFunc(_Options[P, R]):
             return value, about  # perhaps of other code than the key says
 
         def fill(file: Any) -> None:
-            _write_value((call.key, _pickle_dumps(about, 4)), file)
-            _write_value(value, file, memory.compress, memory._pickler)
+            _write_value(call.key.encode() + b"\n" + _pickle_dumps(about, 4), file)
+            _write_value(value, file, self._memory.compress, self._memory._pickler)
 
         try:
-            store.write(call.key, fill)
+            self._store.write(call.key, fill)
             if self.mmap_mode:  # as later calls will find it
-                found = store.load(call.key, self.mmap_mode, [])
+                found = self._store.load(call.key, self.mmap_mode, [])
                 value = value if found is _NOTHING else found
         except Exception as err:  # pickling runs the code of the value's class
             reason = getattr(err, "strerror", None) or err
             kind = type(value).__name__
-            _warn(f"{self._folder}: its value of type {kind} cannot be kept in {store}: {reason}")
+            _warn(f"{self._folder}: its value of type {kind} cannot be kept in {self._store}: "
+                  f"{reason}")
         return value, about
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
