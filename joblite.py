@@ -131,10 +131,8 @@ IS_WINDOWS = os.name == "nt"
 _CAN_START_PYTHON = (bool(sys.executable) and not getattr(sys, "frozen", False)
                      and sys.platform not in ("emscripten", "wasi"))
 HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether our workers can be started
-HAS_STANDARD_PROCESSES = _CAN_START_PYTHON and not HAS_PROCESSES  # Windows
-_MAP_OPTIONS: dict[str, Any] = {}
-if sys.version_info >= (3, 13):
-    _MAP_OPTIONS["trackfd"] = False  # a map keeps no descriptor
+# a map keeps no descriptor
+_MAP_OPTIONS: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 try:
     _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant at import
 except OSError:  # it was deleted
@@ -237,8 +235,8 @@ def _read_text(path: str) -> str:
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
     names = "cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
-    words = " ".join([_read_text(f"/sys/fs/cgroup/{name}") for name in names]).split()
-    quota = [int(word) for word in words if word.isdecimal()]  # not "max", not -1
+    text = " ".join([_read_text(f"/sys/fs/cgroup/{name}") for name in names])
+    quota = [int(word) for word in text.split() if word.isdecimal()]  # not "max", not -1
     return quota[0] / quota[1] if len(quota) > 1 else float("inf")
 
 
@@ -264,12 +262,10 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     usable: Any = range(os.cpu_count() or 1)
     if hasattr(os, "sched_getaffinity"):
         usable = os.sched_getaffinity(0)
-    limits = [len(usable), _cgroup_cpus()]
     if only_physical_cores:
-        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-        siblings = {_read_text(topology.format(cpu)) for cpu in usable}
-        if "" not in siblings:  # else the system does not tell
-            limits.append(len(siblings))
+        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        usable = {_read_text(siblings.format(cpu)) or cpu for cpu in usable}
+    limits = [len(usable), _cgroup_cpus()]
     limit = os.environ.get("LOKY_MAX_CPU_COUNT", "")
     if limit.isdecimal():
         limits.append(int(limit))
@@ -278,8 +274,6 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     return max(1, _module("math").ceil(min(limits)))
 
 
-# Flags of code, see `inspect`.
-_CO_COROUTINE, _CO_GENERATORS = 0x80, 0x220
 # code that names one may use any variable
 _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 
@@ -288,8 +282,8 @@ _SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 def _instructions(code: CodeType) -> list[Any]:
     """The instructions of code, as `dis` reads them: it alone knows how each version of Python
     packs them."""
-    steps = _module("dis").get_instructions(code)
-    return [step for step in steps if step.opname != "EXTENDED_ARG"]
+    return [step for step in _module("dis").get_instructions(code)
+            if step.opname != "EXTENDED_ARG"]
 
 
 @lru_cache(maxsize=4096)
@@ -488,15 +482,14 @@ class _LockFile:
 
     def __init__(self, path: str, mode: int) -> None:
         self.path, self.fd = path, -1
-        self.fcntl: Any = None  # None where locks do not work
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
             weakref.finalize(self, os.close, self.fd)
-            fcntl = _module("fcntl")
-            fcntl.lockf(self.fd, fcntl.LOCK_UN, 1)
-            self.fcntl = fcntl
+            self.fcntl: Any = _module("fcntl")
+            self.unlocker(0)()
         except (ImportError, OSError):
-            pass  # no folder, one that cannot be written, or a system without locks
+            # no folder, one that cannot be written, or a system where locks do not work
+            self.fcntl = None
 
     def is_there(self) -> bool:
         """Whether this is the file that has the path now: the folder may have been removed."""
@@ -522,7 +515,7 @@ class _LockFile:
 
         It is a single call into C: first in a `finally`, no interruption comes before it.
         """
-        if self.fcntl is None:
+        if not self.fcntl:
             return bool
         return partial(self.fcntl.lockf, self.fd, self.fcntl.LOCK_UN, 1, byte)
 
@@ -556,8 +549,8 @@ _LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is ope
 
 def _open_lock_file(path: str, mode: int) -> _LockFile:
     """The lock file that is there now, opened once."""
-    file = _LOCK_FILES.get(path)
-    if file is None or not file.is_there():
+    file = _LOCK_FILES.get(path, _NO_LOCKS)
+    if not file.is_there():
         file = _LOCK_FILES[path] = _LockFile(path, mode)
     return file
 
@@ -678,16 +671,16 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
     if _SEES_LOCALS.isdisjoint(code.co_names):
         stars = (code.co_flags & 0xC).bit_count()  # *args, **kwargs
         variables = variables[:code.co_argcount + code.co_kwonlyargcount + stars]
-    arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
     kind = code.co_flags & 0x3FF  # other flags tell of docstrings and future imports
-    return ("code", code.co_name, arguments, kind, variables, code.co_exceptiontable, steps)
+    return ("code", code.co_name, code.co_argcount, code.co_posonlyargcount,
+            code.co_kwonlyargcount, kind, variables, code.co_exceptiontable, steps)
 
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
-    cells = list(map(_cell_value, function.__closure__ or ()))
-    return ("function", function.__code__, function.__defaults__, function.__kwdefaults__, cells,
-            _used_globals(function), function.__dict__ or None)
+    return ("function", function.__code__, function.__defaults__, function.__kwdefaults__,
+            list(map(_cell_value, function.__closure__ or ())), _used_globals(function),
+            function.__dict__ or None)
 
 
 # Attributes of a class that are not of its body, or full of addresses.
@@ -707,7 +700,7 @@ def _without(obj: Any, names: Any) -> dict[str, Any]:
 
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     """Any other object: what pickle would take to make it again."""
-    kind, follow = type(obj), digester.follow
+    kind = type(obj)
     reducer = copyreg.dispatch_table.get(kind)
     try:
         reduced = reducer(obj) if reducer else obj.__reduce_ex__(4)
@@ -719,9 +712,11 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
         if "<" in reduced:
             raise PicklingError(f"cannot hash {obj!r}: no import finds {reduced!r}")
-        attributes = follow and (follow.label(kind), _without(obj, _CLASS_NOISE))
-        home = getattr(obj, "__module__", None)  # taken as it is: the search may import modules
-        return ("name", home or _module("pickle").whichmodule(obj, reduced), reduced, attributes)
+        follow = digester.follow
+        return ("name", reduced,
+                # taken as it is: the search may import modules
+                getattr(obj, "__module__", None) or _module("pickle").whichmodule(obj, reduced),
+                follow and (follow.label(kind), _without(obj, _CLASS_NOISE)))
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if type(state) is dict:
         state = state or None  # an exception has no `__dict__` until somebody reads it
@@ -769,7 +764,6 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     order = "F" if array.flags.fnc else "C"
     if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
         array = array.astype("S")
-    content: Any
     if dtype.names is not None:
         content = [array[name] for name in dtype.names]
     elif dtype.hasobject:
@@ -777,8 +771,8 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     elif array.nbytes <= _HASH_BLOCK:
         content = digester.new(array.tobytes(order)).digest()
     else:
-        pieces = _raw_pieces(array, _HASH_BLOCK)
-        content = list(_map_on_threads(lambda piece: digester.new(piece).digest(), pieces))
+        content = list(_map_on_threads(lambda piece: digester.new(piece).digest(),
+                                       _raw_pieces(array, _HASH_BLOCK)))
     return ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order, content)
 
 
@@ -796,16 +790,16 @@ def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """A masked array, hidden values included, with what attributes it has got."""
     np = sys.modules["numpy"]
-    filling = array.view().fill_value  # asking the array itself would change it
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    return ("masked", type(array), array.data, np.ma.getmaskarray(array), filling,
+    return ("masked", type(array), array.data, np.ma.getmaskarray(array),
+            array.view().fill_value,  # asking the array itself would change it
             _without(array, not_content))
 
 
 def _sparse_parts(digester: Any, matrix: Any) -> tuple[Any, ...]:
     """A sparse array of scipy without what it notes when it is asked."""
-    attributes = _without(matrix, ("_has_sorted_indices", "_has_canonical_format"))
-    return ("sparse", type(matrix), attributes, dict(matrix) if isinstance(matrix, dict) else None)
+    return ("sparse", type(matrix), dict(matrix) if isinstance(matrix, dict) else None,
+            _without(matrix, ("_has_sorted_indices", "_has_canonical_format")))
 
 
 def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
@@ -823,9 +817,10 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     """A pandas series, or a frame by columns: the blocks inside do not count."""
-    state = {**table.__getstate__(), "_mgr": None}  # flags, names, what a subclass wants kept
     columns = [column for _, column in table.items()] if table.ndim == 2 else [table]
-    return ("table", type(table), state, table.axes, [column.array for column in columns])
+    return ("table", type(table), table.axes, [column.array for column in columns],
+            # flags, names, what a subclass wants kept
+            {**table.__getstate__(), "_mgr": None})
 
 
 def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
@@ -890,7 +885,7 @@ class _Digester:
         self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
         # id of a part -> its form; and the part, for as long as it lives no other has this id
         self.known: dict[int, tuple[Any, Any]] = {}
-        self.path: set[int] = set()  # ids of the parts that the walk is in
+        self.path: dict[int, int] = {}  # id of each part that the walk is in -> count before it
         self.count = 0  # of the values in the forms made so far, but for those in digests
 
     def form(self, obj: Any) -> Any:
@@ -920,10 +915,9 @@ class _Digester:
         key = id(obj)
         if key in self.path or len(self.path) == _DEEPEST:
             raise _StartOver
-        self.path.add(key)
-        before = self.count
+        self.path[key] = self.count
         form = self.expand(obj)
-        self.path.remove(key)
+        before = self.path.pop(key)
         if self.count - before < _SMALL:
             return form
         self.count = before
@@ -6739,7 +6733,7 @@ _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's threa
 _THREADS = _Backend("threading", _open_threads, True)
 if HAS_PROCESSES:
     _PROCESSES = _Backend("loky", _open_processes, options=_PROCESS_OPTIONS)
-elif HAS_STANDARD_PROCESSES:
+elif _CAN_START_PYTHON:
     _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
