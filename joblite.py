@@ -4766,20 +4766,15 @@ def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
 def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
     """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
     share, or 0. Calls of one such function with plain arguments are one frame."""
-    function, width, values = batch.function, batch.width, batch.tasks
-    if not width:
-        functions, values, kwargs = zip(*batch.tasks)
-        is_one = all(map(operator.is_, functions, itertools.repeat(functions[0])))
-        if is_one and not any(kwargs) and {tuple}.issuperset(map(type, values)):
-            function, width = functions[0], len(values[0])
-            if not {width}.issuperset(map(len, values)):
-                width = 0
-    key = key_of(function) if width else 0
-    if key:
-        if width > 1 or not batch.width:
-            values = [*itertools.chain.from_iterable(values)]
-        if _are_plain(values):
-            return [_pickle_dumps((key, width, values), 5)]
+    function, values, is_one = batch.function, batch.tasks, True
+    if not batch.width:
+        functions, values, kwargs = zip(*values)
+        function = functions[0]
+        is_one = all(map(operator.is_, functions, itertools.repeat(function))) and not any(kwargs)
+    key = key_of(function) if is_one else 0
+    if key and (batch.width == 1 or {tuple}.issuperset(map(type, values))):
+        if _are_plain(values if batch.width == 1 else itertools.chain.from_iterable(values)):
+            return [_pickle_dumps((key, batch.width, values), 5)]
     calls = [(key_of(func) or func, *given) for func, *given in batch.calls()]
     return _bundle(_pack_each(calls, packer, key_of), _address)
 
@@ -4808,7 +4803,7 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
     """Each task is opened when it is asked for, at the place that the page then shows."""
     if len(frames) == 1:
         key, width, values = _pickle_loads(frames[0])
-        args = zip(*[iter(values)] * width)
+        args = zip(values) if width == 1 else values
         yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
         return
     for place, own in enumerate(_unbundle(frames), 1):
@@ -5084,6 +5079,7 @@ class _WorkerState:
     mapping = _NO_MAPPING  # how big results travel
     record_handler: Any = None
     run: int | None = None  # which it serves
+    idle_s = _LONGEST_S  # how long it waits for a batch
 
     def __init__(self, sock: Any, page: Any, file: _Segment) -> None:
         self.channel = _Channel(sock)
@@ -5103,12 +5099,6 @@ class _WorkerState:
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
-        settings = _pickle_loads(self.channel.receive()[0])
-        try:
-            self.set_up(*settings)
-        except BaseException as error:  # whatever an initializer raises is told
-            self.send(_INIT_FAILED, [], {0: error}, 0.0)
-            return
         while self.channel.has_data(self.idle_s):
             frames = self.channel.receive()
             if frames[0] == _FORGET:
@@ -5191,13 +5181,19 @@ class _WorkerState:
         import faulthandler  # sub-interpreters cannot import it
 
         settings, functions = marshal.loads(frames[0])
-        number, run, keep_going, timeout, world, mapping = settings
-        page = self.page
-        page[_BATCH] = number
+        number, run, keep_going, timeout, world, mapping, kind = settings
         self.is_heard = True
         self.mapping = _Mapping(*mapping)
-        if world:
-            self.enter_world(world)
+        try:
+            if kind:
+                self.set_up(world, *_pickle_loads(kind))
+            elif world:
+                self.enter_world(world)
+        except BaseException as error:  # whatever an initializer raises is told
+            self.send(_INIT_FAILED, [], {0: error}, 0.0)
+            return
+        page = self.page
+        page[_BATCH] = number
         if run != self.run:
             self.enter_run(run)
         calls = _open_batch(functions, frames[1:], self.functions, self.spaces, page)
@@ -5333,13 +5329,12 @@ module.{entry}
 """  # a child loads this very file under the name it has here: a package around it is not imported
 
 
+@lru_cache(maxsize=1)
 def _own_code() -> bytes:
-    """The code of this module where it is no file of source, but in a zip, or compiled only; else
-    b""."""
-    if __file__.endswith(".py") and os.path.isfile(__file__):
-        return b""
+    """The code of this module, for a process that cannot read its file."""
     loader: Any = sys.modules[__name__].__loader__
-    return marshal.dumps(loader.get_code(__name__))
+    # if it was itself sent by a caller, it came with its code
+    return globals().get("_code") or marshal.dumps(loader.get_code(__name__))
 
 
 def _interpreter_command(entry: str, nbytes: int) -> list[str]:
@@ -5511,7 +5506,8 @@ class _ForkServer:
     def __init__(self) -> None:
         self.sock, theirs = _socket_pair()  # the server says nothing
         modules = "'logging.handlers'" if _loaded("logging") else ""
-        code = _own_code()
+        is_source = __file__.endswith(".py") and os.path.isfile(__file__)
+        code = b"" if is_source else _own_code()
         command = _interpreter_command(f"_serve_forks({modules})", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions,
@@ -5750,12 +5746,8 @@ class _Worker:
             except BaseException:
                 ours.close()
                 raise
-        self.world = _world()
-        settings = self.world, *kind
-        try:
-            self.channel.send(_pack(settings))
-        except OSError:  # it has died: whoever gives it a batch will notice
-            pass
+        self.world: Any = None  # that it knows of
+        self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
@@ -5781,26 +5773,26 @@ class _Worker:
         world = context.world if context.world != self.world else None
         self.world = context.world
         mapping = context.mapping.nbytes, "c", context.mapping.folder
-        settings = batch.key, context.number, batch.keep_going, batch.timeout, world, mapping
+        settings = (
+            batch.key, context.number, batch.keep_going, batch.timeout,
+            world, mapping, self.kind,
+        )
+        self.kind = b""
         self.channel.send(context.message(batch, self.known, settings))
 
     def wait(self, batch: _Batch, timeout: float) -> None:
         """Wait for a message. When the time of the task is up, it is interrupted; after its grace
         the worker is killed."""
-        import select
-
-        ready = select.poll()
-        ready.register(self.channel.sock, select.POLLIN)
         left = timeout
         while left > 0:
-            if ready.poll(left * 1000 + 1):  # it must not end too early
+            if self.channel.has_data(left + 0.001):  # it must not end too early
                 return
             left = timeout
             if self.page[_BATCH] == batch.key and self.page[_TASK]:  # else it has not begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
         batch.is_late = True
         self.signal(_SIGINT, batch)
-        if not ready.poll(GRACE_S * 1000):
+        if not self.channel.has_data(GRACE_S):
             self.signal(_SIGKILL, batch)
 
     def bury(self, batch: _Batch) -> bool:
@@ -6092,36 +6084,26 @@ _MOST_SCATTERED = 8  # buffers that are remembered as sent
 _ONCE_NBYTES = 2**20  # a buffer of this size is sent to a dask cluster once, not with every batch
 
 _FAR_SIDE = """\
-import importlib, sys, zlib
+import importlib, marshal, sys
 try:
     module = importlib.import_module(name)
 except Exception:
     module = None
-if module is None and source:
-    module = type(sys)(name)
-    module.__file__, module._source = f"<{name}, sent by its caller>", source
-    exec(compile(zlib.decompress(source), module.__file__, "exec"), module.__dict__)
+python = f"Python {sys.version[:4]}"
+if module is None and code and version.endswith(python):
+    module, loaded = type(sys)(name), marshal.loads(code)
+    module.__file__, module._code = loaded.co_filename, code
+    exec(loaded, module.__dict__)
     module = sys.modules.setdefault(name, module)
-if module:
-    here = f"{name} {getattr(module, '__version__', 'unknown')} on Python {sys.version[:4]}"
+if module or code:
+    here = f"{name} {getattr(module, '__version__', 'unknown')} on {python}"
     if here != version:
-        raise ImportError(f"the caller has {version}, and here is {here} ({module.__file__}): "
-                          "they must be the same")
+        raise ImportError(f"the caller has {version}, and here is {here} "
+                          f"({getattr(module, '__file__', 'no file')}): they must be the same")
 answer = module and module._run_payload(frames)
 """  # What an executor of somebody else runs. It goes as text, since the other side may have
 #      nothing but Python: where this file cannot be imported the answer is None, and the batch is
-#      sent again with this file's source.
-
-
-@lru_cache(maxsize=1)
-def _own_source() -> bytes:
-    """This file, compressed."""
-    import zlib
-
-    if "_source" in globals():  # it was itself sent by a caller
-        return bytes(globals()["_source"])
-    loader: Any = sys.modules[__name__].__loader__
-    return zlib.compress(loader.get_source(__name__).encode())
+#      sent again with this file's code.
 
 
 def _run_left(batch: _Batch) -> tuple[Any, ...]:
@@ -6244,7 +6226,7 @@ class _Pool:
                 "far_side": _FAR_SIDE,
                 "name": __name__,
                 "version": f"{__name__} {__version__} on Python {sys.version[:4]}",
-                "source": _own_source() if batch.tries else b"",
+                "code": _own_code() if batch.tries else b"",
                 "frames": self.context.message(batch, set(), settings),
             }
             batch.tries += 1
