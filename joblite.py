@@ -56,8 +56,8 @@ import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
 from functools import cached_property, lru_cache, partial
-from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MemberDescriptorType
-from types import MethodType, MethodWrapperType, ModuleType
+from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType
+from types import MethodType, ModuleType
 
 from _contextvars import ContextVar
 
@@ -172,7 +172,7 @@ def _import_name(obj: Any) -> tuple[str, str] | None:
     """(module, qualified name) of a function or class that an import finds under it; None if there
     is no such name."""
     try:
-        module, name = obj.__module__, obj.__qualname__
+        module, name = obj.__module__, getattr(obj, "__qualname__", None) or obj.__name__
         if operator.attrgetter(name)(sys.modules[module]) is obj:
             return module, name
     except (AttributeError, KeyError, TypeError):
@@ -3764,9 +3764,6 @@ class _Local(threading.local):
 
 
 _local = _Local()
-_class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.RLock()  # guards what is written to the two tables above
 # Two keys in the globals of functions that came by value: which globals they had at home; and the
 # names that no payload changes any more, since an initializer gave them.
 _SPACE = "__joblite_space__"
@@ -3774,37 +3771,17 @@ _KEPT = "__joblite_kept__"
 
 
 def _can_import(module: str | None) -> bool:
-    """Whether another process can import this module: running code has not made it."""
+    """Whether another process can import this module: its package has been imported, running code
+    has not made it."""
     if not module or module == "__main__" or module not in sys.modules:
         return False
-    found = sys.modules[module]
-    if getattr(found, "__spec__", None) is not None or module == __name__:
-        return True
-    return _can_import(module.rpartition(".")[0])  # made by a native package inside itself
+    package = sys.modules.get(module.partition(".")[0])
+    return module == __name__ or getattr(package, "__spec__", None) is not None
 
 
 def _goes_by_name(obj: Any) -> bool:
     """Whether another process finds this function or class by its module and qualified name."""
     return _can_import(obj.__module__) and _import_name(obj) is not None
-
-
-# A reducer takes one object and returns what rebuilds it: (function, arguments[, state, None, None,
-# state setter]), or NotImplemented for "as pickle does". An object that may contain itself is made
-# empty first and filled by the setter.
-
-
-class _Reduced:
-    """Stands in a payload for an object that is to be packed as this reducer's result says."""
-
-    def __init__(self, result: tuple[Any, ...]) -> None:
-        self.result = result
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.result
-
-
-def _import_module(name: str) -> ModuleType:
-    return _module("importlib").import_module(name)  # type: ignore[no-any-return]
 
 
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
@@ -3818,14 +3795,14 @@ def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: A
         _local.unpacking = outer
 
 
+# A reducer takes an object that no name leads to, and the pickler. It returns what rebuilds the
+# object: (function, arguments[, state, None, None, state setter]), or NotImplemented for "as pickle
+# does".
+
+
 def _find_shared(key: int) -> Any:
     """The function or class of that key, which all tasks of a run share here."""
     return _local.unpacking[1](key)
-
-
-def _find_named(module: str, qualname: str) -> Any:
-    """What has that name in a module."""
-    return operator.attrgetter(qualname)(_import_module(module))
 
 
 def _process() -> str:
@@ -3833,9 +3810,12 @@ def _process() -> str:
     return f"{_machine()}-{os.getpid()}-"
 
 
-def _space_token(space: dict[str, Any]) -> str:
-    """A name for a dict of globals that no other process uses for another one."""
-    return space.get(_SPACE) or f"{_process()}{id(space)}"
+def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool]:
+    """What `_enter_module` takes for these globals: functions which shared them share them again.
+    First a name for them that no other process uses for others."""
+    token = space.get(_SPACE) or f"{_process()}{id(space)}"
+    name = space.get("__name__", "__main__")
+    return token, name, space.get("__package__"), _can_import(name)
 
 
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
@@ -3843,29 +3823,21 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     imported is a copy of the module here, so that it has what the payload lacks."""
     modules = _local.unpacking[0]
     known = modules.get(token, sys.modules.get(name))
-    if known is not None and token == _space_token(vars(known)):
+    if token == _place_of_globals(getattr(known, "__dict__", {}))[0]:
         return known  # it came before, or this is its home
     module = modules[token] = ModuleType(name)
     if importable:
-        vars(module).update(vars(_import_module(name)))
-    vars(module).update({"__package__": package, "__builtins__": __builtins__, _SPACE: token})
+        vars(module).update(vars(_module("importlib").import_module(name)))
+    # it keeps multiprocessing from running the caller's script once more
+    spec = _module("importlib.machinery").ModuleSpec(f"{package}.{name}" if package else name, None)
+    vars(module).update({"__spec__": spec, "__builtins__": __builtins__, _SPACE: token})
     if name == "__main__" and _inside == "process":
-        # What is named after this worker's `__main__` is found in it, by `pickle` and `hash` too.
-        # Its spec keeps multiprocessing from running the caller's script once more.
-        spec_name = f"{package}.__main__" if package else name
-        module.__spec__ = _module("importlib.machinery").ModuleSpec(spec_name, None)
+        # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
     return module
 
 
-def _reduce_globals(space: dict[str, Any]) -> tuple[Any, ...]:
-    """The module that has these globals: functions which shared them share them again."""
-    name = space.get("__name__", "__main__")
-    made_of = _space_token(space), name, space.get("__package__"), _can_import(name)
-    return _enter_module, made_of
-
-
-def _refuse(thing: Any) -> Any:
+def _refuse(thing: Any, packer: _Packer | None = None) -> Any:
     """As pickle does it, a connection would take any descriptor of its number over there, and close
     it; a type alias or a module that running code made would not be found there."""
     raise PicklingError(f"{thing!r:.200} belongs to one process: make it in the tasks")
@@ -3874,133 +3846,129 @@ def _refuse(thing: Any) -> Any:
 def _reduce_module(module: ModuleType) -> Any:
     name = module.__name__
     if name == "__main__":
-        return _reduce_globals(vars(module))
-    return (_import_module, (name,)) if _can_import(name) else _refuse(module)
+        return _enter_module, _place_of_globals(vars(module))
+    return (_module("importlib").import_module, (name,)) if _can_import(name) else _refuse(module)
 
 
-def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[Any]]:
-    """The globals that a function names; submodules it may reach through them or its closure, each
-    with the globals to set there, which are none: it is imported over there."""
-    names = _code_facts(func.__code__).names
-    used = _used_globals(func)
+def _held_by(module: Any, thing: Any) -> Any:
+    """What rebuilds a thing that a module holds under another name than its own."""
+    for name, held in vars(module).items():
+        if held is thing:
+            return getattr, (module, name)
+    return NotImplemented
+
+
+# What goes by value may hold itself. So it is made empty first, then given what it holds.
+# What of it goes if it can be packed: annotations are never evaluated, since Python 3.14 a function
+# of their own does that when they are asked for.
+_ANNOTATIONS = {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
+                        "__kwdefaults__")
+_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
+
+
+def _own_attributes(namespace: Any, members: Any = ()) -> dict[str, Any]:
+    """What a class holds itself, without what is made anew with every class, and the members of an
+    enum."""
+    return {name: namespace[name] for name in namespace
+            if name not in _CLASS_INTERNALS and name not in members}
+
+
+def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...],
+                attributes: dict[str, Any], changes: Sequence[Any] = (), members: Any = (),
+                registered: Any = ()) -> Any:
+    """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
+    its attributes and globals, of an enum also those of its members, of an abstract class the
+    classes registered with it. What `__main__` holds here, the worker's `__main__` is to hold."""
+    attributes = {name: value for name, value in attributes.items()
+                  if name not in _ANNOTATIONS or packer.takes(value)}
+    home = _import_name(thing)
+    if home and home[0] == "__main__":
+        space, name = vars(sys.modules["__main__"]), home[1].partition(".")[0]
+        changes = [*changes, (_place_of_globals(space), {name: space[name]})]
+    return make, made_of, (attributes, changes, members, registered), None, None, _fill
+
+
+def _fill(thing: Any, state: tuple[Any, ...]) -> None:
+    attributes, changes, members, registered = state
+    if _class_tokens.get(thing, "").startswith(_process()):
+        return  # a class that is at home here
+    for place, names in changes:
+        space = vars(_enter_module(*place))
+        # what an initializer set here stays; at home, what is there
+        kept = space.get(_KEPT, ()) if _SPACE in space else space
+        for name in names.keys() - kept:
+            space[name] = names[name]
+    if isinstance(thing, type):
+        for name in _own_attributes(vars(thing), members).keys() - attributes.keys():
+            delattr(thing, name)  # so it was at home, or by now
+    for name, value in attributes.items():
+        setattr(thing, name, value)
+    for name in members:
+        vars(thing[name]).update(members[name])
+    for subclass in registered:
+        type(thing).register(thing, subclass)
+
+
+def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
+    """The globals that a function names, and the names of submodules that it may reach through them
+    or its closure."""
+    used, names = _used_globals(func), _code_facts(func.__code__).names
     for name, value in list(used.items()):
         if type(value).__name__ == "lazy_import":  # of Python 3.15
             try:
                 used[name] = value.resolve()
             except Exception:  # who uses it finds out
                 del used[name]
-    values = *used.values(), *map(_cell_value, func.__closure__ or ())
-    modules = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
-    submodules = []
-    for lazy in getattr(sys, "lazy_modules", ()):  # since Python 3.15
-        parts = lazy.split(".")
-        if parts[0] in used and names.issuperset(parts):
-            submodules.append(lazy)
-    for base in modules:  # grows while it is walked
+    reached = [name for name in getattr(sys, "lazy_modules", ())  # since Python 3.15
+               if name.partition(".")[0] in used and names.issuperset(name.split("."))]
+    bases = [value.__name__ for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
+             if issubclass(type(value), ModuleType)]
+    for base in bases:  # grows while it is walked
         found = sys.modules.keys() & {f"{base}.{name}" for name in names}
-        modules += found
-        submodules += found
-    return used, [(_Reduced((_import_module, (name,))), {}) for name in submodules]
+        bases += found
+        reached += found
+    return used, reached
 
 
-def _main_globals(thing: Any) -> list[tuple[_Reduced, dict[str, Any]]]:
-    """The module and the global to set there of what is found in the caller's `__main__`, so that
-    it is found in the worker's, too."""
-    home = _import_name(thing)
-    if home is None or home[0] != "__main__":
-        return []
-    space = vars(sys.modules["__main__"])
-    name = home[1].partition(".")[0]
-    return [(_Reduced(_reduce_globals(space)), {name: space[name]})]
-
-
-_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
-                        "__kwdefaults__", "__type_params__")
-# What of a class goes if it can be packed: annotations are never evaluated, since Python 3.14 a
-# function of its own does that when they are asked for.
-_ANNOTATIONS = {"__annotations__", "__annotate_func__", "__annotations_cache__"}
-_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
-
-
-def _own_attributes(namespace: Any) -> dict[str, Any]:
-    """What a class holds itself, without what is made anew with every class."""
-    return {name: value for name, value in namespace.items()
-            if name not in _CLASS_INTERNALS and not isinstance(value, MemberDescriptorType)}
-
-
-def _reduce_cell(cell: Any) -> Any:
-    value = _cell_value(cell)
-    if value is _NOTHING:
-        return CellType, ()
-    if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
-        value = _own_attributes(value)
-    return CellType, (), (None, {"cell_contents": value})
-
-
-def _make_function(code: CodeType, module: ModuleType, cells: Any) -> FunctionType:
-    return FunctionType(code, vars(module), closure=cells)
-
-
-def _fill(thing: Any, state: tuple[Any, ...]) -> None:
-    """Give what was made empty here all that it holds at home."""
-    attributes, changes, members, registered = state
-    if _class_tokens.get(thing, "").startswith(_process()):
-        return  # a class that is at home here
-    for module, names in changes:
-        space = vars(module)
-        # what an initializer set here stays; at home, what is there
-        kept = space.get(_KEPT, ()) if _SPACE in space else set(space)
-        for name in names.keys() - set(kept):
-            space[name] = names[name]
-    if isinstance(thing, type):
-        own = _own_attributes(vars(thing)).keys()
-        for name in own - attributes.keys() - members.keys():
-            delattr(thing, name)  # so it was at home, or by now
-    for name, value in attributes.items():
-        setattr(thing, name, value)
-    for name, held in members.items():
-        vars(thing[name]).update(held)
-    for subclass in registered:
-        type(thing).register(thing, subclass)
+def _make_function(code: CodeType, place: tuple[Any, ...], cells: Any, reached: list[str]
+                   ) -> FunctionType:
+    for name in reached:
+        _module("importlib").import_module(name)
+    return FunctionType(code, vars(_enter_module(*place)), closure=cells)
 
 
 def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
-    """A function by its name, by its place in a class, by its key where all tasks of a run may
-    share it, since it holds nothing that one could change for another, else by value."""
-    home = _import_name(func)
-    if func.__module__ == __name__ or home and _can_import(home[0]):
-        return NotImplemented
-    place = _place_in_class(func)
-    if place and (_goes_by_name(place[0]) or packer.key_of(place[0])):
-        return _function_in, place
+    """A function by its place in a class, by its key where all tasks of a run may share it, since
+    it holds nothing that one could change for another, else by value."""
+    found = _place_in_class(func)
+    if found and (_goes_by_name(found[0]) or packer.key_of(found[0])):
+        return _function_in, found
     holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
-    key = 0 if holds else packer.key_of(func)
-    if key:
+    if not holds and (key := packer.key_of(func)):
         return _find_shared, (key,)
-    module = _Reduced(_reduce_globals(func.__globals__))
-    used, changes = _globals_of(func)
-    if _can_import(func.__globals__.get("__name__")):
-        # what cannot be sent, or is only itself, the far side has itself
+    place = _place_of_globals(func.__globals__)
+    used, reached = _globals_of(func)
+    if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
         used = {name: value for name, value in used.items()
                 if type(value) is not object and packer.takes(value)}
-    attributes = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES if hasattr(func, name)}
-    name = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
-    annotations = getattr(func, name)
-    if annotations and packer.takes(annotations):
-        attributes[name] = annotations
-    made_of = func.__code__, module, func.__closure__
-    changes += [(module, used), *_main_globals(func)]
-    state: Any = attributes | func.__dict__, changes, {}, ()
-    return _make_function, made_of, state, None, None, _fill
+    annotations = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
+    attributes = {name: getattr(func, name) for name in (*_FUNCTION_ATTRIBUTES, annotations)}
+    attributes.update(vars(func))
+    made_of = func.__code__, place, func.__closure__, reached
+    return _fill_later(func, packer, _make_function, made_of, attributes, [(place, used)])
+
+
+# Of a class, which goes by value, in every process it reaches: its name, and the class of the name.
+_class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+_token_lock = threading.RLock()  # guards what is written to the two
 
 
 def _class_token(cls: type) -> str:
-    """The name under which a class that goes by value is known in every process it reaches."""
-    token = _class_tokens.get(cls)
-    if token is None:
-        token = _process() + os.urandom(8).hex()
+    with _token_lock:
+        token = _class_tokens.setdefault(cls, _process() + os.urandom(8).hex())
         _classes[token] = cls
-        token = _class_tokens.setdefault(cls, token)  # another thread may have been first
     return token
 
 
@@ -4015,175 +3983,137 @@ def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
     return known
 
 
-def _new_class(meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]) -> type:
-    if meta.__name__ == "_TypedDictMeta":  # it refuses the bases that it gives its classes
-        return type.__new__(meta, name, bases, start)
-    return types.new_class(name, bases, {"metaclass": meta}, lambda space: space.update(start))
+def _new_class(kind: Any, meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]
+               ) -> Any:
+    """A class of a metaclass, made as `kind` does it, from which that is derived: nobody knows what
+    its own methods take."""
+    space = kind.__prepare__(name, bases)
+    space.update(start)
+    made = kind.__new__(meta, name, bases, space)
+    kind.__init__(made, name, bases, space)
+    return made
 
 
-def _enum_start(cls: Any) -> dict[str, Any]:
-    """What the namespace of an enum must hold from the start: the values of its members, or what
-    they are as text or number. How a `__new__` of its own has made them is not known any more."""
-    plain = getattr(cls._member_type_, "__getnewargs__", None)
-    start = {}
-    for name, each in cls.__members__.items():
-        value = plain(each)[0] if plain else each._value_
-        start[name] = _Reduced((_module("enum").member, (value,)))  # also where it is a function
-    return start
+_HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
 def _reduce_class(cls: Any, packer: _Packer) -> Any:
-    """A class by its name, by its token where it is known over there, by its key where all tasks of
-    a run share it, else by value: made empty, but for an enum's members, then given what it
-    holds."""
-    if cls.__module__ == "builtins" and cls in _HIDDEN_TYPES:
-        return _find_named, ("types", _HIDDEN_TYPES[cls])
-    if not cls.__flags__ & _HEAP_TYPE or _goes_by_name(cls):
-        return NotImplemented
+    """A class by its key where all tasks of a run share it, by its token where it is known over
+    there, else by value: with an enum's members from the start."""
+    if not cls.__flags__ & _HEAP_TYPE:  # some say to be of builtins, which has no such name
+        return _held_by(types, cls)
     if key := packer.key_of(cls):
         return _find_shared, (key,)
-    token = _class_token(cls)
+    token, own, meta = _class_token(cls), vars(cls), type(cls)
     if packer.homeward and not token.startswith(_process()):
         return _make_once, (token, None)
-    own, members = vars(cls), {}
-    if "_member_map_" in own:
-        start = _enum_start(cls)
-        members = {name: vars(each) for name, each in cls.__members__.items()}
-    else:
-        first = "__module__", "__orig_bases__", "__slots__"
-        start = {name: own[name] for name in first if name in own}
-    attributes = {"__qualname__": cls.__qualname__}
-    for name, value in _own_attributes(own).items():
-        goes = packer.takes(value) if name in _ANNOTATIONS else name not in members
-        if goes:
-            attributes[name] = value
+    first = "__module__", "__orig_bases__", "__slots__"
+    start = {name: own[name] for name in first if name in own}
+    start["__qualname__"] = cls.__qualname__
+    members = {}
+    # the value of a member, or what it is as text or number: how a `__new__` of its own has made
+    # it is not known any more
+    plain = getattr(own.get("_member_type_"), "__getnewargs__", None)
+    for name, member in own.get("_member_map_", {}).items():
+        value = plain(member)[0] if plain else member._value_
+        start[name] = _module("enum").member(value)  # also where it is a function
+        members[name] = vars(member)
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
-    subclasses = [subclass for ref in registered if (subclass := ref()) is not None]
-    state = attributes, _main_globals(cls), members, subclasses
-    made_of = token, _new_class, type(cls), cls.__name__, cls.__bases__, start
-    return _make_once, made_of, state, None, None, _fill
+    # those of typing refuse the bases that they give their classes
+    kind = next(each for each in meta.__mro__
+                if each.__module__ != "typing" and _goes_by_name(each))
+    made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
+    return _fill_later(cls, packer, _make_once, made_of, _own_attributes(own, members), (), members,
+                       [ref() for ref in registered])
 
 
-def _reduce_typing(thing: Any) -> Any:
-    """A type variable or NewType that its module does not hold under its name. Over there it is one
-    thing, of that name; what bounds a type variable is not evaluated, and stays here."""
-    kind, module, name = type(thing), thing.__module__, thing.__name__
-    if _can_import(module) and getattr(sys.modules[module], name, None) is thing:
-        return NotImplemented
-    base = [thing.__supertype__] if kind.__name__ == "NewType" else []
-    made_of = _class_token(thing), kind, name, *base
-    return _make_once, made_of, (None, {"__module__": module})
+def _reduce_cell(cell: Any, packer: _Packer) -> Any:
+    value = _cell_value(cell)
+    if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
+        value = _own_attributes(value)
+    return CellType, (), (None, {} if value is _NOTHING else {"cell_contents": value})
+
+
+def _reduce_typing(thing: Any, packer: _Packer) -> Any:
+    """A type variable or NewType that its module does not hold. Over there it is one thing, of that
+    name; what bounds a type variable is not evaluated, and stays here."""
+    base = [thing.__supertype__] if hasattr(thing, "__supertype__") else []
+    made_of = _class_token(thing), type(thing), thing.__name__, *base
+    return _make_once, made_of, (None, {"__module__": thing.__module__})
 
 
 def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
     return lru_cache(**settings)(func)
 
 
-def _reduce_lru_cache(cached: Any) -> Any:
-    if _goes_by_name(cached):
-        return NotImplemented
+def _reduce_lru_cache(cached: Any, packer: _Packer) -> Any:
     made_of = cached.__wrapped__, cached.cache_parameters()
-    return _rebuild_lru_cache, made_of, ({}, _main_globals(cached), {}, ()), None, None, _fill
+    return _fill_later(cached, packer, _rebuild_lru_cache, made_of, {})
 
 
-def _reduce_memorized(cached: Any) -> Any:
+def _reduce_memorized(cached: Any, packer: _Packer) -> Any:
     if _can_import(cached.__module__):
         return NotImplemented
-    make, made_of, attributes = cached._reduce_by_value()
-    return make, made_of, (attributes, _main_globals(cached), {}, ()), None, None, _fill
-
-
-def _reduce_builtin_method(method: Any) -> Any:
-    """A method written in C by its name, which must lead to it over there."""
-    name, owner = method.__name__, method.__self__
-    if getattr(owner, name, method) != method:  # a class derived from its own has overridden it
-        raise PicklingError(f"the {name} of super() is written in C: name its class in the tasks")
-    return NotImplemented
-
-
-# They say to be of builtins, which has no such name.
-_HIDDEN_TYPES = {kind: name for name, kind in vars(types).items()
-                 if isinstance(kind, type) and kind.__module__ == "builtins"}
-
-
-def _reduce_random(generator: Any, module: str, name: str) -> Any:
-    """The generator behind a module's functions stays at home: each process has its own, or all
-    would draw the same."""
-    own = generator is getattr(_loaded(module), name, None)
-    return (_find_named, (module, name)) if own else NotImplemented
-
-
-_REDUCERS: dict[type | str, Callable[[Any], Any]] = {
-    types.CodeType: lambda code: (marshal.loads, (marshal.dumps(code),)),
-    CellType: _reduce_cell,
-    MappingProxyType: lambda proxy: (MappingProxyType, (dict(proxy),)),
-    weakref.WeakKeyDictionary: lambda weak: (type(weak), (dict(weak),)),  # `singledispatch` has one
-    property: lambda p: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
-    classmethod: lambda m: (classmethod, (m.__func__,)),
-    staticmethod: lambda m: (staticmethod, (m.__func__,)),
-    type(lru_cache(_cell_value)): _reduce_lru_cache,
-    # by its function: `super().run` has the name of the override
-    MethodType: lambda method: (MethodType, (method.__func__, method.__self__)),
-    _DiskStore: _DiskStore.with_secret,
-    MemorizedFunc: _reduce_memorized,
-    BuiltinMethodType: _reduce_builtin_method,
-    MethodWrapperType: _reduce_builtin_method,
-    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
-                    _reduce_typing),
-    "typing.TypeAliasType": _refuse,
-    "multiprocessing.connection.Connection": _refuse,
-    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE"),  # each is only itself
-                    lambda only: (_find_named, ("dataclasses", getattr(only, "name", "MISSING")))),
-    "random.Random": lambda generator: _reduce_random(generator, "random", "_inst"),
-    "numpy.random.mtrand.RandomState":
-        lambda generator: _reduce_random(generator, "numpy.random.mtrand", "_rand"),
-    "functools.cached_property": lambda p: (type(p), (p.func,), {"attrname": p.attrname}),
-}
-_HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
+    return _fill_later(cached, packer, *cached._reduce_by_value())
 
 
 def _sample(view: memoryview, number: int = 1) -> int:
     """A number that changes with the content of a buffer, as far as 64 samples of it tell."""
-    step = max(64, len(view) // 64)
-    for at in range(0, len(view), step):
+    for at in range(0, len(view), max(64, len(view) // 64)):
         number = _crc32(view[at:at + 64], number)
     return number
 
 
-def _is_in_file(array: Any, path: Any, start: int) -> bool:
-    """Whether a file holds what an array without gaps does from `start` on, as far as samples
-    tell."""
-    numpy: Any = sys.modules["numpy"]
-    try:
-        there = numpy.memmap(path, "u1", "r", start, array.nbytes)
-    except (OSError, ValueError):  # deleted, not for us, or shorter by now
-        return False
-    here = array.reshape(-1, order="A").view("u1")
-    return _sample(memoryview(here)) == _sample(memoryview(there))
-
-
 def _reduce_array(array: Any, nearby: bool) -> Any:
-    """A big array that looks into a memory map of a file goes to a process nearby by the file's
-    name: what tasks write to it must get there. Any other content can stay out of the pickle; of
-    an array with gaps, its packed copy."""
+    """What looks into a memory map of a file goes to a process nearby by the file's name: what
+    tasks write to it must get there. Any other big content can stay out of the pickle; of an array
+    with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
-    if array.dtype.hasobject or array.nbytes < _IN_BAND:
-        return NotImplemented
     owner = array
     while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
-    path = getattr(owner, "filename", None) if nearby else None
-    if path:
+    if nearby and getattr(owner, "filename", None):
         at = array.ctypes.data - owner.ctypes.data
         if not array.flags.forc:
             return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
-        start = owner.offset + at
-        if _is_in_file(array, path, start):
-            mode = "r+" if owner.mode == "w+" else owner.mode
-            order = "C" if array.flags.c_contiguous else "F"
-            place = os.fspath(path), array.dtype, mode, start
-            return numpy.memmap, (*place, array.shape, order)
+        order = "C" if array.flags.c_contiguous else "F"
+        place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
+        try:  # whether the file still holds what the array does, as far as samples tell
+            here, there = [_sample(each.ravel("K").view("u1"))
+                           for each in (array, numpy.memmap(*place))]
+        except (OSError, ValueError):  # deleted, not for us, or shorter by now
+            here, there = 0, 1
+        if here == there:
+            place[2] = owner.mode.replace("w", "r")
+            return numpy.memmap, tuple(place)
+    if array.dtype.hasobject or array.nbytes < _IN_BAND:
+        return NotImplemented
     return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
+
+
+_REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
+    FunctionType: _reduce_function,
+    types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
+    CellType: _reduce_cell,
+    MappingProxyType: lambda proxy, _: (MappingProxyType, (dict(proxy),)),
+    weakref.WeakKeyDictionary: lambda weak, _: (type(weak), (dict(weak),)),  # of `singledispatch`
+    property: lambda p, _: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
+    **dict.fromkeys((classmethod, staticmethod), lambda m, _: (type(m), (m.__func__,))),
+    type(lru_cache(_cell_value)): _reduce_lru_cache,
+    # by its function: `super().run` has the name of the override
+    MethodType: lambda method, _: (MethodType, (method.__func__, method.__self__)),
+    _DiskStore: lambda store, _: store.with_secret(),
+    MemorizedFunc: _reduce_memorized,
+    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
+                    _reduce_typing),
+    **dict.fromkeys(("typing.TypeAliasType", "multiprocessing.connection.Connection"), _refuse),
+    # What code knows by its identity; and the generators behind the functions of modules: each
+    # process has its own, or all would draw the same.
+    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE", "random.Random",
+                     "numpy.random.mtrand.RandomState"),
+                    lambda thing, _: _held_by(sys.modules[thing.__module__], thing)),
+    "functools.cached_property": lambda p, _: (type(p), (p.func,), {"attrname": p.attrname}),
+}
 
 
 def _keep_out(buffers: list[Any], buffer: Any) -> bool:
@@ -4226,45 +4156,56 @@ class _Packer(Pickler):
     homeward = False  # whether it packs an answer: a class that came goes back as its token
     nearby = False  # whether the other side sees the same files: a map of one goes by its name
 
-    def __init__(self, file: Any, buffers: list[Any], key_of: Callable[[Any], int],
-                 tried: dict[int, bool] | None = None) -> None:
-        # not a method of this object: such a cycle would hold all that was packed
-        super().__init__(file, 5, buffer_callback=partial(_keep_out, buffers))
+    def __init__(self, key_of: Callable[[Any], int], tried: dict[int, bool] | None = None) -> None:
+        # not methods of this object: such a cycle would hold all that was packed
+        self.parts, self.buffers = [], []  # type: ignore[var-annotated]
+        file = types.SimpleNamespace(write=self.parts.append)
+        super().__init__(file, 5, buffer_callback=partial(_keep_out, self.buffers))
         self.key_of = key_of  # gives the key of what the tasks of a run share; 0: each has its own
         self.tried = tried  # id -> whether that value can be packed; None on the first try
         if tried is not None and _module("importlib.util").find_spec("cloudpickle"):
             self.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
+    def pack(self, value: Any) -> list[Any]:
+        """The frames of a value, without a memory of those before."""
+        self.parts.clear()
+        self.buffers.clear()
+        self.clear_memo()
+        self.dump(value)
+        return [b"".join(self.parts), *self.buffers]
+
     def takes(self, value: Any) -> bool:
         """Whether a value can be packed: it is tried on the second try, and hoped on the first."""
-        if self.tried is None:
+        tried, key = self.tried, id(value)
+        if tried is None:
             return True
-        if id(value) not in self.tried:
-            self.tried[id(value)] = True  # as long as it is being tried
+        if key not in tried:
+            tried[key] = True  # as long as it is being tried
             try:
-                packer = type(self)(io.BytesIO(), [], self.key_of, self.tried)
-                packer.dump(value)
+                type(self)(self.key_of, tried).pack(value)
             except Exception:  # a __reduce__ of the user may raise anything
-                self.tried[id(value)] = False
-        return self.tried[id(value)]
+                tried[key] = False
+        return tried[key]
 
     def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if kind is FunctionType:
-            return _reduce_function(obj, self)
-        if isinstance(obj, type):
-            return _reduce_class(obj, self)
-        if kind is ModuleType:
-            return _reduce_module(obj)
+        kind: Any = type(obj)
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
-        if self.homeward and isinstance(obj, BaseException):
+        if self.homeward and issubclass(kind, BaseException):
             return _reduce_error(obj, self)
-        name = f"{kind.__module__}.{kind.__name__}"
-        if name in ("numpy.ndarray", "numpy.memmap"):
-            return _reduce_array(obj, self.nearby)
-        reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
-        return reducer(obj) if reducer else NotImplemented
+        if kind is ModuleType:
+            return _reduce_module(obj)
+        if issubclass(kind, type):
+            reducer: Any = _reduce_class
+        else:
+            name = f"{kind.__module__}.{kind.__name__}"
+            if name in ("numpy.ndarray", "numpy.memmap"):
+                return _reduce_array(obj, self.nearby)
+            reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
+            if reducer is None:
+                return NotImplemented
+        home = _can_import(getattr(obj, "__module__", None)) and _import_name(obj)
+        return home[1] if home else reducer(obj, self)
 
 
 class _AnswerPacker(_Packer):
@@ -4275,38 +4216,22 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack(value: Any, packer: type[_Packer] = _Packer,
-          key_of: Callable[[Any], int] = lambda thing: 0) -> list[Any]:
-    """The frames of a payload of one value: its pickle, then the buffers that stay out of it. On a
-    second try what joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
-    for tried in (None, {}):  # type: ignore[var-annotated]
-        file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
-        try:
-            packer(file, buffers, key_of, tried).dump(value)
-            break
-        except Exception:  # a __reduce__ of the user may raise anything
-            if tried is not None:
-                raise
-    return [file.getvalue(), *buffers]
-
-
 def _pack_each(values: Sequence[Any], packer: type[_Packer],
                key_of: Callable[[Any], int]) -> list[list[Any]]:
-    """As `_pack` of each value, by one pickler, which forgets what it has met between them."""
-    file, buffers = io.BytesIO(), []  # type: ignore[var-annotated]
-    pickler = packer(file, buffers, key_of)
-    packed = []
+    """The frames of a payload of each value: its pickle, then the buffers that stay out of it. On a
+    second try what joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
+    first, packed = packer(key_of), []
     for value in values:
         try:
-            pickler.dump(value)
-            packed.append([file.getvalue(), *buffers])
+            packed.append(first.pack(value))
         except Exception:  # a __reduce__ of the user may raise anything
-            packed.append(_pack(value, packer, key_of))
-        pickler.clear_memo()
-        file.seek(0)
-        file.truncate()
-        buffers.clear()
+            packed.append(packer(key_of, {}).pack(value))
     return packed
+
+
+def _pack(value: Any, packer: type[_Packer] = _Packer,
+          key_of: Callable[[Any], int] = lambda thing: 0) -> list[Any]:
+    return _pack_each([value], packer, key_of)[0]
 
 
 # How the big buffers of a run travel between processes here: mapped from `nbytes` on, with
@@ -4332,32 +4257,26 @@ class _Piece:
     """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer
     that it was taken from, which lives as long as the piece."""
 
-    __slots__ = ("segment", "offset", "nbytes", "access", "view", "samples", "__weakref__")
+    maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
 
-    def __init__(self, segment: _Segment, offset: int, nbytes: int, access: int,
-                 view: Any = None) -> None:
+    def __init__(self, segment: _Segment, where: tuple[int, int, int], view: Any = b"") -> None:
         self.segment = segment
-        self.offset = offset
-        self.nbytes = nbytes
-        self.access = access
+        self.where = where  # offset, number of bytes, access
         self.view = view
-        self.samples = 0 if view is None else _sample(view)
+        self.samples = _sample(view)
 
     def __len__(self) -> int:
-        return self.nbytes
+        return self.where[1]
 
     def map(self) -> Any:
         """Its content, mapped anew; copied when this process has very many maps already."""
-        mmap = _module("mmap")
-        found = mmap.mmap(self.segment.fd, self.nbytes, access=self.access, offset=self.offset,
-                          **_MAP_OPTIONS)
-        if len(_maps) >= _MOST_MAPS and self.access == mmap.ACCESS_COPY:
+        offset, nbytes, access = self.where
+        found = _module("mmap").mmap(self.segment.fd, nbytes, access=access, offset=offset,
+                                     **_MAP_OPTIONS)
+        if len(self.maps) >= _MOST_MAPS and access == _ACCESS["c"]:
             return bytearray(found)
-        _maps.add(found)
+        self.maps.add(found)
         return found
-
-
-_maps: weakref.WeakSet[Any] = weakref.WeakSet()  # the maps of segments that live in this process
 
 
 def _address(view: memoryview) -> tuple[Any, int]:
@@ -4375,34 +4294,28 @@ def _open_unlinked(folder: str | None) -> int:
         return os.dup(file.fileno())
 
 
-def _lay(views: Sequence[memoryview], folder: str | None, access: int) -> list[_Piece]:
-    """The buffers laid in one segment, each where a map can begin."""
-    segment, pieces = _Segment(_open_unlinked(folder)), []
-    with open(segment.fd, "wb", closefd=False) as file:
-        for view in views:
-            file.seek(-file.tell() % _module("mmap").ALLOCATIONGRANULARITY, os.SEEK_CUR)
-            pieces.append(_Piece(segment, file.tell(), len(view), access, view))
-            file.write(view)
-    return pieces
-
-
 def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
-    """The frames, big buffers among them as pieces of one segment in the first folder with room."""
+    """The frames, big buffers among them as pieces of one segment in the first folder with room,
+    each where a map can begin."""
     big = [frame for frame in frames
            if type(frame) is memoryview and len(frame) >= mapping.nbytes]
-    if not big:
-        return frames
     wanted = mapping.folder or os.environ.get("JOBLIB_TEMP_FOLDER")
-    for folder in wanted or "/dev/shm", "/dev/shm", None:
+    for folder in (wanted or "/dev/shm", "/dev/shm", None) if big else ():
+        pieces = {}
         try:
-            laid = _lay(big, folder, _ACCESS[mapping.mode])
+            segment = _Segment(_open_unlinked(folder))
+            with open(segment.fd, "wb", closefd=False) as file:
+                for view in big:
+                    gap = -file.tell() % _module("mmap").ALLOCATIONGRANULARITY
+                    where = file.seek(gap, os.SEEK_CUR), len(view), _ACCESS[mapping.mode]
+                    pieces[id(view)] = _Piece(segment, where, view)
+                    file.write(view)
         except OSError as error:
             if folder and folder == wanted and _inside is None:
                 _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                       "goes another way")
-            continue
-        pieces = dict(zip(map(id, big), laid))
-        return [pieces.get(id(frame), frame) for frame in frames]
+        else:
+            return [pieces.get(id(frame), frame) for frame in frames]
     return frames
 
 
@@ -4434,8 +4347,6 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
     except Exception as error:
         text = _blame(error, value, what, partial(_pack, packer=packer))
         advice = [advice for words, advice in _INSTEAD.items() if words in text]
-        if not advice and not _module("importlib.util").find_spec("cloudpickle"):
-            advice = ["the cloudpickle package, when installed, packs more types"]
         raise PicklingError("; ".join([text, *advice])) from error
 
 
@@ -4444,69 +4355,53 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
 class RemoteTraceback(Exception):
     """Shows the traceback of a task's error as it was in the worker: the cause of your error."""
 
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
-
 
 def _exact_text(value: Any) -> str:
     """The text of a value as a `str` and no subclass of it, which `marshal` does not take."""
     return str.__str__(str(value))
 
 
-def _text_of(error: BaseException) -> str:
-    try:
-        return _exact_text(error)
-    except Exception:  # a __str__ of the user may raise anything
-        return repr(error.args)
-
-
 def _say_where(stack: str) -> str:
     """In words, where the task of a stack was, which has the innermost frame first. Of the stacks
     of several threads the main thread's is the last. Frames of this module are left out."""
-    import re
-
-    stack = re.sub(r"(?s).*first\):\n(?=  File)", "", stack)
-    stack = stack.partition(" in _run_calls\n")[0]
-    places = []
-    for path, line, name in re.findall(r'File "(.*)", line (\d+),? in (.*)\n', stack):
-        file = os.path.basename(path)
-        if file != os.path.basename(__file__):
-            places.append(f"{file}:{line} {name}")
+    re, here = _module("re"), os.path.basename(__file__)
+    stack = re.split(r"first\):\n(?=  File)", stack)[-1].partition(" in _run_calls\n")[0]
+    found = re.findall(r'File "(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
+    places = [f"{file}:{line} {name}" for file, line, name in found if file != here]
     where = " <- ".join(places[:10])  # a recursion may have no end
     return where and f"; it was at {where}"
 
 
 def _describe_error(error: BaseException) -> tuple[Any, ...]:
-    """What is sent of an error: its type's name, message, traceback; its frames, if any."""
+    """What is sent of an error: its type and message, its traceback; its frames, if any."""
     import traceback
 
     inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
+    kind, text, said, frames = type(error), traceback.format_tb(inner), repr(error.args), None
     try:
-        text = "".join(traceback.format_exception(type(error), error, inner))
+        said = f"{kind.__module__}.{kind.__qualname__}: {error}"
+        text = traceback.format_exception(kind, error, inner)
     except Exception:  # a __getattr__ of the user may raise anything
-        text = "".join(traceback.format_tb(inner))
+        pass
     try:
-        frames = [bytes(frame) for frame in _pack(error, _AnswerPacker)]
-        _unpack(frames)
+        frames = list(map(bytes, _pack(error, _AnswerPacker)))
     except Exception:  # code of the user may fail in any way
-        frames = None
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    return name, _text_of(error), text, frames
+        pass
+    return said, "".join(text), frames
 
 
 def _restore_error(described: tuple[Any, ...]) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
-    name, message, text, frames = described
+    said, text, frames = described
     # Only this process knows the source of a notebook's cell
     getline, frame = _module("linecache").getline, r'  File "(.+)", line (\d+), in .+\n(?!    )'
     text = _module("re").sub(frame, lambda at: at[0] + getline(at[1], int(at[2])), text)
+    error = RuntimeError(said)
     try:
-        error = _unpack(frames) if frames else None
-    except Exception:  # its class may not exist here, or refuse
-        error = None
-    if not isinstance(error, BaseException):
-        error = RuntimeError(f"{name}: {message}")
-    _set_on_error(error, {"__cause__": RemoteTraceback(text)})
+        error = _unpack(frames)
+    except Exception:  # it has none, or its class does not exist here, or refuses
+        pass
+    _set_on_error(error, {"__cause__": RemoteTraceback(f'\n"""\n{text}"""')})
     return error
 
 
@@ -4907,7 +4802,7 @@ class _Channel:
         for frame in frames:
             if type(frame) is _Piece:
                 place = fds.setdefault(frame.segment.fd, len(fds))
-                listed.append((place, frame.offset, frame.nbytes, frame.access))
+                listed.append((place, *frame.where))
             elif len(frame) < _IN_BAND:
                 listed.append(bytes(frame))
             else:
@@ -4933,7 +4828,7 @@ class _Channel:
                 if place >= len(segments):
                     raise RuntimeError("a big array could not be received: "
                                        "too many open files in this process")
-                frames[at] = _Piece(segments[place], *where)
+                frames[at] = _Piece(segments[place], where)
         return frames  # type: ignore[no-any-return]
 
     def read(self, nbytes: int) -> bytearray:
@@ -5468,7 +5363,7 @@ def _serve_forks(*modules: str) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
     for name in ("multiprocessing.resource_tracker", "warnings", *modules):
-        _import_module(name)
+        _module(name)
     gc.freeze()  # forked workers share these objects' pages
     # number -> pid; its socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}

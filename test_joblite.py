@@ -6132,15 +6132,6 @@ class TestSection5Payloads:
                 with pytest.raises(pickle.PicklingError, match=text):
                     Parallel(n_jobs=2)([delayed(square)(thing)])
 
-    def test_a_method_written_in_c_that_is_overridden_is_refused(self):
-        """By its name it would be the override."""
-        class Child(list):
-            def count(self, item):
-                return "counted"
-
-        with pytest.raises(pickle.PicklingError, match=r"task 0: function cannot .*count of super\(\)"):
-            Parallel(n_jobs=2)([delayed(super(Child, Child([1])).count)(1)])
-
     def test_functions_share_globals(self):
         """Functions of one namespace change and see one set of globals over there too."""
         done = run_script("""
