@@ -75,13 +75,15 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
     from types import CodeType
-    from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+    from typing import Any, Concatenate, Generic, Literal, Never, ParamSpec, Protocol, TypeVar
+    from typing import overload
 
     P = ParamSpec("P")  # the parameters of a function
     Rest = ParamSpec("Rest")  # those of a method after `self`
     R = TypeVar("R")  # what a function returns
     Object = TypeVar("Object")
-    Shape = TypeVar("Shape")  # what a call of a Parallel gives
+    Shape = TypeVar("Shape")  # what a call of a Parallel gives: _List or _Stream
+    E = TypeVar("E")  # what it gives for a task that failed, if anything
     Task = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     TaskOf = tuple[Callable[..., R], tuple[Any, ...], dict[str, Any]]
     Backend = str | Executor | Any
@@ -89,22 +91,30 @@ if TYPE_CHECKING:
 
     class _Typed(Generic[P, R]): ...
 
-    class _Shaped(Generic[Shape]): ...
+    class _Shaped(Generic[Shape, E]):
+        backend: Any
+        n_jobs: Any
+        return_as: str
+        verbose: Any
+        timeout: float | None
+        batch_size: Any
+        pre_dispatch: Any
+        temp_folder: Any
+        max_nbytes: Any
+        mmap_mode: Any
+        progress: Any
+        on_error: str
 
     class _List: ...
 
-    class _ListWithErrors: ...
-
     class _Stream: ...
-
-    class _StreamWithErrors: ...
 else:
     class _Typed:
         def __class_getitem__(cls, _):
             return cls
 
     _Shaped = _Typed
-    P = R = Shape = None
+    P = R = Shape = E = None
 
 __version__ = "0.1.0"
 
@@ -4499,6 +4509,15 @@ _next_number = itertools.count(1).__next__
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def _spread(function: Any, width: int, rows: Iterable[Any]) -> Iterable[Task]:
+    """Tasks as (function, arguments, keyword arguments). With a width, `rows` are the arguments
+    alone: tuples of so many, and if it is 1, not in tuples."""
+    if not width:
+        return rows
+    args = zip(rows) if width == 1 else rows
+    return zip(itertools.repeat(function), args, itertools.repeat({}))
+
+
 class _Batch:
     """Tasks that travel together, and what came of them: `values` of the first tasks, with a filler
     where `errors`, by offset, has an entry; an error may also stand beyond the values. The other
@@ -4558,10 +4577,7 @@ class _Batch:
 
     def calls(self) -> Iterable[Task]:
         """The tasks as (function, arguments, keyword arguments)."""
-        if not self.width:
-            return self.tasks  # type: ignore[no-any-return]
-        args = zip(self.tasks) if self.width == 1 else self.tasks
-        return zip(itertools.repeat(self.function), args, itertools.repeat({}))
+        return _spread(self.function, self.width, self.tasks)
 
 
 _BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
@@ -5906,13 +5922,14 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     return executor
 
 
-def _standard_pool(n_jobs: int, **options: Any) -> Executor:
+def _standard_pool(n_jobs: int, maxtasksperchild: int | None = None, **options: Any) -> Executor:
     """The standard library's process pool, where there is no `fork`. A crash there breaks the whole
     run, a timeout kills nothing, and a script needs a main guard."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"), **options)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_jobs, context, max_tasks_per_child=maxtasksperchild, **options)
 
 
 def shutdown_workers(wait: bool = True) -> None:
@@ -6427,42 +6444,51 @@ class _ProcessPool(_ThreadPool):
 #   2. `require="sharedmem"` is kept whatever the context says.   test_sharedmem_beats_context
 #   3. By default a nested call starts no process.                test_nested_calls_share_one_budget
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M",
     "mmap_mode": "c", "prefer": None, "require": None,
 }
-_UNSET: dict[str, Any] = {name: _Unset(shown) for name, shown in _DEFAULTS.items()}
+_UNSET: Any = types.SimpleNamespace(**{name: _Unset(each) for name, each in _DEFAULTS.items()})
+_NO_SETTINGS = "self", "backend_options", "inner_max_num_threads"
+_WORDS = {
+    "prefer": (None, "processes", "threads"),
+    "require": (None, "sharedmem"),
+    "return_as": ("list", "generator", "generator_unordered"),
+    "on_error": ("raise", "return", "skip"),
+}
 
 
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     """All settings: the arguments that were given, else what the `parallel_config` in force says,
     else the defaults."""
-    given = {name: arguments[name] for name in _DEFAULTS if type(arguments[name]) is not _Unset}
+    given = {name: value for name, value in arguments.items()
+             if type(value) is not _Unset and name not in _NO_SETTINGS}
     settings = {**_DEFAULTS, **_local.settings, **given}
-    prefer, require = settings["prefer"], settings["require"]
-    _check_word("prefer", prefer, None, "processes", "threads")
-    _check_word("require", require, None, "sharedmem")
-    if prefer == "processes" and require:
+    for name, words in _WORDS.items():
+        if settings.get(name, words[0]) not in words:
+            expected = ", ".join(map(repr, words))
+            raise ValueError(f"{name}: expected one of {expected}; got {settings[name]!r}")
+    if settings["prefer"] == "processes" and settings["require"]:
         raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
                          "share no memory; leave one of them out")
     return settings
 
 
-def _check_word(name: str, value: Any, *words: Any) -> None:
-    if value not in words:
-        expected = ", ".join(map(repr, words))
-        raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
-
-
-def _above_zero(name: str, value: Any, expected: str, is_whole: bool = True) -> float:
+def _number(name: str, value: Any, expected: str,
+            is_fine: Callable[[float], Any] = lambda number: number > 0) -> float:
     """The number that an argument gives. A text is fine, from an environment variable say."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if not number > 0 or is_whole and number % 1:
-        raise ValueError(f"{name}: expected {expected}; got {value!r}")
+    if not is_fine(number):
+        raise ValueError(f"{name}: expected {expected}; got {value!r:.200}")
     return number
+
+
+def _whole(name: str, value: Any, other: str) -> int:
+    expected = f"{other} or a whole number above 0"
+    return int(_number(name, value, expected, lambda number: number > 0 and not number % 1))
 
 
 class ParallelBackendBase:
@@ -6525,30 +6551,20 @@ def _open_threads(n_jobs: int, options: dict[str, Any]) -> _Pool:
 
 
 def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
-    most = options.get("maxtasksperchild")
-    if most is not None:
-        most = int(_above_zero("maxtasksperchild", most, "None or a whole number above 0"))
     initializer = b""
-    if options.get("initializer") is not None:
-        settings = options["initializer"], tuple(options.get("initargs") or ())
+    if "initializer" in options:
+        settings = options["initializer"], tuple(options.get("initargs", ()))
         initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
-    idle_s = options.get("idle_worker_timeout")
-    if idle_s is None:
-        idle_s = IDLE_S
+    idle_s = options.get("idle_worker_timeout", IDLE_S)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
-    limit = options.get("inner_max_num_threads")
-    kind = idle_s, cores, limit, initializer
-    return _ProcessPool(n_jobs, kind, most or sys.maxsize)
+    kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
+    most = options.get("maxtasksperchild", sys.maxsize)
+    return _ProcessPool(n_jobs, kind, _whole("maxtasksperchild", most, "None"))
 
 
 def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _Pool:
-    own = {
-        "n_jobs": n_jobs,
-        "initializer": options.get("initializer"),
-        "initargs": options.get("initargs") or (),
-        "max_tasks_per_child": options.get("maxtasksperchild"),
-    }
-    return _Pool(n_jobs, _executor_of(_standard_pool, own), False)
+    executor = _executor_of(_standard_pool, {"n_jobs": n_jobs, **options})
+    return _Pool(n_jobs, executor, False)
 
 
 @lru_cache(maxsize=1)
@@ -6571,17 +6587,15 @@ def _backend_of(executor: Any) -> _Backend:
     kind: Any = _Pool
     shares_memory = _shares_memory(executor)
     if hasattr(executor, "effective_n_jobs"):
-        kind = _ProtocolPool
-        offer = executor.effective_n_jobs(-1)
+        kind, offer = _ProtocolPool, executor.effective_n_jobs(-1)
         # joblib's base class does not define it
         shares_memory = getattr(executor, "supports_sharedmem", False)
     elif hasattr(client, "scatter"):
-        kind = _DaskPool
-        offer = sum(client.nthreads().values())
+        kind, offer = _DaskPool, sum(client.nthreads().values())
     else:
-        offers = [getattr(executor, name, 0)
-                  for name in ("_max_workers", "max_workers", "num_workers")]
-        offer = next((each for each in offers if isinstance(each, int) and each > 0), 0)
+        names = "_max_workers", "max_workers", "num_workers"
+        offers = [getattr(executor, name, 0) for name in names]
+        offer = max(each for each in (0, *offers) if isinstance(each, int))
     capacity = offer or cpu_count()
 
     def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
@@ -6620,7 +6634,7 @@ _BACKENDS = {
 }
 # Written and read in one step by any thread: name -> factory of an executor
 _factories: dict[str, Callable[..., Any]] = {}
-_registry_default: list[str] = []  # the name that was registered with make_default
+_registry_default = ["loky"]  # the last is the backend where none is named
 
 
 def register_parallel_backend(name: str, factory: Callable[..., Any],
@@ -6647,7 +6661,7 @@ def register_parallel_backend(name: str, factory: Callable[..., Any],
     """
     _factories[name] = factory
     if make_default:
-        _registry_default[:] = [name]
+        _registry_default.append(name)
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
@@ -6655,40 +6669,30 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     takes."""
     if isinstance(backend, _Backend):
         return backend
-    if isinstance(backend, str):
-        factory = _factories.get(backend)
-        if factory:
-            taken = dict(options)
-            options.clear()
-            return _backend_of(_executor_of(factory, taken))
-        if backend in _BACKENDS:
-            return _BACKENDS[backend]
-        if backend == "dask":
-            return _dask_backend()
-    elif callable(getattr(backend, "submit", None)):
+    if callable(getattr(backend, "submit", None)):
         return _backend_of(backend)
+    name = backend if isinstance(backend, str) else ""
+    if name in _factories:
+        taken = dict(options)
+        options.clear()
+        return _backend_of(_executor_of(_factories[name], taken))
+    if name in _BACKENDS:
+        return _BACKENDS[name]
+    if name == "dask":
+        return _dask_backend()
     names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
     raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; "
                      f"got {backend!r}")
-
-
-_Choice = namedtuple("_Choice", "backend n_jobs options")  # what was settled for one `Parallel`
 
 
 def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     """The number of workers that `n_jobs` asks for: negative counts back from all there are."""
     if n_jobs is None:
         return backend.capacity or 1
-    try:
-        whole = int(n_jobs)
-    except (TypeError, ValueError):
-        whole = 0
-    if whole == 0 or whole != float(n_jobs):  # a text is fine, from an environment variable say
-        hint = ""
-        if hasattr(n_jobs, "__next__"):
-            hint = "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
-        raise ValueError("n_jobs: expected a whole number other than 0 (-1: all cores, -2: all "
-                         f"but one), or None; got {n_jobs!r}{hint}")
+    expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
+    if hasattr(n_jobs, "__next__"):
+        expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
+    whole = int(_number("n_jobs", n_jobs, expected, lambda number: number and not number % 1))
     if backend is _IN_PLACE:
         return 1
     if whole < 0:
@@ -6696,50 +6700,47 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     return max(1, whole)
 
 
-def _default_backend(prefers_threads: bool) -> _Backend:
-    """Where neither a `Parallel` nor a `parallel_config` names one."""
-    place = _local.inside or _inside
-    if place == "thread":
-        return _IN_PLACE
-    if place == "process" or prefers_threads:
-        return _THREADS
-    return _find_backend(_registry_default[0], {}) if _registry_default else _PROCESSES
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    if backend is _IN_PLACE or backend.options.issuperset(options):
-        return
     unknown = sorted(options.keys() - backend.options)
-    names = Parallel.__init__.__annotations__
-    close = _module("difflib").get_close_matches(unknown[0], names)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise ValueError(f"backend {backend.name!r}: expected options among "
-                     f"{sorted(backend.options)}, got {unknown}{hint}")
+    if unknown and backend is not _IN_PLACE:
+        names = Parallel.__init__.__annotations__
+        close = _module("difflib").get_close_matches(unknown[0], names)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"backend {backend.name!r}: expected options among "
+                         f"{sorted(backend.options)}, got {unknown}{hint}")
 
 
-def _choose(settings: dict[str, Any], options: dict[str, Any]) -> _Choice:
-    """Settle what a `Parallel` leaves open."""
+def _choose(settings: dict[str, Any],
+            options: dict[str, Any]) -> tuple[_Backend, int, dict[str, Any]]:
+    """Settle what a `Parallel` leaves open: its backend, number of workers, and options."""
     context = _local.settings
-    backend, n_jobs = settings["backend"], settings["n_jobs"]
-    inherited = context.get("backend")
-    if backend is None:
-        backend = inherited
+    named, inherited = settings["backend"], context.get("backend")
     needs_threads = settings["require"] == "sharedmem"
-    if backend is None:
-        found = _default_backend(needs_threads or settings["prefer"] == "threads")
+    place = _local.inside or _inside
+    if named is not None:
+        found = _find_backend(named, options)
+    elif inherited is not None:
+        found, options = inherited, {**context["options"], **options}
+    elif place == "thread":
+        found = _IN_PLACE
+    elif place == "process" or needs_threads or settings["prefer"] == "threads":
+        found = _THREADS
     else:
-        found = _find_backend(backend, options)
-        if found is inherited:
-            options = {**context["options"], **options}
+        found = _find_backend(_registry_default[-1], {})
     if needs_threads and not found.shares_memory:
-        if backend is not inherited:
+        if named is not None:
             raise ValueError(
-                f"require='sharedmem' needs a backend of threads; got backend={backend!r}")
+                f"require='sharedmem' needs a backend of threads; got backend={named!r}")
         found, options = _THREADS, {}
     _check_options(found, options)
+    n_jobs = settings["n_jobs"]
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
-    return _Choice(found, _count_jobs(n_jobs, found), options)
+    return found, _count_jobs(n_jobs, found), options
 
 
 class parallel_config:
@@ -6769,16 +6770,15 @@ class parallel_config:
         an unknown name.
     """
 
-    def __init__(self, backend: Any = _UNSET["backend"], *, n_jobs: Any = _UNSET["n_jobs"],
-                 verbose: Any = _UNSET["verbose"], temp_folder: Any = _UNSET["temp_folder"],
-                 max_nbytes: Any = _UNSET["max_nbytes"], mmap_mode: Any = _UNSET["mmap_mode"],
-                 prefer: Any = _UNSET["prefer"], require: Any = _UNSET["require"],
+    def __init__(self, backend: Any = _UNSET.backend, *, n_jobs: Any = _UNSET.n_jobs,
+                 verbose: Any = _UNSET.verbose, temp_folder: Any = _UNSET.temp_folder,
+                 max_nbytes: Any = _UNSET.max_nbytes, mmap_mode: Any = _UNSET.mmap_mode,
+                 prefer: Any = _UNSET.prefer, require: Any = _UNSET.require,
                  inner_max_num_threads: Any = None, **backend_options: Any) -> None:
         self.settings = _settle(locals())
         self.outer = _local.settings
-        options = backend_options
-        if inner_max_num_threads is not None:
-            options["inner_max_num_threads"] = inner_max_num_threads
+        backend_options["inner_max_num_threads"] = inner_max_num_threads
+        options = _given(backend_options)
         if type(backend) is not _Unset and backend is not None:
             # `options` lose what a registered factory takes
             found = _find_backend(backend, options)
@@ -6877,7 +6877,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(3, 4)
     (8, 4, 3)
     """
-    if pre_dispatch in ("2 * n_jobs", "all"):
+    if pre_dispatch == "all":
         return 2 * n_jobs
     size, factors = 1.0, [pre_dispatch]
     if isinstance(pre_dispatch, str):
@@ -6896,32 +6896,26 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
 class _Counts:
     """What a run tells about itself."""
 
-    def __init__(self, tasks: Any, parallel: Parallel[Any]) -> None:
+    def __init__(self, tasks: Any, parallel: Parallel[Any, Any]) -> None:
         self.dispatched = self.completed = 0
-        self.told = 0  # how many were done when the last line was printed
-        self.begun = self.told_at = time.monotonic()
+        self.told = 0  # how many were done when the last line was printed, at
+        self.told_at = self.begun = time.monotonic()
         try:
             self.total: int | None = len(tasks)
         except TypeError:  # a generator, or a tqdm bar around one
             self.total = None
+        self.line_s: float | None = None  # seconds between two lines, if any are printed
         # by a subclass or a patch
         has_own_lines = parallel.print_progress != parallel._print_progress
-        self.has_lines = has_own_lines or parallel.verbose > 1
-        self.line_s = 0.0 if has_own_lines or parallel.verbose > 2 else _LINE_S
-        self.close: Callable[[], None] = lambda: None
+        if has_own_lines or parallel.verbose > 2:
+            self.line_s = 0.0
+        elif parallel.verbose > 1:
+            self.line_s = _LINE_S
+        self.bar: Any = None
         self.progress = parallel.progress
         if self.progress is True:
-            self.progress = self.make_bar()
-        self.watched = self.has_lines or self.progress is not None
-
-    def __str__(self) -> str:
-        done, total = self.completed, self.total
-        seconds = time.monotonic() - self.begun
-        of_all = "" if total is None else f" of {total}"
-        text = f"{done}{of_all} tasks done in {seconds:.1f} s"
-        if total and 0 < done < total:
-            text += f", {seconds / done * (total - done):.1f} s left"
-        return text
+            self.bar = self.progress = self.make_bar()
+        self.watched = self.progress is not None or self.line_s is not None
 
     def make_bar(self) -> Any:
         """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
@@ -6936,24 +6930,29 @@ class _Counts:
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
-            self.has_lines = True
+            self.line_s = _LINE_S
             return None
-        bar = tqdm(total=self.total)
-        self.close = bar.close
-        return bar
+        return tqdm(total=self.total)
 
-    def tell(self, parallel: Parallel[Any], count: int) -> None:
-        """So many tasks more are done; 0: all are. Let whoever wants to know."""
-        if self.progress is not None and count:
-            if hasattr(self.progress, "update"):
-                self.progress.update(count)
-            else:
-                self.progress(self.completed, self.total)
+    def tell(self, parallel: Parallel[Any, Any], count: int, is_last: bool = False) -> None:
+        """So many tasks more are done. Let whoever wants to know."""
+        self.completed += count
+        if not self.watched:
+            return
+        if count and hasattr(self.progress, "update"):
+            self.progress.update(count)
+        elif count and self.progress is not None:
+            self.progress(self.completed, self.total)
         now = time.monotonic()
-        is_due = not count or now - self.told_at >= self.line_s
-        if self.has_lines and is_due and self.completed > self.told:
+        if self.line_s is None or self.completed == self.told:
+            return
+        if is_last or now - self.told_at >= self.line_s:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 def _explain(task: Any, number: int, error: Exception) -> Exception:
@@ -6968,104 +6967,120 @@ def _explain(task: Any, number: int, error: Exception) -> Exception:
     return error
 
 
+class _Calls:
+    """The tasks of a run: an iterable of them; or of the arguments that one function is called
+    with, which a run takes as they are. Whoever else asks gets tasks."""
+
+    def __init__(self, function: Any, *iterables: Any) -> None:
+        self.function = function  # None for tasks
+        self.iterables = iterables
+        self.width = 0 if function is None else len(iterables)
+        self.rows = iter(iterables[0]) if self.width < 2 else zip(*iterables)
+
+    def __len__(self) -> int:
+        return min(map(len, self.iterables))
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(_spread(self.function, self.width, self.rows))
+
+
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel[Any], pool: _Pool, tasks: Iterable[Any],
+    def __init__(self, parallel: Parallel[Any, Any], pool: _Pool, calls: _Calls,
                  counts: _Counts) -> None:
         self.parallel = parallel
         self.pool = pool
-        self.tasks = tasks
         self.counts = counts
-        self.function, self.width = None, 0  # see _Batch
-        if type(tasks) is _Calls:
-            self.function, self.width = tasks.function, len(tasks.iterables)
-            self.tasks = tasks.rows
         self.home = os.getpid()
-        self.adapts = parallel.batch_size == "auto" and parallel.timeout is None
-        self.size = 1  # of the next batches
-        if not self.adapts and parallel.timeout is None:
-            self.size = parallel.batch_size
+        self.calls = calls
+        self.tasks: Any = calls.rows  # None when they have ended
+        self.adapts = parallel.batch_size == "auto"
+        self.size = 1 if self.adapts else parallel.batch_size  # of the next batches
         self.out: set[_Batch] = set()
-        self.ahead: deque[Task] = deque()  # read, and not cut
+        self.ahead: list[Any] = []  # tasks that were read, and not cut
         # batches that were cut already: number of the first task, tasks
-        self.waiting: deque[tuple[int, Sequence[Task]]] = deque()
+        self.waiting: deque[tuple[int, Sequence[Any]]] = deque()
         # number of a task -> results of it and those after it; _NOTHING for an error left out
         self.ready: dict[int, list[Any]] = {}
         self.given = 0  # results that were given out, in order
         self.broken: BaseException | None = None  # what the tasks' iterator raised
-        self.exhausted = False  # whether the tasks' iterator has ended
 
     # -- out --
 
     def feed(self) -> None:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
-        parallel = self.parallel
-        keep_going = parallel.on_error != "raise"
-        while len(self.out) < parallel._window + self.pool.more:
+        parallel, pool = self.parallel, self.pool
+        while len(self.out) < parallel._window + pool.more:
             if not self.waiting:
                 self.cut()
             if not self.waiting:
                 return
             first, tasks = self.waiting.popleft()
+            keep_going = parallel.on_error != "raise"
             batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
-            batch.function, batch.width = self.function, self.width
+            batch.function, batch.width = self.calls.function, self.calls.width
             try:
-                self.pool.pack(batch)
+                pool.pack(batch)
             except Exception as error:
                 batch.blame(_explain(next(iter(batch.calls())), first, error))
                 self.absorb(batch)
-            else:
-                self.out.add(batch)
-                self.pool.submit(batch)
+                continue
+            self.out.add(batch)
+            pool.submit(batch)
 
-    def read(self, count: int) -> list[Task]:
-        """At most so many tasks from the caller's iterator."""
-        tasks: list[Task] = []
+    def read(self, count: int) -> None:
+        """Read so many tasks more from the caller's iterator."""
+        tasks: list[Any] = []
         try:
-            if not self.exhausted:
-                tasks.extend(itertools.islice(self.tasks, count))
+            tasks.extend(itertools.islice(self.tasks, count))
         except Exception as error:
+            if self.parallel.return_as == "list":
+                raise
             self.broken = error
-        self.exhausted = self.broken is not None or not tasks
-        return tasks
+        if len(tasks) < count:
+            self.tasks = None
+        self.ahead += tasks
 
     def cut(self) -> None:
         """Take the tasks of the next batch."""
         size = min(self.size, self.pool.most_tasks)
         if self.pool.context:
             size = min(size, self.pool.context.most_tasks)
-        count = min(size, len(self.ahead))
-        tasks = [self.ahead.popleft() for _ in range(count)] or self.read(size)
+        if not self.ahead and self.tasks is not None:
+            self.read(size)
+        tasks = self.ahead[:size]
+        del self.ahead[:size]
         if tasks:
             self.waiting.append((self.counts.dispatched, tasks))
             self.counts.dispatched += len(tasks)
 
-    def send_again(self, first: int, tasks: Sequence[Task]) -> None:
+    def send_again(self, first: int, tasks: Sequence[Any]) -> None:
         """Have tasks sent once more, in shares for all workers: if one of them fails its batch,
         that is found by and by."""
-        share = len(tasks) // max(2, self.parallel.n_jobs)
-        size = max(1, min(self.size, share))
+        size = max(1, len(tasks) // max(2, self.parallel.n_jobs))
         for at in range(0, len(tasks), size):
             self.waiting.append((first + at, tasks[at:at + size]))
 
     # -- in --
 
     def collect(self, block: bool = True) -> None:
-        """Wait for a finished batch (if `block`), take its results, and send what may follow."""
+        """Take the results of a finished batch; wait for one, if `block`."""
         if self.home != os.getpid():
             raise RuntimeError("this call of Parallel was begun by the process that forked this "
                                "one, and is read there only; make a new call here")
         pool = self.pool
-        has_more = self.waiting or self.ahead or not self.exhausted
+        has_more = self.waiting or self.ahead or self.tasks is not None
         pool.hungry = not has_more and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
         patience = _PATIENCE_S if pool.hungry else None
-        while block or not pool.done.empty():
+        while True:
             try:
-                item = pool.done.get(timeout=patience)
+                item = pool.done.get(block, patience)
             except _module("queue").Empty:
+                if not block:
+                    return
                 pool.ask_back(self.out)
                 patience = None
                 continue
@@ -7074,8 +7089,7 @@ class _Run:
             elif pool.receive(item):
                 self.out.remove(item)
                 self.absorb(item)
-                break
-        self.feed()
+                return
 
     def absorb(self, batch: _Batch) -> None:
         """Take what came of a batch: results, errors, and tasks to be sent again."""
@@ -7083,10 +7097,10 @@ class _Run:
         on_error = self.parallel.on_error
         if batch.fault is not None:
             raise _name_task(batch.fault, first)
-        if self.adapts and values:
-            self.adapt(batch)
         if values:
             self.ready[first] = values
+            if self.adapts:
+                self.adapt(batch)
         done = rest = len(values)
         for place, error in batch.errors.items():
             named = _name_task(error, first + place)
@@ -7100,9 +7114,7 @@ class _Run:
                 done += 1
             if on_error == "raise":
                 raise named
-        self.counts.completed += done
-        if self.counts.watched and done:
-            self.counts.tell(self.parallel, done)
+        self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
 
     def adapt(self, batch: _Batch) -> None:
@@ -7110,12 +7122,11 @@ class _Run:
         count = len(batch.values)
         # less than the way to a worker and back takes is not worth a journey
         round_trip = self.pool.round_trip
-        aim = max(_BATCH_S, 2 * round_trip)
-        size = int(aim * count / max(batch.seconds, 1e-9))
+        size = max(_BATCH_S, 2 * round_trip) * count / max(batch.seconds, 1e-9)
         if not round_trip:
             size = min(size, max(self.size, _GROW * count))
         nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
-        self.size = max(1, min(size, _MOST_TASKS, _BATCH_NBYTES // nbytes))
+        self.size = max(1, int(min(size, _MOST_TASKS, _BATCH_NBYTES // nbytes)))
 
     # -- results --
 
@@ -7132,27 +7143,24 @@ class _Run:
                 values = [value for value in values if value is not _NOTHING]
             yield values
 
-    def stream(self) -> Iterator[Any]:
-        """The list of the results; else the results as they come, and before them None: to close a
-        generator that was never started would not end the run."""
-        as_list = self.parallel.return_as == "list"
+    def stream(self) -> Iterator[list[Any]]:
+        """The results in lists, as they come; for a list all at the end. First an empty one: to
+        close a generator that was never started would not end the run."""
         try:
             self.feed()
             # all tasks are read before any result is waited for; the first run meanwhile
-            while self.parallel.pre_dispatch == "all" and not self.exhausted:
-                self.ahead.extend(self.read(1))
+            while self.parallel.pre_dispatch == "all" and self.tasks is not None:
+                self.read(1)
                 self.collect(False)
-            if not as_list:
-                yield None
-            while self.out and not (as_list and self.broken):
-                if not as_list:
-                    for values in self.take():
-                        yield from values
+                self.feed()
+            yield []
+            while self.out:
+                if self.parallel.return_as != "list":
+                    yield from self.take()
                 self.collect()
+                self.feed()
             if self.broken:
-                if not as_list:
-                    for values in self.take():
-                        yield from values
+                yield from self.take()
                 raise self.broken
         except BaseException as error:
             is_daemon = threading.current_thread().daemon
@@ -7172,12 +7180,8 @@ class _Run:
                 _set_on_error(error, {"__traceback__": None})
             raise
         self.finish()
-        if self.counts.watched:
-            self.counts.tell(self.parallel, 0)
-        if as_list:
-            yield [*itertools.chain.from_iterable(self.take())]
-        for values in self.take():
-            yield from values
+        self.counts.tell(self.parallel, 0, True)
+        yield from self.take()
 
     def finish(self) -> None:
         """The one place where a run ends: what is out is stopped, the workers are let go."""
@@ -7189,37 +7193,15 @@ class _Run:
             self.pool.close(self.out)
         finally:
             self.out.clear()
-        self.counts.close()
+            self.counts.close()
 
 
-class _Calls:
-    """The tasks of `Parallel.map`. A run takes `function` and `rows`, the arguments of each task;
-    for others it is an iterable of tasks as any."""
-
-    def __init__(self, function: Callable[..., Any], iterables: Sequence[Iterable[Any]]) -> None:
-        if getattr(function, "__qualname__", "") == "delayed.<locals>.record":
-            raise TypeError("map: expected the function itself, without delayed: .map(f, xs)")
-        if not callable(function):
-            raise TypeError(f"map: expected a function, got {function!r:.200}: write .map(f, xs)")
-        if not iterables:
-            raise TypeError("map: expected one or more iterables of arguments after the function, "
-                            "got none: write .map(f, xs)")
-        self.function = function
-        self.iterables = iterables
-        self.rows = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables)
-
-    def __len__(self) -> int:
-        return min(map(len, self.iterables))  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Task]:
-        args = zip(self.rows) if len(self.iterables) == 1 else self.rows
-        return zip(itertools.repeat(self.function), args, itertools.repeat({}))
+def _flatten(lists: Iterator[list[Any]]) -> Iterator[Any]:
+    for values in lists:
+        yield from values
 
 
-_RETURN_AS = ("list", "generator", "generator_unordered")
-
-
-class Parallel(_Shaped[Shape]):
+class Parallel(_Shaped[Shape, E]):
     """Run many calls at once, on all cores or wherever you say.
 
     >>> Parallel(n_jobs=2)(delayed(pow)(i, 2) for i in range(5))
@@ -7329,7 +7311,7 @@ class Parallel(_Shaped[Shape]):
     if TYPE_CHECKING:
         @overload
         def __init__(
-                self: Parallel[_List], n_jobs: int | None = ..., backend: Backend = ...,
+                self: Parallel[_List, Never], n_jobs: int | None = ..., backend: Backend = ...,
                 return_as: Literal["list"] = ..., verbose: int = ...,
                 timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
                 pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
@@ -7340,142 +7322,101 @@ class Parallel(_Shaped[Shape]):
                 **backend_options: Any) -> None: ...
 
         @overload
-        def __init__(
-                self: Parallel[_ListWithErrors], n_jobs: int | None = ..., backend: Backend = ...,
-                return_as: Literal["list"] = ..., verbose: int = ...,
-                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
-                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
-                max_nbytes: int | str | None = ...,
-                require: Literal["sharedmem"] | None = ..., *,
-                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
-                progress: Any = ..., on_error: Literal["return"],
-                **backend_options: Any) -> None: ...
+        def __init__(self: Parallel[_List, BaseException], n_jobs: int | None = ...,
+                     backend: Backend = ..., *, on_error: Literal["return"],
+                     return_as: Literal["list"] = ..., **options: Any) -> None: ...
 
         @overload
-        def __init__(
-                self: Parallel[_Stream], n_jobs: int | None = ..., backend: Backend = ...,
-                *, return_as: Literal["generator", "generator_unordered"], verbose: int = ...,
-                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
-                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
-                max_nbytes: int | str | None = ...,
-                require: Literal["sharedmem"] | None = ...,
-                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
-                progress: Any = ..., on_error: Literal["raise", "skip"] = ...,
-                **backend_options: Any) -> None: ...
+        def __init__(self: Parallel[_Stream, Never], n_jobs: int | None = ..., backend: Backend = ..., *,
+                     return_as: Literal["generator", "generator_unordered"],
+                     on_error: Literal["raise", "skip"] = ..., **options: Any) -> None: ...
 
         @overload
-        def __init__(
-                self: Parallel[_StreamWithErrors], n_jobs: int | None = ..., backend: Backend = ...,
-                *, return_as: Literal["generator", "generator_unordered"], verbose: int = ...,
-                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
-                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
-                max_nbytes: int | str | None = ...,
-                require: Literal["sharedmem"] | None = ...,
-                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
-                progress: Any = ..., on_error: Literal["return"],
-                **backend_options: Any) -> None: ...
+        def __init__(self: Parallel[_Stream, BaseException], n_jobs: int | None = ...,
+                     backend: Backend = ..., *,
+                     return_as: Literal["generator", "generator_unordered"],
+                     on_error: Literal["return"], **options: Any) -> None: ...
 
     def __init__(self, n_jobs: int | None = None, backend: Any = None,
-                 return_as: str = "list", verbose: int = _UNSET["verbose"],
+                 return_as: str = "list", verbose: int = _UNSET.verbose,
                  timeout: float | None = None, batch_size: int | str = "auto",
                  pre_dispatch: int | str = "2 * n_jobs",
-                 temp_folder: str | Path | None = _UNSET["temp_folder"],
-                 max_nbytes: int | str | None = _UNSET["max_nbytes"],
-                 require: str | None = _UNSET["require"], *,
-                 prefer: str | None = _UNSET["prefer"],
-                 mmap_mode: str | None = _UNSET["mmap_mode"], progress: Any = None,
+                 temp_folder: str | Path | None = _UNSET.temp_folder,
+                 max_nbytes: int | str | None = _UNSET.max_nbytes,
+                 require: str | None = _UNSET.require, *,
+                 prefer: str | None = _UNSET.prefer,
+                 mmap_mode: str | None = _UNSET.mmap_mode, progress: Any = None,
                  on_error: str = "raise", **backend_options: Any) -> None:
-        _check_word("return_as", return_as, *_RETURN_AS)
-        _check_word("on_error", on_error, "raise", "return", "skip")
-        self.batch_size: Any = batch_size
+        vars(self).update(_settle(locals()))
         if batch_size != "auto":
-            expected = "'auto' or a whole number above 0"
-            self.batch_size = int(_above_zero("batch_size", batch_size, expected))
+            self.batch_size = _whole("batch_size", batch_size, "'auto'")
         if timeout is not None:
-            timeout = _above_zero("timeout", timeout, "None or seconds above 0", False)
-            timeout = min(timeout, _LONGEST_S)
-        self.return_as = return_as
-        self.timeout = timeout
-        self.pre_dispatch = pre_dispatch
-        self.on_error = on_error
-        self.progress = None if progress is False else progress
-        settings = _settle(locals())
-        self.verbose = settings["verbose"]
+            seconds = _number("timeout", timeout, "None or seconds above 0")
+            self.timeout = min(seconds, _LONGEST_S)
+        if progress is False:
+            self.progress = None
         if not hasattr(self.verbose, "__float__"):
             raise TypeError(f"verbose: expected a number, got {self.verbose!r}")
         if isinstance(progress, str):
             raise TypeError("progress: expected True, a function of (done, total), or an object "
                             f"with update, such as a tqdm bar; got {progress!r}")
-        self._counts: _Counts | None = None
-        self._choice = _choose(settings, backend_options)
-        nbytes, mode = settings["max_nbytes"], settings["mmap_mode"]
-        _check_mmap_mode(mode)
-        nbytes = sys.maxsize if nbytes is None else _parse_bytes(nbytes, "max_nbytes")
-        folder = settings["temp_folder"]
-        folder = os.fspath(folder) if folder else None
-        self._mapping = _Mapping(max(1, nbytes) if mode else sys.maxsize, mode, folder)
-        self.n_jobs = self._choice.n_jobs
+        _check_mmap_mode(self.mmap_mode)
+        nbytes = sys.maxsize
+        if self.max_nbytes is not None and self.mmap_mode:
+            nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
+        folder = os.fspath(self.temp_folder or "") or None
+        self._mapping = _Mapping(nbytes, self.mmap_mode, folder)
+        self._backend, self.n_jobs, self._options = _choose(vars(self), _given(backend_options))
         self._window = _window(pre_dispatch, self.n_jobs)
+        self._counts: _Counts | None = None
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
 
-    def __enter__(self) -> Parallel[Shape]:
+    def __enter__(self) -> Parallel[Shape, E]:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
     if TYPE_CHECKING:
         @overload
-        def __call__(self: Parallel[_List], iterable: Iterable[TaskOf[R]]) -> list[R]: ...
+        def __call__(self: Parallel[_List, E], iterable: Iterable[TaskOf[R]]) -> list[R | E]: ...
 
         @overload
-        def __call__(self: Parallel[_ListWithErrors],
-                     iterable: Iterable[TaskOf[R]]) -> list[R | BaseException]: ...
-
-        @overload
-        def __call__(self: Parallel[_Stream],
-                     iterable: Iterable[TaskOf[R]]) -> Generator[R, None, None]: ...
-
-        @overload
-        def __call__(self: Parallel[_StreamWithErrors],
-                     iterable: Iterable[TaskOf[R]]) -> Generator[R | BaseException, None, None]: ...
+        def __call__(self: Parallel[_Stream, E],
+                     iterable: Iterable[TaskOf[R]]) -> Generator[R | E, None, None]: ...
 
     def __call__(self, iterable: Iterable[Task], *more: Any) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
         if more or isinstance(iterable, FunctionType) or _is_task(iterable):
             raise _no_task(iterable)
-        backend, _, options = self._choice
-        counts = self._counts = _Counts(iterable, self)
+        backend = self._backend
+        calls = iterable if type(iterable) is _Calls else _Calls(None, iterable)
+        counts = self._counts = _Counts(calls, self)
         if self.n_jobs == 1 and not backend.is_external:
             if self.timeout is not None:
                 _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
-            results = self._in_place(iterable, counts)
+            results = self._in_place(calls, counts)
         else:
-            tasks = iterable if type(iterable) is _Calls else iter(iterable)
-            pool = backend.open(self.n_jobs, options)
+            pool = backend.open(self.n_jobs, self._options)
             if pool.context:
                 pool.context.mapping = self._mapping
-            results = _Run(self, pool, tasks, counts).stream()
-        first = next(results, None)
-        return first if self.return_as == "list" else results
+            if self.timeout is not None:
+                pool.most_tasks = 1
+            results = _Run(self, pool, calls, counts).stream()
+        if self.return_as == "list":
+            return [*itertools.chain.from_iterable(results)]
+        next(results, None)
+        return _flatten(results)
 
     if TYPE_CHECKING:
         @overload
-        def map(self: Parallel[_List], function: Callable[..., R],
-                *iterables: Iterable[Any]) -> list[R]: ...
+        def map(self: Parallel[_List, E], function: Callable[..., R],
+                *iterables: Iterable[Any]) -> list[R | E]: ...
 
         @overload
-        def map(self: Parallel[_ListWithErrors], function: Callable[..., R],
-                *iterables: Iterable[Any]) -> list[R | BaseException]: ...
-
-        @overload
-        def map(self: Parallel[_Stream], function: Callable[..., R],
-                *iterables: Iterable[Any]) -> Generator[R, None, None]: ...
-
-        @overload
-        def map(self: Parallel[_StreamWithErrors], function: Callable[..., R],
-                *iterables: Iterable[Any]) -> Generator[R | BaseException, None, None]: ...
+        def map(self: Parallel[_Stream, E], function: Callable[..., R],
+                *iterables: Iterable[Any]) -> Generator[R | E, None, None]: ...
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Any:
         """Call one function with the elements of one or more iterables, as the built-in `map` does,
@@ -7491,12 +7432,15 @@ class Parallel(_Shaped[Shape]):
         *iterables : iterable
             One for each positional argument of the function.
         """
-        return self(_Calls(function, iterables))  # type: ignore[misc]
+        is_recorder = getattr(function, "__qualname__", "") == "delayed.<locals>.record"
+        if is_recorder or not callable(function) or not iterables:
+            raise TypeError("map: expected a function, without delayed, and one or more iterables "
+                            f"of its arguments, as .map(f, xs); got {(function, *iterables)!r:.200}")
+        return self(_Calls(function, *iterables))  # type: ignore[misc]
 
-    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[Any]:
-        """The list of the results; else the results, each made when it is asked for, and before
-        them None, when the first is made."""
-        as_list = self.return_as == "list"
+    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[list[Any]]:
+        """The results, each made when it is asked for, in lists of one; when the first is made an
+        empty list."""
         done: dict[int, Any] = {}  # and not given out
         try:
             for number, task in enumerate(iterable):
@@ -7504,32 +7448,26 @@ class Parallel(_Shaped[Shape]):
                 failed = False
                 try:
                     func, args, kwargs = task
-                    value = func(*args, **kwargs)
+                    value = func(*args, **kwargs) if kwargs else func(*args)
                 except Exception as error:
                     failed = True
                     value = _name_task(error if _is_task(task) else _no_task(task), number)
-                if not number and not as_list:
-                    yield None
+                if not number:
+                    yield []
                 if failed and self.on_error == "raise":
                     raise value from value.__cause__
-                counts.completed += 1
-                if counts.watched:
-                    counts.tell(self, 1)
+                counts.tell(self, 1)
                 if failed and self.on_error == "skip":
                     continue
-                if as_list:
+                if self.return_as == "list":
                     done[number] = value
-                else:
-                    yield value
-            if counts.watched:
-                counts.tell(self, 0)
+                yield [value]
+            counts.tell(self, 0, True)
         except BaseException as error:
             _set_on_error(error, {"partial_results": done})
             raise
         finally:
             counts.close()
-        if as_list:
-            yield [*done.values()]
 
     # -- progress --
 
@@ -7539,8 +7477,13 @@ class Parallel(_Shaped[Shape]):
         counts = self._counts
         if counts is None:
             return
-        stream = sys.stdout if self.verbose > 50 else sys.stderr
-        _write_to(stream, f"[{self!r}] {counts}\n")
+        done, total = counts.completed, counts.total
+        seconds = time.monotonic() - counts.begun
+        of_all = "" if total is None else f" of {total}"
+        text = f"[{self!r}] {done}{of_all} tasks done in {seconds:.1f} s"
+        if total and 0 < done < total:
+            text += f", {seconds / done * (total - done):.1f} s left"
+        _write_to(sys.stdout if self.verbose > 50 else sys.stderr, f"{text}\n")
 
     _print_progress = print_progress
 
@@ -7573,8 +7516,8 @@ def get_active_backend() -> tuple[Any, int]:
     >>> backend.name, n_jobs
     ('threading', 2)
     """
-    parallel: Parallel[Any] = Parallel()
-    return parallel._choice.backend, parallel.n_jobs
+    parallel: Parallel[Any, Any] = Parallel()
+    return parallel._backend, parallel.n_jobs
 
 
 def effective_n_jobs(n_jobs: int | None = -1) -> int:
@@ -7596,5 +7539,5 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     ValueError
         `n_jobs` is 0 or not a whole number.
     """
-    parallel: Parallel[Any] = Parallel(n_jobs)
+    parallel: Parallel[Any, Any] = Parallel(n_jobs)
     return parallel.n_jobs

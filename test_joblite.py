@@ -7558,7 +7558,7 @@ PROMISES = """
 
         delayed, array, seen = joblite.delayed, np.zeros(200_000), []
         divide = lambda i: 6 // (i - 3)
-        inner = lambda: joblite.Parallel(2)._choice.backend.name
+        inner = lambda: joblite.Parallel(2)._backend.name
         points = parallel(delayed(lambda i: Point(i * i))(i) for i in range(50))
         yield "values", [point.x for point in points] == [i * i for i in range(50)]
         yield "own classes", type(points[0]) is Point
@@ -8269,7 +8269,7 @@ class TestSection7Choosing:
         with pytest.raises(ValueError, match=text):
             Parallel(**self.BAD[text])
 
-    @pytest.mark.parametrize("return_as", joblite._RETURN_AS)
+    @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
     @pytest.mark.parametrize("bad", [
         "__import__('os')", "9**9**9", "6 // (n_jobs - 2)", "(" * 10_000 + "n_jobs", "n_jobs" + " " * 10_000 + "x",
         "-n_jobs", "n_jobs * 0", "all of them", "", "nan", math.nan, 0, -1, None, [2], "2 * n_jobs * n_jobs"])
@@ -8292,7 +8292,7 @@ class TestSection7Choosing:
         with parallel_config(backend="threading", n_jobs=3) as outer:
             assert (outer["n_jobs"], outer["verbose"]) == (3, 0)
             with pytest.raises(KeyError), parallel_config(n_jobs=2):
-                assert Parallel().n_jobs == 2 and Parallel()._choice.backend.name == "threading"
+                assert Parallel().n_jobs == 2 and Parallel()._backend.name == "threading"
                 raise KeyError
             assert Parallel().n_jobs == 3 and Parallel(n_jobs=4).n_jobs == 4
             seen = []
@@ -8315,9 +8315,9 @@ class TestSection7Choosing:
             parallel_config(backend="threading", inner_max_num_threads=2)
 
     def test_prefer_is_a_hint_and_context_beats_it(self):
-        assert Parallel(n_jobs=2, prefer="threads")._choice.backend.name == "threading"
+        assert Parallel(n_jobs=2, prefer="threads")._backend.name == "threading"
         with parallel_config(backend="loky"):
-            assert Parallel(n_jobs=2, prefer="threads")._choice.backend.name == "loky"
+            assert Parallel(n_jobs=2, prefer="threads")._backend.name == "loky"
 
     def test_sharedmem_beats_context(self):
         seen = []
@@ -8348,7 +8348,7 @@ class TestSection7Choosing:
         """Inside a process an inner call uses threads, inside a thread it runs in place, unless told otherwise."""
         def inner(kind, **options):
             call = Parallel(n_jobs=2, **options)
-            return call._choice.backend.name, len(call(delayed(where)() for _ in range(4)))
+            return call._backend.name, len(call(delayed(where)() for _ in range(4)))
 
         assert Parallel(n_jobs=2)([delayed(inner)(1)] * 2) == [("threading", 4)] * 2
         assert Parallel(n_jobs=2, backend="threading")([delayed(inner)(1)] * 2) == [("sequential", 4)] * 2
@@ -8535,9 +8535,9 @@ class TestSection8Parallel:
         assert calls.seen == [(max, (1, 3), {}), (max, (2, 0), {})]
 
     @pytest.mark.parametrize(("arguments", "text"), [
-        ((square,), "map: expected one or more iterables of arguments after the function, got none"),
-        ((3, [1]), "map: expected a function, got 3"),
-        ((delayed(square), [1]), "map: expected the function itself, without delayed"),
+        ((square,), "map: expected a function, without delayed, and one or more iterables of its arguments"),
+        ((3, [1]), "map: expected a function, without delayed, and one or more iterables of its arguments"),
+        ((delayed(square), [1]), "map: expected a function, without delayed, and one or more iterables of its arguments"),
         ((square, 3), "int"),
     ], ids=str)
     def test_map_says_what_it_expects(self, arguments, text):
@@ -11359,7 +11359,7 @@ class Soak:
 
     def options(self, rng):
         kinds = [{}] * 7 + [{"backend": "threading"}] * 2
-        return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(joblite._RETURN_AS),
+        return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(["list", "generator", "generator_unordered"]),
                 "batch_size": rng.choice(["auto", "auto", 1, 7]), "pre_dispatch": rng.choice(["2 * n_jobs", "all", 3])}
 
     def check(self, begun, results, expected):
@@ -11402,7 +11402,7 @@ class Soak:
         self.check(begun, results, [shared + i for i in range(count)])
 
     def do_closed_generator(self, rng):
-        options = {**self.options(rng), "return_as": rng.choice(joblite._RETURN_AS[1:])}
+        options = {**self.options(rng), "return_as": rng.choice(["list", "generator", "generator_unordered"][1:])}
         results = Parallel(**options, on_error="return")(delayed(misbehave)(i, "") for i in range(1000))
         for _ in range(rng.randrange(20)):
             next(results)
