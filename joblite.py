@@ -4509,13 +4509,13 @@ _next_number = itertools.count(1).__next__
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _spread(function: Any, width: int, rows: Iterable[Any]) -> Iterable[Task]:
-    """Tasks as (function, arguments, keyword arguments). With a width, `rows` are the arguments
-    alone: tuples of so many, and if it is 1, not in tuples."""
-    if not width:
-        return rows
-    args = zip(rows) if width == 1 else rows
-    return zip(itertools.repeat(function), args, itertools.repeat({}))
+def _spread(source: Any) -> Iterable[Task]:
+    """The tasks of a batch or run as (function, arguments, keyword arguments). With a width, they
+    are the arguments of one function: tuples of so many, and if it is 1, not in tuples."""
+    if not source.width:
+        return source.tasks  # type: ignore[no-any-return]
+    args = zip(source.tasks) if source.width == 1 else source.tasks
+    return zip(itertools.repeat(source.function), args, itertools.repeat({}))
 
 
 class _Batch:
@@ -4540,9 +4540,7 @@ class _Batch:
         self.key = _next_number()
         self.first = first  # number of the first task in its run
         self.tasks = tasks
-        # 0: tasks are (function, arguments, keyword arguments). Else each is a tuple of so many
-        # arguments for one function; of 1, the argument itself
-        self.width = 0
+        self.width = 0  # see _spread
         self.function: Any = None
         # the same tasks, for a thread that calls one function: emptied to stop it
         self.left: list[Any] = []
@@ -4574,10 +4572,6 @@ class _Batch:
         """It came to nothing: so did its only task; of several, find out which."""
         if len(self.tasks) == 1:
             self.add([None], {0: error}, 0.0)
-
-    def calls(self) -> Iterable[Task]:
-        """The tasks as (function, arguments, keyword arguments)."""
-        return _spread(self.function, self.width, self.tasks)
 
 
 _BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
@@ -4686,7 +4680,7 @@ def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]
     if key and (batch.width == 1 or {tuple}.issuperset(map(type, values))):
         if _are_plain(values if batch.width == 1 else itertools.chain.from_iterable(values)):
             return [_pickle_dumps((key, batch.width, values), 5)]
-    calls = [(key_of(func) or func, *given) for func, *given in batch.calls()]
+    calls = [(key_of(func) or func, *given) for func, *given in _spread(batch)]
     return _bundle(_pack_each(calls, packer, key_of), _address)
 
 
@@ -5556,7 +5550,7 @@ class _Context:
         functions: dict[int, list[Any]] = {}
         frames = _pack_tasks(batch, self.packer, partial(self.name, functions))
         if len(batch.tasks) == 1:
-            (_, args, _), = batch.calls()
+            (_, args, _), = _spread(batch)
             self.watch(args)
         frames, batch.nbytes = self.settle(frames)
         batch.payload = functions, frames
@@ -6063,7 +6057,7 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
             if batch.width:
                 parts.append(_run_left(batch))
             else:
-                parts.append(_run_calls(batch.calls(), batch.keep_going, page, deliver))
+                parts.append(_run_calls(_spread(batch), batch.keep_going, page, deliver))
         finally:
             _local.inside = outer
 
@@ -6558,8 +6552,10 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     idle_s = options.get("idle_worker_timeout", IDLE_S)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
     kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
-    most = options.get("maxtasksperchild", sys.maxsize)
-    return _ProcessPool(n_jobs, kind, _whole("maxtasksperchild", most, "None"))
+    most = sys.maxsize
+    if "maxtasksperchild" in options:
+        most = _whole("maxtasksperchild", options["maxtasksperchild"], "None")
+    return _ProcessPool(n_jobs, kind, most)
 
 
 def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _Pool:
@@ -6700,10 +6696,6 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     return max(1, whole)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
     unknown = sorted(options.keys() - backend.options)
     if unknown and backend is not _IN_PLACE:
@@ -6778,7 +6770,7 @@ class parallel_config:
         self.settings = _settle(locals())
         self.outer = _local.settings
         backend_options["inner_max_num_threads"] = inner_max_num_threads
-        options = _given(backend_options)
+        options = {name: value for name, value in backend_options.items() if value is not None}
         if type(backend) is not _Unset and backend is not None:
             # `options` lose what a registered factory takes
             found = _find_backend(backend, options)
@@ -6975,13 +6967,13 @@ class _Calls:
         self.function = function  # None for tasks
         self.iterables = iterables
         self.width = 0 if function is None else len(iterables)
-        self.rows = iter(iterables[0]) if self.width < 2 else zip(*iterables)
+        self.tasks = iter(iterables[0]) if self.width < 2 else zip(*iterables)
 
     def __len__(self) -> int:
         return min(map(len, self.iterables))
 
     def __iter__(self) -> Iterator[Task]:
-        return iter(_spread(self.function, self.width, self.rows))
+        return iter(_spread(self))
 
 
 class _Run:
@@ -6994,7 +6986,7 @@ class _Run:
         self.counts = counts
         self.home = os.getpid()
         self.calls = calls
-        self.tasks: Any = calls.rows  # None when they have ended
+        self.tasks: Any = calls.tasks  # None when they have ended
         self.adapts = parallel.batch_size == "auto"
         self.size = 1 if self.adapts else parallel.batch_size  # of the next batches
         self.out: set[_Batch] = set()
@@ -7024,34 +7016,28 @@ class _Run:
             try:
                 pool.pack(batch)
             except Exception as error:
-                batch.blame(_explain(next(iter(batch.calls())), first, error))
+                batch.blame(_explain(next(iter(_spread(batch))), first, error))
                 self.absorb(batch)
                 continue
             self.out.add(batch)
             pool.submit(batch)
-
-    def read(self, count: int) -> None:
-        """Read so many tasks more from the caller's iterator."""
-        tasks: list[Any] = []
-        try:
-            tasks.extend(itertools.islice(self.tasks, count))
-        except Exception as error:
-            if self.parallel.return_as == "list":
-                raise
-            self.broken = error
-        if len(tasks) < count:
-            self.tasks = None
-        self.ahead += tasks
 
     def cut(self) -> None:
         """Take the tasks of the next batch."""
         size = min(self.size, self.pool.most_tasks)
         if self.pool.context:
             size = min(size, self.pool.context.most_tasks)
-        if not self.ahead and self.tasks is not None:
-            self.read(size)
         tasks = self.ahead[:size]
         del self.ahead[:size]
+        if not tasks and self.tasks is not None:
+            try:
+                tasks.extend(itertools.islice(self.tasks, size))
+            except Exception as error:
+                if self.parallel.return_as == "list":
+                    raise
+                self.broken = error
+            if len(tasks) < size:
+                self.tasks = None
         if tasks:
             self.waiting.append((self.counts.dispatched, tasks))
             self.counts.dispatched += len(tasks)
@@ -7148,11 +7134,11 @@ class _Run:
         close a generator that was never started would not end the run."""
         try:
             self.feed()
-            # all tasks are read before any result is waited for; the first run meanwhile
-            while self.parallel.pre_dispatch == "all" and self.tasks is not None:
-                self.read(1)
-                self.collect(False)
-                self.feed()
+            if self.parallel.pre_dispatch == "all":  # the first run while the others are read
+                for task in self.tasks or ():
+                    self.ahead.append(task)
+                    self.collect(False)
+                    self.feed()
             yield []
             while self.out:
                 if self.parallel.return_as != "list":
@@ -7327,7 +7313,8 @@ class Parallel(_Shaped[Shape, E]):
                      return_as: Literal["list"] = ..., **options: Any) -> None: ...
 
         @overload
-        def __init__(self: Parallel[_Stream, Never], n_jobs: int | None = ..., backend: Backend = ..., *,
+        def __init__(self: Parallel[_Stream, Never], n_jobs: int | None = ...,
+                     backend: Backend = ..., *,
                      return_as: Literal["generator", "generator_unordered"],
                      on_error: Literal["raise", "skip"] = ..., **options: Any) -> None: ...
 
@@ -7366,7 +7353,8 @@ class Parallel(_Shaped[Shape, E]):
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
         folder = os.fspath(self.temp_folder or "") or None
         self._mapping = _Mapping(nbytes, self.mmap_mode, folder)
-        self._backend, self.n_jobs, self._options = _choose(vars(self), _given(backend_options))
+        options = {name: value for name, value in backend_options.items() if value is not None}
+        self._backend, self.n_jobs, self._options = _choose(vars(self), options)
         self._window = _window(pre_dispatch, self.n_jobs)
         self._counts: _Counts | None = None
 
@@ -7434,8 +7422,9 @@ class Parallel(_Shaped[Shape, E]):
         """
         is_recorder = getattr(function, "__qualname__", "") == "delayed.<locals>.record"
         if is_recorder or not callable(function) or not iterables:
+            got = (function, *iterables)
             raise TypeError("map: expected a function, without delayed, and one or more iterables "
-                            f"of its arguments, as .map(f, xs); got {(function, *iterables)!r:.200}")
+                            f"of its arguments, as .map(f, xs); got {got!r:.200}")
         return self(_Calls(function, *iterables))  # type: ignore[misc]
 
     def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[list[Any]]:
