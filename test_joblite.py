@@ -294,6 +294,7 @@ class Index:
     __int__ = __index__
 
 
+RETURN_AS = ["list", "generator", "generator_unordered"]
 BACKENDS = ["sequential", "threading", "loky"] + ([] if QUICK else ["executor"])
 
 
@@ -8535,9 +8536,9 @@ class TestSection8Parallel:
         assert calls.seen == [(max, (1, 3), {}), (max, (2, 0), {})]
 
     @pytest.mark.parametrize(("arguments", "text"), [
-        ((square,), "map: expected a function, without delayed, and one or more iterables of its arguments"),
-        ((3, [1]), "map: expected a function, without delayed, and one or more iterables of its arguments"),
-        ((delayed(square), [1]), "map: expected a function, without delayed, and one or more iterables of its arguments"),
+        ((square,), "map: expected a function, without delayed, and one or more iterables"),
+        ((3, [1]), "map: expected a function, without delayed, and one or more iterables"),
+        ((delayed(square), [1]), "map: expected a function, without delayed, and one or more iterables"),
         ((square, 3), "int"),
     ], ids=str)
     def test_map_says_what_it_expects(self, arguments, text):
@@ -11359,7 +11360,7 @@ class Soak:
 
     def options(self, rng):
         kinds = [{}] * 7 + [{"backend": "threading"}] * 2
-        return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(["list", "generator", "generator_unordered"]),
+        return {**rng.choice(kinds), "n_jobs": rng.randint(2, 4), "return_as": rng.choice(RETURN_AS),
                 "batch_size": rng.choice(["auto", "auto", 1, 7]), "pre_dispatch": rng.choice(["2 * n_jobs", "all", 3])}
 
     def check(self, begun, results, expected):
@@ -11402,7 +11403,7 @@ class Soak:
         self.check(begun, results, [shared + i for i in range(count)])
 
     def do_closed_generator(self, rng):
-        options = {**self.options(rng), "return_as": rng.choice(["list", "generator", "generator_unordered"][1:])}
+        options = {**self.options(rng), "return_as": rng.choice(RETURN_AS[1:])}
         results = Parallel(**options, on_error="return")(delayed(misbehave)(i, "") for i in range(1000))
         for _ in range(rng.randrange(20)):
             next(results)
