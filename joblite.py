@@ -1677,12 +1677,12 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
         for size in sizes:
             buffers.append(_memory(size))
             for piece in _raw_pieces(buffers[-1], _PIECE):
-                done = 0
-                while done < len(piece):
-                    count = file.readinto(piece[done:])
+                rest = piece
+                while rest:
+                    count = file.readinto(rest)
                     if not count:
                         raise _Damaged("it is cut short: bytes of an array are missing")
-                    done += count
+                    rest = rest[count:]
                 _read_exactly(file, -len(piece) % _ALIGNMENT)
                 yield piece
 
@@ -1701,10 +1701,13 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
 
 # ---- Arrays and pickles --------------------------------------------------------------------------
 
-def _plain_dtype(text: Any, *, depth: int = 8, room: int = 1 << 14) -> Any:
+
+def _plain_dtype(text: Any, *more: Any, depth: int = 8, room: int = 1 << 14) -> Any:
     """The dtype that `_dtype_text` told of, if it is harmless: its lists are no more than `depth`
     deep and have no more than `room` fields together."""
     np = _module("numpy")
+    if more:
+        raise UntrustedObjectError("it has a dtype with gaps, alignment or metadata")
     pattern = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
     if type(text) is str and _module("re").fullmatch(pattern, text):
         return np.dtype(text)
@@ -1722,7 +1725,7 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
     numpy takes numbers for addresses, so all is checked before it is told."""
     np = _module("numpy")
     is_list = type(content) is list
-    is_fine = (
+    if not (
         type(content) in (list, bytes, bytearray, memoryview, np.memmap)
         and isinstance(dtype, np.dtype)
         and is_list == dtype.hasobject
@@ -1731,8 +1734,7 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
         and min(shape, default=0) >= 0
         and _module("math").prod(shape) * (is_list or dtype.itemsize) == len(content)
         and order in ("C", "F")
-    )
-    if not is_fine:
+    ):
         raise _Damaged("it has an array whose dtype, shape and content do not fit")
     if type(content) is np.memmap:
         array = content.view(dtype)
@@ -1771,10 +1773,7 @@ _PLAIN_NAMES = """builtins.bool builtins.bytearray builtins.bytes builtins.compl
     datetime.timedelta datetime.timezone decimal.Decimal fractions.Fraction numpy.dtype
     numpy.ma.MaskedArray numpy.ma.core.MaskedArray numpy.core.multiarray.scalar
     numpy._core.multiarray.scalar""".split()
-# the types of the arguments of calls: in general, and of some
-_PLAIN_KINDS = """bool bytes complex dict float int list NoneType str timedelta timezone tuple
-    type"""
-_OTHER_KINDS = {
+_KINDS = {  # the types of the arguments of some calls
     **dict.fromkeys("bool bytearray bytes dict float frozenset int list set str tuple".split(), ""),
     "Fraction": "int",
     "MaskedArray": "bool bool_ int memmap ndarray NoneType",
@@ -1792,9 +1791,10 @@ def _call_plain(call: Any, *args: Any) -> Any:
     if name == "scalar":
         dtype, content = args
         return _make_array(False, bytearray(content), dtype, (), "C")[()]
-    kinds = _OTHER_KINDS.get(name, _PLAIN_KINDS).split()
+    plain = "bool bytes complex dict float int list NoneType str timedelta timezone tuple type"
+    kinds = _KINDS.get(name, plain).split()
     for each in args:
-        if type(each).__name__ not in kinds or type(each) is int and abs(each) >> (1 << 16):
+        if type(each).__name__ not in kinds or type(each) is int and each.bit_length() > 1 << 16:
             raise UntrustedObjectError(f"it makes a {name} of strange or huge arguments")
     return call(*args)
 

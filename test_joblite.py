@@ -1631,7 +1631,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     "a field without a name": (array_code(dtype=[(1, "<f8", ())]), "value: "),
     "a dtype by more than its text": (
         calling("numpy.dtype", "f8", False, True),
-        "value: it is neither",
+        "dtype with gaps",
     ),
     "a state for a dtype": (stated(F8, (3, "|", None, None, None, -1, -1, 63)), "strange way"),
     "a state for an array": (stated(array_code(), (1, (1,), F8, False, bytes(8))), "strange way"),
@@ -2740,6 +2740,7 @@ class TestSection3Files:
             (Attack(copyreg._reconstructor, Plain, object, None), "copyreg"),
             (np.array([Attack(os.system, "touch EVIL")], object), "system"),
             (np.array([(1, Attack(os.system, "x"))], "i1,O"), "_reconstruct|dtype with gaps"),
+            (np.zeros(2, np.dtype("i1,f8", align=True)), "dtype with gaps, alignment or metadata"),
             ({"deep": [collections.deque([Attack(exec, "x")])]}, "builtins.exec"),
             (collections.defaultdict(os.getpid), "getpid"),
             (Plain(a=1), "test_joblite.Plain"),
