@@ -138,7 +138,7 @@ __all__ = [
 #      loading this file.
 
 IS_WINDOWS = os.name == "nt"
-_CAN_START_PYTHON = (bool(sys.executable) and not getattr(sys, "frozen", False)
+_CAN_START_PYTHON = (sys.executable and not getattr(sys, "frozen", False)
                      and sys.platform not in ("emscripten", "wasi"))
 HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether our workers can be started
 # a map keeps no descriptor
@@ -269,9 +269,10 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     ValueError
         LOKY_MAX_CPU_COUNT is not a whole number.
     """
-    usable: Any = range(os.cpu_count() or 1)
-    if hasattr(os, "sched_getaffinity"):
-        usable = os.sched_getaffinity(0)
+    try:
+        usable: Any = os.sched_getaffinity(0)
+    except AttributeError:  # not on macOS and Windows
+        usable = range(os.cpu_count() or 1)
     if only_physical_cores:
         siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
         usable = {_read_text(siblings.format(cpu)) or cpu for cpu in usable}
@@ -736,6 +737,9 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         args = (frozenset(obj),)  # pickled in any order
     if pairs:
         pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
+    is_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
+    if is_new and items is None and pairs is None:  # most objects: a tenth faster
+        return ("new", *args, state)
     return ("object", maker, *args, state, items and list(items), pairs)
 
 
@@ -791,10 +795,10 @@ def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
     processor, but for those of a record, whose dtype tells theirs."""
     kind = type(scalar)
     derived = kind.__module__ != "numpy" and (kind, object.__getstate__(scalar))
-    array = sys.modules["numpy"].asarray(scalar)
-    if array.dtype.kind != "V":
-        array = array.astype(array.dtype.newbyteorder("<"))
-    return ("scalar", array, derived)
+    dtype = scalar.dtype
+    if dtype.kind != "V":
+        dtype = dtype.newbyteorder("<")
+    return ("scalar", sys.modules["numpy"].asarray(scalar, dtype), derived)
 
 
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
@@ -910,9 +914,9 @@ class _Digester:
             return found[0]
         if isinstance(obj, _IMPORTABLE):
             label = self.follow and self.follow.label(obj)
-            name = (label,) if label else _import_name(obj)
+            name = label or _import_name(obj)
             if name:
-                return self.keep(obj, (_MARK, "name", *name))
+                return self.keep(obj, (_MARK, "name", name))
         return self.part(obj)
 
     def keep(self, obj: Any, form: Any) -> Any:
@@ -946,10 +950,11 @@ class _Digester:
         keys = list(obj)
         if kind is not dict or not self.follow:  # else the order of dicts counts
             keys.sort(key=None if kinds in _SORTABLE else self.rank)
-        values = list(map(obj.__getitem__, keys)) if kind is dict else []
         self.count += len(keys)
         forms = keys if kinds <= _ATOMS else self.sequence(keys)
-        return (_MARK, kind.__name__, forms, self.sequence(values))
+        if kind is not dict:
+            return (_MARK, kind.__name__, forms)
+        return (_MARK, "dict", forms, self.sequence(list(map(obj.__getitem__, keys))))
 
     def sequence(self, items: Any) -> Any:
         """The form of a list or tuple. Plain items need no work, nor do short lists of them."""
@@ -1036,7 +1041,7 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
         In values that hold themselves, or are nested deeper than 100 levels, it also counts which
         parts are one object. pandas objects count by columns, whatever blocks hold them.
     hash_name : str, default "sha256"
-        An algorithm of `hashlib` with a fixed length.
+        An algorithm that `hashlib` guarantees, with a fixed length.
     coerce_mmap : bool, default False
         Give a `numpy.memmap` the digest of the array it maps.
 

@@ -610,15 +610,15 @@ GOLDEN_DIGESTS = {
     "one complex": "593c7baec1dd4993", "text": "f9d57df948ff5a1e", "bytes": "9d60de581d9d969c",
     "none": "8ce86a6ae65d3692", "ellipsis": "cdb4ee2aea69cc6a", "big": "2234efb0b13243b5",
     "empty dict": "2bad7ce13daa88ee", "list": "3ab3b6f245741993", "tuple": "e40461125bb6a7ef",
-    "dict": "63ddf4cb14842670", "ordered": "f148f4908a1367b5", "set": "b68f2654a6887aa1",
-    "frozenset": "c38bd52c685ec7ca", "mixed keys": "9082e35b5736372a", "date": "bb2cc05876b4f574",
-    "decimal": "13e771f2e318cc78", "object": "9c4ffd4ae2e34fb4", "array": "ef7c5a3929951cd6",
+    "dict": "63ddf4cb14842670", "ordered": "c802dee042b641db", "set": "025318906fc7740b",
+    "frozenset": "d70c32ee5ac504f6", "mixed keys": "9082e35b5736372a", "date": "e6101de97fd29704",
+    "decimal": "378c081cf1dcf8b0", "object": "883dbe1b89db39d6", "array": "ef7c5a3929951cd6",
     "fortran": "e1bcc8fa4cb7bb81", "big-endian": "76c1c3eea056f657", "view": "0cab5505e1a30fec",
-    "0-d": "6a479c5cfa53d93f", "scalar": "4fabeedb12839280", "dates": "d0863203a494d2e3", "objects": "7ddef80e5b42d2a3",
-    "masked": "789902d02ab8dd3f", "fields": "ca91eca4dc9d4254", "records": "7579d0db55f1a514",
-    "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "1cd2ecb6e982e3f5",
-    "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6e8548879ceb1daf",
-    "slots": "2004ac3d402c3fc2", "enum": "3a5fe3e6230a7976",
+    "0-d": "6a479c5cfa53d93f", "scalar": "4fabeedb12839280", "dates": "d0863203a494d2e3", "objects": "b2848c299a6a41b7",
+    "masked": "f25b34d97ba04eae", "fields": "ad7bd3c65e7a751d", "records": "0bfe9ddafbf877ea",
+    "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "f6b9b8de08798894",
+    "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6da2a554c0530269",
+    "slots": "e1cd22b80925b5ac", "enum": "ba5dbe27efd41f21",
 }
 
 
