@@ -5795,10 +5795,8 @@ def _drive(calls: Any) -> None:
 
 def _interrupt_soon() -> None:
     """Have the main thread interrupted once more, when it has left the finalizer that it is in."""
-    import _thread
-
     time.sleep(_ENDING_S)
-    _thread.interrupt_main()
+    _module("signal").pthread_kill(threading.main_thread().ident, _SIGINT)
 
 
 def _end_drivers() -> None:
@@ -6386,9 +6384,9 @@ class _ProcessPool(_ThreadPool):
             worker = batch.worker
             if worker:
                 pages[batch.first + max(worker.page[_TASK] - 1, 0)] = worker.page
-        if out:
-            _start_driver(self.end, list(out))
         try:
+            if out:
+                _start_driver(self.end, list(out))
             while out:
                 item = self.done.get(timeout=5 * GRACE_S)
                 if type(item) is list:

@@ -9467,6 +9467,30 @@ class TestSection8Faults:
             """)
         assert done.stdout == "True\n"
 
+    def test_ctrl_c_as_a_dropped_generator_ends_is_a_keyboard_interrupt(self, tmp_path):
+        """Also amid a finalizer, where Python itself prints it and goes on."""
+        done = run_script("""
+            import os, signal, sys, threading, time
+            from joblite import Parallel, delayed
+            def hang(caller):
+                try:
+                    os.mkdir(sys.argv[1] + "/begun")
+                    threading.Event().wait(600)
+                except KeyboardInterrupt:  # the run ends
+                    os.kill(caller, signal.SIGINT)
+                    threading.Event().wait(600)
+            results = Parallel(2, return_as="generator")([delayed(abs)(-1), delayed(hang)(os.getpid())])
+            print(next(results))
+            while not os.path.exists(sys.argv[1] + "/begun"):
+                time.sleep(0.005)
+            try:
+                del results
+                threading.Event().wait(30)
+            except KeyboardInterrupt:
+                print("interrupted")
+            """, tmp_path)
+        assert (done.stdout, done.stderr) == ("1\ninterrupted\n", "")
+
     def test_closing_a_generator_that_a_forked_child_holds_too_ends_its_tasks(self, tmp_path, patience):
         def hang(i):
             if i:
