@@ -5495,7 +5495,7 @@ def _print_of(value: Any) -> int:
     """A number that changes with the content of a value (of big buffers, samples are looked at).
     0 for one that only its name can change, and for one that cannot be packed, which its task will
     tell."""
-    if type(value) in _ATOMS or isinstance(value, (ModuleType, *_SHARED_CALLABLES)):
+    if type(value) in _ATOMS or callable(value) or type(value) is ModuleType:
         return 0
     try:
         head, *buffers = _pack(value)
@@ -5511,6 +5511,11 @@ class _Context:
     """What the batches of one run share on their way to processes: the caller's world, and
     functions packed once."""
 
+    # to pack at a time; 1 when tasks bring an object again with other content
+    most_tasks = sys.maxsize
+    mapping = _NO_MAPPING
+    copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
+
     def __init__(self, packer: type[_Packer]) -> None:
         self.packer = packer
         self.number = _next_number()
@@ -5518,10 +5523,6 @@ class _Context:
         # id of function -> key; frames, none for one that cannot be packed; itself
         self.packed: dict[int, tuple[int, list[Any], Any]] = {}
         self.last: dict[int, tuple[Any, int]] = {}  # arguments of the last single task, by id
-        self.copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
-        # to pack at a time; 1 when tasks bring an object again with other content
-        self.most_tasks = sys.maxsize
-        self.mapping = _NO_MAPPING
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
         # pieces of the batch packed last: kept, since the next one may well use them; on executors
@@ -5642,11 +5643,13 @@ class _Worker:
     it may use; threads that native libraries may start there, if the user has said; packed
     (initializer, arguments), or b""."""
 
+    served = 0  # how many tasks it was given
+    run = 0  # number of the last run it served
+    known: set[int]  # keys of the functions it has of that run
+    world: Any = None  # that it knows of
+
     def __init__(self, kind: tuple[Any, ...]) -> None:
         self.code = _project_code
-        self.served = 0  # how many tasks it was given
-        self.run = 0  # number of the last run it served
-        self.known: set[int] = set()  # keys of the functions it has of that run
         ours, theirs = _socket_pair()
         self.channel = _Channel(ours)
         with theirs:
@@ -5656,7 +5659,6 @@ class _Worker:
             except BaseException:
                 ours.close()
                 raise
-        self.world: Any = None  # that it knows of
         self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
@@ -5761,14 +5763,14 @@ _DRIVER_NAME = "joblite-driver"
 _waiting_drivers: deque[Any] = deque()
 
 
-def _start_driver(func: Callable[..., Any], *args: Any) -> bool:
+def _start_driver(call: Callable[[], Any]) -> bool:
     """Have a driver thread make a call; False where no thread is to be had. These are daemon
     threads, which exit does not wait for: one set for all runs of this process. A thread is started
     whenever none is idle, since calls may wait for each other. No lock is taken: Ctrl-C may come
     anywhere, and a garbage collection may start a call from anywhere."""
     idle = _pop(_waiting_drivers)
     calls = idle or _module("queue").SimpleQueue()
-    calls.put(partial(func, *args))
+    calls.put(call)
     return bool(idle or _start_thread(partial(_drive, calls)))
 
 
@@ -5812,7 +5814,7 @@ def _end_drivers() -> None:
         place = f"/proc/self/task/{thread.native_id}"
         while thread.name == _DRIVER_NAME and time.monotonic() < late and (
                 thread.is_alive() or os.path.exists(place)):
-            time.sleep(0)
+            time.sleep(0.001)
 
 
 # ---- idle workers, and when they are too old ----
@@ -6278,25 +6280,22 @@ class _ProtocolPool(_Pool):
 class _ThreadPool(_Pool):
     """Driver threads, at most `size` at once, that run the batches of one run."""
 
+    is_over = False
+
     def __init__(self, size: int) -> None:
         _watch_exit_and_forks()
         super().__init__(size)
-        self.waiting = type(self.done)()  # batches; None for each thread that may go
-        self.started = 0  # threads
-        self.is_over = False
+        self.waiting: deque[_Batch] = deque()
+        self.free = deque([True] * size)  # an item for each thread that may be at work and is not
 
     def submit(self, batch: _Batch) -> None:
-        self.waiting.put(batch)
-        if self.started < self.size:
-            self.started += 1
-            if not _start_driver(self.serve):  # as in a browser: the batch is run here
-                self.waiting.put(None)
-                self.serve()
-                self.started = 0
+        self.waiting.appendleft(batch)
+        if _pop(self.free) and not _start_driver(self.serve):
+            self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
-        """In a driver thread: run batches until the run is over."""
-        for batch in iter(self.waiting.get, None):
+        """In a driver thread: run batches while some wait."""
+        for batch in _drained(self.waiting):
             try:
                 if not self.is_over:
                     self.run(batch)
@@ -6304,6 +6303,9 @@ class _ThreadPool(_Pool):
                 batch.fault = error
             self.done.put(batch)
             del batch
+        self.free.append(True)
+        if self.waiting and _pop(self.free):  # came just now
+            self.serve()
 
     def run(self, batch: _Batch) -> None:
         _run_here("thread", batch, lambda: self.hungry)
@@ -6313,8 +6315,6 @@ class _ThreadPool(_Pool):
 
     def close(self, out: set[_Batch]) -> None:
         self.is_over = True
-        for _ in range(self.started):
-            self.waiting.put(None)
         super().close(out)
 
 
@@ -6335,18 +6335,23 @@ class _ProcessPool(_ThreadPool):
         self.begun_at_exit = _exiting
 
     def run(self, batch: _Batch) -> None:
-        """Have a worker run a batch; one that dies before it has begun is replaced."""
+        """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
+        before it has begun."""
         has_begun = False
         while not has_begun and not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter ends: no task is begun any more")
-            worker = batch.worker = self.find_worker(len(batch.tasks))
-            is_well = has_begun = True
+            worker = _pop(self.workers) or _lease(self.kind)
+            if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
+                worker.close()
+                continue
+            batch.worker = worker
+            is_well, has_begun = False, True
             try:
-                if not self.is_over:  # else `close` sees that there is a worker
-                    is_well = worker.run_batch(batch, self)
+                # else `close` sees that there is a worker
+                is_well = self.is_over or worker.run_batch(batch, self)
             except (EOFError, OSError):
-                is_well, has_begun = False, worker.bury(batch)
+                has_begun = worker.bury(batch)
             finally:
                 batch.worker = None
                 if is_well and not worker.is_ended():
@@ -6359,14 +6364,6 @@ class _ProcessPool(_ThreadPool):
             _fail_late(batch, _stack_of(worker.page))
         batch.payload = None  # its big arrays may go
 
-    def find_worker(self, count: int) -> _Worker:
-        """A worker that has not had its share of tasks, for so many more."""
-        worker = _pop(self.workers) or _lease(self.kind)
-        while worker.served and worker.served + count > self.most_tasks:
-            worker.close()
-            worker = _lease(self.kind)
-        return worker  # type: ignore[no-any-return]
-
     def ask_back(self, batches: Iterable[_Batch]) -> None:
         for batch in batches if self.hungry else ():
             worker = batch.worker
@@ -6374,9 +6371,9 @@ class _ProcessPool(_ThreadPool):
                 worker.page[_SHED] = batch.key
 
     def close(self, out: set[_Batch]) -> None:
-        """Let the workers go. If tasks are at work, a thread ends them; they are waited for, but
-        not for ever: it may be the garbage collector that drops a generator, in the midst of
-        something that a driver thread needs."""
+        """Let the workers go. Running tasks get a KeyboardInterrupt; a worker that is not done with
+        it after its grace is killed. All are waited for, but not for ever: it may be the garbage
+        collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error = sys.exc_info()[1]
         pages = {}  # by the number of the task at work
@@ -6385,20 +6382,13 @@ class _ProcessPool(_ThreadPool):
             if worker:
                 pages[batch.first + max(worker.page[_TASK] - 1, 0)] = worker.page
         try:
-            if out:
-                _start_driver(self.end, list(out))
-            while out:
-                item = self.done.get(timeout=5 * GRACE_S)
-                if type(item) is list:
-                    _say_here(item)
-                else:
-                    out.discard(item)
-        except _module("queue").Empty:
-            pass
-        except KeyboardInterrupt:
+            self.end(out, _SIGINT, GRACE_S)
+            self.end(out, _SIGKILL, 5 * GRACE_S)
+        except KeyboardInterrupt:  # once more
+            self.end(out, _SIGKILL, 0.0)
             if not isinstance(error, GeneratorExit):
                 raise
-            _start_driver(_interrupt_soon)  # a finalizer would swallow it
+            _start_thread(_interrupt_soon)  # a finalizer would swallow it
         for number, page in pages.items():
             if isinstance(error, KeyboardInterrupt) and _stack_of(page):
                 error.add_note(f"task {number} was ended{_say_where(_stack_of(page))}")
@@ -6406,15 +6396,22 @@ class _ProcessPool(_ThreadPool):
         self.context.packed.clear()  # threads that are about to end still hold this pool
         self.context.newest.clear()
 
-    def end(self, out: list[_Batch]) -> None:
-        """KeyboardInterrupt in each running task; a worker that is not done with it after its grace
-        is killed."""
-        for sig, patience in (_SIGINT, GRACE_S), (_SIGKILL, 0.0):
-            for batch in out:
-                worker = batch.worker
-                if worker and (sig == _SIGINT or worker.is_ended()):
-                    worker.signal(sig, batch)
-            time.sleep(patience)
+    def end(self, out: set[_Batch], sig: int, patience: float) -> None:
+        """Send running tasks a signal, and wait so long for what comes back."""
+        for batch in out:
+            worker = batch.worker
+            if worker:
+                worker.signal(sig, batch)
+        late = time.monotonic() + patience
+        while out:
+            try:
+                item = self.done.get(timeout=max(0.0, late - time.monotonic()))
+            except _module("queue").Empty:
+                return
+            if type(item) is list:
+                _say_here(item)
+            else:
+                out.discard(item)
 
     def release(self) -> None:
         """Give the workers back, which may forget big functions that came for this run alone."""
