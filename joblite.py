@@ -2912,9 +2912,9 @@ class _DiskStore(_Store):
             return
         for folder in self._folders:
             state = os.stat(folder)
-            if folder == self.location and state.st_mode & stat.S_ISVTX:
-                continue  # as in /tmp: nobody can put another folder in the place of ours
             others = 0o002 if state.st_gid == state.st_uid else 0o022  # a group of one user
+            if folder == self.location and state.st_mode & stat.S_ISVTX:
+                others = 0  # as in /tmp: nobody can put another folder in the place of ours
             if state.st_mode & others or state.st_uid not in (0, os.geteuid()):
                 _warn(f"{folder}: this cache belongs to another user, or others can write to it, "
                       "and what is read from a cache can run code; use a folder of your own, or "
@@ -3238,10 +3238,8 @@ class MemorizedFunc(_Options[P, R]):
         inspect = _module("inspect")
         self._awaited = inspect.iscoroutinefunction(called)
         self._folder = _folder_name(_dotted(holder))
-        code = [holder]
-        if self.version is not None:
-            code = [("version", self.version)]
-        self._fingerprint = _Fingerprint((*code, *self.depends), self.untracked)
+        code = holder if self.version is None else ("version", self.version)
+        self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
@@ -3284,17 +3282,15 @@ class MemorizedFunc(_Options[P, R]):
                 raise PicklingError(
                     f"{self._folder}: the argument {label!r} of type {kind.__name__} cannot be "
                     f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
-        name = f"{contents.digest}-{_short_digest(repr(digests), 32)}"
+        key = f"{self._folder}/{contents.digest}-{_short_digest(repr(digests), 32)}"
         if unsure:  # one that no entry has
-            name += f"-{time.time_ns()}"
-        key = f"{self._folder}/{name}"
+            key += f"-{time.time_ns()}"
         return _Call(args, kwargs, given, digests, key, [], contents, unsure)
 
     def _load(self, call: _Call) -> Any:
         """The kept value, or _NOTHING. A call asks the callback about an entry that it refused
         once."""
-        is_refused = self.cache_validation_callback and not self._is_kept(call) and call.refused
-        if is_refused:
+        if self.cache_validation_callback and not self._is_kept(call) and call.refused:
             return _NOTHING
         value = self._store.load(call.key, self.mmap_mode, call.refused)
         if value is not _NOTHING:
