@@ -2733,7 +2733,8 @@ class _KeyLock:
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
             return True
-        if not any(lock.around for lock, other in list(_WAITS.items()) if other is self):
+        if not any(lock.around for lock, other in list(_WAITS.items())
+                   if other is self):
             return False
         if self.loop is None:
             _one_at_a_time("a ring", file.lock, byte, True)
@@ -2821,7 +2822,8 @@ class _Store:
         total = sum(size for _, size, _ in entries)
         if total > most:
             items = min(items, share * len(entries))
-        while total > most or len(entries) > items or entries and entries[-1][2] < oldest:
+        while (total > most or len(entries) > items
+               or entries and entries[-1][2] < oldest):
             key, size, _ = entries.pop()
             self.delete(key)
             total -= size
@@ -2903,7 +2905,8 @@ class _DiskStore(_Store):
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
             raise OSError("its secret does not travel in files: make the Memory here, with it")
-        return _module("hmac").digest(self._secret, key.encode() + b"\n" + content, "sha256")
+        return _module("hmac").digest(
+            self._secret, key.encode() + b"\n" + content, "sha256")
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
@@ -3267,7 +3270,9 @@ class MemorizedFunc(_Options[P, R]):
         for name in self.ignore:
             given.pop(name, None)
             given.pop(f"**{name}", None)
-        named = given if self.key is None else {"key": self.key(*args, **kwargs)}
+        named = given
+        if self.key is not None:
+            named = {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
         digests = {}
         for label, value in {**self._carried, **named}.items():
@@ -3280,9 +3285,11 @@ class MemorizedFunc(_Options[P, R]):
                     digests[label] = _digest(value, coerce_mmap=True, follow=follow)
             except Exception as err:  # naming runs the pickling code of the argument's class
                 raise PicklingError(
-                    f"{self._folder}: the argument {label!r} of type {kind.__name__} cannot be "
-                    f"named: {err}; leave it out with ignore=[{label!r}], or give key=") from err
-        key = f"{self._folder}/{contents.digest}-{_short_digest(repr(digests), 32)}"
+                    f"{self._folder}: the argument {label!r} of type {kind.__name__} "
+                    f"cannot be named: {err}; leave it out with ignore=[{label!r}], or give key="
+                ) from err
+        key = (f"{self._folder}/{contents.digest}-"
+               f"{_short_digest(repr(digests), 32)}")
         if unsure:  # one that no entry has
             key += f"-{time.time_ns()}"
         return _Call(args, kwargs, given, digests, key, [], contents, unsure)
@@ -3299,7 +3306,8 @@ class MemorizedFunc(_Options[P, R]):
 
     def _tell(self, verbose: int, call: _Call, what: str) -> None:
         if self.verbose >= verbose:
-            _say(f"{self._folder}({_joined(_shown_all(call.given))}) {what}")
+            shown = _joined(_shown_all(call.given))
+            _say(f"{self._folder}({shown}) {what}")
 
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
@@ -3375,8 +3383,8 @@ class MemorizedFunc(_Options[P, R]):
         except Exception as err:  # pickling runs the code of the value's class
             reason = getattr(err, "strerror", None) or err
             kind = type(value).__name__
-            _warn(f"{self._folder}: its value of type {kind} cannot be kept in {self._store}: "
-                  f"{reason}")
+            _warn(f"{self._folder}: its value of type {kind} cannot be kept in "
+                  f"{self._store}: {reason}")
         return value, about
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
@@ -3472,21 +3480,25 @@ class MemorizedFunc(_Options[P, R]):
             verdict = "computes: expired or refused by the callback,"
             if self._is_kept(call):
                 verdict = "hits:"
-            return f"{verdict} computed {time.time() - about['time']:.0f} s ago"
+            age = time.time() - about["time"]
+            return f"{verdict} computed {age:.0f} s ago"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         # What differs from the newest entry of the same arguments, else from the newest
-        keys = [key for key, *_ in self._store.entries(f"{self._folder}/")]
+        entries = self._store.entries(f"{self._folder}/")
+        keys = [key for key, *_ in entries]
         about = max(filter(None, map(self._store.look, keys)), default=None,
                     key=lambda each: (each["digests"] == call.digests, each["time"]))
         if about is None:
             return f"computes: nothing is kept for {self._folder}"
-        changed = sorted(dict(about["code"].items() ^ call.contents.parts.items()))
+        now = call.contents.parts
+        changed = sorted(dict(about["code"].items() ^ now.items()))
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         shown = _shown_all({**self._carried, **call.given})
+        then = about["input_args"]
         for label in sorted(dict(about["digests"].items() ^ call.digests.items())):
             words.append(f"the argument {label} differs: {shown.get(label, 'not given')}, "
-                         f"kept is {about['input_args'].get(label, 'not given')}")
+                         f"kept is {then.get(label, 'not given')}")
         return f"computes: {'; '.join(words)}"
 
     # -- being a function
