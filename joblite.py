@@ -2117,6 +2117,7 @@ _FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod, t
 # what others keep alive, the environment, and what is ours
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os", __name__})
 _STARTED = time.time_ns()  # a module may be older than a file that was changed later
+_CHANGED = "may have changed since it was loaded; start Python anew"
 
 
 # -- whose code is followed
@@ -2150,10 +2151,10 @@ def _places_of(name: str) -> list[str]:
     return [place for place in found if place and os.sep in place]
 
 
-def _is_project(name: str) -> bool:
+def _is_project(name: Any) -> bool:
     """Whether code of the module `name` is followed: all that is neither installed nor of the
     standard library; never this very module, under whatever name."""
-    if name in ("", "__main__", "__mp_main__"):
+    if not isinstance(name, str) or name in ("", "__main__", "__mp_main__"):
         return True
     space = getattr(sys.modules.get(name), "__dict__", {})
     if name == __name__ or space.get("__all__") == __all__:
@@ -2162,12 +2163,6 @@ def _is_project(name: str) -> bool:
     if places:
         return not all(_is_installed(place.rsplit(os.sep, depth + 1)[0]) for place in places)
     return _is_project(name.rpartition(".")[0]) if depth else name not in sys.stdlib_module_names
-
-
-def _home(space: dict[str, Any]) -> str:
-    """The name of the module with these globals; a script has one name, also in a child that
-    multiprocessing spawns."""
-    return str(space.get("__name__") or "").replace("__mp_main__", "__main__")
 
 
 def _dotted(thing: Any) -> str:
@@ -2184,7 +2179,7 @@ def _followed_name(thing: Any) -> str | None:
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     if not isinstance(thing, (FunctionType, type)):
         return None
-    if _is_project(str(thing.__module__ or "")) or _import_name(thing) is None:
+    if _is_project(thing.__module__) or _import_name(thing) is None:
         return _dotted(thing)
     return None
 
@@ -2204,11 +2199,13 @@ def _files_in(path: Any) -> list[tuple[str, str, Any]]:
             for file in sorted(files) if "__pycache__" not in file]
 
 
-def _path_digest(path: Any) -> str:
-    """The digest of the content of a file, or of all files in a folder."""
+def _path_digest(path: Any, only_sources: bool = False) -> str:
+    """The digest of the content of a file, or of all files in a folder; of those that are no
+    sources perhaps only the sizes."""
     found = []
     for name, file, state in _files_in(path):
-        found.append((name, _file_digest(file, state)))
+        is_read = file.endswith(".py") or not only_sources
+        found.append((name, _file_digest(file, state) if is_read else state[1]))
     return _short_digest(repr(found))
 
 
@@ -2219,23 +2216,8 @@ def _file_digest(file: str, state: Any) -> Any:
         with open(file, "rb") as stream:
             return _module("hashlib").file_digest(stream, "sha256").digest()
     except OSError as err:
-        text = f"depends: expected a file or folder that can be read, got {file!r}"
-        raise type(err)(err.errno, f"{text}: {err.strerror}") from None
-
-
-@lru_cache
-def _package_digest(name: str) -> str:
-    """The digest of an installed package: its sources, read once, and the sizes of its other files.
-    Where one was written after this process began, it may not be what was loaded: then no other
-    process has this digest."""
-    found: list[Any] = []
-    for place in _places_of(name):
-        for inside, file, state in _files_in(place):
-            is_source = file.endswith(".py")
-            found += [inside, _file_digest(file, state) if is_source else state[1]]
-            if state[0] >= _STARTED:
-                found.append(time.time_ns())
-    return _short_digest(repr(found))
+        raise type(err)(err.errno, "depends: expected a file or folder that can be read, got "
+                        f"{file!r}: {err.strerror}") from None
 
 
 def _with_parents(name: str) -> list[str]:
@@ -2301,17 +2283,23 @@ class _Look(Pickler):
         if isinstance(obj, _FIXED):
             self.contents.alive[id(obj)] = obj
             return id, (id(obj),)
-        if kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(kind.__mro__):
-            try:
-                reduced = obj.__reduce_ex__(5)
-            except Exception:  # a lock, a connection; its class may raise anything
-                reduced = None
-            if type(reduced) is tuple:
-                return reduced
+        is_plain = (kind.__reduce_ex__ is object.__reduce_ex__
+                    and _HASHERS.keys().isdisjoint(kind.__mro__))
+        try:
+            reduced = obj.__reduce_ex__(5) if is_plain else None
+        except Exception:  # a lock, a connection; its class may raise anything
+            reduced = None
+        if type(reduced) is tuple:
+            return reduced
         return id, (_digest(obj, _Crc, follow=self.contents),)
 
 
 # -- the fingerprint
+
+def _type_at(place: Any, get: Callable[[Any, Any], Any]) -> type:
+    """The type of what a function finds in a place."""
+    return type(get(place, _NOTHING))
+
 
 def _may_change(value: Any) -> bool:
     """Whether the content of a value may change while it stays the same object."""
@@ -2436,8 +2424,10 @@ class _Contents(_Followed):
             return self._note(f"file {os.path.basename(root)}", _path_digest(root))
         if hasattr(root, "__name__"):
             package = _dotted(root).partition(".")[0]
-            if not _is_project(package):
-                self._note(f"the package {package}", _package_digest(package))
+            for place in () if _is_project(package) else _places_of(package):
+                self._note(f"the package {package}", _path_digest(place, True))
+                if any(state[0] >= _STARTED for *_, state in _files_in(place)):
+                    self.unsure.append(f"the package {package} {_CHANGED}")
         return self._token("depends", root)
 
     def _note(self, name: str, digest: str) -> str:
@@ -2462,36 +2452,40 @@ class _Contents(_Followed):
     def _describe(self, thing: Any) -> list[Any]:
         """What a thing on the list is made of."""
         space = vars(thing)
+        about: list[Any] = []
+        chains: Any = ()  # global names, each with the attributes that follow
+        added: Any = ()
         if isinstance(thing, ModuleType):
             self.spaces.append((space, len(space)))
+            chains = [(name,) for name in space
+                      if not _module("re").fullmatch(_SET_BY_PYTHON, name)]
             # what is imported lazily into it, since Python 3.15
             self._follow_sources([name for name in getattr(sys, "lazy_modules", ())
                                   if name.startswith(f"{thing.__name__}.")])
-            return [(name, self._global_token(space, [name])) for name in [*space]
-                    if not _module("re").fullmatch(_SET_BY_PYTHON, name)]
-        about: list[Any] = [self._hold(space)]
-        if isinstance(thing, type):
-            about += [self._look(getattr, thing, name) for name in ("__class__", "__bases__")]
+        elif isinstance(thing, type):
             members = space.get("_member_map_", {}).values()  # of an enum
-            return about + [self._hold(vars(member)) for member in members]
-        code, defaults, keyword_defaults = [
-            self._look(getattr, thing, name)
-            for name in ("__code__", "__defaults__", "__kwdefaults__")]
-        # since Python 3.14 they are made by a function, which is not called
-        annotations = getattr(thing, "__annotate__", None) or thing.__annotations__
-        about += [code, defaults, keyword_defaults, annotations]
-        for each in (keyword_defaults, annotations):
-            if type(each) is dict:
-                self._hold(each)
-        facts, space = _code_facts(code), thing.__globals__
-        for name, cell in zip(code.co_freevars, thing.__closure__ or ()):
-            value = self._look(_cell_value, cell)
-            is_added = name in facts.added and type(value) in _ADDED_TO
-            about.append(None if is_added or name == "__classdict__" else value)
-        if id(thing) in self._own or _is_project(_home(space)):
-            for chain in sorted(facts.chains.union(zip(facts.added & facts.globals))):
-                about += [chain, self._global_token(space, chain, facts.added)]
-            self._follow_sources(_imports_of(code, space.get("__package__") or ""))
+            about = [self._hold(each) for each in (space, *map(vars, members))]
+            about += [type(thing), self._look(getattr, thing, "__bases__")]
+        else:
+            code, defaults, keyword_defaults = [
+                self._look(getattr, thing, name)
+                for name in ("__code__", "__defaults__", "__kwdefaults__")]
+            about = [code, defaults]
+            # since Python 3.14 they are made by a function, which is not called
+            annotations = getattr(thing, "__annotate__", None) or thing.__annotations__
+            for each in (space, keyword_defaults, annotations):
+                about.append(self._hold(each) if type(each) is dict else each)
+            space, facts = thing.__globals__, _code_facts(code)
+            added = facts.added
+            for name, cell in zip(code.co_freevars, thing.__closure__ or ()):
+                is_added = name in added and self._look(_type_at, cell, _cell_value) in _ADDED_TO
+                if not is_added and name != "__classdict__":
+                    about += [name, self._look(_cell_value, cell)]
+            if id(thing) in self._own or _is_project(space.get("__name__")):
+                chains = sorted(facts.chains.union(zip(added)))
+                self._follow_sources(_imports_of(code, space.get("__package__") or ""))
+        for chain in chains:
+            about += [chain, self._global_token(space, chain, added)]
         return about
 
     def _global_token(self, space: Any, chain: Sequence[str], added: Any = (),
@@ -2499,10 +2493,11 @@ class _Contents(_Followed):
         """The token of a global name; where it is a module of the project, of what that holds under
         the next name."""
         name, *rest = chain
-        home = _home(space)
-        value = self._look(space.get, name)
-        if name in self._skipped or (name in added and type(value) in _ADDED_TO):
+        is_added = name in added and self._look(_type_at, name, space.get) in _ADDED_TO
+        if is_added or name in self._skipped:
             return "not tracked"
+        home = str(space.get("__name__")).replace("__mp_main__", "__main__")
+        value = self._look(space.get, name)
         if value is _NOTHING and is_inside:
             # a module inside it that is not loaded, or what its `__getattr__` makes, perhaps from
             # any module inside it
@@ -2521,9 +2516,7 @@ class _Contents(_Followed):
             return lazy
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
             return self._global_token(vars(value), rest, (), True)
-        if value is _NOTHING:
-            return "nothing"
-        return self._token(f"{home}.{name}", value)
+        return "nothing" if value is _NOTHING else self._token(f"{home}.{name}", value)
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
@@ -2540,8 +2533,7 @@ class _Contents(_Followed):
                 self._note(f"the source of {name}", digest)
                 self._follow_sources(imports)
                 if not is_certain:
-                    self.unsure.append(f"the source of {name} may have changed since it was "
-                                       "loaded; start Python anew")
+                    self.unsure.append(f"the source of {name} {_CHANGED}")
 
 
 class _Fingerprint:

@@ -3536,6 +3536,7 @@ f = make()"""
         exec(source, space)
         cached = any_memory.cache(space["f"])
         assert cached(1) == 1 and cached.check_call_in_cache(1)
+        assert cached.func(2) == 2 and cached._fingerprint._contents.holds(), "nor costs it a new look at all"
 
     def test_untracked_globals_do_not_count(self, any_memory):
         """Of the function's module and of its helpers' modules, also in arguments; another change still counts."""
@@ -3553,6 +3554,7 @@ f = make()"""
         assert cached(1) == 1 and cached.check_call_in_cache(1)
         assert cached(2, space["helper"]) == 2 and cached.check_call_in_cache(2, space["helper"])
         assert not any_memory.cache(space["f"]).check_call_in_cache(1)
+        assert cached._fingerprint._contents.holds(), "a counter costs no new look at all else"
         space["RATE"] = 2
         assert not cached.check_call_in_cache(1)
 
