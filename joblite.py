@@ -3785,13 +3785,13 @@ _SPACE = "__joblite_space__"
 _KEPT = "__joblite_kept__"
 
 
-def _can_import(module: str | None) -> bool:
+def _can_import(module: Any) -> bool:
     """Whether another process can import this module: its package has been imported, running code
     has not made it."""
-    if not module or module == "__main__" or module not in sys.modules:
+    if module == "__main__" or module not in sys.modules:
         return False
     package = sys.modules.get(module.partition(".")[0])
-    return module == __name__ or getattr(package, "__spec__", None) is not None
+    return getattr(package, "__spec__", None) is not None
 
 
 def _goes_by_name(obj: Any) -> bool:
@@ -3882,30 +3882,28 @@ _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__
 _CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
 
 
-def _own_attributes(namespace: Any, members: Any = ()) -> dict[str, Any]:
-    """What a class holds itself, without what is made anew with every class, and the members of an
-    enum."""
-    return {name: namespace[name] for name in namespace
-            if name not in _CLASS_INTERNALS and name not in members}
+def _own_attributes(namespace: Any) -> dict[str, Any]:
+    """What a class holds itself, without what is made anew with every class."""
+    return {name: namespace[name] for name in namespace if name not in _CLASS_INTERNALS}
 
 
 def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...],
-                attributes: dict[str, Any], changes: Sequence[Any] = (), members: Any = (),
-                registered: Any = ()) -> Any:
+                attributes: dict[str, Any], changes: Sequence[Any] = (), registered: Any = ()
+                ) -> Any:
     """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
-    its attributes and globals, of an enum also those of its members, of an abstract class the
-    classes registered with it. What `__main__` holds here, the worker's `__main__` is to hold."""
+    its attributes, those of an enum's members, and globals; with an abstract class it registers
+    others. What `__main__` holds here, the worker's `__main__` is to hold."""
     attributes = {name: value for name, value in attributes.items()
                   if name not in _ANNOTATIONS or packer.takes(value)}
     home = _import_name(thing)
     if home and home[0] == "__main__":
         space, name = vars(sys.modules["__main__"]), home[1].partition(".")[0]
         changes = [*changes, (_place_of_globals(space), {name: space[name]})]
-    return make, made_of, (attributes, changes, members, registered), None, None, _fill
+    return make, made_of, (attributes, changes, registered), None, None, _fill
 
 
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
-    attributes, changes, members, registered = state
+    attributes, changes, registered = state
     if _class_tokens.get(thing, "").startswith(_process()):
         return  # a class that is at home here
     for place, names in changes:
@@ -3915,12 +3913,14 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
         for name in names.keys() - kept:
             space[name] = names[name]
     if isinstance(thing, type):
-        for name in _own_attributes(vars(thing), members).keys() - attributes.keys():
+        for name in _own_attributes(vars(thing)).keys() - attributes.keys():
             delattr(thing, name)  # so it was at home, or by now
+    members = vars(thing).get("_member_map_", ())
     for name, value in attributes.items():
-        setattr(thing, name, value)
-    for name in members:
-        vars(thing[name]).update(members[name])
+        if name in members:
+            vars(members[name]).update(value)
+        else:
+            setattr(thing, name, value)
     for subclass in registered:
         type(thing).register(thing, subclass)
 
@@ -4022,23 +4022,23 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     token, own, meta = _class_token(cls), vars(cls), type(cls)
     if packer.homeward and not token.startswith(_process()):
         return _make_once, (token, None)
-    first = "__module__", "__orig_bases__", "__slots__"
-    start = {name: own[name] for name in first if name in own}
+    start = {name: own[name] for name in ("__module__", "__orig_bases__", "__slots__")
+             if name in own}
     start["__qualname__"] = cls.__qualname__
-    members = {}
+    attributes = _own_attributes(own)
     # the value of a member, or what it is as text or number: how a `__new__` of its own has made
     # it is not known any more
     plain = getattr(own.get("_member_type_"), "__getnewargs__", None)
     for name, member in own.get("_member_map_", {}).items():
         value = plain(member)[0] if plain else member._value_
         start[name] = _module("enum").member(value)  # also where it is a function
-        members[name] = vars(member)
+        attributes[name] = vars(member)
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
     # those of typing refuse the bases that they give their classes
     kind = next(each for each in meta.__mro__
                 if each.__module__ != "typing" and _goes_by_name(each))
     made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
-    return _fill_later(cls, packer, _make_once, made_of, _own_attributes(own, members), (), members,
+    return _fill_later(cls, packer, _make_once, made_of, attributes, (),
                        [ref() for ref in registered])
 
 
@@ -4085,7 +4085,7 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
     with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
     owner = array
-    while isinstance(owner.base, numpy.ndarray):
+    while nearby and isinstance(owner.base, numpy.ndarray):
         owner = owner.base
     if nearby and getattr(owner, "filename", None):
         at = array.ctypes.data - owner.ctypes.data
@@ -4101,7 +4101,7 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
         if here == there:
             place[2] = owner.mode.replace("w", "r")
             return numpy.memmap, tuple(place)
-    if array.dtype.hasobject or array.nbytes < _IN_BAND:
+    if array.nbytes < _IN_BAND:
         return NotImplemented
     return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
 
@@ -4254,6 +4254,7 @@ def _pack(value: Any, packer: type[_Packer] = _Packer,
 _Mapping = namedtuple("_Mapping", "nbytes mode folder")
 _NO_MAPPING = _Mapping(sys.maxsize, "c", None)
 _ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
+_GRANULARITY = 2**16  # a map can begin at a multiple of it, on every system
 _MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
 _MOST_MAPS = 128  # of pieces in a process: then it copies, for each may hold a descriptor
 
@@ -4274,7 +4275,7 @@ class _Piece:
 
     maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
 
-    def __init__(self, segment: _Segment, where: tuple[int, int, int], view: Any = b"") -> None:
+    def __init__(self, segment: _Segment, where: Sequence[int], view: Any = b"") -> None:
         self.segment = segment
         self.where = where  # offset, number of bytes, access
         self.view = view
@@ -4321,8 +4322,8 @@ def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
             segment = _Segment(_open_unlinked(folder))
             with open(segment.fd, "wb", closefd=False) as file:
                 for view in big:
-                    gap = -file.tell() % _module("mmap").ALLOCATIONGRANULARITY
-                    where = file.seek(gap, os.SEEK_CUR), len(view), _ACCESS[mapping.mode]
+                    at = file.seek(-file.tell() % _GRANULARITY, os.SEEK_CUR)
+                    where = at, len(view), _ACCESS[mapping.mode]
                     pieces[id(view)] = _Piece(segment, where, view)
                     file.write(view)
         except OSError as error:
@@ -4408,9 +4409,6 @@ def _describe_error(error: BaseException) -> tuple[Any, ...]:
 def _restore_error(described: tuple[Any, ...]) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
     said, text, frames = described
-    # Only this process knows the source of a notebook's cell
-    getline, frame = _module("linecache").getline, r'  File "(.+)", line (\d+), in .+\n(?!    )'
-    text = _module("re").sub(frame, lambda at: at[0] + getline(at[1], int(at[2])), text)
     error = RuntimeError(said)
     try:
         error = _unpack(frames)
