@@ -140,9 +140,6 @@ __all__ = [
 IS_WINDOWS = os.name == "nt"
 _CAN_START_PYTHON = (sys.executable and not getattr(sys, "frozen", False)
                      and sys.platform not in ("emscripten", "wasi"))
-HAS_PROCESSES = _CAN_START_PYTHON and hasattr(os, "fork")  # whether our workers can be started
-# a map keeps no descriptor
-_MAP_OPTIONS: Any = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 try:
     _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant at import
 except OSError:  # it was deleted
@@ -495,7 +492,7 @@ class _LockFile:
         self.path, self.fd = path, -1
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
-            weakref.finalize(self, os.close, self.fd)
+            weakref.finalize(self, os.close, self.fd).atexit = False
             self.fcntl: Any = _module("fcntl")
             self.unlocker(0)()
         except (ImportError, OSError):
@@ -616,7 +613,7 @@ def _say(text: str) -> None:
 #                                                           test_shared_parts_cost_once
 #   4. In a value that holds itself, or is nested deeper than 100 levels, it also counts which parts
 #      are one object; a copy made by pickle is equal.      test_recursive_values
-#   5. The digest of plain values and arrays is the same on every version of Python and numpy.
+#   5. The digest of plain values and arrays is the same on every processor, Python and numpy.
 #                                                           test_digests_never_change
 #   6. Hashing changes nothing, and no digest changes because somebody looked at the value.
 #                                                      test_looking_at_a_value_changes_no_digest
@@ -4287,8 +4284,10 @@ class _Piece:
     def map(self) -> Any:
         """Its content, mapped anew; copied when this process has very many maps already."""
         offset, nbytes, access = self.where
-        found = _module("mmap").mmap(self.segment.fd, nbytes, access=access, offset=offset,
-                                     **_MAP_OPTIONS)
+        options: Any = {"access": access, "offset": offset}
+        if sys.version_info >= (3, 13):
+            options["trackfd"] = False  # a map keeps no descriptor
+        found = _module("mmap").mmap(self.segment.fd, nbytes, **options)
         if len(self.maps) >= _MOST_MAPS and access == _ACCESS["c"]:
             return bytearray(found)
         self.maps.add(found)
@@ -6616,7 +6615,7 @@ _POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
 _PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_threads"}
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _open_threads, True)
-if HAS_PROCESSES:
+if _CAN_START_PYTHON and hasattr(os, "fork"):
     _PROCESSES = _Backend("loky", _open_processes, options=_PROCESS_OPTIONS)
 elif _CAN_START_PYTHON:
     _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
