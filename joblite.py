@@ -4782,11 +4782,12 @@ def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
     """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an
     OSError also in a program that lets SIGPIPE end it."""
     socket = _module("socket")
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
-    rest = memoryview(data)
-    while rest:
-        sent = sock.sendmsg([rest], rights if fds else (), getattr(socket, "MSG_NOSIGNAL", 0))
-        rest, fds = rest[sent:], ()
+    quiet = getattr(socket, "MSG_NOSIGNAL", 0)
+    if fds:
+        rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)
+        sent = sock.sendmsg([data], [rights], quiet)  # `socket.send_fds` forgets the flags
+        data = memoryview(data)[sent:]
+    sock.sendall(data, quiet)
 
 
 def _hang_up(sock: Any) -> None:
