@@ -4665,7 +4665,8 @@ def _bundle(packed: list[list[Any]], name: Callable[[Any], Any]) -> list[Any]:
 def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
     """The frames of each payload."""
     plan, names = marshal.loads(frames[0])
-    views = dict(zip(names, frames[len(plan) + 1:]))
+    buffers = frames[len(plan) + 1:]
+    views = dict(zip(names, buffers))
     for pickle, own in zip(frames[1:], plan):
         yield [pickle, *map(views.__getitem__, own)]
 
@@ -4677,10 +4678,12 @@ def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]
     if not batch.width:
         functions, values, kwargs = zip(*values)
         function = functions[0]
-        is_one = all(map(operator.is_, functions, itertools.repeat(function))) and not any(kwargs)
+        is_one = (all(map(operator.is_, functions, itertools.repeat(function)))
+                  and not any(kwargs))
     key = key_of(function) if is_one else 0
-    if key and (batch.width == 1 or {tuple}.issuperset(map(type, values))):
-        if _are_plain(values if batch.width == 1 else itertools.chain.from_iterable(values)):
+    is_flat = batch.width == 1
+    if key and (is_flat or {tuple}.issuperset(map(type, values))):
+        if _are_plain(values if is_flat else itertools.chain.from_iterable(values)):
             return [_pickle_dumps((key, batch.width, values), 5)]
     calls = [(key_of(func) or func, *given) for func, *given in _spread(batch)]
     return _bundle(_pack_each(calls, packer, key_of), _address)
@@ -4711,14 +4714,17 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
     if len(frames) == 1:
         key, width, values = _pickle_loads(frames[0])
         args = zip(values) if width == 1 else values
-        yield from zip(itertools.repeat(find(key)), args, itertools.repeat({}))
+        func = find(key)
+        yield from zip(itertools.repeat(func), args, itertools.repeat({}))
         return
     for place, own in enumerate(_unbundle(frames), 1):
         page[_TASK] = place
         try:
             # a buffer may be for several tasks: each gets a copy
             func, *given = _unpack(_own_buffers(own, True), spaces, find)
-            task = find(func) if type(func) is int else func, *given
+            if type(func) is int:
+                func = find(func)
+            task = func, *given
         except BaseException as error:  # unpickling runs code of the user: this is the task's error
             task = _raise, (error,), {}
         yield task
@@ -4784,7 +4790,8 @@ def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
     socket = _module("socket")
     quiet = getattr(socket, "MSG_NOSIGNAL", 0)
     if fds:
-        rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)
+        packed = struct.pack(f"{len(fds)}i", *fds)
+        rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, packed
         sent = sock.sendmsg([data], [rights], quiet)  # `socket.send_fds` forgets the flags
         data = memoryview(data)[sent:]
     sock.sendall(data, quiet)
@@ -4801,9 +4808,9 @@ def _hang_up(sock: Any) -> None:
 
 class _Channel:
     """Messages of several frames over one stream socket: the length of a list, the list, and the
-    big frames. In the list stand small frames themselves, of big ones their sizes, and for pieces
-    (place of the segment's descriptor among those that come with the length, offset, bytes,
-    access)."""
+    big frames. In the list stand small frames themselves, of big ones their sizes, and of pieces
+    the place of the segment's descriptor, among those that come with the length, and theirs in the
+    segment."""
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
@@ -4815,20 +4822,22 @@ class _Channel:
         for frame in frames:
             if type(frame) is _Piece:
                 place = fds.setdefault(frame.segment.fd, len(fds))
-                listed.append((place, *frame.where))
+                listed.append((place, frame.where))
             elif len(frame) < _IN_BAND:
                 listed.append(bytes(frame))
             else:
                 listed.append(len(frame))
                 big.append(frame)
         data = marshal.dumps(listed)
-        _send_all(self.sock, _LENGTH.pack(len(data)) + data, list(fds))
+        head = _LENGTH.pack(len(data))
+        _send_all(self.sock, head + data, list(fds))
         for frame in big:
             _send_all(self.sock, frame)
 
     def receive(self) -> list[Any]:
         """The next message's frames. EOFError when the other side is gone."""
-        head, fds, _, _ = _module("socket").recv_fds(self.sock, _LENGTH.size, _MOST_FDS)
+        receive = _module("socket").recv_fds
+        head, fds, _, _ = receive(self.sock, _LENGTH.size, _MOST_FDS)
         if len(head) < _LENGTH.size:
             raise EOFError
         segments = list(map(_Segment, fds))
@@ -4837,7 +4846,7 @@ class _Channel:
             if type(entry) is int:
                 frames[at] = self.read(entry)  # tasks may write to it, as arrays are
             elif type(entry) is tuple:
-                place, *where = entry
+                place, where = entry
                 if place >= len(segments):
                     raise RuntimeError("a big array could not be received: "
                                        "too many open files in this process")
@@ -5026,24 +5035,26 @@ class _WorkerState:
         if not packed:
             return
 
-        def globals_of(modules: Iterable[Any]) -> list[dict[str, Any]]:
+        def spaces(more: Iterable[Any] = ()) -> list[dict[str, Any]]:
+            modules = [*sys.modules.values(), *more]
             return [vars(module) for module in modules if type(module) is ModuleType]
 
         initializer, initargs = _quietly(_unpack, _split(packed), self.start_spaces)
-        before = {space["__name__"]: {**space} for space in globals_of(sys.modules.values())}
+        before = {space["__name__"]: {**space} for space in spaces()}
         before["__main__"] = {}
         initializer(*initargs)
         self.main = sys.modules["__main__"]
-        for space in globals_of([*sys.modules.values(), *self.start_spaces.values()]):
+        for space in spaces(self.start_spaces.values()):
             old = before.get(space["__name__"], {})
-            kept = {name for name in space if space[name] is not old.get(name, _NOTHING)}
+            kept = [name for name in space if space[name] is not old.get(name, self)]
             space[_KEPT] = kept
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
         """Take over the caller's world."""
         import warnings
 
-        folder, sys.path[:], sys.argv[:], environ, authkey, filters, self.levels = world
+        (folder, sys.path[:], sys.argv[:],
+         environ, authkey, filters, self.levels) = world
         try:
             os.chdir(folder)
         except OSError:  # deleted: a task that needs it will say so
@@ -5147,7 +5158,8 @@ class _WorkerState:
             logger = logger.parent
         state = {key: value if type(value) in _ATOMS else _exact_text(value)
                  for key, value in vars(record).items()}
-        self.say(_RECORD, (name, state | {"levelno": int(record.levelno)}))
+        state["levelno"] = int(record.levelno)
+        self.say(_RECORD, (name, state))
 
     def send(self, kind: int, values: list[Any], errors: dict[int, BaseException],
              seconds: float, kinds: tuple[int, ...] = (_OUT, _ERR, _RECORD)) -> None:
@@ -5161,7 +5173,8 @@ class _WorkerState:
         with self.lock:
             items = self.said[:]
             said = [item for item in items if item[0] in kinds]
-            self.said[:len(items)] = [item for item in items if item[0] not in kinds]
+            kept = [item for item in items if item[0] not in kinds]
+            self.said[:len(items)] = kept
             self.is_heard = kind == _PART
             self.channel.send([marshal.dumps(said), *frames])
             if self.is_interrupted:
@@ -5261,7 +5274,8 @@ def _interpreter_command(entry: str, nbytes: int) -> list[str]:
     for flag, option in flags.items():
         options += [option] * getattr(sys.flags, flag)
     for name, value in sys._xoptions.items():
-        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
+        given = "" if value is True else f"={value}"
+        options.append(f"-X{name}{given}")
     path = os.path.abspath(__file__)
     code = _BOOT.format(name=__name__, path=path, entry=entry, nbytes=nbytes)
     return [sys.executable, *options, "-c", code]
@@ -5354,7 +5368,8 @@ def _reap_workers(workers: dict[int, Any]) -> None:
         dead, status = os.waitpid(pid, os.WNOHANG)
         if dead:
             _kill_group(pid, _SIGKILL)  # what the worker started
-            os.pwrite(page.fd, struct.pack("@Q", status + 1), 8 * _DEATH)
+            death = struct.pack("@Q", status + 1)
+            os.pwrite(page.fd, death, 8 * _DEATH)
             _hang_up(sock)
             del workers[number]
 
@@ -5381,7 +5396,10 @@ def _serve_forks(*modules: str) -> None:
     # number -> pid; its socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
     sources: list[Any] = [control, wake]
-    while ready := select.select(sources, (), (), None if workers else IDLE_S)[0]:
+    while True:
+        ready, _, _ = select.select(sources, (), (), None if workers else IDLE_S)
+        if not ready:
+            break
         if wake in ready:
             os.read(wake, 4096)
             _reap_workers(workers)
@@ -6083,7 +6101,8 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: frames of a batch in, frames of its results out."""
     end = time.monotonic() + _FAR_S
     (number, *more), functions = marshal.loads(frames[0])
-    calls = _open_batch(functions, list(frames[1:]), {}, {}, _BLANK_PAGE.copy())
+    page = _BLANK_PAGE.copy()
+    calls = _open_batch(functions, list(frames[1:]), {}, {}, page)
     batch = _Batch(number, calls, *more)
     _run_here("process", batch, lambda: time.monotonic() > end)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
