@@ -2936,7 +2936,8 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        name = f"tmp-{_machine()}-{os.getpid()}-{id(fill)}"
+        name = f"tmp-{_machine()}-{os.getpid()}-"
+        name += os.urandom(8).hex()
         opener = partial(os.open, mode=self._mode & 0o666)
 
         def put_in_place(locks: _LockFile) -> None:
@@ -2951,7 +2952,7 @@ class _DiskStore(_Store):
 
         locks = self.lock_file(key)
         try:
-            with open(self._root + name, "wb", 8192, opener=opener) as file:  # saves a look
+            with open(self._root + name, "xb", 8192, opener=opener) as file:  # saves a look
                 if self._secret is None:
                     fill(file)
                 else:
@@ -3728,7 +3729,7 @@ class Memory:
 
 
 register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
-    function.func, function._prefix, function.version,
+    function._run, function._prefix, function.version,
     [_path_digest(each) if isinstance(each, os.PathLike) else each for each in function.depends]))
 register_hasher(Memory, lambda memory: "Memory")
 

@@ -4188,6 +4188,7 @@ f = make()"""
         assert [Thing.of_class(1), one.of_class_too(1), Thing.of_class_too(1)] == [("Thing", 1)] * 3
         assert [Thing.static(1), one.static(2), Thing.static_too(1), one.static_too(2)] == [1, 2, 1, 2]
         assert len(Thing.of_class_too.entries()) == 1
+        assert one.method.func(5) == any_memory.cache(one.method)(5) == (1, 5), "bound once, it stays so"
         one.state = 9
         assert one.method(5) == (9, 5)
 
