@@ -4552,6 +4552,7 @@ class _Batch:
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
+        self.page: Any = [self.key, 0, 0, 0, 0, 0]  # or that of the worker that is at work on it
 
     def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float,
             nbytes: int = 0) -> None:
@@ -4580,7 +4581,6 @@ class _Batch:
 _BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
 _STACK_AT = 48  # behind them, in bytes
 _PAGE_NBYTES = 2**20  # the stacks of 100 threads fit in
-_BLANK_PAGE = [1, 0, 0, 0, 0, 0]  # for a batch that no other process looks at
 
 
 def _is_task(task: Any) -> bool:
@@ -6062,16 +6062,16 @@ def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
     batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
-def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None:
-    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When
-    `gives_back()` becomes true, tasks that are not started are left to others. With a limit it runs
-    in another thread, which is left to itself when the time is up."""
-    page: Any = _BLANK_PAGE.copy()
+def _run_here(place: str, batch: _Batch, late: float = float("inf")) -> None:
+    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When it is
+    late, tasks that are not started are left to others. With a limit it runs in another thread,
+    which is left to itself when the time is up."""
     parts: list[tuple[Any, ...]] = []
 
     def deliver(*part: Any) -> None:
         parts.append(part)
-        page[_SHED] = page[_BATCH] if batch.shrinkable and gives_back() else 0
+        if batch.shrinkable and time.monotonic() > late:
+            batch.page[_SHED] = batch.key
 
     def work() -> None:
         outer, _local.inside = _local.inside, place
@@ -6079,7 +6079,7 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
             if batch.width:
                 parts.append(_run_left(batch))
             else:
-                parts.append(_run_calls(_spread(batch), batch.keep_going, page, deliver))
+                parts.append(_run_calls(_spread(batch), batch.keep_going, batch.page, deliver))
         finally:
             _local.inside = outer
 
@@ -6100,12 +6100,10 @@ def _run_here(place: str, batch: _Batch, gives_back: Callable[[], bool]) -> None
 
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: frames of a batch in, frames of its results out."""
-    end = time.monotonic() + _FAR_S
     (number, *more), functions = marshal.loads(frames[0])
-    page = _BLANK_PAGE.copy()
-    calls = _open_batch(functions, list(frames[1:]), {}, {}, page)
-    batch = _Batch(number, calls, *more)
-    _run_here("process", batch, lambda: time.monotonic() > end)
+    batch = _Batch(number, (), *more)
+    batch.tasks = _open_batch(functions, list(frames[1:]), {}, {}, batch.page)
+    _run_here("process", batch, time.monotonic() + _FAR_S)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
     return list(map(bytes, answer))
 
@@ -6148,7 +6146,7 @@ class _Pool:
         done = self.done
         batch.sent = time.monotonic()
         if not self.context:
-            future = self.start(_run_here, "thread", batch, lambda: self.hungry)
+            future = self.start(_run_here, "thread", batch)
         else:
             settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
             payload = {
@@ -6207,17 +6205,18 @@ class _Pool:
     def ask_back(self, batches: Iterable[_Batch]) -> None:
         """Have workers give back tasks that they have not started, if others are idle."""
         for batch in batches if self.hungry else ():
-            if batch.shrinkable:
+            if batch.shrinkable and len(batch.tasks) > 1:
                 batch.left.clear()
+                batch.page[_SHED] = batch.key
 
     def close(self, out: set[_Batch]) -> None:
         """The run is over: stop what is queued or at work, let the workers go."""
         self.hungry = True
         for batch in out:
-            batch.shrinkable = True  # a thread at work on it does not begin its other tasks
-            batch.left.clear()
+            batch.shrinkable = True
             if batch.future:
                 batch.future.cancel()
+        self.ask_back(out)
 
 
 class _DaskPool(_Pool):
@@ -6326,7 +6325,7 @@ class _ThreadPool(_Pool):
             self.serve()
 
     def run(self, batch: _Batch) -> None:
-        _run_here("thread", batch, lambda: self.hungry)
+        _run_here("thread", batch)
 
     def receive(self, batch: _Batch) -> bool:
         return True
@@ -6363,7 +6362,7 @@ class _ProcessPool(_ThreadPool):
             if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
-            batch.worker = worker
+            batch.worker, batch.page = worker, worker.page
             is_well, has_begun = False, True
             try:
                 # else `close` sees that there is a worker
@@ -6381,12 +6380,6 @@ class _ProcessPool(_ThreadPool):
         if batch.is_late and not batch.values:  # its value may have come just before
             _fail_late(batch, _stack_of(worker.page))
         batch.payload = None  # its big arrays may go
-
-    def ask_back(self, batches: Iterable[_Batch]) -> None:
-        for batch in batches if self.hungry else ():
-            worker = batch.worker
-            if worker and batch.shrinkable and len(batch.tasks) > 1:
-                worker.page[_SHED] = batch.key
 
     def close(self, out: set[_Batch]) -> None:
         """Let the workers go. Running tasks get a KeyboardInterrupt; a worker that is not done with
