@@ -4124,7 +4124,7 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
     # process has its own, or all would draw the same.
     **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE", "random.Random",
                      "numpy.random.mtrand.RandomState"),
-                    lambda thing, _: _held_by(sys.modules[thing.__module__], thing)),
+                    lambda thing, _: _held_by(sys.modules[type(thing).__module__], thing)),
     "functools.cached_property": lambda p, _: (type(p), (p.func,), {"attrname": p.attrname}),
 }
 
