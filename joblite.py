@@ -1422,13 +1422,21 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    named = [name for name, codec in _CODECS.items() if filename.endswith(codec.extension or "/")]
+    named = [
+        name
+        for name, codec in _CODECS.items()
+        if filename.endswith(codec.extension or "/")
+    ]
     if isinstance(compress, str):
         compress = (compress, 3)
     elif not isinstance(compress, (tuple, list)):
         level = 3 if compress is True or (named and not compress) else compress or 0
         compress = (["zlib", *named][-1], level)
-    if len(compress) != 2 or compress[0] not in _CODECS or compress[1] not in range(10):
+    if (
+        len(compress) != 2
+        or compress[0] not in _CODECS
+        or compress[1] not in range(10)
+    ):
         raise ValueError(
             "compress: expected True, False, a level from 0 to 9, a method or a pair "
             f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
@@ -1446,25 +1454,43 @@ def _dtype_text(dtype: Any) -> Any:
         return dtype
     text: Any = dtype.str
     if dtype.names is not None:
-        text = [(name, _dtype_text(dtype[name].base), dtype[name].shape) for name in dtype.names]
-    return text if _module("numpy").dtype(text).__reduce__() == dtype.__reduce__() else dtype
+        text = [
+            (name, _dtype_text(dtype[name].base), dtype[name].shape)
+            for name in dtype.names
+        ]
+    same = _module("numpy").dtype(text)
+    return text if same.__reduce__() == dtype.__reduce__() else dtype
 
 
 def _reduce_dtype(dtype: Any) -> Any:
     text = _dtype_text(dtype)
-    return dtype.__reduce__() if text is dtype else (_module("numpy").dtype, (text,))
+    if text is dtype:
+        return dtype.__reduce__()
+    return _module("numpy").dtype, (text,)
 
 
 def _reduce_masked(array: Any) -> Any:
-    args = array._data, array._mask, None, False, True, 0, array._fill_value, True, array._hardmask
-    return type(array), args
+    return type(array), (
+        *(array._data, array._mask, None, False, True, 0),
+        *(array._fill_value, True, array._hardmask),
+    )
+
+
+@lru_cache
+def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
+    """What makes an array of a buffer, and how other values of numpy go into a pickle, so that each
+    is made by one call with plain arguments."""
+    kinds = {type(np.dtype(char)) for char in np.typecodes["All"]}
+    reducers = {**dict.fromkeys(kinds, _reduce_dtype), np.ma.MaskedArray: _reduce_masked}
+    return np.empty(1).__reduce_ex__(5)[0], reducers
 
 
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    np: Any = _loaded("numpy")
+    np: Any = _loaded("numpy") if type(value) not in _ATOMS else None
     out = io.BytesIO()
+    make_array, reducers = _numpy_reducers(np) if np else (None, {})
     buffers: list[Any] = []
     mark = PickleBuffer(bytearray())  # stands for an array, so that any layout can be left out
 
@@ -1484,12 +1510,10 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
         return make_array, (content, array.dtype, array.shape, order)
 
     pickler = kind(out, 5, buffer_callback=keep)
-    if np:  # its values are made by one call each, with plain arguments
-        make_array = np.empty(1).__reduce_ex__(5)[0]
+    if np:
         table = {
             **getattr(pickler, "dispatch_table", copyreg.dispatch_table),
-            **{type(np.dtype(char)): _reduce_dtype for char in np.typecodes["All"]},
-            np.ma.MaskedArray: _reduce_masked,
+            **reducers,
             np.ndarray: reduce_array,
             np.memmap: reduce_array,
         }
@@ -1502,7 +1526,8 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
 def _mapper(sizes: Sequence[int]) -> Any:
     """What maps a function over the pieces of buffers: `map`, or threads beside the caller if most
     are big."""
-    return _map_on_threads if sum(sizes) >= max(_PARALLEL, len(sizes) << 20) else map
+    is_much = sum(sizes) >= max(_PARALLEL, len(sizes) << 20)
+    return _map_on_threads if is_much else map
 
 
 def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, None, None]:
@@ -1510,11 +1535,14 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
     if buffers:
-        pickled += bytes(-(start + _HEAD.size + len(pickled) + len(table) + 4) % _ALIGNMENT)
+        end = start + _HEAD.size + len(pickled) + len(table) + 4
+        pickled += bytes(-end % _ALIGNMENT)
     head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled))
     yield head
     yield pickled
     yield table + _U4(_crc32(table, _crc32(pickled, _crc32(head))))
+    if not buffers:  # a third of the time of a small value
+        return
     checksums = bytearray()
     pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
     for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
@@ -1527,7 +1555,7 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, No
 def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
     """Write a value at the current position of an open binary file; `pickler` is a class of
     picklers to use."""
-    packed = _parse_compress(compress)
+    packed = _parse_compress(compress) if compress else None
     start = file.tell() if hasattr(file, "seekable") and file.seekable() else 0
     kind = pickler or Pickler
     try:
@@ -1591,11 +1619,12 @@ def dump(
     if path is None:
         _write_value(value, filename, method)
         return None
-    target = os.path.realpath(path)
+    target = os.path.realpath(path) if os.path.islink(path) else path
+    folder = os.path.dirname(target) or "."
     is_new = not os.path.exists(path)
     beside = ""  # it is written in place if it is a device or a pipe, or the folder takes no other
-    if (is_new or os.path.isfile(path)) and os.access(os.path.dirname(target), os.W_OK):
-        beside = f"{os.path.dirname(target)}/.{os.urandom(8).hex()}.part"
+    if (is_new or os.path.isfile(path)) and os.access(folder, os.W_OK):
+        beside = f"{folder}/.{os.urandom(8).hex()}.part"
     opener = partial(os.open, mode=0o666 if is_new else 0o600)  # nobody else looks in meanwhile
     try:
         with open(beside or path, "wb", _BUFFER, opener=opener) as file:
@@ -1717,7 +1746,8 @@ def _plain_dtype(text: Any, *more: Any, depth: int = 8, room: int = 1 << 14) -> 
         inner = partial(_plain_dtype, depth=depth - 1, room=room // len(text))
         # a shape as a tuple: numpy takes other things in its place for a dtype
         fields = [(name, inner(part), (*shape,)) for name, part, shape in text]
-        if sum(np.dtype(field[1:]).itemsize for field in fields) < 1 << 31:
+        sizes = [np.dtype(field[1:]).itemsize for field in fields]
+        if sum(sizes) < 1 << 31:
             return np.dtype(fields)  # which counts bytes modulo 2**32
     raise _Damaged("it has a strange dtype, or one of too many bytes")
 
@@ -1796,7 +1826,8 @@ def _call_plain(call: Any, *args: Any) -> Any:
     plain = "bool bytes complex dict float int list NoneType str timedelta timezone tuple type"
     kinds = _KINDS.get(name, plain).split()
     for each in args:
-        if type(each).__name__ not in kinds or type(each) is int and each.bit_length() > 1 << 16:
+        is_huge = type(each) is int and each.bit_length() > 1 << 16
+        if is_huge or type(each).__name__ not in kinds:
             raise UntrustedObjectError(f"it makes a {name} of strange or huge arguments")
     return call(*args)
 
@@ -1828,7 +1859,8 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any, free: set[str])
             return found
 
         def load_reduce(self) -> None:
-            self.stack[-2] = calls.get(id(self.stack[-2]), refuse)
+            named = self.stack[-2]
+            self.stack[-2] = calls.get(id(named), refuse)
             super().load_reduce()
 
         def load_newobj(self) -> None:
@@ -2038,7 +2070,9 @@ def load(
     if trusted is not True:
         free = set(_FREE)
         for each in trusted or ():
-            free.add(each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}")
+            if not isinstance(each, str):
+                each = f"{each.__module__}.{each.__qualname__}"
+            free.add(each)
     path = _path_of(filename, "read", "reading (mode 'rb')")
     if path is None:
         return _read_value(filename, mode, str(filename), native, free)
