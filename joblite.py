@@ -2190,10 +2190,15 @@ def _is_project(name: Any) -> bool:
     space = getattr(sys.modules.get(name), "__dict__", {})
     if name == __name__ or space.get("__all__") == __all__:
         return False
-    depth, places = name.count("."), _places_of(name)
-    if places:
-        return not all(_is_installed(place.rsplit(os.sep, depth + 1)[0]) for place in places)
-    return _is_project(name.rpartition(".")[0]) if depth else name not in sys.stdlib_module_names
+    places, parent = _places_of(name), name.rpartition(".")[0]
+    for place in places:
+        for _ in name.split("."):
+            place = os.path.dirname(place)
+        if not _is_installed(place):
+            return True
+    if parent and not places:
+        return _is_project(parent)
+    return not places and name not in sys.stdlib_module_names
 
 
 def _dotted(thing: Any) -> str:
@@ -2233,10 +2238,11 @@ def _files_in(path: Any) -> list[tuple[str, str, Any]]:
 def _path_digest(path: Any, only_sources: bool = False) -> str:
     """The digest of the content of a file, or of all files in a folder; of those that are no
     sources perhaps only the sizes."""
-    found = []
+    found: list[Any] = []
     for name, file, state in _files_in(path):
         is_read = file.endswith(".py") or not only_sources
-        found.append((name, _file_digest(file, state) if is_read else state[1]))
+        found.append(name)
+        found.append(_file_digest(file, state) if is_read else state[1])
     return _short_digest(repr(found))
 
 
@@ -2264,7 +2270,8 @@ def _imports_of(code: CodeType, package: str) -> list[str]:
         if level:
             above = package.rsplit(".", level - 1)[0]
             name = f"{above}.{name}".strip(".")
-        found += _with_parents(name) + [f"{name}.{each}" for each in names]
+        found += _with_parents(name)
+        found += [f"{name}.{each}" for each in names]
     return found
 
 
@@ -2374,8 +2381,8 @@ class _Contents(_Followed):
             self.parts[label] = self._digest(self._describe(thing))
         whole = found, sorted(self.parts.items())
         self.digest = _short_digest(repr(whole), 16)
-        seen = [*roots, *[entry[3] for entry in self.looks.values()]]
-        self.data = list(filter(_may_change, seen))
+        seen = [entry[3] for entry in self.looks.values()]
+        self.data = list(filter(_may_change, [*roots, *seen]))
         self._content = self._look_at_data()
 
     # - whether it holds
@@ -2457,7 +2464,8 @@ class _Contents(_Followed):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
                 self._note(f"the package {package}", _path_digest(place, True))
-                if any(state[0] >= _STARTED for *_, state in _files_in(place)):
+                newest = max([state[0] for *_, state in _files_in(place)], default=0)
+                if newest >= _STARTED:
                     self.unsure.append(f"the package {package} {_CHANGED}")
         return self._token("depends", root)
 
@@ -2495,8 +2503,8 @@ class _Contents(_Followed):
                                   if name.startswith(f"{thing.__name__}.")])
         elif isinstance(thing, type):
             members = space.get("_member_map_", {}).values()  # of an enum
-            about = [self._hold(each) for each in (space, *map(vars, members))]
-            about += [type(thing), self._look(getattr, thing, "__bases__")]
+            about = [type(thing), self._look(getattr, thing, "__bases__")]
+            about += map(self._hold, [space, *map(vars, members)])
         else:
             code, defaults, keyword_defaults = [
                 self._look(getattr, thing, name)
@@ -2547,7 +2555,9 @@ class _Contents(_Followed):
             return lazy
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
             return self._global_token(vars(value), rest, (), True)
-        return "nothing" if value is _NOTHING else self._token(f"{home}.{name}", value)
+        if value is _NOTHING:
+            return "nothing"
+        return self._token(f"{home}.{name}", value)
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
@@ -2565,6 +2575,8 @@ class _Contents(_Followed):
                 self._follow_sources(imports)
                 if not is_certain:
                     self.unsure.append(f"the source of {name} {_CHANGED}")
+            elif spec is None and name in sys.modules:  # code that was made by `exec`
+                self.label(sys.modules[name])
 
 
 class _Fingerprint:
@@ -2675,7 +2687,8 @@ def _shown_all(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _joined(shown: dict[str, str]) -> str:
-    return ", ".join([f"{label}={text}" for label, text in shown.items()])
+    texts = [f"{label}={text}" for label, text in shown.items()]
+    return ", ".join(texts)
 
 
 # --- Where entries are kept -----------------------------------------------------------------------

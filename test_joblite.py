@@ -3356,6 +3356,8 @@ inner, outer = types.ModuleType("inner"), types.ModuleType("outer")
 inner.rate, outer.inner, HELD = 1, inner, {"m": outer}
 def f(x): return getattr(getattr(HELD["m"], "inner"), "rate")""", "HELD = 1", "HELD = 2"),
     "a module's value under its name": ("import helping_out\ndef f(x): return helping_out.rate", "", ""),
+    "a module without a source that a function imports": (
+        "def f(x):\n    import helping_out\n    return helping_out.rate", "", ""),
 }
 
 
