@@ -3397,8 +3397,8 @@ class MemorizedFunc(_Options[P, R]):
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
         start = time.perf_counter()
-        about = {"input_args": _shown_all(call.given), "digests": call.digests,
-                 "code": call.contents.parts}
+        about = dict(input_args=_shown_all(call.given), digests=call.digests,
+                     code=call.contents.parts)
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
@@ -3718,16 +3718,16 @@ class Memory:
         """
         if ignore is None or isinstance(ignore, str):
             ignore = [ignore] if ignore else []
-        options = {
-            "ignore": list(ignore),
-            "verbose": self.verbose if verbose is None else verbose,
-            "mmap_mode": self.mmap_mode if mmap_mode is False else mmap_mode,
-            "cache_validation_callback": cache_validation_callback,
-            "key": key,
-            "depends": tuple(depends),
-            "version": version,
-            "untracked": frozenset(untracked),
-        }
+        options = dict(
+            ignore=list(ignore),
+            verbose=self.verbose if verbose is None else verbose,
+            mmap_mode=self.mmap_mode if mmap_mode is False else mmap_mode,
+            cache_validation_callback=cache_validation_callback,
+            key=key,
+            depends=tuple(depends),
+            version=version,
+            untracked=frozenset(untracked),
+        )
         if func is None:
             return partial(self.cache, **options)
         if isinstance(func, MemorizedFunc):
