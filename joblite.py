@@ -241,9 +241,10 @@ def _read_text(path: str) -> str:
 @lru_cache
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    names = "cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"
-    text = " ".join([_read_text(f"/sys/fs/cgroup/{name}") for name in names])
-    quota = [int(word) for word in text.split() if word.isdecimal()]  # not "max", not -1
+    files = ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+             "/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    words = "".join(map(_read_text, files)).split()
+    quota = [int(word) for word in words if word.isdecimal()]  # not "max", not -1
     return quota[0] / quota[1] if len(quota) > 1 else float("inf")
 
 
@@ -271,8 +272,9 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     except AttributeError:  # not on macOS and Windows
         usable = range(os.cpu_count() or 1)
     if only_physical_cores:
-        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-        usable = {_read_text(siblings.format(cpu)) or cpu for cpu in usable}
+        usable = {
+            _read_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu
+            for cpu in usable}
     limits = [len(usable), _cgroup_cpus()]
     limit = os.environ.get("LOKY_MAX_CPU_COUNT", "")
     if limit.isdecimal():
@@ -280,10 +282,6 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     elif limit:
         raise ValueError(f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}")
     return max(1, _module("math").ceil(min(limits)))
-
-
-# code that names one may use any variable
-_SEES_LOCALS = frozenset({"locals", "vars", "eval", "exec", "dir"})
 
 
 @lru_cache(maxsize=4096)
@@ -336,14 +334,16 @@ def _code_facts(code: CodeType) -> Any:
         elif kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             facts.chains.add((name, *attributes))
             read.add(name)
-    facts.added.difference_update(facts.added if _SEES_LOCALS & facts.names else read)
+    if facts.names & {"locals", "vars", "eval", "exec", "dir"}:  # they may read any variable
+        facts.added.clear()
+    facts.added.difference_update(read)
     return facts
 
 
 def _used_globals(function: FunctionType) -> dict[str, Any]:
     """The globals that a function, and the code inside it, names, with their values."""
-    space = function.__globals__
-    return {name: space[name] for name in _code_facts(function.__code__).globals & space.keys()}
+    names = _code_facts(function.__code__).globals & function.__globals__.keys()
+    return {name: function.__globals__[name] for name in names}
 
 
 def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
@@ -666,22 +666,18 @@ class _Followed:
 
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
-    """What code does: without file, line, docstring (which no instruction loads) and names of local
-    variables; constants and names stand where they are used."""
+    """What code does: without file, line and docstring (which no instruction loads); constants and
+    names stand where they are used."""
     steps: list[tuple[str, Any]] = []
     set_by_python = "__firstlineno__", "__static_attributes__", "__doc__"  # in a class
     for step in _instructions(code):
         if step.opname == "STORE_NAME" and step.argval in set_by_python:
             steps.pop()
         else:
-            steps.append((step.opname, step.arg if "_FAST" in step.opname else step.argval))
-    variables = code.co_varnames
-    if _SEES_LOCALS.isdisjoint(code.co_names):
-        stars = (code.co_flags & 0xC).bit_count()  # *args, **kwargs
-        variables = variables[:code.co_argcount + code.co_kwonlyargcount + stars]
+            steps.append((step.opname, step.argval))
     kind = code.co_flags & 0x3FF  # other flags tell of docstrings and future imports
     return ("code", code.co_name, code.co_argcount, code.co_posonlyargcount,
-            code.co_kwonlyargcount, kind, variables, code.co_exceptiontable, steps)
+            code.co_kwonlyargcount, kind, code.co_varnames, code.co_exceptiontable, steps)
 
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:

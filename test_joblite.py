@@ -3133,7 +3133,7 @@ EDITS = {  # what is edited: (file, text before, text after, what the next run d
     "the docstring": ("job.py", "What it does", "What it really does", "hits"),
     "the docstring goes": ("job.py", '    """What it does."""\n', "", "hits"),
     "place in the file": ("job.py", "RATE = 3", "RATE = 3\n" + "\n" * 30, "hits"),
-    "a local name": ("job.py", "total", "amount", "hits"),
+    "a local name": ("job.py", "total", "amount", "computes"),
     "an annotation": ("job.py", "def work(x, extra=2)", "def work(x: int, extra: int = 2) -> list", "computes"),
     "an unused function": ("job.py", "by = make(5)", "by = make(5)\ndef unused(): pass", "hits"),
     "a helper's comment": ("other.py", "def deep(x): return", "def deep(x):\n    # a remark\n    return", "hits"),
