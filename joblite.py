@@ -4913,7 +4913,10 @@ class _Channel:
         import select
 
         poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
+        try:
+            poll.register(self.sock, select.POLLIN)
+        except ValueError:  # the garbage collector has closed it, as a part of a cycle
+            return True
         return bool(poll.poll(patience * 1000))
 
     def drain(self) -> None:
