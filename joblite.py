@@ -3832,12 +3832,14 @@ def _can_import(module: Any) -> bool:
     if module == "__main__" or module not in sys.modules:
         return False
     package = sys.modules.get(module.partition(".")[0])
-    return getattr(package, "__spec__", None) is not None
+    # this very module may have come as text
+    return module == __name__ or getattr(package, "__spec__", None) is not None
 
 
-def _goes_by_name(obj: Any) -> bool:
-    """Whether another process finds this function or class by its module and qualified name."""
-    return _can_import(obj.__module__) and _import_name(obj) is not None
+def _name_abroad(obj: Any) -> str | None:
+    """The qualified name by which another process finds it in its module; None if by none."""
+    home = _can_import(getattr(obj, "__module__", None)) and _import_name(obj)
+    return home[1] if home else None
 
 
 def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
@@ -3923,24 +3925,15 @@ _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__
 _CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
 
 
+# Of a class, which goes by value, in every process it reaches: its name, and the class of the name.
+_class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+_token_lock = threading.RLock()  # guards what is written to the two
+
+
 def _own_attributes(namespace: Any) -> dict[str, Any]:
     """What a class holds itself, without what is made anew with every class."""
     return {name: namespace[name] for name in namespace if name not in _CLASS_INTERNALS}
-
-
-def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...],
-                attributes: dict[str, Any], changes: Sequence[Any] = (), registered: Any = ()
-                ) -> Any:
-    """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
-    its attributes, those of an enum's members, and globals; with an abstract class it registers
-    others. What `__main__` holds here, the worker's `__main__` is to hold."""
-    attributes = {name: value for name, value in attributes.items()
-                  if name not in _ANNOTATIONS or packer.takes(value)}
-    home = _import_name(thing)
-    if home and home[0] == "__main__":
-        space, name = vars(sys.modules["__main__"]), home[1].partition(".")[0]
-        changes = [*changes, (_place_of_globals(space), {name: space[name]})]
-    return make, made_of, (attributes, changes, registered), None, None, _fill
 
 
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
@@ -3966,25 +3959,19 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
         type(thing).register(thing, subclass)
 
 
-def _globals_of(func: FunctionType) -> tuple[dict[str, Any], list[str]]:
-    """The globals that a function names, and the names of submodules that it may reach through them
-    or its closure."""
-    used, names = _used_globals(func), _code_facts(func.__code__).names
-    for name, value in list(used.items()):
-        if type(value).__name__ == "lazy_import":  # of Python 3.15
-            try:
-                used[name] = value.resolve()
-            except Exception:  # who uses it finds out
-                del used[name]
-    reached = [name for name in getattr(sys, "lazy_modules", ())  # since Python 3.15
-               if name.partition(".")[0] in used and names.issuperset(name.split("."))]
-    bases = [value.__name__ for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
-             if issubclass(type(value), ModuleType)]
-    for base in bases:  # grows while it is walked
-        found = sys.modules.keys() & {f"{base}.{name}" for name in names}
-        bases += found
-        reached += found
-    return used, reached
+def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...],
+                attributes: dict[str, Any], changes: Sequence[Any] = (), registered: Any = ()
+                ) -> Any:
+    """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
+    its attributes, those of an enum's members, and globals; with an abstract class it registers
+    others. What `__main__` holds here, the worker's `__main__` is to hold."""
+    attributes = {name: value for name, value in attributes.items()
+                  if name not in _ANNOTATIONS or packer.takes(value)}
+    home = _import_name(thing)
+    if home and home[0] == "__main__":
+        space, name = vars(sys.modules["__main__"]), home[1].partition(".")[0]
+        changes = [*changes, (_place_of_globals(space), {name: space[name]})]
+    return make, made_of, (attributes, changes, registered), None, None, _fill
 
 
 def _make_function(code: CodeType, place: tuple[Any, ...], cells: Any, reached: list[str]
@@ -3996,15 +3983,30 @@ def _make_function(code: CodeType, place: tuple[Any, ...], cells: Any, reached: 
 
 def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     """A function by its place in a class, by its key where all tasks of a run may share it, since
-    it holds nothing that one could change for another, else by value."""
+    it holds nothing that one could change for another, else by value: with the globals that it
+    names, and the submodules that it may reach through them or its closure."""
     found = _place_in_class(func)
-    if found and (_goes_by_name(found[0]) or packer.key_of(found[0])):
+    if found and (_name_abroad(found[0]) or packer.key_of(found[0])):
         return _function_in, found
     holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
     if not holds and (key := packer.key_of(func)):
         return _find_shared, (key,)
-    place = _place_of_globals(func.__globals__)
-    used, reached = _globals_of(func)
+    place, names = _place_of_globals(func.__globals__), _code_facts(func.__code__).names
+    used = _used_globals(func)
+    for name, value in list(used.items()):
+        if type(value).__name__ == "lazy_import":  # of Python 3.15
+            try:
+                used[name] = value.resolve()
+            except Exception:  # who uses it finds out
+                del used[name]
+    reached = [name for name in getattr(sys, "lazy_modules", ())  # since Python 3.15
+               if name.partition(".")[0] in used and names.issuperset(name.split("."))]
+    bases = [value.__name__ for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
+             if issubclass(type(value), ModuleType)]
+    for base in bases:  # grows while it is walked
+        below = sys.modules.keys() & {f"{base}.{name}" for name in names}
+        bases += below
+        reached += below
     if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
         used = {name: value for name, value in used.items()
                 if type(value) is not object and packer.takes(value)}
@@ -4013,12 +4015,6 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     attributes.update(vars(func))
     made_of = func.__code__, place, func.__closure__, reached
     return _fill_later(func, packer, _make_function, made_of, attributes, [(place, used)])
-
-
-# Of a class, which goes by value, in every process it reaches: its name, and the class of the name.
-_class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.RLock()  # guards what is written to the two
 
 
 def _class_token(cls: type) -> str:
@@ -4077,7 +4073,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
     # those of typing refuse the bases that they give their classes
     kind = next(each for each in meta.__mro__
-                if each.__module__ != "typing" and _goes_by_name(each))
+                if each.__module__ != "typing" and _name_abroad(each))
     made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
     return _fill_later(cls, packer, _make_once, made_of, attributes, (),
                        [ref() for ref in registered])
@@ -4260,8 +4256,7 @@ class _Packer(Pickler):
             reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
             if reducer is None:
                 return NotImplemented
-        home = _can_import(getattr(obj, "__module__", None)) and _import_name(obj)
-        return home[1] if home else reducer(obj, self)
+        return _name_abroad(obj) or reducer(obj, self)
 
 
 class _AnswerPacker(_Packer):
@@ -4974,7 +4969,7 @@ def _portable_filters(filters: tuple[Any, ...]) -> bytes:
     those of numpy itself, which a worker need not import for them."""
     return _pickle_dumps([
         each for each in filters
-        if _goes_by_name(each[2])
+        if _name_abroad(each[2])
         and not (each[0] == "always" and each[2].__module__.startswith("numpy."))
     ])
 
