@@ -5533,16 +5533,18 @@ _starters: dict[str, _ForkServer] = {}  # holds that of this process, once there
 _starters_lock = threading.RLock()  # guards the dict above
 
 
-def _start_worker(sock: Any, page_fd: int) -> tuple[_ForkServer, int]:
-    """(fork server, number) of a new worker, which serves the other end of `sock`. A server that
-    has died is replaced; if it dies as it is asked, so has the worker."""
+def _start_worker(page_fd: int) -> tuple[_ForkServer, int, Any]:
+    """(fork server, number, our end of the socket) of a new worker. A server that has died is
+    replaced; if it dies as it is asked, so has the worker."""
     with _starters_lock:
         server = _starters.get("fork server")
         if not server or server.sock.fileno() < 0:
             server = _starters["fork server"] = _ForkServer()
+    ours, theirs = _socket_pair()
     number = _next_number()
-    server.request(number, 0, (sock.fileno(), page_fd))
-    return server, number
+    server.request(number, 0, (theirs.fileno(), page_fd))
+    theirs.close()
+    return server, number, ours
 
 
 _SHARED_CALLABLES = (FunctionType, type, type(len), type(lru_cache(_cell_value)))
@@ -5708,15 +5710,9 @@ class _Worker:
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
         self.code = _project_code
-        ours, theirs = _socket_pair()
-        self.channel = _Channel(ours)
-        with theirs:
-            try:
-                self.page, file = _make_page()
-                self.starter, self.number = _start_worker(theirs, file.fd)
-            except BaseException:
-                ours.close()
-                raise
+        self.page, file = _make_page()
+        self.starter, self.number, sock = _start_worker(file.fd)
+        self.channel = _Channel(sock)
         self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
@@ -5851,12 +5847,6 @@ def _drive(calls: Any) -> None:
                 return
             except ValueError:  # somebody has just taken it
                 call = calls.get()
-
-
-def _interrupt_soon() -> None:
-    """Have the main thread interrupted once more, when it has left the finalizer that it is in."""
-    time.sleep(_ENDING_S)
-    _module("signal").pthread_kill(threading.main_thread().ident, _SIGINT)
 
 
 def _end_drivers() -> None:
@@ -6428,11 +6418,9 @@ class _ProcessPool(_ThreadPool):
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error = sys.exc_info()[1]
-        pages = {}  # by the number of the task at work
-        for batch in out:
-            worker = batch.worker
-            if worker:
-                pages[batch.first + max(worker.page[_TASK] - 1, 0)] = worker.page
+        begun = [batch for batch in out if batch.worker]
+        # by the number of the task at work
+        pages = {batch.first + max(batch.page[_TASK] - 1, 0): batch.page for batch in begun}
         try:
             self.end(out, _SIGINT, GRACE_S)
             self.end(out, _SIGKILL, 5 * GRACE_S)
@@ -6440,7 +6428,10 @@ class _ProcessPool(_ThreadPool):
             self.end(out, _SIGKILL, 0.0)
             if not isinstance(error, GeneratorExit):
                 raise
-            _start_thread(_interrupt_soon)  # a finalizer would swallow it
+            # a finalizer would swallow it: the main thread gets another, when it has left that
+            main = threading.main_thread().ident
+            kill = _module("signal").pthread_kill
+            threading.Timer(_ENDING_S, kill, (main, _SIGINT)).start()
         for number, page in pages.items():
             if isinstance(error, KeyboardInterrupt) and _stack_of(page):
                 error.add_note(f"task {number} was ended{_say_where(_stack_of(page))}")

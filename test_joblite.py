@@ -6603,7 +6603,7 @@ class TestSection6Pools:
 
     def test_ctrl_c_says_where_the_tasks_were(self, tmp_path):
         def nap(i):
-            (tmp_path / str(i)).touch()
+            os.mkdir(tmp_path / str(i))
             for _ in range(600):
                 time.sleep(0.1)
 
