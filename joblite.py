@@ -6487,12 +6487,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 _UNSET: Any = types.SimpleNamespace(**{name: _Unset(each) for name, each in _DEFAULTS.items()})
 _NO_SETTINGS = "self", "backend_options", "inner_max_num_threads"
-_WORDS = {
-    "prefer": (None, "processes", "threads"),
-    "require": (None, "sharedmem"),
-    "return_as": ("list", "generator", "generator_unordered"),
-    "on_error": ("raise", "return", "skip"),
-}
 
 
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -6501,31 +6495,31 @@ def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in arguments.items()
              if type(value) is not _Unset and name not in _NO_SETTINGS}
     settings = {**_DEFAULTS, **_local.settings, **given}
-    for name, words in _WORDS.items():
-        if settings.get(name, words[0]) not in words:
-            expected = ", ".join(map(repr, words))
-            raise ValueError(f"{name}: expected one of {expected}; got {settings[name]!r}")
-    if settings["prefer"] == "processes" and settings["require"]:
+    prefer, require = settings["prefer"], settings["require"]
+    _check_word("prefer", prefer, None, "processes", "threads")
+    _check_word("require", require, None, "sharedmem")
+    if prefer == "processes" and require:
         raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
                          "share no memory; leave one of them out")
     return settings
 
 
-def _number(name: str, value: Any, expected: str,
-            is_fine: Callable[[float], Any] = lambda number: number > 0) -> float:
+def _check_word(name: str, value: Any, *words: Any) -> None:
+    if value not in words:
+        expected = ", ".join(map(repr, words))
+        raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
+
+
+def _number(name: str, value: Any, expected: str, is_whole: bool = True,
+            least: float = 0.0) -> float:
     """The number that an argument gives. A text is fine, from an environment variable say."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if not is_fine(number):
+    if not number > least or not number or is_whole and number % 1:
         raise ValueError(f"{name}: expected {expected}; got {value!r:.200}")
     return number
-
-
-def _whole(name: str, value: Any, other: str) -> int:
-    expected = f"{other} or a whole number above 0"
-    return int(_number(name, value, expected, lambda number: number > 0 and not number % 1))
 
 
 class ParallelBackendBase:
@@ -6597,7 +6591,8 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
     most = sys.maxsize
     if "maxtasksperchild" in options:
-        most = _whole("maxtasksperchild", options["maxtasksperchild"], "None")
+        most = int(_number("maxtasksperchild", options["maxtasksperchild"],
+                           "None or a whole number above 0"))
     return _ProcessPool(n_jobs, kind, most)
 
 
@@ -6731,7 +6726,7 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
     expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
     if hasattr(n_jobs, "__next__"):
         expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
-    whole = int(_number("n_jobs", n_jobs, expected, lambda number: number and not number % 1))
+    whole = int(_number("n_jobs", n_jobs, expected, least=-sys.maxsize))
     if backend is _IN_PLACE:
         return 1
     if whole < 0:
@@ -6740,8 +6735,8 @@ def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
 
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    unknown = sorted(options.keys() - backend.options)
-    if unknown and backend is not _IN_PLACE:
+    if backend is not _IN_PLACE and options.keys() - backend.options:
+        unknown = sorted(options.keys() - backend.options)
         names = Parallel.__init__.__annotations__
         close = _module("difflib").get_close_matches(unknown[0], names)
         hint = f" (did you mean {close[0]}?)" if close else ""
@@ -6912,7 +6907,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(3, 4)
     (8, 4, 3)
     """
-    if pre_dispatch == "all":
+    if pre_dispatch in ("2 * n_jobs", "all"):
         return 2 * n_jobs
     size, factors = 1.0, [pre_dispatch]
     if isinstance(pre_dispatch, str):
@@ -6971,7 +6966,6 @@ class _Counts:
 
     def tell(self, parallel: Parallel[Any, Any], count: int, is_last: bool = False) -> None:
         """So many tasks more are done. Let whoever wants to know."""
-        self.completed += count
         if not self.watched:
             return
         if count and hasattr(self.progress, "update"):
@@ -7143,6 +7137,7 @@ class _Run:
                 done += 1
             if on_error == "raise":
                 raise named
+        self.counts.completed += done
         self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
 
@@ -7377,11 +7372,14 @@ class Parallel(_Shaped[Shape, E]):
                  prefer: str | None = _UNSET.prefer,
                  mmap_mode: str | None = _UNSET.mmap_mode, progress: Any = None,
                  on_error: str = "raise", **backend_options: Any) -> None:
+        _check_word("return_as", return_as, "list", "generator", "generator_unordered")
+        _check_word("on_error", on_error, "raise", "return", "skip")
         vars(self).update(_settle(locals()))
         if batch_size != "auto":
-            self.batch_size = _whole("batch_size", batch_size, "'auto'")
+            expected = "'auto' or a whole number above 0"
+            self.batch_size = int(_number("batch_size", batch_size, expected))
         if timeout is not None:
-            seconds = _number("timeout", timeout, "None or seconds above 0")
+            seconds = _number("timeout", timeout, "None or seconds above 0", False)
             self.timeout = min(seconds, _LONGEST_S)
         if progress is False:
             self.progress = None
@@ -7471,8 +7469,9 @@ class Parallel(_Shaped[Shape, E]):
         return self(_Calls(function, *iterables))  # type: ignore[misc]
 
     def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[list[Any]]:
-        """The results, each made when it is asked for, in lists of one; when the first is made an
-        empty list."""
+        """The results in lists: of one when it is asked for, and of all for a list. First, when the
+        first result is made, an empty one."""
+        as_list = self.return_as == "list"
         done: dict[int, Any] = {}  # and not given out
         try:
             for number, task in enumerate(iterable):
@@ -7488,18 +7487,22 @@ class Parallel(_Shaped[Shape, E]):
                     yield []
                 if failed and self.on_error == "raise":
                     raise value from value.__cause__
-                counts.tell(self, 1)
+                counts.completed += 1
+                if counts.watched:
+                    counts.tell(self, 1)
                 if failed and self.on_error == "skip":
                     continue
-                if self.return_as == "list":
+                if as_list:
                     done[number] = value
-                yield [value]
+                else:
+                    yield [value]
             counts.tell(self, 0, True)
         except BaseException as error:
             _set_on_error(error, {"partial_results": done})
             raise
         finally:
             counts.close()
+        yield [*done.values()]
 
     # -- progress --
 
@@ -7511,11 +7514,12 @@ class Parallel(_Shaped[Shape, E]):
             return
         done, total = counts.completed, counts.total
         seconds = time.monotonic() - counts.begun
-        of_all = "" if total is None else f" of {total}"
-        text = f"[{self!r}] {done}{of_all} tasks done in {seconds:.1f} s"
-        if total and 0 < done < total:
-            text += f", {seconds / done * (total - done):.1f} s left"
-        _write_to(sys.stdout if self.verbose > 50 else sys.stderr, f"{text}\n")
+        text = f"{done} tasks done in {seconds:.1f} s"
+        if total and done:
+            left = seconds / done * (total - done)
+            text = f"{done} of {total} tasks done in {seconds:.1f} s, {left:.1f} s left"
+        stream = sys.stdout if self.verbose > 50 else sys.stderr
+        _write_to(stream, f"[{self!r}] {text}\n")
 
     _print_progress = print_progress
 
