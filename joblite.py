@@ -6487,6 +6487,12 @@ _DEFAULTS: dict[str, Any] = {
 }
 _UNSET: Any = types.SimpleNamespace(**{name: _Unset(each) for name, each in _DEFAULTS.items()})
 _NO_SETTINGS = "self", "backend_options", "inner_max_num_threads"
+_WORDS = {
+    "prefer": (None, "processes", "threads"),
+    "require": (None, "sharedmem"),
+    "return_as": ("list", "generator", "generator_unordered"),
+    "on_error": ("raise", "return", "skip"),
+}
 
 
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -6495,19 +6501,14 @@ def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in arguments.items()
              if type(value) is not _Unset and name not in _NO_SETTINGS}
     settings = {**_DEFAULTS, **_local.settings, **given}
-    prefer, require = settings["prefer"], settings["require"]
-    _check_word("prefer", prefer, None, "processes", "threads")
-    _check_word("require", require, None, "sharedmem")
-    if prefer == "processes" and require:
+    for name in _WORDS.keys() & settings:
+        if settings[name] not in _WORDS[name]:
+            expected = ", ".join(map(repr, _WORDS[name]))
+            raise ValueError(f"{name}: expected one of {expected}; got {settings[name]!r}")
+    if settings["prefer"] == "processes" and settings["require"]:
         raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
                          "share no memory; leave one of them out")
     return settings
-
-
-def _check_word(name: str, value: Any, *words: Any) -> None:
-    if value not in words:
-        expected = ", ".join(map(repr, words))
-        raise ValueError(f"{name}: expected one of {expected}; got {value!r}")
 
 
 def _number(name: str, value: Any, expected: str, is_whole: bool = True,
@@ -6668,7 +6669,7 @@ _BACKENDS = {
 }
 # Written and read in one step by any thread: name -> factory of an executor
 _factories: dict[str, Callable[..., Any]] = {}
-_registry_default = ["loky"]  # the last is the backend where none is named
+_registry_default: list[str] = []  # the last is the backend where none is named
 
 
 def register_parallel_backend(name: str, factory: Callable[..., Any],
@@ -6760,7 +6761,7 @@ def _choose(settings: dict[str, Any],
     elif place == "process" or needs_threads or settings["prefer"] == "threads":
         found = _THREADS
     else:
-        found = _find_backend(_registry_default[-1], {})
+        found = _find_backend(_registry_default[-1], {}) if _registry_default else _PROCESSES
     if needs_threads and not found.shares_memory:
         if named is not None:
             raise ValueError(
@@ -6966,8 +6967,6 @@ class _Counts:
 
     def tell(self, parallel: Parallel[Any, Any], count: int, is_last: bool = False) -> None:
         """So many tasks more are done. Let whoever wants to know."""
-        if not self.watched:
-            return
         if count and hasattr(self.progress, "update"):
             self.progress.update(count)
         elif count and self.progress is not None:
@@ -7011,6 +7010,11 @@ class _Calls:
 
     def __iter__(self) -> Iterator[Task]:
         return iter(_spread(self))
+
+
+# Of runs that have begun: a garbage collection that drops a generator would close the sockets of
+# its workers before the generator could give them back
+_pools_at_work: set[_Pool] = set()
 
 
 class _Run:
@@ -7138,8 +7142,10 @@ class _Run:
             if on_error == "raise":
                 raise named
         self.counts.completed += done
-        self.counts.tell(self.parallel, done)
-        self.send_again(first + rest, tasks[rest:])
+        if self.counts.watched:
+            self.counts.tell(self.parallel, done)
+        if rest < len(tasks):
+            self.send_again(first + rest, tasks[rest:])
 
     def adapt(self, batch: _Batch) -> None:
         """Aim the size of the next batches at a time, and at so many bytes at most."""
@@ -7170,6 +7176,7 @@ class _Run:
     def stream(self) -> Iterator[list[Any]]:
         """The results in lists, as they come; for a list all at the end. First an empty one: to
         close a generator that was never started would not end the run."""
+        _pools_at_work.add(self.pool)
         try:
             self.feed()
             if self.parallel.pre_dispatch == "all":  # the first run while the others are read
@@ -7204,7 +7211,8 @@ class _Run:
                 _set_on_error(error, {"__traceback__": None})
             raise
         self.finish()
-        self.counts.tell(self.parallel, 0, True)
+        if self.counts.watched:
+            self.counts.tell(self.parallel, 0, True)
         yield from self.take()
 
     def finish(self) -> None:
@@ -7216,6 +7224,7 @@ class _Run:
         try:
             self.pool.close(self.out)
         finally:
+            _pools_at_work.discard(self.pool)
             self.out.clear()
             self.counts.close()
 
@@ -7372,8 +7381,6 @@ class Parallel(_Shaped[Shape, E]):
                  prefer: str | None = _UNSET.prefer,
                  mmap_mode: str | None = _UNSET.mmap_mode, progress: Any = None,
                  on_error: str = "raise", **backend_options: Any) -> None:
-        _check_word("return_as", return_as, "list", "generator", "generator_unordered")
-        _check_word("on_error", on_error, "raise", "return", "skip")
         vars(self).update(_settle(locals()))
         if batch_size != "auto":
             expected = "'auto' or a whole number above 0"
@@ -7496,7 +7503,8 @@ class Parallel(_Shaped[Shape, E]):
                     done[number] = value
                 else:
                     yield [value]
-            counts.tell(self, 0, True)
+            if counts.watched:
+                counts.tell(self, 0, True)
         except BaseException as error:
             _set_on_error(error, {"partial_results": done})
             raise
