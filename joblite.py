@@ -755,10 +755,14 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
-    """A numpy dtype: its text, if that tells all; else what pickle would take."""
-    if 0 <= dtype.num < 256 and dtype.kind != "V" and not dtype.metadata:  # above: of a package
+    """A numpy dtype: its text, or what pickle would take but for alignment and flags, which do not
+    count in `==` either."""
+    if not 0 <= dtype.num < 256:  # of a package: "<V1" is the text of many
+        return _object_parts(digester, dtype)
+    if dtype.kind != "V" and not dtype.metadata:
         return ("dtype", dtype.str)
-    return _object_parts(digester, dtype)
+    _, args, state = dtype.__reduce__()
+    return ("dtype of parts", dtype.str, args[0], state[2:6], dict(dtype.metadata or {}))
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
@@ -795,10 +799,12 @@ def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
 
 
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
-    """A masked array, hidden values included, with what attributes it has got."""
+    """A masked array, hidden values included; with its class if that is a derived one (numpy's own
+    is in another module in each version), and its attributes."""
     np = sys.modules["numpy"]
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    return ("masked", type(array), array.data, np.ma.getmaskarray(array),
+    derived = type(array) is not np.ma.MaskedArray and type(array)
+    return ("masked", derived, array.data, np.ma.getmaskarray(array),
             array.view().fill_value,  # asking the array itself would change it
             _without(array, not_content))
 

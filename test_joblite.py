@@ -615,7 +615,7 @@ GOLDEN_DIGESTS = {
     "decimal": "378c081cf1dcf8b0", "object": "883dbe1b89db39d6", "array": "ef7c5a3929951cd6",
     "fortran": "e1bcc8fa4cb7bb81", "big-endian": "76c1c3eea056f657", "view": "0cab5505e1a30fec",
     "0-d": "6a479c5cfa53d93f", "scalar": "4fabeedb12839280", "dates": "d0863203a494d2e3", "objects": "b2848c299a6a41b7",
-    "masked": "f25b34d97ba04eae", "fields": "ad7bd3c65e7a751d", "records": "0bfe9ddafbf877ea",
+    "masked": "6a77f15c0c974686", "fields": "37bd8150fb1a6036", "records": "706b79df6a9d4cfa",
     "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "f6b9b8de08798894",
     "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6da2a554c0530269",
     "slots": "e1cd22b80925b5ac", "enum": "ba5dbe27efd41f21",
@@ -1037,6 +1037,14 @@ class TestSection2Hash:
         assert joblite.hash(mapped) != joblite.hash(array)
         assert joblite.hash(mapped, coerce_mmap=True) == joblite.hash(array, coerce_mmap=True) == joblite.hash(array)
         assert joblite.hash([mapped], coerce_mmap=True) == joblite.hash([array])
+
+    def test_equal_dtypes_have_one_digest(self):
+        """However they were made: whether their fields were to be aligned does not count."""
+        aligned = np.dtype([("a", "i1"), ("b", "i4")], align=True)
+        placed = np.dtype({"names": ["a", "b"], "formats": ["i1", "i4"], "offsets": [0, 4], "itemsize": 8})
+        assert aligned == placed and joblite.hash(aligned) == joblite.hash(placed)
+        assert joblite.hash(np.zeros(2, aligned)) == joblite.hash(np.zeros(2, placed))
+        assert joblite.hash(np.dtype("f8", metadata={})) == joblite.hash(np.dtype("f8"))
 
     def test_gaps_between_fields_do_not_count(self):
         """Equal records have one digest whatever the padding bytes hold."""
