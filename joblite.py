@@ -2383,7 +2383,8 @@ class _Contents(_Followed):
             self.parts[label] = self._digest(self._describe(thing))
         whole = found, sorted(self.parts.items())
         self.digest = _short_digest(repr(whole), 16)
-        seen = [entry[3] for entry in self.looks.values()]
+        held = {id(space) for space, _ in self.spaces}  # looked at name by name
+        seen = [entry[3] for entry in self.looks.values() if id(entry[3]) not in held]
         self.data = list(filter(_may_change, [*roots, *seen]))
         self._content = self._look_at_data()
 
