@@ -276,7 +276,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
             _read_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu
             for cpu in usable}
     limits = [len(usable), _cgroup_cpus()]
-    limit = os.environ.get("LOKY_MAX_CPU_COUNT", "")
+    limit = os.environ.get("LOKY_MAX_CPU_COUNT", "").strip()
     if limit.isdecimal():
         limits.append(int(limit))
     elif limit:
@@ -356,8 +356,9 @@ def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) 
         text, held = " (its variable {})", _used_globals(value)
         held.update(zip(value.__code__.co_freevars, cells))
     elif not isinstance(value, dict):
-        names = ("__self__", "func", "args", "keywords", *getattr(value, "__dict__", ()))
+        names = "__self__", "func", "args", "keywords"  # of methods and partials
         text, held = ".{}", {name: getattr(value, name, None) for name in names}
+        held.update(getattr(value, "__dict__", {}))
     for key, part in held.items():
         try:
             pack(part)
@@ -546,9 +547,11 @@ class _LockFile:
         return int.from_bytes(content) if content else float("inf")
 
     def set_number(self, number: int) -> None:
-        """Keep a number, where locks work."""
+        """Keep a number; where it may go wrong, without locks, remove it."""
         if self.fcntl:
             os.pwrite(self.fd, number.to_bytes(8), 0)
+        elif self.fd >= 0:
+            os.ftruncate(self.fd, 0)
 
 
 _NO_LOCKS = _LockFile("", 0)
