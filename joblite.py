@@ -2050,8 +2050,9 @@ def load(
         False reads only files of this `dump`, and only plain data in them: builtin containers and
         scalars, numpy arrays, masked arrays, dtypes and scalars, and the types of `datetime`,
         `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted
-        names. A compressed file may unpack to 64 MiB and 100 times its size. (A hostile file can
-        still use up time or, with very deep nesting, the stack.)
+        names. A compressed file may unpack to 64 MiB and 100 times its size (of a registered
+        format: 64 MiB). (A hostile file can still use up time or, with very deep nesting, the
+        stack.)
 
     Raises
     ------

@@ -2278,6 +2278,12 @@ class TestSection3Files:
         joblite.dump(SAMPLE, tmp_path / "pipe")
         reader.join(DEADLINE)
         assert same(found, [SAMPLE]) and stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+        code = "import joblite; joblite.dump([1, 2], '/dev/stdout')"  # a link to a pipe
+        folder = os.path.dirname(joblite.__file__)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, check=True
+        )
+        assert joblite.load(io.BytesIO(done.stdout)) == [1, 2]
 
     @posix
     def test_a_folder_that_takes_no_new_files(self, tmp_path):
@@ -2846,6 +2852,29 @@ class TestSection3Files:
         assert joblite.load(path).shape == (20_000_000,)
         joblite.dump(np.random.default_rng(0).random(1_000_000), path, compress=method)
         assert joblite.load(path, trusted=False).shape == (1_000_000,)
+
+    def test_a_registered_format_unpacks_to_a_limit(self, tmp_path):
+        class Mine:
+            prefix, extension = b"MINE", ".mine"
+
+            def compressor_file(self, file, compresslevel=None):
+                file.write(b"MINE")
+                return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1)
+
+            def decompressor_file(self, file):
+                assert file.read(4) == b"MINE"
+                return gzip.GzipFile(fileobj=file)
+
+        joblite.register_compressor("mine", Mine())
+        try:
+            path = joblite.dump(np.zeros(9_000_000), tmp_path / "value.mine")[0]
+            with pytest.raises(joblite.UntrustedObjectError, match="it unpacks to more than"):
+                joblite.load(path, trusted=False)
+            assert joblite.load(path).shape == (9_000_000,)
+            joblite.dump(SAMPLE, path)
+            assert same(joblite.load(path), SAMPLE)
+        finally:
+            joblite._CODECS.pop("mine")
 
     @needs("compression" if sys.version_info >= (3, 14) else "zstandard")
     @pytest.mark.parametrize("trusted", [True, False])
