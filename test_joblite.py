@@ -9047,7 +9047,7 @@ class TestSection8Parallel:
     def test_functions_of_test_modules_go_by_name(self, monkeypatch):
         """An import hook that rewrites code (pytest's, here) does not make them travel by value."""
         monkeypatch.undo()
-        assert joblite._find_named.__module__ and Parallel(2)([delayed(assert_it)(1)]) == [1]
+        assert joblite._held_by.__module__ and Parallel(2)([delayed(assert_it)(1)]) == [1]
 
     def test_globals_that_tasks_change_start_anew_with_each_call(self):
         done = run_script("""
