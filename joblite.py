@@ -4458,10 +4458,11 @@ def _describe_error(error: BaseException) -> tuple[Any, ...]:
 def _restore_error(described: tuple[Any, ...]) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
     said, text, frames = described
-    # only this process knows the source of a notebook's cell
-    frame = _module("re").compile(r'  File "(.+)", line (\d+), in .+\n(?!    )')
-    getline = _module("linecache").getline
-    text = frame.sub(lambda found: found[0] + getline(found[1], int(found[2])), text)
+
+    def add_source(frame: Any) -> str:  # only this process knows that of a notebook's cell
+        return frame[0] + _module("linecache").getline(frame[1], int(frame[2]))
+
+    text = _module("re").sub(r'  File "(.+)", line (\d+), in .+\n(?!    )', add_source, text)
     error = RuntimeError(said)
     try:
         error = _unpack(frames)

@@ -6039,6 +6039,14 @@ class TestSection5Payloads:
                 def f(self): ...
             [isinstance(A(), B), isinstance(3, B)]
             """,
+        "a metaclass that takes keywords": """
+            class B(type):
+                def __new__(meta, name, bases, space, *, deep):
+                    return super().__new__(meta, name, bases, {**space, 'deep': deep})
+                def __init__(cls, *given, deep): pass
+            class A(metaclass=B, deep=3): pass
+            [A.deep, type(A) is B]
+            """,
         "a TypedDict": """
             class B(typing.TypedDict):
                 x: int
@@ -8176,6 +8184,8 @@ class TestSection6BigArrays:
             parts = array[:, 5000:], array[:, 5000::-1].T  # with gaps
             Parallel(2)(delayed(add_one)(part) for part in parts)
             assert np.fromfile(tmp_path / mode)[[0, 4999, 5001, 9999]].tolist() == [after / 2] * 4
+            Parallel(2)(delayed(add_one)(row[:9]) for row in array)  # small
+            assert np.fromfile(tmp_path / mode)[::10_000].sum() == 3 * after
 
     def test_a_memmap_whose_file_is_gone_or_another_goes_by_value(self, tmp_path):
         for spoil in (lambda path: None, Path.unlink, lambda path: (path.unlink(), path.write_bytes(bytes(400_000)))):
