@@ -7261,9 +7261,10 @@ class Parallel(_Shaped[Shape, E]):
     2
 
     Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results:
-    a list, or a generator. Functions and their arguments may be anything: lambdas, closures, what a
-    script or notebook defines; no `if __name__ == "__main__"` is needed. Used as a context manager
-    it is the same.
+    a list, or a generator. Where all tasks call one function, `.map(function, arguments)` does the
+    same with less to write, and sooner. Functions and their arguments may be anything: lambdas,
+    closures, what a script or notebook defines; no `if __name__ == "__main__"` is needed. Used as a
+    context manager it is the same.
 
     Parameters
     ----------
