@@ -2632,54 +2632,60 @@ class _InArguments(_Followed):
 
 # --- What a call is named -------------------------------------------------------------------------
 
-_STARS = {2: "*", 4: "**"}  # the kinds of parameters that take more, as `inspect` numbers them
-
-
 class _Parameters:
     """The parameters of a callable: `bind` turns the spellings of a call into one dict of
     arguments.
 
     A decorator that hands on what it gets has the names of the function inside, and may tell
-    f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts.
+    f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts, as it does for all that is no
+    plain function.
     """
 
     def __init__(self, function: Any) -> None:
-        options: dict[str, Any] = {"follow_wrapped": False}
-        if sys.version_info >= (3, 14):  # annotations are not evaluated
-            options["annotation_format"] = _module("annotationlib").Format.STRING
-        inspect = _module("inspect")
-        self.signature = inspect.Signature()  # which takes nothing
-        try:
-            self.signature = inspect.signature(function, **options)
-        except (TypeError, ValueError):  # some written in C do not tell
-            pass
-        found = self.signature.parameters.values()
-        self.names = [_STARS.get(each.kind, each.name) for each in found]
-        # how many arguments there are, where all can be given by their place
-        is_plain = all(each.kind < 2 for each in found)
-        self.count = len(found) if is_plain else -1
-        plain = [name for name in self.names if "*" not in name]
+        self.is_spelled = True  # whether the spelling counts
+        if type(function) is FunctionType and not hasattr(function, "__signature__"):
+            code, defaults = function.__code__, function.__defaults__ or ()
+            count, end = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+            plain = list(code.co_varnames[:end])
+            stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
+            self.names, self.placed = plain + stars, plain[:count]
+            self.by_keyword = plain[code.co_posonlyargcount:]
+            self.defaults = dict(zip(plain[count - len(defaults):], defaults))
+            self.defaults.update(function.__kwdefaults__ or {})
+            self.is_spelled = False
+        else:
+            options: dict[str, Any] = {"follow_wrapped": False}
+            if sys.version_info >= (3, 14):  # annotations are not evaluated
+                options["annotation_format"] = _module("annotationlib").Format.STRING
+            found: Any = ()
+            try:
+                found = _module("inspect").signature(function, **options).parameters.values()
+            except (TypeError, ValueError):  # some written in C do not tell
+                pass
+            self.names = [{2: "*", 4: "**"}.get(each.kind, each.name) for each in found]
+            self.placed = [each.name for each in found if each.kind < 2]
+            plain = [name for name in self.names if "*" not in name]
         inner = getattr(function, "__wrapped__", None)
         if inner is not None and (plain != self.names or not plain):
-            below = _Parameters(inner).names
-            if below[:len(plain)] == plain:
-                self.names, self.signature = below, inspect.Signature()
+            below = _Parameters(inner)
+            if below.names[:len(plain)] == plain:
+                self.names, self.placed, self.is_spelled = below.names, below.placed, True
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call with their labels, defaults included."""
-        if len(args) == self.count and not kwargs:
-            return dict(zip(self.names, args))
-        kwargs = dict(sorted(kwargs.items()))
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError:  # unless it is a decorator's, the call itself will raise it
-            given = dict(zip(self.names, args))
-            given["more"] = args[len(self.names):]
-            for name, value in kwargs.items():
-                given[f"**{name}"] = value
-            return given
-        bound.apply_defaults()
-        return dict(zip(self.names, bound.arguments.values()))
+        given: dict[str, Any] = dict(zip(self.placed, args))
+        more = args[len(given):]
+        if not self.is_spelled:
+            if not kwargs and not more and len(given) == len(self.names):
+                return given
+            full = {**self.defaults, **given, "*": more, "**": {}}
+            for name in sorted(kwargs):
+                is_named = name in self.by_keyword and name not in given
+                (full if is_named else full["**"])[name] = kwargs[name]
+            if not any(full.get(name, "missing") for name in full.keys() ^ self.names):
+                return {name: full[name] for name in self.names}
+        # where it does not fit, the call itself will raise it
+        return {**given, "more": more, **{f"**{name}": kwargs[name] for name in sorted(kwargs)}}
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
@@ -3200,8 +3206,10 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
 
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
+    if name.isascii() and name.replace(".", "_").isidentifier() and len(name) < 90:
+        return name
     safe = _module("re").sub(r"[^A-Za-z0-9_.]", "-", name)[:90]
-    return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
+    return f"{safe}-{_short_digest(name, 8)}"
 
 
 if TYPE_CHECKING:
@@ -3282,14 +3290,15 @@ class MemorizedFunc(_Options[P, R]):
             holder = type(holder)
             called = holder.__call__
         self._carried = {} if holder is func else {"(object)": func}
-        inspect = _module("inspect")
-        self._awaited = inspect.iscoroutinefunction(called)
+        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
+        # written with `async def`, or marked by `inspect.markcoroutinefunction`
+        self._awaited = bool(flags & 0x80) or hasattr(called, "_is_coroutine_marker")
         self._folder = _folder_name(_dotted(holder))
         code = holder if self.version is None else ("version", self.version)
         self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
-        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        if flags & 0x220:  # it yields
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
                             "generator function: what it yields can be taken once only; return a "
                             "list of it")
