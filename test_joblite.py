@@ -4887,6 +4887,25 @@ f = make()"""
         on.clear()
         assert seen == ["open", "os.utime"]
 
+    def test_a_first_hit_is_light(self, tmp_path):
+        """A program that finds the result of a plain function, however the call is spelled, loads no module that takes
+        long to load."""
+        code = """
+            import sys
+            before = set(sys.modules)
+            import joblite
+            def helper(x): return x + 1
+            @joblite.Memory(sys.argv[1], verbose=2).cache
+            def function(a, b=2, *rest, c=3, **more): return helper(a) + b
+            heavy = {"inspect", "re", "glob", "fnmatch", "ast", "tokenize", "asyncio", "logging", "typing", "pickle",
+                     "concurrent.futures", "multiprocessing", "subprocess", "socket", "tempfile", "shutil", "random",
+                     "importlib.util", "importlib.metadata", "json", "datetime", "numpy", "ctypes", "contextlib"}
+            print(function(1), function(1, c=3, b=2), sorted((set(sys.modules) - before) & heavy))
+            """
+        told = [run_script(code, tmp_path, flags=["-S"]) for _ in range(2)]
+        assert [each.stdout for each in told] == ["4 4 []\n"] * 2
+        assert "computed" in told[0].stderr and not told[1].stderr
+
     def test_a_flipped_bit_never_lies(self, memory):
         """200 flips at random places: the right value each time, and a warning whenever it was computed again."""
         function = counted(lambda x: {"text": "abc" * 50, "numbers": list(range(50))})
