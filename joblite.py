@@ -3989,7 +3989,8 @@ def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...]
                   if name not in _ANNOTATIONS or packer.takes(value)}
     home = _import_name(thing)
     if home and home[0] == "__main__":
-        space, name = vars(sys.modules["__main__"]), home[1].partition(".")[0]
+        space = vars(sys.modules["__main__"])
+        name = home[1].partition(".")[0]
         changes = [*changes, (_place_of_globals(space), {name: space[name]})]
     return make, made_of, (attributes, changes, registered), None, None, _fill
 
@@ -4021,8 +4022,8 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
                 del used[name]
     reached = [name for name in getattr(sys, "lazy_modules", ())  # since Python 3.15
                if name.partition(".")[0] in used and names.issuperset(name.split("."))]
-    bases = [value.__name__ for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
-             if issubclass(type(value), ModuleType)]
+    values = *used.values(), *map(_cell_value, func.__closure__ or ())
+    bases = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
     for base in bases:  # grows while it is walked
         below = sys.modules.keys() & {f"{base}.{name}" for name in names}
         bases += below
@@ -4441,7 +4442,7 @@ def _say_where(stack: str) -> str:
     re, here = _module("re"), os.path.basename(__file__)
     stack = re.split(r"first\):\n(?=  File)", stack)[-1].partition(" in _run_calls\n")[0]
     found = re.findall(r'File "(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
-    places = [f"{file}:{line} {name}" for file, line, name in found if file != here]
+    places = ["{}:{} {}".format(*each) for each in found if each[0] != here]
     where = " <- ".join(places[:10])  # a recursion may have no end
     return where and f"; it was at {where}"
 
