@@ -1112,7 +1112,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 # content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
 #     write: value -> _take_apart -> _stream of chunks -> (blocks, compressed on threads) -> file
-#     read:  file -> _peek: the first bytes tell -> (_Unpacked) -> ours: _read; else _Foreign
+#     read:  file -> _peek: the first bytes tell -> (_Unpacked) -> ours: _read; else _read_foreign
 #
 # Laws
 #   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its
