@@ -807,8 +807,11 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     np = sys.modules["numpy"]
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
     derived = type(array) is not np.ma.MaskedArray and type(array)
+    filling = array._fill_value
     return ("masked", derived, array.data, np.ma.getmaskarray(array),
-            array.view().fill_value,  # asking the array itself would change it
+            # asking for `fill_value` would set it
+            np.asarray(np.ma.default_fill_value(array.dtype) if filling is None else filling,
+                       array.dtype),
             _without(array, not_content))
 
 
