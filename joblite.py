@@ -487,25 +487,27 @@ class _LockFile:
     """An open file, whose bytes are locks between processes; all free where such locks do not work.
 
     A process opens it once: closing any descriptor of a file drops all locks that the process has.
+    Without locks, as on Windows, where nobody can remove an open file, it is closed at once.
     """
 
     def __init__(self, path: str, mode: int) -> None:
-        self.path, self.fd = path, -1
+        self.path, self.state, self.fcntl = path, None, None
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
-            weakref.finalize(self, os.close, self.fd).atexit = False
-            self.fcntl: Any = _module("fcntl")
+            close = weakref.finalize(self, os.close, self.fd)
+            close.atexit = False
+            self.state = os.fstat(self.fd)
+            self.fcntl = _module("fcntl")
             self.unlocker(0)()
-        except (ImportError, OSError):
-            # no folder, one that cannot be written, or a system where locks do not work
+        except ImportError:
+            close()
+        except OSError:  # no folder, one that cannot be written, or locks do not work there
             self.fcntl = None
 
     def is_there(self) -> bool:
         """Whether this is the file that has the path now: the folder may have been removed."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
-        except OSError:
-            return False
+        now = _stat(self.path)
+        return bool(now and self.state) and os.path.samestat(now, self.state)
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -550,8 +552,8 @@ class _LockFile:
         """Keep a number; where it may go wrong, without locks, remove it."""
         if self.fcntl:
             os.pwrite(self.fd, number.to_bytes(8), 0)
-        elif self.fd >= 0:
-            os.ftruncate(self.fd, 0)
+        elif self.state:
+            os.truncate(self.path, 0)
 
 
 _NO_LOCKS = _LockFile("", 0)
@@ -1641,6 +1643,11 @@ def dump(
             _write_value(value, file, method)
         if beside:
             os.replace(beside, target)
+    except PermissionError as err:
+        if IS_WINDOWS:
+            err.strerror += (": while somebody has the file open it cannot be replaced; close it, "
+                             "`del` the arrays that are mapped from it, or write to another path")
+        raise
     finally:
         _unlink(beside)
     return [path]
@@ -2833,7 +2840,16 @@ class _Store:
         """Remove all entries whose key begins with `prefix`."""
         if say:
             _say(f"removing all results from {self}/{prefix}")
-        self.trim(0, 0, prefix=prefix)
+        if self.trim(0, 0, prefix=prefix):
+            _warn(f"{self}/{prefix}: results that are in use, or of another user, stay")
+
+    def forget(self, key: str) -> bool:
+        """Remove an entry as the user asks; one that is in use stays, with a warning."""
+        try:
+            return self.delete(key)
+        except PermissionError as err:
+            _warn(f"{self}: the entry {key} is in use, or of another user, and stays: {err}")
+            return False
 
     def look(self, key: str) -> dict[str, Any]:
         """What is noted about an entry; empty when there is none that can be read. No use of it."""
@@ -2869,23 +2885,25 @@ class _Store:
              share: float = 1, prefix: str = "") -> int:
         """Remove the least recently used entries until at most so many bytes and items are left,
         none was last used before `oldest`, and, if there were more bytes, at most this share of the
-        items. Gives the bytes that are left."""
+        items. What cannot be removed is passed over. Gives the bytes that are left."""
         entries = sorted(self.entries(prefix), key=operator.itemgetter(2), reverse=True)
         total = sum(size for _, size, _ in entries)
         if total > most:
             items = min(items, share * len(entries))
-        while (total > most or len(entries) > items
-               or entries and entries[-1][2] < oldest):
+        while entries and (total > most or len(entries) > items or entries[-1][2] < oldest):
             key, size, _ = entries.pop()
-            self.delete(key)
-            total -= size
+            try:
+                self.delete(key)
+                total -= size
+            except PermissionError:  # mapped, on Windows; or another user's
+                items -= 1  # of the others
         return total
 
     def total_with(self, size: int, total: Any) -> Any:
         """The bytes of all entries together with one of this size, when there is room for it;
         without it they have `total` or less. If any have to go, a tenth of them does, so that one
         look serves many writes."""
-        if total + size > self.limit:
+        if total + size > self.limit < sys.maxsize:
             total = self.trim(self.limit - size, share=0.9)
         return total + size
 
@@ -3054,7 +3072,7 @@ class _DiskStore(_Store):
                 except ProcessLookupError:
                     is_left = True
             if is_left:
-                self.delete(name)
+                self.forget(name)
 
     def lock_file(self, key: str) -> _LockFile:
         """The lock file. Where they are missing it makes all folders of this entry, with our mode
@@ -3190,7 +3208,7 @@ class MemorizedResult:
     def clear(self) -> None:
         """Remove the value from the cache; a second time does nothing."""
         self._kept = ()
-        self._store.delete(self._key)
+        self._store.forget(self._key)
 
     def __getstate__(self) -> dict[str, Any]:
         # a cache in memory does not travel, so the value does
@@ -3496,7 +3514,7 @@ class MemorizedFunc(_Options[P, R]):
         >>> Memory().cache(pow).forget(2, 10)
         False
         """
-        return self._store.delete(self._name(args, kwargs).key)
+        return self._store.forget(self._name(args, kwargs).key)
 
     def clear(self, warn: bool = True) -> None:
         """Remove everything kept for this function, of its older versions too; `warn` says so on

@@ -94,7 +94,9 @@ DEADLINE = 60.0  # seconds to wait for an event that always comes: generous, sin
 
 huge = pytest.mark.skipif("JOBLITE_HUGE" not in os.environ, reason="takes 10 GB of memory: JOBLITE_HUGE=1 runs it")
 slow = pytest.mark.skipif(QUICK, reason="JOBLITE_QUICK is set")
-posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+posix = pytest.mark.skipif(os.name != "posix", reason="what it looks at is of POSIX systems: signals, modes, names, "
+                           "files that are replaced or removed while they are open")
+windows = pytest.mark.skipif(os.name != "nt", reason="only on Windows open files can be neither replaced nor removed")
 
 
 def needs(*packages):
@@ -2184,6 +2186,21 @@ class TestSection3Files:
         joblite.dump(ARRAY + 1, tmp_path / "value")
         assert (array == ARRAY).all() and (joblite.load(tmp_path / "value") == ARRAY + 1).all()
 
+    @windows
+    def test_a_file_in_use_cannot_be_replaced_and_that_says_what_to_do(self, tmp_path):
+        """Read by somebody, or mapped: it stays as it was, with nothing beside it."""
+        path = tmp_path / "value"
+        joblite.dump(ARRAY, path)
+        with open(path, "rb"), pytest.raises(PermissionError, match="close it, `del` the arrays"):
+            joblite.dump(ARRAY + 1, path)
+        mapped = joblite.load(path, mmap_mode="r")
+        with pytest.raises(PermissionError, match="close it, `del` the arrays"):
+            joblite.dump(ARRAY + 1, path)
+        assert (mapped == ARRAY).all() and os.listdir(tmp_path) == ["value"]
+        del mapped
+        joblite.dump(ARRAY + 1, path)
+        assert (joblite.load(path) == ARRAY + 1).all()
+
     def test_maps_of_open_files(self, tmp_path):
         joblite.dump(ARRAY, tmp_path / "value")
         for buffering in (0, -1):
@@ -2395,6 +2412,7 @@ class TestSection3Files:
         assert done.returncode and (ending != "SIGTERM" or done.returncode == 3)
         assert joblite.load(tmp_path / "value") == "old" and os.listdir(tmp_path) == ["value"]
 
+    @posix
     def test_reader_and_writer_at_once(self, tmp_path):
         """A file that is replaced again and again is always one whole value."""
         path = tmp_path / "value"
@@ -4337,8 +4355,8 @@ f = make()"""
         assert (cached.__name__, cached.__doc__, cached.extra) == ("documented", "Text.", 5)
         assert str(inspect.signature(cached)) == "(a, b=2)"
         assert (cached.func, cached.ignore, cached.mmap_mode) == (documented, ["b"], "r")
-        assert str(memory.location) in repr(cached) and "documented" in repr(cached)
-        assert str(memory.location) in repr(memory)
+        assert repr(memory.location) in repr(cached) and "documented" in repr(cached)
+        assert repr(memory.location) in repr(memory)
 
     def test_memory_and_cached_functions_pickle(self, any_memory, tmp_path):
         """By name where they can be imported, by their parts otherwise; bound ones with their object."""
@@ -4511,6 +4529,7 @@ f = make()"""
         assert (base / "mine.txt").exists() and (base / "joblite" / "v0" / "x" / "old").exists()
         assert (base / "joblite" / ".gitignore").read_text() == "own rules"
 
+    @posix
     def test_the_folder_is_private_and_ignored_by_git(self, memory, tmp_path, recwarn):
         old = os.umask(0)
         try:
@@ -4633,6 +4652,7 @@ f = make()"""
         with pytest.warns(UserWarning, match="mmap_mode excludes compress and secret"):
             assert joblite.Memory(tmp_path, mmap_mode="r", backend_options={"secret": secret}).mmap_mode is None
 
+    @posix
     def test_two_spellings_of_a_location_are_one_cache(self, tmp_path, monkeypatch):
         """A symbolic link, a detour, a relative path: one location, and so one lock."""
         monkeypatch.chdir(tmp_path)
@@ -4646,7 +4666,7 @@ f = make()"""
     def test_a_location_is_a_text_or_a_path_and_made_absolute(self, tmp_path, monkeypatch):
         """After os.chdir the same folder is meant; odd characters are fine."""
         monkeypatch.chdir(tmp_path)
-        odd = "caché 'x' %s\n#"
+        odd = "caché 'x' %s\n#" if os.name == "posix" else "caché 'x' %s#"
         one, two = joblite.Memory(odd, verbose=0), joblite.Memory(Path(odd), verbose=0)
         assert one.location == two.location == str(tmp_path / odd)
         one.cache(math.sqrt)(4)
@@ -4834,6 +4854,81 @@ f = make()"""
                     cached(used)
         assert 0.85 * 2**20 < sum(entry.nbytes for entry in cached.entries()) <= 2**20
         assert len(function.calls) == 6000
+
+    def test_what_cannot_be_removed_stays_and_the_next_goes(self):
+        """An entry in use, say, on Windows: it costs a warning where the user asks for just that."""
+        class Held:
+            def __init__(self, location):
+                self.kept, self.held = {}, set()
+
+            def open(self, key):
+                return io.BytesIO(self.kept[key][0]) if key in self.kept else None
+
+            def write(self, key, fill):
+                file = io.BytesIO()
+                fill(file)
+                self.kept[key] = file.getvalue(), len(self.kept)
+
+            def delete(self, key):
+                if key in self.held:
+                    raise PermissionError("in use")
+                return self.kept.pop(key, None) is not None
+
+            def entries(self, prefix):
+                return [(key, len(content), used) for key, (content, used) in self.kept.items()]
+
+        joblite.register_store_backend("held", Held)
+        try:
+            memory = joblite.Memory(None, "held", verbose=0)
+        finally:
+            joblite._STORES.pop("held")
+        cached = memory.cache(square)
+        for n in range(4):
+            cached(n)
+        held = memory.store._guest.held
+        held.add(next(iter(memory.store._guest.kept)))  # the oldest
+        memory.reduce_size(items_limit=2)
+        assert [cached.check_call_in_cache(n) for n in range(4)] == [True, False, False, True]
+        with pytest.warns(UserWarning, match="in use, or of another user, and stays"):
+            assert cached.forget(0) is False
+        with pytest.warns(UserWarning, match="in use, or of another user, stay"):
+            memory.clear()
+        assert [cached.check_call_in_cache(n) for n in range(4)] == [True, False, False, False]
+        held.clear()
+        assert cached.forget(0) and not cached.entries()
+
+    @windows
+    def test_a_mapped_entry_costs_a_warning_at_most(self, tmp_path):
+        """Room is made beside it; it goes when nobody uses it any more."""
+        memory = joblite.Memory(tmp_path, verbose=0, mmap_mode="r", bytes_limit="9M")
+        function = counted(lambda n: np.ones(500_000) * n)
+        cached = memory.cache(function, version=1)
+        held = cached(1)
+        with warnings.catch_warnings(action="error"):
+            for n in (2, 3, 4):
+                assert cached(n)[0] == cached(n)[0] == n
+        assert function.calls == [1, 2, 3, 4] and cached(1)[0] == held[0] == 1
+        with pytest.warns(UserWarning, match="and stays"):
+            assert not cached.forget(1)
+        del held
+        assert cached.forget(1)
+
+    def test_an_idle_cache_holds_no_file_open_where_there_are_no_locks(self, tmp_path):
+        """As on Windows, where a folder with an open file cannot be removed."""
+        done = run_script("""
+            import math, os, shutil, sys
+            sys.modules["fcntl"] = None
+            import joblite
+            cached = joblite.Memory(sys.argv[1], verbose=0).cache(math.sqrt)
+            for again in range(2):
+                cached(4)
+                if os.path.isdir("/proc/self/fd"):
+                    links = {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
+                    assert not [link for link in links if link.startswith(sys.argv[1])], links
+                shutil.rmtree(sys.argv[1])
+            print(cached(4), cached.check_call_in_cache(4))
+            """, tmp_path / "cache")
+        assert done.stdout == "2.0 True\n"
 
     def test_two_limits_on_one_folder_do_no_harm(self, tmp_path):
         small, large, free = (joblite.Memory(tmp_path, verbose=0, bytes_limit=limit).cache(square_text)
