@@ -138,8 +138,8 @@ __all__ = [
 #      loading this file.
 
 IS_WINDOWS = os.name == "nt"
-_CAN_START_PYTHON = (sys.executable and not getattr(sys, "frozen", False)
-                     and sys.platform not in ("emscripten", "wasi"))
+_HAS_THREADS = sys.platform not in ("emscripten", "wasi")
+_CAN_START_PYTHON = _HAS_THREADS and sys.executable and not getattr(sys, "frozen", False)
 try:
     _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant at import
 except OSError:  # it was deleted
@@ -2981,7 +2981,7 @@ class _DiskStore(_Store):
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
         self._is_checked = True
-        if IS_WINDOWS or self._mode & 0o022:  # it is shared as the user wants
+        if not hasattr(os, "geteuid") or self._mode & 0o022:  # it is shared as the user wants
             return
         for folder in self._folders:
             state = os.stat(folder)
@@ -5905,11 +5905,11 @@ def _end_drivers() -> None:
         calls.put(None)
     late = time.monotonic() + _ENDING_S
     for thread in threading.enumerate():
-        # Python 3.12 counts also one that is about to end
-        place = f"/proc/self/task/{thread.native_id}"
-        while thread.name == _DRIVER_NAME and time.monotonic() < late and (
-                thread.is_alive() or os.path.exists(place)):
-            time.sleep(0.001)
+        if thread.name == _DRIVER_NAME:
+            # Python 3.12 counts also one that is about to end
+            place = f"/proc/self/task/{thread.native_id}"
+            while time.monotonic() < late and (thread.is_alive() or os.path.exists(place)):
+                time.sleep(0.001)
 
 
 # ---- idle workers, and when they are too old ----
@@ -6650,13 +6650,13 @@ def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _Pool:
 
 
 @lru_cache(maxsize=1)
-def _say_that_there_are_no_processes() -> None:
+def _say_that_there_are_no_processes(where: str) -> None:
     _warn("processes cannot be started here (no fork, or no interpreter to start): "
-          "tasks run in threads")
+          f"tasks run {where}")
 
 
 def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _Pool:
-    _say_that_there_are_no_processes()
+    _say_that_there_are_no_processes("in threads")
     return _ThreadPool(n_jobs)
 
 
@@ -7477,9 +7477,12 @@ class Parallel(_Shaped[Shape, E]):
         backend = self._backend
         calls = iterable if type(iterable) is _Calls else _Calls(None, iterable)
         counts = self._counts = _Counts(calls, self)
-        if self.n_jobs == 1 and not backend.is_external:
+        if (self.n_jobs == 1 or not _HAS_THREADS) and not backend.is_external:
+            if self.n_jobs > 1:
+                _say_that_there_are_no_processes("in place, one after the other")
             if self.timeout is not None:
-                _warn("timeout is ignored with n_jobs=1: the task runs in the caller's own thread")
+                _warn("timeout is ignored where tasks run in the caller's own thread: with "
+                      "n_jobs=1, or in a browser")
             results = self._in_place(calls, counts)
         else:
             pool = backend.open(self.n_jobs, self._options)

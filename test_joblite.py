@@ -3859,6 +3859,7 @@ f = make()"""
         job = textwrap.dedent("""
             import sys, joblite, late
             from pathlib import Path
+            late.a  # where imports are lazy, it is loaded now
             def f(x):
                 import late
                 return late.a
@@ -7121,6 +7122,7 @@ class TestSection6Pools:
             sys.path[:1] = [{entry!r}]
             from joblite import Parallel, delayed
             import first_one
+            first_one.f  # where imports are lazy, it is loaded now
             os.chdir({moved!r})
             later = []
             if {moved!r} != "/":
@@ -8534,6 +8536,24 @@ class TestSection7Choosing:
                 print(Parallel(2)(delayed(abs)(-i) for i in range(3)))
             """)
         assert done.stdout == "[0, 1, 2]\n[0, 1, 2]\n" and done.stderr.count("processes cannot be started here") == 1
+
+    def test_without_threads_tasks_run_in_place_and_it_is_said_once(self):
+        """As in a browser, whose Python lacks more: the user's id, the numbers of threads."""
+        done = run_script("""
+            import os, sys, threading
+            sys.platform = "emscripten"
+            del os.geteuid
+            from joblite import Memory, Parallel, delayed, shutdown_workers
+            for backend in (None, "threading", None):
+                print(Parallel(2, backend, timeout=9)(delayed(threading.get_ident)() for _ in range(2)) ==
+                      [threading.get_ident()] * 2)
+            cached = Memory("cache").cache(abs)
+            print(cached(-1), cached.check_call_in_cache(-1), threading.active_count())
+            shutdown_workers()
+            """)
+        assert done.stdout == "True\n" * 3 + "1 True 1\n"
+        assert done.stderr.count("tasks run in place") == 1 and "timeout is ignored" in done.stderr
+        assert "cannot be read" not in done.stderr
 
     @pytest.mark.parametrize("options, says", [
         ({"backend": "interpreters"}, "expected one of .*'loky'.* or a concurrent.futures.Executor; got 'inter"),
