@@ -772,10 +772,15 @@ def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """An array: its dtype, shape, layout; and its objects, or its fields one by one (gaps do not
-    count), or digests of its bytes. One of a derived class: its attributes, and its pickle."""
+    count), or digests of its bytes. One of a derived class: its attributes, and what its class
+    makes of it for a pickle."""
     np, dtype = sys.modules["numpy"], array.dtype
-    if type(array) not in (np.ndarray, np.memmap):
-        return ("derived", object.__getstate__(array), *_object_parts(digester, array))
+    kind = type(array)
+    if kind not in (np.ndarray, np.memmap):
+        own = array.view(np.ndarray)
+        if kind.__reduce__ is not np.ndarray.__reduce__:
+            own = _object_parts(digester, array)
+        return ("derived", kind, object.__getstate__(array), own)
     is_mapped = type(array) is np.memmap and not digester.coerce_mmap
     order = "F" if array.flags.fnc else "C"
     if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes

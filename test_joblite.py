@@ -617,7 +617,7 @@ GOLDEN_DIGESTS = {
     "decimal": "378c081cf1dcf8b0", "object": "883dbe1b89db39d6", "array": "ef7c5a3929951cd6",
     "fortran": "e1bcc8fa4cb7bb81", "big-endian": "76c1c3eea056f657", "view": "0cab5505e1a30fec",
     "0-d": "6a479c5cfa53d93f", "scalar": "4fabeedb12839280", "dates": "d0863203a494d2e3", "objects": "b2848c299a6a41b7",
-    "masked": "6a77f15c0c974686", "fields": "37bd8150fb1a6036", "records": "706b79df6a9d4cfa",
+    "masked": "2470055424e06c45", "fields": "37bd8150fb1a6036", "records": "706b79df6a9d4cfa",
     "empty": "2700b2a9d6530362", "itself": "e65d6f68bddc09a2", "family": "f6b9b8de08798894",
     "60 levels": "9d8a5ac139524703", "shared": "f2751d4d3a8bf2ca", "builtin len": "6da2a554c0530269",
     "slots": "e1cd22b80925b5ac", "enum": "ba5dbe27efd41f21",
@@ -1054,7 +1054,10 @@ class TestSection2Hash:
         zeros, ones = np.zeros(64, "u1"), np.full(64, 255, "u1")
         first, second = zeros.view(dtype).copy(), ones.view(dtype).copy()
         second["a"] = second["b"] = 0
-        assert joblite.hash(first) == joblite.hash(second)
+        for kind in np.ndarray, np.recarray:
+            one, other = first.view(kind), second.view(kind)
+            assert joblite.hash(one) == joblite.hash(other)
+            assert joblite.hash(one[::2]) == joblite.hash(other[::2])
 
     def test_long_doubles_count_by_value(self):
         first = np.zeros(4, "g")
