@@ -2110,7 +2110,7 @@ def load(
 # Picture
 #
 #   location/joblite/v1/<module.function>/<fingerprint>-<arguments>     one file a call:
-#       | its key, a line end, its metadata pickled | the value |        both as `dump` writes them
+#       | its key, size and crc32 of: | its metadata pickled | the value as `dump` writes it |
 #       its time of change is the time of its last use: the least recently used go first
 #   location/joblite/v1/tmp-...     a file being written, renamed into place when it is complete
 #   location/joblite/v1/lock        8 bytes, the sum of all sizes or more; the bytes behind them are
@@ -2790,10 +2790,10 @@ class _KeyLock:
         if _HELD.get(self.place) is not self:
             return True
         try:
-            file = self.store.lock_file(self.key)
+            file = self.store.locks or self.store.lock_file(self.key)
         except OSError:
             return True  # where nothing can be written there are no locks: law 7
-        byte = 8 + int(_short_digest(self.key, 15), 16)
+        byte = 8 + _crc32(self.key.encode())
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
             return True
@@ -2810,6 +2810,7 @@ class _Store:
 
     location: str | None = None
     limit: int
+    locks: Any = _NO_LOCKS  # the file whose bytes are locks, once it is open; here all are free
 
     def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
         self.location = location
@@ -2836,10 +2837,6 @@ class _Store:
     def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
         """(key, bytes, time of last use in seconds) of entries whose key begins with `prefix`."""
         return self._guest.entries(prefix)
-
-    def lock_file(self, key: str) -> _LockFile:
-        """The file whose bytes are locks; here all are free."""
-        return _NO_LOCKS
 
     def clear(self, prefix: str, say: Any) -> None:
         """Remove all entries whose key begins with `prefix`."""
@@ -2966,7 +2963,7 @@ class _DiskStore(_Store):
         self._secret = secret  # b"": it has been left behind
         self._root = f"{location}/joblite/v1/"
         self._folders = location, f"{location}/joblite", self._root
-        self._locks = _NO_LOCKS  # the lock file, kept open
+        self.locks = None
         self._is_checked = False  # whether others can write to the folders has been looked at
 
     def __reduce__(self, secret: bytes | None = b"") -> Any:
@@ -3028,13 +3025,11 @@ class _DiskStore(_Store):
 
         def put_in_place(locks: _LockFile) -> None:
             # The number in the lock file is at least the sum of all sizes: files that were removed
-            # stay in it until somebody has to make room, and counts
-            self.delete(key)
-            if size <= self.limit:
-                total = self.total_with(size, locks.number())
-                if total < float("inf"):
-                    locks.set_number(total)
-                os.replace(self._root + name, self._root + key)
+            # or replaced stay in it until somebody has to make room, and counts
+            total = self.total_with(size, locks.number())
+            if total < float("inf"):
+                locks.set_number(total)
+            os.replace(self._root + name, self._root + key)
 
         locks = self.lock_file(key)
         try:
@@ -3047,9 +3042,14 @@ class _DiskStore(_Store):
                     file.write(self._signature(key, plain.getvalue()) + plain.getvalue())
                 size = file.tell()
             self.mark(name)
-            locks.alone(put_in_place)
-        finally:
-            self.delete(name)  # where it was not renamed
+            if size <= self.limit:
+                locks.alone(put_in_place)
+            else:
+                self.delete(key)
+                self.delete(name)
+        except BaseException:
+            self.delete(name)
+            raise
 
     def delete(self, key: str) -> bool:
         return _unlink(self._root + key)
@@ -3090,11 +3090,11 @@ class _DiskStore(_Store):
                 if each == self._folders[1]:
                     with open(f"{each}/.gitignore", "w") as file:
                         file.write("*\n")
-        if not self._locks.is_there():
-            self._locks = _one_at_a_time(
+        if not self.locks or not self.locks.is_there():
+            self.locks = _one_at_a_time(
                 "opening", _open_lock_file, self._root + "lock", self._mode & 0o666)
             self._sweep()
-        return self._locks
+        return self.locks
 
 
 def _local_store(location: str | None, limit: int, **options: Any) -> _Store:
@@ -3142,9 +3142,10 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
 
 def _read_about(file: Any, key: str) -> Any:
     """What is noted about an entry (pickled); leaves the file where the value begins."""
-    found, _, about = _read(file).partition(b"\n")  # what are no bytes raises: damaged, too
-    if found != key.encode():
-        raise _Damaged("it is the entry of another call")
+    found, size, crc = file.readline().split()  # another number of words raises: damaged, too
+    about = file.read(int(size))
+    if found != key.encode() or int(crc) != _crc32(about):
+        raise _Damaged("it begins as no entry of this call does")
     return about
 
 
@@ -3451,7 +3452,8 @@ class MemorizedFunc(_Options[P, R]):
             return value, about  # perhaps of other code than the key says
 
         def fill(file: Any) -> None:
-            _write_value(call.key.encode() + b"\n" + _pickle_dumps(about, 4), file)
+            noted = _pickle_dumps(about, 4)
+            _write_all(file, f"{call.key} {len(noted)} {_crc32(noted)}\n".encode() + noted)
             _write_value(value, file, self._memory.compress, self._memory._pickler)
 
         try:
