@@ -3004,7 +3004,12 @@ class _DiskStore(_Store):
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         if self._secret is None:
-            return io.BufferedReader(file)  # both together are quicker than `open`
+            start = b"" if mmap_mode else file.read(8192)
+            if 0 < len(start) < 8192:  # all of it: a buffer would double the time of a small hit
+                file.close()
+                return io.BytesIO(start)
+            file.seek(0)
+            return io.BufferedReader(file)
         with file:
             signature, content = file.read(32), file.read()
         if not _module("hmac").compare_digest(signature, self._signature(key, content)):
