@@ -2729,35 +2729,28 @@ _AROUND: ContextVar[tuple[_KeyLock, ...]] = ContextVar("_AROUND", default=())  #
 class _KeyLock:
     """The right to compute a key, which one cached call of this process has at a time.
 
-    Others wait for `over`: a lock for threads, a future for tasks of a loop. Only `_HELD` says who
-    has the right, so that an interruption at any moment leaves no doubt about it. `around` are the
+    Threads wait for the lock `over`, tasks of a loop look now and then. Only `_HELD` says who has
+    the right, so that an interruption at any moment leaves no doubt about it. `around` are the
     rights of the cached calls in which this one is made; tasks inherit them from who makes the
     task.
     """
 
-    def __init__(self, store: _Store, key: str, loop: Any) -> None:
+    def __init__(self, store: _Store, key: str, is_awaited: bool) -> None:
         self.store = store
         self.key = key
-        self.loop = loop
+        self.is_awaited = is_awaited
         self.around = _AROUND.get()
         self.place = os.getpid(), store.location or id(store), key
         self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
-        if loop is None:
-            self.over: Any = threading.RLock()
-            self.over.acquire()
-            self.end: Callable[[], Any] = self.over.release
-        else:
-            self.over = loop.create_future()
-            self.end = self.over.cancel
+        self.over = threading.RLock()
+        self.over.acquire()
 
     async def take(self) -> None:
-        """Wait until the right is ours, or waiting would never end. Without a loop, it blocks."""
+        """Wait until the right is ours, or waiting would never end. In a thread, it blocks."""
         while (other := self.blocked_by()) or not self.is_free_elsewhere():
-            is_near = other and other.loop is self.loop
-            if self.loop is not None:  # a thread that waits could not be cancelled
-                asyncio = _module("asyncio")
-                await (asyncio.wait([other.over]) if is_near else asyncio.sleep(_POLL_S))
-            elif is_near:
+            if self.is_awaited:
+                await _module("asyncio").sleep(_POLL_S)
+            elif other and not other.is_awaited:
                 _holding(other.over, bool)  # as soon as it is released
             else:
                 time.sleep(_POLL_S)
@@ -2790,7 +2783,7 @@ class _KeyLock:
         if _HELD.get(self.place) is not self:
             return True
         try:
-            file = self.store.locks or self.store.lock_file(self.key)
+            self.file = file = self.store.locks or self.store.lock_file(self.key)  # stays open
         except OSError:
             return True  # where nothing can be written there are no locks: law 7
         byte = 8 + _crc32(self.key.encode())
@@ -2800,7 +2793,7 @@ class _KeyLock:
         if not any(lock.around for lock, other in list(_WAITS.items())
                    if other is self):
             return False
-        if self.loop is None:
+        if not self.is_awaited:
             _one_at_a_time("a ring", file.lock, byte, True)
         return True
 
@@ -3424,8 +3417,7 @@ class MemorizedFunc(_Options[P, R]):
         value = self._load(call)
         if value is not _NOTHING:
             return value
-        loop = _module("asyncio").get_running_loop() if self._awaited else None
-        lock = _KeyLock(self._store, call.key, loop)
+        lock = _KeyLock(self._store, call.key, self._awaited)
         try:
             await lock.take()
             _AROUND.set((*lock.around, lock))
@@ -3437,7 +3429,7 @@ class MemorizedFunc(_Options[P, R]):
             finally:
                 if lock.place in _HELD and _HELD[lock.place] is lock:
                     del _HELD[lock.place]
-                lock.end()
+                lock.over.release()
                 _WAITS.pop(lock, None)
                 _AROUND.set(lock.around)
 
