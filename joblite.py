@@ -2657,31 +2657,31 @@ class _Parameters:
     """
 
     def __init__(self, function: Any) -> None:
-        self.is_spelled = True  # whether the spelling counts
-        if type(function) is FunctionType and not hasattr(function, "__signature__"):
+        self.is_spelled = type(function) is not FunctionType  # whether the spelling counts
+        if not self.is_spelled:
             code, defaults = function.__code__, function.__defaults__ or ()
             count, end = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
             plain = list(code.co_varnames[:end])
             stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
-            self.names, self.placed = plain + stars, plain[:count]
+            self.placed = plain[:count]
             self.by_keyword = plain[code.co_posonlyargcount:]
             self.defaults = dict(zip(plain[count - len(defaults):], defaults))
             self.defaults.update(function.__kwdefaults__ or {})
-            self.is_spelled = False
         else:
             options: dict[str, Any] = {"follow_wrapped": False}
             if sys.version_info >= (3, 14):  # annotations are not evaluated
                 options["annotation_format"] = _module("annotationlib").Format.STRING
-            found: Any = ()
+            found: Any = {}
             try:
-                found = _module("inspect").signature(function, **options).parameters.values()
+                found = _module("inspect").signature(function, **options).parameters
             except (TypeError, ValueError):  # some written in C do not tell
                 pass
-            self.names = [{2: "*", 4: "**"}.get(each.kind, each.name) for each in found]
-            self.placed = [each.name for each in found if each.kind < 2]
-            plain = [name for name in self.names if "*" not in name]
+            plain = [name for name in found if found[name].kind in (0, 1, 3)]  # no *args, **kwargs
+            stars = [name for name in found if name not in plain]
+            self.placed = [name for name in plain if found[name].kind < 3]
+        self.names = plain + stars
         inner = getattr(function, "__wrapped__", None)
-        if inner is not None and (plain != self.names or not plain):
+        if inner is not None and (stars or not plain):
             below = _Parameters(inner)
             if below.names[:len(plain)] == plain:
                 self.names, self.placed, self.is_spelled = below.names, below.placed, True
@@ -2735,7 +2735,7 @@ class _KeyLock:
     task.
     """
 
-    def __init__(self, store: _Store, key: str, is_awaited: bool) -> None:
+    def __init__(self, store: Any, key: str, is_awaited: bool) -> None:
         self.store = store
         self.key = key
         self.is_awaited = is_awaited
@@ -2804,10 +2804,14 @@ class _Store:
     location: str | None = None
     limit: int
     locks: Any = _NO_LOCKS  # the file whose bytes are locks, once it is open; here all are free
+    write: Any  # write(key, fill): keep what `fill(file)` writes, all or nothing
+    delete: Any  # delete(key): remove an entry; whether there was one
+    entries: Any  # entries(prefix): (key, bytes, time of last use in seconds) of keys with it
 
     def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
         self.location = location
-        self._guest = backend(location, **options)
+        self._guest = guest = backend(location, **options)
+        self.write, self.delete, self.entries = guest.write, guest.delete, guest.entries
 
     def __str__(self) -> str:
         return self.location or "the memory of this process"
@@ -2818,18 +2822,6 @@ class _Store:
 
     def mark(self, key: str) -> None:
         """Note that an entry is used now."""
-
-    def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        """Keep what `fill(file)` writes as the entry of `key`, all or nothing."""
-        self._guest.write(key, fill)
-
-    def delete(self, key: str) -> bool:
-        """Remove an entry; whether there was one."""
-        return self._guest.delete(key)
-
-    def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
-        """(key, bytes, time of last use in seconds) of entries whose key begins with `prefix`."""
-        return self._guest.entries(prefix)
 
     def clear(self, prefix: str, say: Any) -> None:
         """Remove all entries whose key begins with `prefix`."""
@@ -2959,13 +2951,9 @@ class _DiskStore(_Store):
         self.locks = None
         self._is_checked = False  # whether others can write to the folders has been looked at
 
-    def __reduce__(self, secret: bytes | None = b"") -> Any:
+    def __reduce__(self, secret: bytes | None = b"") -> Any:  # workers get the secret, files do not
         return (_DiskStore, (self.location, self.limit, self._mode, self._secret and secret),
                 {"_is_checked": self._is_checked})
-
-    def with_secret(self) -> Any:
-        """How it travels to a worker."""
-        return self.__reduce__(self._secret)
 
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
@@ -4200,7 +4188,7 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
     type(lru_cache(_cell_value)): _reduce_lru_cache,
     # by its function: `super().run` has the name of the override
     MethodType: lambda method, _: (MethodType, (method.__func__, method.__self__)),
-    _DiskStore: lambda store, _: store.with_secret(),
+    _DiskStore: lambda store, _: store.__reduce__(store._secret),
     MemorizedFunc: _reduce_memorized,
     **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
                     _reduce_typing),
