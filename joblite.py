@@ -2699,8 +2699,9 @@ class _Parameters:
                 (full if is_named else full["**"])[name] = kwargs[name]
             if not any(full.get(name, "missing") for name in full.keys() ^ self.names):
                 return {name: full[name] for name in self.names}
-        # where it does not fit, the call itself will raise it
-        return {**given, "more": more, **{f"**{name}": kwargs[name] for name in sorted(kwargs)}}
+        if more or not self.is_spelled:  # one that does not fit, the call itself will raise it
+            given["more"] = more
+        return {**given, **{f"**{name}": kwargs[name] for name in sorted(kwargs)}}
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
@@ -3519,7 +3520,7 @@ class MemorizedFunc(_Options[P, R]):
         >>> cached = Memory().cache(pow)
         >>> _ = cached(2, 10)
         >>> cached.entries()[0].arguments
-        'base=2, exp=10, mod=None'
+        'base=2, exp=10'
         """
         current = self._fingerprint.now().digest
         found = []
