@@ -491,7 +491,9 @@ class _LockFile:
     """
 
     def __init__(self, path: str, mode: int) -> None:
-        self.path, self.state, self.fcntl = path, None, None
+        self.path = path
+        self.state: os.stat_result | None = None
+        self.fcntl: Any = None
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
             close = weakref.finalize(self, os.close, self.fd)
@@ -507,7 +509,7 @@ class _LockFile:
     def is_there(self) -> bool:
         """Whether this is the file that has the path now: the folder may have been removed."""
         now = _stat(self.path)
-        return bool(now and self.state) and os.path.samestat(now, self.state)
+        return bool(now and self.state and os.path.samestat(now, self.state))
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -1650,8 +1652,9 @@ def dump(
             os.replace(beside, target)
     except PermissionError as err:
         if IS_WINDOWS:
-            err.strerror += (": while somebody has the file open it cannot be replaced; close it, "
-                             "`del` the arrays that are mapped from it, or write to another path")
+            err.strerror = (f"{err.strerror}: while somebody has the file open it cannot be "
+                            "replaced; close it, `del` the arrays that are mapped from it, or write "
+                            "to another path")
         raise
     finally:
         _unlink(beside)
@@ -2878,7 +2881,8 @@ class _Store:
         total = sum(size for _, size, _ in entries)
         if total > most:
             items = min(items, share * len(entries))
-        while entries and (total > most or len(entries) > items or entries[-1][2] < oldest):
+        while entries and (total > most or len(entries) > items
+                           or entries[-1][2] < oldest):
             key, size, _ = entries.pop()
             try:
                 self.delete(key)
@@ -5035,12 +5039,28 @@ _THREAD_VARIABLES = (
 _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first two are descriptors
 
 
+def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
+    """Run the initializer of a worker process; what it sets here stays."""
+    def spaces(more: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        modules = [*sys.modules.values(), *more]
+        return [vars(module) for module in modules if type(module) is ModuleType]
+
+    initializer, initargs = _quietly(_unpack, _split(packed), start_spaces)
+    before = {space["__name__"]: {**space} for space in spaces()}
+    before["__main__"] = {}
+    initializer(*initargs)
+    for space in spaces(start_spaces.values()):
+        old = before.get(space["__name__"], {})
+        kept = [name for name in space if space[name] is not old.get(name, before)]
+        space[_KEPT] = kept
+
+
 class _OutputBytes(io.RawIOBase):
     """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write
     elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
     started."""
 
-    def __init__(self, fd: int, state: _WorkerState) -> None:
+    def __init__(self, fd: int, state: Any) -> None:
         self.fd = fd
         self.state = state
         self.name = "<stdout>" if fd == _OUT else "<stderr>"
@@ -5061,6 +5081,10 @@ class _OutputStream(io.TextIOWrapper):
     """A worker's sys.stdout or sys.stderr."""
 
     mode = "w"
+
+    def __init__(self, fd: int, state: Any) -> None:
+        raw: Any = _OutputBytes(fd, state)
+        super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
 
     def flush(self) -> None:
         super().flush()
@@ -5089,11 +5113,7 @@ class _WorkerState:
         self.file = file
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.streams = []
-        for fd in _OUT, _ERR:
-            raw: Any = _OutputBytes(fd, self)
-            stream = _OutputStream(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
-            self.streams.append(stream)
+        self.streams = [_OutputStream(fd, self) for fd in (_OUT, _ERR)]
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
     def serve(self) -> None:
@@ -5114,22 +5134,9 @@ class _WorkerState:
         # that native libraries may start; None: one for each core it has
         _cores, self.native_threads = cores, native_threads
         self.enter_world(world)
-        if not packed:
-            return
-
-        def spaces(more: Iterable[Any] = ()) -> list[dict[str, Any]]:
-            modules = [*sys.modules.values(), *more]
-            return [vars(module) for module in modules if type(module) is ModuleType]
-
-        initializer, initargs = _quietly(_unpack, _split(packed), self.start_spaces)
-        before = {space["__name__"]: {**space} for space in spaces()}
-        before["__main__"] = {}
-        initializer(*initargs)
-        self.main = sys.modules["__main__"]
-        for space in spaces(self.start_spaces.values()):
-            old = before.get(space["__name__"], {})
-            kept = [name for name in space if space[name] is not old.get(name, self)]
-            space[_KEPT] = kept
+        if packed:
+            _initialize(packed, self.start_spaces)
+            self.main = sys.modules["__main__"]
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
         """Take over the caller's world."""
@@ -6009,14 +6016,13 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     return executor
 
 
-def _standard_pool(n_jobs: int, maxtasksperchild: int | None = None, **options: Any) -> Executor:
-    """The standard library's process pool, where there is no `fork`. A crash there breaks the whole
-    run, a timeout kills nothing, and a script needs a main guard."""
+def _standard_pool(n_jobs: int, kind: tuple[Any, ...], most: int) -> Executor:
+    """The standard library's process pool, where there is no `fork`."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(n_jobs, context, max_tasks_per_child=maxtasksperchild, **options)
+    return ProcessPoolExecutor(n_jobs, context, _start_standard, kind, max_tasks_per_child=most)
 
 
 def shutdown_workers(wait: bool = True) -> None:
@@ -6169,14 +6175,44 @@ def _run_here(place: str, batch: _Batch, late: float = float("inf")) -> None:
         batch.add(*part)
 
 
+_far_said: list[Any] = []  # what was printed in a process of the standard pool
+_far_spaces: dict[str, Any] = {}  # that its initializer has set something in
+_far_faults: list[BaseException] = []  # of its initializer
+
+
+def _start_standard(_: Any, cores: int, native_threads: int | None, packed: bytes) -> None:
+    """Set up a process of the standard pool. What is printed there goes home with the answers; of
+    native libraries those keep the limit that the user's script does not load before this."""
+    global _cores
+    _cores = cores
+    state = types.SimpleNamespace(say=lambda *item: _far_said.append(item[:2]), say_now=bool)
+    sys.stdout, sys.stderr = streams = [_OutputStream(fd, state) for fd in (_OUT, _ERR)]
+    for stream in streams:
+        stream.reconfigure(write_through=True)
+    for name in map(os.fsdecode, _THREAD_VARIABLES):
+        if native_threads or name not in os.environ:
+            os.environ[name] = str(native_threads or cores)
+    try:
+        if packed:
+            _initialize(packed, _far_spaces)
+    except BaseException as error:  # whatever it raises is told
+        _far_faults.append(error)
+
+
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
-    """On the other side: frames of a batch in, frames of its results out."""
+    """On the other side: frames of a batch in; out what was said, and the frames of its results."""
     (number, *more), functions = marshal.loads(frames[0])
     batch = _Batch(number, (), *more)
-    batch.tasks = _open_batch(functions, list(frames[1:]), {}, {}, batch.page)
-    _run_here("process", batch, time.monotonic() + _FAR_S)
-    answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
-    return list(map(bytes, answer))
+    spaces = dict(_far_spaces)
+    batch.tasks = _open_batch(functions, list(frames[1:]), {}, spaces, batch.page)
+    if _far_faults:
+        answer = _pack_answer(_INIT_FAILED, [], {0: _far_faults[0]}, 0.0)
+    else:
+        _run_here("process", batch, time.monotonic() + _FAR_S)
+        answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
+    said = _far_said[:]
+    del _far_said[:len(said)]
+    return list(map(bytes, [marshal.dumps(said), *answer]))
 
 
 def _shares_memory(executor: Executor) -> bool:
@@ -6250,7 +6286,9 @@ class _Pool:
         if answer is None:
             self.submit(batch)
             return False
-        batch.receive(answer)
+        said, *frames = answer
+        _say_here(marshal.loads(said))
+        batch.receive(frames)
         on_its_way = time.monotonic() - batch.sent - batch.seconds
         self.round_trip = min(self.round_trip or on_its_way, on_its_way)
         waited = on_its_way - self.round_trip  # for its turn
@@ -6326,6 +6364,50 @@ class _DaskPool(_Pool):
         self.pack(batch)
         self.submit(batch)
         return False
+
+
+class _StandardPool(_Pool):
+    """The standard library's process pool. It cannot end a task, and when a process dies, all
+    batches that are out are lost: with `on_error="return"` or "skip" they are run again, one at a
+    time until the task is found that ends its process."""
+
+    suspects = 0  # tasks of lost batches
+    is_alone = False  # whether the batch at work is the only one
+
+    def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
+        super().__init__(size, None, False)
+        self.options = {"n_jobs": size, "kind": kind, "most": most}
+        self.most_tasks = most if most == sys.maxsize else 1
+
+    def start(self, func: Callable[..., Any], *args: Any) -> Any:
+        self.executor = _executor_of(_standard_pool, self.options)
+        try:
+            return super().start(func, *args)
+        except _module("concurrent.futures").BrokenExecutor:  # just now
+            return self.start(func, *args)
+
+    def submit(self, batch: _Batch) -> None:
+        self.is_alone = self.more < 0
+        super().submit(batch)
+
+    def receive(self, batch: _Batch) -> bool:
+        super().receive(batch)
+        self.suspects = max(0, self.suspects - len(batch.values))
+        self.more = -sys.maxsize if self.suspects else 0
+        return True
+
+    def lose(self, batch: _Batch, error: Exception) -> bool:
+        is_broken = isinstance(error, _module("concurrent.futures").BrokenExecutor)
+        # whether a process can be started at all: the first may fall to a batch that is out
+        probes = (self.start(bool).exception() for _ in range(2))
+        if not (is_broken and batch.keep_going) or all(probes):
+            return super().lose(batch, error)
+        if not self.is_alone:
+            self.suspects += len(batch.tasks)
+        elif len(batch.tasks) == 1:
+            self.suspects = 0
+            batch.blame(TerminatedWorkerError(f"the worker process of task {batch.first} ended"))
+        return True
 
 
 class _ProtocolPool(_Pool):
@@ -6634,12 +6716,8 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     if "maxtasksperchild" in options:
         most = int(_number("maxtasksperchild", options["maxtasksperchild"],
                            "None or a whole number above 0"))
-    return _ProcessPool(n_jobs, kind, most)
-
-
-def _open_standard_pool(n_jobs: int, options: dict[str, Any]) -> _Pool:
-    executor = _executor_of(_standard_pool, {"n_jobs": n_jobs, **options})
-    return _Pool(n_jobs, executor, False)
+    pool = _ProcessPool if hasattr(os, "fork") else _StandardPool
+    return pool(n_jobs, kind, most)
 
 
 @lru_cache(maxsize=1)
@@ -6693,14 +6771,12 @@ def _dask_backend() -> _Backend:
             "client = Client()` (or give it the scheduler's address), then call again") from None
 
 
-_POOL_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild"})
-_PROCESS_OPTIONS = _POOL_OPTIONS | {"idle_worker_timeout", "inner_max_num_threads"}
+_PROCESS_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout",
+                              "inner_max_num_threads"})
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _open_threads, True)
-if _CAN_START_PYTHON and hasattr(os, "fork"):
+if _CAN_START_PYTHON:
     _PROCESSES = _Backend("loky", _open_processes, options=_PROCESS_OPTIONS)
-elif _CAN_START_PYTHON:
-    _PROCESSES = _Backend("loky", _open_standard_pool, options=_POOL_OPTIONS)
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
 _BACKENDS = {
@@ -7085,7 +7161,7 @@ class _Run:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
         parallel, pool = self.parallel, self.pool
-        while len(self.out) < parallel._window + pool.more:
+        while len(self.out) < max(1, parallel._window + pool.more):
             if not self.waiting:
                 self.cut()
             if not self.waiting:

@@ -8621,6 +8621,67 @@ class TestSection7Choosing:
         lines = "[0, 2, 4]\n[0, -1, -2]\nBrokenProcessPool\n[0, 2, 4]\n"
         assert (done.stdout, done.stderr) == (lines * 2, "")
 
+    def test_the_standard_pool_keeps_what_it_can(self, tmp_path):
+        """As on Windows: prints, an initializer, the options, a timeout. What a task breaks fails that task only."""
+        done = run_script("""
+            import contextlib, io, os, sys, threading, time
+            vars(os).pop("fork", None)
+            import joblite
+            from joblite import Parallel, TerminatedWorkerError, delayed
+            def initialize(value):
+                global given
+                given = value
+                if value < 0:
+                    raise LookupError("what the initializer says")
+            def show(number):
+                print("out", number)
+                print("half", number, file=sys.stderr, end="")
+                return given + number, os.environ["OMP_NUM_THREADS"], joblite.cpu_count() > 0
+            def die(number, *deadly):
+                return os._exit(3) if number in deadly else number
+            def wait(seconds):
+                time.sleep(seconds)
+            if __name__ == "__main__":
+                options = dict(initializer=initialize, initargs=(7,), inner_max_num_threads=3, idle_worker_timeout=9)
+                out, err = io.StringIO(), io.StringIO()
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                    found = Parallel(2, backend="loky", **options)(delayed(show)(i) for i in range(3))
+                assert found == [(7 + i, "3", True) for i in range(3)], found
+                assert sorted(out.getvalue().split("\\n")) == ["", "out 0", "out 1", "out 2"], out.getvalue()
+                assert sorted(err.getvalue().replace("half", " half").split(" half ")) == ["", "0", "1", "2"]
+                try:
+                    Parallel(2, backend="loky", **options | {"initargs": (-1,)})([delayed(die)(1)])
+                except LookupError as error:
+                    print(error)
+                for batch_size in (1, 4, "auto"):
+                    parallel = Parallel(2, on_error="return", batch_size=batch_size)
+                    found = parallel(delayed(die)(i, 2, 9) for i in range(11))
+                    print([i if type(i) is int else f"{type(i).__name__}: {i}" for i in found])
+                print(Parallel(2, on_error="skip")(delayed(die)(i, 0) for i in range(1)), Parallel(2)([delayed(die)(5)]))
+                try:
+                    Parallel(2, timeout=0.1)([delayed(wait)(1)])
+                except TimeoutError as error:
+                    print("left running" in str(error))
+            """, tmp_path)
+        named = [f"TerminatedWorkerError: the worker process of task {number} ended" for number in (2, 9)]
+        found = [0, 1, named[0], 3, 4, 5, 6, 7, 8, named[1], 10]
+        expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\nTrue\n"
+        assert (done.stdout, done.stderr) == (expected, "")
+
+    @pytest.mark.parametrize("on_error", ["raise", "return"])
+    def test_without_fork_a_missing_main_guard_is_named(self, on_error, tmp_path):
+        """And the script does not start itself again and again."""
+        done = run_script("""
+            import os, sys
+            vars(os).pop("fork", None)
+            from joblite import Parallel, delayed
+            with open("begun", "a") as file:
+                file.write("x")
+            print(Parallel(2, on_error=sys.argv[1])(delayed(abs)(i) for i in range(9)))
+            """, on_error, cwd=tmp_path, check=False)
+        assert done.returncode and "a script needs if __name__ == '__main__':" in done.stderr
+        assert len((tmp_path / "begun").read_text()) <= 5 and done.stdout == ""
+
     def test_dask_says_how_to_start_a_client(self):
         with pytest.raises(ValueError, match="needs a client"):
             Parallel(2, backend="dask")([delayed(square)(1)])
