@@ -6380,11 +6380,14 @@ class _StandardPool(_Pool):
         self.most_tasks = most if most == sys.maxsize else 1
 
     def start(self, func: Callable[..., Any], *args: Any) -> Any:
-        self.executor = _executor_of(_standard_pool, self.options)
+        executor = _executor_of(_standard_pool, self.options)
         try:
-            return super().start(func, *args)
-        except _module("concurrent.futures").BrokenExecutor:  # just now
-            return self.start(func, *args)
+            future = executor.submit(func, *args)
+        except Exception:
+            if not _has_ended(executor):
+                raise
+        # what comes as it breaks is refused, or forgotten
+        return self.start(func, *args) if _has_ended(executor) else future
 
     def submit(self, batch: _Batch) -> None:
         self.is_alone = self.more < 0

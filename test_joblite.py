@@ -8657,7 +8657,7 @@ class TestSection7Choosing:
                     parallel = Parallel(2, on_error="return", batch_size=batch_size)
                     found = parallel(delayed(die)(i, 2, 9) for i in range(11))
                     print([i if type(i) is int else f"{type(i).__name__}: {i}" for i in found])
-                print(Parallel(2, on_error="skip")(delayed(die)(i, 0) for i in range(1)), Parallel(2)([delayed(die)(5)]))
+                print(Parallel(2, on_error="skip")([delayed(die)(0, 0)]), Parallel(2)([delayed(die)(5)]))
                 try:
                     Parallel(2, timeout=0.1)([delayed(wait)(1)])
                 except TimeoutError as error:
