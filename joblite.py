@@ -1653,8 +1653,8 @@ def dump(
     except PermissionError as err:
         if IS_WINDOWS:
             err.strerror = (f"{err.strerror}: while somebody has the file open it cannot be "
-                            "replaced; close it, `del` the arrays that are mapped from it, or write "
-                            "to another path")
+                            "replaced; close it, `del` the arrays mapped from it, or write to "
+                            "another path")
         raise
     finally:
         _unlink(beside)
