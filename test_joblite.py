@@ -3150,6 +3150,7 @@ def many(x, tool=lambda x: by_default.tool(x)):
             TABLE["module"].tool(x), TABLE["lambda"](x), TABLE["kept"](x), UNPICKLABLE.method(x), REGISTERED.get(),
             ALIAS.__args__[0].rate, Record().show(x), rated(x), Record.__scale__, Record.__annotations__, unit, first]
 '''
+IMPORTS_ARE_LAZY = os.environ.get("PYTHON_LAZY_IMPORTS") == "all"  # since Python 3.15
 TOOL = "def tool(x):\n    return x + 1\n"
 FILES = {"job.py": JOB, "other.py": OTHER, "shapes.py": SHAPES, "late.py": "def late_helper(x): return x\n",
          "site-packages/packaged.py": "def installed(x): return 'v1'\n", "more.py": MORE, "data.txt": "1",
@@ -3505,6 +3506,10 @@ class TestSection4Memory:
     def test_an_edit_of_the_source_hits_or_recomputes(self, edit, cache_of_a_run, tmp_path):
         """After each edit a fresh process hits or recomputes as expected, and is never stale."""
         name, before, after, expected = EDITS[edit]
+        if IMPORTS_ARE_LAZY and name not in ("job.py", "site-packages/packaged.py"):
+            expected = "computes"  # what is not loaded yet counts by its source
+            if name == "lazy/inner.py":
+                pytest.skip("which module a text names is known only of packages that are loaded")
         folder = project(tmp_path / "project", FILES | {name: FILES[name].replace(before, after)})
         cache = shutil.copytree(cache_of_a_run, tmp_path / "cache")
         kept, untouched, *_, fresh = run_job(folder, cache).split()
