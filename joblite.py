@@ -2575,9 +2575,16 @@ class _Contents(_Followed):
             self._follow_sources(modules)
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
-            lazy = ".".join([lazy, *rest])
-            self._follow_sources(_with_parents(lazy))
-            return lazy
+            if _is_project(lazy):
+                lazy = ".".join([lazy, *rest])
+                self._follow_sources(_with_parents(lazy))
+                return lazy
+            # what is installed counts as it will when it is loaded: the `a` of `import a.b`, a
+            # module, or what a loaded one holds
+            above, _, last = lazy.rpartition(".")
+            value = getattr(sys.modules.get(above), "__dict__", {}).get(last)
+            if not callable(value):
+                value = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
             return self._global_token(vars(value), rest, (), True)
         if value is _NOTHING:
@@ -4038,8 +4045,10 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
                 used[name] = value.resolve()
             except Exception:  # who uses it finds out
                 del used[name]
-    reached = [name for name in getattr(sys, "lazy_modules", ())  # since Python 3.15
-               if name.partition(".")[0] in used and names.issuperset(name.split("."))]
+    # since Python 3.15, where `m.f` of `from m import f` is among them
+    reached = [name for name in getattr(sys, "lazy_modules", ())
+               if name.partition(".")[0] in used and names.issuperset(name.split("."))
+               and _find_spec(name)]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     bases = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
     for base in bases:  # grows while it is walked
