@@ -2668,28 +2668,22 @@ class _Parameters:
 
     def __init__(self, function: Any) -> None:
         self.is_spelled = type(function) is not FunctionType  # whether the spelling counts
-        if not self.is_spelled:
-            code, defaults = function.__code__, function.__defaults__ or ()
-            count, end = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
-            plain = list(code.co_varnames[:end])
-            stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
-            self.placed = plain[:count]
-            self.by_keyword = plain[code.co_posonlyargcount:]
-            self.defaults = dict(zip(plain[count - len(defaults):], defaults))
-            self.defaults.update(function.__kwdefaults__ or {})
-        else:
-            options: dict[str, Any] = {"follow_wrapped": False}
-            if sys.version_info >= (3, 14):  # annotations are not evaluated
-                options["annotation_format"] = _module("annotationlib").Format.STRING
-            found: Any = {}
-            try:
-                found = _module("inspect").signature(function, **options).parameters
-            except (TypeError, ValueError):  # some written in C do not tell
-                pass
-            plain = [name for name in found if found[name].kind in (0, 1, 3)]  # no *args, **kwargs
-            stars = [name for name in found if name not in plain]
-            self.placed = [name for name in plain if found[name].kind < 3]
+        self.called = function  # what has the code; of what is written in C, nothing is known
+        if isinstance(function, partial):
+            self.called = function.func
+        elif not isinstance(function, type) and not hasattr(function, "__code__"):
+            self.called = function.__call__
+        self.code = code = getattr(self.called, "__code__", (lambda: None).__code__)
+        names, count = code.co_varnames, code.co_argcount
+        first = isinstance(self.called, MethodType)
+        plain = list(names[first:count + code.co_kwonlyargcount])
+        stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
         self.names = plain + stars
+        self.placed = [] if isinstance(function, partial) else names[first:count]
+        self.by_keyword = plain[code.co_posonlyargcount:]
+        defaults = getattr(function, "__defaults__", None) or ()
+        self.defaults = dict(zip(names[count - len(defaults):], defaults))
+        self.defaults.update(getattr(function, "__kwdefaults__", None) or {})
         inner = getattr(function, "__wrapped__", None)
         if inner is not None and (stars or not plain):
             below = _Parameters(inner)
@@ -3308,16 +3302,15 @@ class MemorizedFunc(_Options[P, R]):
         vars(self).update(options)
         self._memory = memory
         self._store = memory.store
+        known = _Parameters(func)
         # Whose code it is; a partial or an object has more than that
         holder: Any = func.func if isinstance(func, partial) else func
-        called = holder
         if not hasattr(holder, "__name__"):
             holder = type(holder)
-            called = holder.__call__
         self._carried = {} if holder is func else {"(object)": func}
-        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
+        flags = known.code.co_flags
         # written with `async def`, or marked by `inspect.markcoroutinefunction`
-        self._awaited = bool(flags & 0x80) or hasattr(called, "_is_coroutine_marker")
+        self._awaited = bool(flags & 0x80) or hasattr(known.called, "_is_coroutine_marker")
         self._folder = _folder_name(_dotted(holder))
         code = holder if self.version is None else ("version", self.version)
         self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
@@ -3327,9 +3320,8 @@ class MemorizedFunc(_Options[P, R]):
             raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
                             "generator function: what it yields can be taken once only; return a "
                             "list of it")
-        known = _Parameters(func).names
-        unknown = [name for name in self.ignore if name not in known]
-        names = f"names of arguments of {self._folder} ({', '.join(known)})"
+        unknown = [name for name in self.ignore if name not in known.names]
+        names = f"names of arguments of {self._folder} ({', '.join(known.names)})"
         _expect(not unknown, "ignore", names, unknown)
         accepts = self.cache_validation_callback
         _expect(accepts is None or callable(accepts), "cache_validation_callback",
@@ -3528,10 +3520,11 @@ class MemorizedFunc(_Options[P, R]):
     def entries(self) -> list[CacheEntry]:
         """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
 
-        >>> cached = Memory().cache(pow)
-        >>> _ = cached(2, 10)
-        >>> cached.entries()[0].arguments
-        'base=2, exp=10'
+        >>> @Memory().cache
+        ... def power(base, exp=2): return base ** exp
+        >>> _ = power(10)
+        >>> power.entries()[0].arguments
+        'base=10, exp=2'
         """
         current = self._fingerprint.now().digest
         found = []
@@ -3546,12 +3539,13 @@ class MemorizedFunc(_Options[P, R]):
         """In words: whether this call would be read, and if not, why it would be computed. Changes
         nothing.
 
-        >>> cached = Memory().cache(pow)
-        >>> cached.explain(2, 10)
+        >>> @Memory().cache
+        ... def power(base, exp=2): return base ** exp
+        >>> _ = power(10)
+        >>> power.explain(10, exp=3)
+        'computes: the argument exp differs: 3, kept is 2'
+        >>> Memory().cache(pow).explain(2, 10)
         'computes: nothing is kept for builtins.pow'
-        >>> _ = cached(2, 10)
-        >>> cached.explain(2, 11)
-        'computes: the argument exp differs: 11, kept is 10'
         """
         call = self._name(args, kwargs)
         if about := self._store.look(call.key):
