@@ -437,10 +437,10 @@ def _file_state(path: Any) -> tuple[int, int, int] | None:
 
 
 def _list(folder: str) -> list[str]:
-    """The names in a folder; none when it is missing or is not a folder."""
+    """The names in a folder; none when it is missing, is not a folder or cannot be read."""
     try:
         return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
 
 
@@ -2180,9 +2180,10 @@ _CHANGED = "may have changed since it was loaded; start Python anew"
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> bool:
     """Whether packages in this folder are installed ones, or of the standard library."""
-    return bool(_module("re").search(r"[\\/](site|dist)-packages([\\/]|$)", folder)
+    parts = folder.replace("\\", "/").split("/")
+    return bool({"site-packages", "dist-packages"}.intersection(parts)
                 or folder.startswith(os.path.dirname(os.__file__))
-                or _module("glob").glob("*.dist-info", root_dir=folder))
+                or ".dist-info" in [name[-10:] for name in _list(folder)])
 
 
 def _find_spec(name: str) -> Any:
@@ -2417,9 +2418,10 @@ class _Contents(_Followed):
         for how, first, second, found in self.looks.values():
             if how(first, second) is not found:
                 return False
-        return (all(len(space) == size for space, size in self.spaces)
-                and self.files_hold()
-                and (not self.data or self._look_at_data() == self._content))
+        for space, size in self.spaces:
+            if len(space) != size:
+                return False
+        return (self.files_hold() and (not self.data or self._look_at_data() == self._content))
 
     def files_hold(self) -> bool:
         """Whether no file has changed."""
@@ -2508,7 +2510,8 @@ class _Contents(_Followed):
 
     def _digest(self, value: Any) -> str:
         try:
-            return _digest(value, follow=self)[:20]
+            new = _module("_blake2").blake2b  # without hashlib, see `_short_digest`
+            return _digest(value, new, follow=self)[:20]
         except Exception as err:  # a hasher of the user may raise anything
             self.unsure.append(f"a value of {type(value)} cannot be named: {err!r}")
             return ""

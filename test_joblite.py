@@ -5014,7 +5014,8 @@ f = make()"""
             import sys
             before = set(sys.modules)
             import joblite
-            def helper(x): return x + 1
+            sys.path.insert(0, sys.argv[1])
+            from beside import helper
             @joblite.Memory(sys.argv[1], verbose=2).cache
             def function(a, b=2, *rest, c=3, **more): return helper(a) + b
             heavy = {"inspect", "re", "glob", "fnmatch", "ast", "tokenize", "asyncio", "logging", "typing", "pickle",
@@ -5022,6 +5023,7 @@ f = make()"""
                      "importlib.util", "importlib.metadata", "json", "datetime", "numpy", "ctypes", "contextlib"}
             print(function(1), function(1, c=3, b=2), sorted((set(sys.modules) - before) & heavy))
             """
+        (tmp_path / "beside.py").write_text("ONE = 1\ndef helper(x): return x + ONE\n")
         told = [run_script(code, tmp_path, flags=["-S"]) for _ in range(2)]
         assert [each.stdout for each in told] == ["4 4 []\n"] * 2
         assert "computed" in told[0].stderr and not told[1].stderr
