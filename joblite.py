@@ -2680,10 +2680,10 @@ class _Parameters:
         names, count = code.co_varnames, code.co_argcount
         first = isinstance(self.called, MethodType)
         plain = list(names[first:count + code.co_kwonlyargcount])
-        stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
+        stars = ["*"] * bool(code.co_flags & 4)
+        stars += ["**"] * bool(code.co_flags & 8)
         self.names = plain + stars
         self.placed = [] if isinstance(function, partial) else names[first:count]
-        self.by_keyword = plain[code.co_posonlyargcount:]
         defaults = getattr(function, "__defaults__", None) or ()
         self.defaults = dict(zip(names[count - len(defaults):], defaults))
         self.defaults.update(getattr(function, "__kwdefaults__", None) or {})
@@ -2701,8 +2701,9 @@ class _Parameters:
             if not kwargs and not more and len(given) == len(self.names):
                 return given
             full = {**self.defaults, **given, "*": more, "**": {}}
+            by_keyword = self.names[self.code.co_posonlyargcount:]
             for name in sorted(kwargs):
-                is_named = name in self.by_keyword and name not in given
+                is_named = name in by_keyword and name not in given
                 (full if is_named else full["**"])[name] = kwargs[name]
             if not any(full.get(name, "missing") for name in full.keys() ^ self.names):
                 return {name: full[name] for name in self.names}
@@ -3445,7 +3446,8 @@ class MemorizedFunc(_Options[P, R]):
 
         def fill(file: Any) -> None:
             noted = _pickle_dumps(about, 4)
-            _write_all(file, f"{call.key} {len(noted)} {_crc32(noted)}\n".encode() + noted)
+            head = f"{call.key} {len(noted)} {_crc32(noted)}\n"
+            _write_all(file, head.encode() + noted)
             _write_value(value, file, self._memory.compress, self._memory._pickler)
 
         try:
