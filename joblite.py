@@ -7001,6 +7001,7 @@ _MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first r
 _MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
 _LINE_S = 1.0  # seconds between two lines of verbose=2
 _PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
+_WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
 _BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
 _BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 
@@ -7228,7 +7229,7 @@ class _Run:
         has_more = self.waiting or self.ahead or self.tasks is not None
         pool.hungry = not has_more and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
-        patience = _PATIENCE_S if pool.hungry else None
+        patience = _PATIENCE_S if pool.hungry else _WAIT_S
         while True:
             try:
                 item = pool.done.get(block, patience)
@@ -7236,7 +7237,7 @@ class _Run:
                 if not block:
                     return
                 pool.ask_back(self.out)
-                patience = None
+                patience = _WAIT_S
                 continue
             if type(item) is list:
                 _say_here(item)

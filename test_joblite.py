@@ -8568,7 +8568,7 @@ class TestSection7Choosing:
         done = run_script("""
             import os, sys, threading
             sys.platform = "emscripten"
-            del os.geteuid
+            vars(os).pop("geteuid", None)
             from joblite import Memory, Parallel, delayed, shutdown_workers
             for backend in (None, "threading", None):
                 print(Parallel(2, backend, timeout=9)(delayed(threading.get_ident)() for _ in range(2)) ==
