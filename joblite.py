@@ -452,7 +452,8 @@ def _machine() -> str:
     """A name, without "-", for this machine or container: within it, a process id means one
     process."""
     host = _module("_socket").gethostname()
-    boot = _read_text("/proc/sys/kernel/random/boot_id")  # Linux alone has it, and the next
+    # Linux alone has it, and the next; elsewhere the number of the network card
+    boot = _read_text("/proc/sys/kernel/random/boot_id") or _module("uuid").getnode()
     space = _stat("/proc/self/ns/pid")
     return _short_digest(f"{host} {boot} {space and space.st_ino}")
 
