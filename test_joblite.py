@@ -96,6 +96,8 @@ huge = pytest.mark.skipif("JOBLITE_HUGE" not in os.environ, reason="takes 10 GB 
 slow = pytest.mark.skipif(QUICK, reason="JOBLITE_QUICK is set")
 posix = pytest.mark.skipif(os.name != "posix", reason="what it looks at is of POSIX systems: signals, modes, names, "
                            "files that are replaced or removed while they are open")
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the standard library's process pool ends no task at work, "
+                             "and its processes see no change since they began")
 windows = pytest.mark.skipif(os.name != "nt", reason="only on Windows open files can be neither replaced nor removed")
 
 
@@ -8897,6 +8899,7 @@ class TestSection8Parallel:
         assert len(alive) < 600
         assert list(results) == list(range(780, 800))
 
+    @forking
     def test_texts_of_odd_types_do_not_end_a_worker(self, processes, monkeypatch):
         class Text(str):
             def __str__(self):
@@ -8945,6 +8948,7 @@ class TestSection8Parallel:
                 for number, value in caught.value.partial_results.items()}
         assert done == found
 
+    @forking
     def test_error_ends_running_tasks(self, processes, tmp_path):
         """One failing task ends a run of many long ones at once."""
         def fail():
@@ -9031,6 +9035,7 @@ class TestSection8Parallel:
         assert text in str(caught.value)
 
     @pytest.mark.parametrize("return_as", ["list", "generator"])
+    @posix
     def test_a_run_that_cannot_begin_leaves_nothing(self, backend, return_as):
         before = threading.active_count(), len(os.listdir("/proc/self/fd"))
         for options, tasks in (({}, 5), ({"pre_dispatch": "all"}, map(math.sqrt, [-1]))):
@@ -9148,6 +9153,7 @@ class TestSection8Parallel:
         assert list(results) == [0]
 
     @pytest.mark.parametrize("how", ["close", "drop", "drop unread"])
+    @forking
     def test_dropped_generator_frees_the_workers(self, how, processes, tmp_path):
         results = Parallel(**processes, return_as="generator", batch_size=1)(
             [delayed(square)(3), *(delayed(mark_and_hang)(tmp_path / f"{i}") for i in range(20))])
@@ -9214,6 +9220,7 @@ class TestSection8Parallel:
     }
 
     @pytest.mark.parametrize("name", RELOADED)
+    @forking
     def test_reloaded_modules_are_seen(self, name, processes, module):
         text = """
             def helper(): return {0!r}
@@ -9242,6 +9249,7 @@ class TestSection8Parallel:
     }
 
     @pytest.mark.parametrize("name", CHANGED)
+    @forking
     def test_code_that_is_changed_in_place_is_seen(self, name, processes, module):
         """As IPython's autoreload does it: the file is another one, the module's spec is not."""
         text = """
@@ -9269,6 +9277,7 @@ class TestSection8Parallel:
             found.helper.__code__ = new.helper.__code__
         assert call([delayed(ask(found))()] * 4) == ["newer"] * 4
 
+    @forking
     def test_functions_that_are_added_to_a_module_are_seen(self, processes, module):
         found = module("def show(): return 'old'")
         call = Parallel(**processes, batch_size=1)
