@@ -94,8 +94,8 @@ DEADLINE = 60.0  # seconds to wait for an event that always comes: generous, sin
 
 huge = pytest.mark.skipif("JOBLITE_HUGE" not in os.environ, reason="takes 10 GB of memory: JOBLITE_HUGE=1 runs it")
 slow = pytest.mark.skipif(QUICK, reason="JOBLITE_QUICK is set")
-posix = pytest.mark.skipif(os.name != "posix", reason="what it looks at is of POSIX systems: signals, modes, names, "
-                           "locks between processes, files that are replaced or removed while they are open")
+posix = pytest.mark.skipif(os.name != "posix", reason="what it looks at is of POSIX systems: signals, modes, names, locks "
+                           "between processes, files that are replaced or removed while they are open")
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the standard library's process pool ends no task at work, "
                              "and its processes see no change since they began")
 windows = pytest.mark.skipif(os.name != "nt", reason="only on Windows open files can be neither replaced nor removed")
@@ -8696,6 +8696,30 @@ class TestSection7Choosing:
         found = [0, 1, named[0], 3, 4, 5, 6, 7, 8, named[1], 10]
         expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\nTrue\n"
         assert (done.stdout, done.stderr) == (expected, "")
+
+    @windows
+    def test_ctrl_c_is_heard_while_tasks_run(self, tmp_path):
+        """Where no wait can be interrupted, it is cut into pieces."""
+        done = run_script("""
+            import _thread, os, sys, threading, time
+            from joblite import Parallel, delayed
+            def wait():
+                open(sys.argv[1] + "/begun", "w").close()
+                while not os.path.exists(sys.argv[1] + "/go"):
+                    time.sleep(0.01)
+            def interrupt():
+                while not os.path.exists(sys.argv[1] + "/begun"):
+                    time.sleep(0.01)
+                _thread.interrupt_main()
+            if __name__ == "__main__":
+                threading.Thread(target=interrupt).start()
+                try:
+                    Parallel(2)([delayed(wait)()] * 2)
+                except KeyboardInterrupt:
+                    print("heard")
+                open(sys.argv[1] + "/go", "w").close()
+            """, tmp_path)
+        assert done.stdout == "heard\n"
 
     @pytest.mark.parametrize("on_error", ["raise", "return"])
     def test_without_fork_a_missing_main_guard_is_named(self, on_error, tmp_path):
