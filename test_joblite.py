@@ -94,11 +94,11 @@ DEADLINE = 60.0  # seconds to wait for an event that always comes: generous, sin
 
 huge = pytest.mark.skipif("JOBLITE_HUGE" not in os.environ, reason="takes 10 GB of memory: JOBLITE_HUGE=1 runs it")
 slow = pytest.mark.skipif(QUICK, reason="JOBLITE_QUICK is set")
-posix = pytest.mark.skipif(os.name != "posix", reason="what it looks at is of POSIX systems: signals, modes, names, locks "
-                           "between processes, files that are replaced or removed while they are open")
-forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the standard library's process pool ends no task at work, "
-                             "and its processes see no change since they began")
-windows = pytest.mark.skipif(os.name != "nt", reason="only on Windows open files can be neither replaced nor removed")
+posix = pytest.mark.skipif(os.name != "posix", reason="looks at what POSIX systems have: signals, modes, names, locks of "
+                           "processes, files that are replaced or removed while they are open")
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the standard library's process pool ends no task, and its "
+                             "processes see no change since they began")
+windows = pytest.mark.skipif(os.name != "nt", reason="on Windows alone open files stay, and no wait can be interrupted")
 
 
 def needs(*packages):
