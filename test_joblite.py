@@ -94,9 +94,9 @@ DEADLINE = 60.0  # seconds to wait for an event that always comes: generous, sin
 
 huge = pytest.mark.skipif("JOBLITE_HUGE" not in os.environ, reason="takes 10 GB of memory: JOBLITE_HUGE=1 runs it")
 slow = pytest.mark.skipif(QUICK, reason="JOBLITE_QUICK is set")
-posix = pytest.mark.skipif(os.name != "posix", reason="looks at what POSIX systems have: signals, modes, names, locks of "
-                           "processes, files that are replaced or removed while they are open")
-forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the standard library's process pool ends no task, and its "
+posix = pytest.mark.skipif(os.name != "posix", reason="looks at what POSIX systems have: signals, modes, names, locks, "
+                           "files that are replaced or removed while they are open")
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="the standard library's process pool ends no task, its "
                              "processes see no change since they began")
 windows = pytest.mark.skipif(os.name != "nt", reason="on Windows alone open files stay, and no wait can be interrupted")
 
