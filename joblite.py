@@ -2672,14 +2672,14 @@ class _Parameters:
 
     def __init__(self, function: Any) -> None:
         self.is_spelled = type(function) is not FunctionType  # whether the spelling counts
-        self.called = function  # what has the code; of what is written in C, nothing is known
+        called = function  # what has the code; of what is written in C, nothing is known
         if isinstance(function, partial):
-            self.called = function.func
+            called = function.func
         elif not isinstance(function, type) and not hasattr(function, "__code__"):
-            self.called = function.__call__
-        self.code = code = getattr(self.called, "__code__", (lambda: None).__code__)
+            called = function.__call__
+        self.code = code = getattr(called, "__code__", (lambda: None).__code__)
         names, count = code.co_varnames, code.co_argcount
-        first = isinstance(self.called, MethodType)
+        first = isinstance(called, MethodType)
         plain = list(names[first:count + code.co_kwonlyargcount])
         stars = ["*"] * bool(code.co_flags & 4)
         stars += ["**"] * bool(code.co_flags & 8)
@@ -2760,7 +2760,7 @@ class _KeyLock:
         while (other := self.blocked_by()) or not self.is_free_elsewhere():
             if self.is_awaited:
                 await _module("asyncio").sleep(_POLL_S)
-            elif other and not other.is_awaited:
+            elif other:
                 _holding(other.over, bool)  # as soon as it is released
             else:
                 time.sleep(_POLL_S)
@@ -3230,10 +3230,10 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
 
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
-    if name.isascii() and name.replace(".", "_").isidentifier() and len(name) < 90:
-        return name
-    safe = _module("re").sub(r"[^A-Za-z0-9_.]", "-", name)[:90]
-    return f"{safe}-{_short_digest(name, 8)}"
+    letters = [each if each in "_." or each.isascii() and each.isalnum() else "-"
+               for each in name[:90]]
+    safe = "".join(letters)
+    return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
 
 
 if TYPE_CHECKING:
@@ -3314,8 +3314,7 @@ class MemorizedFunc(_Options[P, R]):
             holder = type(holder)
         self._carried = {} if holder is func else {"(object)": func}
         flags = known.code.co_flags
-        # written with `async def`, or marked by `inspect.markcoroutinefunction`
-        self._awaited = bool(flags & 0x80) or hasattr(known.called, "_is_coroutine_marker")
+        self._awaited = bool(flags & 0x80)  # written with `async def`
         self._folder = _folder_name(_dotted(holder))
         code = holder if self.version is None else ("version", self.version)
         self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
@@ -3345,9 +3344,7 @@ class MemorizedFunc(_Options[P, R]):
         for name in self.ignore:
             given.pop(name, None)
             given.pop(f"**{name}", None)
-        named = given
-        if self.key is not None:
-            named = {"key": self.key(*args, **kwargs)}
+        named = given if self.key is None else {"key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
         digests = {}
         for label, value in {**self._carried, **named}.items():
