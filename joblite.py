@@ -55,7 +55,7 @@ import time
 import types
 import weakref
 from collections import OrderedDict, deque, namedtuple
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial, update_wrapper
 from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType
 from types import MethodType, ModuleType
 
@@ -3303,7 +3303,7 @@ class MemorizedFunc(_Options[P, R]):
         func = getattr(func, "__func__", func)
         self.func: Callable[..., Any] = func
         self._run = func  # takes the object of a bound method as its first argument
-        _module("functools").update_wrapper(self, func)
+        update_wrapper(self, func)
         vars(self).update(options)
         self._memory = memory
         self._store = memory.store
