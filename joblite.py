@@ -6516,7 +6516,7 @@ class _ProcessPool(_ThreadPool):
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
         before it has begun."""
-        has_begun = False
+        has_begun, own_page = False, batch.page
         while not has_begun and not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter ends: no task is begun any more")
@@ -6532,7 +6532,8 @@ class _ProcessPool(_ThreadPool):
             except (EOFError, OSError):
                 has_begun = worker.bury(batch)
             finally:
-                batch.worker = None
+                # an error that holds the batch shall not hold the worker's page, a descriptor
+                batch.worker, batch.page = None, own_page
                 if is_well and not worker.is_ended():
                     self.workers.append(worker)
                 else:
@@ -6549,9 +6550,10 @@ class _ProcessPool(_ThreadPool):
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error = sys.exc_info()[1]
-        begun = [batch for batch in out if batch.worker]
+        workers = [(batch.first, batch.worker) for batch in out]
         # by the number of the task at work
-        pages = {batch.first + max(batch.page[_TASK] - 1, 0): batch.page for batch in begun}
+        pages = {first + max(worker.page[_TASK] - 1, 0): worker.page
+                 for first, worker in workers if worker}
         try:
             self.end(out, _SIGINT, GRACE_S)
             self.end(out, _SIGKILL, 5 * GRACE_S)
@@ -7059,7 +7061,7 @@ class _Counts:
         self.told_at = self.begun = time.monotonic()
         try:
             self.total: int | None = len(tasks)
-        except TypeError:  # a generator, or a tqdm bar around one
+        except Exception:  # a generator, a tqdm bar around one; a range longer than any list
             self.total = None
         self.line_s: float | None = None  # seconds between two lines, if any are printed
         # by a subclass or a patch
@@ -7355,9 +7357,12 @@ class _Run:
             self.counts.close()
 
 
-def _flatten(lists: Iterator[list[Any]]) -> Iterator[Any]:
-    for values in lists:
-        yield from values
+def _flatten(lists: Any) -> Iterator[Any]:
+    try:
+        for values in lists:
+            yield from values
+    finally:  # an error that is thrown in keeps this frame
+        lists.close()
 
 
 class Parallel(_Shaped[Shape, E]):

@@ -9193,6 +9193,27 @@ class TestSection8Parallel:
         assert Parallel(**processes)(delayed(square)(i) for i in range(3)) == [0, 1, 4]
         assert not (tmp_path / "19").exists()
 
+    def test_an_error_thrown_into_a_generator_ends_its_run(self, processes, tmp_path):
+        results = Parallel(**processes, return_as="generator", batch_size=1)(
+            [delayed(square)(3), *(delayed(mark_and_hang)(tmp_path / f"{i}") for i in range(20))])
+        assert next(results) == 9
+        wait_for_file(tmp_path / "0")
+        with pytest.raises(KeyError) as caught:
+            results.throw(KeyError("mine"))
+        assert not joblite._pools_at_work and caught  # which holds the generator's frame
+
+    def test_tasks_whose_number_cannot_be_told_are_run(self):
+        class Endless:
+            def __len__(self):
+                raise OverflowError
+
+            def __iter__(self):
+                return (delayed(abs)(-i) for i in range(3))
+
+        assert Parallel()(Endless()) == [0, 1, 2]
+        results = Parallel(return_as="generator").map(abs, range(10**30))
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+
     @pytest.mark.parametrize("pool", ["ours", "an executor"])
     def test_threads_begin_no_further_task_of_a_run_that_is_over(self, pool):
         begun, go_on, count = [], threading.Event(), 100
@@ -9641,6 +9662,22 @@ class TestSection8Faults:
                 error = results[number]
                 assert isinstance(error, kind) and re.search(text, str(error)), (name, error)
                 assert kind is not TERMINATED or f"task {number} " in str(error)
+
+    @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="tells what is open")
+    @pytest.mark.parametrize("options, task", [
+        ({}, (os._exit, (1,), {})), ({"timeout": 0.01}, (time.sleep, (60,), {}))])
+    def test_what_an_ended_worker_held_waits_for_no_garbage_collection(self, options, task):
+        def pages():
+            return sum("joblite-" in name for name in descriptors())
+
+        gc.disable()
+        try:
+            for _ in range(6):
+                with pytest.raises((joblite.TerminatedWorkerError, TimeoutError)):
+                    Parallel(2, **options)([task])
+            assert pages() <= 2
+        finally:
+            gc.enable()
 
     def test_a_worker_that_dies_between_tasks_costs_no_task(self):
         """What was delivered is not run again, what was not started is."""
