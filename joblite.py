@@ -4558,6 +4558,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                     test_tasks_do_not_see_each_others_writes
 #   9. Whoever waits is told where a task was that ran too long, or crashed.
 #                                                       test_a_timeout_says_where_the_task_was
+#  10. Where nothing can be forked, the standard library's pool keeps what it can of this.
+#                                                    test_the_standard_pool_keeps_what_it_can
 #
 #     data                  | who writes it                            | who may read it
 #     a pool, a context     | the caller's thread; their end: `close`  | the same
@@ -7378,8 +7380,8 @@ class Parallel(_Shaped[Shape, E]):
     Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results:
     a list, or a generator. Where all tasks call one function, `.map(function, arguments)` does the
     same with less to write, and sooner. Functions and their arguments may be anything: lambdas,
-    closures, what a script or notebook defines; no `if __name__ == "__main__"` is needed. Used as a
-    context manager it is the same.
+    closures, what a script or notebook defines; no `if __name__ == "__main__"` is needed, but on
+    Windows. Used as a context manager it is the same.
 
     Parameters
     ----------
