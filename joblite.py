@@ -6285,8 +6285,9 @@ class _Pool:
 
     def receive(self, batch: _Batch) -> bool:
         """Open what came back of a batch; False when it was sent again."""
+        future, batch.future = batch.future, None  # its callback holds the batch, as a cycle
         try:
-            answer = batch.future.result()
+            answer = future.result()
         except Exception as error:
             return self.lose(batch, error)
         if not self.context:

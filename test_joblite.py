@@ -9248,12 +9248,14 @@ class TestSection8Parallel:
 
     def test_changed_globals_are_seen_by_the_next_call(self):
         done = run_script("""
+            import os
             from joblite import Parallel, delayed
             def f(): return value
-            for value in (1, 2):
+            if os.name == "posix" or __name__ == "__main__":
+                for value in (1, 2):
+                    print(Parallel(2)(delayed(f)() for _ in range(2)))
+                def f(): return "redefined"
                 print(Parallel(2)(delayed(f)() for _ in range(2)))
-            def f(): return "redefined"
-            print(Parallel(2)(delayed(f)() for _ in range(2)))
             """)
         assert done.stdout == "[1, 1]\n[2, 2]\n['redefined', 'redefined']\n"
 
@@ -9341,6 +9343,7 @@ class TestSection8Parallel:
 
     def test_globals_that_tasks_change_start_anew_with_each_call(self):
         done = run_script("""
+            import os
             from joblite import Parallel, delayed
             count, seen = 0, []
             def step():
@@ -9348,7 +9351,7 @@ class TestSection8Parallel:
                 count += 1
                 seen.append(count)
                 return len(seen)
-            for _ in range(2):
+            for _ in range(2 if os.name == "posix" or __name__ == "__main__" else 0):
                 print(max(Parallel(2, batch_size=4)(delayed(step)() for _ in range(4))), count, seen)
             """)
         assert done.stdout == "4 0 []\n4 0 []\n"
