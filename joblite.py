@@ -7644,6 +7644,7 @@ class Parallel(_Shaped[Shape, E]):
             if counts.watched:
                 counts.tell(self, 0, True)
         except BaseException as error:
+            value = None  # else the error would hold this frame, and that the error and its task
             _set_on_error(error, {"partial_results": done})
             raise
         finally:

@@ -9202,6 +9202,23 @@ class TestSection8Parallel:
             results.throw(KeyError("mine"))
         assert not joblite._pools_at_work and caught  # which holds the generator's frame
 
+    @pytest.mark.parametrize("return_as", ["list", "generator"])
+    def test_arguments_of_a_task_that_failed_in_place_wait_for_no_garbage_collection(self, return_as):
+        class Argument:
+            pass
+
+        def call():
+            argument = Argument()
+            with pytest.raises(ValueError, match="invalid literal"):
+                list(Parallel(1, return_as=return_as)([delayed(lambda _: int("no number"))(argument)]))
+            return weakref.ref(argument)
+
+        gc.disable()
+        try:
+            assert call()() is None
+        finally:
+            gc.enable()
+
     def test_tasks_whose_number_cannot_be_told_are_run(self):
         class Endless:
             def __len__(self):
