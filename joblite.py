@@ -7361,7 +7361,10 @@ class _Run:
 
 
 def _flatten(lists: Any) -> Iterator[Any]:
+    """The items of the lists, after the first of these: with that both generators have begun, and
+    to close them ends the run."""
     try:
+        yield next(lists, None)
         for values in lists:
             yield from values
     finally:  # an error that is thrown in keeps this frame
@@ -7580,8 +7583,9 @@ class Parallel(_Shaped[Shape, E]):
             results = _Run(self, pool, calls, counts).stream()
         if self.return_as == "list":
             return [*itertools.chain.from_iterable(results)]
-        next(results, None)
-        return _flatten(results)
+        items = _flatten(results)
+        next(items)
+        return items
 
     if TYPE_CHECKING:
         @overload
