@@ -7325,6 +7325,8 @@ class _Run:
                 yield from self.take()
                 raise self.broken
         except BaseException as error:
+            if threading is None:  # at the end of the interpreter names go before generators
+                raise
             is_daemon = threading.current_thread().daemon
             if _exiting and is_daemon and not isinstance(error, GeneratorExit):
                 # for ever: no call of a daemon thread lives to tell that the interpreter ends
