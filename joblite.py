@@ -431,9 +431,11 @@ def _stat(path: Any) -> os.stat_result | None:
 
 def _file_state(path: Any) -> tuple[int, int, int] | None:
     """(time of change in ns, size, inode) of a file, None when there is none: equal as long as
-    nobody writes it."""
+    nobody writes it, or puts another in its place."""
     state = _stat(path)
-    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else None
+    if not state:
+        return None
+    return max(state.st_mtime_ns, state.st_ctime_ns), state.st_size, state.st_ino
 
 
 def _list(folder: str) -> list[str]:
@@ -2162,7 +2164,7 @@ _MODULE_SPECIALS = frozenset("""
     __annotations__
     """.split())
 # the interpreter's own names, and IPython's history: they do not count in a module held as a value
-_SET_BY_PYTHON = r"__.*__|_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit"
+_SET_BY_PYTHON = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
 # a variable that holds one, and is only added to, does not count
 _ADDED_TO = frozenset({list, set, dict, deque})
 _CONTAINERS_IN = frozenset(
@@ -2241,7 +2243,7 @@ def _followed_name(thing: Any) -> str | None:
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
     if not isinstance(thing, (FunctionType, type)):
         return None
-    if _is_project(thing.__module__) or _import_name(thing) is None:
+    if _is_project(getattr(thing, "__module__", None)) or _import_name(thing) is None:
         return _dotted(thing)
     return None
 
@@ -2257,8 +2259,9 @@ def _files_in(path: Any) -> list[tuple[str, str, Any]]:
         files = []
         for folder, _, names in os.walk(start):
             files += [os.path.join(folder, name) for name in names]
-    return [(file.removeprefix(start), file, _file_state(file))
-            for file in sorted(files) if "__pycache__" not in file]
+    found = [(file.removeprefix(start), file, _file_state(file))
+             for file in sorted(files) if "__pycache__" not in file]
+    return [each for each in found if each[2] or files == [start]]  # no links that lead nowhere
 
 
 def _path_digest(path: Any, only_sources: bool = False) -> str:
@@ -2526,7 +2529,8 @@ class _Contents(_Followed):
         if isinstance(thing, ModuleType):
             self.spaces.append((space, len(space)))
             chains = [(name,) for name in space
-                      if not _module("re").fullmatch(_SET_BY_PYTHON, name)]
+                      if not _module("re").fullmatch(
+                          _SET_BY_PYTHON, f"{thing.__name__}.{name}")]
             # what is imported lazily into it, since Python 3.15
             self._follow_sources([name for name in getattr(sys, "lazy_modules", ())
                                   if name.startswith(f"{thing.__name__}.")])
@@ -2535,12 +2539,12 @@ class _Contents(_Followed):
             about = [type(thing), self._look(getattr, thing, "__bases__")]
             about += map(self._hold, [space, *map(vars, members)])
         else:
-            code, defaults, keyword_defaults = [
+            # since Python 3.14 annotations are made by a function, which is not called
+            makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
+            code, defaults, keyword_defaults, annotations = [
                 self._look(getattr, thing, name)
-                for name in ("__code__", "__defaults__", "__kwdefaults__")]
+                for name in ("__code__", "__defaults__", "__kwdefaults__", makes)]
             about = [code, defaults]
-            # since Python 3.14 they are made by a function, which is not called
-            annotations = getattr(thing, "__annotate__", None) or thing.__annotations__
             for each in (space, keyword_defaults, annotations):
                 about.append(self._hold(each) if type(each) is dict else each)
             space, facts = thing.__globals__, _code_facts(code)
@@ -2571,7 +2575,7 @@ class _Contents(_Followed):
             # any module inside it
             modules = [f"{home}.{name}"]
             if "__getattr__" in space:
-                modules.append(home)
+                self._global_token(space, ("__getattr__",))
                 for folder in space.get("__path__", ()):
                     for file, *_ in _files_in(folder):
                         inside = file.partition(".")[0].replace(os.sep, ".")
@@ -2590,6 +2594,8 @@ class _Contents(_Followed):
             if not callable(value):
                 value = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
+            if type(value) is not ModuleType:  # its class may have properties
+                self.label(type(value))
             return self._global_token(vars(value), rest, (), True)
         if value is _NOTHING:
             return "nothing"
@@ -2709,7 +2715,7 @@ class _Parameters:
             if not any(full.get(name, "missing") for name in full.keys() ^ self.names):
                 return {name: full[name] for name in self.names}
         if more or not self.is_spelled:  # one that does not fit, the call itself will raise it
-            given["more"] = more
+            given["*"] = more
         return {**given, **{f"**{name}": kwargs[name] for name in sorted(kwargs)}}
 
 

@@ -3899,6 +3899,68 @@ f = make()"""
         project(folder, {"late.py": "a = 1\n"})
         assert run_job(folder) == "1 True False\n"
 
+    def test_an_older_file_in_the_place_of_a_loaded_module_is_noticed(self, tmp_path):
+        """Moving a file leaves its time as it is: what the process began with is told by the time of the move, too."""
+        job = textwrap.dedent("""
+            import os, sys, joblite, late
+            late.a  # where imports are lazy, it is loaded now
+            def f(x):
+                import late
+                return late.a
+            cached = joblite.Memory("cache", verbose=0).cache(f)
+            if len(sys.argv) > 1:
+                os.replace("kept.py", "late.py")
+            print(cached(1), cached.check_call_in_cache(1))
+            """)
+        folder = project(tmp_path, {"job.py": job, "late.py": "a = 1\n", "kept.py": "a = 2\n"})
+        os.utime(folder / "kept.py", (1e9, 1e9))
+        assert run_job(folder, "move") == ("1 True\n" if joblite.IS_WINDOWS else "1 False\n")
+        assert run_job(folder).startswith("1" if joblite.IS_WINDOWS else "2")
+
+    @pytest.mark.parametrize("source, name", [
+        ("RATES = {'rate': 1}\ndef __getattr__(name): return RATES[name]\n", "made"),
+        ("RATES = {'rate': 1}\nclass Kind(type(sys)):\n    made = property(lambda self: RATES['rate'])\n"
+         "sys.modules[__name__].__class__ = Kind\n", "made"),
+        *((f"RATES = {{'rate': 1}}\ndef {name}(): return RATES['rate']\n", name) for name in ("exit", "In", "_1"))])
+    def test_what_a_module_gives_under_any_name_counts(self, source, name, any_memory, monkeypatch):
+        """By its `__getattr__` or class; and under a name that IPython uses in `__main__`, where the module is held."""
+        module = types.ModuleType("gives_names")
+        monkeypatch.setitem(sys.modules, "gives_names", module)
+        exec("import sys\n" + source.replace("[name]", "['rate']"), vars(module))
+        get = eval("lambda x: gives_names.made" if name == "made" else f"lambda x: held[0].{name}()",
+                   {"__name__": "asking", "gives_names": module, "held": [module]})
+        cached = any_memory.cache(get)
+        assert [cached(1), cached.check_call_in_cache(1)] == [1, True]
+        module.RATES["rate"] = 2
+        assert cached(1) == 2
+
+    def test_annotations_that_are_replaced_count(self, any_memory):
+        def noted(x: int): pass
+
+        cached = any_memory.cache(lambda: noted.__annotations__["x"] in (int, "int"))
+        assert [cached(), cached.check_call_in_cache()] == [True, True]
+        noted.__annotations__ = {"x": str}
+        assert cached() is False
+
+    def test_a_class_without_a_module_counts_by_its_content(self, any_memory):
+        bare = eval("type('Bare', (), {'rate': 1})", {})
+        cached = any_memory.cache(lambda: bare.rate)
+        assert [cached(), cached.check_call_in_cache()] == [1, True]
+        bare.rate = 2
+        assert cached() == 2
+
+    @pytest.mark.skipif(joblite.IS_WINDOWS, reason="not everybody may make links there")
+    def test_links_that_lead_nowhere_do_not_count(self, any_memory, tmp_path):
+        """Editors lock files by such links."""
+        folder = project(tmp_path / "folder", {"data": "1"})
+        (folder / ".#data").symlink_to("somebody@somewhere")
+        cached = any_memory.cache(lambda: (folder / "data").read_text(), depends=[folder])
+        assert [cached(), cached.check_call_in_cache()] == ["1", True]
+        (folder / ".#data").unlink()
+        assert cached.check_call_in_cache()
+        (folder / "data").write_text("22")
+        assert cached() == "22"
+
     def test_a_module_that_warns_in_a_call_is_no_new_one(self, memory, tmp_path, monkeypatch):
         """What the interpreter notes in it (`__warningregistry__`) does not count."""
         monkeypatch.syspath_prepend(str(tmp_path))
@@ -4154,6 +4216,17 @@ f = make()"""
                 except TypeError:  # not a call that this one takes
                     continue
                 assert cached(*args, **kwargs) == expected
+
+    def test_a_parameter_may_have_any_name_also_under_a_decorator(self, any_memory):
+        """No label of ours stands for it."""
+        def handed_on(function):
+            @functools.wraps(function)
+            def handing(*args, **kwargs): return function(*args, **kwargs)
+            return handing
+
+        cached = any_memory.cache(handed_on(lambda more, *rest: (more, rest)))
+        for args in [(1,), (2,), (1, 3), (2, 3), (2, 4)]:
+            assert cached(*args) == (args[0], args[1:])
 
     def test_a_decorator_may_tell_the_spellings_of_a_call_apart(self, any_memory):
         """What it takes for the function inside may mean something to itself: a default of its own, a keyword given."""
