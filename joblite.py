@@ -6132,11 +6132,12 @@ def _run_left(batch: _Batch) -> tuple[Any, ...]:
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
     apply: Any = map if batch.width == 1 else itertools.starmap
-    calls = apply(batch.function, left)
+    ended: list[bool] = []  # holds something when no arguments are left
+    calls = apply(batch.function, itertools.chain(left, iter(partial(ended.append, True), None)))
     while True:
         try:
             values.extend(calls)  # keeps what came before an error
-            if not left or len(values) == len(left):
+            if ended:
                 break
             raise StopIteration  # a call did: else it would have gone on
         except BaseException as error:

@@ -9293,6 +9293,19 @@ class TestSection8Parallel:
         finally:
             gc.enable()
 
+    @pytest.mark.parametrize("width", [1, 2])
+    def test_a_call_that_raises_stop_iteration_as_others_are_given_back_is_not_run_again(self, width):
+        def stop(*_):
+            batch.left.clear()
+            raise StopIteration
+
+        batch = joblite._Batch(0, [(1, 2), (3, 4)], None, True, True)
+        batch.function, batch.width = stop, width
+        batch.left = list(batch.tasks)
+        values, errors, _ = joblite._run_left(batch)
+        assert values == [None]
+        assert type(errors.pop(0)) is StopIteration and not errors
+
     def test_tasks_whose_number_cannot_be_told_are_run(self):
         class Endless:
             def __len__(self):
