@@ -8777,18 +8777,18 @@ class TestSection7Choosing:
         done = run_script("""
             import _thread, os, sys, threading, time
             from joblite import Parallel, delayed
-            def wait():
-                open(sys.argv[1] + "/begun", "w").close()
+            def wait(number):
+                open(f"{sys.argv[1]}/begun {number}", "w").close()
                 while not os.path.exists(sys.argv[1] + "/go"):
                     time.sleep(0.01)
             def interrupt():
-                while not os.path.exists(sys.argv[1] + "/begun"):
+                while len(os.listdir(sys.argv[1])) < 2:
                     time.sleep(0.01)
                 _thread.interrupt_main()
             if __name__ == "__main__":
                 threading.Thread(target=interrupt).start()
                 try:
-                    Parallel(2)([delayed(wait)()] * 2)
+                    Parallel(2)(delayed(wait)(number) for number in range(2))
                 except KeyboardInterrupt:
                     print("heard")
                 open(sys.argv[1] + "/go", "w").close()
