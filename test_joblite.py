@@ -2852,7 +2852,7 @@ class TestSection3Files:
         finally:
             tracemalloc.stop()
         assert Path("value").stat().st_size == len(data), "it is as long as it was"
-        assert sorted(os.listdir()) == ["secret.npy", "value"]
+        assert sorted(os.listdir(tmp_path)) == ["secret.npy", "value"]
 
     @pytest.mark.parametrize("method", ["zlib", "xz", *METHODS[-2:]])
     def test_what_is_not_trusted_unpacks_to_a_limit(self, method, tmp_path):
