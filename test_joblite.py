@@ -309,6 +309,12 @@ def backend_options(name):
     return {"n_jobs": 2, "backend": name}
 
 
+@pytest.fixture
+def numpy_comes_later():
+    if run_script("import sys; print('numpy' in sys.modules)").stdout != "False\n":
+        pytest.skip("numpy is loaded as Python starts")
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """Arguments of a Parallel, for each way to run tasks in turn."""
@@ -696,12 +702,11 @@ def float_of(bits):
 
 def different_times():
     """One wall time, told apart by fold, zone, name of zone, class."""
-    from zoneinfo import ZoneInfo, available_timezones
-
-    known = available_timezones()  # Windows has none without the package tzdata
+    zoneinfo = pytest.importorskip("zoneinfo")
+    known = zoneinfo.available_timezones()  # Windows has none without the package tzdata
     wall, hour = datetime.datetime(2020, 10, 25, 2, 30), datetime.timedelta(hours=1)
     zones = [datetime.UTC, *(datetime.timezone(n * hour, name) for n in (0, 1) for name in "ab"),
-             *map(ZoneInfo, known & {"UTC", "Europe/Berlin", "Europe/Paris"})]
+             *map(zoneinfo.ZoneInfo, known & {"UTC", "Europe/Berlin", "Europe/Paris"})]
     return [wall, wall.replace(fold=1), *(wall.replace(tzinfo=zone) for zone in zones), *zones,
             wall.date(), wall.time(), wall.time().replace(fold=1),
             wall.time().replace(tzinfo=zones[0])]
@@ -1192,6 +1197,7 @@ class TestSection2Hash:
         with pytest.raises(TypeError, match="expected a class and a function"):
             joblite.register_hasher("Handle", len)
 
+    @pytest.mark.usefixtures("numpy_comes_later")
     def test_numpy_is_not_needed_and_not_imported(self):
         done = run_script("""
             import sys, datetime, joblite
@@ -2580,6 +2586,7 @@ class TestSection3Files:
         done = run_script(code, tmp_path / "package", tmp_path / "value")
         assert done.stdout.split() == [str(ARRAY.sum()), joblite.hash([1, 2])]
 
+    @pytest.mark.usefixtures("numpy_comes_later")
     def test_numpy_is_imported_only_for_arrays(self, tmp_path):
         joblite.dump([1, {"a": datetime.date(2020, 1, 1)}], tmp_path / "plain")
         joblite.dump(ARRAY, tmp_path / "array")
@@ -8170,6 +8177,7 @@ class TestSection6Isolation:
             found = list(Parallel(n_jobs=2, **options)([(func, args, kwargs)] * 24))
             assert found == [1] * 24, name
 
+    @pytest.mark.usefixtures("numpy_comes_later")
     def test_tasks_keep_their_arguments_where_numpy_is_not_loaded(self):
         done = run_script("""
             import sys
@@ -8441,7 +8449,7 @@ class TestSection6BigArrays:
         done = run_script("""
             import os, subprocess, sys, tempfile, warnings
             import numpy as np
-            from joblite import Parallel, delayed
+            from joblite import Parallel, delayed, shutdown_workers
             for folder in ("/dev/shm", sys.argv[1]):
                 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
             tempfile.tempdir = sys.argv[1]
@@ -8452,6 +8460,7 @@ class TestSection6BigArrays:
                     back = Parallel(2, **given)(delayed(np.negative)(array) for i in range(5))
                 assert all((result == -array).all() for result in back)
                 assert bool(given) == any("No space" in str(warned.message) for warned in caught)
+                shutdown_workers()  # off Linux their status pages are files
                 assert all(os.statvfs(folder).f_bfree == 256 for folder in ("/dev/shm", sys.argv[1]))
             """, tmp_path, python="unshare", flags=("-m", sys.executable))
         assert not done.stderr
