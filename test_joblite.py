@@ -9223,7 +9223,8 @@ class TestSection8Parallel:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert count in (1000, 10_000) and peak < 80e6
+        # the standard library's pool keeps a copy of what is out
+        assert count in (1000, 10_000) and peak < (80e6 if hasattr(os, "fork") else 100e6)
 
     def test_slow_reader_bounds_what_is_out(self, backend):
         tasks = Watched(delayed(square)(i) for i in range(100_000))
