@@ -769,10 +769,14 @@ def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
     count in `==` either."""
     if not 0 <= dtype.num < 256:  # of a package: "<V1" is the text of many
         return _object_parts(digester, dtype)
-    if dtype.kind != "V" and not dtype.metadata:
+    try:
+        metadata = dict(dtype.metadata or {})
+    except TypeError:  # in numpy 1, of some that were unpickled
+        metadata = {}
+    if dtype.kind != "V" and not metadata:
         return ("dtype", dtype.str)
     _, args, state = dtype.__reduce__()
-    return ("dtype of parts", dtype.str, args[0], state[2:6], dict(dtype.metadata or {}))
+    return ("dtype of parts", dtype.str, args[0], state[2:6], metadata)
 
 
 def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:

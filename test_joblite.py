@@ -595,7 +595,7 @@ DIFFERENT_VALUES = {
     "dates": [np.array(["2020-01-01"], "M8[D]"), copied(np.array(["2020-01-01"], "M8[D]"))],
     "deltas": [np.array([18262], "m8[D]")], "date scalar": [np.datetime64("2020-01-01")],
     "objects": [np.array(["a", {1}, None], object), copied(np.array(["a", {1}, None], object))],
-    "masked": [np.ma.array([1, 2], mask=[0, 1]), copied(np.ma.array([1, 2], mask=[0, 1]))],
+    "masked": [np.ma.array([1, 2], "i8", mask=[0, 1]), copied(np.ma.array([1, 2], "i8", mask=[0, 1]))],
     "other mask": [np.ma.array([1, 2], mask=[1, 0])], "unmasked": [np.ma.array([1, 2])],
     "masked constant": [np.ma.masked], "matrix": [np.asmatrix([[1, 2]])],
     "subclass": [ARRAY.view(Tagged)], "dtype": [np.dtype("f8"), copied(np.dtype("f8"))],
@@ -1058,7 +1058,7 @@ class TestSection2Hash:
     def test_gaps_between_fields_do_not_count(self):
         """Equal records have one digest whatever the padding bytes hold."""
         dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
-        zeros, ones = np.zeros(64, "u1"), np.full(64, 255, "u1")
+        zeros, ones = np.zeros(48, "u1"), np.full(48, 255, "u1")  # records of 16 bytes, or 12
         first, second = zeros.view(dtype).copy(), ones.view(dtype).copy()
         second["a"] = second["b"] = 0
         for kind in np.ndarray, np.recarray:
@@ -2606,6 +2606,8 @@ class TestSection3Files:
         """Those of four versions, with every compressor; joblib is not imported."""
         paths = [path for path in sorted(old_files.glob("*/*")) if path.parent.name != "0.8.4"]
         for path in paths:
+            if np.__version__ < "2" and path.match("1.6.0/objects*"):
+                continue  # it names modules of numpy 2
             assert same(joblite.load(path), OLD_VALUES[path.name.partition(".")[0]]), path
         assert len(paths) >= 30 and len({path.parent for path in paths}) == 4
         assert len({path.suffix for path in paths}) == 6
@@ -9743,7 +9745,7 @@ def lock_result(_):
 
 FAULTS = {  # name: (a task that fails, its error, a word of the text)
     "raises": (delayed(fail_on)(1, 1), ValueError, "no 1"),
-    "no memory": (delayed(bytes)(2**62), MemoryError, ""),
+    "no memory": (delayed(operator.mul)([0], sys.maxsize), MemoryError, ""),
     "odd error": (delayed(raise_it)(functools.partial(TwoArguments, 1, 2)), TwoArguments, "1 and 2"),
     "odder error": (delayed(raise_it)(functools.partial(KeywordOnly, code=3)), KeywordOnly, "code 3"),
     "error with a lock": (delayed(raise_it)(functools.partial(HoldsLock, "locked")), HoldsLock, "locked"),
