@@ -2671,36 +2671,54 @@ class _InArguments(_Followed):
 
 # --- What a call is named -------------------------------------------------------------------------
 
+def _signature_of(function: Any) -> list[Any]:
+    """The parameters of a callable that is no plain function, as `inspect` tells them; none where
+    nothing is known."""
+    options: dict[str, Any] = {"follow_wrapped": False}
+    if sys.version_info >= (3, 14):  # annotations are not evaluated
+        options["annotation_format"] = _module("annotationlib").Format.STRING
+    try:
+        return [*_module("inspect").signature(function, **options).parameters.values()]
+    except (TypeError, ValueError):  # some written in C do not tell
+        return []
+
+
 class _Parameters:
     """The parameters of a callable: `bind` turns the spellings of a call into one dict of
     arguments.
 
     A decorator that hands on what it gets has the names of the function inside, and may tell
-    f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts, as it does for all that is no
-    plain function.
+    f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts, as it does where nothing is known.
     """
 
     def __init__(self, function: Any) -> None:
-        self.is_spelled = type(function) is not FunctionType  # whether the spelling counts
-        called = function  # what has the code; of what is written in C, nothing is known
-        if isinstance(function, partial):
-            called = function.func
-        elif not isinstance(function, type) and not hasattr(function, "__code__"):
-            called = function.__call__
-        self.code = code = getattr(called, "__code__", (lambda: None).__code__)
-        names, count = code.co_varnames, code.co_argcount
-        first = isinstance(called, MethodType)
-        plain = list(names[first:count + code.co_kwonlyargcount])
-        stars = ["*"] * bool(code.co_flags & 4)
-        stars += ["**"] * bool(code.co_flags & 8)
-        self.names = plain + stars
-        self.placed = [] if isinstance(function, partial) else names[first:count]
-        defaults = getattr(function, "__defaults__", None) or ()
-        self.defaults = dict(zip(names[count - len(defaults):], defaults))
-        self.defaults.update(getattr(function, "__kwdefaults__", None) or {})
+        placed: list[str] = []
+        named: list[str] = []
+        stars: list[str] = []
+        self.only_placed = 0  # how many cannot be given by keyword
+        self.defaults: dict[str, Any] = {}
+        if type(function) is FunctionType:  # without `inspect`, which takes 15 ms to import
+            code = function.__code__
+            names, count = code.co_varnames, code.co_argcount
+            placed, named = [*names[:count]], [*names[count:count + code.co_kwonlyargcount]]
+            stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
+            self.only_placed = code.co_posonlyargcount
+            given = function.__defaults__ or ()
+            self.defaults.update(zip(placed[count - len(given):], given))
+            self.defaults.update(function.__kwdefaults__ or {})
+        else:
+            for each in _signature_of(function):
+                [placed, placed, stars, named, stars][each.kind].append(
+                    {2: "*", 4: "**"}.get(each.kind, each.name))
+                self.only_placed += each.kind == 0
+                if each.default is not each.empty:
+                    self.defaults[each.name] = each.default
+        self.names, self.placed = placed + named + stars, placed
+        self.is_spelled = not self.names
         inner = getattr(function, "__wrapped__", None)
-        if inner is not None and (stars or not plain):
+        if inner is not None and (stars or not self.names):
             below = _Parameters(inner)
+            plain = placed + named
             if below.names[:len(plain)] == plain:
                 self.names, self.placed, self.is_spelled = below.names, below.placed, True
 
@@ -2712,7 +2730,7 @@ class _Parameters:
             if not kwargs and not more and len(given) == len(self.names):
                 return given
             full = {**self.defaults, **given, "*": more, "**": {}}
-            by_keyword = self.names[self.code.co_posonlyargcount:]
+            by_keyword = self.names[self.only_placed:]
             for name in sorted(kwargs):
                 is_named = name in by_keyword and name not in given
                 (full if is_named else full["**"])[name] = kwargs[name]
