@@ -2178,7 +2178,7 @@ _FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod, t
           _Unset)
 # what others keep alive, the environment, and what is ours
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os", __name__})
-_STARTED = time.time_ns()  # a module may be older than a file that was changed later
+_STARTED = time.time_ns() - 10_000_000  # files carry the time of a clock that ticks so seldom
 _CHANGED = "may have changed since it was loaded; start Python anew"
 
 
@@ -3338,10 +3338,12 @@ class MemorizedFunc(_Options[P, R]):
         known = _Parameters(func)
         # Whose code it is; a partial or an object has more than that
         holder: Any = func.func if isinstance(func, partial) else func
+        called = holder
         if not hasattr(holder, "__name__"):
             holder = type(holder)
+            called = holder.__call__
         self._carried = {} if holder is func else {"(object)": func}
-        flags = known.code.co_flags
+        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
         self._awaited = bool(flags & 0x80)  # written with `async def`
         self._folder = _folder_name(_dotted(holder))
         code = holder if self.version is None else ("version", self.version)

@@ -3501,6 +3501,10 @@ def counted(function=None):
     return counting
 
 
+def scale(value, factor, note=""):
+    return value * factor
+
+
 class TestSection4Memory:
     # ---- the fingerprint
 
@@ -5091,6 +5095,17 @@ f = make()"""
         cached(1)
         on.clear()
         assert seen == ["open", "os.utime"]
+
+    def test_what_is_no_plain_function_has_named_arguments_too(self, tmp_path):
+        """Its spellings are one call, defaults included, and `ignore` leaves its names out."""
+        memory = joblite.Memory(tmp_path, verbose=0)
+        power = memory.cache(pow, ignore=["mod"])
+        power(2, 5)
+        assert power.check_call_in_cache(base=2, exp=5, mod=3)
+        scaled = memory.cache(functools.partial(scale, factor=3), ignore=["note"])
+        scaled(2)
+        assert scaled.check_call_in_cache(2, factor=3, note="other")
+        assert not scaled.check_call_in_cache(2, factor=4)
 
     def test_a_first_hit_is_light(self, tmp_path):
         """A program that finds the result of a plain function, however the call is spelled, loads no module that takes
