@@ -9805,11 +9805,12 @@ class TestSection8Faults:
             return sum("joblite-" in name for name in descriptors())
 
         gc.disable()
+        before = pages()  # of idle workers; a file that the tests print to may have such a name, too
         try:
             for _ in range(6):
                 with pytest.raises((joblite.TerminatedWorkerError, TimeoutError)):
                     Parallel(2, **options)([task])
-            assert pages() <= 2
+            assert pages() <= before
         finally:
             gc.enable()
 
