@@ -5979,7 +5979,8 @@ def _look_at_project() -> None:
     """Notice changes: another list takes the place of the former. Takes some 200 ns a function."""
     global _project_code
     found: list[Any] = []
-    for name in _project_names(len(sys.modules), next(reversed(sys.modules))):
+    names = list(sys.modules)  # in one step: another thread may import
+    for name in _project_names(len(names), names[-1]):
         module = sys.modules.get(name)
         found += module, getattr(module, "__spec__", None), *_code_in(module, name)
     if [*map(id, found)] != [*map(id, _project_code)]:

@@ -8791,7 +8791,7 @@ class TestSection7Choosing:
                     Parallel(2, timeout=0.1)([delayed(wait)(1)])
                 except TimeoutError as error:
                     print("left running" in str(error))
-            """, tmp_path)
+            """, tmp_path, flags=["-W", "ignore:ResourceTracker called reentrantly"])  # as its queues are collected
         named = [f"TerminatedWorkerError: the worker process of task {number} ended" for number in (2, 9)]
         found = [0, 1, named[0], 3, 4, 5, 6, 7, 8, named[1], 10]
         expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\nTrue\n"
