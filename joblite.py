@@ -2700,8 +2700,9 @@ class _Parameters:
         if type(function) is FunctionType:  # without `inspect`, which takes 15 ms to import
             code = function.__code__
             names, count = code.co_varnames, code.co_argcount
-            placed, named = [*names[:count]], [*names[count:count + code.co_kwonlyargcount]]
-            stars = ["*"] * bool(code.co_flags & 4) + ["**"] * bool(code.co_flags & 8)
+            placed = list(names[:count])
+            named = list(names[count:count + code.co_kwonlyargcount])
+            stars = [star for flag, star in ((4, "*"), (8, "**")) if code.co_flags & flag]
             self.only_placed = code.co_posonlyargcount
             given = function.__defaults__ or ()
             self.defaults.update(zip(placed[count - len(given):], given))
