@@ -139,7 +139,7 @@ __all__ = [
 
 IS_WINDOWS = os.name == "nt"
 _HAS_THREADS = sys.platform not in ("emscripten", "wasi")
-_CAN_START_PYTHON = _HAS_THREADS and sys.executable and not getattr(sys, "frozen", False)
+HAS_PROCESSES = bool(_HAS_THREADS and sys.executable and not getattr(sys, "frozen", False))
 try:
     _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant at import
 except OSError:  # it was deleted
@@ -6822,7 +6822,7 @@ _PROCESS_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild", "id
                               "inner_max_num_threads"})
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _open_threads, True)
-if _CAN_START_PYTHON:
+if HAS_PROCESSES:
     _PROCESSES = _Backend("loky", _open_processes, options=_PROCESS_OPTIONS)
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
