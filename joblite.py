@@ -109,6 +109,7 @@ if TYPE_CHECKING:
 
     class _Stream: ...
 else:
+
     class _Typed:
         def __class_getitem__(cls, _):
             return cls
@@ -119,11 +120,29 @@ else:
 __version__ = "0.1.0"
 
 __all__ = [
-    "MemorizedFunc", "MemorizedResult", "Memory", "Parallel", "ParallelBackendBase",
-    "TerminatedWorkerError", "UntrustedObjectError", "cpu_count", "delayed", "dump",
-    "effective_n_jobs", "expires_after", "get_active_backend", "hash", "load", "parallel_backend",
-    "parallel_config", "register_compressor", "register_hasher", "register_parallel_backend",
-    "register_store_backend", "shutdown_workers", "wrap_non_picklable_objects",
+    "MemorizedFunc",
+    "MemorizedResult",
+    "Memory",
+    "Parallel",
+    "ParallelBackendBase",
+    "TerminatedWorkerError",
+    "UntrustedObjectError",
+    "cpu_count",
+    "delayed",
+    "dump",
+    "effective_n_jobs",
+    "expires_after",
+    "get_active_backend",
+    "hash",
+    "load",
+    "parallel_backend",
+    "parallel_config",
+    "register_compressor",
+    "register_hasher",
+    "register_parallel_backend",
+    "register_store_backend",
+    "shutdown_workers",
+    "wrap_non_picklable_objects",
 ]
 
 # ==================================================================================================
@@ -225,8 +244,9 @@ def _parse_bytes(size: Any, what: str) -> int:
             return int(number)
     except (ValueError, OverflowError):  # not a number; infinite
         pass
-    raise ValueError(f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; "
-                     f"got {size!r}")
+    raise ValueError(
+        f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; got {size!r}"
+    )
 
 
 def _read_text(path: str) -> str:
@@ -241,8 +261,11 @@ def _read_text(path: str) -> str:
 @lru_cache
 def _cgroup_cpus() -> float:
     """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    files = ("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
-             "/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    files = (
+        "/sys/fs/cgroup/cpu.max",
+        "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+        "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
+    )
     words = "".join(map(_read_text, files)).split()
     quota = [int(word) for word in words if word.isdecimal()]  # not "max", not -1
     return quota[0] / quota[1] if len(quota) > 1 else float("inf")
@@ -274,7 +297,8 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     if only_physical_cores:
         usable = {
             _read_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu
-            for cpu in usable}
+            for cpu in usable
+        }
     limits = [len(usable), _cgroup_cpus()]
     limit = os.environ.get("LOKY_MAX_CPU_COUNT", "").strip()
     if limit.isdecimal():
@@ -288,8 +312,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
 def _instructions(code: CodeType) -> list[Any]:
     """The instructions of code, as `dis` reads them: it alone knows how each version of Python
     packs them."""
-    return [step for step in _module("dis").get_instructions(code)
-            if step.opname != "EXTENDED_ARG"]
+    return [step for step in _module("dis").get_instructions(code) if step.opname != "EXTENDED_ARG"]
 
 
 @lru_cache(maxsize=4096)
@@ -306,7 +329,8 @@ def _code_facts(code: CodeType) -> Any:
     often, never too seldom.
     """
     facts = types.SimpleNamespace(
-        names=set(), globals=set(), chains=set(), added=set(), imports=set())
+        names=set(), globals=set(), chains=set(), added=set(), imports=set()
+    )
     codes, steps = [code], []  # type: ignore[var-annotated]
     for each in codes:  # grows
         codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
@@ -326,8 +350,12 @@ def _code_facts(code: CodeType) -> Any:
             facts.globals.add(name)
         if kind.startswith("CALL") and None not in begin:
             calls[begin] = end, following.opname
-        if (after_call == "POP_TOP" and is_held and end < following.positions[1::2] < end_of_call
-                and attributes[0] in ("append", "add", "extend", "update")):
+        if (
+            after_call == "POP_TOP"
+            and is_held
+            and end < following.positions[1::2] < end_of_call
+            and attributes[0] in ("append", "add", "extend", "update")
+        ):
             facts.added.add(name)
         elif kind.endswith("DEREF"):
             read.add(name)
@@ -645,7 +673,8 @@ def _hash_maker(hash_name: str) -> Any:
     names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
     if hash_name not in names:
         raise ValueError(
-            f"hash_name: expected one of {', '.join(sorted(names))}; got {hash_name!r}")
+            f"hash_name: expected one of {', '.join(sorted(names))}; got {hash_name!r}"
+        )
     return getattr(hashlib, hash_name)
 
 
@@ -686,24 +715,41 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
         else:
             steps.append((step.opname, step.argval))
     kind = code.co_flags & 0x3FF  # other flags tell of docstrings and future imports
-    return ("code", code.co_name, code.co_argcount, code.co_posonlyargcount,
-            code.co_kwonlyargcount, kind, code.co_varnames, code.co_exceptiontable, steps)
+    return (
+        "code",
+        code.co_name,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        kind,
+        code.co_varnames,
+        code.co_exceptiontable,
+        steps,
+    )
 
 
 def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
     """A function that cannot be imported: its code and all that the code refers to."""
-    return ("function", function.__code__, function.__defaults__, function.__kwdefaults__,
-            list(map(_cell_value, function.__closure__ or ())), _used_globals(function),
-            function.__dict__ or None)
+    return (
+        "function",
+        function.__code__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        list(map(_cell_value, function.__closure__ or ())),
+        _used_globals(function),
+        function.__dict__ or None,
+    )
 
 
 # Attributes of a class that are not of its body, or full of addresses.
-_CLASS_NOISE = frozenset("""
+_CLASS_NOISE = frozenset(
+    """
     __dict__ __weakref__ __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__
     __annotations_cache__ __dataclass_params__ __slotnames__ __signature__ _abc_impl
     _value2member_map_ __pydantic_core_schema__ __pydantic_serializer__
     __pydantic_setattr_handlers__ __pydantic_validator__
-    """.split())
+    """.split()
+)
 
 
 def _without(obj: Any, names: Any) -> dict[str, Any]:
@@ -727,10 +773,13 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         if "<" in reduced:
             raise PicklingError(f"cannot hash {obj!r}: no import finds {reduced!r}")
         follow = digester.follow
-        return ("name", reduced,
-                # taken as it is: the search may import modules
-                getattr(obj, "__module__", None) or _module("pickle").whichmodule(obj, reduced),
-                follow and (follow.label(kind), _without(obj, _CLASS_NOISE)))
+        return (
+            "name",
+            reduced,
+            # taken as it is: the search may import modules
+            getattr(obj, "__module__", None) or _module("pickle").whichmodule(obj, reduced),
+            follow and (follow.label(kind), _without(obj, _CLASS_NOISE)),
+        )
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if type(state) is dict:
         state = state or None  # an exception has no `__dict__` until somebody reads it
@@ -758,10 +807,10 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
             size, items = array.itemsize, array if array.ndim == 1 else array.flat
     for start in range(0, array.nbytes, nbytes):
         first = start // size
-        piece = items[first:-(-(start + nbytes) // size)]
+        piece = items[first : -(-(start + nbytes) // size)]
         if not isinstance(piece, memoryview):
             piece = memoryview(piece.tobytes())
-        yield piece[start - first * size:][:nbytes]  # it may begin and end within an item
+        yield piece[start - first * size :][:nbytes]  # it may begin and end within an item
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -801,8 +850,11 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     elif array.nbytes <= _HASH_BLOCK:
         content = digester.new(array.tobytes(order)).digest()
     else:
-        content = list(_map_on_threads(lambda piece: digester.new(piece).digest(),
-                                       _raw_pieces(array, _HASH_BLOCK)))
+        content = list(
+            _map_on_threads(
+                lambda piece: digester.new(piece).digest(), _raw_pieces(array, _HASH_BLOCK)
+            )
+        )
     return ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order, content)
 
 
@@ -824,17 +876,27 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
     derived = type(array) is not np.ma.MaskedArray and type(array)
     filling = array._fill_value
-    return ("masked", derived, array.data, np.ma.getmaskarray(array),
-            # asking for `fill_value` would set it
-            np.asarray(np.ma.default_fill_value(array.dtype) if filling is None else filling,
-                       array.dtype),
-            _without(array, not_content))
+    return (
+        "masked",
+        derived,
+        array.data,
+        np.ma.getmaskarray(array),
+        # asking for `fill_value` would set it
+        np.asarray(
+            np.ma.default_fill_value(array.dtype) if filling is None else filling, array.dtype
+        ),
+        _without(array, not_content),
+    )
 
 
 def _sparse_parts(digester: Any, matrix: Any) -> tuple[Any, ...]:
     """A sparse array of scipy without what it notes when it is asked."""
-    return ("sparse", type(matrix), dict(matrix) if isinstance(matrix, dict) else None,
-            _without(matrix, ("_has_sorted_indices", "_has_canonical_format")))
+    return (
+        "sparse",
+        type(matrix),
+        dict(matrix) if isinstance(matrix, dict) else None,
+        _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
+    )
 
 
 def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
@@ -853,9 +915,14 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     """A pandas series, or a frame by columns: the blocks inside do not count."""
     columns = [column for _, column in table.items()] if table.ndim == 2 else [table]
-    return ("table", type(table), table.axes, [column.array for column in columns],
-            # flags, names, what a subclass wants kept
-            {**table.__getstate__(), "_mgr": None})
+    return (
+        "table",
+        type(table),
+        table.axes,
+        [column.array for column in columns],
+        # flags, names, what a subclass wants kept
+        {**table.__getstate__(), "_mgr": None},
+    )
 
 
 def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
@@ -867,8 +934,12 @@ def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
 # how, then other values. A class of a package stands here by the name of that and its own.
 _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
     type: lambda digester, cls: (  # annotations are made when somebody asks for them
-        "class", type(cls), cls.__qualname__, cls.__bases__,
-        {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE)),
+        "class",
+        type(cls),
+        cls.__qualname__,
+        cls.__bases__,
+        {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE),
+    ),
     FunctionType: _function_parts,
     types.CodeType: _code_parts,
     MethodType: _attributes("__func__ __self__"),
@@ -889,8 +960,11 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
     "pandas.DataFrame": _table_parts,
     "pandas.Series": _table_parts,
     "pandas.ExtensionDtype": lambda digester, dtype: (
-        "pandas dtype", type(dtype), str(dtype),
-        [getattr(dtype, name) for name in dtype._metadata]),
+        "pandas dtype",
+        type(dtype),
+        str(dtype),
+        [getattr(dtype, name) for name in dtype._metadata],
+    ),
     "pandas.ExtensionArray": _pandas_array_parts,
 }
 
@@ -1027,8 +1101,9 @@ class _Numbering(_Digester):
         return _dumps(self.outline.form(member))
 
 
-def _digest(obj: Any, new: Any = None, coerce_mmap: bool = False,
-            follow: _Followed | None = None) -> str:
+def _digest(
+    obj: Any, new: Any = None, coerce_mmap: bool = False, follow: _Followed | None = None
+) -> str:
     """`hash` by what `new` makes; with `follow`, the order of dicts counts, and the code that it
     follows."""
     new, form = new or _hash_maker("sha256"), obj
@@ -1098,8 +1173,9 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
         `cls` is not a class or `function` is not callable.
     """
     if not isinstance(cls, type) or not callable(function):
-        raise TypeError("register_hasher: expected a class and a function, "
-                        f"got {cls!r} and {function!r}")
+        raise TypeError(
+            f"register_hasher: expected a class and a function, got {cls!r} and {function!r}"
+        )
     _HASHERS[cls] = lambda digester, obj: ("hasher", type(obj), function(obj))
     _way_of.cache_clear()
 
@@ -1446,21 +1522,13 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
-    named = [
-        name
-        for name, codec in _CODECS.items()
-        if filename.endswith(codec.extension or "/")
-    ]
+    named = [name for name, codec in _CODECS.items() if filename.endswith(codec.extension or "/")]
     if isinstance(compress, str):
         compress = (compress, 3)
     elif not isinstance(compress, (tuple, list)):
         level = 3 if compress is True or (named and not compress) else compress or 0
         compress = (["zlib", *named][-1], level)
-    if (
-        len(compress) != 2
-        or compress[0] not in _CODECS
-        or compress[1] not in range(10)
-    ):
+    if len(compress) != 2 or compress[0] not in _CODECS or compress[1] not in range(10):
         raise ValueError(
             "compress: expected True, False, a level from 0 to 9, a method or a pair "
             f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
@@ -1478,10 +1546,7 @@ def _dtype_text(dtype: Any) -> Any:
         return dtype
     text: Any = dtype.str
     if dtype.names is not None:
-        text = [
-            (name, _dtype_text(dtype[name].base), dtype[name].shape)
-            for name in dtype.names
-        ]
+        text = [(name, _dtype_text(dtype[name].base), dtype[name].shape) for name in dtype.names]
     same = _module("numpy").dtype(text)
     return text if same.__reduce__() == dtype.__reduce__() else dtype
 
@@ -1659,9 +1724,11 @@ def dump(
             os.replace(beside, target)
     except PermissionError as err:
         if IS_WINDOWS:
-            err.strerror = (f"{err.strerror}: while somebody has the file open it cannot be "
-                            "replaced; close it, `del` the arrays mapped from it, or write to "
-                            "another path")
+            err.strerror = (
+                f"{err.strerror}: while somebody has the file open it cannot be "
+                "replaced; close it, `del` the arrays mapped from it, or write to "
+                "another path"
+            )
         raise
     finally:
         _unlink(beside)
@@ -2163,19 +2230,30 @@ def load(
 # --- What a call depends on -----------------------------------------------------------------------
 
 # names of a module that do not count, even where code reads them: they tell where it lies
-_MODULE_SPECIALS = frozenset("""
+_MODULE_SPECIALS = frozenset(
+    """
     __name__ __file__ __path__ __package__ __spec__ __doc__ __loader__ __cached__ __builtins__
     __annotations__
-    """.split())
+    """.split()
+)
 # the interpreter's own names, and IPython's history: they do not count in a module held as a value
 _SET_BY_PYTHON = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
 # a variable that holds one, and is only added to, does not count
 _ADDED_TO = frozenset({list, set, dict, deque})
 _CONTAINERS_IN = frozenset(
-    ["builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"])
+    ["builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"]
+)
 # what cannot change but for the functions inside, which are looked at for themselves
-_FIXED = (FunctionType, type, ModuleType, property, staticmethod, classmethod, types.CodeType,
-          _Unset)
+_FIXED = (
+    FunctionType,
+    type,
+    ModuleType,
+    property,
+    staticmethod,
+    classmethod,
+    types.CodeType,
+    _Unset,
+)
 # what others keep alive, the environment, and what is ours
 _WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os", __name__})
 _STARTED = time.time_ns() - 10_000_000  # files carry the time of a clock that ticks so seldom
@@ -2184,13 +2262,16 @@ _CHANGED = "may have changed since it was loaded; start Python anew"
 
 # -- whose code is followed
 
+
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> bool:
     """Whether packages in this folder are installed ones, or of the standard library."""
     parts = folder.replace("\\", "/").split("/")
-    return bool({"site-packages", "dist-packages"}.intersection(parts)
-                or folder.startswith(os.path.dirname(os.__file__))
-                or ".dist-info" in [name[-10:] for name in _list(folder)])
+    return bool(
+        {"site-packages", "dist-packages"}.intersection(parts)
+        or folder.startswith(os.path.dirname(os.__file__))
+        or ".dist-info" in [name[-10:] for name in _list(folder)]
+    )
 
 
 def _find_spec(name: str) -> Any:
@@ -2254,6 +2335,7 @@ def _followed_name(thing: Any) -> str | None:
 
 # -- files and sources
 
+
 def _files_in(path: Any) -> list[tuple[str, str, Any]]:
     """(path from there, path, state) of the files in a folder, but for what Python keeps beside
     sources, or of a file alone. It differs when one is written."""
@@ -2263,8 +2345,11 @@ def _files_in(path: Any) -> list[tuple[str, str, Any]]:
         files = []
         for folder, _, names in os.walk(start):
             files += [os.path.join(folder, name) for name in names]
-    found = [(file.removeprefix(start), file, _file_state(file))
-             for file in sorted(files) if "__pycache__" not in file]
+    found = [
+        (file.removeprefix(start), file, _file_state(file))
+        for file in sorted(files)
+        if "__pycache__" not in file
+    ]
     return [each for each in found if each[2] or files == [start]]  # no links that lead nowhere
 
 
@@ -2286,8 +2371,10 @@ def _file_digest(file: str, state: Any) -> Any:
         with open(file, "rb") as stream:
             return _module("hashlib").file_digest(stream, "sha256").digest()
     except OSError as err:
-        raise type(err)(err.errno, "depends: expected a file or folder that can be read, got "
-                        f"{file!r}: {err.strerror}") from None
+        raise type(err)(
+            err.errno,
+            f"depends: expected a file or folder that can be read, got {file!r}: {err.strerror}",
+        ) from None
 
 
 def _with_parents(name: str) -> list[str]:
@@ -2329,6 +2416,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
 
 # -- a quick look at content
 
+
 class _Crc:
     """A quick stand-in for the hashes of hashlib."""
 
@@ -2354,8 +2442,9 @@ class _Look(Pickler):
         if isinstance(obj, _FIXED):
             self.contents.alive[id(obj)] = obj
             return id, (id(obj),)
-        is_plain = (kind.__reduce_ex__ is object.__reduce_ex__
-                    and _HASHERS.keys().isdisjoint(kind.__mro__))
+        is_plain = kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(
+            kind.__mro__
+        )
         try:
             reduced = obj.__reduce_ex__(5) if is_plain else None
         except Exception:  # a lock, a connection; its class may raise anything
@@ -2366,6 +2455,7 @@ class _Look(Pickler):
 
 
 # -- the fingerprint
+
 
 def _type_at(place: Any, get: Callable[[Any, Any], Any]) -> type:
     """The type of what a function finds in a place."""
@@ -2429,7 +2519,7 @@ class _Contents(_Followed):
         for space, size in self.spaces:
             if len(space) != size:
                 return False
-        return (self.files_hold() and (not self.data or self._look_at_data() == self._content))
+        return self.files_hold() and (not self.data or self._look_at_data() == self._content)
 
     def files_hold(self) -> bool:
         """Whether no file has changed."""
@@ -2532,12 +2622,19 @@ class _Contents(_Followed):
         added: Any = ()
         if isinstance(thing, ModuleType):
             self.spaces.append((space, len(space)))
-            chains = [(name,) for name in space
-                      if not _module("re").fullmatch(
-                          _SET_BY_PYTHON, f"{thing.__name__}.{name}")]
+            chains = [
+                (name,)
+                for name in space
+                if not _module("re").fullmatch(_SET_BY_PYTHON, f"{thing.__name__}.{name}")
+            ]
             # what is imported lazily into it, since Python 3.15
-            self._follow_sources([name for name in getattr(sys, "lazy_modules", ())
-                                  if name.startswith(f"{thing.__name__}.")])
+            self._follow_sources(
+                [
+                    name
+                    for name in getattr(sys, "lazy_modules", ())
+                    if name.startswith(f"{thing.__name__}.")
+                ]
+            )
         elif isinstance(thing, type):
             members = space.get("_member_map_", {}).values()  # of an enum
             about = [type(thing), self._look(getattr, thing, "__bases__")]
@@ -2547,7 +2644,8 @@ class _Contents(_Followed):
             makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
             code, defaults, keyword_defaults, annotations = [
                 self._look(getattr, thing, name)
-                for name in ("__code__", "__defaults__", "__kwdefaults__", makes)]
+                for name in ("__code__", "__defaults__", "__kwdefaults__", makes)
+            ]
             about = [code, defaults]
             for each in (space, keyword_defaults, annotations):
                 about.append(self._hold(each) if type(each) is dict else each)
@@ -2564,8 +2662,9 @@ class _Contents(_Followed):
             about += [chain, self._global_token(space, chain, added)]
         return about
 
-    def _global_token(self, space: Any, chain: Sequence[str], added: Any = (),
-                      is_inside: bool = False) -> str:
+    def _global_token(
+        self, space: Any, chain: Sequence[str], added: Any = (), is_inside: bool = False
+    ) -> str:
         """The token of a global name; where it is a module of the project, of what that holds under
         the next name."""
         name, *rest = chain
@@ -2671,6 +2770,7 @@ class _InArguments(_Followed):
 
 # --- What a call is named -------------------------------------------------------------------------
 
+
 def _signature_of(function: Any) -> list[Any]:
     """The parameters of a callable that is no plain function, as `inspect` tells them; none where
     nothing is known."""
@@ -2701,16 +2801,17 @@ class _Parameters:
             code = function.__code__
             names, count = code.co_varnames, code.co_argcount
             placed = list(names[:count])
-            named = list(names[count:count + code.co_kwonlyargcount])
+            named = list(names[count : count + code.co_kwonlyargcount])
             stars = [star for flag, star in ((4, "*"), (8, "**")) if code.co_flags & flag]
             self.only_placed = code.co_posonlyargcount
             given = function.__defaults__ or ()
-            self.defaults.update(zip(placed[count - len(given):], given))
+            self.defaults.update(zip(placed[count - len(given) :], given))
             self.defaults.update(function.__kwdefaults__ or {})
         else:
             for each in _signature_of(function):
                 [placed, placed, stars, named, stars][each.kind].append(
-                    {2: "*", 4: "**"}.get(each.kind, each.name))
+                    {2: "*", 4: "**"}.get(each.kind, each.name)
+                )
                 self.only_placed += each.kind == 0
                 if each.default is not each.empty:
                     self.defaults[each.name] = each.default
@@ -2720,18 +2821,18 @@ class _Parameters:
         if inner is not None and (stars or not self.names):
             below = _Parameters(inner)
             plain = placed + named
-            if below.names[:len(plain)] == plain:
+            if below.names[: len(plain)] == plain:
                 self.names, self.placed, self.is_spelled = below.names, below.placed, True
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call with their labels, defaults included."""
         given: dict[str, Any] = dict(zip(self.placed, args))
-        more = args[len(given):]
+        more = args[len(given) :]
         if not self.is_spelled:
             if not kwargs and not more and len(given) == len(self.names):
                 return given
             full = {**self.defaults, **given, "*": more, "**": {}}
-            by_keyword = self.names[self.only_placed:]
+            by_keyword = self.names[self.only_placed :]
             for name in sorted(kwargs):
                 is_named = name in by_keyword and name not in given
                 (full if is_named else full["**"])[name] = kwargs[name]
@@ -2829,8 +2930,7 @@ class _KeyLock:
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
             return True
-        if not any(lock.around for lock, other in list(_WAITS.items())
-                   if other is self):
+        if not any(lock.around for lock, other in list(_WAITS.items()) if other is self):
             return False
         if not self.is_awaited:
             _one_at_a_time("a ring", file.lock, byte, True)
@@ -2907,8 +3007,14 @@ class _Store:
                 _warn(f"{self}: the entry {key} cannot be read and counts as missing: {err}")
             return _NOTHING
 
-    def trim(self, most: float, items: float = sys.maxsize, oldest: float = 0.0,
-             share: float = 1, prefix: str = "") -> int:
+    def trim(
+        self,
+        most: float,
+        items: float = sys.maxsize,
+        oldest: float = 0.0,
+        share: float = 1,
+        prefix: str = "",
+    ) -> int:
         """Remove the least recently used entries until at most so many bytes and items are left,
         none was last used before `oldest`, and, if there were more bytes, at most this share of the
         items. What cannot be removed is passed over. Gives the bytes that are left."""
@@ -2916,8 +3022,7 @@ class _Store:
         total = sum(size for _, size, _ in entries)
         if total > most:
             items = min(items, share * len(entries))
-        while entries and (total > most or len(entries) > items
-                           or entries[-1][2] < oldest):
+        while entries and (total > most or len(entries) > items or entries[-1][2] < oldest):
             key, size, _ = entries.pop()
             try:
                 self.delete(key)
@@ -2977,11 +3082,13 @@ class _DiskStore(_Store):
     right one is never unpickled.
     """
 
-    def __init__(self, location: str, limit: int, mode: int = 0o700,
-                 secret: bytes | None = None) -> None:
+    def __init__(
+        self, location: str, limit: int, mode: int = 0o700, secret: bytes | None = None
+    ) -> None:
         if not isinstance(secret or b"", bytes):
-            raise ValueError("backend_options: secret: expected some bytes, "
-                             f"got {type(secret).__name__}")
+            raise ValueError(
+                f"backend_options: secret: expected some bytes, got {type(secret).__name__}"
+            )
         self.location: str = location
         self.limit = limit
         self._mode = mode
@@ -2992,14 +3099,16 @@ class _DiskStore(_Store):
         self._is_checked = False  # whether others can write to the folders has been looked at
 
     def __reduce__(self, secret: bytes | None = b"") -> Any:  # workers get the secret, files do not
-        return (_DiskStore, (self.location, self.limit, self._mode, self._secret and secret),
-                {"_is_checked": self._is_checked})
+        return (
+            _DiskStore,
+            (self.location, self.limit, self._mode, self._secret and secret),
+            {"_is_checked": self._is_checked},
+        )
 
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
             raise OSError("its secret does not travel in files: make the Memory here, with it")
-        return _module("hmac").digest(
-            self._secret, key.encode() + b"\n" + content, "sha256")
+        return _module("hmac").digest(self._secret, key.encode() + b"\n" + content, "sha256")
 
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
@@ -3012,9 +3121,11 @@ class _DiskStore(_Store):
             if folder == self.location and state.st_mode & stat.S_ISVTX:
                 others = 0  # as in /tmp: nobody can put another folder in the place of ours
             if state.st_mode & others or state.st_uid not in (0, os.geteuid()):
-                _warn(f"{folder}: this cache belongs to another user, or others can write to it, "
-                      "and what is read from a cache can run code; use a folder of your own, or "
-                      f"take the right away with: chmod go-w {folder}")
+                _warn(
+                    f"{folder}: this cache belongs to another user, or others can write to it, "
+                    "and what is read from a cache can run code; use a folder of your own, or "
+                    f"take the right away with: chmod go-w {folder}"
+                )
                 return
 
     def open(self, key: str, mmap_mode: str | None = None) -> Any:
@@ -3118,7 +3229,8 @@ class _DiskStore(_Store):
                         file.write("*\n")
         if not self.locks or not self.locks.is_there():
             self.locks = _one_at_a_time(
-                "opening", _open_lock_file, self._root + "lock", self._mode & 0o666)
+                "opening", _open_lock_file, self._root + "lock", self._mode & 0o666
+            )
             self._sweep()
         return self.locks
 
@@ -3160,8 +3272,12 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
     ValueError: `backend_name` is not a text, `backend` cannot be called.
     """
-    _expect(isinstance(backend_name, str), "backend_name", "a text for Memory(backend=...)",
-            backend_name)
+    _expect(
+        isinstance(backend_name, str),
+        "backend_name",
+        "a text for Memory(backend=...)",
+        backend_name,
+    )
     _expect(callable(backend), "backend", "a class with open, write, delete and entries", backend)
     _STORES[backend_name] = partial(_Store, backend)
 
@@ -3176,6 +3292,7 @@ def _read_about(file: Any, key: str) -> Any:
 
 
 # --- The cached function --------------------------------------------------------------------------
+
 
 class CacheEntry(namedtuple("CacheEntry", "arguments time duration nbytes current args_id")):
     """What `entries()` tells of one kept call: the text of its arguments, when it was computed
@@ -3193,11 +3310,19 @@ class expires_after:
     3
     """
 
-    def __init__(self, days: float = 0, seconds: float = 0, microseconds: float = 0,
-                 milliseconds: float = 0, minutes: float = 0, hours: float = 0,
-                 weeks: float = 0) -> None:
+    def __init__(
+        self,
+        days: float = 0,
+        seconds: float = 0,
+        microseconds: float = 0,
+        milliseconds: float = 0,
+        minutes: float = 0,
+        hours: float = 0,
+        weeks: float = 0,
+    ) -> None:
         self.delta = _module("datetime").timedelta(
-            days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+            days, seconds, microseconds, milliseconds, minutes, hours, weeks
+        )
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
         return time.time() - metadata["time"] < self.delta.total_seconds()
@@ -3215,8 +3340,15 @@ class MemorizedResult:
     arrays, see `Memory`. `get` raises KeyError when the entry has been removed or is damaged.
     """
 
-    def __init__(self, location: str | None, func: str, args_id: str, mmap_mode: str | None = None,
-                 *, store: Any = None) -> None:
+    def __init__(
+        self,
+        location: str | None,
+        func: str,
+        args_id: str,
+        mmap_mode: str | None = None,
+        *,
+        store: Any = None,
+    ) -> None:
         self.location, self.func, self.args_id = location, func, args_id
         self.mmap_mode = mmap_mode
         self._store = store or _local_store(location and os.path.realpath(location), 0)
@@ -3247,8 +3379,10 @@ class MemorizedResult:
         return {**vars(self), "_kept": self._kept if self.location else (self.get(),)}
 
     def __repr__(self) -> str:
-        return (f"MemorizedResult(location={self.location!r}, func={self.func!r}, "
-                f"args_id={self.args_id!r})")
+        return (
+            f"MemorizedResult(location={self.location!r}, func={self.func!r}, "
+            f"args_id={self.args_id!r})"
+        )
 
 
 def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
@@ -3259,13 +3393,15 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
 
 def _folder_name(name: str) -> str:
     """The name of a function as a folder: readable, and another one for another name."""
-    letters = [each if each in "_." or each.isascii() and each.isalnum() else "-"
-               for each in name[:90]]
+    letters = [
+        each if each in "_." or each.isascii() and each.isalnum() else "-" for each in name[:90]
+    ]
     safe = "".join(letters)
     return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
 
 
 if TYPE_CHECKING:
+
     class _Options(_Typed[P, R]):
         """What `Memory.cache` was given."""
 
@@ -3282,21 +3418,34 @@ if TYPE_CHECKING:
         """What `Memory.cache` is to a type checker."""
 
         @overload
-        def __call__(self, func: Callable[P, R], ignore: Iterable[str] | None = None,
-                     verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
-                     cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-                     key: Callable[..., Any] | None = None,
-                     depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
-                     untracked: Iterable[str] = ()) -> MemorizedFunc[P, R]: ...
+        def __call__(
+            self,
+            func: Callable[P, R],
+            ignore: Iterable[str] | None = None,
+            verbose: int | None = None,
+            mmap_mode: Mode | Literal[False] = False,
+            cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+            *,
+            key: Callable[..., Any] | None = None,
+            depends: Iterable[str | os.PathLike[str]] = (),
+            version: Any = None,
+            untracked: Iterable[str] = (),
+        ) -> MemorizedFunc[P, R]: ...
 
         @overload
-        def __call__(self, func: None = None, ignore: Iterable[str] | None = None,
-                     verbose: int | None = None, mmap_mode: Mode | Literal[False] = False,
-                     cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-                     key: Callable[..., Any] | None = None,
-                     depends: Iterable[str | os.PathLike[str]] = (), version: Any = None,
-                     untracked: Iterable[str] = ()) -> (
-                         Callable[[Callable[P, R]], MemorizedFunc[P, R]]): ...
+        def __call__(
+            self,
+            func: None = None,
+            ignore: Iterable[str] | None = None,
+            verbose: int | None = None,
+            mmap_mode: Mode | Literal[False] = False,
+            cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+            *,
+            key: Callable[..., Any] | None = None,
+            depends: Iterable[str | os.PathLike[str]] = (),
+            version: Any = None,
+            untracked: Iterable[str] = (),
+        ) -> Callable[[Callable[P, R]], MemorizedFunc[P, R]]: ...
 
     def _typed(method: Any) -> _Cache: ...
 else:
@@ -3304,6 +3453,7 @@ else:
 
     def _typed(method):
         return method
+
 
 # One call of a cached function. given: its arguments with their labels; digests: what stands for
 # each in the key; refused: why entries that were found are not used: the metadata that the callback
@@ -3352,15 +3502,21 @@ class MemorizedFunc(_Options[P, R]):
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
-            raise TypeError(f"{self._folder}: expected a function that returns a value, got a "
-                            "generator function: what it yields can be taken once only; return a "
-                            "list of it")
+            raise TypeError(
+                f"{self._folder}: expected a function that returns a value, got a "
+                "generator function: what it yields can be taken once only; return a "
+                "list of it"
+            )
         unknown = [name for name in self.ignore if name not in known.names]
         names = f"names of arguments of {self._folder} ({', '.join(known.names)})"
         _expect(not unknown, "ignore", names, unknown)
         accepts = self.cache_validation_callback
-        _expect(accepts is None or callable(accepts), "cache_validation_callback",
-                "a function or None", accepts)
+        _expect(
+            accepts is None or callable(accepts),
+            "cache_validation_callback",
+            "a function or None",
+            accepts,
+        )
 
     # -- naming and finding
 
@@ -3391,8 +3547,7 @@ class MemorizedFunc(_Options[P, R]):
                     f"{self._folder}: the argument {label!r} of type {kind.__name__} "
                     f"cannot be named: {err}; leave it out with ignore=[{label!r}], or give key="
                 ) from err
-        key = (f"{self._folder}/{contents.digest}-"
-               f"{_short_digest(repr(digests), 32)}")
+        key = f"{self._folder}/{contents.digest}-{_short_digest(repr(digests), 32)}"
         if unsure:  # one that no entry has
             key += f"-{time.time_ns()}"
         return _Call(args, kwargs, given, digests, key, [], contents, unsure)
@@ -3462,8 +3617,9 @@ class MemorizedFunc(_Options[P, R]):
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
         start = time.perf_counter()
-        about = dict(input_args=_shown_all(call.given), digests=call.digests,
-                     code=call.contents.parts)
+        about = dict(
+            input_args=_shown_all(call.given), digests=call.digests, code=call.contents.parts
+        )
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
@@ -3487,8 +3643,10 @@ class MemorizedFunc(_Options[P, R]):
         except Exception as err:  # pickling runs the code of the value's class
             reason = getattr(err, "strerror", None) or err
             kind = type(value).__name__
-            _warn(f"{self._folder}: its value of type {kind} cannot be kept in "
-                  f"{self._store}: {reason}")
+            _warn(
+                f"{self._folder}: its value of type {kind} cannot be kept in "
+                f"{self._store}: {reason}"
+            )
         return value, about
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
@@ -3565,8 +3723,16 @@ class MemorizedFunc(_Options[P, R]):
         for key, size, _ in self._store.entries(f"{self._folder}/"):
             if about := self._store.look(key):
                 name = key.rpartition("/")[2]
-                found.append(CacheEntry(_joined(about["input_args"]), about["time"],
-                                        about["duration"], size, name.startswith(current), name))
+                found.append(
+                    CacheEntry(
+                        _joined(about["input_args"]),
+                        about["time"],
+                        about["duration"],
+                        size,
+                        name.startswith(current),
+                        name,
+                    )
+                )
         return sorted(found, key=operator.attrgetter("time"), reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
@@ -3593,8 +3759,11 @@ class MemorizedFunc(_Options[P, R]):
         # What differs from the newest entry of the same arguments, else from the newest
         entries = self._store.entries(f"{self._folder}/")
         keys = [key for key, *_ in entries]
-        about = max(filter(None, map(self._store.look, keys)), default=None,
-                    key=lambda each: (each["digests"] == call.digests, each["time"]))
+        about = max(
+            filter(None, map(self._store.look, keys)),
+            default=None,
+            key=lambda each: (each["digests"] == call.digests, each["time"]),
+        )
         if about is None:
             return f"computes: nothing is kept for {self._folder}"
         now = call.contents.parts
@@ -3603,19 +3772,23 @@ class MemorizedFunc(_Options[P, R]):
         shown = _shown_all({**self._carried, **call.given})
         then = about["input_args"]
         for label in sorted(dict(about["digests"].items() ^ call.digests.items())):
-            words.append(f"the argument {label} differs: {shown.get(label, 'not given')}, "
-                         f"kept is {then.get(label, 'not given')}")
+            words.append(
+                f"the argument {label} differs: {shown.get(label, 'not given')}, "
+                f"kept is {then.get(label, 'not given')}"
+            )
         return f"computes: {'; '.join(words)}"
 
     # -- being a function
 
     if TYPE_CHECKING:
+
         @overload
         def __get__(self, obj: None, owner: Any = None) -> MemorizedFunc[P, R]: ...
 
         @overload
-        def __get__(self: MemorizedFunc[Concatenate[Object, Rest], Any], obj: Object,
-                    owner: Any = None) -> MemorizedFunc[Rest, R]: ...
+        def __get__(
+            self: MemorizedFunc[Concatenate[Object, Rest], Any], obj: Object, owner: Any = None
+        ) -> MemorizedFunc[Rest, R]: ...
 
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         bind = getattr(self._decorated, "__get__", lambda *_: None)
@@ -3626,8 +3799,14 @@ class MemorizedFunc(_Options[P, R]):
         """As the method of an object."""
         bound: Any = object.__new__(MemorizedFunc)
         method = MethodType(self._run, obj)
-        vars(bound).update(vars(self), _unbound=self, _prefix=(obj,), _decorated=method,
-                           func=method, __wrapped__=method)
+        vars(bound).update(
+            vars(self),
+            _unbound=self,
+            _prefix=(obj,),
+            _decorated=method,
+            func=method,
+            __wrapped__=method,
+        )
         return bound
 
     def __reduce__(self) -> Any:
@@ -3648,6 +3827,7 @@ class MemorizedFunc(_Options[P, R]):
 
 
 # --- Memory ---------------------------------------------------------------------------------------
+
 
 class Memory:
     """Remembers what functions returned: on disk, for this and all later programs, or in memory.
@@ -3709,14 +3889,24 @@ class Memory:
     once compute it once.
     """
 
-    def __init__(self, location: str | os.PathLike[str] | None = None, backend: str = "local",
-                 mmap_mode: str | None = None, compress: Any = False, verbose: int = 1,
-                 bytes_limit: float | str | None = None,
-                 backend_options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        backend: str = "local",
+        mmap_mode: str | None = None,
+        compress: Any = False,
+        verbose: int = 1,
+        bytes_limit: float | str | None = None,
+        backend_options: dict[str, Any] | None = None,
+    ) -> None:
         _check_mmap_mode(mmap_mode)
         names = ", ".join(sorted(_STORES))
-        _expect(backend in _STORES, "backend", f"one of {names}; register_store_backend adds one",
-                backend)
+        _expect(
+            backend in _STORES,
+            "backend",
+            f"one of {names}; register_store_backend adds one",
+            backend,
+        )
         self._pickler: Any = None
         if backend == "cloudpickle":
             self._pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
@@ -3735,15 +3925,25 @@ class Memory:
         try:
             self.store = _STORES[backend](self.location, limit, **options)
         except TypeError as err:
-            raise ValueError(f"backend_options: expected options of the backend {backend!r} "
-                             f"(for 'local': 'mode', 'secret'): {err}") from err
+            raise ValueError(
+                f"backend_options: expected options of the backend {backend!r} "
+                f"(for 'local': 'mode', 'secret'): {err}"
+            ) from err
 
     @_typed
-    def cache(self, func: Any = None, ignore: Iterable[str] | None = None,
-              verbose: int | None = None, mmap_mode: Any = False,
-              cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None, *,
-              key: Callable[..., Any] | None = None, depends: Iterable[Any] = (),
-              version: Any = None, untracked: Iterable[str] = ()) -> Any:
+    def cache(
+        self,
+        func: Any = None,
+        ignore: Iterable[str] | None = None,
+        verbose: int | None = None,
+        mmap_mode: Any = False,
+        cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+        *,
+        key: Callable[..., Any] | None = None,
+        depends: Iterable[Any] = (),
+        version: Any = None,
+        untracked: Iterable[str] = (),
+    ) -> Any:
         """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without
         arguments.
 
@@ -3822,8 +4022,12 @@ class Memory:
         """
         self.store.clear("", warn and self.verbose)
 
-    def reduce_size(self, bytes_limit: float | str | None = None, items_limit: int | None = None,
-                    age_limit: Any = None) -> None:
+    def reduce_size(
+        self,
+        bytes_limit: float | str | None = None,
+        items_limit: int | None = None,
+        age_limit: Any = None,
+    ) -> None:
         """Remove the least recently used results until all given limits are kept.
 
         >>> Memory().reduce_size("1M", items_limit=100)
@@ -3844,9 +4048,18 @@ class Memory:
         return f"Memory(location={self.location!r})"
 
 
-register_hasher(MemorizedFunc, lambda function: (  # where it caches is not what it is
-    function._run, function._prefix, function.version,
-    [_path_digest(each) if isinstance(each, os.PathLike) else each for each in function.depends]))
+register_hasher(
+    MemorizedFunc,
+    lambda function: (  # where it caches is not what it is
+        function._run,
+        function._prefix,
+        function.version,
+        [
+            _path_digest(each) if isinstance(each, os.PathLike) else each
+            for each in function.depends
+        ],
+    ),
+)
 register_hasher(Memory, lambda memory: "Memory")
 
 
@@ -3993,8 +4206,14 @@ def _held_by(module: Any, thing: Any) -> Any:
 # What of it goes if it can be packed: annotations are never evaluated, since Python 3.14 a function
 # of their own does that when they are asked for.
 _ANNOTATIONS = {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
-_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__",
-                        "__kwdefaults__")
+_FUNCTION_ATTRIBUTES = (
+    "__name__",
+    "__qualname__",
+    "__module__",
+    "__doc__",
+    "__defaults__",
+    "__kwdefaults__",
+)
 _CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
 
 
@@ -4032,14 +4251,23 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
         type(thing).register(thing, subclass)
 
 
-def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...],
-                attributes: dict[str, Any], changes: Sequence[Any] = (), registered: Any = ()
-                ) -> Any:
+def _fill_later(
+    thing: Any,
+    packer: _Packer,
+    make: Any,
+    made_of: tuple[Any, ...],
+    attributes: dict[str, Any],
+    changes: Sequence[Any] = (),
+    registered: Any = (),
+) -> Any:
     """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
     its attributes, those of an enum's members, and globals; with an abstract class it registers
     others. What `__main__` holds here, the worker's `__main__` is to hold."""
-    attributes = {name: value for name, value in attributes.items()
-                  if name not in _ANNOTATIONS or packer.takes(value)}
+    attributes = {
+        name: value
+        for name, value in attributes.items()
+        if name not in _ANNOTATIONS or packer.takes(value)
+    }
     home = _import_name(thing)
     if home and home[0] == "__main__":
         space = vars(sys.modules["__main__"])
@@ -4048,8 +4276,9 @@ def _fill_later(thing: Any, packer: _Packer, make: Any, made_of: tuple[Any, ...]
     return make, made_of, (attributes, changes, registered), None, None, _fill
 
 
-def _make_function(code: CodeType, place: tuple[Any, ...], cells: Any, reached: list[str]
-                   ) -> FunctionType:
+def _make_function(
+    code: CodeType, place: tuple[Any, ...], cells: Any, reached: list[str]
+) -> FunctionType:
     for name in reached:
         _module("importlib").import_module(name)
     return FunctionType(code, vars(_enter_module(*place)), closure=cells)
@@ -4074,9 +4303,11 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
             except Exception:  # who uses it finds out
                 del used[name]
     # since Python 3.15, where `m.f` of `from m import f` is among them
-    reached = [name for name in getattr(sys, "lazy_modules", ())
-               if name.partition(".")[0] in used and names.issuperset(name.split("."))
-               and _find_spec(name)]
+    reached = [
+        name
+        for name in getattr(sys, "lazy_modules", ())
+        if name.partition(".")[0] in used and names.issuperset(name.split(".")) and _find_spec(name)
+    ]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     bases = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
     for base in bases:  # grows while it is walked
@@ -4084,8 +4315,11 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         bases += below
         reached += below
     if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
-        used = {name: value for name, value in used.items()
-                if type(value) is not object and packer.takes(value)}
+        used = {
+            name: value
+            for name, value in used.items()
+            if type(value) is not object and packer.takes(value)
+        }
     annotations = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
     attributes = {name: getattr(func, name) for name in (*_FUNCTION_ATTRIBUTES, annotations)}
     attributes.update(vars(func))
@@ -4111,8 +4345,9 @@ def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
     return known
 
 
-def _new_class(kind: Any, meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]
-               ) -> Any:
+def _new_class(
+    kind: Any, meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]
+) -> Any:
     """A class of a metaclass, made as `kind` does it, from which that is derived: nobody knows what
     its own methods take."""
     space = kind.__prepare__(name, bases)
@@ -4135,8 +4370,9 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     token, own, meta = _class_token(cls), vars(cls), type(cls)
     if packer.homeward and not token.startswith(_process()):
         return _make_once, (token, None)
-    start = {name: own[name] for name in ("__module__", "__orig_bases__", "__slots__")
-             if name in own}
+    start = {
+        name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
+    }
     start["__qualname__"] = cls.__qualname__
     attributes = _own_attributes(own)
     # the value of a member, or what it is as text or number: how a `__new__` of its own has made
@@ -4148,11 +4384,11 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
         attributes[name] = vars(member)
     registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
     # those of typing refuse the bases that they give their classes
-    kind = next(each for each in meta.__mro__
-                if each.__module__ != "typing" and _name_abroad(each))
+    kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
     made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
-    return _fill_later(cls, packer, _make_once, made_of, attributes, (),
-                       [ref() for ref in registered])
+    return _fill_later(
+        cls, packer, _make_once, made_of, attributes, (), [ref() for ref in registered]
+    )
 
 
 def _reduce_cell(cell: Any, packer: _Packer) -> Any:
@@ -4188,7 +4424,7 @@ def _reduce_memorized(cached: Any, packer: _Packer) -> Any:
 def _sample(view: memoryview, number: int = 1) -> int:
     """A number that changes with the content of a buffer, as far as 64 samples of it tell."""
     for at in range(0, len(view), max(64, len(view) // 64)):
-        number = _crc32(view[at:at + 64], number)
+        number = _crc32(view[at : at + 64], number)
     return number
 
 
@@ -4207,8 +4443,9 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
         order = "C" if array.flags.c_contiguous else "F"
         place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
         try:  # whether the file still holds what the array does, as far as samples tell
-            here, there = [_sample(each.ravel("K").view("u1"))
-                           for each in (array, numpy.memmap(*place))]
+            here, there = [
+                _sample(each.ravel("K").view("u1")) for each in (array, numpy.memmap(*place))
+            ]
         except (OSError, ValueError):  # deleted, not for us, or shorter by now
             here, there = 0, 1
         if here == there:
@@ -4232,14 +4469,22 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
     MethodType: lambda method, _: (MethodType, (method.__func__, method.__self__)),
     _DiskStore: lambda store, _: store.__reduce__(store._secret),
     MemorizedFunc: _reduce_memorized,
-    **dict.fromkeys(("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
-                    _reduce_typing),
+    **dict.fromkeys(
+        ("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
+        _reduce_typing,
+    ),
     **dict.fromkeys(("typing.TypeAliasType", "multiprocessing.connection.Connection"), _refuse),
     # What code knows by its identity; and the generators behind the functions of modules: each
     # process has its own, or all would draw the same.
-    **dict.fromkeys(("dataclasses._FIELD_BASE", "dataclasses._MISSING_TYPE", "random.Random",
-                     "numpy.random.mtrand.RandomState"),
-                    lambda thing, _: _held_by(sys.modules[type(thing).__module__], thing)),
+    **dict.fromkeys(
+        (
+            "dataclasses._FIELD_BASE",
+            "dataclasses._MISSING_TYPE",
+            "random.Random",
+            "numpy.random.mtrand.RandomState",
+        ),
+        lambda thing, _: _held_by(sys.modules[type(thing).__module__], thing),
+    ),
     "functools.cached_property": lambda p, _: (type(p), (p.func,), {"attrname": p.attrname}),
 }
 
@@ -4343,8 +4588,9 @@ class _NearPacker(_Packer):
     nearby = True
 
 
-def _pack_each(values: Sequence[Any], packer: type[_Packer],
-               key_of: Callable[[Any], int]) -> list[list[Any]]:
+def _pack_each(
+    values: Sequence[Any], packer: type[_Packer], key_of: Callable[[Any], int]
+) -> list[list[Any]]:
     """The frames of a payload of each value: its pickle, then the buffers that stay out of it. On a
     second try what joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
     first, packed = packer(key_of), []
@@ -4356,8 +4602,9 @@ def _pack_each(values: Sequence[Any], packer: type[_Packer],
     return packed
 
 
-def _pack(value: Any, packer: type[_Packer] = _Packer,
-          key_of: Callable[[Any], int] = lambda thing: 0) -> list[Any]:
+def _pack(
+    value: Any, packer: type[_Packer] = _Packer, key_of: Callable[[Any], int] = lambda thing: 0
+) -> list[Any]:
     return _pack_each([value], packer, key_of)[0]
 
 
@@ -4427,8 +4674,7 @@ def _open_unlinked(folder: str | None) -> int:
 def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
     """The frames, big buffers among them as pieces of one segment in the first folder with room,
     each where a map can begin."""
-    big = [frame for frame in frames
-           if type(frame) is memoryview and len(frame) >= mapping.nbytes]
+    big = [frame for frame in frames if type(frame) is memoryview and len(frame) >= mapping.nbytes]
     wanted = mapping.folder or os.environ.get("JOBLIB_TEMP_FOLDER")
     for folder in (wanted or "/dev/shm", "/dev/shm", None) if big else ():
         pieces = {}
@@ -4442,8 +4688,10 @@ def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
                     file.write(view)
         except OSError as error:
             if folder and folder == wanted and _inside is None:
-                _warn(f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
-                      "goes another way")
+                _warn(
+                    f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
+                    "goes another way"
+                )
         else:
             return [pieces.get(id(frame), frame) for frame in frames]
     return frames
@@ -4464,8 +4712,9 @@ def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
 
 _INSTEAD = {  # words of pickle's error -> what to do
     "'_thread.": "make it where it is used, or use backend='threading'",
-    **dict.fromkeys(("TextIOWrapper", "Buffered", "pickle files"),
-                    "pass its path, and open it where it is used"),
+    **dict.fromkeys(
+        ("TextIOWrapper", "Buffered", "pickle files"), "pass its path, and open it where it is used"
+    ),
     "'generator' object": "pass list(...) of it",
 }
 
@@ -4481,6 +4730,7 @@ def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> 
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
+
 
 class RemoteTraceback(Exception):
     """Shows the traceback of a task's error as it was in the worker: the cause of your error."""
@@ -4659,8 +4909,9 @@ class _Batch:
     nbytes_back = 0  # that the values took on their way
     fault: BaseException | None = None  # what kept the pool from running it at all
 
-    def __init__(self, first: int, tasks: Any, timeout: float | None, keep_going: bool,
-                 shrinkable: bool) -> None:
+    def __init__(
+        self, first: int, tasks: Any, timeout: float | None, keep_going: bool, shrinkable: bool
+    ) -> None:
         self.key = _next_number()
         self.first = first  # number of the first task in its run
         self.tasks = tasks
@@ -4675,8 +4926,9 @@ class _Batch:
         self.errors: dict[int, BaseException] = {}
         self.page: Any = [self.key, 0, 0, 0, 0, 0]  # or that of the worker that is at work on it
 
-    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float,
-            nbytes: int = 0) -> None:
+    def add(
+        self, values: list[Any], errors: dict[int, BaseException], seconds: float, nbytes: int = 0
+    ) -> None:
         """Take what came of the next tasks."""
         for offset, error in errors.items():
             self.errors[len(self.values) + offset] = error
@@ -4716,12 +4968,14 @@ def _no_task(task: Any) -> TypeError:
         got = "a function without its arguments: write (delayed(f)(x) for x in xs)"
     elif _is_task(task):
         got = "one task: put it into a list"
-    return TypeError("expected tasks: delayed(function)(...), or (function, args, kwargs); "
-                     f"got {got}")
+    return TypeError(
+        f"expected tasks: delayed(function)(...), or (function, args, kwargs); got {got}"
+    )
 
 
-def _run_calls(calls: Iterable[Task], keep_going: bool, page: Any,
-               deliver: Callable[..., Any]) -> tuple[Any, ...]:
+def _run_calls(
+    calls: Iterable[Task], keep_going: bool, page: Any, deliver: Callable[..., Any]
+) -> tuple[Any, ...]:
     """Run calls in order: (values, errors by offset, seconds) of the last ones. What came of those
     before is delivered every CHECKPOINT_S. The page shows the place of the call at work, and says
     when to give back the others."""
@@ -4787,7 +5041,7 @@ def _bundle(packed: list[list[Any]], name: Callable[[Any], Any]) -> list[Any]:
 def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
     """The frames of each payload."""
     plan, names = marshal.loads(frames[0])
-    buffers = frames[len(plan) + 1:]
+    buffers = frames[len(plan) + 1 :]
     views = dict(zip(names, buffers))
     for pickle, own in zip(frames[1:], plan):
         yield [pickle, *map(views.__getitem__, own)]
@@ -4800,8 +5054,7 @@ def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]
     if not batch.width:
         functions, values, kwargs = zip(*values)
         function = functions[0]
-        is_one = (all(map(operator.is_, functions, itertools.repeat(function)))
-                  and not any(kwargs))
+        is_one = all(map(operator.is_, functions, itertools.repeat(function))) and not any(kwargs)
     key = key_of(function) if is_one else 0
     is_flat = batch.width == 1
     if key and (is_flat or {tuple}.issuperset(map(type, values))):
@@ -4815,8 +5068,13 @@ def _raise(error: BaseException, *_: Any, **__: Any) -> None:
     raise error
 
 
-def _open_batch(functions: list[tuple[int, int]], frames: list[Any], known: dict[int, Any],
-                spaces: dict[str, Any], page: Any) -> Iterator[Task]:
+def _open_batch(
+    functions: list[tuple[int, int]],
+    frames: list[Any],
+    known: dict[int, Any],
+    spaces: dict[str, Any],
+    page: Any,
+) -> Iterator[Task]:
     """The tasks of a batch, on every far side. Before them come (key, number of frames) the
     functions that are new here; `known` keeps them."""
     rest = iter(frames)
@@ -4830,8 +5088,9 @@ def _open_batch(functions: list[tuple[int, int]], frames: list[Any], known: dict
     return _open_tasks(list(rest), known.__getitem__, spaces, page)
 
 
-def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any],
-                page: Any) -> Iterator[Task]:
+def _open_tasks(
+    frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any], page: Any
+) -> Iterator[Task]:
     """Each task is opened when it is asked for, at the place that the page then shows."""
     if len(frames) == 1:
         key, width, values = _pickle_loads(frames[0])
@@ -4855,8 +5114,9 @@ def _open_tasks(frames: list[Any], find: Callable[[int], Any], spaces: dict[str,
 _ANSWER, _PART, _INIT_FAILED = range(3)  # kinds of answers; after a part more follow
 
 
-def _pack_answer(kind: int, values: list[Any], errors: dict[int, BaseException],
-                 seconds: float) -> list[Any]:
+def _pack_answer(
+    kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float
+) -> list[Any]:
     """The frames of what came of some tasks. Plain values are one. A value that cannot be packed
     counts as an error."""
     described = {offset: _describe_error(error) for offset, error in errors.items()}
@@ -4970,8 +5230,9 @@ class _Channel:
             elif type(entry) is tuple:
                 place, where = entry
                 if place >= len(segments):
-                    raise RuntimeError("a big array could not be received: "
-                                       "too many open files in this process")
+                    raise RuntimeError(
+                        "a big array could not be received: too many open files in this process"
+                    )
                 frames[at] = _Piece(segments[place], where)
         return frames  # type: ignore[no-any-return]
 
@@ -5039,8 +5300,9 @@ def _world() -> tuple[Any, ...]:
         authkey = bytes(multiprocessing.current_process().authkey)
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):  # not if another thread just loads it
-        names = {_exact_text(name): int(level)
-                 for name, level in logging.getLevelNamesMapping().items()}
+        names = {
+            _exact_text(name): int(level) for name, level in logging.getLevelNamesMapping().items()
+        }
         levels = int(logging.root.level), bool(logging.root.handlers), names
     filters = _portable_filters(tuple(warnings.filters))
     return folder, path, argv, environ, authkey, filters, levels
@@ -5050,11 +5312,14 @@ def _world() -> tuple[Any, ...]:
 def _portable_filters(filters: tuple[Any, ...]) -> bytes:
     """The filters of warnings, packed, but for those whose category no other process finds, and
     those of numpy itself, which a worker need not import for them."""
-    return _pickle_dumps([
-        each for each in filters
-        if _name_abroad(each[2])
-        and not (each[0] == "always" and each[2].__module__.startswith("numpy."))
-    ])
+    return _pickle_dumps(
+        [
+            each
+            for each in filters
+            if _name_abroad(each[2])
+            and not (each[0] == "always" and each[2].__module__.startswith("numpy."))
+        ]
+    )
 
 
 def _quietly(func: Callable[..., Any], *args: Any) -> Any:
@@ -5068,8 +5333,13 @@ def _quietly(func: Callable[..., Any], *args: Any) -> Any:
 
 
 _THREAD_VARIABLES = (
-    b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS", b"BLIS_NUM_THREADS",
-    b"VECLIB_MAXIMUM_THREADS", b"NUMBA_NUM_THREADS", b"NUMEXPR_NUM_THREADS",
+    b"OMP_NUM_THREADS",
+    b"OPENBLAS_NUM_THREADS",
+    b"MKL_NUM_THREADS",
+    b"BLIS_NUM_THREADS",
+    b"VECLIB_MAXIMUM_THREADS",
+    b"NUMBA_NUM_THREADS",
+    b"NUMEXPR_NUM_THREADS",
 )
 
 
@@ -5080,6 +5350,7 @@ _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first tw
 
 def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
     """Run the initializer of a worker process; what it sets here stays."""
+
     def spaces(more: Iterable[Any] = ()) -> list[dict[str, Any]]:
         modules = [*sys.modules.values(), *more]
         return [vars(module) for module in modules if type(module) is ModuleType]
@@ -5165,8 +5436,14 @@ class _WorkerState:
                 self.answer(frames)
             del frames  # the big arrays of the batch may go
 
-    def set_up(self, world: tuple[Any, ...], idle_s: float, cores: int, native_threads: int | None,
-               packed: bytes) -> None:
+    def set_up(
+        self,
+        world: tuple[Any, ...],
+        idle_s: float,
+        cores: int,
+        native_threads: int | None,
+        packed: bytes,
+    ) -> None:
         """Apply the settings of its kind; what an initializer sets here stays."""
         global _cores
         self.idle_s = idle_s or _LONGEST_S
@@ -5181,8 +5458,7 @@ class _WorkerState:
         """Take over the caller's world."""
         import warnings
 
-        (folder, sys.path[:], sys.argv[:],
-         environ, authkey, filters, self.levels) = world
+        (folder, sys.path[:], sys.argv[:], environ, authkey, filters, self.levels) = world
         try:
             os.chdir(folder)
         except OSError:  # deleted: a task that needs it will say so
@@ -5284,13 +5560,21 @@ class _WorkerState:
             if any(type(each) is not logging.NullHandler for each in logger.handlers):
                 name = "root"  # as at home, it is shown by what a module has set up there, too
             logger = logger.parent
-        state = {key: value if type(value) in _ATOMS else _exact_text(value)
-                 for key, value in vars(record).items()}
+        state = {
+            key: value if type(value) in _ATOMS else _exact_text(value)
+            for key, value in vars(record).items()
+        }
         state["levelno"] = int(record.levelno)
         self.say(_RECORD, (name, state))
 
-    def send(self, kind: int, values: list[Any], errors: dict[int, BaseException],
-             seconds: float, kinds: tuple[int, ...] = (_OUT, _ERR, _RECORD)) -> None:
+    def send(
+        self,
+        kind: int,
+        values: list[Any],
+        errors: dict[int, BaseException],
+        seconds: float,
+        kinds: tuple[int, ...] = (_OUT, _ERR, _RECORD),
+    ) -> None:
         """Send what came of some tasks, and what they have said of these kinds."""
         frames = _lay_big(_pack_answer(kind, values, errors, seconds), self.mapping)
         for stream in self.streams if kind != _PART else ():  # which may hold half a line
@@ -5302,7 +5586,7 @@ class _WorkerState:
             items = self.said[:]
             said = [item for item in items if item[0] in kinds]
             kept = [item for item in items if item[0] not in kinds]
-            self.said[:len(items)] = kept
+            self.said[: len(items)] = kept
             self.is_heard = kind == _PART
             self.channel.send([marshal.dumps(said), *frames])
             if self.is_interrupted:
@@ -5564,8 +5848,9 @@ class _ForkServer:
         code = b"" if is_source else _own_code()
         command = _interpreter_command(f"_serve_forks({modules})", len(code))
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
-        self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions,
-                                  setpgroup=0, setsigmask=())
+        self.pid = os.posix_spawn(
+            command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=()
+        )
         theirs.close()
         _send_all(self.sock, code)
 
@@ -5601,8 +5886,10 @@ def _death_of(page: Any) -> str:
     if not page[_DEATH]:
         if page[_BATCH] or page[_START]:
             return "ended together with the fork server, which was killed"
-        return (f"could not be started: the system gives no further process, no descriptor for it, "
-                f"or {sys.executable} cannot run {__file__}")
+        return (
+            f"could not be started: the system gives no further process, no descriptor for it, "
+            f"or {sys.executable} cannot run {__file__}"
+        )
     code = os.waitstatus_to_exitcode(page[_DEATH] - 1)
     if code >= 0:
         return f"ended with exit code {code} before the task did"
@@ -5702,7 +5989,7 @@ class _Context:
         functions: dict[int, list[Any]] = {}
         frames = _pack_tasks(batch, self.packer, partial(self.name, functions))
         if len(batch.tasks) == 1:
-            (_, args, _), = _spread(batch)
+            ((_, args, _),) = _spread(batch)
             self.watch(args)
         frames, batch.nbytes = self.settle(frames)
         batch.payload = functions, frames
@@ -5732,8 +6019,7 @@ class _Context:
             self.laid[_address(piece.view)] = piece
         return [frame if type(frame) is _Piece else bytes(frame) for frame in settled], nbytes
 
-    def message(self, batch: _Batch, known: set[int],
-                settings: tuple[Any, ...]) -> list[Any]:
+    def message(self, batch: _Batch, known: set[int], settings: tuple[Any, ...]) -> list[Any]:
         """The frames of a batch for a process that has the `known` functions; then it has all."""
         functions, frames = batch.payload
         new = {key: own for key, own in functions.items() if key not in known}
@@ -5826,8 +6112,13 @@ class _Worker:
         self.world = context.world
         mapping = context.mapping.nbytes, "c", context.mapping.folder
         settings = (
-            batch.key, context.number, batch.keep_going, batch.timeout,
-            world, mapping, self.kind,
+            batch.key,
+            context.number,
+            batch.keep_going,
+            batch.timeout,
+            world,
+            mapping,
+            self.kind,
         )
         self.kind = b""
         self.channel.send(context.message(batch, self.known, settings))
@@ -5962,13 +6253,19 @@ def _is_followed(name: str) -> bool:
 @lru_cache(maxsize=1)
 def _project_names(count: int, newest: str) -> list[str]:
     """The names of the project's modules: looked for anew when another module was imported."""
-    return [name for name, module in [*sys.modules.items()]
-            if type(module) is ModuleType and _is_followed(name)]
+    return [
+        name
+        for name, module in [*sys.modules.items()]
+        if type(module) is ModuleType and _is_followed(name)
+    ]
 
 
 _HOLD_CODE = {  # where types of what modules and classes hold have their function
-    FunctionType: "__wrapped__", property: "fget", classmethod: "__wrapped__",
-    staticmethod: "__wrapped__", type(_module): "__wrapped__",
+    FunctionType: "__wrapped__",
+    property: "fget",
+    classmethod: "__wrapped__",
+    staticmethod: "__wrapped__",
+    type(_module): "__wrapped__",
 }
 # How the project's modules were loaded, and the code of their functions and methods. Workers import
 # these themselves, once: where a module was imported or loaded anew, or a function has other code
@@ -6252,7 +6549,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
         _run_here("process", batch, time.monotonic() + _FAR_S)
         answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
     said = _far_said[:]
-    del _far_said[:len(said)]
+    del _far_said[: len(said)]
     return list(map(bytes, [marshal.dumps(said), *answer]))
 
 
@@ -6307,8 +6604,10 @@ class _Pool:
             batch.tries += 1
             future = self.start(eval, "exec(far_side) or answer", payload)
         if not hasattr(future, "add_done_callback"):
-            raise TypeError(f"backend: expected an executor whose `submit` gives a future; that of "
-                            f"{type(self.executor).__name__} gave {future!r:.200}")
+            raise TypeError(
+                f"backend: expected an executor whose `submit` gives a future; that of "
+                f"{type(self.executor).__name__} gave {future!r:.200}"
+            )
         batch.future = future
         future.add_done_callback(lambda _: done.put(batch))
 
@@ -6588,8 +6887,11 @@ class _ProcessPool(_ThreadPool):
         error = sys.exc_info()[1]
         workers = [(batch.first, batch.worker) for batch in out]
         # by the number of the task at work
-        pages = {first + max(worker.page[_TASK] - 1, 0): worker.page
-                 for first, worker in workers if worker}
+        pages = {
+            first + max(worker.page[_TASK] - 1, 0): worker.page
+            for first, worker in workers
+            if worker
+        }
         try:
             self.end(out, _SIGINT, GRACE_S)
             self.end(out, _SIGKILL, 5 * GRACE_S)
@@ -6651,8 +6953,14 @@ class _ProcessPool(_ThreadPool):
 #   3. By default a nested call starts no process.                test_nested_calls_share_one_budget
 
 _DEFAULTS: dict[str, Any] = {
-    "backend": None, "n_jobs": None, "verbose": 0, "temp_folder": None, "max_nbytes": "1M",
-    "mmap_mode": "c", "prefer": None, "require": None,
+    "backend": None,
+    "n_jobs": None,
+    "verbose": 0,
+    "temp_folder": None,
+    "max_nbytes": "1M",
+    "mmap_mode": "c",
+    "prefer": None,
+    "require": None,
 }
 _UNSET: Any = types.SimpleNamespace(**{name: _Unset(each) for name, each in _DEFAULTS.items()})
 _NO_SETTINGS = "self", "backend_options", "inner_max_num_threads"
@@ -6667,21 +6975,27 @@ _WORDS = {
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     """All settings: the arguments that were given, else what the `parallel_config` in force says,
     else the defaults."""
-    given = {name: value for name, value in arguments.items()
-             if type(value) is not _Unset and name not in _NO_SETTINGS}
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if type(value) is not _Unset and name not in _NO_SETTINGS
+    }
     settings = {**_DEFAULTS, **_local.settings, **given}
     for name in _WORDS.keys() & settings:
         if settings[name] not in _WORDS[name]:
             expected = ", ".join(map(repr, _WORDS[name]))
             raise ValueError(f"{name}: expected one of {expected}; got {settings[name]!r}")
     if settings["prefer"] == "processes" and settings["require"]:
-        raise ValueError("prefer='processes' and require='sharedmem' exclude each other: processes "
-                         "share no memory; leave one of them out")
+        raise ValueError(
+            "prefer='processes' and require='sharedmem' exclude each other: processes "
+            "share no memory; leave one of them out"
+        )
     return settings
 
 
-def _number(name: str, value: Any, expected: str, is_whole: bool = True,
-            least: float = 0.0) -> float:
+def _number(
+    name: str, value: Any, expected: str, is_whole: bool = True, least: float = 0.0
+) -> float:
     """The number that an argument gives. A text is fine, from an environment variable say."""
     try:
         number = float(value)
@@ -6720,8 +7034,12 @@ class ParallelBackendBase:
     supports_sharedmem = False  # whether its workers are threads of this process
     supports_retrieve_callback = False
 
-    def __init__(self, nesting_level: int | None = None, inner_max_num_threads: int | None = None,
-                 **more: Any) -> None:
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        **more: Any,
+    ) -> None:
         self.nesting_level = nesting_level
         self.inner_max_num_threads = inner_max_num_threads
         self.backend_kwargs = more
@@ -6743,8 +7061,11 @@ class ParallelBackendBase:
 # A way to run tasks. `open(n_jobs, options)` gives a pool for one run. `options` are the names of
 # the backend options it takes; `capacity` the number of workers that it has anyway. What is
 # external runs tasks also for n_jobs=1.
-_Backend = namedtuple("_Backend", "name open shares_memory options capacity is_external",
-                      defaults=(False, frozenset(), None, False))
+_Backend = namedtuple(
+    "_Backend",
+    "name open shares_memory options capacity is_external",
+    defaults=(False, frozenset(), None, False),
+)
 
 
 def _open_threads(n_jobs: int, options: dict[str, Any]) -> _Pool:
@@ -6761,16 +7082,20 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
     most = sys.maxsize
     if "maxtasksperchild" in options:
-        most = int(_number("maxtasksperchild", options["maxtasksperchild"],
-                           "None or a whole number above 0"))
+        most = int(
+            _number(
+                "maxtasksperchild", options["maxtasksperchild"], "None or a whole number above 0"
+            )
+        )
     pool = _ProcessPool if hasattr(os, "fork") else _StandardPool
     return pool(n_jobs, kind, most)
 
 
 @lru_cache(maxsize=1)
 def _say_that_there_are_no_processes(where: str) -> None:
-    _warn("processes cannot be started here (no fork, or no interpreter to start): "
-          f"tasks run {where}")
+    _warn(
+        f"processes cannot be started here (no fork, or no interpreter to start): tasks run {where}"
+    )
 
 
 def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _Pool:
@@ -6815,11 +7140,13 @@ def _dask_backend() -> _Backend:
     except (AttributeError, ValueError):  # not imported, or no client
         raise ValueError(
             "backend='dask' needs a client: start one with `from distributed import Client; "
-            "client = Client()` (or give it the scheduler's address), then call again") from None
+            "client = Client()` (or give it the scheduler's address), then call again"
+        ) from None
 
 
-_PROCESS_OPTIONS = frozenset({"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout",
-                              "inner_max_num_threads"})
+_PROCESS_OPTIONS = frozenset(
+    {"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout", "inner_max_num_threads"}
+)
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _open_threads, True)
 if HAS_PROCESSES:
@@ -6827,16 +7154,21 @@ if HAS_PROCESSES:
 else:
     _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
 _BACKENDS = {
-    "sequential": _IN_PLACE, "threading": _THREADS, "threads": _THREADS, "loky": _PROCESSES,
-    "processes": _PROCESSES, "multiprocessing": _PROCESSES,
+    "sequential": _IN_PLACE,
+    "threading": _THREADS,
+    "threads": _THREADS,
+    "loky": _PROCESSES,
+    "processes": _PROCESSES,
+    "multiprocessing": _PROCESSES,
 }
 # Written and read in one step by any thread: name -> factory of an executor
 _factories: dict[str, Callable[..., Any]] = {}
 _registry_default: list[str] = []  # the last is the backend where none is named
 
 
-def register_parallel_backend(name: str, factory: Callable[..., Any],
-                              make_default: bool = False) -> None:
+def register_parallel_backend(
+    name: str, factory: Callable[..., Any], make_default: bool = False
+) -> None:
     """Make `Parallel(backend=name)` run on the executor that `factory(**backend_options)` gives.
 
     >>> from concurrent.futures import ThreadPoolExecutor
@@ -6879,8 +7211,9 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if name == "dask":
         return _dask_backend()
     names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
-    raise ValueError(f"backend: expected one of {names} or a concurrent.futures.Executor; "
-                     f"got {backend!r}")
+    raise ValueError(
+        f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}"
+    )
 
 
 def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
@@ -6904,12 +7237,15 @@ def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
         names = Parallel.__init__.__annotations__
         close = _module("difflib").get_close_matches(unknown[0], names)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"backend {backend.name!r}: expected options among "
-                         f"{sorted(backend.options)}, got {unknown}{hint}")
+        raise ValueError(
+            f"backend {backend.name!r}: expected options among "
+            f"{sorted(backend.options)}, got {unknown}{hint}"
+        )
 
 
-def _choose(settings: dict[str, Any],
-            options: dict[str, Any]) -> tuple[_Backend, int, dict[str, Any]]:
+def _choose(
+    settings: dict[str, Any], options: dict[str, Any]
+) -> tuple[_Backend, int, dict[str, Any]]:
     """Settle what a `Parallel` leaves open: its backend, number of workers, and options."""
     context = _local.settings
     named, inherited = settings["backend"], context.get("backend")
@@ -6928,7 +7264,8 @@ def _choose(settings: dict[str, Any],
     if needs_threads and not found.shares_memory:
         if named is not None:
             raise ValueError(
-                f"require='sharedmem' needs a backend of threads; got backend={named!r}")
+                f"require='sharedmem' needs a backend of threads; got backend={named!r}"
+            )
         found, options = _THREADS, {}
     _check_options(found, options)
     n_jobs = settings["n_jobs"]
@@ -6964,11 +7301,20 @@ class parallel_config:
         an unknown name.
     """
 
-    def __init__(self, backend: Any = _UNSET.backend, *, n_jobs: Any = _UNSET.n_jobs,
-                 verbose: Any = _UNSET.verbose, temp_folder: Any = _UNSET.temp_folder,
-                 max_nbytes: Any = _UNSET.max_nbytes, mmap_mode: Any = _UNSET.mmap_mode,
-                 prefer: Any = _UNSET.prefer, require: Any = _UNSET.require,
-                 inner_max_num_threads: Any = None, **backend_options: Any) -> None:
+    def __init__(
+        self,
+        backend: Any = _UNSET.backend,
+        *,
+        n_jobs: Any = _UNSET.n_jobs,
+        verbose: Any = _UNSET.verbose,
+        temp_folder: Any = _UNSET.temp_folder,
+        max_nbytes: Any = _UNSET.max_nbytes,
+        mmap_mode: Any = _UNSET.mmap_mode,
+        prefer: Any = _UNSET.prefer,
+        require: Any = _UNSET.require,
+        inner_max_num_threads: Any = None,
+        **backend_options: Any,
+    ) -> None:
         self.settings = _settle(locals())
         self.outer = _local.settings
         backend_options["inner_max_num_threads"] = inner_max_num_threads
@@ -6979,8 +7325,10 @@ class parallel_config:
             _check_options(found, options)
             self.settings.update(backend=found, options=options)
         elif options:
-            raise ValueError(f"{', '.join(sorted(options))}: backend options need a backend; "
-                             f"add backend='loky' or another")
+            raise ValueError(
+                f"{', '.join(sorted(options))}: backend options need a backend; "
+                f"add backend='loky' or another"
+            )
         _local.settings = self.settings
 
     def __enter__(self) -> dict[str, Any]:
@@ -7003,8 +7351,9 @@ class parallel_backend(parallel_config):
     -1
     """
 
-    def __init__(self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None,
-                 **options: Any) -> None:
+    def __init__(
+        self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None, **options: Any
+    ) -> None:
         options["inner_max_num_threads"] = inner_max_num_threads
         super().__init__(backend, n_jobs=n_jobs, **options)
 
@@ -7083,8 +7432,10 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     except (TypeError, ValueError, OverflowError):
         size = 0.0
     if not size > 0:  # also what is no number
-        raise ValueError(f"pre_dispatch: expected 'all', a number above 0, or a text such as "
-                         f"'2 * n_jobs'; got {pre_dispatch!r:.200}")
+        raise ValueError(
+            f"pre_dispatch: expected 'all', a number above 0, or a text such as "
+            f"'2 * n_jobs'; got {pre_dispatch!r:.200}"
+        )
     return max(1, int(min(size, _MOST_BATCHES)))
 
 
@@ -7184,8 +7535,9 @@ _pools_at_work: set[_Pool] = set()
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    def __init__(self, parallel: Parallel[Any, Any], pool: _Pool, calls: _Calls,
-                 counts: _Counts) -> None:
+    def __init__(
+        self, parallel: Parallel[Any, Any], pool: _Pool, calls: _Calls, counts: _Counts
+    ) -> None:
         self.parallel = parallel
         self.pool = pool
         self.counts = counts
@@ -7252,15 +7604,17 @@ class _Run:
         that is found by and by."""
         size = max(1, len(tasks) // max(2, self.parallel.n_jobs))
         for at in range(0, len(tasks), size):
-            self.waiting.append((first + at, tasks[at:at + size]))
+            self.waiting.append((first + at, tasks[at : at + size]))
 
     # -- in --
 
     def collect(self, block: bool = True) -> None:
         """Take the results of a finished batch; wait for one, if `block`."""
         if self.home != os.getpid():
-            raise RuntimeError("this call of Parallel was begun by the process that forked this "
-                               "one, and is read there only; make a new call here")
+            raise RuntimeError(
+                "this call of Parallel was begun by the process that forked this "
+                "one, and is read there only; make a new call here"
+            )
         pool = self.pool
         has_more = self.waiting or self.ahead or self.tasks is not None
         pool.hungry = not has_more and len(self.out) < pool.size
@@ -7515,45 +7869,80 @@ class Parallel(_Shaped[Shape, E]):
     """
 
     if TYPE_CHECKING:
+
         @overload
         def __init__(
-                self: Parallel[_List, Never], n_jobs: int | None = ..., backend: Backend = ...,
-                return_as: Literal["list"] = ..., verbose: int = ...,
-                timeout: float | None = ..., batch_size: int | Literal["auto"] = ...,
-                pre_dispatch: int | str = ..., temp_folder: str | Path | None = ...,
-                max_nbytes: int | str | None = ...,
-                require: Literal["sharedmem"] | None = ..., *,
-                prefer: Literal["threads", "processes"] | None = ..., mmap_mode: Mode = ...,
-                progress: Any = ..., on_error: Literal["raise", "skip"] = ...,
-                **backend_options: Any) -> None: ...
+            self: Parallel[_List, Never],
+            n_jobs: int | None = ...,
+            backend: Backend = ...,
+            return_as: Literal["list"] = ...,
+            verbose: int = ...,
+            timeout: float | None = ...,
+            batch_size: int | Literal["auto"] = ...,
+            pre_dispatch: int | str = ...,
+            temp_folder: str | Path | None = ...,
+            max_nbytes: int | str | None = ...,
+            require: Literal["sharedmem"] | None = ...,
+            *,
+            prefer: Literal["threads", "processes"] | None = ...,
+            mmap_mode: Mode = ...,
+            progress: Any = ...,
+            on_error: Literal["raise", "skip"] = ...,
+            **backend_options: Any,
+        ) -> None: ...
 
         @overload
-        def __init__(self: Parallel[_List, BaseException], n_jobs: int | None = ...,
-                     backend: Backend = ..., *, on_error: Literal["return"],
-                     return_as: Literal["list"] = ..., **options: Any) -> None: ...
+        def __init__(
+            self: Parallel[_List, BaseException],
+            n_jobs: int | None = ...,
+            backend: Backend = ...,
+            *,
+            on_error: Literal["return"],
+            return_as: Literal["list"] = ...,
+            **options: Any,
+        ) -> None: ...
 
         @overload
-        def __init__(self: Parallel[_Stream, Never], n_jobs: int | None = ...,
-                     backend: Backend = ..., *,
-                     return_as: Literal["generator", "generator_unordered"],
-                     on_error: Literal["raise", "skip"] = ..., **options: Any) -> None: ...
+        def __init__(
+            self: Parallel[_Stream, Never],
+            n_jobs: int | None = ...,
+            backend: Backend = ...,
+            *,
+            return_as: Literal["generator", "generator_unordered"],
+            on_error: Literal["raise", "skip"] = ...,
+            **options: Any,
+        ) -> None: ...
 
         @overload
-        def __init__(self: Parallel[_Stream, BaseException], n_jobs: int | None = ...,
-                     backend: Backend = ..., *,
-                     return_as: Literal["generator", "generator_unordered"],
-                     on_error: Literal["return"], **options: Any) -> None: ...
+        def __init__(
+            self: Parallel[_Stream, BaseException],
+            n_jobs: int | None = ...,
+            backend: Backend = ...,
+            *,
+            return_as: Literal["generator", "generator_unordered"],
+            on_error: Literal["return"],
+            **options: Any,
+        ) -> None: ...
 
-    def __init__(self, n_jobs: int | None = None, backend: Any = None,
-                 return_as: str = "list", verbose: int = _UNSET.verbose,
-                 timeout: float | None = None, batch_size: int | str = "auto",
-                 pre_dispatch: int | str = "2 * n_jobs",
-                 temp_folder: str | Path | None = _UNSET.temp_folder,
-                 max_nbytes: int | str | None = _UNSET.max_nbytes,
-                 require: str | None = _UNSET.require, *,
-                 prefer: str | None = _UNSET.prefer,
-                 mmap_mode: str | None = _UNSET.mmap_mode, progress: Any = None,
-                 on_error: str = "raise", **backend_options: Any) -> None:
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        backend: Any = None,
+        return_as: str = "list",
+        verbose: int = _UNSET.verbose,
+        timeout: float | None = None,
+        batch_size: int | str = "auto",
+        pre_dispatch: int | str = "2 * n_jobs",
+        temp_folder: str | Path | None = _UNSET.temp_folder,
+        max_nbytes: int | str | None = _UNSET.max_nbytes,
+        require: str | None = _UNSET.require,
+        *,
+        prefer: str | None = _UNSET.prefer,
+        mmap_mode: str | None = _UNSET.mmap_mode,
+        progress: Any = None,
+        on_error: str = "raise",
+        **backend_options: Any,
+    ) -> None:
         vars(self).update(_settle(locals()))
         if batch_size != "auto":
             expected = "'auto' or a whole number above 0"
@@ -7566,8 +7955,10 @@ class Parallel(_Shaped[Shape, E]):
         if not hasattr(self.verbose, "__float__"):
             raise TypeError(f"verbose: expected a number, got {self.verbose!r}")
         if isinstance(progress, str):
-            raise TypeError("progress: expected True, a function of (done, total), or an object "
-                            f"with update, such as a tqdm bar; got {progress!r}")
+            raise TypeError(
+                "progress: expected True, a function of (done, total), or an object "
+                f"with update, such as a tqdm bar; got {progress!r}"
+            )
         _check_mmap_mode(self.mmap_mode)
         nbytes = sys.maxsize
         if self.max_nbytes is not None and self.mmap_mode:
@@ -7588,12 +7979,14 @@ class Parallel(_Shaped[Shape, E]):
     def __exit__(self, *_: object) -> None: ...
 
     if TYPE_CHECKING:
+
         @overload
         def __call__(self: Parallel[_List, E], iterable: Iterable[TaskOf[R]]) -> list[R | E]: ...
 
         @overload
-        def __call__(self: Parallel[_Stream, E],
-                     iterable: Iterable[TaskOf[R]]) -> Generator[R | E, None, None]: ...
+        def __call__(
+            self: Parallel[_Stream, E], iterable: Iterable[TaskOf[R]]
+        ) -> Generator[R | E, None, None]: ...
 
     def __call__(self, iterable: Iterable[Task], *more: Any) -> Any:
         """Run the tasks: a list of results, or a generator of them (`return_as`)."""
@@ -7606,8 +7999,10 @@ class Parallel(_Shaped[Shape, E]):
             if self.n_jobs > 1:
                 _say_that_there_are_no_processes("in place, one after the other")
             if self.timeout is not None:
-                _warn("timeout is ignored where tasks run in the caller's own thread: with "
-                      "n_jobs=1, or in a browser")
+                _warn(
+                    "timeout is ignored where tasks run in the caller's own thread: with "
+                    "n_jobs=1, or in a browser"
+                )
             results = self._in_place(calls, counts)
         else:
             pool = backend.open(self.n_jobs, self._options)
@@ -7623,13 +8018,16 @@ class Parallel(_Shaped[Shape, E]):
         return items
 
     if TYPE_CHECKING:
-        @overload
-        def map(self: Parallel[_List, E], function: Callable[..., R],
-                *iterables: Iterable[Any]) -> list[R | E]: ...
 
         @overload
-        def map(self: Parallel[_Stream, E], function: Callable[..., R],
-                *iterables: Iterable[Any]) -> Generator[R | E, None, None]: ...
+        def map(
+            self: Parallel[_List, E], function: Callable[..., R], *iterables: Iterable[Any]
+        ) -> list[R | E]: ...
+
+        @overload
+        def map(
+            self: Parallel[_Stream, E], function: Callable[..., R], *iterables: Iterable[Any]
+        ) -> Generator[R | E, None, None]: ...
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Any:
         """Call one function with the elements of one or more iterables, as the built-in `map` does,
@@ -7648,8 +8046,10 @@ class Parallel(_Shaped[Shape, E]):
         is_recorder = getattr(function, "__qualname__", "") == "delayed.<locals>.record"
         if is_recorder or not callable(function) or not iterables:
             got = (function, *iterables)
-            raise TypeError("map: expected a function, without delayed, and one or more iterables "
-                            f"of its arguments, as .map(f, xs); got {got!r:.200}")
+            raise TypeError(
+                "map: expected a function, without delayed, and one or more iterables "
+                f"of its arguments, as .map(f, xs); got {got!r:.200}"
+            )
         return self(_Calls(function, *iterables))  # type: ignore[misc]
 
     def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[list[Any]]:
