@@ -1046,7 +1046,8 @@ print(max(0, size() - early) // 10**6)
 
 @scenario("growth in MB of the caller", rounds=1, needs=("/proc/self/statm",))
 def growth(stack):
-    """MB (not seconds) by which the caller grows from a tenth to the end of a stream of 1 kB each."""
+    """MB (not seconds) by which the caller grows from a tenth to
+    the end of a stream of 1 kB each."""
     count = 20_000 if QUICK else 100_000
     yield lambda answer: answer.isdigit()
     for name in filter(optional, ("joblite", "joblib")):

@@ -83,9 +83,9 @@ import pytest
 import joblite
 from joblite import Parallel, delayed, parallel_config
 
-# ======================================================================================================================
+# ==================================================================================================
 # 1. Tools
-# ======================================================================================================================
+# ==================================================================================================
 
 HERE = Path(__file__).resolve().parent
 README = (HERE / "README.md").read_text(encoding="utf-8")
@@ -133,7 +133,8 @@ def wait_until(condition, what="the condition", deadline=DEADLINE):
 def run_script(
     code, *args, cwd=None, env=None, check=True, python=sys.executable, stdin=None, flags=()
 ):
-    """Run `code` as a file in a fresh interpreter that can import joblite; gives the finished process."""
+    """Run `code` as a file in a fresh interpreter that can import joblite;
+    gives the finished process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "script.py")
         path.write_text(textwrap.dedent(code), encoding="utf-8")
@@ -161,7 +162,8 @@ SECOND_PROCESS = (
 
 
 def elsewhere(*first):
-    """Arguments of `run_script` for a machine of its own, as far as process ids and mounts go. `first` runs before."""
+    """Arguments of `run_script` for a machine of its own, as far as process ids and mounts go.
+    `first` runs before."""
     unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc"]
     if (
         not shutil.which("unshare")
@@ -372,14 +374,16 @@ def processes():
 
 @pytest.fixture
 def patience(monkeypatch):
-    """What a task that is ended does in its `finally` fits into its grace, however busy the machine is."""
+    """What a task that is ended does in its `finally` fits into its grace,
+    however busy the machine is."""
     monkeypatch.setattr(joblite, "GRACE_S", DEADLINE / 12)
 
 
 @pytest.fixture
 def by_value(monkeypatch):
-    """Let the functions and classes of this file travel by value, as those of a script or notebook do. By name (as in
-    sections 7 and 10) each new worker imports this file, numpy and pytest, which takes longer than most tests."""
+    """Let the functions and classes of this file travel by value, as those of a script or notebook
+    do. By name (as in sections 7 and 10) each new worker imports this file, numpy and pytest, which
+    takes longer than most tests."""
     monkeypatch.setattr(sys.modules[__name__], "__spec__", None)
 
 
@@ -404,14 +408,16 @@ def nothing_left_behind():
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
-    """A shell that starts the suite in the background makes it ignore SIGINT, and so would every script of a test."""
+    """A shell that starts the suite in the background makes it ignore SIGINT,
+    and so would every script of a test."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled():
-    """Where PYTHONDONTWRITEBYTECODE is set, each fresh process would compile these two long files again."""
+    """Where PYTHONDONTWRITEBYTECODE is set, each fresh process
+    would compile these two long files again."""
     import py_compile
 
     if sys.dont_write_bytecode:
@@ -438,9 +444,9 @@ def versions(record_testsuite_property):
     print(f"\n{line}, {joblite.cpu_count()} cores", file=sys.__stderr__)
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 2-8. The sections of joblite.py
-# ======================================================================================================================
+# ==================================================================================================
 
 
 class TestSection1Ground:
@@ -486,7 +492,8 @@ class TestSection1Ground:
         assert done.stdout.split() == ["True", "True"] and not done.stderr
 
     def test_numbers_of_bytes_are_any_finite_number_or_a_text(self):
-        """Whole numbers, floats, numpy's scalars and texts with a unit; what is no amount of bytes is refused."""
+        """Whole numbers, floats, numpy's scalars and texts with a unit;
+        what is no amount of bytes is refused."""
         sizes = [1000, 1e3, np.int64(1000), np.float32(1000), "1000", " 1e3 "]
         assert [joblite._parse_bytes(size, "limit") for size in sizes] == [1000] * len(sizes)
         assert [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "1.5M")] == [
@@ -760,7 +767,8 @@ DIFFERENT_VALUES = {
     },
 }
 
-# Digests of plain values and arrays: files and caches made long ago rely on them, on every version of Python and numpy.
+# Digests of plain values and arrays: files and caches made long ago rely on them,
+# on every version of Python and numpy.
 GOLDEN_DIGESTS = {
     "one": "203afea1d313d31b",
     "one float": "9f74bd5c5f187c8f",
@@ -1258,7 +1266,8 @@ def look_at(value):
 class TestSection2Hash:
     @pytest.mark.parametrize("name", DIFFERENT_VALUES)
     def test_equal_values_have_one_digest(self, name):
-        """Only content counts: not identity, sharing, interning, order of dicts and sets, nor how a value was made."""
+        """Only content counts: not identity, sharing, interning, order of dicts and sets,
+        nor how a value was made."""
         values = DIFFERENT_VALUES[name]
         assert len({joblite.hash(value) for value in values}) == 1
         assert len({joblite.hash(["beside", value, {"in": value}]) for value in values}) == 1
@@ -1321,7 +1330,8 @@ class TestSection2Hash:
         assert found == GOLDEN_DIGESTS
 
     def test_identity_of_parts_never_leaks(self):
-        """Two equal parts count alike whether they are one object or two, where nothing holds itself."""
+        """Two equal parts count alike whether they are one object or two,
+        where nothing holds itself."""
         with_cycles = {
             "family",
             "other family",
@@ -1339,7 +1349,8 @@ class TestSection2Hash:
             )
 
     def test_shared_parts_cost_once(self):
-        """A graph of lists and objects that share their parts takes linear time: 2**60 paths end at once."""
+        """A graph of lists and objects that share their parts takes linear time:
+        2**60 paths end at once."""
         lists = objects = dicts = (1, "a")
         for _ in range(60):
             lists, objects, dicts = (
@@ -1405,7 +1416,8 @@ class TestSection2Hash:
         "view", ["array", "array[::2]", "array[::-1]", "array.T", "array[:, 1:3]", "array[5]"]
     )
     def test_big_arrays_have_the_digest_of_their_copies(self, view, dtype):
-        """Whatever the strides, an array of several blocks has the digest of its C copy, in threads as in one piece."""
+        """Whatever the strides, an array of several blocks has the digest of its C copy,
+        in threads as in one piece."""
         array = np.arange(300_000).astype("i8").reshape(-1, 6).astype("f8").astype(dtype)
         array = eval(view, {"array": array})
         copy = array.copy("F" if view == "array.T" else "C")
@@ -1831,10 +1843,11 @@ TOOLS = {
     ],
 }
 
-# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside: too old to be read), 0.13.2 (3.7), 1.0.1 (3.8),
-# 1.2.0 (3.9) and 1.6.0 (3.11), as <version>/<value>.<kind>. Each was made in a fresh environment of that version, numpy
-# 1.13 to 2.4, by `joblib.dump(value, path)` for the values of OLD_VALUES and, for kinds other than "pkl",
-# `compress=(kind, 3)` (0.8.4: `compress=3`). An archive of them, packed with xz.
+# Files of joblib 0.8.4 (Python 3.6, arrays in .npy and .z files beside: too old to be read), 0.13.2
+# (3.7), 1.0.1 (3.8), 1.2.0 (3.9) and 1.6.0 (3.11), as <version>/<value>.<kind>. Each was made in a
+# fresh environment of that version, numpy 1.13 to 2.4, by `joblib.dump(value, path)` for the values
+# of OLD_VALUES and, for kinds other than "pkl", `compress=(kind, 3)` (0.8.4: `compress=3`). An
+# archive of them, packed with xz.
 OLD_VALUES = {
     "plain": {"a": [1, 2.5, "x"], "b": (None, True, b"y")},
     "c": np.arange(12.0).reshape(3, 4),
@@ -4294,7 +4307,8 @@ class TestSection4Memory:
         ).startswith("hits True")
 
     def test_a_change_while_running_is_noticed(self, memory):
-        """Globals, their content, helpers, code, closures and classes are looked at again at each call."""
+        """Globals, their content, helpers, code, closures and
+        classes are looked at again at each call."""
         space = {"__name__": "changing", "memory": memory}
         exec(
             textwrap.dedent("""
@@ -4368,7 +4382,8 @@ class TestSection4Memory:
         ],
     )
     def test_what_code_only_adds_to_does_not_count(self, adds, any_memory):
-        """An exact list, set, dict or deque in a global or a closure; the second of two equal calls is read."""
+        """An exact list, set, dict or deque in a global or a closure;
+        the second of two equal calls is read."""
         source = f"""
 from collections import deque
 LOG, SEEN, TABLE, QUEUE = [], set(), {{}}, deque()
@@ -4389,7 +4404,8 @@ f = make()"""
         )
 
     def test_untracked_globals_do_not_count(self, any_memory):
-        """Of the function's module and of its helpers' modules, also in arguments; another change still counts."""
+        """Of the function's module and of its helpers' modules, also in arguments;
+        another change still counts."""
         space = {"__name__": "counting"}
         exec(
             textwrap.dedent("""
@@ -4433,7 +4449,8 @@ f = make()"""
         assert cached() == cached.func()
 
     def test_what_lies_under_a_read_only_array_counts(self, any_memory):
-        """Who holds the writable array under it changes it; one of objects holds what may change."""
+        """Who holds the writable array under it changes it;
+        one of objects holds what may change."""
         base, objects = np.zeros((2, 1)), np.array([None], object)
         objects[0] = [1]
         objects.flags.writeable = False
@@ -4452,7 +4469,8 @@ f = make()"""
         assert [each() for each in listers] == [view.tolist() for view in views]
 
     def test_a_change_of_the_kind_of_a_thing_is_noticed(self, any_memory, monkeypatch):
-        """Bases, the attributes of an object at once, a property over one, a lock that leaves, what a lambda names."""
+        """Bases, the attributes of an object at once, a property over one, a lock that leaves,
+        what a lambda names."""
         module = types.ModuleType("held_here")
         monkeypatch.setitem(sys.modules, "held_here", module)
         exec(
@@ -4487,7 +4505,8 @@ f = make()"""
             assert cached.check_call_in_cache(module.apply), change
 
     def test_an_attribute_over_one_of_the_class_is_followed_once(self, any_memory):
-        """Where the class gives another object each time it is asked (a bound classmethod), nothing has changed."""
+        """Where the class gives another object each time it is asked (a bound classmethod),
+        nothing has changed."""
 
         class Config:
             @classmethod
@@ -4504,7 +4523,8 @@ f = make()"""
         assert cached() == 4
 
     def test_closures_and_lambdas_have_their_own_results(self, any_memory):
-        """Two closures of one factory, two lambdas on one line, one lambda as argument: never mixed up."""
+        """Two closures of one factory, two lambdas on one line,
+        one lambda as argument: never mixed up."""
 
         def factory(step):
             return any_memory.cache(lambda x: x + step)
@@ -4516,7 +4536,8 @@ f = make()"""
         assert [apply(lambda x: x + 1, 1), apply(lambda x: x + 2, 1)] == [2, 3]
 
     def test_functions_and_classes_in_arguments_count_by_their_code(self, tmp_path):
-        """A project function or an instance of a project class as an argument brings its code into the key."""
+        """A project function or an instance of a project class as an
+        argument brings its code into the key."""
         job = textwrap.dedent("""
             import sys, joblite
             from part import double, Scaler
@@ -4536,7 +4557,8 @@ f = make()"""
 
     @pytest.mark.skipif(sys.version_info < (3, 15), reason="needs the lazy imports of Python 3.15")
     def test_what_is_imported_lazily_counts(self, tmp_path):
-        """A module of a package that is an argument, and one that a module names, before they are loaded."""
+        """A module of a package that is an argument, and one that a module names,
+        before they are loaded."""
         job = textwrap.dedent("""
             import joblite
             lazy import box.unit, outer
@@ -4578,7 +4600,8 @@ f = make()"""
         assert run_job(tmp_path) == "0 True True True\n"
 
     def test_what_arguments_lead_to_counts(self, tmp_path):
-        """Functions and classes without a name, modules, cached functions: an edit of what they use computes."""
+        """Functions and classes without a name, modules, cached functions:
+        an edit of what they use computes."""
         tools = [
             "in_local.py",
             "in_class.py",
@@ -4602,7 +4625,8 @@ f = make()"""
             assert run_job(folder) == "False True\n", edited
 
     def test_what_else_a_program_loads_or_counts_does_not_matter(self, tmp_path):
-        """A module loaded besides, a list that is only added to, the order of a set of functions."""
+        """A module loaded besides, a list that is only added to,
+        the order of a set of functions."""
         job = textwrap.dedent("""
             import sys, joblite
             if len(sys.argv) > 1: import pkg.unused
@@ -4628,7 +4652,8 @@ f = make()"""
             assert run_job(folder, *args) == "True 17 17 True\n"
 
     def test_naming_a_call_imports_nothing(self, tmp_path):
-        """Modules of branches that are not taken do not run; their sources count, and those that they import."""
+        """Modules of branches that are not taken do not run; their sources count,
+        and those that they import."""
         job = textwrap.dedent("""
             import sys, joblite
             from pack import job
@@ -4726,7 +4751,8 @@ f = make()"""
         assert run_job(folder) == "False [2, 2, 22] [2, 2, 22]\n"
 
     def test_old_code_is_not_stored_under_a_new_source(self, tmp_path):
-        """A module that was loaded before its file changed: its calls are computed, and explained."""
+        """A module that was loaded before its file changed:
+        its calls are computed, and explained."""
         folder = project(tmp_path, {"job.py": LATE_JOB, "late.py": "a = 1\n"})
         assert run_job(folder, "edit") == "1 False True\n"
         assert run_job(folder) == "22222 True False\n"
@@ -4734,7 +4760,8 @@ f = make()"""
         assert run_job(folder) == "1 True False\n"
 
     def test_an_older_file_in_the_place_of_a_loaded_module_is_noticed(self, tmp_path):
-        """Moving a file leaves its time as it is: what the process began with is told by the time of the move, too."""
+        """Moving a file leaves its time as it is: what the process began
+        with is told by the time of the move, too."""
         folder = project(tmp_path, {"job.py": LATE_JOB, "late.py": "a = 1\n", "kept.py": "a = 2\n"})
         os.utime(folder / "kept.py", (1e9, 1e9))
         assert run_job(folder, "move") == (
@@ -4758,7 +4785,8 @@ f = make()"""
         ],
     )
     def test_what_a_module_gives_under_any_name_counts(self, source, name, any_memory, monkeypatch):
-        """By its `__getattr__` or class; and under a name that IPython uses in `__main__`, where the module is held."""
+        """By its `__getattr__` or class; and under a name that IPython uses in `__main__`,
+        where the module is held."""
         module = types.ModuleType("gives_names")
         monkeypatch.setitem(sys.modules, "gives_names", module)
         exec("import sys\n" + source.replace("[name]", "['rate']"), vars(module))
@@ -4817,7 +4845,8 @@ f = make()"""
 
     @pytest.mark.parametrize("place", ["site-packages", "target"])
     def test_an_installed_function_counts_with_its_own_package(self, place, tmp_path):
-        """Another installed package goes by its name. Installed: in site-packages, or beside a *.dist-info."""
+        """Another installed package goes by its name. Installed: in site-packages,
+        or beside a *.dist-info."""
         job = textwrap.dedent("""
             import sys, joblite
             sys.path.insert(0, sys.argv[1])
@@ -4896,7 +4925,8 @@ f = make()"""
         assert run_job(folder, "cache") == "30\n"
 
     def test_a_reloaded_module_recomputes(self, memory, tmp_path, monkeypatch):
-        """After importlib.reload the new code counts; a source file deleted after import changes nothing."""
+        """After importlib.reload the new code counts; a source file
+        deleted after import changes nothing."""
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         path = tmp_path / "reloaded_part.py"
@@ -4948,7 +4978,8 @@ f = make()"""
         assert cached_version("", "").check_call_in_cache(0)
 
     def test_depends_version_and_key_say_what_counts(self, memory, tmp_path):
-        """depends adds files, functions and values; version replaces the code; key replaces the arguments."""
+        """depends adds files, functions and values; version replaces the code;
+        key replaces the arguments."""
         data = tmp_path / "data.txt"
         data.write_text("one")
         read = memory.cache(lambda: data.read_text(), depends=[data])
@@ -4983,7 +5014,8 @@ f = make()"""
         assert [by_length("abc"), by_length("xyz"), by_length("four")] == ["ABC", "ABC", "FOUR"]
 
     def test_a_notebook_cell_hits_again_and_a_copy_of_the_notebook_too(self, tmp_path):
-        """Functions of cells: run again hits, edited recomputes, another notebook with the same cell hits."""
+        """Functions of cells: run again hits, edited recomputes,
+        another notebook with the same cell hits."""
         code = """
             import sys, joblite
             sys.argv.pop(0)
@@ -5060,7 +5092,8 @@ f = make()"""
         assert len(calls) == 4
 
     def test_a_decorator_with_parameters_of_its_own_binds_by_them(self, any_memory):
-        """The defaults of the function inside count only where its wrapper hands on whatever it gets."""
+        """The defaults of the function inside count only where its
+        wrapper hands on whatever it gets."""
 
         def inner(x, n=1):
             return x * n
@@ -5114,7 +5147,8 @@ f = make()"""
             assert cached(*args) == (args[0], args[1:])
 
     def test_a_decorator_may_tell_the_spellings_of_a_call_apart(self, any_memory):
-        """What it takes for the function inside may mean something to itself: a default of its own, a keyword given."""
+        """What it takes for the function inside may mean something to itself:
+        a default of its own, a keyword given."""
 
         def inner(a, b=2):
             return (a, b)
@@ -5170,7 +5204,8 @@ f = make()"""
             assert cached.forget(self=5, func=6) and not cached.check_call_in_cache(self=5, func=6)
 
     def test_arguments_of_another_type_are_another_call(self, any_memory):
-        """1, 1.0, True and "1" are four calls; equal dicts in another order are two, for code can see it."""
+        """1, 1.0, True and "1" are four calls; equal dicts in another order are two,
+        for code can see it."""
         cached = any_memory.cache(lambda x: repr(x))
         assert [cached(x) for x in (1, 1.0, True, "1", None, b"1", [1], (1,))] == [
             "1",
@@ -5206,7 +5241,8 @@ f = make()"""
         assert cached.entries() == []
 
     def test_ignored_arguments_do_not_matter(self, any_memory):
-        """ignore works by name, through functools.wraps, for *args and **kwargs; an unknown name is an error."""
+        """ignore works by name, through functools.wraps, for *args and **kwargs;
+        an unknown name is an error."""
         function = counted(lambda x, y=1: (x, y))
         cached = any_memory.cache(function, ignore=["y"])
         assert [cached(1, 2), cached(1, y=3), cached(1)] == [(1, 2)] * 3
@@ -5240,7 +5276,8 @@ f = make()"""
     # ---- what can be cached
 
     def test_methods_bind_and_count_their_object(self, any_memory):
-        """Methods, classmethods and staticmethods, in both orders of decorators; the state of self is an argument."""
+        """Methods, classmethods and staticmethods, in both orders of decorators;
+        the state of self is an argument."""
 
         class Thing:
             def __init__(self, state):
@@ -5288,7 +5325,8 @@ f = make()"""
         assert one.method(5) == (9, 5)
 
     def test_a_bound_method_cached_in_init_works(self, any_memory):
-        """The classic `self.f = memory.cache(self.f)`; two such objects of equal content share results."""
+        """The classic `self.f = memory.cache(self.f)`; two such
+        objects of equal content share results."""
 
         class Thing:
             def __init__(self, state):
@@ -5324,7 +5362,8 @@ f = make()"""
         assert any_memory.cache(np.multiply)(3, 4) == 12
 
     def test_what_a_callable_carries_is_told_from_its_arguments(self, any_memory):
-        """Objects of different content, and partials, whose parameters have the names `object` and `partial`."""
+        """Objects of different content, and partials, whose
+        parameters have the names `object` and `partial`."""
 
         class Adder:
             def __init__(self, n):
@@ -5353,7 +5392,8 @@ f = make()"""
             any_memory.cache(3)
 
     def test_coroutine_functions_are_awaited_and_computed_once(self, any_memory):
-        """Many tasks with one missing call: one computes, the others wait without blocking the loop."""
+        """Many tasks with one missing call: one computes,
+        the others wait without blocking the loop."""
         calls = []
 
         @any_memory.cache
@@ -5423,7 +5463,8 @@ f = make()"""
         assert repr(memory.location) in repr(memory)
 
     def test_memory_and_cached_functions_pickle(self, any_memory, tmp_path):
-        """By name where they can be imported, by their parts otherwise; bound ones with their object."""
+        """By name where they can be imported, by their parts otherwise;
+        bound ones with their object."""
         copy = pickle.loads(pickle.dumps(any_memory))
         assert (copy.location, copy.verbose, copy.backend) == (any_memory.location, 0, "local")
         again = pickle.loads(pickle.dumps(any_memory.cache(math.sqrt)))
@@ -5448,7 +5489,8 @@ f = make()"""
         assert run_script(code, tmp_path / "c").stdout == "2 3\n"
 
     def test_cached_functions_of_main_work_inside_parallel_and_hit_at_home(self, tmp_path):
-        """Sent by value to processes, recursive through their own cached name, they keep what the caller finds."""
+        """Sent by value to processes, recursive through their own cached name,
+        they keep what the caller finds."""
         code = """
             import os, sys, joblite
             from joblite import Parallel, delayed
@@ -5472,7 +5514,8 @@ f = make()"""
     # ---- questions and small services
 
     def test_questions_change_nothing(self, memory, recwarn):
-        """check_call_in_cache, entries and explain write, delete, compute and warn of nothing, even over damage."""
+        """check_call_in_cache, entries and explain write, delete, compute and warn of nothing,
+        even over damage."""
         function = counted()
         cached = memory.cache(function)
         folder = Path(memory.location)
@@ -5837,7 +5880,8 @@ f = make()"""
         assert run_script(with_closed_stderr, tmp_path).stdout == "2.0\n"
 
     def test_arrays_of_a_hit_are_mapped_in_every_mode(self, tmp_path):
-        """None reads; r and c protect the cache; r+ and w+ write through; compress excludes mapping with a warning."""
+        """None reads; r and c protect the cache; r+ and w+ write through;
+        compress excludes mapping with a warning."""
         cached = joblite.Memory(tmp_path, verbose=0).cache(lambda: np.arange(1000.0))
         cached()
         for mode in ("r", "c", "r+", "w+"):
@@ -5982,7 +6026,8 @@ f = make()"""
         assert [n for n in range(17) if limited.check_call_in_cache(n)] == [0, 3, 7, *range(10, 17)]
 
     def test_the_limit_holds_after_every_write(self, tmp_path):
-        """Also for entries of many sizes; one that is larger than the limit is returned and not kept."""
+        """Also for entries of many sizes; one that is larger than
+        the limit is returned and not kept."""
         cached = joblite.Memory(tmp_path, verbose=0, bytes_limit="20K").cache(lambda n: b"x" * n)
         for n in [100, 5000, 300, 9000, 19000, 50000, 7, 8000, 12000]:
             assert len(cached(n)) == n
@@ -6003,7 +6048,8 @@ f = make()"""
     def test_a_result_computed_anew_replaces_the_old_one_under_a_limit(
         self, sizes, others, tmp_path
     ):
-        """It returns, whatever old and new one take together, and the limit holds; on disk and in memory."""
+        """It returns, whatever old and new one take together, and the limit holds;
+        on disk and in memory."""
         code = """
             import os, sys, threading, joblite
             sizes, others = eval(sys.argv[2]), int(sys.argv[3])
@@ -6023,7 +6069,8 @@ f = make()"""
         run_script(code, tmp_path, sizes, others)
 
     def test_a_limit_leaves_room_for_what_fits(self, tmp_path):
-        """1 MB keeps ten entries of 90 kB, also while others come and go, and one of 600 kB beside four of them."""
+        """1 MB keeps ten entries of 90 kB, also while others come and go,
+        and one of 600 kB beside four of them."""
         cached = joblite.Memory(tmp_path, verbose=0, bytes_limit=1_000_000).cache(
             lambda n, size: bytes(size)
         )
@@ -6051,7 +6098,8 @@ f = make()"""
         assert len(function.calls) == 6000
 
     def test_what_cannot_be_removed_stays_and_the_next_goes(self):
-        """An entry in use, say, on Windows: it costs a warning where the user asks for just that."""
+        """An entry in use, say, on Windows: it costs a warning
+        where the user asks for just that."""
 
         class Held:
             def __init__(self, location):
@@ -6176,7 +6224,8 @@ f = make()"""
     # ---- bad luck
 
     def test_a_hit_opens_one_file(self, memory):
-        """The audit hook of Python sees one open and the mark of use: no listing, no lock and no writing."""
+        """The audit hook of Python sees one open and the mark of use: no listing,
+        no lock and no writing."""
         cached = memory.cache(lambda x: x)
         cached(1), cached(1)
         seen = []
@@ -6208,8 +6257,8 @@ f = make()"""
         assert not scaled.check_call_in_cache(2, factor=4)
 
     def test_a_first_hit_is_light(self, tmp_path):
-        """A program that finds the result of a plain function, however the call is spelled, loads no module that takes
-        long to load."""
+        """A program that finds the result of a plain function, however the call is spelled, loads
+        no module that takes long to load."""
         code = """
             import sys
             before = set(sys.modules)
@@ -6229,7 +6278,8 @@ f = make()"""
         assert "computed" in told[0].stderr and not told[1].stderr
 
     def test_a_flipped_bit_never_lies(self, memory):
-        """200 flips at random places: the right value each time, and a warning whenever it was computed again."""
+        """200 flips at random places: the right value each time,
+        and a warning whenever it was computed again."""
         function = counted(lambda x: {"text": "abc" * 50, "numbers": list(range(50))})
         cached = memory.cache(function)
         wanted = cached(1)
@@ -6291,7 +6341,8 @@ f = make()"""
 
     @posix
     def test_a_read_only_folder_costs_a_warning(self, tmp_path):
-        """As another user: old results are read, new ones computed each time, one warning names the folder."""
+        """As another user: old results are read, new ones computed each time,
+        one warning names the folder."""
         code = """
             import os, sys, warnings, joblite
             def f(x): calls.append(x); return x
@@ -6314,7 +6365,8 @@ f = make()"""
 
     @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="mounting needs root")
     def test_a_full_disk_costs_a_warning(self, tmp_path):
-        """A real file system of 2 MB: the value is returned, one warning names the folder, no partial file stays."""
+        """A real file system of 2 MB: the value is returned, one warning names the folder,
+        no partial file stays."""
         disk = tmp_path / "disk"
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]).returncode:
@@ -6343,7 +6395,8 @@ f = make()"""
         assert len(function.calls) == 2 and cached.entries() == []
 
     def test_a_function_may_raise_stop_iteration(self, any_memory):
-        """It is the caller's exception, also out of a cached call inside; an error like it is left alone."""
+        """It is the caller's exception, also out of a cached call inside;
+        an error like it is left alone."""
         inner = any_memory.cache(lambda items: next(iter(items)), version=1)
         outer = any_memory.cache(lambda items: inner(items), version=2)
         for cached in (inner, outer):
@@ -6417,7 +6470,8 @@ f = make()"""
 
     @pytest.mark.parametrize("size", [2, 3])
     def test_threads_that_need_each_others_calls_do_not_wait_for_ever(self, size, any_memory):
-        """Each computes what the one before needs: a ring. One of them computes what it cannot wait for."""
+        """Each computes what the one before needs: a ring.
+        One of them computes what it cannot wait for."""
         begun, values = set(), {}
 
         @any_memory.cache(ignore=["seen"], version=1)
@@ -6442,7 +6496,8 @@ f = make()"""
     @pytest.mark.parametrize("loops", [1, 2])
     @pytest.mark.parametrize("start", ["awaited", "gathered"])
     def test_tasks_that_need_each_others_calls_do_not_wait_for_ever(self, start, loops, any_memory):
-        """In one event loop, and in two threads with a loop each; also where each call starts tasks."""
+        """In one event loop, and in two threads with a loop each;
+        also where each call starts tasks."""
         begun, values = set(), {}
 
         @any_memory.cache(ignore=["seen"], version=1)
@@ -6492,8 +6547,8 @@ f = make()"""
     @pytest.mark.parametrize("size", [2, 3])
     @pytest.mark.parametrize("kind", ["functions", "coroutines", "beside", "between"])
     def test_processes_that_need_each_others_calls_do_not_wait_for_ever(self, kind, size, tmp_path):
-        """Of two threads in each process, one waits beside the ring for a call that takes long; or it
-        waits, itself in no call, for what the other one then needs: it is a part of the ring."""
+        """Of two threads in each process, one waits beside the ring for a call that takes long; or
+        it waits, itself in no call, for what the other one then needs: it is a part of the ring."""
         code = """
             import asyncio, os, signal, sys, threading, time, joblite
             folder, kind, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -6531,7 +6586,8 @@ f = make()"""
         assert run_script(code, tmp_path, kind, size).stdout == f"{[0] * size}\n"
 
     def test_a_nested_call_that_another_thread_makes_is_computed_once(self, any_memory):
-        """One thread computes `inner` and then wants `outer`; the other one computes `outer`, which needs `inner`."""
+        """One thread computes `inner` and then wants `outer`; the other one computes `outer`,
+        which needs `inner`."""
         calls = []
         inner = any_memory.cache(
             lambda n: calls.append(("inner", n)) or time.sleep(0.002) or n, version=1
@@ -6546,7 +6602,8 @@ f = make()"""
 
     @posix
     def test_processes_with_threads_compute_a_missing_call_once(self, tmp_path):
-        """Each process computes one call in one thread and waits for the other's in another one: that is no ring."""
+        """Each process computes one call in one thread and waits for the
+        other's in another one: that is no ring."""
         code = """
             import os, signal, sys, threading, time, joblite
             folder = sys.argv[1]
@@ -6602,7 +6659,8 @@ f = make()"""
 
     @posix
     def test_ctrl_c_at_any_moment_leaves_no_lock_held(self, tmp_path):
-        """Interrupted 300 times: another process can lock every byte, another thread makes the same call."""
+        """Interrupted 300 times: another process can lock every byte,
+        another thread makes the same call."""
         code = """
             import fcntl, itertools, os, random, signal, sys, threading, joblite
             memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="20K")
@@ -6663,7 +6721,8 @@ f = make()"""
     @posix
     @slow
     def test_processes_read_write_evict_and_clear_one_cache_at_once(self, tmp_path):
-        """Eight processes, 300 calls each on overlapping keys under a tight limit, two of them clearing: no error."""
+        """Eight processes, 300 calls each on overlapping keys under a tight limit,
+        two of them clearing: no error."""
         code = """
             import os, random, sys, warnings, joblite
             warnings.simplefilter("error")
@@ -6698,8 +6757,8 @@ f = make()"""
     @posix
     @slow
     def test_killed_writers_leave_no_harm(self, tmp_path):
-        """50 writers killed at random moments: every entry is whole, the limit still holds, half-written files go
-        at the next write of a new program."""
+        """50 writers killed at random moments: every entry is whole, the limit still holds,
+        half-written files go at the next write of a new program."""
         run_script(
             """
             import os, random, signal, sys, time
@@ -6775,7 +6834,8 @@ f = make()"""
         assert len(entry_files(tmp_path)) == 2
 
     def test_two_machines_share_one_folder(self, tmp_path):
-        """Equal host names, separate process ids and mounts: one does not take the other's half-written file away."""
+        """Equal host names, separate process ids and mounts:
+        one does not take the other's half-written file away."""
         code = """
             import os, sys, time, warnings, joblite
             warnings.simplefilter("error")
@@ -6807,7 +6867,8 @@ f = make()"""
 
     @posix
     def test_locks_that_do_not_work_are_not_trusted(self, tmp_path):
-        """Two writers without locks: values are right, and the limit holds up to one entry a writer."""
+        """Two writers without locks: values are right, and the
+        limit holds up to one entry a writer."""
         code = """
             import errno, fcntl, sys, joblite
             def fail(*args):
@@ -7103,8 +7164,8 @@ class TestSection5Payloads:
     def test_local_functions_see_globals_as_the_caller_has_them(
         self, module, initializer, processes
     ):
-        """Those of a module that can be imported, too. What an initializer set in the worker stays set;
-        what cannot be sent the worker has itself."""
+        """Those of a module that can be imported, too. What an initializer set in the worker stays
+        set; what cannot be sent the worker has itself."""
         found = module(self.GLOBALS)
         set_there = "by the initializer"
         start = {"by name": found.initialize, "by value": lambda: setattr(found, "SET", set_there)}
@@ -7579,7 +7640,8 @@ class TestSection5Payloads:
         assert (done.stdout, done.stderr) == ("[100, 101, 102]\n", "")
 
     def test_instances_come_home(self):
-        """An instance sent out and back, or made over there, is an instance of the caller's own class."""
+        """An instance sent out and back, or made over there,
+        is an instance of the caller's own class."""
 
         class Local:
             def __init__(self, x):
@@ -8071,7 +8133,8 @@ class TestSection6Pools:
 
     @posix
     def test_interrupted_task_runs_its_finally(self, tmp_path, patience):
-        """A task that is ended because another failed gets a KeyboardInterrupt first, so that it can tidy up."""
+        """A task that is ended because another failed gets a KeyboardInterrupt first,
+        so that it can tidy up."""
 
         def tidy():
             try:
@@ -8089,7 +8152,8 @@ class TestSection6Pools:
 
     @posix
     def test_interrupted_worker_is_not_used_again(self, tmp_path):
-        """What its task was in the midst of may be undone at any later time: by a finalizer, in the task of another."""
+        """What its task was in the midst of may be undone at any later time: by a finalizer,
+        in the task of another."""
 
         def fail():
             return wait_for_file(tmp_path / "sign") and int("no number")
@@ -8553,7 +8617,8 @@ class TestSection6Pools:
         [("", "/"), ("near", "/"), (".", "/"), ("near/../near", "/"), ("", "near"), ("", ".")],
     )
     def test_relative_entries_of_the_path_lead_where_they_led(self, entry, moved, tmp_path):
-        """Workers find modules that came from there before the caller changed its directory, and after."""
+        """Workers find modules that came from there before the
+        caller changed its directory, and after."""
         (tmp_path / "near").mkdir()
         (tmp_path / entry / "first_one.py").write_text("def f(x): return x + 1")
         done = run_script(
@@ -8595,7 +8660,8 @@ class TestSection6Pools:
     }
 
     def test_random_numbers_differ_between_workers(self, processes):
-        """No worker inherits a state, neither of its siblings nor of the caller; the caller keeps its own."""
+        """No worker inherits a state, neither of its siblings nor of the caller;
+        the caller keeps its own."""
         for name, draw in self.DRAWS.items():
             random.seed(1)
             np.random.seed(1)
@@ -9311,7 +9377,8 @@ KEPT = {
 
 
 def run_engine(kind, code, path=""):
-    """Run a script that gets the executor of an engine from `started(kind)`; gives what it prints, as JSON."""
+    """Run a script that gets the executor of an engine from `started(kind)`;
+    gives what it prints, as JSON."""
     packages = {"loky": ["loky"], "mpi4py": ["mpi4py"], "spawn": []}.get(kind, ["distributed"])
     for package in packages:
         pytest.importorskip(package)
@@ -9532,7 +9599,8 @@ class TestSection6Engines:
 
 
 def memory_of(array):
-    """The mapping of this process in which an array's content lies: (inode, path), or (0, "") for ordinary memory."""
+    """The mapping of this process in which an array's content lies: (inode, path), or (0,
+    "") for ordinary memory."""
     address = array.__array_interface__["data"][0]
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, _, _, _, inode, *path = line.split(maxsplit=5)
@@ -10250,7 +10318,8 @@ class TestSection7Choosing:
             del joblite._factories["sized"]
 
     def test_nested_calls_share_one_budget(self):
-        """Inside a process an inner call uses threads, inside a thread it runs in place, unless told otherwise."""
+        """Inside a process an inner call uses threads, inside a thread it runs in place,
+        unless told otherwise."""
 
         def inner(kind, **options):
             call = Parallel(n_jobs=2, **options)
@@ -10358,7 +10427,8 @@ class TestSection7Choosing:
             Parallel(2, backend=Odd())([delayed(square)(2)])
 
     def test_without_fork_the_standard_pool_serves(self, tmp_path):
-        """As on Windows. Lambdas and errors come through as everywhere; a crash ends the run, not the next one."""
+        """As on Windows. Lambdas and errors come through as everywhere; a crash ends the run,
+        not the next one."""
         done = run_script(
             """
             import os, threading
@@ -10384,7 +10454,8 @@ class TestSection7Choosing:
 
     @windows  # elsewhere it is not used, and under load a pool that breaks again and again was seen to hang
     def test_the_standard_pool_keeps_what_it_can(self, tmp_path):
-        """As on Windows: prints, an initializer, the options, a timeout. What a task breaks fails that task only."""
+        """As on Windows: prints, an initializer, the options, a timeout.
+        What a task breaks fails that task only."""
         done = run_script(
             """
             import contextlib, io, os, sys, threading, time
@@ -10942,7 +11013,8 @@ class TestSection8Parallel:
         assert seen == {threading.get_ident()}
 
     def test_pre_dispatch_bounds_what_is_taken(self, tmp_path):
-        """With pre_dispatch=3 and single-task batches, the fourth task is asked for only after one has finished."""
+        """With pre_dispatch=3 and single-task batches, the fourth task
+        is asked for only after one has finished."""
         tasks = Watched(delayed(wait_for_file)(tmp_path / f"{i}") for i in range(6))
         results = Parallel(2, batch_size=1, pre_dispatch=3, return_as="generator")(tasks)
         assert tasks.asked == 3
@@ -11006,7 +11078,8 @@ class TestSection8Parallel:
         results.close()
 
     def test_big_results_travel_in_small_batches(self, processes):
-        """However quick the tasks are: what is out, and kept for a reader, must not be gigabytes."""
+        """However quick the tasks are: what is out, and kept for a reader,
+        must not be gigabytes."""
         parallel = Parallel(**processes, return_as="generator")
         results = parallel(delayed(bytes)(2**24) for _ in range(60))
         assert max(parallel.n_dispatched_tasks - taken for taken, _ in enumerate(results)) < 30
@@ -11265,7 +11338,8 @@ class TestSection8Parallel:
         assert done.stdout == "4 0 []\n4 0 []\n"
 
     def test_uneven_tasks_are_spread(self, tmp_path):
-        """A batch that was cut from quick tasks and turns out slow is shared with whoever is idle."""
+        """A batch that was cut from quick tasks and turns out slow
+        is shared with whoever is idle."""
 
         def nap(i):
             if i >= 2000:
@@ -11335,7 +11409,8 @@ class TestSection8Parallel:
 
     @pytest.mark.parametrize("bar", ["tqdm", "plain"])
     def test_progress_bar_is_on_stderr(self, bar, backend, capfd, monkeypatch):
-        """Whether that is a terminal, a notebook's or a file; its line is ended however the run ends."""
+        """Whether that is a terminal, a notebook's or a file;
+        its line is ended however the run ends."""
         if bar == "tqdm":
             monkeypatch.setattr(
                 pytest.importorskip("tqdm").tqdm, "monitor_interval", 0
@@ -11719,7 +11794,8 @@ class TestSection8Faults:
         assert Parallel(2, batch_size=batch_size)(tasks) == [1, "a"]
 
     def test_a_worker_that_is_killed_as_it_sends_costs_no_task(self, tmp_path):
-        """A part is delivered, and the next message cut in two; both are read at once, as the caller was elsewhere."""
+        """A part is delivered, and the next message cut in two; both are read at once,
+        as the caller was elsewhere."""
         sign = tmp_path / "sign"
 
         def work_long():
@@ -12165,7 +12241,8 @@ class TestSection8Faults:
     def test_ctrl_c_as_a_thread_is_started_leaves_nothing(
         self, monkeypatch, processes, tmp_path, patience
     ):
-        """Before it has begun, or just after. (The system's call is replaced, to hit the moment.)"""
+        """Before it has begun, or just after. (The system's call is replaced,
+        to hit the moment.)"""
 
         def hang(folder):
             try:
@@ -12219,7 +12296,8 @@ class TestSection8Faults:
         )
 
     def test_where_no_thread_is_to_be_had_tasks_run_in_place(self, monkeypatch):
-        """As in a browser's Python. (Here the system's call is replaced: nothing else forbids threads.)"""
+        """As in a browser's Python. (Here the system's call is replaced:
+        nothing else forbids threads.)"""
 
         def refuse(*_, **__):
             raise RuntimeError("can't start new thread")
@@ -12233,8 +12311,9 @@ class TestSection8Faults:
 
     @pytest.mark.parametrize("seed", range(4))
     def test_a_signal_at_any_moment_leaves_nothing(self, seed, tmp_path):
-        """The caller gets SIGINT, SIGTERM or SIGKILL after some number of steps of its tasks. All its processes hold
-        the pipe that they write the steps to: the pipe ends when the last process has."""
+        """The caller gets SIGINT, SIGTERM or SIGKILL after some number of steps of its tasks.
+        All its processes hold the pipe that they write the steps to: the pipe ends when the
+        last process has."""
         code = """
             import itertools, os
             from joblite import Parallel, delayed
@@ -12282,7 +12361,8 @@ class TestSection8Faults:
 @pytest.mark.usefixtures("by_value")
 class TestSection8ManyCallers:
     def test_callers_of_every_kind_work_at_the_same_time(self, processes, tmp_path):
-        """Threads, daemon threads, executors, coroutines, generators; different n_jobs: their tasks meet."""
+        """Threads, daemon threads, executors, coroutines, generators; different n_jobs:
+        their tasks meet."""
         results = {}
 
         def call(name, n_jobs, options=processes):
@@ -12312,7 +12392,8 @@ class TestSection8ManyCallers:
         }
 
     def test_callers_do_not_notice_each_others_faults(self, backend, tmp_path):
-        """One fails, one drops its generator, one is timed out, others count on: all in the same moment."""
+        """One fails, one drops its generator, one is timed out, others count on:
+        all in the same moment."""
         results, gate, stop = {}, threading.Barrier(5), threading.Event()
         stuck = {"loky": time.sleep, "threading": stop.wait}.get(str(backend.get("backend")))
 
@@ -12359,7 +12440,8 @@ class TestSection8ManyCallers:
 
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_a_child_of_multiprocessing_has_its_own_pool(self, method, tmp_path):
-        """Also a daemonic one, which may have no children by multiprocessing's own means; parent and child meet."""
+        """Also a daemonic one, which may have no children by multiprocessing's own means;
+        parent and child meet."""
         done = run_script(
             MEET
             + """
@@ -12383,7 +12465,8 @@ if __name__ == "__main__":
         assert (done.stdout, done.stderr) == ("0\n", "")
 
     def test_forked_servers_each_have_their_own_pool(self, tmp_path):
-        """The parent uses its pool, then forks servers, as gunicorn does; one is killed in the midst of its call."""
+        """The parent uses its pool, then forks servers, as gunicorn does;
+        one is killed in the midst of its call."""
         done = run_script(
             MEET
             + """
@@ -12427,7 +12510,8 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
         assert (done.stdout, done.stderr) == ("1 [1, 1, 1, 1]\n" * 2, "")
 
     def test_a_fork_in_the_midst_of_calls_does_no_harm(self, processes, tmp_path):
-        """Another thread's call is running, a generator is open: the child has its own pool and hands off both."""
+        """Another thread's call is running, a generator is open:
+        the child has its own pool and hands off both."""
         results = {}
 
         def call():
@@ -12480,7 +12564,8 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
         assert done.stdout == "[0, 1, 4, 9, 16]\n" * 2
 
     def test_a_dropped_cycle_with_a_generator_is_collected_anywhere(self, processes):
-        """The garbage collector may end a run in any thread, at any moment, also in one of joblite's own."""
+        """The garbage collector may end a run in any thread, at any moment,
+        also in one of joblite's own."""
         for _ in range(5):
 
             class Cycle:
@@ -12518,11 +12603,12 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
         assert done.stdout == "[0, 1, 2]\n" * 3 + "None\n", done.stderr
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 10. Same as joblib
-# ======================================================================================================================
-# One table of calls. Each takes a library and an empty folder and gives something to compare. What joblite must give
-# stands at the call; joblib, where it is installed, runs the same calls in a process of its own.
+# ==================================================================================================
+# One table of calls. Each takes a library and an empty folder and gives something to compare.
+# What joblite must give stands at the call; joblib, where it is installed, runs the same calls in
+# a process of its own.
 
 SAME = {}  # name -> (call, what both libraries give)
 DIFFERENT = {}  # first cell of a row in the README's table -> (call, what joblib gives, what joblite gives)
@@ -12702,7 +12788,8 @@ def memory_caches_callables_of_every_kind(lib, folder):
 
 @as_joblib([2, 2, 1, 2, 2, 1, 3, 1])
 def memory_keeps_to_the_function_in_memory(lib, folder):
-    """Editing or deleting the source file changes nothing for what was imported; a re-import of a change recomputes."""
+    """Editing or deleting the source file changes nothing for what was imported;
+    a re-import of a change recomputes."""
     path = folder / "edited_source.py"
     source = "CALLS = []\ndef f(x):\n    CALLS.append(x)\n    return x + 1\n"
     path.write_text(source)
@@ -12901,7 +12988,8 @@ def multiprocessing_is_a_backend(lib, folder):
 
 @as_joblib([{7, 8}, True, False])
 def initializers_go_through_parallel_config(lib, folder):
-    """Workers are reused where it is equal, and replaced where it is not; a manager's proxy can be given to it."""
+    """Workers are reused where it is equal, and replaced where it is not;
+    a manager's proxy can be given to it."""
 
     def note_start(started, value):
         started.append(value)
@@ -12936,7 +13024,8 @@ def parallel_runs_in_any_thread_of_any_name(lib, folder):
 
 @as_joblib([[0, 1, 2], [0, 1, 2], (3, 3), [0, 1, 4], False, 3])
 def subclasses_show_progress(lib, folder):
-    """The recipes for tqdm: a subclass with a bar, by `print_progress`; and one that overrides `__call__`."""
+    """The recipes for tqdm: a subclass with a bar, by `print_progress`;
+    and one that overrides `__call__`."""
 
     class Bar:
         n = total = 0
@@ -13016,7 +13105,8 @@ def small_things(lib, folder):
 
 @as_joblib([[0, 1, 2], [0, 1, 2], "ValueError", [0, 1, 2], True])
 def backends_of_others(lib, folder):
-    """joblib's protocol: one that calls back (as ray's does), one whose result is waited for (as ipyparallel's)."""
+    """joblib's protocol: one that calls back (as ray's does),
+    one whose result is waited for (as ipyparallel's)."""
 
     class CallsBack(lib.ParallelBackendBase):
         supports_retrieve_callback = True
@@ -13332,7 +13422,8 @@ class TestSection10SameAsJoblib:
 
     @needs("joblib")
     def test_parameters_are_those_of_joblib_or_explained(self):
-        """The same names in the same order; ours come after, but for what the README's table says."""
+        """The same names in the same order; ours come after,
+        but for what the README's table says."""
         import joblib
 
         def parameters(function):
@@ -13373,8 +13464,9 @@ class TestSection10SameAsJoblib:
 
 # ---- scikit-learn, unchanged, on joblite ----
 
-# A package named joblib, put first on the path, with the module names that scikit-learn imports. `Memory(None)` caches
-# nothing there, as scikit-learn expects. The last two files only let its test modules be imported.
+# A package named joblib, put first on the path, with the module names that scikit-learn imports.
+# `Memory(None)` caches nothing there, as scikit-learn expects. The last two files only let its test
+# modules be imported.
 JOBLIB_SHIM = {
     "__init__.py": """
         import joblite
@@ -13529,9 +13621,9 @@ def readme_table(head):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 11. The text
-# ======================================================================================================================
+# ==================================================================================================
 
 
 def readme_blocks():
@@ -13540,7 +13632,8 @@ def readme_blocks():
 
 
 def functions_entered(call):
-    """The names of the functions of joblite that a call enters in this thread, each once, in order."""
+    """The names of the functions of joblite that a call enters in this thread,
+    each once, in order."""
     entered = {}
 
     def note(frame, event, _):
@@ -13560,9 +13653,9 @@ def functions_entered(call):
     return list(entered.values())
 
 
-# How much there is to understand in joblite.py, at most. Who makes it less lowers the figure. The goal:
-# 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320 names.
-# Functions may become longer than they are, up to what is said.
+# How much there is to understand in joblite.py, at most. Who makes it less lowers the figure. The
+# goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
+# names. Functions may become longer than they are, up to what is said.
 HOUSE = {
     "nodes": 25_940,
     "expression nodes a code line": 4.06,
@@ -13585,7 +13678,8 @@ NO_CODE = {
 
 
 def house(text):
-    """The figures of HOUSE for a source; annotations, docstrings, `if TYPE_CHECKING:` are left out."""
+    """The figures of HOUSE for a source; annotations, docstrings,
+    `if TYPE_CHECKING:` are left out."""
     tree, lines = ast.parse(text), text.splitlines()
     nodes = list(ast.walk(tree))
     scopes = [node for node in nodes if isinstance(node, (*FUNCTION, ast.ClassDef, ast.Module))]
@@ -13867,7 +13961,8 @@ class TestTheText:
         ],
     )
     def test_bench_leaves_out_what_this_machine_lacks_and_says_so(self, missing, only):
-        """Each scenario that was asked for is measured or skipped in one line, and none fails for want of a package."""
+        """Each scenario that was asked for is measured or skipped in one line,
+        and none fails for want of a package."""
         done = run_script(
             """
             import runpy, sys
@@ -13991,7 +14086,8 @@ def lesson_answers():
 
 
 def lesson_names(source):
-    """The attributes of joblib (that is, joblite) that code names, and (callable, keyword) of the calls it makes."""
+    """The attributes of joblib (that is, joblite) that code names, and (callable,
+    keyword) of the calls it makes."""
     names, keywords = set(), set()
     for node in ast.walk(ast.parse(source)):
         if (
@@ -14017,7 +14113,8 @@ class TestTheLesson:
         assert all(re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", name) for name in names)
 
     def test_lesson_is_in_two_languages(self):
-        """Each text cell has Chinese and English prose, about as much of both; each heading has both."""
+        """Each text cell has Chinese and English prose, about as much of both;
+        each heading has both."""
         for name, source in lesson_cells("markdown").items():
             prose = re.sub(r"```.*?```|`[^`]*`|<[^>]*>|\(#[^)]*\)", "", source, flags=re.DOTALL)
             chinese, english = (
@@ -14034,7 +14131,8 @@ class TestTheLesson:
                 assert " / " in heading or "`" in heading, heading
 
     def test_lesson_keeps_the_chapters(self):
-        """The four chapters of the source under their numbers, then three of our own; links lead to each."""
+        """The four chapters of the source under their numbers, then three of our own;
+        links lead to each."""
         text = "\n".join(lesson_cells("markdown").values())
         headings = [
             line.split(" ", 1)[1].split(" / ")[0]
@@ -14095,7 +14193,8 @@ class TestTheLesson:
             assert re.search(r"\*\*练习 \d / Exercise \d.*<details>", chapter, re.DOTALL)
 
     def test_lesson_has_outputs_without_paths(self):
-        """What is stored was run top to bottom, without an error, and tells nothing of the machine."""
+        """What is stored was run top to bottom, without an error,
+        and tells nothing of the machine."""
         nbformat = pytest.importorskip("nbformat")
         cells = [
             cell for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "code"
@@ -14110,8 +14209,8 @@ class TestTheLesson:
         assert "image/svg+xml" in text and "0x" not in text
 
     def test_lesson_answers_what_it_asks(self):
-        """A cell that checks something shows it, too: the reader who guessed sees the answer. Charts speak both
-        languages."""
+        """A cell that checks something shows it, too: the reader who guessed sees the answer.
+        Charts speak both languages."""
         nbformat = pytest.importorskip("nbformat")
         cells = [
             cell for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "code"
@@ -14154,7 +14253,8 @@ class TestTheLesson:
     @slow
     @needs("nbclient", "ipykernel")
     def test_lesson_runs(self, tmp_path):
-        """In a real kernel, from a folder with nothing but joblite.py and the notebook; it leaves nothing behind."""
+        """In a real kernel, from a folder with nothing but joblite.py and the notebook;
+        it leaves nothing behind."""
         place, home = tmp_path / "lesson", tmp_path / "home"
         place.mkdir()
         for source in (HERE / "joblite.py", LESSON):
@@ -14186,11 +14286,12 @@ class TestTheLesson:
         assert left == {"joblite.py", "tutorial.ipynb"}
 
 
-# ======================================================================================================================
+# ==================================================================================================
 # 13. The soak: python test_joblite.py soak [minutes, default 10] [seed]
-# ======================================================================================================================
-# Random calls from several threads, while workers and fork servers are killed. Not part of the suite: it takes long.
-# It prints a summary; the exit code is 0 if all values were right and nothing was left behind.
+# ==================================================================================================
+# Random calls from several threads, while workers and fork servers are killed.
+# Not part of the suite: it takes long. It prints a summary; the exit code is 0 if
+# all values were right and nothing was left behind.
 
 MEMORY_BOUND = (
     48 * 2**20
@@ -14232,7 +14333,8 @@ class Soak:
         }
 
     def check(self, begun, results, expected):
-        """Each value is right, or an error of the expected kind, or of a worker that the killer may have hit."""
+        """Each value is right, or an error of the expected kind,
+        or of a worker that the killer may have hit."""
         assert len(results) == len(expected), (len(results), len(expected))
         for value, right in zip(results, expected):
             if isinstance(value, joblite.TerminatedWorkerError) and self.last_kill > begun - 5:
@@ -14312,7 +14414,8 @@ class Soak:
         self.check(begun, results, [1] * 4)
 
     def do_fork(self, rng):
-        """A forked child of this process, whose other threads are in the midst of anything, makes a call of its own."""
+        """A forked child of this process, whose other threads are in the midst of anything,
+        makes a call of its own."""
         begun, pid = time.monotonic(), os.fork()
         if pid == 0:
             try:
