@@ -233,6 +233,12 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
+def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
+    """Refuse a setting that is not what it should be."""
+    if not is_right:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")
+
+
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
     parameter."""
@@ -3383,12 +3389,6 @@ class MemorizedResult:
             f"MemorizedResult(location={self.location!r}, func={self.func!r}, "
             f"args_id={self.args_id!r})"
         )
-
-
-def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
-    """Refuse a setting that is not what it should be."""
-    if not is_right:
-        raise ValueError(f"{name}: expected {expected}, got {got!r}")
 
 
 def _folder_name(name: str) -> str:
