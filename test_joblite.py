@@ -4,10 +4,12 @@
     JOBLITE_QUICK=1 python -m pytest          without the slow ones (under a minute)
     python -m pytest -k "hash"                one subject; tests are named as sentences
     python -m pytest -k "Section3"            one section of joblite.py: each has a class here
-    python test_joblite.py soak [10] [seed]   random calls, kills and forks from several threads for so many minutes
+    python test_joblite.py soak [10] [seed]   random calls, kills and forks from several threads,
+                                              for so many minutes
 
-Optional packages (cloudpickle, joblib, pandas, distributed, nbclient and ipykernel, ...) are tested where installed;
-a test that needs one which is missing is skipped and says so. Nothing here asserts a time: speed lives in bench.py.
+Optional packages (cloudpickle, joblib, pandas, distributed, nbclient and ipykernel, ...) are tested
+where installed; a test that needs one which is missing is skipped and says so. Nothing here asserts
+a time: speed lives in bench.py.
 """
 # /// script
 # requires-python = ">=3.11"
@@ -391,7 +393,8 @@ def by_value(monkeypatch):
 def nothing_left_behind():
     """Fail a test that leaves a process, a thread, a temp file or a shared memory entry."""
     if os.name == "posix":
-        multiprocessing.resource_tracker.ensure_running()  # the standard library's own, which stays to the end
+        # the standard library's own, which stays to the end
+        multiprocessing.resource_tracker.ensure_running()
         if (
             multiprocessing.get_all_start_methods()[0] == "forkserver"
         ):  # the default from Python 3.14 on
@@ -457,8 +460,9 @@ class TestSection1Ground:
             import sys, threading
             before = set(sys.modules)
             import joblite
-            heavy = {"numpy", "multiprocessing", "subprocess", "logging", "concurrent.futures", "tempfile", "asyncio",
-                     "lzma", "bz2", "inspect", "typing", "socket", "pickle", "dis", "ctypes", "shutil"}
+            heavy = {"numpy", "multiprocessing", "subprocess", "logging", "concurrent.futures",
+                     "tempfile", "asyncio", "lzma", "bz2", "inspect", "typing", "socket", "pickle",
+                     "dis", "ctypes", "shutil"}
             print(sorted((set(sys.modules) - before) & heavy), threading.active_count())
             """,
             flags=["-S"],
@@ -484,7 +488,8 @@ class TestSection1Ground:
             def late():
                 for compress in (0, "xz"):
                     joblite.dump(value, "value", compress=compress)
-                    print(joblite.hash(value) == joblite.hash(joblite.load("value")) == (name or joblite.hash(value)))
+                    found = joblite.hash(joblite.load("value"))
+                    print(joblite.hash(value) == found == (name or found))
             """,
             first,
             cwd=tmp_path,
@@ -1313,7 +1318,8 @@ class TestSection2Hash:
             from pathlib import Path
             class Node: pass
             node = Node(); node.children = {Node(), Node()}
-            for place, child in enumerate(sorted(node.children, key=id)): child.parent, child.place = node, place
+            for place, child in enumerate(sorted(node.children, key=id)):
+                child.parent, child.place = node, place
             values = [{"a", "b", 1, ("c",)}, frozenset("xyz"), {"k": {"a", "b"}, 2: Path("p")},
                       collections.Counter("abc"),
                       lambda x: x in {"a", "b"}, decimal.Decimal(1), Node, node, [node, {3: node}]]
@@ -1625,8 +1631,8 @@ class TestSection2Hash:
     def test_numpy_is_not_needed_and_not_imported(self):
         done = run_script("""
             import sys, datetime, joblite
-            print(joblite.hash([1, {"a": datetime.date(2020, 1, 1)}, {1, 2}, len, lambda: 0])[:4] != "",
-                  "numpy" in sys.modules)
+            value = [1, {"a": datetime.date(2020, 1, 1)}, {1, 2}, len, lambda: 0]
+            print(joblite.hash(value)[:4] != "", "numpy" in sys.modules)
             """)
         assert done.stdout.split() == ["True", "False"]
 
@@ -1867,112 +1873,130 @@ OLD_VALUES = {
     },
 }
 OLD_FILES = """
-/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4T//JBBdABgLgofPJD8UIA4Ve1y6g4ZWLp4FiJ2JRUwAHlZRQgYtRLIAcxm3tUCXZKKDnOOFENJrNfFrqWb7bL
-x7sdG0TFehPUNZX9KcThng8dtZL+f3JpTjxdSjjvp32MJjEcUBoCxFNyB5zzlXimMR5N8JM2wYK479FM1/YClKHnkxox4I6613G19b42eeHs4goMjbPaWH
-zcd3o2l5RW5PPxieUyAPz2gARMNmZayVjz7iPu6F8KrXUvCAdoYSLZaD3k/9KwBBvEzPUKod1dHZYAoHN4fQ/upvX4shoKfjWIe9aX/3WcIZZeOdsXiqVd
-YC3GdXkrQLPuJJXTqzuP2KtIM/610hQbchvJIdLcaMQFzr/dbqVfRXDXXMqGXcYcoL+/JqpXJbhUfYo1DrdUXXWqKrsGUPfqOXUylCYi976nQTCUJrv8F9
-IRXbO2yJWKk1mtSh/Moc0KkYddBt0V5BsdarG0I5RSr6uQx2RxnAH7FK4qBHa+PT2LMtpTQypcAOPi3eZimMtmyFKGYxW5RtMstS0zupJ8FQgKEYjaJHXv
-XOzJi9B+5kWpv7Mn9xncx1yOaDImiDiqqn+C+fm0PCuoMRQAB+NAKYrww1L6/1N/m8ZjH6Dt0IDpMvQc2BnnqrXvoQMIpW8BlNBFUnXF5i30ZH0nVjWrFJ
-iLz8Lh9v+zvSYpmy71QeXEnrO72yCU9d27PgUTkmOT79zSDg44gwrrVF0Bc8Z1fzKFzpNSu5uK1++k31Bic7Oq0KGps9OGvri5RXT1LonMQu87bngwbXOd
-5NhNWLzGnygz0Ii6ufbBwDDBFA/VEne4Qt4uhKutaM0Y66ZyhMRbEHx250c2UZdAXFOvc2ASkUmnPUq3TLQs5YL2ejnR1quIIyBvudfmSlTy79yWJKGGF7
-983e0prltamIJvzM9N+uEZ2i96OmEbEMUcCdTZs8cw0+X+eyE5isZY9sp+ujtkSx1S4m6hEFW2FXvl5GYUzF8z0aVdyZdC9xky96oWjNrzhLCOC8DMp+UG
-Q+R656HMhP39OJJqkZZ9iKUfklooxb40hSLI4Zk8xjIwfjWhXlwo7bMbBzJbJUmNAycM+bqmSwazGfyrVPKkIzmXs1b0ERZllCbvtn0SFCJw6D1EBj/pYb
-uRvq3XWaWp7yEkiYS1zKd40QrobWoJX/mkZQaKV0lV393L2E+08FVFculUnGUny8TXC/7KH84MSfm/jwiz/UvHU87HIrtMD0CLuq3Q/GjnRLzNrOhBEp/4
-5Fo6EnWRd4YRhipFMrrqGD5SAqJLdq8HIoPyHlssvUe/bQqnFvmS1Dup0PrjRgjnOQSph+mcMCZFZfthlaXQxsfcfxmKFgz08YuPJmkxy0l8qf/JMPieIR
-7QeOd5bP8r7DQgt1l9rECO9I4nZS9PMWLPcJRaFjepJ9L9m8Z/9XBnSN4L4NyUJb7SrEbC/N535lL90xGRkLX4IiX5Q3fypvF6mZJmcMAIJUSQ2zZNBmNI
-DonLAxZ92zrG0E4sJ0mHSkUkpMDaV3rL6/iBsePpnIqo4hthbQzAwuIvZv5ccs4+I4Z1z67zDfr2pI6rgOCOPChwy2MCXnFJFqiY86XArj1AEkgciQeJ4F
-j+S6TYdb9TQyZp2sUWtgdAedQOKbshGbwVR/ChBBstVZxmQOWHC/eshZs+LtoqcMx6cLY2u8h3qKFzRbBKnJw/GQ89idbiNTXfxfnMp/tfawNSU2THlew2
-5gPgcpWqsnUm9F6Aep/wSBMtIB3/E2TgzQVW0CXddO+WJqWggeunkab3vxsOzlq+VgPxz1q5id08Px2ftoTsEVS+Nx6bRMrNTve2eKiXCvNF84izHyRgzs
-uA0A5W3/QiCFuxun43V3hYGcvry5O7dfzyEq9D8QoMvQf3wggCHYsNq9N7NZqVS70iH2mW6JX2PAEpWGZ/S9oeObe8lEHKQ9UAeEa3znJwkE0ryt0YITji
-dOQ9vf/2oxMqHDLhEamnynC0Jo4Zz2SE4+xdoMYTOQKr5LD4VHXrK4dXce5IQ2sfqMJa0jYc5m772x0o/QckfuwRlHK1sm46724yek1ScSohv+XCqpKNQY
-8nbZdHnhmk1oMVqPMuTBqoBPYUPb6UC+1aHrCoRF8tIn+7zc2PK6bs6frKXP4ANt0fRVkNf+qbo36R6OvaDnEyJ8sKdsDPopDOD5mpwBGSSUZIvcJTbGCa
-SsortvuatxTwjeJPrThC6xZqLeMX1b+eNoXwHDhLakm4CSTCfxfKHhsb9MSofWs6YJnEsZgUnLVXcQBHMU10PYcI2jjTZviE8/3xOB0cEce+CBWw+7Kpyj
-tBT/SPYCum4vayoYf3SvrPgj0nTmMiK10hgA4HTGvKR7WTYDa8OeKZWYsfciaGWsSar4DowMqbg0FbBxnmfAMOgq8kMKRL1+m4i5pobnHumTv7z0YBd93+
-TxwKcupCCWV1x5mr6J+PYH5JD+3MLilIUWjOCse5xPH4X2bU+vlRL6MIbQw/lJo0OW7O+1n6TD41f1nPn7F0i1sxHd683LMQCyWz9ludxD0xDToN8KTlzO
-DNVpkNrz4mz9uqtSgeVtlJIyl5uzapuiARrSTPn56vMTADzXSXtnm61ZTIZ16DzTy1CTPlAsjdgB5a8oxHsJxwNtEuSTfO1fCAOGf+azS98p9QZdkUx7ma
-BhUvmkSpLXED3EvOKaxyx0eb/eXRjl7tBzjX9ZNjpPXmUhtANWdayDnjSIZjMl6LskGvI7gGOVHAsESn0k35tlTXcF3puXQ1hnJMVpcaKraALus+ktMm9b
-s2CuEz9tIz1C38fiEvODQU3krE9T2gvdXiIEs3EJSBFNYihLDI7ZwN+S80tBCYHnIPcFUpCwT13EY8LAkL5UorHa9e4hI0isPeTCUJFwaQruz9aL0gUfT5
-NBm3Y873mWq7CjM1cW2UXnM9EsejC3nrbqpXt+Bc63D+KLOCBAauFW26HjbD3CkheqOMiEipf1vLX9MtSHqJuM72wJTOtCkXPP1aF8WRtvlxcHp0e5zI6j
-o3PwhHMjtL7s52H8bjl8PUzdeUJWMwWw1lBjNfge3X7iiAPgevVNkpDe9Z0bTHGkgTWAASbU6SFOsEATcMLwOfYs+a8/sHi7cL5dvraqaF9hzejG4IavrD
-fuEEaZL09e0e7hxzbapwHZ1jAwoT025dvj0YMVFzdiuvZSfAKtimz7RABVELcbVu4PS4jihX0Wb5ShNlYa5SYBgbWtdpYJO2JtC81EP8SyF4NAC0Q3lKjY
-oQD6fKWW1fghBC8QEG+7R9tMBigt9AfGSOoLNYB/iAyHZyaSrRbQTnzkKyDjdX1r+lILGo3W1oW6GvT159U5PuHnlxbrjTVyD3Fa9lH6MyUHOojM9311gJ
-PCLKMZ2lcLeoH6CzeYayJwsx5ym2z7T6gTOKLtrHUMpuRwP51UE5Ds4vFS/3a2+zGWeAIm3b9cwkhuB1ligGIMyz05rlnImSkMbFat9t43kNw0G0a9kta+
-0l5gUFAcMtYnaTbjmNfehECMq3cVtP60RGRoTyZXr1tmYE0f+KQUL7dy7CwjnTAoaB7cVStYg+hLqsVm5ab4MnWZoQf1odYfUPLe9GyPjCTzNVxSx4JOn3
-lEePkqTFayKcv1k0GZTGq2SdVBb8joqI/jhm5k1vI0Wd6f36dzCeYo4dJf2qGX8kcXC5ivD7WHSDS2K9bRsG+mDl9F0V43VAh9WFMTlx708jzT+Flmhn21
-n2REI9VftuEbWQgoEJjvFgUAnq0tOcw1xiRO2dWTsHXBsWKZYLakTE5f+ax+lHw6hQGW+b7IJUL+qBKdDMKjqecwnsatAiZCADTW0nVHWROSAcD3We2gsv
-nc7Y+coEUR6ilDcC9SwI96v99R+KTbfk+6i3oafRJzW0HOdoxrkl9l088dO9M7BKTo/s1JutTfnARdH3Mu/CeFwYWCLtkXwHbiXiPOjyUlXtK6qHLz3yWe
-l8YuUHhdlV6LH+Ov8F8OjyXfIGCxvR6wyvHtueCK1tre7H2BirhXO1FdHUSrZq6LimRyrfIAfc6+4Tq3YC3wrahts+07E1dHbWZk/YrULTVds8FLCksb9U
-reM4o29/pyWcFYnHu1gXkzIhaicWo2fMbgSLLlwlv4ldvDdy30TGSCjeN6Ga74DdGr+XHM9Ebuao2NxT8jdF7byuG76YgfQVUu7EDmTmhnJ9VKcNvZOhpv
-TAqPVFY5Ikf3N5MFYA7cTcVAO6t/x0/dWH6X0HK0EA4IjNxtZyGowMZ28zLn4S4Gy6rcW+kJBOetQtC9TuCRalU6pHWmatNifHMcqZ0aAp1o3opz0prTJv
-/kb+/WTW7COS0OBkUzVoN5PbqsCsctGEQcml0L2bHfifsAnIO8n0pqXDDdPml3YtDx8BEmrU7NAT8UONSa4ARTFcWKnogVNDc8QKELHqFKj35n0uzaxC3t
-DdgsosWwWfY9i2HzpZDFMzGJRhbljRfEoP0PVWJ/euIt82i4DmrMXKXn/7puX3BDLDQIZ9dLp2Kpf24oqKbKSmwT92l7mlkUPUINnSB5l7hDK949GwGsko
-UloZKcSm95+ip8dh0JvxpTfEHNUHI9GUwKPNSqxWFLx16bwrmaNgDmNa5VmQzAb2D6XQAbGleYXVE8m/605I2IOZiottKnB0H9k76gpHOntj+fOhM4UBUd
-XzBxMuUrv3hX3/G/SSTh8BFoRgwRzPy331QrvaLj3FMrVNPmmlwBIRa3fO+EHvqCPCB7KWFSCc1Mon/as2D70Yp+haX7JctJ3UFt0vZMHT9GtNR1vybwRu
-+XJuNQLYNC4qwCE+Xnd6z4P4uYmpX2WpaU5AvEcoWE6F35H+gtpJ5Vt/jZqQYrhjVy6nRE0i0DKXEWhGeVLnHZoD8SIehoJ+sD6oICYJ1/lR+3qRH6ebpS
-Tz9g4hZZGDLEqSexgLkjE8gGUAozoQwit93jIkPFHZf7MHdvmXvTWgitMPQeL47p4Rt13oy5prj0ij7grnqhT04/l8yb19LuKPupDYHiOfz6RQVux4Mifr
-e6MrWjXnLEhEFQtM6r/qmNsto8RAFEKOerNECRIJVTEtQGhzMyyKDU9lBRWaQcsKGrOBGacvMAcfkP7cGWVpQ9FY9fc2HQjgWdC3wV8DRWHB1YRdxGbPii
-qsVsm+Rv0khUSjh7nV04zV7QUVIm63uL0t9yz159HJUuVJfuXWBJbkSrGS4fXhPQLpe1k9oLpgqSyEUJsJQXgcIh5x4DNJUdbUnsGUBBEMMu/db0h7UWLj
-0C0s3aBIkjQtQNwukaJfDO1OLNpMZGeUaPnJAnX0gsqYebN5LsjZ0jMn2kB09k27et2rQNJ3XH5vGGm0NJ5aw2zk77cysITUcgovJbcHxUr+Ypcq+zEeNS
-J1EeR0wNFjPwNfYkygrp5pXhm1Xa7I2EQBtVHdKECJg4kKcePYcPYoT/9VXxRBiEOCeQib99fanSrmXW7ns4nRz1qdGeKT8yI3vRNR7f2L4f/Khib4yY8+
-vI3QPxHnVpUwGtNNkkBK2bn8DERT0dCXqMhsbjWQmcXfhuZeAjl1e1Ex2vJnax4JmMEV6Ndgv0/GJFmd67EcNkVdSg02VasFHwqzu/AGhfmAQ1i04aEAlH
-l1jB7Q+xRN93QOM2jibeNDxoBebwYbo4ikCUX774fCkAe7PKAujhq7Te7Glr6ub+5O4DUqcFX7MBXpKtU7TaZVnwi64T2xCXHIU3AaeRgl3npOaOdVrf5O
-BInfcm0GGZMVkfAy8yGkP9/dNdcB/dnhYZvgkDz12Hw7wSGZUjnOogwJ6E82xllFZ0lfmz8zLcpJXfwg1koEChpeJo/noRFQs1HktzFHSsnOtwaDmeoeSW
-fpBbbP66AiPKKUB0OoZ5jkbn3dzAsE34vjnbsEkJFjjdh6QsEYWd5qkwNzk3v/2gOHGlESjhTRfzvXOQXgfY628Lmrr9RAOhgBst2pOEcwzAi5q/UkLRSn
-Lu4RmX5KIM1fflnKs+e6kJfplfQxZEEBwTG54RPRuL7jRdBCKdGCfWOJkiozag34GNwf3vCYkjE3QrkzGqu2lz/4cfz2q4S+3ujvcUWnM+7l6VyWL1IxwZ
-WUsM0jn90FH7oK3wCVUYxJb+vFyLy4JkHkmGMx0DtXEP7uEfqvwdDrTHtGZyRJCymEhh45uO27y1cg4+DWk6PGfxvKh4zPaO6v68DlGj6OsmQR6rUJ0oAD
-+vYQCVgOkGIC1A8iNP4xBH6NsCD2lPNImeg5d8JixZLmTC1gMRfC1hTMtaI0HFmbN5xQLGDJCDMWa9pCMDaQaPCN1QValam2PXUHdqQGRPIFCgxE30L34J
-OWdSVG07JAh5BX97mGHO5/M8/azTiTuCj4+O6r0jqTtJKdavj3viKzSWMjwITRcpeygyp5ATqcOsS7I73aj/NbvZcqkEiQJ8Utsa31c4CpdED8jNYRP1AF
-8VL1Nc3SPc+DCJQA+qhdF/QQ31xBcBwRyoUJ7Xae6fboaCri6Es5P/EMBsCdwY/f12VTH6Pp62o4pk0QoTFOa1UaWehXUyWweuncpqy1lgPl0UJnwzWVGm
-YLAFGtLVvGcaKxtBmgKxMog2n2mtjsWcUQVQfasJycuag4dHmQpZuoH+tNRkZij2LQ/MnUMLnD/radcPSEdkZE0ULPNAzXOfy6TrYxjqoK0GnE7w21iPRI
-nfcdVf6RScdRxBjpkz+A5sLb4UBTTanH97xxxBElpVZHkKPUKySrZOmK5jC+G1FV6zbGX5/UYatNkTXHDlz5WyOh8X+Samb+dUO46e+toLlIA0fwfF8YGu
-RPeHmUym6PL2GIaGdzgH7S0xmDQ3oRagxMp4fyvTc+t+C7Xl2koQomm1odTCTxlCNAzizllJjWZr1CnvFdBY3FY6z69DcxCWfagoIirwHjxa6d9D46547L
-YSFMA2vZ1h05ruaFtqStDacfCD8SxE2AOgEqfAVPzKj0RazatMKmBkgPJFZH+OnLNvKgeYqu1fBWHNxZHnKIxgIh4lXV6Jw/jTrN+F01GT57PZC/X+Ayyh
-rSbBmucMuhfi71HQo1Ta7kh/1SRtM/jQvZnw+aeGIKi7I6/k0IVTaZo+WoyBungCWdQYB+o9LYd3ijnBnzgy8Q0jc3IlPQnB8+nFG+1dV5ovRhosvEku5h
-KB1tTtCWD9bmizkyD3H2H7uUu6Opyao+TH2+ydY1ebTJUppDzIY/QP1PPEagMEb1N55PQmw7qzdlaLm1CwkacnRHLlWeFh+dQ5uFcSPNDLpozPUQoWa/Zr
-quot4pKfLs9hbFUOnLZg7RaWtn+EiBDHMpFowjpvF2kEtxyDyypb/2/21EfqSLYLRyD7W/h5YLafbxkoNfoiuXlBAyjFsteobudoDXmVqyexPYcTEWt+AX
-qsPRELNhZ5JNfKsvDe7K92Aaari3/HJrfo6UH5HiHNIRkew5i/CpFVJNbNbltst5EROQRCta8V46iN29RP7KwxQuYuiXah0k3UXtgqeYS606K3az+kVFcA
-JSla9HYjsUaRF54Rm+W5d0o6ItTs6uLfJQIMEeNHcx/wL2OtrJmxaJMwTiSuV1WQCvnWES9ip49rCbS4dkjN2i21WKlYkRNmqD3Ne7xYxS4XYI/PO/ru6S
-Gvep1bTw6WqGeK0iDxA+vWbnn6zeUsukogpRxAcEQyo8T7FU2CnhTVXk169bY68ssOZvx9MjlkrZcsRV+C2Izpq8SzB+8Ds1f5xSTfQlO43mq5vyJfyIQb
-c//xAJcw9f9nr2pY2F8UFOUaa3u8HFiDt1t5G/RrFj8ge8yn9BZOewcLbK+jIwRqI7DBDL/LGDjlpvFtDZvNRlD+BrNP3oEkzL3KWgR8+bRJ2u+MXmEGj+
-V1f8bKvUuu/R1C/5u/Sj5wO39LiKf8upvb7sui3rkrxoSphgW6yK4qqoBvO8xQPW8D2dve5FVqfkzmpb9ts/Soh5u3n2L86jTyN8hUhV9+5qm7l8ik7SQd
-7cLOu3Fm0DCoZUzPSQlFObaV10d8ujMQnL/mwIAbG8Eg5sGCyieprVKKgrX0BmoWkZDNwcAc3/9NG1TV2HUcldjLAQbmeXtIFEDnCoNyebMj1/RbLF+Cry
-nQTQFlF/wQz2+/x5qLdbP3pffUtynscnbCyUBTAfoyz6SVws98m9aDO6QyJ/eVrezdwzyg+mRefEQL1r+1JA7AK8CAjqxSujluaJxI6UsCfmg61iUDD86u
-SFbDvVoS6MNE9Wu8XzRDIwuGSTwQaH5CI+rbUCrDvAxwjASAaDe/4SaO/mSg2hmZMB/qnPKN+jYNAuTYnu79a8TXdf/0FdwGLXUym6ICf2S6jli3Q38r+v
-kOZKipooxVIu/HOOgVcKCrV96au8kOrgAh/PDIz87w6tGYX1SfSEvK4VyKr63ehhZPK+hW8rP0vDXsMNrww2QBRXCFeJPzYf2oV0BLKv38pwNsq9O2ZeCb
-wk0XNC1QVmAp1Thxyrj7pixH+cp3P4PoByaMl3Aij1BuWlWDn/UNwTtGiMblyfPnX4rEG8PYkzhdWGzV1lxwj+sVgN8yqKjYrnIbekAxK0zt9Fng7r2PIi
-1p+T21VHhScM5t1kRcAmWG2ly8YDNQjFUj3629s3Ejs+z7wwe1btQy+I6TgRtG1uiRjS8V9UVOS214yYQM6ryke5yED1gX5TlmoOBPDf3iMypX+C6l7FZX
-opAFGuSAHnO8/dZgK9lBr72mrv+sllvp40zNo5+0zcariye2/lba1zCwaaSL82vHt/xCA36kIghIVSVtv+WsZUv7VRkNsb7AeO/RXSKcgiETpmn89Yrns+
-cYlx7NHeed8AkbKsXPK0Y2EO4ZLRRQQ8RIN2uhnxYO5/I7xzz3WWNWFDvJuSoO+pZxQxXfcu2s6OJuDgP64V4uNQVtCyRbn6ipoSlJtJmmgQ9UUnYFd1SG
-mKHG1ZGP4RMq/Q+pC8w1i3xNHjQzt+81OhmFn9CW5vV6K2oZV1PX+wnQwYxTKNlEhpLQ+a3dHTzwPHKpaHuFCuzA7F8W0YxsMauknYrOhTHE1bNBuXo4qu
-MFbEyIfDg+DEqltyaR7bZ7oqWiQHhHW37IfJwC48ZmxYnTCjANdfSonChl2Np9Khd9Kd/NqBkHU4upoK+dzmM7t9Qvzfaag7ic5XLD71zY5gFo0RZXBeYY
-XIxODG7MLSTH2N46rYYIzrD48rno0NALhyFYh87H7V4ijqvd5hIu3to3WwX3JBsbsZ8ZRibDKzSblRCPhaQL1v+L3WKZ++grr5TnDTX5zkfgIOgcouh3TA
-IgfeMXC3XqOzAjizRnoa6LXY2czt/EXT8m34uaOzLtYnp9zpYJ+PBAr+eeVwZvpEI9SffqSHGbK4X+CmKqYtC2e5btnA0fj1CqQSzJHxhsVqH4mzEz2AGr
-uY5qUmxUHLBS5hPV2G5ZOBT6wnUZpMkkPPlWqNYUDIZFQ5RoZCFPDe/oe2DzKdlQ9Ri4MrtgXvvBbrAszpxhIxTFoBhTnAP95O/RFRgDYoWDS3bdMaCTDO
-k4qZLQ8WYCSyv6Bq2w1Z6R85diS0pGa6f2Zx0yqxvnOn/6p0+e1PTPJ7/nURrjoufM4bkLK254V2NKtHnsmN2yZf014UY6/DQ98jWsrkFAQeAFZItKMcMf
-tuvh6CBBo0dsCXksF8hOv17DS4UeJEOnVfq6UnqdABnUvi/iAzyVullxZkduHml2K57UMYZ5i3Rj/ye49SXGA6unSxYs/DXisLF06xiEzEqafknMGh70to
-Wr+T6yg08edtEwXoDvwQiWlc349VRIE3P8MKqhPekq3sKOmaZaLh0KODcgv2vxXkM1VK7O2hsIlHWX+E9py+IJNwfNGGeZGW/XmnWbu+PIDb2Fr6yIbeHt
-r4oYTkNOlBJvb1UIMHg1ARwLUlCQ7MZKpbLdMngst+zMtTV/4y81Zqqr9JdXLCqkNilew5/5fwUFSFXsR2nnl++A7IVkpaQsZRJ+/HjaHh4HRWty2dfLLS
-Cnt8J9cnISGYoWLNe3DmNyOIdYuIKy1XkMACFh4yN7fRIgmxxsNhweQG79NtZDPp2eU79k6DvYV4Y4x7eFsDa68xeXYtFjQo7BZYTGEYdL9NHAR8oiad6Z
-oiz6MKDgwR7OqX0G/0xXqU9fTAVhVKWc00tjo1UM5KrykIi5XpPrcKk2y6jTsN8fOHp8NXPuwl9BEzfaUMLhFvsSAs2Vh0AYgPOZbfBx+Kw3er9ZRDS3xY
-WtQXqIXjyRwIESUqNLhhkdEu/Td15tP0nz6y2ShFSGQqr4231s/TvfXvDBKK7iUb5wYoWJUfLPM1iZqCbNCnQN76pVBI+RR8JqXWbTzlYhkV2vcL0I1f9l
-lh1QwIhwRMbRJXov/pE1c9RjRiW2b3h9HFxpfiUzABaTJREkNrLM9O7AMA1GZFZu/lQjrYWa95Z3gXe5BkStk4KRMq5O0/TUXbHEoQsEy+nus8Cswqo6/3
-SrpM+fJ+s0TXC5P1cI3kBrvlEKMCfKu37JAPD7x/spbEFXLYRDQYivH0TXDXa3d71UJZGWAckvzSO3buWWJp1xraNk+L0OlHIclY1nxnh9gVRbMXf9tcAI
-TrNyi8Y6AYmSr6oTAMwWXTytlpeLczk/RLYep2OkJP1/bgNcHBpt8SAn8QL4+5lhj2qyycUQiXiB/VKuezdqKHQDyv5hk6TM80NprsZo5sOny7TNW33kpJ
-fVUIhX8FYvZcfnc9h+RILBNH8yl/bXX5t8Akqngktdd5QArGRYMPyrb7x9prmQBci/Ad/b3XNkcC3QLBQ8ZHmUz5eEfbAaEQE+aqgRtJZNlCKVi0DeW2zD
-k9qzr15zMEtEcNIMvhRTSv4RLw6hRPGAm1iUylhqOj8aN/J8cOAIfZePgdp9lnnlN79lR7llsl8O3kIK9QOBb30Pz6v65o8FYifDv7/Fv+yEt0HasPGt64
-YmnrVsUWeJGfh2WyfyNJLdhzvRK2d6FMubKx6Tn1gLucXVeuPXUCZ1dtQqmvSLeScWGZssiadBbFkTRQyc/AuOYol0PGlmcs1hYN4QGN+bWTe0lhqLDirB
-FZMzSWi9s6KPgA9Q/ybRgDbiwZ80dB6SuIh9c4un2YYTnaXuk2v6xLObEVWl4fiic+EV1XJFDcg/i1/Rv89+iSAz9lvtG/btLhaK3FeOb0un3ToXGGGcf2
-oPIv5Jv1iW24uhrH/JHAFUFylmEvCfT94NjqGCLhj9/SyBt+FaOhbEH/LPm88jPOQrmRH8Kq4sZdwDZvEPiwDLdY3B8Z87YF01FmrqdsclVl3GaFesCcCh
-9GIIGHkpaylgevxI8aTYgt+6JNuE5CesvcHPcV5MTZtM5Y7y/KPAQ85PSrtjeGUVTlWxFxa+XX7LZ0Mih8md668rHcDWTT6u6GQqWn9XSm9IXopXlCJxUw
-mTClDokppEzofsD8vRNKC6KSqDin7Ugt+MbmGujYt3jZu9f6gTEvuit0n/aGvMiF09M6lVXq4D1+LMejhNUISNzZgJZlMjy5RYoxMRAsgxZ3c659vgwi0Y
-00GgNqDLyZKPXeX7Gzbiur25X2vkCCPJAGQkNWc6Lzy8s8Eim+s2NN2hgrjsr+m5890Vxw4sanJlgg6rEYIeGoPxGbzMwBgNbBhAIqS86niLHVoyYAvLdo
-jfz/F5O2gFNhyvd94AQYyscqJcUt8SIfgq2hc+fy+SLIUCfGf62r8sBN80tb2l1VeKb1K2xp4NywnNRZ4UmzLMRFHGt5uo8RLdDF8JloIX6bO83aPq3VJ7
-TD2xADGyz+Wl/RgNOvKz82ey5TRJtj+3xzEfEgjcip3QLP6FGytiXRhOCWgEGte2NA2Dywuyfa+JJBUG5dPBfDo4tPl6KluTNDg4dLBpCwskNU16fWy9cK
-sZzWUEvVHuKoNW/SEr1tRB5mKJ0h0SWDJB/cN3gtVX+5fOgrve1dqOoClO0PLFleW6RozaeMXNHeJgH1P+eiuJZI4B2rvo6En96lCTF7DLc7i4JpJFdTWb
-kuq81eM0GoVMXYg8XOix++61vgecqvqP+xqntgZGnF9EvHwx87LZliILv4aaq2YTQPuILcBeg42bIMJG8sWFpdz6v6emfejobIUy330pkM3w8dTcV/l4ps
-Gg/LwZji6pTnstdOp4YoKlhWDMocLZqfiqOBwBbDBM4J+RJba0hIeHBTKIkJYEKhP4VDS10BlzUdmTXskRUP5jWj1RVz5Z0z8Bha6a/5tNSZross34H4Qb
-s1doAupKMUlPKCyV2FCNBJvsuUg/bTaVivrDXj9QAg29v5e6wLd3KyN/4vqlezMNQDYtG36FfVLHkAAAbo4ubp7U5YQAAaxIgIAFAD5PE7SxxGf7AgAAAA
-AEWVo=
+/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4T//JBBdABgLgofPJD8UIA4Ve1y6g4ZWLp4FiJ2JRUwAHlZRQgYtRLIAcxm3tUCXZKKD
+nOOFENJrNfFrqWb7bLx7sdG0TFehPUNZX9KcThng8dtZL+f3JpTjxdSjjvp32MJjEcUBoCxFNyB5zzlXimMR5N8JM2wYK479FM1/
+YClKHnkxox4I6613G19b42eeHs4goMjbPaWHzcd3o2l5RW5PPxieUyAPz2gARMNmZayVjz7iPu6F8KrXUvCAdoYSLZaD3k/9KwBB
+vEzPUKod1dHZYAoHN4fQ/upvX4shoKfjWIe9aX/3WcIZZeOdsXiqVdYC3GdXkrQLPuJJXTqzuP2KtIM/610hQbchvJIdLcaMQFzr
+/dbqVfRXDXXMqGXcYcoL+/JqpXJbhUfYo1DrdUXXWqKrsGUPfqOXUylCYi976nQTCUJrv8F9IRXbO2yJWKk1mtSh/Moc0KkYddBt
+0V5BsdarG0I5RSr6uQx2RxnAH7FK4qBHa+PT2LMtpTQypcAOPi3eZimMtmyFKGYxW5RtMstS0zupJ8FQgKEYjaJHXvXOzJi9B+5k
+Wpv7Mn9xncx1yOaDImiDiqqn+C+fm0PCuoMRQAB+NAKYrww1L6/1N/m8ZjH6Dt0IDpMvQc2BnnqrXvoQMIpW8BlNBFUnXF5i30ZH
+0nVjWrFJiLz8Lh9v+zvSYpmy71QeXEnrO72yCU9d27PgUTkmOT79zSDg44gwrrVF0Bc8Z1fzKFzpNSu5uK1++k31Bic7Oq0KGps9
+OGvri5RXT1LonMQu87bngwbXOd5NhNWLzGnygz0Ii6ufbBwDDBFA/VEne4Qt4uhKutaM0Y66ZyhMRbEHx250c2UZdAXFOvc2ASkU
+mnPUq3TLQs5YL2ejnR1quIIyBvudfmSlTy79yWJKGGF7983e0prltamIJvzM9N+uEZ2i96OmEbEMUcCdTZs8cw0+X+eyE5isZY9s
+p+ujtkSx1S4m6hEFW2FXvl5GYUzF8z0aVdyZdC9xky96oWjNrzhLCOC8DMp+UGQ+R656HMhP39OJJqkZZ9iKUfklooxb40hSLI4Z
+k8xjIwfjWhXlwo7bMbBzJbJUmNAycM+bqmSwazGfyrVPKkIzmXs1b0ERZllCbvtn0SFCJw6D1EBj/pYbuRvq3XWaWp7yEkiYS1zK
+d40QrobWoJX/mkZQaKV0lV393L2E+08FVFculUnGUny8TXC/7KH84MSfm/jwiz/UvHU87HIrtMD0CLuq3Q/GjnRLzNrOhBEp/45F
+o6EnWRd4YRhipFMrrqGD5SAqJLdq8HIoPyHlssvUe/bQqnFvmS1Dup0PrjRgjnOQSph+mcMCZFZfthlaXQxsfcfxmKFgz08YuPJm
+kxy0l8qf/JMPieIR7QeOd5bP8r7DQgt1l9rECO9I4nZS9PMWLPcJRaFjepJ9L9m8Z/9XBnSN4L4NyUJb7SrEbC/N535lL90xGRkL
+X4IiX5Q3fypvF6mZJmcMAIJUSQ2zZNBmNIDonLAxZ92zrG0E4sJ0mHSkUkpMDaV3rL6/iBsePpnIqo4hthbQzAwuIvZv5ccs4+I4
+Z1z67zDfr2pI6rgOCOPChwy2MCXnFJFqiY86XArj1AEkgciQeJ4Fj+S6TYdb9TQyZp2sUWtgdAedQOKbshGbwVR/ChBBstVZxmQO
+WHC/eshZs+LtoqcMx6cLY2u8h3qKFzRbBKnJw/GQ89idbiNTXfxfnMp/tfawNSU2THlew25gPgcpWqsnUm9F6Aep/wSBMtIB3/E2
+TgzQVW0CXddO+WJqWggeunkab3vxsOzlq+VgPxz1q5id08Px2ftoTsEVS+Nx6bRMrNTve2eKiXCvNF84izHyRgzsuA0A5W3/QiCF
+uxun43V3hYGcvry5O7dfzyEq9D8QoMvQf3wggCHYsNq9N7NZqVS70iH2mW6JX2PAEpWGZ/S9oeObe8lEHKQ9UAeEa3znJwkE0ryt
+0YITjidOQ9vf/2oxMqHDLhEamnynC0Jo4Zz2SE4+xdoMYTOQKr5LD4VHXrK4dXce5IQ2sfqMJa0jYc5m772x0o/QckfuwRlHK1sm
+46724yek1ScSohv+XCqpKNQY8nbZdHnhmk1oMVqPMuTBqoBPYUPb6UC+1aHrCoRF8tIn+7zc2PK6bs6frKXP4ANt0fRVkNf+qbo3
+6R6OvaDnEyJ8sKdsDPopDOD5mpwBGSSUZIvcJTbGCaSsortvuatxTwjeJPrThC6xZqLeMX1b+eNoXwHDhLakm4CSTCfxfKHhsb9M
+SofWs6YJnEsZgUnLVXcQBHMU10PYcI2jjTZviE8/3xOB0cEce+CBWw+7KpyjtBT/SPYCum4vayoYf3SvrPgj0nTmMiK10hgA4HTG
+vKR7WTYDa8OeKZWYsfciaGWsSar4DowMqbg0FbBxnmfAMOgq8kMKRL1+m4i5pobnHumTv7z0YBd93+TxwKcupCCWV1x5mr6J+PYH
+5JD+3MLilIUWjOCse5xPH4X2bU+vlRL6MIbQw/lJo0OW7O+1n6TD41f1nPn7F0i1sxHd683LMQCyWz9ludxD0xDToN8KTlzODNVp
+kNrz4mz9uqtSgeVtlJIyl5uzapuiARrSTPn56vMTADzXSXtnm61ZTIZ16DzTy1CTPlAsjdgB5a8oxHsJxwNtEuSTfO1fCAOGf+az
+S98p9QZdkUx7maBhUvmkSpLXED3EvOKaxyx0eb/eXRjl7tBzjX9ZNjpPXmUhtANWdayDnjSIZjMl6LskGvI7gGOVHAsESn0k35tl
+TXcF3puXQ1hnJMVpcaKraALus+ktMm9bs2CuEz9tIz1C38fiEvODQU3krE9T2gvdXiIEs3EJSBFNYihLDI7ZwN+S80tBCYHnIPcF
+UpCwT13EY8LAkL5UorHa9e4hI0isPeTCUJFwaQruz9aL0gUfT5NBm3Y873mWq7CjM1cW2UXnM9EsejC3nrbqpXt+Bc63D+KLOCBA
+auFW26HjbD3CkheqOMiEipf1vLX9MtSHqJuM72wJTOtCkXPP1aF8WRtvlxcHp0e5zI6jo3PwhHMjtL7s52H8bjl8PUzdeUJWMwWw
+1lBjNfge3X7iiAPgevVNkpDe9Z0bTHGkgTWAASbU6SFOsEATcMLwOfYs+a8/sHi7cL5dvraqaF9hzejG4IavrDfuEEaZL09e0e7h
+xzbapwHZ1jAwoT025dvj0YMVFzdiuvZSfAKtimz7RABVELcbVu4PS4jihX0Wb5ShNlYa5SYBgbWtdpYJO2JtC81EP8SyF4NAC0Q3
+lKjYoQD6fKWW1fghBC8QEG+7R9tMBigt9AfGSOoLNYB/iAyHZyaSrRbQTnzkKyDjdX1r+lILGo3W1oW6GvT159U5PuHnlxbrjTVy
+D3Fa9lH6MyUHOojM9311gJPCLKMZ2lcLeoH6CzeYayJwsx5ym2z7T6gTOKLtrHUMpuRwP51UE5Ds4vFS/3a2+zGWeAIm3b9cwkhu
+B1ligGIMyz05rlnImSkMbFat9t43kNw0G0a9kta+0l5gUFAcMtYnaTbjmNfehECMq3cVtP60RGRoTyZXr1tmYE0f+KQUL7dy7Cwj
+nTAoaB7cVStYg+hLqsVm5ab4MnWZoQf1odYfUPLe9GyPjCTzNVxSx4JOn3lEePkqTFayKcv1k0GZTGq2SdVBb8joqI/jhm5k1vI0
+Wd6f36dzCeYo4dJf2qGX8kcXC5ivD7WHSDS2K9bRsG+mDl9F0V43VAh9WFMTlx708jzT+Flmhn21n2REI9VftuEbWQgoEJjvFgUA
+nq0tOcw1xiRO2dWTsHXBsWKZYLakTE5f+ax+lHw6hQGW+b7IJUL+qBKdDMKjqecwnsatAiZCADTW0nVHWROSAcD3We2gsvnc7Y+c
+oEUR6ilDcC9SwI96v99R+KTbfk+6i3oafRJzW0HOdoxrkl9l088dO9M7BKTo/s1JutTfnARdH3Mu/CeFwYWCLtkXwHbiXiPOjyUl
+XtK6qHLz3yWel8YuUHhdlV6LH+Ov8F8OjyXfIGCxvR6wyvHtueCK1tre7H2BirhXO1FdHUSrZq6LimRyrfIAfc6+4Tq3YC3wraht
+s+07E1dHbWZk/YrULTVds8FLCksb9UreM4o29/pyWcFYnHu1gXkzIhaicWo2fMbgSLLlwlv4ldvDdy30TGSCjeN6Ga74DdGr+XHM
+9Ebuao2NxT8jdF7byuG76YgfQVUu7EDmTmhnJ9VKcNvZOhpvTAqPVFY5Ikf3N5MFYA7cTcVAO6t/x0/dWH6X0HK0EA4IjNxtZyGo
+wMZ28zLn4S4Gy6rcW+kJBOetQtC9TuCRalU6pHWmatNifHMcqZ0aAp1o3opz0prTJv/kb+/WTW7COS0OBkUzVoN5PbqsCsctGEQc
+ml0L2bHfifsAnIO8n0pqXDDdPml3YtDx8BEmrU7NAT8UONSa4ARTFcWKnogVNDc8QKELHqFKj35n0uzaxC3tDdgsosWwWfY9i2Hz
+pZDFMzGJRhbljRfEoP0PVWJ/euIt82i4DmrMXKXn/7puX3BDLDQIZ9dLp2Kpf24oqKbKSmwT92l7mlkUPUINnSB5l7hDK949GwGs
+koUloZKcSm95+ip8dh0JvxpTfEHNUHI9GUwKPNSqxWFLx16bwrmaNgDmNa5VmQzAb2D6XQAbGleYXVE8m/605I2IOZiottKnB0H9
+k76gpHOntj+fOhM4UBUdXzBxMuUrv3hX3/G/SSTh8BFoRgwRzPy331QrvaLj3FMrVNPmmlwBIRa3fO+EHvqCPCB7KWFSCc1Mon/a
+s2D70Yp+haX7JctJ3UFt0vZMHT9GtNR1vybwRu+XJuNQLYNC4qwCE+Xnd6z4P4uYmpX2WpaU5AvEcoWE6F35H+gtpJ5Vt/jZqQYr
+hjVy6nRE0i0DKXEWhGeVLnHZoD8SIehoJ+sD6oICYJ1/lR+3qRH6ebpSTz9g4hZZGDLEqSexgLkjE8gGUAozoQwit93jIkPFHZf7
+MHdvmXvTWgitMPQeL47p4Rt13oy5prj0ij7grnqhT04/l8yb19LuKPupDYHiOfz6RQVux4Mifre6MrWjXnLEhEFQtM6r/qmNsto8
+RAFEKOerNECRIJVTEtQGhzMyyKDU9lBRWaQcsKGrOBGacvMAcfkP7cGWVpQ9FY9fc2HQjgWdC3wV8DRWHB1YRdxGbPiiqsVsm+Rv
+0khUSjh7nV04zV7QUVIm63uL0t9yz159HJUuVJfuXWBJbkSrGS4fXhPQLpe1k9oLpgqSyEUJsJQXgcIh5x4DNJUdbUnsGUBBEMMu
+/db0h7UWLj0C0s3aBIkjQtQNwukaJfDO1OLNpMZGeUaPnJAnX0gsqYebN5LsjZ0jMn2kB09k27et2rQNJ3XH5vGGm0NJ5aw2zk77
+cysITUcgovJbcHxUr+Ypcq+zEeNSJ1EeR0wNFjPwNfYkygrp5pXhm1Xa7I2EQBtVHdKECJg4kKcePYcPYoT/9VXxRBiEOCeQib99
+fanSrmXW7ns4nRz1qdGeKT8yI3vRNR7f2L4f/Khib4yY8+vI3QPxHnVpUwGtNNkkBK2bn8DERT0dCXqMhsbjWQmcXfhuZeAjl1e1
+Ex2vJnax4JmMEV6Ndgv0/GJFmd67EcNkVdSg02VasFHwqzu/AGhfmAQ1i04aEAlHl1jB7Q+xRN93QOM2jibeNDxoBebwYbo4ikCU
+X774fCkAe7PKAujhq7Te7Glr6ub+5O4DUqcFX7MBXpKtU7TaZVnwi64T2xCXHIU3AaeRgl3npOaOdVrf5OBInfcm0GGZMVkfAy8y
+GkP9/dNdcB/dnhYZvgkDz12Hw7wSGZUjnOogwJ6E82xllFZ0lfmz8zLcpJXfwg1koEChpeJo/noRFQs1HktzFHSsnOtwaDmeoeSW
+fpBbbP66AiPKKUB0OoZ5jkbn3dzAsE34vjnbsEkJFjjdh6QsEYWd5qkwNzk3v/2gOHGlESjhTRfzvXOQXgfY628Lmrr9RAOhgBst
+2pOEcwzAi5q/UkLRSnLu4RmX5KIM1fflnKs+e6kJfplfQxZEEBwTG54RPRuL7jRdBCKdGCfWOJkiozag34GNwf3vCYkjE3QrkzGq
+u2lz/4cfz2q4S+3ujvcUWnM+7l6VyWL1IxwZWUsM0jn90FH7oK3wCVUYxJb+vFyLy4JkHkmGMx0DtXEP7uEfqvwdDrTHtGZyRJCy
+mEhh45uO27y1cg4+DWk6PGfxvKh4zPaO6v68DlGj6OsmQR6rUJ0oAD+vYQCVgOkGIC1A8iNP4xBH6NsCD2lPNImeg5d8JixZLmTC
+1gMRfC1hTMtaI0HFmbN5xQLGDJCDMWa9pCMDaQaPCN1QValam2PXUHdqQGRPIFCgxE30L34JOWdSVG07JAh5BX97mGHO5/M8/azT
+iTuCj4+O6r0jqTtJKdavj3viKzSWMjwITRcpeygyp5ATqcOsS7I73aj/NbvZcqkEiQJ8Utsa31c4CpdED8jNYRP1AF8VL1Nc3SPc
++DCJQA+qhdF/QQ31xBcBwRyoUJ7Xae6fboaCri6Es5P/EMBsCdwY/f12VTH6Pp62o4pk0QoTFOa1UaWehXUyWweuncpqy1lgPl0U
+JnwzWVGmYLAFGtLVvGcaKxtBmgKxMog2n2mtjsWcUQVQfasJycuag4dHmQpZuoH+tNRkZij2LQ/MnUMLnD/radcPSEdkZE0ULPNA
+zXOfy6TrYxjqoK0GnE7w21iPRInfcdVf6RScdRxBjpkz+A5sLb4UBTTanH97xxxBElpVZHkKPUKySrZOmK5jC+G1FV6zbGX5/UYa
+tNkTXHDlz5WyOh8X+Samb+dUO46e+toLlIA0fwfF8YGuRPeHmUym6PL2GIaGdzgH7S0xmDQ3oRagxMp4fyvTc+t+C7Xl2koQomm1
+odTCTxlCNAzizllJjWZr1CnvFdBY3FY6z69DcxCWfagoIirwHjxa6d9D46547LYSFMA2vZ1h05ruaFtqStDacfCD8SxE2AOgEqfA
+VPzKj0RazatMKmBkgPJFZH+OnLNvKgeYqu1fBWHNxZHnKIxgIh4lXV6Jw/jTrN+F01GT57PZC/X+AyyhrSbBmucMuhfi71HQo1Ta
+7kh/1SRtM/jQvZnw+aeGIKi7I6/k0IVTaZo+WoyBungCWdQYB+o9LYd3ijnBnzgy8Q0jc3IlPQnB8+nFG+1dV5ovRhosvEku5hKB
+1tTtCWD9bmizkyD3H2H7uUu6Opyao+TH2+ydY1ebTJUppDzIY/QP1PPEagMEb1N55PQmw7qzdlaLm1CwkacnRHLlWeFh+dQ5uFcS
+PNDLpozPUQoWa/Zrquot4pKfLs9hbFUOnLZg7RaWtn+EiBDHMpFowjpvF2kEtxyDyypb/2/21EfqSLYLRyD7W/h5YLafbxkoNfoi
+uXlBAyjFsteobudoDXmVqyexPYcTEWt+AXqsPRELNhZ5JNfKsvDe7K92Aaari3/HJrfo6UH5HiHNIRkew5i/CpFVJNbNbltst5ER
+OQRCta8V46iN29RP7KwxQuYuiXah0k3UXtgqeYS606K3az+kVFcAJSla9HYjsUaRF54Rm+W5d0o6ItTs6uLfJQIMEeNHcx/wL2Ot
+rJmxaJMwTiSuV1WQCvnWES9ip49rCbS4dkjN2i21WKlYkRNmqD3Ne7xYxS4XYI/PO/ru6SGvep1bTw6WqGeK0iDxA+vWbnn6zeUs
+ukogpRxAcEQyo8T7FU2CnhTVXk169bY68ssOZvx9MjlkrZcsRV+C2Izpq8SzB+8Ds1f5xSTfQlO43mq5vyJfyIQbc//xAJcw9f9n
+r2pY2F8UFOUaa3u8HFiDt1t5G/RrFj8ge8yn9BZOewcLbK+jIwRqI7DBDL/LGDjlpvFtDZvNRlD+BrNP3oEkzL3KWgR8+bRJ2u+M
+XmEGj+V1f8bKvUuu/R1C/5u/Sj5wO39LiKf8upvb7sui3rkrxoSphgW6yK4qqoBvO8xQPW8D2dve5FVqfkzmpb9ts/Soh5u3n2L8
+6jTyN8hUhV9+5qm7l8ik7SQd7cLOu3Fm0DCoZUzPSQlFObaV10d8ujMQnL/mwIAbG8Eg5sGCyieprVKKgrX0BmoWkZDNwcAc3/9N
+G1TV2HUcldjLAQbmeXtIFEDnCoNyebMj1/RbLF+CrynQTQFlF/wQz2+/x5qLdbP3pffUtynscnbCyUBTAfoyz6SVws98m9aDO6Qy
+J/eVrezdwzyg+mRefEQL1r+1JA7AK8CAjqxSujluaJxI6UsCfmg61iUDD86uSFbDvVoS6MNE9Wu8XzRDIwuGSTwQaH5CI+rbUCrD
+vAxwjASAaDe/4SaO/mSg2hmZMB/qnPKN+jYNAuTYnu79a8TXdf/0FdwGLXUym6ICf2S6jli3Q38r+vkOZKipooxVIu/HOOgVcKCr
+V96au8kOrgAh/PDIz87w6tGYX1SfSEvK4VyKr63ehhZPK+hW8rP0vDXsMNrww2QBRXCFeJPzYf2oV0BLKv38pwNsq9O2ZeCbwk0X
+NC1QVmAp1Thxyrj7pixH+cp3P4PoByaMl3Aij1BuWlWDn/UNwTtGiMblyfPnX4rEG8PYkzhdWGzV1lxwj+sVgN8yqKjYrnIbekAx
+K0zt9Fng7r2PIi1p+T21VHhScM5t1kRcAmWG2ly8YDNQjFUj3629s3Ejs+z7wwe1btQy+I6TgRtG1uiRjS8V9UVOS214yYQM6ryk
+e5yED1gX5TlmoOBPDf3iMypX+C6l7FZXopAFGuSAHnO8/dZgK9lBr72mrv+sllvp40zNo5+0zcariye2/lba1zCwaaSL82vHt/xC
+A36kIghIVSVtv+WsZUv7VRkNsb7AeO/RXSKcgiETpmn89Yrns+cYlx7NHeed8AkbKsXPK0Y2EO4ZLRRQQ8RIN2uhnxYO5/I7xzz3
+WWNWFDvJuSoO+pZxQxXfcu2s6OJuDgP64V4uNQVtCyRbn6ipoSlJtJmmgQ9UUnYFd1SGmKHG1ZGP4RMq/Q+pC8w1i3xNHjQzt+81
+OhmFn9CW5vV6K2oZV1PX+wnQwYxTKNlEhpLQ+a3dHTzwPHKpaHuFCuzA7F8W0YxsMauknYrOhTHE1bNBuXo4quMFbEyIfDg+DEql
+tyaR7bZ7oqWiQHhHW37IfJwC48ZmxYnTCjANdfSonChl2Np9Khd9Kd/NqBkHU4upoK+dzmM7t9Qvzfaag7ic5XLD71zY5gFo0RZX
+BeYYXIxODG7MLSTH2N46rYYIzrD48rno0NALhyFYh87H7V4ijqvd5hIu3to3WwX3JBsbsZ8ZRibDKzSblRCPhaQL1v+L3WKZ++gr
+r5TnDTX5zkfgIOgcouh3TAIgfeMXC3XqOzAjizRnoa6LXY2czt/EXT8m34uaOzLtYnp9zpYJ+PBAr+eeVwZvpEI9SffqSHGbK4X+
+CmKqYtC2e5btnA0fj1CqQSzJHxhsVqH4mzEz2AGruY5qUmxUHLBS5hPV2G5ZOBT6wnUZpMkkPPlWqNYUDIZFQ5RoZCFPDe/oe2Dz
+KdlQ9Ri4MrtgXvvBbrAszpxhIxTFoBhTnAP95O/RFRgDYoWDS3bdMaCTDOk4qZLQ8WYCSyv6Bq2w1Z6R85diS0pGa6f2Zx0yqxvn
+On/6p0+e1PTPJ7/nURrjoufM4bkLK254V2NKtHnsmN2yZf014UY6/DQ98jWsrkFAQeAFZItKMcMftuvh6CBBo0dsCXksF8hOv17D
+S4UeJEOnVfq6UnqdABnUvi/iAzyVullxZkduHml2K57UMYZ5i3Rj/ye49SXGA6unSxYs/DXisLF06xiEzEqafknMGh70toWr+T6y
+g08edtEwXoDvwQiWlc349VRIE3P8MKqhPekq3sKOmaZaLh0KODcgv2vxXkM1VK7O2hsIlHWX+E9py+IJNwfNGGeZGW/XmnWbu+PI
+Db2Fr6yIbeHtr4oYTkNOlBJvb1UIMHg1ARwLUlCQ7MZKpbLdMngst+zMtTV/4y81Zqqr9JdXLCqkNilew5/5fwUFSFXsR2nnl++A
+7IVkpaQsZRJ+/HjaHh4HRWty2dfLLSCnt8J9cnISGYoWLNe3DmNyOIdYuIKy1XkMACFh4yN7fRIgmxxsNhweQG79NtZDPp2eU79k
+6DvYV4Y4x7eFsDa68xeXYtFjQo7BZYTGEYdL9NHAR8oiad6Zoiz6MKDgwR7OqX0G/0xXqU9fTAVhVKWc00tjo1UM5KrykIi5XpPr
+cKk2y6jTsN8fOHp8NXPuwl9BEzfaUMLhFvsSAs2Vh0AYgPOZbfBx+Kw3er9ZRDS3xYWtQXqIXjyRwIESUqNLhhkdEu/Td15tP0nz
+6y2ShFSGQqr4231s/TvfXvDBKK7iUb5wYoWJUfLPM1iZqCbNCnQN76pVBI+RR8JqXWbTzlYhkV2vcL0I1f9llh1QwIhwRMbRJXov
+/pE1c9RjRiW2b3h9HFxpfiUzABaTJREkNrLM9O7AMA1GZFZu/lQjrYWa95Z3gXe5BkStk4KRMq5O0/TUXbHEoQsEy+nus8Cswqo6
+/3SrpM+fJ+s0TXC5P1cI3kBrvlEKMCfKu37JAPD7x/spbEFXLYRDQYivH0TXDXa3d71UJZGWAckvzSO3buWWJp1xraNk+L0OlHIc
+lY1nxnh9gVRbMXf9tcAITrNyi8Y6AYmSr6oTAMwWXTytlpeLczk/RLYep2OkJP1/bgNcHBpt8SAn8QL4+5lhj2qyycUQiXiB/VKu
+ezdqKHQDyv5hk6TM80NprsZo5sOny7TNW33kpJfVUIhX8FYvZcfnc9h+RILBNH8yl/bXX5t8Akqngktdd5QArGRYMPyrb7x9prmQ
+Bci/Ad/b3XNkcC3QLBQ8ZHmUz5eEfbAaEQE+aqgRtJZNlCKVi0DeW2zDk9qzr15zMEtEcNIMvhRTSv4RLw6hRPGAm1iUylhqOj8a
+N/J8cOAIfZePgdp9lnnlN79lR7llsl8O3kIK9QOBb30Pz6v65o8FYifDv7/Fv+yEt0HasPGt64YmnrVsUWeJGfh2WyfyNJLdhzvR
+K2d6FMubKx6Tn1gLucXVeuPXUCZ1dtQqmvSLeScWGZssiadBbFkTRQyc/AuOYol0PGlmcs1hYN4QGN+bWTe0lhqLDirBFZMzSWi9
+s6KPgA9Q/ybRgDbiwZ80dB6SuIh9c4un2YYTnaXuk2v6xLObEVWl4fiic+EV1XJFDcg/i1/Rv89+iSAz9lvtG/btLhaK3FeOb0un
+3ToXGGGcf2oPIv5Jv1iW24uhrH/JHAFUFylmEvCfT94NjqGCLhj9/SyBt+FaOhbEH/LPm88jPOQrmRH8Kq4sZdwDZvEPiwDLdY3B
+8Z87YF01FmrqdsclVl3GaFesCcCh9GIIGHkpaylgevxI8aTYgt+6JNuE5CesvcHPcV5MTZtM5Y7y/KPAQ85PSrtjeGUVTlWxFxa+
+XX7LZ0Mih8md668rHcDWTT6u6GQqWn9XSm9IXopXlCJxUwmTClDokppEzofsD8vRNKC6KSqDin7Ugt+MbmGujYt3jZu9f6gTEvui
+t0n/aGvMiF09M6lVXq4D1+LMejhNUISNzZgJZlMjy5RYoxMRAsgxZ3c659vgwi0Y00GgNqDLyZKPXeX7Gzbiur25X2vkCCPJAGQk
+NWc6Lzy8s8Eim+s2NN2hgrjsr+m5890Vxw4sanJlgg6rEYIeGoPxGbzMwBgNbBhAIqS86niLHVoyYAvLdojfz/F5O2gFNhyvd94A
+QYyscqJcUt8SIfgq2hc+fy+SLIUCfGf62r8sBN80tb2l1VeKb1K2xp4NywnNRZ4UmzLMRFHGt5uo8RLdDF8JloIX6bO83aPq3VJ7
+TD2xADGyz+Wl/RgNOvKz82ey5TRJtj+3xzEfEgjcip3QLP6FGytiXRhOCWgEGte2NA2Dywuyfa+JJBUG5dPBfDo4tPl6KluTNDg4
+dLBpCwskNU16fWy9cKsZzWUEvVHuKoNW/SEr1tRB5mKJ0h0SWDJB/cN3gtVX+5fOgrve1dqOoClO0PLFleW6RozaeMXNHeJgH1P+
+eiuJZI4B2rvo6En96lCTF7DLc7i4JpJFdTWbkuq81eM0GoVMXYg8XOix++61vgecqvqP+xqntgZGnF9EvHwx87LZliILv4aaq2YT
+QPuILcBeg42bIMJG8sWFpdz6v6emfejobIUy330pkM3w8dTcV/l4psGg/LwZji6pTnstdOp4YoKlhWDMocLZqfiqOBwBbDBM4J+R
+Jba0hIeHBTKIkJYEKhP4VDS10BlzUdmTXskRUP5jWj1RVz5Z0z8Bha6a/5tNSZross34H4Qbs1doAupKMUlPKCyV2FCNBJvsuUg/
+bTaVivrDXj9QAg29v5e6wLd3KyN/4vqlezMNQDYtG36FfVLHkAAAbo4ubp7U5YQAAaxIgIAFAD5PE7SxxGf7AgAAAAAEWVo=
 """
 
 
@@ -3606,7 +3630,8 @@ import in_table
 import kept
 import lazy
 
-TABLE = {"module": in_table, "lambda": lambda x: by_lambda.tool(x), "kept": kept.tool, "lock": threading.Lock()}
+TABLE = {"module": in_table, "lambda": lambda x: by_lambda.tool(x), "kept": kept.tool,
+         "lock": threading.Lock()}
 
 
 class Wrapper:
@@ -3666,8 +3691,9 @@ def many(x, tool=lambda x: by_default.tool(x)):
     match Point(x, 2):
         case Point(first): pass
     return [pkg.passed_on(x), pkg.unit.base(x), lazy.made(x), module.tool(x), wrapped(x), tool(x),
-            TABLE["module"].tool(x), TABLE["lambda"](x), TABLE["kept"](x), UNPICKLABLE.method(x), REGISTERED.get(),
-            ALIAS.__args__[0].rate, Record().show(x), rated(x), Record.__scale__, Record.__annotations__, unit, first]
+            TABLE["module"].tool(x), TABLE["lambda"](x), TABLE["kept"](x), UNPICKLABLE.method(x),
+            REGISTERED.get(), ALIAS.__args__[0].rate, Record().show(x), rated(x), Record.__scale__,
+            Record.__annotations__, unit, first]
 '''
 IMPORTS_ARE_LAZY = os.environ.get("PYTHON_LAZY_IMPORTS") == "all"  # since Python 3.15
 TOOL = "def tool(x):\n    return x + 1\n"
@@ -3709,8 +3735,8 @@ def make():
 def cached(x): return [in_cached.tool(x), Path("data.txt").read_text()]
 @memory.cache
 def apply(first, inner, local, module, table, cached, kept, box):
-    return [first(1), inner(1), local.method(1), module.tool(1), table["a"].tool(1), cached(1), kept(1),
-            box.unit.tool(1)]
+    return [first(1), inner(1), local.method(1), module.tool(1), table["a"].tool(1), cached(1),
+            kept(1), box.unit.tool(1)]
 args = (lambda x: by_lambda.tool(x), *make(), module, {"a": in_table}, cached, kept.tool, box)
 kept = apply.check_call_in_cache(*args)
 print(kept, apply(*args) == apply.func(*args))
@@ -4480,9 +4506,12 @@ f = make()"""
             class Two: rate = 2
             class Derived(One): pass
             class Config: pass
-            first, second, third, table = Config(), Config(), Config(), {"rate": 1, "lock": threading.Lock()}
+            first, second, third = Config(), Config(), Config()
+            table = {"rate": 1, "lock": threading.Lock()}
             first.rate = second.rate = third.rate = 1
-            def f(apply): return (Derived.rate, first.rate, second.rate, third.rate, table["rate"], apply(), f.rate)
+            def f(apply):
+                return (Derived.rate, first.rate, second.rate, third.rate, table["rate"], apply(),
+                        f.rate)
             f.rate, apply = 1, lambda: [first.rate, table["rate"]]
             """),
             module.__dict__,
@@ -4544,7 +4573,8 @@ f = make()"""
             memory = joblite.Memory(sys.argv[1], verbose=0)
             @memory.cache
             def apply(function, scaler, x): return [function["f"](x), scaler.run(x)]
-            print(apply.check_call_in_cache({"f": double}, Scaler(), 2), apply({"f": double}, Scaler(), 2))
+            args = {"f": double}, Scaler(), 2
+            print(apply.check_call_in_cache(*args), apply(*args))
             """)
         part = "def double(x): return 2 * x\nclass Scaler:\n    def run(self, x): return 3 * x\n"
         folder = project(tmp_path, {"job.py": job, "part.py": part})
@@ -4591,10 +4621,12 @@ f = make()"""
             lazy import colorsys, xml.sax.saxutils, wave as waves
             lazy from os import getcwd
             def f(x):
-                return colorsys.rgb_to_hsv(x, x, x), xml.sax.saxutils.escape("<"), waves.Error, getcwd()
+                return [colorsys.rgb_to_hsv(x, x, x), xml.sax.saxutils.escape("<"), waves.Error,
+                        getcwd()]
             cached = joblite.Memory("cache", verbose=0).cache(f)
             loaded = {"colorsys", "xml.sax.saxutils", "wave"} & sys.modules.keys()
-            print(len(loaded), cached.check_call_in_cache(1), bool(cached(1)), cached.check_call_in_cache(1))
+            kept = cached.check_call_in_cache(1)
+            print(len(loaded), kept, bool(cached(1)), cached.check_call_in_cache(1))
             """)
         assert run_job(project(tmp_path, {"job.py": job})) == "0 False True True\n"
         assert run_job(tmp_path) == "0 True True True\n"
@@ -4660,7 +4692,8 @@ f = make()"""
             memory = joblite.Memory("cache", verbose=0)
             cached = memory.cache(job.f)
             kept = cached.check_call_in_cache(1)
-            print(kept, cached(1), cached.check_call_in_cache(1), [name for name in sys.modules if "never" in name])
+            print(kept, cached(1), cached.check_call_in_cache(1),
+                  [name for name in sys.modules if "never" in name])
             """)
         f = """
             def f(x):
@@ -4774,7 +4807,8 @@ f = make()"""
         [
             ("RATES = {'rate': 1}\ndef __getattr__(name): return RATES[name]\n", "made"),
             (
-                "RATES = {'rate': 1}\nclass Kind(type(sys)):\n    made = property(lambda self: RATES['rate'])\n"
+                "RATES = {'rate': 1}\n"
+                "class Kind(type(sys)):\n    made = property(lambda self: RATES['rate'])\n"
                 "sys.modules[__name__].__class__ = Kind\n",
                 "made",
             ),
@@ -5500,7 +5534,8 @@ f = make()"""
             @memory.cache
             def f(x): return helper(x) if x < 2 else f(x - 1) + f(x - 2)
             if os.name == "posix" or __name__ == "__main__":
-                print(Parallel(2)(delayed(f)(i) for i in range(6)), [f.check_call_in_cache(i) for i in range(7)])
+                print(Parallel(2)(delayed(f)(i) for i in range(6)),
+                      [f.check_call_in_cache(i) for i in range(7)])
             """
         assert run_script(code, tmp_path).stdout == f"[1, 2, 3, 5, 8, 13] {[True] * 6 + [False]}\n"
 
@@ -6056,7 +6091,8 @@ f = make()"""
             def of_size(): return bytes(size)
             for location in (sys.argv[1], None):
                 memory = joblite.Memory(location, verbose=0, bytes_limit=1_000_000)
-                anew = memory.cache(of_size, version=1, cache_validation_callback=lambda about: False)
+                never = lambda about: False
+                anew = memory.cache(of_size, version=1, cache_validation_callback=never)
                 other = memory.cache(lambda n: bytes(20_000), version=2)
                 for n in range(others):
                     other(n)
@@ -6168,7 +6204,8 @@ f = make()"""
             for again in range(2):
                 cached(4)
                 if os.path.isdir("/proc/self/fd"):
-                    links = {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
+                    names = os.listdir("/proc/self/fd")
+                    links = {os.path.realpath(f"/proc/self/fd/{name}") for name in names}
                     assert not [link for link in links if link.startswith(sys.argv[1])], links
                 shutil.rmtree(sys.argv[1])
             print(cached(4), cached.check_call_in_cache(4))
@@ -6267,9 +6304,10 @@ f = make()"""
             from beside import helper
             @joblite.Memory(sys.argv[1], verbose=2).cache
             def function(a, b=2, *rest, c=3, **more): return helper(a) + b
-            heavy = {"inspect", "re", "glob", "fnmatch", "ast", "tokenize", "asyncio", "logging", "typing", "pickle",
-                     "concurrent.futures", "multiprocessing", "subprocess", "socket", "tempfile", "shutil", "random",
-                     "importlib.util", "importlib.metadata", "json", "datetime", "numpy", "ctypes", "contextlib"}
+            heavy = {"inspect", "re", "glob", "fnmatch", "ast", "tokenize", "asyncio", "logging",
+                     "typing", "pickle", "concurrent.futures", "multiprocessing", "subprocess",
+                     "socket", "tempfile", "shutil", "random", "importlib.util",
+                     "importlib.metadata", "json", "datetime", "numpy", "ctypes", "contextlib"}
             print(function(1), function(1, c=3, b=2), sorted((set(sys.modules) - before) & heavy))
             """
         (tmp_path / "beside.py").write_text("ONE = 1\ndef helper(x): return x + ONE\n")
@@ -6353,7 +6391,8 @@ f = make()"""
             if os.getuid() == 0: os.setuid(12345)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("default")
-                print(cache(1), cache(2), cache(2), len(calls), [sys.argv[1] in str(each.message) for each in told])
+                values = cache(1), cache(2), cache(2)
+                print(*values, len(calls), [sys.argv[1] in str(each.message) for each in told])
             """
         folder = tempfile.mkdtemp(dir="/tmp")
         try:
@@ -6555,7 +6594,8 @@ f = make()"""
             memory = joblite.Memory(folder + "/cache", verbose=0)
             def all_begun(node):
                 open(f"{folder}/{node}", "w").close()
-                while not all(os.path.exists(f"{folder}/{n}") for n in range(size)): time.sleep(0.001)
+                while not all(os.path.exists(f"{folder}/{n}") for n in range(size)):
+                    time.sleep(0.001)
             def reach(node, seen):
                 all_begun(node)
                 other = (node + 1) % size
@@ -6573,7 +6613,8 @@ f = make()"""
                 if pid == 0:
                     signal.alarm(100)
                     if kind == "between":
-                        other = threading.Thread(target=reach, args=((n + 1) % size, frozenset()), daemon=True)
+                        args = (n + 1) % size, frozenset()
+                        other = threading.Thread(target=reach, args=args, daemon=True)
                         other.start()
                     if kind == "beside":
                         threading.Thread(target=long, daemon=True).start()
@@ -6619,7 +6660,8 @@ f = make()"""
                     signal.alarm(100)
                     first = threading.Thread(target=f, args=(names[0],))
                     first.start()
-                    while not all(os.path.exists(f"{folder}/{name}") for name in "ab"): time.sleep(0.001)
+                    while not all(os.path.exists(f"{folder}/{name}") for name in "ab"):
+                        time.sleep(0.001)
                     value = f(names[1])
                     first.join()
                     os._exit(value != names[1])
@@ -6638,9 +6680,11 @@ f = make()"""
             memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="1M")
             cached = memory.cache(lambda n: n, version=1)
             cached(1)
-            other = ("import fcntl, sys; file = open(sys.argv[1], 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); "
+            other = ("import fcntl, sys; file = open(sys.argv[1], 'r+b'); "
+                     "fcntl.lockf(file, fcntl.LOCK_EX); "
                      "print('held', flush=True); sys.stdin.read()")
-            holder = subprocess.Popen([sys.executable, "-c", other, sys.argv[1] + "/joblite/v1/lock"],
+            lock = sys.argv[1] + "/joblite/v1/lock"
+            holder = subprocess.Popen([sys.executable, "-c", other, lock],
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             holder.stdout.readline()
             signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -6650,7 +6694,11 @@ f = make()"""
                 sys.exit("it did not wait")
             except KeyboardInterrupt:
                 holder.communicate()
-            thread = threading.Thread(target=lambda: (CALL, cached(3), print("goes on", flush=True)), daemon=True)
+            def go_on():
+                CALL
+                cached(3)
+                print("goes on", flush=True)
+            thread = threading.Thread(target=go_on, daemon=True)
             thread.start()
             thread.join(60)
             os._exit(0)
@@ -6728,7 +6776,8 @@ f = make()"""
             warnings.simplefilter("error")
             def f(n): return {"n": n, "text": "x" * (n * 37 % 3000)}
             def work(number):
-                memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit=None if number == 7 else "30K")
+                limit = None if number == 7 else "30K"
+                memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit=limit)
                 cached, generator = memory.cache(f), random.Random(number)
                 for _ in range(300):
                     n = generator.randrange(60)
@@ -6763,7 +6812,8 @@ f = make()"""
             """
             import os, random, signal, sys, time
             import joblite
-            cached = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="200K").cache(lambda n: [n] * 5000, version=1)
+            memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="200K")
+            cached = memory.cache(lambda n: [n] * 5000, version=1)
 
             def write(seed):
                 generator = random.Random(seed)
@@ -6776,7 +6826,8 @@ f = make()"""
             for start in range(0, 50, 5):
                 writers = [os.fork() or write(seed) for seed in range(start, start + 5)]
                 for writer in writers:
-                    time.sleep(generator.random() * 0.05)  # the moment of death is random: that is the test
+                    # the moment of death is random: that is the test
+                    time.sleep(generator.random() * 0.05)
                     os.kill(writer, signal.SIGKILL)
                     assert os.WTERMSIG(os.waitpid(writer, 0)[1]) == signal.SIGKILL
             """,
@@ -6874,12 +6925,14 @@ f = make()"""
             def fail(*args):
                 raise OSError(errno.ENOLCK, "no locks available")
             fcntl.lockf = fcntl.flock = fail
-            cached = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="100K").cache(lambda n: [n] * 2500, version=1)
+            memory = joblite.Memory(sys.argv[1], verbose=0, bytes_limit="100K")
+            cached = memory.cache(lambda n: [n] * 2500, version=1)
+            sums = sys.argv[1] + "/joblite/v1/lock"
             print("ready", flush=True)
             sys.stdin.read(1)
             for n in range(int(sys.argv[2]), 300, 2):
                 assert cached(n) == [n] * 2500
-                with open(sys.argv[1] + "/joblite/v1/lock", "wb") as sum_of_sizes:  # as a lost race would leave it
+                with open(sums, "wb") as sum_of_sizes:  # as a lost race would leave it
                     sum_of_sizes.write(bytes(8))
             """
         writers = [
@@ -8037,7 +8090,8 @@ class TestSection6Pools:
                 seen.append("ready")
             def work(i): return data[i] * factor, fresh, seen[-1]
             for factor in (2, 3):
-                print(Parallel(n_jobs=2, backend=sys.argv[1], initializer=prepare)(delayed(work)(i) for i in range(2)))
+                parallel = Parallel(n_jobs=2, backend=sys.argv[1], initializer=prepare)
+                print(parallel(delayed(work)(i) for i in range(2)))
             print(data, seen)
             """,
             name,
@@ -8194,7 +8248,9 @@ class TestSection6Pools:
         "a loop": "while True: pass",
         "a sleep": "__import__('time').sleep(600)",
         "C code that keeps the lock": "__import__('re').match('(a+)+$', 'a' * 60 + 'b')",
-        "a loop that swallows the interrupt": "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
+        "a loop that swallows the interrupt": (
+            "while True:\n  try:\n    while True: pass\n  except BaseException: pass"
+        ),
     }
     CRASHES = {
         "a bad address": "__import__('ctypes').string_at(0)",
@@ -8206,7 +8262,8 @@ class TestSection6Pools:
         """A function that runs code in an inner one, while another thread of its process waits."""
         space = {}
         inner = "def inner():\n" + textwrap.indent(code, "  ")
-        outer = "def outer():\n  Thread(target=Event().wait, args=(600,), daemon=True).start()\n  inner()"
+        wait = "Thread(target=Event().wait, args=(600,), daemon=True).start()"
+        outer = f"def outer():\n  {wait}\n  inner()"
         whole = f"from threading import Event, Thread\n{inner}\n{outer}\n"
         exec(compile(whole, "/away/work.py", "exec"), space)
         return space["outer"]
@@ -8351,7 +8408,8 @@ class TestSection6Pools:
                 print(x, flush=True)
                 return x
 
-            assert Parallel(2, timeout=600)(delayed(speak)(i) for i in range(300)) == list(range(300))
+            numbers = list(range(300))
+            assert Parallel(2, timeout=600)(delayed(speak)(i) for i in numbers) == numbers
             """)
         assert sorted(map(int, done.stdout.split())) == list(range(300)) and not done.stderr
 
@@ -8404,7 +8462,8 @@ class TestSection6Pools:
                 **processes, initializer=raise_it, initargs=(lambda: KeyError("no database"),)
             )(delayed(square)(i) for i in range(3))
 
-    SHARED_MEMORY = {  # what tasks do with memory and locks that processes share, and how it ends for the caller
+    # what tasks do with memory and locks that processes share, and how it ends for the caller
+    SHARED_MEMORY = {
         "the caller's": """
             def use(name):
                 segment = SharedMemory(name=name)
@@ -8515,9 +8574,11 @@ class TestSection6Pools:
             from multiprocessing.managers import SharedMemoryManager
             from multiprocessing.shared_memory import ShareableList, SharedMemory
             from joblite import Parallel, delayed, shutdown_workers
-            multiprocessing.set_start_method("fork")  # of the managers here: others need a main guard
+            # of the managers here: others need a main guard
+            multiprocessing.set_start_method("fork")
             def trackers_of_workers():
-                lines = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+                command = ["ps", "-eo", "pid=,ppid=,args="]
+                lines = subprocess.run(command, capture_output=True, text=True).stdout
                 rows = [line.split(None, 2) for line in lines.splitlines()]
                 parents = {int(row[0]): int(row[1]) for row in rows}
                 def is_ours(pid):
@@ -8974,7 +9035,8 @@ class TestSection6Pools:
         done = run_script("""
             import os
             from joblite import Parallel, delayed
-            print(Parallel(2)([delayed(lambda: open(os.devnull).name)()]))  # a file that is not closed
+            unclosed = lambda: open(os.devnull).name
+            print(Parallel(2)([delayed(unclosed)()]))
             """)
         assert (done.stdout, done.stderr) == (f"{[os.devnull]}\n", "")
 
@@ -9061,7 +9123,8 @@ class TestSection6Pools:
             "",
         ),
         "a logger with a null handler": (
-            "log = logging.getLogger('lib'); log.addHandler(logging.NullHandler()); log.warning('a')",
+            "log = logging.getLogger('lib'); log.addHandler(logging.NullHandler()); "
+            "log.warning('a')",
             "a",
             "",
         ),
@@ -9081,7 +9144,8 @@ class TestSection6Pools:
             "TypeError",
         ),
         "a handler of the task's own": (
-            "log = logging.getLogger('lib.x'); log.handlers or log.addHandler(logging.StreamHandler()); "
+            "log = logging.getLogger('lib.x'); "
+            "log.handlers or log.addHandler(logging.StreamHandler()); "
             "log.warning('a'); logging.getLogger('lib').warning('b')",
             "a b",
             "a",
@@ -9121,7 +9185,9 @@ class TestSection6Pools:
             def task(how):
                 how()
                 logging.getLogger("lib").info("heard")
-            Parallel(2)([delayed(task)(lambda: logging.basicConfig(level="INFO", format="in worker: %(message)s"))])
+            def set_up():
+                logging.basicConfig(level="INFO", format="in worker: %(message)s")
+            Parallel(2)([delayed(task)(set_up)])
             """)
         assert done.stderr == "in worker: heard\n"
 
@@ -9176,9 +9242,10 @@ class TestSection6Pools:
         done = run_script(f"""
             import threading
             from joblite import Parallel, delayed
+            in_threads = {backend!r} == "threading"
+            wait = threading.Event().wait if in_threads else __import__("time").sleep
             results = Parallel(2, backend={backend!r}, return_as="generator")(
-                delayed(threading.Event().wait if {backend!r} == "threading" else __import__("time").sleep)(600)
-                for i in range(4))
+                delayed(wait)(600) for i in range(4))
             print("end")
             """)
         assert (done.stdout, done.stderr) == ("end\n", "")
@@ -9192,11 +9259,12 @@ class TestSection6Pools:
                 pass
             cycle = Cycle()
             cycle.me = cycle
-            cycle.generator = Parallel(2, return_as="generator")(delayed(abs)(i) for i in range(100))
+            tasks = [delayed(abs)(i) for i in range(100)]
+            cycle.generator = Parallel(2, return_as="generator")(iter(tasks))
             next(cycle.generator)
             del cycle
             print(sum(Parallel(2)(delayed(abs)(i) for i in range(10))))
-            other = Parallel(2, return_as="generator", verbose=1)(delayed(abs)(i) for i in range(100))
+            other = Parallel(2, return_as="generator", verbose=1)(iter(tasks))
             next(other)
             """,
             flags=["-X", "dev"],
@@ -9267,12 +9335,14 @@ ENGINE = """
         else:
             import dask
             from distributed import Client, LocalCluster
-            dask.config.set({"distributed.scheduler.allowed-failures": 3 * (kind == "dask that tries again"),
+            retries = 3 if kind == "dask that tries again" else 0
+            dask.config.set({"distributed.scheduler.allowed-failures": retries,
                              "distributed.scheduler.worker-saturation": 1})
             settings = dict(n_workers=2, threads_per_worker=1, host="127.0.0.1", protocol="tcp://")
             if kind == "dask threads":
                 settings = dict(n_workers=1, threads_per_worker=2, processes=False)
-            with LocalCluster(**settings, dashboard_address=None) as cluster, Client(cluster) as client:
+            settings["dashboard_address"] = None
+            with LocalCluster(**settings) as cluster, Client(cluster) as client:
                 yield client
             return
         with engine:
@@ -9323,7 +9393,8 @@ PROMISES = """
         yield "values", [point.x for point in points] == [i * i for i in range(50)]
         yield "own classes", type(points[0]) is Point
         yield "n_jobs", joblite.Parallel(backend=engine).n_jobs
-        yield "code is sent", parallel([delayed(lambda: hasattr(sys.modules["hidden_joblite"], "_code"))()])[0]
+        has_code = lambda: hasattr(sys.modules["hidden_joblite"], "_code")
+        yield "code is sent", parallel([delayed(has_code)()])[0]
         arrays = parallel(delayed(write)(array, i) for i in range(4))
         arrays[0][1] = 1
         yield "arrays", [list(a[:2]) for a in [array, *arrays]]
@@ -9335,10 +9406,14 @@ PROMISES = """
         tasks = [delayed(divide)(i) for i in (1, 3, 5)]
         yield "return", [type(value).__name__ for value in parallel(tasks, on_error="return")]
         yield "skip", list(parallel(tasks, on_error="skip", return_as="generator"))
-        yield "timeout", caught(lambda: parallel((delayed(time.sleep)(60 * (i == 3)) for i in range(5)), timeout=3))
-        yield "unordered", sorted(parallel((delayed(abs)(-i) for i in range(50)), return_as="generator_unordered"))[-1]
-        yield "progress", parallel([delayed(abs)(1)] * 9, progress=lambda *now: seen.append(now)) and seen[-1]
-        yield "equal tasks are run each", len(set(parallel([delayed(lambda: uuid.uuid4().hex)()] * 6)))
+        tasks = [delayed(time.sleep)(60 * (i == 3)) for i in range(5)]
+        yield "timeout", caught(lambda: parallel(iter(tasks), timeout=3))
+        results = parallel((delayed(abs)(-i) for i in range(50)), return_as="generator_unordered")
+        yield "unordered", sorted(results)[-1]
+        parallel([delayed(abs)(1)] * 9, progress=lambda *now: seen.append(now))
+        yield "progress", seen[-1]
+        new_name = lambda: uuid.uuid4().hex
+        yield "equal tasks are run each", len(set(parallel([delayed(new_name)()] * 6)))
         yield "nested", parallel([delayed(inner)()])[0]
         generator = parallel((delayed(abs)(-i) for i in range(10_000)), return_as="generator")
         yield "first of a generator", next(generator) or generator.close()
@@ -9516,9 +9591,10 @@ class TestSection6Engines:
                     results = joblite.Parallel(backend="dask", batch_size=1, return_as="generator")(
                         joblite.delayed(np.sum)(array) for _ in range(9))
                     sums = [int(next(results)) for _ in range(6)]
-                    sizes = client.run_on_scheduler(
-                        lambda dask_scheduler: [task.nbytes for task in dask_scheduler.tasks.values()])
-                    print(json.dumps([set(sums) == {300_000}, sum(size > 2_000_000 for size in sizes)]))
+                    def sizes(dask_scheduler):
+                        return [task.nbytes for task in dask_scheduler.tasks.values()]
+                    large = [size for size in client.run_on_scheduler(sizes) if size > 2_000_000]
+                    print(json.dumps([set(sums) == {300_000}, len(large)]))
                     results.close()
             """,
         ) == [True, 1]
@@ -9536,7 +9612,8 @@ class TestSection6Engines:
                     joblite = load()
                     results = joblite.Parallel(backend=client, on_error="return", batch_size=3)(
                         joblite.delayed(die)(i) for i in range(7))
-                    print(json.dumps([value if isinstance(value, int) else str(value)[:33] for value in results]))
+                    told = [each if isinstance(each, int) else str(each)[:33] for each in results]
+                    print(json.dumps(told))
             """,
         ) == [0, 1, 2, "the executor failed: KilledWorker", 4, 5, 6]
 
@@ -10081,8 +10158,10 @@ class TestSection6BigArrays:
             import os, subprocess, sys, tempfile, warnings
             import numpy as np
             from joblite import Parallel, delayed, shutdown_workers
-            for folder in ("/dev/shm", sys.argv[1]):
-                subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+            folders = ["/dev/shm", sys.argv[1]]
+            for folder in folders:
+                command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+                subprocess.run(command, check=True)
             tempfile.tempdir = sys.argv[1]
             array = np.arange(500_000.)
             for given in ({}, {"temp_folder": sys.argv[1]}):
@@ -10092,7 +10171,7 @@ class TestSection6BigArrays:
                 assert all((result == -array).all() for result in back)
                 assert bool(given) == any("No space" in str(warned.message) for warned in caught)
                 shutdown_workers()  # off Linux their status pages are files
-                assert all(os.statvfs(folder).f_bfree == 256 for folder in ("/dev/shm", sys.argv[1]))
+                assert all(os.statvfs(folder).f_bfree == 256 for folder in folders)
             """,
             tmp_path,
             python="unshare",
@@ -10135,13 +10214,15 @@ class TestSection6BigArrays:
                     os.kill(pids[victim], signal.SIGKILL)
                     return np.ones(10**6)
                 try:
-                    Parallel(2, temp_folder=folder)(delayed(use)(np.ones(10**6), os.getpid()) for i in range(6))
+                    parallel, caller = Parallel(2, temp_folder=folder), os.getpid()
+                    parallel(delayed(use)(np.ones(10**6), caller) for i in range(6))
                 finally:
                     os._exit(7)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             assert code == (-9 if victim == "caller" else 7), code
             while subprocess.run(["umount", folder], stderr=subprocess.DEVNULL).returncode:
-                pass  # the last worker is about to go: a file of it would keep the disk busy for ever
+                # the last worker is about to go: a file of it would keep the disk busy for ever
+                pass
             """,
             tmp_path,
             victim,
@@ -10355,7 +10436,8 @@ class TestSection7Choosing:
             vars(os).pop("geteuid", None)
             from joblite import Memory, Parallel, delayed, shutdown_workers
             for backend in (None, "threading", None):
-                print(Parallel(2, backend, timeout=9)(delayed(threading.get_ident)() for _ in range(2)) ==
+                parallel = Parallel(2, backend, timeout=9)
+                print(parallel(delayed(threading.get_ident)() for _ in range(2)) ==
                       [threading.get_ident()] * 2)
             cached = Memory("cache").cache(abs)
             print(cached(-1), cached.check_call_in_cache(-1), threading.active_count())
@@ -10452,7 +10534,8 @@ class TestSection7Choosing:
         lines = "[0, 2, 4]\n[0, -1, -2]\nBrokenProcessPool\n[0, 2, 4]\n"
         assert (done.stdout, done.stderr) == (lines * 2, "")
 
-    @windows  # elsewhere it is not used, and under load a pool that breaks again and again was seen to hang
+    # elsewhere it is not used, and under load a pool that breaks again and again was seen to hang
+    @windows
     def test_the_standard_pool_keeps_what_it_can(self, tmp_path):
         """As on Windows: prints, an initializer, the options, a timeout.
         What a task breaks fails that task only."""
@@ -10476,13 +10559,17 @@ class TestSection7Choosing:
             def wait(seconds):
                 time.sleep(seconds)
             if __name__ == "__main__":
-                options = dict(initializer=initialize, initargs=(7,), inner_max_num_threads=3, idle_worker_timeout=9)
+                options = dict(initializer=initialize, initargs=(7,), inner_max_num_threads=3,
+                               idle_worker_timeout=9)
                 out, err = io.StringIO(), io.StringIO()
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                    found = Parallel(2, backend="loky", **options)(delayed(show)(i) for i in range(3))
+                    parallel = Parallel(2, backend="loky", **options)
+                    found = parallel(delayed(show)(i) for i in range(3))
                 assert found == [(7 + i, "3", True) for i in range(3)], found
-                assert sorted(out.getvalue().split("\\n")) == ["", "out 0", "out 1", "out 2"], out.getvalue()
-                assert sorted(err.getvalue().replace("half", " half").split(" half ")) == ["", "0", "1", "2"]
+                lines = sorted(out.getvalue().split("\\n"))
+                assert lines == ["", "out 0", "out 1", "out 2"], lines
+                halves = sorted(err.getvalue().replace("half", " half").split(" half "))
+                assert halves == ["", "0", "1", "2"], halves
                 try:
                     Parallel(2, backend="loky", **options | {"initargs": (-1,)})([delayed(die)(1)])
                 except LookupError as error:
@@ -10491,7 +10578,8 @@ class TestSection7Choosing:
                     parallel = Parallel(2, on_error="return", batch_size=batch_size)
                     found = parallel(delayed(die)(i, 2, 9) for i in range(11))
                     print([i if type(i) is int else f"{type(i).__name__}: {i}" for i in found])
-                print(Parallel(2, on_error="skip")([delayed(die)(0, 0)]), Parallel(2)([delayed(die)(5)]))
+                print(Parallel(2, on_error="skip")([delayed(die)(0, 0)]),
+                      Parallel(2)([delayed(die)(5)]))
                 try:
                     Parallel(2, timeout=0.1)([delayed(wait)(1)])
                 except TimeoutError as error:
@@ -10928,14 +11016,14 @@ class TestSection8Parallel:
         "progress": (
             lambda: Parallel(2, progress="tqdm"),
             TypeError,
-            "progress: expected True, a function of (done, total), or an object with update, such as "
-            "a tqdm bar; got 'tqdm'",
+            "progress: expected True, a function of (done, total), or an object with update, "
+            "such as a tqdm bar; got 'tqdm'",
         ),
         "a lock": (
             lambda: Parallel(2)([delayed(square)({"a": [threading.Lock()]})]),
             pickle.PicklingError,
-            "task 0: args[0]['a'][0] cannot be pickled: cannot pickle '_thread.lock' object; make it "
-            "where it is used, or use backend='threading'",
+            "task 0: args[0]['a'][0] cannot be pickled: cannot pickle '_thread.lock' object; "
+            "make it where it is used, or use backend='threading'",
         ),
         "a file": (
             send_a_file,
@@ -10945,12 +11033,14 @@ class TestSection8Parallel:
         "a generator": (
             lambda: Parallel(2)([delayed(square)(x=(i for i in [1]))]),
             pickle.PicklingError,
-            "task 0: kwargs['x'] cannot be pickled: cannot pickle 'generator' object; pass list(...) of it",
+            "task 0: kwargs['x'] cannot be pickled: cannot pickle 'generator' object; "
+            "pass list(...) of it",
         ),
         "a lock that a function reads": (
             lambda: Parallel(2)([delayed((lambda lock: lambda: lock)(threading.Lock()))()]),
             pickle.PicklingError,
-            "task 0: function (its variable lock) cannot be pickled: cannot pickle '_thread.lock' object; make it",
+            "task 0: function (its variable lock) cannot be pickled: "
+            "cannot pickle '_thread.lock' object; make it",
         ),
         "dump of a lock": (
             lambda: joblite.dump({"a": [0, threading.Lock()]}, io.BytesIO()),
@@ -10965,7 +11055,8 @@ class TestSection8Parallel:
         "load of a text": (
             lambda: joblite.load(io.BytesIO(b"hello world")),
             ValueError,
-            "neither a file of this dump nor a pickle that can be read here: it begins with b'hello wo'",
+            "neither a file of this dump nor a pickle that can be read here: "
+            "it begins with b'hello wo'",
         ),
     }
 
@@ -11333,7 +11424,8 @@ class TestSection8Parallel:
                 seen.append(count)
                 return len(seen)
             for _ in range(2 if os.name == "posix" or __name__ == "__main__" else 0):
-                print(max(Parallel(2, batch_size=4)(delayed(step)() for _ in range(4))), count, seen)
+                found = Parallel(2, batch_size=4)(delayed(step)() for _ in range(4))
+                print(max(found), count, seen)
             """)
         assert done.stdout == "4 0 []\n4 0 []\n"
 
@@ -11441,15 +11533,14 @@ class TestSection8Parallel:
         assert Parallel(2)([delayed(inner)()]) == [[0, 1, 4, 9, 16]]
         assert capfd.readouterr().err == ""
 
-    BARS = {  # what runs: (lines that tqdm leaves; the last line without tqdm, None: none is promised)
+    # what runs: (lines that tqdm leaves; the last line without tqdm, None: none is promised)
+    BARS = {
         "Parallel(2, progress=True)(tasks)": (["5/5"], "5 of 5"),
         "Parallel(2, progress=True)(iter(tasks))": (["5it"], "5 tasks"),
         "with suppress(TypeError): Parallel(2, progress=True)([*tasks, 0])": ([r"\d/6"], None),
         "with suppress(TypeError): Parallel(1, progress=True)([*tasks, 0])": (["5/6"], None),
-        "with closing(Parallel(2, progress=True, return_as='generator')(tasks)) as results: next(results)": (
-            [r"\d/5"],
-            None,
-        ),
+        "with closing(Parallel(2, progress=True, return_as='generator')(tasks)) as results:"
+        " next(results)": ([r"\d/5"], None),
         "for _ in range(2): Parallel(2, progress=True)(tasks)": (["5/5", "5/5"], "5 of 5"),
         "Parallel(1, progress=True)(nested)": (["2/2"], "2 of 2"),
         "Parallel(2, progress=True)(nested)": (["2/2"], "2 of 2"),
@@ -11625,7 +11716,10 @@ class TestSection8Parallel:
         from concurrent.futures import ProcessPoolExecutor
 
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
-            text = "the executor failed: BrokenProcessPool.*; with spawn a script needs if __name__ == '__main__':"
+            text = (
+                "the executor failed: BrokenProcessPool.*; "
+                "with spawn a script needs if __name__ == '__main__':"
+            )
             with pytest.raises(joblite.TerminatedWorkerError, match=text):
                 Parallel(backend=executor, batch_size=1)([delayed(os._exit)(1)])
 
@@ -11633,6 +11727,8 @@ class TestSection8Parallel:
 # ---- 8. Parallel: what bad luck gets ----
 
 
+# a task that ends when `total` tasks are in it at the same time: those of calls that wait for each
+# other never do. A text, so that it travels by value, and workers need not import this file
 MEET = """
 def meet(folder, name, total):
     import os, time
@@ -11643,8 +11739,7 @@ def meet(folder, name, total):
             raise RuntimeError(f"{name} met only {os.listdir(folder)}")
         time.sleep(0.005)
     return name
-"""  # a task that ends when `total` tasks are in it at the same time: those of calls that wait for each other never do.
-#      A text, so that it travels by value, and workers need not import this file
+"""
 _space = {"__name__": "somewhere"}
 exec(MEET, _space)
 meet = _space["meet"]
@@ -11933,7 +12028,8 @@ class TestSection8Faults:
                 except KeyboardInterrupt:  # the run ends
                     os.kill(caller, signal.SIGINT)
                     threading.Event().wait(600)
-            results = Parallel(2, return_as="generator")([delayed(abs)(-1), delayed(hang)(os.getpid())])
+            tasks = [delayed(abs)(-1), delayed(hang)(os.getpid())]
+            results = Parallel(2, return_as="generator")(tasks)
             print(next(results))
             while not os.path.exists(sys.argv[1] + "/begun"):
                 time.sleep(0.005)
@@ -12004,7 +12100,8 @@ class TestSection8Faults:
                 if kind == "executor":
                     pool = ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
                     options = {{"backend": pool}}
-                results = Parallel(2, return_as="generator", **options)(delayed(abs)(i) for i in range(100))
+                parallel = Parallel(2, return_as="generator", **options)
+                results = parallel(delayed(abs)(i) for i in range(100))
                 print(next(results))
             """,
             flags=["-X", "dev"],
@@ -12062,7 +12159,8 @@ class TestSection8Faults:
                 os.write(write, b"!")  # the first task is with a worker
                 yield delayed(time.sleep)(600)
             for options in ({}, {"backend": "threading"}):
-                threading.Thread(target=lambda: Parallel(2, **options)(tasks()), daemon=True).start()
+                call = lambda: Parallel(2, **options)(tasks())
+                threading.Thread(target=call, daemon=True).start()
                 os.read(read, 1)
             print("end")
             """,
@@ -12094,12 +12192,14 @@ class TestSection8Faults:
             ready, end = threading.Event(), threading.Event()
             def read():
                 Parallel(2)([delayed(abs)(-1)] * 2)
-                results = Parallel(2, {backend!r}, return_as="generator")(delayed(abs)(i) for i in range(100))
+                parallel = Parallel(2, {backend!r}, return_as="generator")
+                results = parallel(delayed(abs)(i) for i in range(100))
                 print(next(results))
                 ready.set(), end.wait()
                 results.close()
                 print("closed")
-            atexit.register(lambda: (end.set(), thread.join()))  # before joblite's own: runs after it
+            # before joblite's own: runs after it
+            atexit.register(lambda: (end.set(), thread.join()))
             thread = threading.Thread(target=read, daemon=True)
             thread.start()
             ready.wait()
@@ -12114,7 +12214,8 @@ class TestSection8Faults:
             import os
             from joblite import Parallel, delayed
             for options in ({}, {"return_as": "generator"}, {"verbose": 10}):
-                assert list(Parallel(2, **options)(delayed(print)(i) for i in range(3))) == [None] * 3
+                results = Parallel(2, **options)(delayed(print)(i) for i in range(3))
+                assert list(results) == [None] * 3
             os._exit(7)
             """)
         command = f'exec "$0" -c "$1" {closed}'
@@ -12182,7 +12283,8 @@ class TestSection8Faults:
             def f(i):
                 return len(big.content) + i
             for _ in range(2):
-                assert Parallel(2, batch_size=1)(delayed(f)(i) for i in range(40)) == [100_000 + i for i in range(40)]
+                found = Parallel(2, batch_size=1)(delayed(f)(i) for i in range(40))
+                assert found == [100_000 + i for i in range(40)]
                 print(Big.packed)
             """)
         assert done.stdout == "1\n2\n"
@@ -12285,7 +12387,8 @@ class TestSection8Faults:
                 with pytest.raises(ValueError):
                     Parallel(**processes)([delayed(fail_on)(i, i)] * 3)
 
-            joblite.shutdown_workers()  # how many idle workers are kept depends on who was interrupted
+            # how many idle workers are kept depends on who was interrupted
+            joblite.shutdown_workers()
 
         calls(2)
         before, threads = descriptors(), threading.active_count()
@@ -12502,7 +12605,8 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
             assert Parallel(2, "{kind}")([delayed(abs)(-1)] * 4) == [1] * 4
             pid = os.fork()
             if pid == 0:
-                print(threading.active_count(), Parallel(2, "{kind}")([delayed(abs)(-1)] * 4), flush=True)
+                threads = threading.active_count()
+                print(threads, Parallel(2, "{kind}")([delayed(abs)(-1)] * 4), flush=True)
                 os._exit(0)
             os.waitpid(pid, 0)
             print(threading.active_count(), Parallel(2, "{kind}")([delayed(abs)(-1)] * 4))
@@ -12594,8 +12698,8 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
             number = interpreters.create()
             error = interpreters.exec(number, '''if True:
                 from joblite import Parallel, delayed
-                for options in ({"n_jobs": 1}, {"n_jobs": 2, "backend": "threading"}, {"n_jobs": 2}):
-                    print(Parallel(**options)(delayed(abs)(-i) for i in range(3)), flush=True)
+                for options in ((1,), (2, "threading"), (2,)):
+                    print(Parallel(*options)(delayed(abs)(-i) for i in range(3)), flush=True)
                 ''')
             print(error)
             interpreters.destroy(number)
@@ -12611,7 +12715,8 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
 # a process of its own.
 
 SAME = {}  # name -> (call, what both libraries give)
-DIFFERENT = {}  # first cell of a row in the README's table -> (call, what joblib gives, what joblite gives)
+# first cell of a row in the README's table -> (call, what joblib gives, what joblite gives)
+DIFFERENT = {}
 
 
 def as_joblib(expected):
@@ -13156,7 +13261,7 @@ def backends_of_others(lib, folder):
     return [*found, CallsBack.ended >= 4]
 
 
-# ---- what is different: each call is a row of the README's table "From joblib", with the reason ----
+# ---- what is different: each call is a row of README's table "From joblib", with the reason ----
 
 TOLD_BY_TESTS = {  # rows of that table that take a run to see -> the test that shows our side
     "`timeout`": "test_timeout_ends_its_task_only",
@@ -13457,7 +13562,8 @@ class TestSection10SameAsJoblib:
             import sys
             sys.modules["_multiprocessing"] = None
             from joblite import Parallel, delayed
-            print(Parallel(n_jobs=1)(delayed(abs)(-i) for i in range(3)), "multiprocessing" in sys.modules)
+            print(Parallel(n_jobs=1)(delayed(abs)(-i) for i in range(3)),
+                  "multiprocessing" in sys.modules)
             """)
         assert done.stdout == "[0, 1, 2] False\n"
 
@@ -13475,7 +13581,8 @@ JOBLIB_SHIM = {
         __version__ = "1.6.0"  # whose interface this is
         class Memory(joblite.Memory):
             def __init__(self, location=None, backend="local", *args, **options):
-                super().__init__(location, "null" if location is None else backend, *args, **options)
+                backend = "null" if location is None else backend
+                super().__init__(location, backend, *args, **options)
         """,
     "logger.py": """
         def short_format_time(seconds):
@@ -13497,16 +13604,17 @@ SKLEARN_TESTS = [
     "inspection.tests",
     "feature_extraction.tests",
 ]
-SKLEARN_CHOICE = (  # what has to do with joblib, by name; of the checks of every estimator a sample that maps arrays
+# what has to do with joblib, by name; of the checks of every estimator a sample that maps arrays
+SKLEARN_CHOICE = (
     "parallel or n_jobs or pickle or memory or memmap or backend or cache or joblib or 2d_array",
     "test_common and readonly_memmap and (Forest or Bagging or Search or Voting)",
 )
 SKLEARN_LEFT_OUT = {  # test -> why
     "test_memory_layout": "is about arrays, not about joblib",
-    "test_backend_respected": "derives a backend from the private class of joblib's default backend",
-    "no_side_effect_with_loky_backend": "expects the caller's warning filters not to reach workers: here they do",
+    "test_backend_respected": "derives a backend from the private class of joblib's default",
+    "no_side_effect_with_loky_backend": "expects the caller's warning filters not to reach workers",
     "test_different_bitness_joblib_pickle": "makes a file with joblib's private NumpyPickler",
-    "test_different_endianness_joblib_pickle": "the same (in tree.tests, which is not in the choice)",
+    "test_different_endianness_joblib_pickle": "the same (in tree.tests, which is not chosen)",
 }
 
 
@@ -13558,7 +13666,8 @@ class TestScikitLearnOnJoblite:
 
     def test_its_estimators_use_joblite(self, joblib_shim, tmp_path):
         code = """
-            import sys, joblib, sklearn.utils.parallel as parallel, sklearn.utils.validation as validation
+            import sys, joblib
+            from sklearn.utils import parallel, validation
             assert issubclass(parallel.Parallel, joblib.joblite.Parallel)
             memory = validation.check_memory(None)
             calls = []
@@ -13733,30 +13842,30 @@ def house(text):
 
 # What type checkers make of a script: an expression, and its type.
 REVEALED = """
-Parallel(2)(delayed(rate)(i) for i in range(3))                       list[float]
-Parallel(2, backend="threading")([delayed(rate)(1, unit="s")])        list[float]
-Parallel(n_jobs=2, on_error="return")([delayed(rate)(1)])             list[float | BaseException]
-Parallel(2, on_error="skip")([delayed(rate)(1)])                      list[float]
-Parallel(2, return_as="generator")([delayed(rate)(1)])                Generator[float, None, None]
-Parallel(2, return_as="generator_unordered")([delayed(rate)(1)])      Generator[float, None, None]
-Parallel(2, return_as="generator", on_error="return")([delayed(rate)(1)])  Generator[float | BaseException, None, None]
-Parallel(2)([delayed(Meter().read)(3)])                               list[str]
-Parallel(2).map(rate, range(3))                                       list[float]
-Parallel(2).map(rate, [1], ["s"])                                     list[float]
-Parallel(n_jobs=2, on_error="return").map(rate, [1])                  list[float | BaseException]
-Parallel(2, return_as="generator").map(rate, [1])                     Generator[float, None, None]
-Parallel(2, return_as="generator", on_error="return").map(rate, [1])  Generator[float | BaseException, None, None]
-memory.cache(rate)(1, unit="s")                                       float
-memory.cache(ignore=["unit"])(rate)(1)                                float
-memory.cache(rate).call(1)                                            float
-memory.cache(rate).check_call_in_cache(1)                             bool
-Meter().read(3)                                                       str
-Meter().log(3)                                                        bytes
-asyncio.run(memory.cache(fetch)(1))                                   int
-hash(1)                                                               str
-dump(1, "file")                                                       list[str] | None
-cpu_count()                                                           int
-effective_n_jobs(-1)                                                  int
+Parallel(2)(delayed(rate)(i) for i in range(3))       list[float]
+Parallel(2, backend="threading")([delayed(rate)(1, unit="s")])  list[float]
+Parallel(n_jobs=2, on_error="return")([delayed(rate)(1)])  list[float | BaseException]
+Parallel(2, on_error="skip")([delayed(rate)(1)])      list[float]
+Parallel(2, return_as="generator")([delayed(rate)(1)])  Generator[float, None, None]
+Parallel(2, return_as="generator_unordered")([delayed(rate)(1)])  Generator[float, None, None]
+with_errors([delayed(rate)(1)])                       Generator[float | BaseException, None, None]
+Parallel(2)([delayed(Meter().read)(3)])               list[str]
+Parallel(2).map(rate, range(3))                       list[float]
+Parallel(2).map(rate, [1], ["s"])                     list[float]
+Parallel(n_jobs=2, on_error="return").map(rate, [1])  list[float | BaseException]
+Parallel(2, return_as="generator").map(rate, [1])     Generator[float, None, None]
+with_errors.map(rate, [1])                            Generator[float | BaseException, None, None]
+memory.cache(rate)(1, unit="s")                       float
+memory.cache(ignore=["unit"])(rate)(1)                float
+memory.cache(rate).call(1)                            float
+memory.cache(rate).check_call_in_cache(1)             bool
+Meter().read(3)                                       str
+Meter().log(3)                                        bytes
+asyncio.run(memory.cache(fetch)(1))                   int
+hash(1)                                               str
+dump(1, "file")                                       list[str] | None
+cpu_count()                                           int
+effective_n_jobs(-1)                                  int
 """
 
 # Mistakes that they report.
@@ -13785,6 +13894,7 @@ class TestTypes:
         memory = Memory("cache")
         def rate(value: int, unit: str = "m") -> float: return value / 2
         async def fetch(number: int) -> int: return number
+        with_errors = Parallel(2, return_as="generator", on_error="return")
         class Meter:
             @memory.cache
             def read(self, number: int) -> str: return ""
@@ -13967,7 +14077,8 @@ class TestTheText:
             """
             import runpy, sys
             bench, missing, only = sys.argv[1:]
-            for name in [missing, "joblib", "loky", "mpire", "diskcache", "cachier", "dask", "ray", "safetensors"]:
+            others = "joblib loky mpire diskcache cachier dask ray safetensors".split()
+            for name in [missing, *others]:
                 sys.modules[name] = None
             sys.argv = [bench, "--quick", "--only", only]
             runpy.run_path(bench, run_name=__name__)
@@ -14184,7 +14295,7 @@ class TestTheLesson:
         """Two lines of recap in each language; an exercise with an answer that is folded away."""
         text = "\n".join(lesson_cells("markdown").values())
         chapters = re.split(r"^## (?=\S、)", text, flags=re.MULTILINE)[1:]
-        assert len(chapters) == len([heading for heading in LESSON_HEADINGS if "、" in heading[:2]])
+        assert len(chapters) == sum("、" in heading[:2] for heading in LESSON_HEADINGS)
         for chapter in chapters:
             recap = re.search(
                 r"\*\*小结\*\*\n((?:\n- .*)+)\n\n\*\*Recap\*\*\n((?:\n- .*)+)", chapter
@@ -14490,8 +14601,10 @@ class Soak:
             self.problems.append("something is left behind, or memory grew: see above")
         return [
             counts,
-            f"left behind: {sorted(left) or 'nothing'}; descriptors {opened} -> {len(descriptors())}",
-            f"memory {early / 1e6:.0f} MB -> {last / 1e6:.0f} MB (may grow by {MEMORY_BOUND / 1e6:.0f} MB)",
+            f"left behind: {sorted(left) or 'nothing'}; "
+            f"descriptors {opened} -> {len(descriptors())}",
+            f"memory {early / 1e6:.0f} MB -> {last / 1e6:.0f} MB "
+            f"(may grow by {MEMORY_BOUND / 1e6:.0f} MB)",
         ]
 
 
