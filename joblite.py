@@ -188,12 +188,6 @@ def _cell_value(cell: Any, default: Any = _NOTHING) -> Any:
         return default
 
 
-def _loaded(name: str) -> ModuleType | None:
-    """The module `name` if the caller has imported it: only then can a value be of one of its
-    types."""
-    return sys.modules.get(name)
-
-
 def _import_name(obj: Any) -> tuple[str, str] | None:
     """(module, qualified name) of a function or class that an import finds under it; None if there
     is no such name."""
@@ -255,6 +249,7 @@ def _parse_bytes(size: Any, what: str) -> int:
     )
 
 
+@lru_cache
 def _read_text(path: str) -> str:
     """What a file of the system says; nothing when there is none."""
     try:
@@ -262,19 +257,6 @@ def _read_text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-@lru_cache
-def _cgroup_cpus() -> float:
-    """The CPU quota of this process's control group in cores (infinite when there is none)."""
-    files = (
-        "/sys/fs/cgroup/cpu.max",
-        "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
-        "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
-    )
-    words = "".join(map(_read_text, files)).split()
-    quota = [int(word) for word in words if word.isdecimal()]  # not "max", not -1
-    return quota[0] / quota[1] if len(quota) > 1 else float("inf")
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
@@ -305,7 +287,10 @@ def cpu_count(only_physical_cores: bool = False) -> int:
             _read_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu
             for cpu in usable
         }
-    limits = [len(usable), _cgroup_cpus()]
+    limits = [len(usable)]
+    quota, _, period = _read_text("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.isdecimal():  # not "max"
+        limits.append(int(quota) / int(period))
     limit = os.environ.get("LOKY_MAX_CPU_COUNT", "").strip()
     if limit.isdecimal():
         limits.append(int(limit))
@@ -342,6 +327,8 @@ def _code_facts(code: CodeType) -> Any:
         codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
         steps += _instructions(each)
         facts.names.update(each.co_names)
+    may_read_any = facts.names & {"locals", "vars", "eval", "exec", "dir"}
+    adding = () if may_read_any else ("append", "add", "extend", "update")
     calls: dict[Any, Any] = {}  # where a call begins -> where it ends, what follows it
     read, attributes = set(), []  # type: ignore[var-annotated]
     for place, (step, following) in reversed(list(enumerate(itertools.pairwise(steps)))):
@@ -360,7 +347,7 @@ def _code_facts(code: CodeType) -> Any:
             after_call == "POP_TOP"
             and is_held
             and end < following.positions[1::2] < end_of_call
-            and attributes[0] in ("append", "add", "extend", "update")
+            and attributes[0] in adding
         ):
             facts.added.add(name)
         elif kind.endswith("DEREF"):
@@ -368,8 +355,6 @@ def _code_facts(code: CodeType) -> Any:
         elif kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             facts.chains.add((name, *attributes))
             read.add(name)
-    if facts.names & {"locals", "vars", "eval", "exec", "dir"}:  # they may read any variable
-        facts.added.clear()
     facts.added.difference_update(read)
     return facts
 
@@ -437,13 +422,11 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
             results.append(call)
             if len(results) > 2 * count:
                 yield results.popleft()()
-        if results:
+        while results:
             yield results.popleft()()
     finally:
         if pool:
             pool.shutdown()
-    for result in results:
-        yield result()
 
 
 def _unlink(path: str) -> bool:
@@ -569,42 +552,9 @@ class _LockFile:
             return bool
         return partial(self.fcntl.lockf, self.fd, self.fcntl.LOCK_UN, 1, byte)
 
-    def alone(self, work: Callable[[_LockFile], Any]) -> Any:
-        """`work(self)`, while no other thread or process does such work: byte 0 says so."""
-        return _one_at_a_time(self.path, self._alone, work)
-
-    def _alone(self, work: Callable[[_LockFile], Any]) -> Any:
-        unlock = self.unlocker(0)
-        try:
-            while not self.lock(0, wait=True):
-                time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
-            return work(self)
-        finally:
-            unlock()
-
-    def number(self) -> Any:
-        """The number in the file, for who works alone; infinite when there is none, or no lock."""
-        content = self.fcntl and os.pread(self.fd, 8, 0)
-        return int.from_bytes(content) if content else float("inf")
-
-    def set_number(self, number: int) -> None:
-        """Keep a number; where it may go wrong, without locks, remove it."""
-        if self.fcntl:
-            os.pwrite(self.fd, number.to_bytes(8), 0)
-        elif self.state:
-            os.truncate(self.path, 0)
-
 
 _NO_LOCKS = _LockFile("", 0)
 _LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is open
-
-
-def _open_lock_file(path: str, mode: int) -> _LockFile:
-    """The lock file that is there now, opened once."""
-    file = _LOCK_FILES.get(path, _NO_LOCKS)
-    if not file.is_there():
-        file = _LOCK_FILES[path] = _LockFile(path, mode)
-    return file
 
 
 def _warn(text: str) -> None:
@@ -1583,7 +1533,7 @@ def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    np: Any = _loaded("numpy") if type(value) not in _ATOMS else None
+    np: Any = sys.modules.get("numpy") if type(value) not in _ATOMS else None
     out = io.BytesIO()
     make_array, reducers = _numpy_reducers(np) if np else (None, {})
     buffers: list[Any] = []
@@ -3166,13 +3116,23 @@ class _DiskStore(_Store):
         name += os.urandom(8).hex()
         opener = partial(os.open, mode=self._mode & 0o666)
 
-        def put_in_place(locks: _LockFile) -> None:
-            # The number in the lock file is at least the sum of all sizes: files that were removed
-            # or replaced stay in it until somebody has to make room, and counts
-            total = self.total_with(size, locks.number())
-            if total < float("inf"):
-                locks.set_number(total)
-            os.replace(self._root + name, self._root + key)
+        def put_in_place() -> None:
+            unlock = locks.unlocker(0)
+            try:
+                while not locks.lock(0, wait=True):
+                    time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
+                # The number in the lock file is at least the sum of all sizes: files that were
+                # removed or replaced stay in it until somebody has to make room, and counts
+                content = locks.fcntl and os.pread(locks.fd, 8, 0)
+                known = int.from_bytes(content) if content else float("inf")
+                total = self.total_with(size, known)
+                if locks.fcntl and total < float("inf"):
+                    os.pwrite(locks.fd, total.to_bytes(8), 0)
+                elif locks.state:  # without locks it may go wrong
+                    os.truncate(locks.path, 0)
+                os.replace(self._root + name, self._root + key)
+            finally:
+                unlock()
 
         locks = self.lock_file(key)
         try:
@@ -3186,7 +3146,7 @@ class _DiskStore(_Store):
                 size = file.tell()
             self.mark(name)
             if size <= self.limit:
-                locks.alone(put_in_place)
+                _one_at_a_time(locks.path, put_in_place)
             else:
                 self.delete(key)
                 self.delete(name)
@@ -3234,9 +3194,15 @@ class _DiskStore(_Store):
                     with open(f"{each}/.gitignore", "w") as file:
                         file.write("*\n")
         if not self.locks or not self.locks.is_there():
-            self.locks = _one_at_a_time(
-                "opening", _open_lock_file, self._root + "lock", self._mode & 0o666
-            )
+            path = self._root + "lock"
+
+            def opened_once() -> _LockFile:
+                file = _LOCK_FILES.get(path, _NO_LOCKS)
+                if not file.is_there():
+                    file = _LOCK_FILES[path] = _LockFile(path, self._mode & 0o666)
+                return file
+
+            self.locks = _one_at_a_time("opening", opened_once)
             self._sweep()
         return self.locks
 
@@ -5843,7 +5809,7 @@ class _ForkServer:
 
     def __init__(self) -> None:
         self.sock, theirs = _socket_pair()  # the server says nothing
-        modules = "'logging.handlers'" if _loaded("logging") else ""
+        modules = "'logging.handlers'" if sys.modules.get("logging") else ""
         is_source = __file__.endswith(".py") and os.path.isfile(__file__)
         code = b"" if is_source else _own_code()
         command = _interpreter_command(f"_serve_forks({modules})", len(code))
@@ -6555,7 +6521,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
 
 def _shares_memory(executor: Executor) -> bool:
     """Whether the workers of an executor are threads of this interpreter."""
-    pool: Any = _loaded("concurrent.futures.thread")
+    pool: Any = sys.modules.get("concurrent.futures.thread")
     is_pool = bool(pool) and isinstance(executor, pool.ThreadPoolExecutor)
     return is_pool and "Interpreter" not in type(executor).__name__
 
@@ -7134,7 +7100,7 @@ def _backend_of(executor: Any) -> _Backend:
 
 def _dask_backend() -> _Backend:
     """The `distributed` client in force."""
-    distributed = _loaded("distributed")
+    distributed = sys.modules.get("distributed")
     try:
         return _backend_of(distributed.get_client())  # type: ignore[union-attr]
     except (AttributeError, ValueError):  # not imported, or no client

@@ -3884,6 +3884,15 @@ f = make(2)""",
         "make(2)",
         "make(3)",
     ),
+    "a list that is added to, and read under its name as a text": (
+        """
+LOG = [1]
+def f(x):
+    LOG.append(x)
+    return eval("LOG[0]")""",
+        "LOG = [1]",
+        "LOG = [2]",
+    ),
     "a global that is read and then set": (
         """
 N = 2
