@@ -287,7 +287,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
             _read_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu
             for cpu in usable
         }
-    limits = [len(usable)]
+    limits: list[float] = [len(usable)]
     quota, _, period = _read_text("/sys/fs/cgroup/cpu.max").partition(" ")
     if quota.isdecimal():  # not "max"
         limits.append(int(quota) / int(period))
