@@ -10128,6 +10128,26 @@ class TestSection6BigArrays:
             Parallel(2)(delayed(add_one)(row[:9]) for row in array)  # small
             assert np.fromfile(tmp_path / mode)[::10_000].sum() == 3 * after
 
+    def test_a_memmap_goes_by_its_file_while_a_task_writes_to_it(self, tmp_path):
+        array = np.memmap(tmp_path / "array", "f8", "w+", 0, 50_000)
+
+        def count(array):  # until the other task says that it sees the same file
+            while not array[-1]:
+                array[:-1] += 1
+
+        def end(array):
+            array[-1] = 1
+
+        def tasks():
+            yield delayed(count)(array)
+            wait_until(lambda: array[0], "the first task")
+            for _ in range(20):
+                yield delayed(getattr)(array, "filename", None)
+            yield delayed(end)(array)
+
+        found = Parallel(2, batch_size=1, pre_dispatch=2, timeout=DEADLINE)(tasks())
+        assert found == [None, *[array.filename] * 20, None]
+
     def test_a_memmap_whose_file_is_gone_or_another_goes_by_value(self, tmp_path):
         for spoil in (
             lambda path: None,
