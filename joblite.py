@@ -260,18 +260,23 @@ def _read_text(path: str) -> str:
 
 
 def cpu_count(only_physical_cores: bool = False) -> int:
-    """The number of cores that this process may use: at least 1.
+    """The number of cores that this process may use.
 
     >>> cpu_count() >= 1
     True
 
-    Counted are the process's affinity, its control group's CPU quota (rounded up) and the
-    environment variable LOKY_MAX_CPU_COUNT, whichever is least.
+    It is the least of three: the process's affinity, its control group's CPU quota (rounded up)
+    and the environment variable LOKY_MAX_CPU_COUNT.
 
     Parameters
     ----------
     only_physical_cores : bool, default False
         Count two hardware threads of one core once, where the system tells (Linux).
+
+    Returns
+    -------
+    int
+        At least 1.
 
     Raises
     ------
@@ -1090,12 +1095,18 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
     Parameters
     ----------
     obj : any value
-        In values that hold themselves, or are nested deeper than 100 levels, it also counts which
-        parts are one object. pandas objects count by columns, whatever blocks hold them.
+        Recursive values are fine. In these, and in values nested deeper than 100 levels, it also
+        counts which parts are one object. pandas objects count by columns, whatever blocks hold
+        them.
     hash_name : str, default "sha256"
         An algorithm that `hashlib` guarantees, with a fixed length.
     coerce_mmap : bool, default False
-        Give a `numpy.memmap` the digest of the array it maps.
+        Hash a `numpy.memmap` like the array that it maps.
+
+    Returns
+    -------
+    str
+        The digest in hexadecimal digits.
 
     Raises
     ------
@@ -1108,8 +1119,7 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
 
 
 def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
-    """Hash objects of `cls` and its subclasses by `function(obj)`: where their pickle is not
-    stable.
+    """Hash objects of a class and of its subclasses by what a function gives for them.
 
     >>> class Celsius:
     ...     def __init__(self, degrees): self.degrees, self.cache = degrees, object()
@@ -1117,9 +1127,12 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
     >>> hash(Celsius(20)) == hash(Celsius(20))
     True
 
+    This is for classes whose pickle is not the same each time.
+
     Parameters
     ----------
     cls : type
+        The class.
     function : callable
         Takes the object and returns any value that `hash` accepts.
 
@@ -1201,10 +1214,13 @@ def _path_of(filename: Any, method: str, purpose: str) -> str | None:
 
 
 class UntrustedObjectError(ValueError):
-    """A file holds an object that `load(trusted=...)` does not allow.
+    """A file holds an object that `load(trusted=...)` does not allow. It is a ValueError.
 
-    >>> issubclass(UntrustedObjectError, ValueError)
-    True
+    >>> file = io.BytesIO()
+    >>> dump(len, file)
+    >>> try: load(file, trusted=False)
+    ... except UntrustedObjectError: print("more than plain data")
+    more than plain data
     """
 
 
@@ -1448,15 +1464,15 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
         The name for `compress=`.
     compressor : object
         Has `prefix` (the first bytes of each such file), `extension` (".xyz" or ""),
-        `compressor_file(file, compresslevel=None)` and `decompressor_file(file)`, which wrap a
-        binary file in one to write to or read from.
+        `compressor_file(file, compresslevel=None)` and `decompressor_file(file)`. These two take a
+        binary file and give one to write to or read from.
     force : bool, default False
         Replace a format of the same name.
 
     Raises
     ------
     ValueError
-        The name is not a text or taken, or the object has not all of these.
+        The name is not a text, or is taken, or the object lacks one of these.
     """
     if not isinstance(compressor_name, str):
         raise ValueError(f"compressor_name: expected a text, got {compressor_name!r}")
@@ -1622,8 +1638,7 @@ def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) 
 def dump(
     value: Any, filename: Any, compress: Any = 0, protocol: int | None = None
 ) -> list[str] | None:
-    """Write any value that pickle can take to a file, its arrays as raw bytes: [path], or None for
-    a file object.
+    """Write any value that pickle can take to a file, and its arrays as raw bytes.
 
     >>> import tempfile, os
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -1631,33 +1646,40 @@ def dump(
     ...     load(path)
     {'a': [1, 2]}
 
-    A path is replaced only when the whole value is written: who reads it sees the old value or the
-    new one, and a failed or interrupted dump leaves the old file as it was. Mode and symbolic links
-    are kept. (The system may still hold the bytes in memory when this returns: call `os.sync` if
-    they must outlast a loss of power.)
+    An existing file is replaced only when the whole value is written: a reader sees the old value
+    or the new one, and a failed or interrupted dump leaves the old file as it was. Mode and
+    symbolic links are kept. (The system may still hold the bytes in memory when this returns: call
+    `os.sync` if they must survive a loss of power.)
 
     Parameters
     ----------
     value : any value
         Contiguous arrays are written straight from memory, others piece by piece.
     filename : path or binary file object
-        Anything with `write`. Any name will do; an extension .z .gz .bz2 .xz .lzma .lz4 .zst asks
-        for that compression.
+        A file object needs a `write` method. Any name will do; an extension .z .gz .bz2 .xz .lzma
+        .lz4 .zst asks for that compression.
     compress : bool, int, str or (str, int), default 0
         True means zlib at level 3; a number from 1 to 9 the level; a text the method, one of zlib,
         gzip, bz2, lzma, xz, lz4, zstd (the last two need a package, zstd not from Python 3.14) or a
-        registered one. Big values are compressed on all cores, `lzma` excepted.
-    protocol : int, optional
-        Accepted for joblib's sake and taken as 5: nothing else reads the file.
+        registered one. Big values are compressed on all cores (except with `lzma`).
+    protocol : int or None, default None
+        Accepted for joblib's sake and taken as 5: only `load` reads the file.
+
+    Returns
+    -------
+    list of str, or None
+        `[path]`; None for a file object.
 
     Raises
     ------
     ValueError
-        `compress` or `filename` is not what they should be.
+        `compress` or `filename` is not what it should be.
     pickle.PicklingError, TypeError, AttributeError
-        From pickle: something in `value` cannot be pickled.
+        From pickle: something in `value` cannot be pickled; the text says where it is.
     OSError
-        The file cannot be written; `ImportError` if the compression needs a package.
+        The file cannot be written.
+    ImportError
+        The compression needs a package that is not installed.
     """
     path = _path_of(filename, "write", "writing (mode 'wb')")
     method = _parse_compress(compress, path or "")
@@ -2090,7 +2112,7 @@ def load(
     mmap_mode : None, "r", "r+", "w+" or "c", default None
         Give arrays as `numpy.memmap` on the file: read-only, shared writing ("w+" is taken as
         "r+"), copy on write. Mapped arrays are not checked for damage. Where a file cannot be
-        mapped a warning says so and it is read.
+        mapped, a warning says so and the file is read.
     ensure_native_byte_order : bool or "auto", default "auto"
         Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode`
         is given.
@@ -2102,13 +2124,18 @@ def load(
         format: 64 MiB). (A hostile file can still use up time or, with very deep nesting, the
         stack.)
 
+    Returns
+    -------
+    any value
+        What was dumped.
+
     Raises
     ------
     ValueError
         The file is foreign, empty, cut short or damaged: the text names it and says what is wrong.
-        Or a parameter is.
+        Or a parameter is not what it should be.
     UntrustedObjectError
-        It holds what `trusted` does not allow; a ValueError, too.
+        It holds what `trusted` does not allow; this is a ValueError, too.
     ImportError
         Its compression needs a package that is not installed.
     """
@@ -3237,12 +3264,24 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     >>> cached(2, 10), cached.check_call_in_cache(2, 10)
     (1024, True)
 
-    `backend` is called as `backend(location, **backend_options)` and gives an object with these
-    methods. `open(key)`: a readable binary file with what was written, or None. `write(key, fill)`:
-    call `fill(file)` with a writable binary file, and keep what it writes, all or nothing.
-    `delete(key)`: whether there was something. `entries(prefix)`: (key, bytes, time of last use in
-    seconds) of all keys that begin with `prefix`. Keys are texts of letters, digits and `._-/`.
-    ValueError: `backend_name` is not a text, `backend` cannot be called.
+    Parameters
+    ----------
+    backend_name : str
+        The name for `backend=`.
+    backend : callable
+        Called as `backend(location, **backend_options)`; gives an object with these methods. Keys
+        are texts of letters, digits and `._-/`.
+        `open(key)`: a readable binary file with what was written, or None.
+        `write(key, fill)`: call `fill(file)` with a writable binary file, and keep what it writes,
+        all or nothing.
+        `delete(key)`: whether there was something.
+        `entries(prefix)`: (key, size in bytes, time of last use in seconds since 1970) of all keys
+        that begin with `prefix`.
+
+    Raises
+    ------
+    ValueError
+        `backend_name` is not a text, or `backend` cannot be called.
     """
     _expect(
         isinstance(backend_name, str),
@@ -3267,19 +3306,31 @@ def _read_about(file: Any, key: str) -> Any:
 
 
 class CacheEntry(namedtuple("CacheEntry", "arguments time duration nbytes current args_id")):
-    """What `entries()` tells of one kept call: the text of its arguments, when it was computed
-    (seconds since 1970), how long that took (seconds), its size, whether the function's code of now
-    finds it, its name."""
+    """What `entries()` tells of one entry, as a named tuple.
+
+    >>> cached = Memory().cache(pow)
+    >>> _ = cached(2, 10)
+    >>> cached.entries()[0].current
+    True
+
+    `arguments`: their text. `time`: when it was computed (seconds since 1970). `duration`: how long
+    that took (seconds). `nbytes`: its size. `current`: whether today's code of the function finds
+    it. `args_id`: its name.
+    """
 
 
 class expires_after:
-    """A `cache_validation_callback` that lets a result be used for a time, as in
-    `datetime.timedelta`.
+    """A `cache_validation_callback` that lets a result be used for a limited time.
 
     >>> @Memory().cache(cache_validation_callback=expires_after(hours=1))
     ... def price(item): return 3
     >>> price("tea")
     3
+
+    Parameters
+    ----------
+    days, seconds, microseconds, milliseconds, minutes, hours, weeks : float, default 0
+        How long, in all; as in `datetime.timedelta`.
     """
 
     def __init__(
@@ -3297,6 +3348,7 @@ class expires_after:
         )
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
+        """Whether a result with this metadata may still be used."""
         return time.time() - metadata["time"] < self.delta.total_seconds()
 
 
@@ -3307,9 +3359,16 @@ class MemorizedResult:
     >>> result.get()
     1024
 
-    `call_and_shelve` makes them; so does pasting what their `repr` shows: the folder of the cache,
-    and the names of the function's folder and of the entry in it. `mmap_mode` says how `get` maps
-    arrays, see `Memory`. `get` raises KeyError when the entry has been removed or is damaged.
+    `call_and_shelve` makes them. So does pasting what their `repr` shows.
+
+    Parameters
+    ----------
+    location : str or None
+        The folder of the cache; None where results are in memory.
+    func, args_id : str
+        The names of the function's folder, and of the entry in it.
+    mmap_mode : None, "r", "r+", "w+" or "c", default None
+        How `get` maps arrays, see `Memory`.
     """
 
     def __init__(
@@ -3329,11 +3388,24 @@ class MemorizedResult:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What `call` of a cached function gives with the value; empty when gone."""
+        """What `call` of a cached function gives with the value; empty if the entry is gone."""
         return self._store.look(self._key)
 
     def get(self) -> Any:
-        """The value, read from the cache at each call."""
+        """Read the value from the cache, at each call anew.
+
+        >>> Memory().cache(pow).call_and_shelve(2, 10).get()
+        1024
+
+        Returns
+        -------
+        any value
+
+        Raises
+        ------
+        KeyError
+            The entry has been removed or is damaged.
+        """
         if self._kept:
             return self._kept[0]
         value = self._store.load(self._key, self.mmap_mode, [])
@@ -3342,7 +3414,10 @@ class MemorizedResult:
         return value
 
     def clear(self) -> None:
-        """Remove the value from the cache; a second time does nothing."""
+        """Remove the value from the cache; a second time does nothing.
+
+        >>> Memory().cache(pow).call_and_shelve(2, 10).clear()
+        """
         self._kept = ()
         self._store.forget(self._key)
 
@@ -3435,9 +3510,9 @@ class MemorizedFunc(_Options[P, R]):
     >>> cached(2, 10), cached.check_call_in_cache(2, 10), cached.check_call_in_cache(3, 3)
     (1024, True, False)
 
-    It binds to objects as a method does, pickles, and is awaited where the function is a coroutine
-    function (then `call` and `call_and_shelve` are awaited too). `func`, `ignore` and `mmap_mode`
-    tell how it was made.
+    Its methods take the arguments of a call; `Memory.cache` lists them. It binds to objects as a
+    method does, pickles, and is awaited where the function is a coroutine function (then `call` and
+    `call_and_shelve` are awaited, too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
 
     _prefix: tuple[Any, ...] = ()  # the object of a bound method
@@ -3629,60 +3704,90 @@ class MemorizedFunc(_Options[P, R]):
     # -- what callers use
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The value of the call: read if it is kept, else computed and kept."""
         if self._memory.backend == "null":  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
         return self._give(self._obtain(self._name(args, kwargs)))
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function whatever is kept, keep the value: gives (value, metadata).
+        """Run the function whether or not its value is kept, and keep the new value.
 
         >>> Memory().cache(pow).call(2, 10)[0]
         1024
 
-        The metadata is a dict: "time" (seconds since 1970), "duration" (seconds), "input_args"
-        (label -> text); "digests" (what stands for each argument in the key) and "code" (what the
-        function was made of).
+        Returns
+        -------
+        (value, dict)
+            The value and its metadata: "time" (seconds since 1970), "duration" (seconds),
+            "input_args" (label -> text), "digests" (what stands for each argument in the key) and
+            "code" (what the function was made of).
         """
         return self._give(self._compute(self._name(args, kwargs)))
 
     def call_and_shelve(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Make sure that the value is kept, without reading it: gives a `MemorizedResult`.
+        """Make sure that the value is kept, without reading it.
 
         >>> Memory().cache(pow).call_and_shelve(2, 10).get()
         1024
+
+        Returns
+        -------
+        MemorizedResult
+            A reference to the value; its `get()` reads it.
         """
         return self._give(self._shelve(self._name(args, kwargs)))
 
     def check_call_in_cache(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Whether the value of this call is kept and may be used (the validation callback is
-        asked). Changes nothing.
+        """Whether this call would be read. The validation callback is asked; nothing changes.
 
         >>> Memory().cache(pow).check_call_in_cache(2, 10)
         False
+
+        Returns
+        -------
+        bool
         """
         return self._is_kept(self._name(args, kwargs))
 
     def forget(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Remove the value of this call; whether there was one.
+        """Remove the value of this call.
 
         >>> Memory().cache(pow).forget(2, 10)
         False
+
+        Returns
+        -------
+        bool
+            Whether there was one.
         """
         return self._store.forget(self._name(args, kwargs).key)
 
     def clear(self, warn: bool = True) -> None:
-        """Remove everything kept for this function, of its older versions too; `warn` says so on
-        stderr."""
+        """Remove everything kept for this function, also for its older versions.
+
+        >>> Memory().cache(pow).clear(warn=False)
+
+        Parameters
+        ----------
+        warn : bool, default True
+            Say so on stderr.
+        """
         self._store.clear(f"{self._folder}/", warn and self.verbose)
 
     def entries(self) -> list[CacheEntry]:
-        """What is kept for this function, latest first: a list of `CacheEntry`. Changes nothing.
+        """What is kept for this function, latest first. Nothing changes.
 
         >>> @Memory().cache
         ... def power(base, exp=2): return base ** exp
         >>> _ = power(10)
         >>> power.entries()[0].arguments
         'base=10, exp=2'
+
+        Returns
+        -------
+        list of CacheEntry
+            Named tuples: `arguments` (text), `time` (when computed, seconds since 1970), `duration`
+            (seconds), `nbytes`, `current` (whether today's code finds it), `args_id` (its name).
         """
         current = self._fingerprint.now().digest
         found = []
@@ -3702,7 +3807,7 @@ class MemorizedFunc(_Options[P, R]):
         return sorted(found, key=operator.attrgetter("time"), reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
-        """In words: whether this call would be read, and if not, why it would be computed. Changes
+        """Say whether this call would be read, and if not, why it would be computed. It changes
         nothing.
 
         >>> @Memory().cache
@@ -3712,6 +3817,12 @@ class MemorizedFunc(_Options[P, R]):
         'computes: the argument exp differs: 3, kept is 2'
         >>> Memory().cache(pow).explain(2, 10)
         'computes: nothing is kept for builtins.pow'
+
+        Returns
+        -------
+        str
+            One sentence. The call is compared with the newest entry of the same arguments, else
+            with the newest entry.
         """
         call = self._name(args, kwargs)
         if about := self._store.look(call.key):
@@ -3807,14 +3918,7 @@ class Memory:
     computing
     (9, 9)
 
-    A call is read back when the function's name, everything that its code consists of, and its
-    arguments are the same. The code is followed into the functions, classes, modules, constants and
-    other globals of your project that it names, also inside closures, defaults, containers and
-    arguments; modules that it imports inside a function, by their source. Change a helper: computed
-    anew; change it back: the old results are still there. Not followed are the standard library,
-    installed packages other than the function's own and code written in C (they go by name), files
-    that the function reads, what is looked up by a text, and the content of what cannot be pickled
-    (its class counts): name in `depends` what matters of it.
+    `Memory.cache` tells what else a cached function can do.
 
     Parameters
     ----------
@@ -3835,8 +3939,8 @@ class Memory:
     verbose : int, default 1
         Lines on stderr: 0 none, 1 only on `clear`, 2 each computed call, 3 also each call read.
     bytes_limit : number, str or None, default None
-        At most so much is kept ("500M", "2G" or bytes): the least recently used results go first.
-        In memory: 256 MB.
+        The most bytes that the cache keeps: a number, or a text such as "500M", "2G". The least
+        recently used results are removed first. None: no limit, but 256 MB in memory.
     backend_options : dict or None, default None
         For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours
         alone). {"secret": some bytes} signs each result: what was not written with this secret is
@@ -3850,9 +3954,22 @@ class Memory:
     ImportError
         "cloudpickle" is not installed.
 
-    Whatever happens to the cache (damaged file, full disk, folder gone or read-only), the call
-    returns the function's value, with a warning. Threads and processes that make the same call at
-    once compute it once.
+    Notes
+    -----
+    What is tracked: a call is read back when the function's name, everything that its code consists
+    of, and its arguments are the same. The code is followed into the functions, classes, modules,
+    constants and other globals of your project that it names, also inside closures, defaults,
+    containers and arguments; modules that it imports inside a function, by their source. Change a
+    helper: the call is computed anew; change it back: the old results are still there.
+
+    What is not tracked: the standard library, installed packages other than the function's own and
+    code written in C (they go by name), files that the function reads, what is looked up by a text,
+    and the content of what cannot be pickled (its class counts). Name in `depends` what matters of
+    these.
+
+    What goes wrong: whatever happens to the cache (damaged file, full disk, folder gone or
+    read-only), the call returns the function's value, with a warning. Threads and processes that
+    make the same call at once compute it once.
     """
 
     def __init__(
@@ -3910,8 +4027,7 @@ class Memory:
         version: Any = None,
         untracked: Iterable[str] = (),
     ) -> Any:
-        """The function with a memory: a `MemorizedFunc`. Works as a decorator, with and without
-        arguments.
+        """Give a function a memory. Works as a decorator, with and without arguments.
 
         >>> memory = Memory()
         >>> @memory.cache(ignore=["verbose"])
@@ -3924,7 +4040,7 @@ class Memory:
         func : callable or None
             A function, coroutine function, method, classmethod, staticmethod, partial, ufunc,
             callable object.
-        ignore : str or list of str, default none
+        ignore : str, list of str or None, default None
             Names of arguments that do not matter to the result.
         verbose, mmap_mode : default those of the Memory
             As in `Memory`.
@@ -3933,23 +4049,38 @@ class Memory:
             false answer computes anew. `expires_after(days=1)` makes one.
         key : callable or None, default None
             Called with the arguments of a call; what it returns stands for them.
-        depends : list, default none
+        depends : list, default ()
             What else the result depends on: functions and classes (by their code), paths
             (`pathlib.Path`: by the content of the file, or of all files in the folder), any other
             values.
         version : any value or None, default None
             Stands for the code of the function: change it to compute anew, and only then.
-        untracked : list of str, default none
+        untracked : list of str, default ()
             Names of globals that do not count: counters, timers, tables that helpers fill. Without
             this, a global that each call changes makes each call a new one (`explain` names it).
+
+        Returns
+        -------
+        MemorizedFunc
+            Called as the function itself. It has also these methods; those with `...` take the
+            arguments of a call:
+
+            `f.check_call_in_cache(...)`   whether the call would be read
+            `f.explain(...)`               why it would be computed, in a sentence
+            `f.entries()`                  what is kept for the function, latest first
+            `f.call(...)`                  run it in any case: (value, metadata)
+            `f.call_and_shelve(...)`       a reference to the value, whose `get()` reads it
+            `f.forget(...)`                remove the value of one call
+            `f.clear(warn=True)`           remove everything that is kept for the function
+            `f.func`, `f.ignore`, `f.mmap_mode`   what it was made with
 
         Raises
         ------
         TypeError
-            `func` is not callable, or a generator function.
+            `func` is not callable, or is a generator function.
         ValueError
-            `ignore` names no argument; `cache_validation_callback` is not callable; no such
-            `mmap_mode`.
+            `ignore` names no argument; `cache_validation_callback` is not callable; there is no
+            such `mmap_mode`.
         """
         if ignore is None or isinstance(ignore, str):
             ignore = [ignore] if ignore else []
@@ -3974,17 +4105,34 @@ class Memory:
         return MemorizedFunc(func, self, options)
 
     def eval(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The value of `func(*args, **kwargs)`, remembered.
+        """Call a function as if it were cached: `memory.cache(func)(*args, **kwargs)`.
 
         >>> Memory().eval(pow, 2, 10)
         1024
+
+        Parameters
+        ----------
+        func : callable
+            As for `cache`.
+        *args, **kwargs
+            Its arguments.
+
+        Returns
+        -------
+        any value
+            What the function returns.
         """
         return self.cache(func)(*args, **kwargs)
 
     def clear(self, warn: bool = True) -> None:
-        """Remove all results of all functions, and nothing else; `warn` says so on stderr.
+        """Remove all results of all functions, and nothing else.
 
         >>> Memory().clear()
+
+        Parameters
+        ----------
+        warn : bool, default True
+            Say so on stderr.
         """
         self.store.clear("", warn and self.verbose)
 
@@ -3998,10 +4146,19 @@ class Memory:
 
         >>> Memory().reduce_size("1M", items_limit=100)
 
-        Each limit may be None (default). `bytes_limit`: bytes to keep, a number or a text such as
-        "3K". `items_limit`: results to keep; 0 removes all. `age_limit`: a `datetime.timedelta`;
-        what was not used for so long goes. ValueError: a limit is negative, or the age is not
-        positive.
+        Parameters
+        ----------
+        bytes_limit : number, str or None, default None
+            Bytes to keep: a number, or a text such as "3K".
+        items_limit : int or None, default None
+            Results to keep; 0 removes all.
+        age_limit : datetime.timedelta or None, default None
+            Results that were not used for so long are removed.
+
+        Raises
+        ------
+        ValueError
+            A limit is negative, or the age is not positive.
         """
         age = float("inf") if age_limit is None else age_limit.total_seconds()
         items = sys.maxsize if items_limit is None else items_limit
