@@ -1168,7 +1168,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #     sizes       8 each
 #     checksum    4: the CRC-32 of all before it
 #     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
-#     checksums   4 each: the CRC-32 of every 4 MiB of each buffer; its last piece may be shorter.
+#     checksums   4 each: the CRC-32 of every MiB of each buffer; its last piece may be shorter.
 #                 All of their bytes are A5 once the buffers may have been changed through a map.
 #
 # An array is a buffer (of objects: a list), its dtype as text or a list of fields, its shape and
@@ -1186,7 +1186,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #                                                         test_every_cut_is_found
 #   3. Memory beyond the value and its pickle without buffers is a few pieces.
 #                                                         test_a_big_array_is_never_doubled
-#   4. With `trusted` other than True only opcodes, names and calls of short lists are followed.
+#   4. With `trusted=False` only opcodes, names and calls of short lists are followed.
 #      numpy is told of an array only what was checked before.   test_attacks_are_refused,
 #                                                         test_tricks_of_hand_made_pickles
 
@@ -1194,10 +1194,9 @@ _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = struct.Struct("<8sIIQ")
 _UNCHECKED = b"\xa5"  # every byte of the checksums of buffers that may have been changed
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
-_PIECE = 4 << 20  # bytes checked, and handed to the system, at once: fits a cache
-_PARALLEL = 16 << 20  # bytes from which a thread beside is worth starting
+_PIECE = 1 << 20  # bytes checked, compressed or handed to the system at once: fits a cache
+_PARALLEL = 4 << 20  # bytes from which threads beside are worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
-_BLOCK = 900_000  # bytes, or somewhat more, that a thread compresses at once: a block of bz2
 _U4 = struct.Struct("<I").pack  # a checksum in a file
 
 
@@ -1206,15 +1205,14 @@ def _path_of(filename: Any, method: str, purpose: str) -> str | None:
     try:
         return os.fsdecode(filename)
     except TypeError:
-        if hasattr(filename, method) and not isinstance(filename, io.TextIOBase):
-            return None
-    raise ValueError(
-        f"filename: expected a path or a binary file object open for {purpose}, got {filename!r}"
-    )
+        is_file = hasattr(filename, method) and not isinstance(filename, io.TextIOBase)
+        expected = f"a path or a binary file object open for {purpose}"
+        _expect(is_file, "filename", expected, filename)
+        return None
 
 
 class UntrustedObjectError(ValueError):
-    """A file holds an object that `load(trusted=...)` does not allow. It is a ValueError.
+    """A file holds more than plain data, and `load(trusted=False)` reads it. It is a ValueError.
 
     >>> file = io.BytesIO()
     >>> dump(len, file)
@@ -1258,9 +1256,9 @@ def _blocks(chunks: Iterator[Any]) -> Iterator[Any]:
     """The bytes of `chunks` in blocks of one size or somewhat more, the last one shorter."""
     block = bytearray()
     for chunk in chunks:
-        for piece in _raw_pieces(memoryview(chunk), _BLOCK):
+        for piece in _raw_pieces(memoryview(chunk), _PIECE):
             block += piece
-            if len(block) >= _BLOCK:
+            if len(block) >= _PIECE:
                 yield block
                 block = bytearray()
     yield block
@@ -1283,16 +1281,6 @@ def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
     _write_all(file, b"\x03\x00" + check.to_bytes(4, "big"))  # an empty last block
 
 
-def _write_streams(
-    module: str, keyword: str, chunks: Iterator[Any], file: Any, level: int, **options: Any
-) -> None:
-    """Write a format whose files may be one stream after the other: each block is one, made by a
-    thread with the module's `compress`."""
-    compress = partial(_optional(module).compress, **{keyword: level}, **options)
-    for packed in _map_on_threads(compress, _blocks(chunks)):
-        _write_all(file, packed)
-
-
 def _write_through(
     compressor_file: Callable[..., Any], chunks: Iterator[Any], file: Any, level: int
 ) -> None:
@@ -1302,14 +1290,21 @@ def _write_through(
             _write_all(out, chunk)
 
 
-class _Ahead(io.RawIOBase):
-    """A file that cannot go back; bytes that were read from it too early are put in front again."""
+class _Content(io.RawIOBase):
+    """What a file that cannot go back holds, or a compressed one, of one stream or several.
 
-    content: Any = b""  # read and not yet given out
+    `make` makes a decompressor, anything with `decompress`, `eof` and `unused_data`. It is given
+    `step` bytes at once, for what they may become is held in memory. (The modules' own file objects
+    read further than the value, so that none could follow it.)
+    """
+
+    content: Any = b""  # to be given out next: what was read too early comes here again
+    packed = b""  # read and not yet unpacked
     limit = float("inf")  # bytes that it may still give out
 
-    def __init__(self, file: Any) -> None:
-        self.file = file
+    def __init__(self, file: Any, make: Any = None, step: int = 0) -> None:
+        self.file, self.make, self.step = file, make, step
+        self.unpacker = make and make()
 
     def readable(self) -> bool:
         return True
@@ -1329,29 +1324,12 @@ class _Ahead(io.RawIOBase):
         target[: len(part)] = part
         return len(part)
 
-    def fill(self, nbytes: int) -> bool:
-        """Read no further than this, for the next value may follow; whether there was something."""
-        self.content = self.file.read(nbytes)
-        return bool(self.content)
-
-    def finish(self) -> None:
-        """All is read that was wanted."""
-
-
-class _Unpacked(_Ahead):
-    """The content of a compressed value, one stream or several, by any decompressor that has
-    `decompress`, `eof` and `unused_data`. It is given `step` bytes at once, for what they may
-    become is held in memory. (The modules' own file objects read further than the value, so that
-    none could follow it.)"""
-
-    def __init__(self, make: Callable[[], Any], step: int, file: Any) -> None:
-        super().__init__(file)
-        self.make, self.step = make, step
-        self.unpacker = make()
-        self.packed = b""  # read and not yet unpacked
-
     def fill(self, nbytes: int = 0) -> bool:
-        """Unpack the next bytes; whether there were any."""
+        """Read so many bytes and no more, for the next value may follow, or unpack some; whether
+        there were any."""
+        if not self.make:
+            self.content = self.file.read(nbytes)
+            return bool(self.content)
         if not self.packed:
             # read1 does not wait for all
             self.packed = getattr(self.file, "read1", self.file.read)(self.step)
@@ -1370,17 +1348,16 @@ class _Unpacked(_Ahead):
         return True
 
     def finish(self) -> None:
-        """Read to the end of the stream, where it has its own checksum; then the file stands there,
-        if it can."""
-        while not self.unpacker.eof:
+        """Unpack to the end of the stream, where it has its own checksum; then the file stands
+        there, if it can."""
+        while self.make and not self.unpacker.eof:
             self.fill()
-        if self.file.seekable():
+        if self.make and self.file.seekable():
             self.file.seek(-len(self.packed), os.SEEK_CUR)
 
 
-# write(chunks, file, level); open(file): a file object, or less, to read the content from
+# write(chunks, file, level); open(file): what it holds
 _Codec = namedtuple("_Codec", "prefix extension write open")
-_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "zstandard"
 
 
 def _codec(
@@ -1392,35 +1369,30 @@ def _codec(
     level: str = "",
     write: Any = None,
     step: int = 3 << 9,
+    **options: Any,
 ) -> _Codec:
-    """A format: the module for it, what makes a decompressor there, and the name of the level of
-    its `compress`, unless `write` is given. `step` is small where 4 bytes may be 128 KiB of
-    zeros."""
+    """A format: the module for it; what makes a decompressor there; the options of its `compress`
+    and the name of the one that is the level, unless `write` is given. `step` is small where 4
+    bytes may be 128 KiB of zeros."""
 
     def make() -> Any:
         made = getattr(_optional(module), decompressor)(*args)
         return made.decompressobj() if module == "zstandard" else made
 
-    write = write or partial(_write_streams, module, level)
-    return _Codec(prefix, extension, write, partial(_Unpacked, make, step))
+    def write_streams(chunks: Iterator[Any], file: Any, number: int) -> None:
+        """Each block is one stream, for a file may be several."""
+        compress = partial(_optional(module).compress, **options, **{level: number})
+        for packed in _map_on_threads(compress, _blocks(chunks)):
+            _write_all(file, packed)
 
-
-def _lzma_file(file: Any, compresslevel: int) -> Any:
-    """A file of the older format of lzma, which is one stream."""
-    lzma = _module("lzma")
-    return lzma.LZMAFile(file, "wb", format=lzma.FORMAT_ALONE, preset=compresslevel)
+    unpack = partial(_Content, make=make, step=step)
+    return _Codec(prefix, extension, write or write_streams, unpack)
 
 
 _CODECS = {
     "zlib": _codec(b"\x78", ".z", "zlib", "decompressobj", write=_write_zlib, step=_BUFFER),
     "gzip": _codec(
-        b"\x1f\x8b",
-        ".gz",
-        "zlib",
-        "decompressobj",
-        31,
-        write=partial(_write_streams, "gzip", "compresslevel", mtime=0),
-        step=_BUFFER,
+        b"\x1f\x8b", ".gz", "zlib", "decompressobj", 31, level="level", wbits=31, step=_BUFFER
     ),
     "bz2": _codec(b"BZ", ".bz2", "bz2", "BZ2Decompressor", level="compresslevel"),
     "lzma": _codec(
@@ -1430,7 +1402,12 @@ _CODECS = {
         "LZMADecompressor",
         0,
         1 << 30,
-        write=partial(_write_through, _lzma_file),
+        write=partial(
+            _write_through,
+            lambda file, compresslevel: _module("lzma").LZMAFile(
+                file, "wb", format=2, preset=compresslevel
+            ),
+        ),
     ),
     "xz": _codec(b"\xfd7zXZ", ".xz", "lzma", "LZMADecompressor", 0, 1 << 30, level="preset"),
     "lz4": _codec(
@@ -1441,7 +1418,13 @@ _CODECS = {
         level="compression_level",
         step=_BUFFER,
     ),
-    "zstd": _codec(b"\x28\xb5\x2f\xfd", ".zst", _ZSTD, "ZstdDecompressor", level="level"),
+    "zstd": _codec(
+        b"\x28\xb5\x2f\xfd",
+        ".zst",
+        "compression.zstd" if sys.version_info >= (3, 14) else "zstandard",
+        "ZstdDecompressor",
+        level="level",
+    ),
 }
 
 
@@ -1474,20 +1457,21 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     ValueError
         The name is not a text, or is taken, or the object lacks one of these.
     """
-    if not isinstance(compressor_name, str):
-        raise ValueError(f"compressor_name: expected a text, got {compressor_name!r}")
+    _expect(isinstance(compressor_name, str), "compressor_name", "a text", compressor_name)
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
     names = ("prefix", "extension", "compressor_file", "decompressor_file")
     prefix, extension, pack, unpack = [getattr(compressor, name, None) for name in names]
     is_named = isinstance(prefix, bytes) and isinstance(extension, str)
-    if not (is_named and callable(pack) and callable(unpack)):
-        raise ValueError(
-            "compressor: expected an object with prefix (bytes), extension ('.xyz' or ''), "
-            f"compressor_file and decompressor_file (functions), got {compressor!r}"
-        )
+    _expect(
+        is_named and callable(pack) and callable(unpack),
+        "compressor",
+        "an object with prefix (bytes), extension ('.xyz' or ''), compressor_file and "
+        "decompressor_file (functions)",
+        compressor,
+    )
     _CODECS[compressor_name] = _Codec(
-        prefix, extension, partial(_write_through, pack), lambda file: _Ahead(unpack(file))
+        prefix, extension, partial(_write_through, pack), lambda file: _Content(unpack(file))
     )
 
 
@@ -1500,11 +1484,13 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     elif not isinstance(compress, (tuple, list)):
         level = 3 if compress is True or (named and not compress) else compress or 0
         compress = (["zlib", *named][-1], level)
-    if len(compress) != 2 or compress[0] not in _CODECS or compress[1] not in range(10):
-        raise ValueError(
-            "compress: expected True, False, a level from 0 to 9, a method or a pair "
-            f"(method, level), of a method among {', '.join(_CODECS)}; got {compress!r}"
-        )
+    _expect(
+        len(compress) == 2 and compress[0] in _CODECS and compress[1] in range(10),
+        "compress",
+        "True, False, a level from 0 to 9, a method or a pair (method, level), of a method among "
+        + ", ".join(_CODECS),
+        compress,
+    )
     return tuple(compress) if compress[1] else None
 
 
@@ -1523,26 +1509,21 @@ def _dtype_text(dtype: Any) -> Any:
     return text if same.__reduce__() == dtype.__reduce__() else dtype
 
 
-def _reduce_dtype(dtype: Any) -> Any:
-    text = _dtype_text(dtype)
-    if text is dtype:
-        return dtype.__reduce__()
-    return _module("numpy").dtype, (text,)
-
-
-def _reduce_masked(array: Any) -> Any:
-    return type(array), (
-        *(array._data, array._mask, None, False, True, 0),
-        *(array._fill_value, True, array._hardmask),
-    )
-
-
 @lru_cache
 def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
     """What makes an array of a buffer, and how other values of numpy go into a pickle, so that each
     is made by one call with plain arguments."""
+
+    def reduce_dtype(dtype: Any) -> Any:
+        text = _dtype_text(dtype)
+        return dtype.__reduce__() if text is dtype else (np.dtype, (text,))
+
+    def reduce_masked(array: Any) -> Any:
+        content = array._data, array._mask, None, False, True, 0
+        return type(array), (*content, array._fill_value, True, array._hardmask)
+
     kinds = {type(np.dtype(char)) for char in np.typecodes["All"]}
-    reducers = {**dict.fromkeys(kinds, _reduce_dtype), np.ma.MaskedArray: _reduce_masked}
+    reducers = {**dict.fromkeys(kinds, reduce_dtype), np.ma.MaskedArray: reduce_masked}
     return np.empty(1).__reduce_ex__(5)[0], reducers
 
 
@@ -1688,15 +1669,15 @@ def dump(
         return None
     target = os.path.realpath(path) if os.path.islink(path) else path
     folder = os.path.dirname(target) or "."
-    is_new = not os.path.exists(path)
-    beside = ""  # it is written in place if it is a device or a pipe, or the folder takes no other
-    if (is_new or os.path.isfile(path)) and os.access(folder, os.W_OK):
+    state, beside = _stat(path), ""
+    # written in place if it is a device or a pipe, or the folder takes no other file
+    if (not state or stat.S_ISREG(state.st_mode)) and os.access(folder, os.W_OK):
         beside = f"{folder}/.{os.urandom(8).hex()}.part"
-    opener = partial(os.open, mode=0o666 if is_new else 0o600)  # nobody else looks in meanwhile
+    opener = partial(os.open, mode=0o600 if state else 0o666)  # nobody else looks in meanwhile
     try:
         with open(beside or path, "wb", _BUFFER, opener=opener) as file:
-            if beside and not is_new:
-                _module("shutil").copymode(target, beside)
+            if beside and state:
+                os.chmod(beside, stat.S_IMODE(state.st_mode))
             _write_value(value, file, method)
         if beside:
             os.replace(beside, target)
@@ -1726,10 +1707,10 @@ def _peek(file: Any) -> tuple[Any, bytes]:
             head = file.read(8)
         file.seek(-len(head), os.SEEK_CUR)
         return file, head
-    ahead = file if isinstance(file, _Ahead) else _Ahead(file)
-    reader = io.BufferedReader(ahead, 1)  # gives all that it is asked for, and reads no further
+    content = file if isinstance(file, _Content) else _Content(file)
+    reader = io.BufferedReader(content, 1)  # gives all that it is asked for, and reads no further
     head = reader.read(8)
-    ahead.content = memoryview(head + ahead.content)
+    content.content = memoryview(head + content.content)
     return reader, head
 
 
@@ -1742,15 +1723,6 @@ def _read_exactly(file: Any, nbytes: int) -> Any:
             raise _Damaged("it is cut short")
         data += more
     return data
-
-
-def _memory(nbytes: int) -> memoryview:
-    """Memory to read into. A big block is mapped: a bytearray would be zeroed twice, by the system
-    and by it."""
-    if nbytes < _PARALLEL or IS_WINDOWS:
-        return memoryview(bytearray(nbytes))
-    mmap = _module("mmap")
-    return memoryview(mmap.mmap(-1, nbytes, access=mmap.ACCESS_COPY))
 
 
 def _is_on_disk(file: Any) -> bool:
@@ -1777,27 +1749,33 @@ def _mapped(file: Any, mode: str, sizes: Sequence[int]) -> list[Any]:
 
 def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[Any]:
     """The buffers of a value, read and checked, or mapped."""
-    buffers = []
-
-    def pieces() -> Iterator[memoryview]:
-        for size in sizes:
-            buffers.append(_memory(size))
-            for piece in _raw_pieces(buffers[-1], _PIECE):
-                rest = piece
-                while rest:
-                    count = file.readinto(rest)
-                    if not count:
-                        raise _Damaged("it is cut short: bytes of an array are missing")
-                    rest = rest[count:]
-                _read_exactly(file, -len(piece) % _ALIGNMENT)
-                yield piece
-
     if mode and any(sizes):
         nbytes = sum(4 * -(-size // _PIECE) for size in sizes)
         *buffers, checksums = _mapped(file, mode, [*sizes, nbytes])
         if mode == "r+":  # they may be changed from now on
             checksums[:] = _UNCHECKED[0]
         return buffers
+    np: Any = _loaded("numpy")
+    buffers = []
+
+    def pieces() -> Iterator[memoryview]:
+        for size in sizes:
+            # memory that nobody touches before: a hostile file may ask for any
+            padded = size + -size % _ALIGNMENT
+            memory = (
+                memoryview(np.empty(padded, "u1")) if np else io.BytesIO(bytes(padded)).getbuffer()
+            )
+            buffer = memory[:size]
+            buffers.append(buffer)
+            for at in range(0, size, _PIECE):
+                rest = memory[at : at + _PIECE]
+                while rest:
+                    count = file.readinto(rest)
+                    if not count:
+                        raise _Damaged("it is cut short: bytes of an array are missing")
+                    rest = rest[count:]
+                yield buffer[at : at + _PIECE]
+
     found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
     wanted = _read_exactly(file, len(found))
     if wanted != found and wanted.strip(_UNCHECKED):
@@ -1873,77 +1851,99 @@ _PLAIN_LOADS = """load_proto load_frame load_stop load_mark load_pop load_pop_ma
     load_empty_list load_append load_appends load_empty_dictionary load_setitem load_setitems
     load_empty_set load_additems load_frozenset load_memoize load_binget load_long_binget
     load_next_buffer load_stack_global load_reduce load_newobj load_build""".split()
-_PLAIN_NAMES = """builtins.bool builtins.bytearray builtins.bytes builtins.complex builtins.dict
-    builtins.float builtins.frozenset builtins.int builtins.list builtins.range builtins.set
-    builtins.slice builtins.str builtins.tuple collections.Counter collections.OrderedDict
-    collections.defaultdict collections.deque datetime.date datetime.datetime datetime.time
-    datetime.timedelta datetime.timezone decimal.Decimal fractions.Fraction numpy.dtype
-    numpy.ma.MaskedArray numpy.ma.core.MaskedArray numpy.core.multiarray.scalar
-    numpy._core.multiarray.scalar""".split()
-_KINDS = {  # the types of the arguments of some calls
-    **dict.fromkeys("bool bytearray bytes dict float frozenset int list set str tuple".split(), ""),
-    "Fraction": "int",
-    "MaskedArray": "bool bool_ int memmap ndarray NoneType",
+_PLAIN_CALLS = {  # what may be named -> the types of the arguments of a call
+    name: types
+    for name, *types in map(
+        str.split,
+        """builtins.bool
+        builtins.bytearray
+        builtins.bytes
+        builtins.complex float
+        builtins.dict
+        builtins.float
+        builtins.frozenset
+        builtins.int
+        builtins.list
+        builtins.range int
+        builtins.set
+        builtins.slice bool bytes complex float int NoneType str timedelta tuple
+        builtins.str
+        builtins.tuple
+        collections.Counter dict
+        collections.OrderedDict
+        collections.defaultdict NoneType type
+        collections.deque int tuple
+        datetime.date bytes
+        datetime.datetime bytes timezone
+        datetime.time bytes timezone
+        datetime.timedelta int
+        datetime.timezone str timedelta
+        decimal.Decimal str
+        fractions.Fraction int
+        numpy.dtype
+        numpy.ma.MaskedArray bool bool_ int memmap ndarray NoneType
+        numpy.ma.core.MaskedArray bool bool_ int memmap ndarray NoneType
+        numpy.core.multiarray.scalar
+        numpy._core.multiarray.scalar
+        numpy.core.numeric._frombuffer
+        numpy._core.numeric._frombuffer
+        uuid.UUID""".splitlines(),
+    )
 }
-# names that need no such check, or check themselves
-_FREE = "uuid.UUID numpy.core.numeric._frombuffer numpy._core.numeric._frombuffer".split()
 
 
-def _call_plain(call: Any, *args: Any) -> Any:
+def _plain_scalar(dtype: Any, content: Any) -> Any:
+    """The scalar of numpy that has these bytes."""
+    return _make_array(False, bytearray(content), dtype, (), "C")[()]
+
+
+def _call_plain(call: Any, types: list[str], *args: Any) -> Any:
     """What a call in a file makes that is not trusted, if its arguments are harmless. (An iterator
     or a range could take all memory, a fraction of huge numbers or of a text all time.)"""
-    name = call.__name__
-    if name == "dtype":
-        return _plain_dtype(*args)
-    if name == "scalar":
-        dtype, content = args
-        return _make_array(False, bytearray(content), dtype, (), "C")[()]
-    plain = "bool bytes complex dict float int list NoneType str timedelta timezone tuple type"
-    kinds = _KINDS.get(name, plain).split()
     for each in args:
         is_huge = type(each) is int and each.bit_length() > 1 << 16
-        if is_huge or type(each).__name__ not in kinds:
-            raise UntrustedObjectError(f"it makes a {name} of strange or huge arguments")
+        if is_huge or type(each).__name__ not in types:
+            raise UntrustedObjectError(f"it makes a {call.__name__} of strange or huge arguments")
     return call(*args)
 
 
-def _read_untrusted(pickled: Any, buffers: Any, make_array: Any, free: set[str]) -> Any:
+def _read_untrusted(pickled: Any, buffers: Any, make_array: Any) -> Any:
     """The value of a pickle that may be hostile: its opcodes, names and calls are those of short
-    lists; only what is free, because the user trusts it, may be made and given a state in other
-    ways."""
+    lists."""
     pickle = _module("pickle")
-    calls: dict[int, Any] = {}  # id of what was named -> what is called for it: itself, if free
+    calls: dict[int, Any] = {}  # id of what was named -> what is called for it
 
     def refuse(*args: Any) -> Any:
         raise UntrustedObjectError("it calls what is not for calling, or in a strange way")
 
-    def check_free(cls: Any) -> None:
-        if calls.get(id(cls)) is not cls:
-            refuse()
-
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
-            if dotted not in (*free, *_PLAIN_NAMES):
+            if dotted not in _PLAIN_CALLS:
                 raise UntrustedObjectError(
-                    f"it holds {dotted}, which is not plain data; if you trust what it does when "
-                    f'it is loaded, add it: trusted=["{dotted}"]'
+                    f"it holds {dotted}, which is not plain data: trusted=True reads it if you "
+                    "trust who wrote it"
                 )
-            found = make_array if name == "_frombuffer" else super().find_class(module, name)
-            calls[id(found)] = found if dotted in free else partial(_call_plain, found)
+            found = super().find_class(module, name)
+            checked = {
+                "_frombuffer": make_array,
+                "dtype": _plain_dtype,
+                "scalar": _plain_scalar,
+                "UUID": partial(found, int=0),  # to be given its state
+            }
+            plain = partial(_call_plain, found, _PLAIN_CALLS[dotted])
+            calls[id(found)] = checked.get(name, plain)
             return found
 
         def load_reduce(self) -> None:
-            named = self.stack[-2]
-            self.stack[-2] = calls.get(id(named), refuse)
+            self.stack[-2] = calls.get(id(self.stack[-2]), refuse)
             super().load_reduce()
 
-        def load_newobj(self) -> None:
-            check_free(self.stack[-2])
-            super().load_newobj()
+        load_newobj = load_reduce
 
         def load_build(self) -> None:
-            check_free(type(self.stack[-2]))
+            if type(self.stack[-2]).__name__ != "UUID":
+                refuse()
             super().load_build()
 
         def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
@@ -2004,10 +2004,9 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 
 
 def _read(
-    file: Any, mmap_mode: str | None = None, native: bool = True, free: set[str] | None = None
+    file: Any, mmap_mode: str | None = None, native: bool = True, trusted: bool = True
 ) -> Any:
-    """The value at the current position of a file, in our format. Of a file that is not trusted,
-    `free` has the names that are."""
+    """The value at the current position of a file, in our format."""
     head = _read_exactly(file, _HEAD.size)
     _, version, count, size = _HEAD.unpack(head)
     if version != 1:
@@ -2016,12 +2015,15 @@ def _read(
     # of bytes that end with their own CRC-32 it is this, whatever they are
     if _crc32(body, _crc32(head)) != 0x2144DF1C:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    if not count and free is None and b"_frombuffer" not in body:  # no array of objects
+    has_arrays = b"_frombuffer" in body
+    if not count and trusted and not has_arrays:
         return _pickle_loads(body)  # what stands behind its end does not matter
+    if has_arrays:
+        _module("numpy")  # which has memory that is quick to fill
     buffers = _read_buffers(file, mmap_mode, struct.unpack_from(f"<{count}Q", body, size))
     make_array = partial(_make_array, native)
-    if free is not None:
-        return _read_untrusted(body, buffers, make_array, free)
+    if not trusted:
+        return _read_untrusted(body, buffers, make_array)
     unpickler = _Unpickler(io.BytesIO(body), buffers=buffers)
     unpickler.make_array = make_array
     return unpickler.load()
@@ -2032,15 +2034,14 @@ def _read_value(
     mmap_mode: str | None = None,
     path: str = "",
     native: bool = True,
-    free: set[str] | None = None,
+    trusted: bool = True,
 ) -> Any:
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
-    unpacked = None
     file, head = _peek(file)
-    for codec in _CODECS.values():
-        if codec.prefix and head.startswith(codec.prefix):
-            unpacked = codec.open(file)
-            break
+    openers = [
+        codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix)
+    ]
+    unpacked = openers[0](file) if openers else None
     if mmap_mode and (unpacked or not _is_on_disk(file)):
         _warn(
             f"mmap_mode={mmap_mode!r} is ignored for {path}: only an uncompressed file on disk "
@@ -2049,14 +2050,14 @@ def _read_value(
         mmap_mode = None
     try:
         if unpacked:
-            if free is not None:
+            if not trusted:
                 unpacked.limit = 64 << 20
             file, head = _peek(unpacked)
         if not head:
             raise _Damaged("it is empty")
         if head == _MAGIC:
-            value = _read(file, mmap_mode, native, free)
-        elif free is None:
+            value = _read(file, mmap_mode, native, trusted)
+        elif trusted:
             value = _read_foreign(file, mmap_mode, native)
         else:
             raise UntrustedObjectError(
@@ -2072,7 +2073,7 @@ def _read_value(
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error.__cause__
     except Exception as error:
-        if head == _MAGIC and free is None:  # it comes from a class of the user
+        if head == _MAGIC and trusted:  # it comes from a class of the user
             raise
         raise ValueError(
             f"{path}: it is neither a file of this dump nor a pickle that can be read here: it "
@@ -2082,8 +2083,8 @@ def _read_value(
 
 def _check_mmap_mode(mode: Any) -> None:
     """Refuse what is no way to map a file."""
-    if mode not in (None, "r", "r+", "w+", "c"):
-        raise ValueError(f"mmap_mode: expected None, 'r', 'r+', 'w+' or 'c', got {mode!r}")
+    is_right = mode in (None, "r", "r+", "w+", "c")
+    _expect(is_right, "mmap_mode", "None, 'r', 'r+', 'w+' or 'c'", mode)
 
 
 def load(
@@ -2091,7 +2092,7 @@ def load(
     mmap_mode: str | None = None,
     ensure_native_byte_order: Any = "auto",
     *,
-    trusted: Any = True,
+    trusted: bool = True,
 ) -> Any:
     """The value in a file that `dump`, joblib or pickle wrote.
 
@@ -2116,13 +2117,12 @@ def load(
     ensure_native_byte_order : bool or "auto", default "auto"
         Turn arrays of the other byte order into this machine's; "auto" does so unless `mmap_mode`
         is given.
-    trusted : True, False or a list, default True
+    trusted : bool, default True
         False reads only files of this `dump`, and only plain data in them: builtin containers and
         scalars, numpy arrays, masked arrays, dtypes and scalars, and the types of `datetime`,
-        `decimal`, `fractions`, `uuid` and `collections`. A list adds classes, or their dotted
-        names. A compressed file may unpack to 64 MiB and 100 times its size (of a registered
-        format: 64 MiB). (A hostile file can still use up time or, with very deep nesting, the
-        stack.)
+        `decimal`, `fractions`, `uuid` and `collections`. A compressed file may unpack to 64 MiB and
+        100 times its size (of a registered format: 64 MiB). (A hostile file can still use up time
+        or, with very deep nesting, the stack.)
 
     Returns
     -------
@@ -2135,30 +2135,25 @@ def load(
         The file is foreign, empty, cut short or damaged: the text names it and says what is wrong.
         Or a parameter is not what it should be.
     UntrustedObjectError
-        It holds what `trusted` does not allow; this is a ValueError, too.
+        It is not plain data, and `trusted` is False; a ValueError, too.
     ImportError
         Its compression needs a package that is not installed.
     """
     _check_mmap_mode(mmap_mode)
-    if ensure_native_byte_order is True and mmap_mode:
-        raise ValueError(
-            "ensure_native_byte_order: expected 'auto' or False with mmap_mode, for a mapped array "
-            "has the byte order of its file; got True"
-        )
+    _expect(trusted in (True, False), "trusted", "True or False", trusted)
+    _expect(
+        ensure_native_byte_order is not True or not mmap_mode,
+        "ensure_native_byte_order",
+        "'auto' or False with mmap_mode, for a mapped array has the byte order of its file",
+        True,
+    )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     native = ensure_native_byte_order is not False  # of arrays that are read, not mapped
-    free = None
-    if trusted is not True:
-        free = set(_FREE)
-        for each in trusted or ():
-            if not isinstance(each, str):
-                each = f"{each.__module__}.{each.__qualname__}"
-            free.add(each)
     path = _path_of(filename, "read", "reading (mode 'rb')")
     if path is None:
-        return _read_value(filename, mode, str(filename), native, free)
+        return _read_value(filename, mode, str(filename), native, trusted)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
-        return _read_value(file, mode, path, native, free)
+        return _read_value(file, mode, path, native, trusted)
 
 
 # ==================================================================================================

@@ -2229,7 +2229,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     "a huge fraction": (calling("fractions.Fraction", 1 << 2**20, 3), "makes a Fraction"),
     "a fraction made without a call": (
         Code(named("fractions.Fraction") + code(("1e999999999",)) + pickle.NEWOBJ),
-        "strange way",
+        "makes a Fraction",
     ),
     "a call with names": (
         Code(named("uuid.UUID") + code(()) + code({"int": 1}) + pickle.NEWOBJ_EX),
@@ -3027,11 +3027,11 @@ class TestSection3Files:
             buffers.append(data[place : place + size])
             place += -(-size // 64) * 64
         pieces = [
-            buffer[at : at + 2**22] for buffer in buffers for at in range(0, len(buffer), 2**22)
+            buffer[at : at + 2**20] for buffer in buffers for at in range(0, len(buffer), 2**20)
         ]
         assert (
             data[place:] == b"".join(struct.pack("<I", zlib.crc32(piece)) for piece in pieces)
-            and len(pieces) == 4
+            and len(pieces) == 13
         )
         assert b"joblite" not in pickled and same(
             pickle.loads(pickled, buffers=map(bytearray, buffers)), value
@@ -3143,12 +3143,10 @@ class TestSection3Files:
         beside is read."""
         (tmp_path / "pickle").write_bytes(pickle.dumps(1))
         for path in [tmp_path / "pickle", *old_files.glob("*/*.[pgx]*")]:
-            for trusted in (False, ["decimal.Context"]):
-                with pytest.raises(
-                    joblite.UntrustedObjectError,
-                    match=f"{path.name}: it is not a file of this dump",
-                ):
-                    joblite.load(path, trusted=trusted)
+            with pytest.raises(
+                joblite.UntrustedObjectError, match=f"{path.name}: it is not a file of this dump"
+            ):
+                joblite.load(path, trusted=False)
 
     def test_cut_old_files_are_found(self, old_files, tmp_path):
         for source in (old_files / "1.6.0" / "nested.pkl", old_files / "1.6.0" / "nested.zlib"):
@@ -3299,10 +3297,9 @@ class TestSection3Files:
         monkeypatch.chdir(tmp_path)
         for source in ("dump", "dump.gz"):
             joblite.dump(value, source)
-            for trusted in (False, ["decimal.Context"]):
-                with pytest.raises(joblite.UntrustedObjectError, match=name) as caught:
-                    joblite.load(source, trusted=trusted)
-                assert isinstance(caught.value, ValueError) and source in str(caught.value)
+            with pytest.raises(joblite.UntrustedObjectError, match=name) as caught:
+                joblite.load(source, trusted=False)
+            assert isinstance(caught.value, ValueError) and source in str(caught.value)
         assert not os.path.exists("EVIL")
 
     @pytest.mark.parametrize(
@@ -3416,30 +3413,22 @@ class TestSection3Files:
         finally:
             tracemalloc.stop()
 
-    def test_other_classes_of_arrays_need_trust(self, tmp_path):
-        """Also when the list names the class: numpy makes them in a way that believes what the file
-        says."""
-        joblite.dump(ARRAY.view(Tagged), tmp_path / "value")
-        for trusted in (False, [Tagged], [Tagged, np.ndarray, np.dtype]):
-            with pytest.raises(joblite.UntrustedObjectError):
-                joblite.load(tmp_path / "value", trusted=trusted)
-        assert same(joblite.load(tmp_path / "value"), ARRAY.view(Tagged))
-
-    def test_trusted_list_adds_classes_by_object_or_name(self, tmp_path):
-        joblite.dump([Plain(a=1), Slots(1, 2)], tmp_path / "value")
-        assert joblite.load(tmp_path / "value", trusted=[Plain, "test_joblite.Slots"])[0] == Plain(
-            a=1
-        )
+    @pytest.mark.parametrize("value", [ARRAY.view(Tagged), Plain(a=1), Slots(1, 2)])
+    def test_other_classes_need_trust(self, value, tmp_path):
+        """Those of the user and of arrays: the error says what to do."""
+        joblite.dump(value, tmp_path / "value")
         with pytest.raises(
-            joblite.UntrustedObjectError,
-            match=r"test_joblite.Slots.*trusted=\[\"test_joblite.Slots\"\]",
+            joblite.UntrustedObjectError, match=r"which is not plain data: trusted=True reads it if"
         ):
-            joblite.load(tmp_path / "value", trusted=[Plain])
+            joblite.load(tmp_path / "value", trusted=False)
+        assert same(joblite.load(tmp_path / "value"), value)
 
-    def test_a_subclass_of_a_trusted_class_is_not_trusted(self, tmp_path):
-        joblite.dump(Point(1), tmp_path / "value")
-        with pytest.raises(joblite.UntrustedObjectError):
-            joblite.load(tmp_path / "value", trusted=[Plain, object])
+    @pytest.mark.parametrize("trusted", [[Plain], [], None, "all", 2])
+    def test_trust_is_all_or_nothing(self, trusted, tmp_path):
+        """What is neither true nor false is refused, never taken for true."""
+        joblite.dump(1, tmp_path / "value")
+        with pytest.raises(ValueError, match="trusted: expected True or False, got"):
+            joblite.load(tmp_path / "value", trusted=trusted)
 
     # ---- memory
 
