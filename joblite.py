@@ -1460,8 +1460,9 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     _expect(isinstance(compressor_name, str), "compressor_name", "a text", compressor_name)
     if compressor_name in _CODECS and not force:
         raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
-    names = ("prefix", "extension", "compressor_file", "decompressor_file")
-    prefix, extension, pack, unpack = [getattr(compressor, name, None) for name in names]
+    names = "prefix", "extension", "compressor_file", "decompressor_file"
+    found: Any = [getattr(compressor, name, None) for name in names]
+    prefix, extension, pack, unpack = found
     is_named = isinstance(prefix, bytes) and isinstance(extension, str)
     _expect(
         is_named and callable(pack) and callable(unpack),
@@ -1755,7 +1756,7 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
         if mode == "r+":  # they may be changed from now on
             checksums[:] = _UNCHECKED[0]
         return buffers
-    np: Any = _loaded("numpy")
+    np: Any = sys.modules.get("numpy")
     buffers = []
 
     def pieces() -> Iterator[memoryview]:
