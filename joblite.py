@@ -4928,6 +4928,17 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 
     >>> wrap_non_picklable_objects(len)
     <built-in function len>
+
+    Parameters
+    ----------
+    obj : any value
+    keep_wrapper : bool, default True
+        Ignored.
+
+    Returns
+    -------
+    any value
+        `obj` itself.
     """
     return obj
 
@@ -4995,12 +5006,13 @@ _cores: int | None = None  # in a worker process: the cores it may use for itsel
 
 
 class TerminatedWorkerError(RuntimeError):
-    """A task's worker process ended before the task did: killed, crashed, or out of memory. The
-    text says which task, which signal or exit code, and after a crash where the task was. With
-    `on_error="return"` or "skip" the run goes on with a new worker.
+    """A task's worker process ended before the task did: killed, crashed, or out of memory.
 
     >>> issubclass(TerminatedWorkerError, RuntimeError)
     True
+
+    The text says which task, which signal or exit code, and after a crash where the task was. With
+    `on_error="return"` or "skip" the run goes on with a new worker.
     """
 
 
@@ -6490,10 +6502,11 @@ def _standard_pool(n_jobs: int, kind: tuple[Any, ...], most: int) -> Executor:
 
 
 def shutdown_workers(wait: bool = True) -> None:
-    """End all worker processes of this process; the next call that needs some starts new ones. A
-    task that is at work in one of them fails with TerminatedWorkerError.
+    """End all idle workers; the next call that needs some starts new ones.
 
     >>> shutdown_workers()
+
+    A task that is at work in one of the worker processes fails with TerminatedWorkerError.
 
     Parameters
     ----------
@@ -7134,9 +7147,7 @@ def _number(
 
 
 class ParallelBackendBase:
-    """What backends derive from that were written to joblib's protocol (joblib's own class of this
-    name will do too). `Parallel(backend=...)` takes an instance, `register_parallel_backend` the
-    class.
+    """What backends derive from that were written to joblib's protocol.
 
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> class Three(ParallelBackendBase):
@@ -7153,9 +7164,10 @@ class ParallelBackendBase:
     >>> Parallel(backend=Three())(delayed(abs)(i) for i in (-1, -2))
     [1, 2]
 
-    A run calls `configure`, `start_call`, `submit` for each batch, `stop_call`, `terminate`;
-    `abort_everything` if it ends early. Without `supports_retrieve_callback`, what `submit` gives
-    is handed to `retrieve_result`.
+    `Parallel(backend=...)` takes an instance, `register_parallel_backend` the class. (joblib's own
+    class of this name will do, too.) A run calls `configure`, `start_call`, `submit` for each
+    batch, `stop_call`, `terminate`; `abort_everything` if it ends early. Without
+    `supports_retrieve_callback`, what `submit` gives is handed to `retrieve_result`.
     """
 
     supports_sharedmem = False  # whether its workers are threads of this process
@@ -7172,12 +7184,15 @@ class ParallelBackendBase:
         self.backend_kwargs = more
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        """Get ready for a run; gives the number of workers."""
         return self.effective_n_jobs(n_jobs)  # type: ignore[attr-defined,no-any-return]
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
+        """Start a batch: `func()` runs it. When it has ended, call `callback` with the future."""
         return self.apply_async(func, callback)  # type: ignore[attr-defined]  # the older spelling
 
     def retrieve_result(self, out: Any, timeout: float | None = None) -> Any:
+        """The results of what `submit` gave."""
         return out.get()
 
     def start_call(self, **options: Any) -> None: ...
@@ -7308,7 +7323,7 @@ def register_parallel_backend(
     Parameters
     ----------
     name : str
-        What users pass as `backend`. A name of joblite's own is taken over.
+        What users pass as `backend`. It may replace a name of joblite's own.
     factory : callable
         Called with the backend options, once for each set of them; gives a
         `concurrent.futures.Executor`, which joblite does not close. When that has been shut down or
@@ -7402,8 +7417,7 @@ def _choose(
 
 
 class parallel_config:
-    """Settings for every `Parallel` that is made in this thread from here on, until the `with`
-    block ends.
+    """Settings for every `Parallel` that is made in this thread until the `with` block ends.
 
     >>> with parallel_config(backend="threading", n_jobs=2) as settings:
     ...     Parallel()(delayed(abs)(i) for i in (-1, -2)), settings["n_jobs"]
@@ -7415,11 +7429,16 @@ class parallel_config:
         As for `Parallel`.
     n_jobs, verbose, temp_folder, max_nbytes, mmap_mode, prefer, require
         What a `Parallel` uses that is not given its own; see there.
-    inner_max_num_threads : int, default None
-        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use;
+    inner_max_num_threads : int or None, default None
+        How many threads the native libraries (OpenMP, BLAS, ...) of one worker process may use.
         None: a fair share of the cores.
     **backend_options
         Options of the backend, as for `Parallel`.
+
+    Returns
+    -------
+    dict
+        What `with ... as` gives: all settings that hold inside.
 
     Raises
     ------
@@ -7465,17 +7484,21 @@ class parallel_config:
         self.unregister()
 
     def unregister(self) -> None:
-        """Go back to the settings from before."""
+        """Go back to the settings from before, where no `with` block does so."""
         _local.settings = self.outer
 
 
 class parallel_backend(parallel_config):
-    """The older spelling of `parallel_config`: a backend is required and `n_jobs` is -1 unless
-    given.
+    """The older spelling of `parallel_config`: a backend is required, `n_jobs` is -1 by default.
 
     >>> with parallel_backend("threading") as (backend, n_jobs):
     ...     n_jobs
     -1
+
+    Returns
+    -------
+    (backend, int)
+        What `with ... as` gives: the backend and `n_jobs`.
     """
 
     def __init__(
@@ -7528,6 +7551,16 @@ def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     ----------
     function : callable
         What the task will call.
+
+    Returns
+    -------
+    callable
+        It takes the arguments of `function` and gives the task.
+
+    Raises
+    ------
+    TypeError
+        `function` is not callable.
     """
     if not callable(function):
         raise TypeError(f"delayed: expected a function, got {function!r:.200} (did you call it?)")
@@ -7897,11 +7930,11 @@ class Parallel(_Shaped[Shape, E]):
     1
     2
 
-    Calling it takes an iterable of tasks, `delayed(function)(arguments)`, and gives their results:
-    a list, or a generator. Where all tasks call one function, `.map(function, arguments)` does the
-    same with less to write, and sooner. Functions and their arguments may be anything: lambdas,
-    closures, what a script or notebook defines; no `if __name__ == "__main__"` is needed, but on
-    Windows. Used as a context manager it is the same.
+    Call it with an iterable of tasks, `delayed(function)(arguments)`: it gives their results, as a
+    list or a generator. Where all tasks call one function, `.map(function, arguments)` does the
+    same with less to write, and sooner. Any function and any argument will do: lambdas, closures,
+    what a script or notebook defines; no `if __name__ == "__main__"` is needed, except on Windows.
+    `with Parallel(...) as parallel:` works and changes nothing: workers stay between calls anyway.
 
     Parameters
     ----------
@@ -7909,8 +7942,8 @@ class Parallel(_Shaped[Shape, E]):
         How many tasks run at once: -1 all usable cores, -2 all but one; None what `parallel_config`
         says, else 1, or with an executor all that it offers.
     backend : str or Executor, default None
-        "loky": worker processes of this module (the default; the name is kept because all code says
-        it). "threading": threads, for tasks that wait or release the interpreter's lock.
+        "loky": worker processes of this module (the default; the name is kept because existing code
+        uses it). "threading": threads, for tasks that wait or release the interpreter's lock.
         "multiprocessing": as "loky". "sequential": no workers. "dask": the current distributed
         client. A name from `register_parallel_backend`. Any distributed client or
         `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many
@@ -7935,16 +7968,16 @@ class Parallel(_Shaped[Shape, E]):
         text, or "all".
     temp_folder : path or None, default None
         Where the content of big arrays lies for worker processes to map, in files without a name,
-        which nobody can leave behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared
-        memory (/dev/shm), else the system's folder for temporary files. Where there is no room, the
-        next is tried; at last the content is sent.
+        which leave nothing behind. None: the environment's JOBLIB_TEMP_FOLDER, else shared memory
+        (/dev/shm), else the system's folder for temporary files. Where there is no room, the next
+        is tried; at last the content is sent.
     max_nbytes : int, str or None, default "1M"
         Arrays (any buffer that pickle protocol 5 keeps out of band) of this many bytes or more are
-        laid down once and mapped by all tasks that use them at a time, as long as samples of them
+        written once and mapped by all tasks that use them at a time, as long as samples of them
         show no change; results likewise. A number, or a text such as "500K", "0.5G". None: never.
         Smaller ones are sent.
     mmap_mode : str or None, default "c"
-        How tasks see such arrays: "c" may be written to, which nobody else sees; "r" read only;
+        How tasks see such arrays: "c" may be written to, and nobody else sees it; "r" read only;
         "r+" and "w+" shared with the other tasks. None: never map. Memory maps of files
         (`numpy.memmap`) keep their own mode.
     require : str or None, default None
@@ -7963,20 +7996,6 @@ class Parallel(_Shaped[Shape, E]):
         `inner_max_num_threads`, `maxtasksperchild` (a worker is replaced before it has more tasks
         than that).
 
-    Tasks in worker processes find the caller's environment, current directory, `sys.path`, warning
-    filters and root log level of the moment of the call (what a task itself changes there stays
-    changed in its worker). What they print to `sys.stdout` and `sys.stderr` comes back in whole
-    lines, at once and in order to the caller's streams, and so do warnings, as text. (What C code
-    and child processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that
-    is to be shown once is shown once a call and worker. Log records go to the caller's handlers.
-    Where an initializer or a module has given a logger a handler in the worker, that has them
-    first, and at home only the loggers above are asked. Each worker has random states of its own,
-    freshly seeded, behind `random` and `numpy.random`; a generator object that is passed in travels
-    as it is. When code of the project was reloaded, or changed as IPython's autoreload does it, the
-    next call starts fresh workers, which import it anew. A function that no module holds is sent
-    once a call, with what it names, closes over or has as defaults, as that is when its first task
-    is submitted.
-
     Raises
     ------
     ValueError
@@ -7993,6 +8012,26 @@ class Parallel(_Shaped[Shape, E]):
     Exception
         Whatever a task raises, of its own type: its cause shows the worker's traceback, a note
         names the task, and `.partial_results` (task number -> result) holds what was done.
+
+    Notes
+    -----
+    What workers see: tasks in worker processes find the caller's environment, current directory,
+    `sys.path`, warning filters and root log level of the moment of the call. (What a task itself
+    changes there stays changed in its worker.) A function that no module holds is sent once a call,
+    with what it names, closes over or has as defaults, as that is when its first task is submitted.
+
+    What comes back: what tasks print to `sys.stdout` and `sys.stderr` comes back in whole lines, at
+    once and in order to the caller's streams, and so do warnings, as text. (What C code and child
+    processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that is to be
+    shown once is shown once a call and worker. Log records go to the caller's handlers. Where an
+    initializer or a module has given a logger a handler in the worker, that has them first, and at
+    home only the loggers above are asked.
+
+    Random numbers: each worker has random states of its own, freshly seeded, behind `random` and
+    `numpy.random`; a generator object that is passed in travels as it is.
+
+    Reloading: when code of the project was reloaded, or changed as IPython's autoreload does it,
+    the next call starts fresh workers, which import it anew.
     """
 
     if TYPE_CHECKING:
@@ -8116,7 +8155,27 @@ class Parallel(_Shaped[Shape, E]):
         ) -> Generator[R | E, None, None]: ...
 
     def __call__(self, iterable: Iterable[Task], *more: Any) -> Any:
-        """Run the tasks: a list of results, or a generator of them (`return_as`)."""
+        """Run the tasks.
+
+        >>> Parallel(n_jobs=2)([delayed(pow)(2, 3), delayed(pow)(2, 4)])
+        [8, 16]
+
+        Parameters
+        ----------
+        iterable : iterable of tasks
+            What `delayed(function)(arguments)` gives. It is read as workers have room for more.
+
+        Returns
+        -------
+        list or generator
+            The results, as `return_as` says.
+
+        Raises
+        ------
+        TypeError
+            Something in the iterable is not a task: the text says what to write. For other errors
+            see the class.
+        """
         if more or isinstance(iterable, FunctionType) or _is_task(iterable):
             raise _no_task(iterable)
         backend = self._backend
@@ -8157,18 +8216,24 @@ class Parallel(_Shaped[Shape, E]):
         ) -> Generator[R | E, None, None]: ...
 
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Any:
-        """Call one function with the elements of one or more iterables, as the built-in `map` does,
-        until the shortest ends; results and options are those of `Parallel(...)(tasks)`.
+        """Call one function with the elements of one or more iterables, as the built-in `map` does.
 
         >>> Parallel(n_jobs=2).map(pow, range(5), [2, 2, 2])
         [0, 1, 4]
+
+        Options and errors are those of `Parallel(...)(tasks)`.
 
         Parameters
         ----------
         function : callable
             What each task calls: itself, without `delayed`.
         *iterables : iterable
-            One for each positional argument of the function.
+            One for each positional argument of the function; the shortest ends the run.
+
+        Returns
+        -------
+        list or generator
+            The results, as `return_as` says.
         """
         is_recorder = getattr(function, "__qualname__", "") == "delayed.<locals>.record"
         if is_recorder or not callable(function) or not iterables:
@@ -8220,8 +8285,7 @@ class Parallel(_Shaped[Shape, E]):
     # -- progress --
 
     def print_progress(self) -> None:
-        """Print one line about the newest run. Subclasses override it to show progress in their own
-        way."""
+        """Print one line about the newest run. A subclass may override it."""
         counts = self._counts
         if counts is None:
             return
@@ -8264,6 +8328,11 @@ def get_active_backend() -> tuple[Any, int]:
     ...     backend, n_jobs = get_active_backend()
     >>> backend.name, n_jobs
     ('threading', 2)
+
+    Returns
+    -------
+    (backend, int)
+        The backend has a `name`.
     """
     parallel: Parallel[Any, Any] = Parallel()
     return parallel._backend, parallel.n_jobs
@@ -8282,6 +8351,11 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     ----------
     n_jobs : int or None, default -1
         As for `Parallel`: -1 all usable cores, -2 all but one, None what the context says, else 1.
+
+    Returns
+    -------
+    int
+        At least 1.
 
     Raises
     ------
