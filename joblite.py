@@ -210,7 +210,7 @@ def _place_in_class(func: Any) -> tuple[type, str] | None:
     """(class, name) of a method that its class holds, also where its qualified name does not lead
     to it: a private one, a classmethod, one of another name."""
     cls: Any = sys.modules.get(func.__module__)
-    for part in func.__qualname__.split(".")[:-1]:
+    for part in getattr(func, "__qualname__", "").split(".")[:-1]:  # a partial has none
         cls = getattr(cls, part, None)
     if isinstance(cls, type):
         for name in vars(cls):
@@ -512,29 +512,23 @@ class _LockFile:
     """An open file, whose bytes are locks between processes; all free where such locks do not work.
 
     A process opens it once: closing any descriptor of a file drops all locks that the process has.
-    Without locks, as on Windows, where nobody can remove an open file, it is closed at once.
+    Where there are no locks, as on Windows, it is not opened: nobody could remove it then.
     """
 
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
-        self.state: os.stat_result | None = None
-        self.fcntl: Any = None
         try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
-            close = weakref.finalize(self, os.close, self.fd)
-            close.atexit = False
-            self.state = os.fstat(self.fd)
             self.fcntl = _module("fcntl")
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+            weakref.finalize(self, os.close, self.fd).atexit = False
             self.unlocker(0)()
-        except ImportError:
-            close()
-        except OSError:  # no folder, one that cannot be written, or locks do not work there
+        except (ImportError, OSError):  # one that may not be opened, or locks do not work there
             self.fcntl = None
 
     def is_there(self) -> bool:
-        """Whether this is the file that has the path now: the folder may have been removed."""
+        """Whether it is the file that has the path now: the folder may have been removed."""
         now = _stat(self.path)
-        return bool(now and self.state and os.path.samestat(now, self.state))
+        return not self.fcntl or bool(now and os.path.samestat(now, os.fstat(self.fd)))
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -558,7 +552,6 @@ class _LockFile:
         return partial(self.fcntl.lockf, self.fd, self.fcntl.LOCK_UN, 1, byte)
 
 
-_NO_LOCKS = _LockFile("", 0)
 _LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is open
 
 
@@ -2854,23 +2847,39 @@ class _KeyLock:
     task.
     """
 
-    def __init__(self, store: Any, key: str, is_awaited: bool) -> None:
-        self.store = store
-        self.key = key
-        self.is_awaited = is_awaited
+    unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
+
+    def __init__(self, store: Any, key: str) -> None:
         self.around = _AROUND.get()
         self.place = os.getpid(), store.location or id(store), key
-        self.unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
         self.over = threading.RLock()
         self.over.acquire()
 
-    async def take(self) -> None:
+    async def take(self, store: Any, key: str, is_awaited: bool) -> None:
         """Wait until the right is ours, or waiting would never end. In a thread, it blocks."""
-        while (other := self.blocked_by()) or not self.is_free_elsewhere():
-            if self.is_awaited:
+        while other := self.blocked_by():
+            if is_awaited:
                 await _module("asyncio").sleep(_POLL_S)
-            elif other:
+            else:
                 _holding(other.over, bool)  # as soon as it is released
+        if _HELD.get(self.place) is not self or not store.lock_file:
+            return
+        try:  # now between processes
+            self.file = file = store.locks or store.lock_file(key)  # stays open
+        except OSError:
+            return  # where nothing can be written there are no locks: law 7
+        byte = 8 + _crc32(key.encode())
+        self.unlock = file.unlocker(byte)
+        while not file.lock(byte):
+            # Only a call inside another one, or one that such a call waits for, can be in a ring.
+            # It waits in the system, which sees rings: one thread at a time, because of each
+            # process the system follows one. A task does not wait there at all: it computes.
+            if any(lock.around for lock, other in list(_WAITS.items()) if other is self):
+                if not is_awaited:
+                    _one_at_a_time("a ring", file.lock, byte, True)
+                return
+            if is_awaited:
+                await _module("asyncio").sleep(_POLL_S)
             else:
                 time.sleep(_POLL_S)
 
@@ -2892,36 +2901,14 @@ class _KeyLock:
                     to_end.append(other)
         return current
 
-    def is_free_elsewhere(self) -> bool:
-        """Whether no other process computes the key, or waiting for it would never end.
-
-        Only a call inside another one, or one that such a call waits for, can be in a ring. It
-        waits in the system, which sees rings: one thread at a time, because of each process the
-        system follows one. A task does not wait there at all: it computes.
-        """
-        if _HELD.get(self.place) is not self:
-            return True
-        try:
-            self.file = file = self.store.locks or self.store.lock_file(self.key)  # stays open
-        except OSError:
-            return True  # where nothing can be written there are no locks: law 7
-        byte = 8 + _crc32(self.key.encode())
-        self.unlock = file.unlocker(byte)
-        if file.lock(byte):
-            return True
-        if not any(lock.around for lock, other in list(_WAITS.items()) if other is self):
-            return False
-        if not self.is_awaited:
-            _one_at_a_time("a ring", file.lock, byte, True)
-        return True
-
 
 class _Store:
     """What every store does. This one hands on to a store of the user."""
 
     location: str | None = None
     limit: int
-    locks: Any = _NO_LOCKS  # the file whose bytes are locks, once it is open; here all are free
+    locks: Any = None  # the file whose bytes are locks, once it is open
+    lock_file: Any = None  # lock_file(key) opens it; without it, all keys are free
     write: Any  # write(key, fill): keep what `fill(file)` writes, all or nothing
     delete: Any  # delete(key): remove an entry; whether there was one
     entries: Any  # entries(prefix): (key, bytes, time of last use in seconds) of keys with it
@@ -2976,8 +2963,7 @@ class _Store:
                 return _NOTHING
             with file:
                 _read_about(file, key)
-                is_mapped = mode and _is_on_disk(file)
-                value = _read_value(file, mode if is_mapped else None, key)
+                value = _read_value(file, mode if _is_on_disk(file) else None, key)
             self.mark(key)
             return value
         except Exception as err:  # a pickle whose classes are gone may raise anything
@@ -3061,28 +3047,23 @@ class _DiskStore(_Store):
     right one is never unpickled.
     """
 
+    _is_checked = False  # whether others can write to the folders has been looked at
+
     def __init__(
         self, location: str, limit: int, mode: int = 0o700, secret: bytes | None = None
     ) -> None:
-        if not isinstance(secret or b"", bytes):
-            raise ValueError(
-                f"backend_options: secret: expected some bytes, got {type(secret).__name__}"
-            )
+        is_right = isinstance(secret or b"", bytes)
+        _expect(is_right, "backend_options: secret", "some bytes", type(secret))
         self.location: str = location
         self.limit = limit
         self._mode = mode
         self._secret = secret  # b"": it has been left behind
         self._root = f"{location}/joblite/v1/"
         self._folders = location, f"{location}/joblite", self._root
-        self.locks = None
-        self._is_checked = False  # whether others can write to the folders has been looked at
 
     def __reduce__(self, secret: bytes | None = b"") -> Any:  # workers get the secret, files do not
-        return (
-            _DiskStore,
-            (self.location, self.limit, self._mode, self._secret and secret),
-            {"_is_checked": self._is_checked},
-        )
+        made_of = self.location, self.limit, self._mode, self._secret and secret
+        return _DiskStore, made_of, {"_is_checked": self._is_checked}
 
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
@@ -3092,7 +3073,7 @@ class _DiskStore(_Store):
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
         self._is_checked = True
-        if not hasattr(os, "geteuid") or self._mode & 0o022:  # it is shared as the user wants
+        if IS_WINDOWS or self._mode & 0o022:  # it is shared as the user wants
             return
         for folder in self._folders:
             state = os.stat(folder)
@@ -3135,29 +3116,28 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        name = f"tmp-{_machine()}-{os.getpid()}-"
-        name += os.urandom(8).hex()
+        name = f"tmp-{os.urandom(8).hex()}"
         opener = partial(os.open, mode=self._mode & 0o666)
+        locks = self.lock_file(key)
+        unlock = locks.unlocker(0)
 
         def put_in_place() -> None:
-            unlock = locks.unlocker(0)
+            # The number in the lock file is at least the sum of all sizes: files that were removed
+            # or replaced stay in it until somebody has to make room, and counts. Without locks it
+            # is not trusted, and removed, so that nobody else trusts it
             try:
                 while not locks.lock(0, wait=True):
                     time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
-                # The number in the lock file is at least the sum of all sizes: files that were
-                # removed or replaced stay in it until somebody has to make room, and counts
-                content = locks.fcntl and os.pread(locks.fd, 8, 0)
-                known = int.from_bytes(content) if content else float("inf")
-                total = self.total_with(size, known)
+                number = locks.fcntl and os.pread(locks.fd, 8, 0)
+                total = self.total_with(size, int.from_bytes(number) if number else float("inf"))
                 if locks.fcntl and total < float("inf"):
                     os.pwrite(locks.fd, total.to_bytes(8), 0)
-                elif locks.state:  # without locks it may go wrong
+                elif not locks.fcntl and os.path.exists(locks.path):
                     os.truncate(locks.path, 0)
                 os.replace(self._root + name, self._root + key)
             finally:
                 unlock()
 
-        locks = self.lock_file(key)
         try:
             with open(self._root + name, "xb", 8192, opener=opener) as file:  # saves a look
                 if self._secret is None:
@@ -3189,26 +3169,10 @@ class _DiskStore(_Store):
                 if state and stat.S_ISREG(state.st_mode):  # else gone, or not ours
                     yield key, state.st_size, state.st_mtime
 
-    def _sweep(self) -> None:
-        """Remove files that nobody goes on writing: a killed process leaves them. Whether one of
-        another machine lives nobody can tell, so that its files have to be old."""
-        now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
-        ours = f"tmp-{_machine()}-"
-        for name in _list(self._root):
-            state = _stat(self._root + name)
-            is_left = state and name.startswith("tmp-") and now - state.st_mtime > 3600
-            if name.startswith(ours) and not IS_WINDOWS:
-                try:
-                    os.getsid(int(name.split("-")[2]))
-                except ProcessLookupError:
-                    is_left = True
-            if is_left:
-                self.forget(name)
-
     def lock_file(self, key: str) -> _LockFile:
         """The lock file. Where they are missing it makes all folders of this entry, with our mode
-        whatever the umask."""
-        folder = os.path.dirname(self._root + key)
+        whatever the umask. What a killed process left half-written goes when it is an hour old."""
+        path, folder = self._root + "lock", os.path.dirname(self._root + key)
         for each in () if os.path.isdir(folder) else (*self._folders, folder):
             if not os.path.isdir(each):
                 os.makedirs(each, self._mode, exist_ok=True)
@@ -3216,17 +3180,20 @@ class _DiskStore(_Store):
                 if each == self._folders[1]:
                     with open(f"{each}/.gitignore", "w") as file:
                         file.write("*\n")
+
         if not self.locks or not self.locks.is_there():
-            path = self._root + "lock"
 
             def opened_once() -> _LockFile:
-                file = _LOCK_FILES.get(path, _NO_LOCKS)
-                if not file.is_there():
+                file = _LOCK_FILES.get(path)
+                if not file or not file.is_there():
                     file = _LOCK_FILES[path] = _LockFile(path, self._mode & 0o666)
                 return file
 
             self.locks = _one_at_a_time("opening", opened_once)
-            self._sweep()
+            now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
+            for name, _, changed in self.entries("/"):
+                if name.startswith("/tmp-") and now - changed > 3600:
+                    self.forget(name)
         return self.locks
 
 
@@ -3329,19 +3296,8 @@ class expires_after:
         How long, in all; as in `datetime.timedelta`.
     """
 
-    def __init__(
-        self,
-        days: float = 0,
-        seconds: float = 0,
-        microseconds: float = 0,
-        milliseconds: float = 0,
-        minutes: float = 0,
-        hours: float = 0,
-        weeks: float = 0,
-    ) -> None:
-        self.delta = _module("datetime").timedelta(
-            days, seconds, microseconds, milliseconds, minutes, hours, weeks
-        )
+    def __init__(self, days: float = 0, seconds: float = 0, **more: float) -> None:
+        self.delta = _module("datetime").timedelta(days, seconds, **more)
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
         """Whether a result with this metadata may still be used."""
@@ -3428,15 +3384,6 @@ class MemorizedResult:
         )
 
 
-def _folder_name(name: str) -> str:
-    """The name of a function as a folder: readable, and another one for another name."""
-    letters = [
-        each if each in "_." or each.isascii() and each.isalnum() else "-" for each in name[:90]
-    ]
-    safe = "".join(letters)
-    return safe if safe == name else f"{safe}-{_short_digest(name, 8)}"
-
-
 if TYPE_CHECKING:
 
     class _Options(_Typed[P, R]):
@@ -3516,14 +3463,12 @@ class MemorizedFunc(_Options[P, R]):
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
         self._decorated = func  # perhaps a classmethod
-        func = getattr(func, "__func__", func)
-        self.func: Callable[..., Any] = func
-        self._run = func  # takes the object of a bound method as its first argument
+        self.func: Callable[..., Any] = getattr(func, "__func__", func)
+        self._run = func = self.func  # takes the object of a bound method as its first argument
         update_wrapper(self, func)
         vars(self).update(options)
         self._memory = memory
         self._store = memory.store
-        known = _Parameters(func)
         # Whose code it is; a partial or an object has more than that
         holder: Any = func.func if isinstance(func, partial) else func
         called = holder
@@ -3533,9 +3478,16 @@ class MemorizedFunc(_Options[P, R]):
         self._carried = {} if holder is func else {"(object)": func}
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
         self._awaited = bool(flags & 0x80)  # written with `async def`
-        self._folder = _folder_name(_dotted(holder))
         code = holder if self.version is None else ("version", self.version)
         self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
+        # Its folder has its name, as far as this can be; another name, another folder
+        name = _dotted(holder)
+        letters = [
+            each if each in "_." or each.isascii() and each.isalnum() else "-" for each in name[:90]
+        ]
+        self._folder = "".join(letters)
+        if self._folder != name:
+            self._folder += f"-{_short_digest(name, 8)}"
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
@@ -3544,16 +3496,12 @@ class MemorizedFunc(_Options[P, R]):
                 "generator function: what it yields can be taken once only; return a "
                 "list of it"
             )
-        unknown = [name for name in self.ignore if name not in known.names]
-        names = f"names of arguments of {self._folder} ({', '.join(known.names)})"
+        known = _Parameters(func).names
+        unknown = [name for name in self.ignore if name not in known]
+        names = f"names of arguments of {self._folder} ({', '.join(known)})"
         _expect(not unknown, "ignore", names, unknown)
-        accepts = self.cache_validation_callback
-        _expect(
-            accepts is None or callable(accepts),
-            "cache_validation_callback",
-            "a function or None",
-            accepts,
-        )
+        accepts = self.cache_validation_callback or bool
+        _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
 
     # -- naming and finding
 
@@ -3562,8 +3510,8 @@ class MemorizedFunc(_Options[P, R]):
         what it raises."""
         args = self._prefix + args
         contents = self._fingerprint.now()
-        if contents.parameters is None:  # defaults may have been replaced
-            contents.parameters = _Parameters(self._run)
+        # its own ones: defaults may have been replaced
+        contents.parameters = contents.parameters or _Parameters(self._run)
         given = contents.parameters.bind(args, kwargs)
         for name in self.ignore:
             given.pop(name, None)
@@ -3634,9 +3582,9 @@ class MemorizedFunc(_Options[P, R]):
         value = self._load(call)
         if value is not _NOTHING:
             return value
-        lock = _KeyLock(self._store, call.key, self._awaited)
+        lock = _KeyLock(self._store, call.key)
         try:
-            await lock.take()
+            await lock.take(self._store, call.key, self._awaited)
             _AROUND.set((*lock.around, lock))
             value = self._load(call)
             return (await self._compute(call))[0] if value is _NOTHING else value
@@ -3653,16 +3601,17 @@ class MemorizedFunc(_Options[P, R]):
     async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
-        start = time.perf_counter()
-        about = dict(
-            input_args=_shown_all(call.given), digests=call.digests, code=call.contents.parts
+        about: dict[str, Any] = dict(
+            time=time.time(),
+            input_args=_shown_all(call.given),
+            digests=call.digests,
+            code=call.contents.parts,
         )
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
-        duration = time.perf_counter() - start
-        about.update(time=time.time(), duration=duration)
-        self._tell(2, call, f"computed in {duration:.3g} s")
+        about["duration"] = time.time() - about["time"]
+        self._tell(2, call, f"computed in {about['duration']:.3g} s")
         if call.unsure or not call.contents.files_hold():
             return value, about  # perhaps of other code than the key says
 
@@ -3678,18 +3627,16 @@ class MemorizedFunc(_Options[P, R]):
                 found = self._store.load(call.key, self.mmap_mode, [])
                 value = value if found is _NOTHING else found
         except Exception as err:  # pickling runs the code of the value's class
-            reason = getattr(err, "strerror", None) or err
-            kind = type(value).__name__
             _warn(
-                f"{self._folder}: its value of type {kind} cannot be kept in "
-                f"{self._store}: {reason}"
+                f"{self._folder}: its value of type {type(value).__name__} cannot be kept in "
+                f"{self._store}: {getattr(err, 'strerror', None) or err}"
             )
         return value, about
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
-        store = self._store
         folder, name = call.key.split("/")
+        store = self._store
         result = MemorizedResult(store.location, folder, name, self.mmap_mode, store=store)
         if not self._is_kept(call):
             value = await self._obtain(call)
@@ -3822,11 +3769,9 @@ class MemorizedFunc(_Options[P, R]):
         """
         call = self._name(args, kwargs)
         if about := self._store.look(call.key):
-            verdict = "computes: expired or refused by the callback,"
-            if self._is_kept(call):
-                verdict = "hits:"
-            age = time.time() - about["time"]
-            return f"{verdict} computed {age:.0f} s ago"
+            refused = "computes: expired or refused by the callback,"
+            verdict = "hits:" if self._is_kept(call) else refused
+            return f"{verdict} computed {time.time() - about['time']:.0f} s ago"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         # What differs from the newest entry of the same arguments, else from the newest
@@ -3887,7 +3832,7 @@ class MemorizedFunc(_Options[P, R]):
             return MemorizedFunc._bound, (self._unbound, *self._prefix)
         if home := _import_name(self):
             return home[1]
-        place = _place_in_class(self) if hasattr(self, "__qualname__") else None  # not of a partial
+        place = _place_in_class(self)
         return (_function_in, place) if place else self._reduce_by_value()
 
     def _reduce_by_value(self) -> Any:

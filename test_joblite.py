@@ -4087,6 +4087,12 @@ def entry_files(location):
     return sorted(path for path in Path(location, "joblite", "v1").glob("*/*"))
 
 
+def make_older(path, seconds):
+    """As if nobody had written to the file for so much longer."""
+    changed = path.stat().st_mtime - seconds
+    os.utime(path, (changed, changed))
+
+
 def snapshot(folder):
     """Everything that a look into a folder can tell, apart from times of access."""
     return sorted(
@@ -5715,7 +5721,7 @@ f = make()"""
         with pytest.warns(UserWarning, match="its secret does not travel in files"):
             assert loaded(3) == square_text(3)
         assert not cached.check_call_in_cache(3)
-        with pytest.raises(ValueError, match="secret: expected some bytes, got str"):
+        with pytest.raises(ValueError, match="secret: expected some bytes, got <class 'str'>"):
             joblite.Memory(tmp_path, backend_options={"secret": secret.decode()})
         with pytest.raises(ValueError) as raised:
             joblite.Memory(tmp_path, backend_options={"secret": secret, "speed": 1})
@@ -6673,7 +6679,7 @@ f = make()"""
     @slow
     def test_killed_writers_leave_no_harm(self, tmp_path):
         """50 writers killed at random moments: every entry is whole, the limit still holds,
-        half-written files go at the next write of a new program."""
+        half-written files go at the first write of a program an hour later."""
         run_script(
             """
             import os, random, signal, sys, time
@@ -6710,6 +6716,8 @@ f = make()"""
         sizes = sum(path.stat().st_size for path in entry_files(cache))
         assert 100 * 1024 < sizes <= 200 * 1024
         folder = cache / "joblite" / "v1"
+        for left in folder.glob("tmp-*"):
+            make_older(left, 3601)
         joblite.Memory(cache, verbose=0).cache(square_text)(1)
         assert not list(folder.glob("tmp-*"))
 
@@ -6717,7 +6725,8 @@ f = make()"""
     def test_the_half_written_file_of_a_killed_writer_goes_and_that_of_a_living_one_stays(
         self, tmp_path
     ):
-        """At the next write of a program; the living one's entry is then kept."""
+        """At the first write of a program, when nobody wrote to it for an hour; the living one's
+        entry is then kept."""
         code = """
             import sys, joblite
             class Slow:
@@ -6727,28 +6736,32 @@ f = make()"""
                     return int, ("7",)
             joblite.Memory(sys.argv[1], verbose=0).cache(lambda: Slow(), version=sys.argv[2])()
             """
-        writers = [
-            subprocess.Popen(
+
+        def start(name):
+            return subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", textwrap.dedent(code), str(tmp_path), name],
                 env=script_env(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            for name in ("killed", "living")
-        ]
-        killed, living = writers
-        for writer in writers:
-            assert writer.stdout.readline() == b"writing\n"
-        half_written = tmp_path / "joblite" / "v1"
-        assert len(list(half_written.glob("tmp-*"))) == 2
+
+        folder = tmp_path / "joblite" / "v1"
+        killed = start("killed")
+        assert killed.stdout.readline() == b"writing\n"
         killed.kill()
         killed.wait()
-        joblite.Memory(tmp_path, verbose=0).cache(square_text)(1)
-        assert len(list(half_written.glob("tmp-*"))) == 1
+        [left] = folder.glob("tmp-*")
+        living = start("living")
+        assert living.stdout.readline() == b"writing\n"
+        for hours, is_there in ((0.9, True), (1.1, False)):
+            make_older(left, hours * 3600)
+            joblite.Memory(tmp_path, verbose=0).cache(square_text)(hours)
+            assert left.exists() == is_there
+        assert len(list(folder.glob("tmp-*"))) == 1
         living.communicate(b"!")
         assert living.returncode == 0
-        assert not list(half_written.glob("tmp-*"))
-        assert len(entry_files(tmp_path)) == 2
+        assert not list(folder.glob("tmp-*"))
+        assert len(entry_files(tmp_path)) == 3
 
     def test_two_machines_share_one_folder(self, tmp_path):
         """Equal host names, separate process ids and mounts:
