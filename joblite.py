@@ -4163,7 +4163,7 @@ _inside: str | None = None  # "process" in a worker process: what nested calls a
 class _Local(threading.local):
     """What holds in one thread."""
 
-    unpacking: Any = None, None  # see _unpack
+    came: Any = None  # see _unpack
     # "thread" in a worker thread, "process" in a batch on an executor of somebody else
     inside: str | None = None
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
@@ -4192,15 +4192,16 @@ def _name_abroad(obj: Any) -> str | None:
     return home[1] if home else None
 
 
-def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: Any = None) -> Any:
-    """The value of a payload. `spaces` keeps the globals of functions that came by value from
-    payload to payload, `find` gives what the tasks of a run share, by its key."""
-    outer = _local.unpacking
-    _local.unpacking = {} if spaces is None else spaces, find
+def _unpack(frames: Sequence[Any], came: dict[Any, Any] | None = None) -> Any:
+    """The value of a payload. What came before is known from payload to payload: by a name, the
+    module that holds the globals of functions that came by value; by a number, what the tasks of a
+    run share."""
+    outer = _local.came
+    _local.came = {} if came is None else came
     try:
         return _pickle_loads(frames[0], buffers=frames[1:])
     finally:
-        _local.unpacking = outer
+        _local.came = outer
 
 
 # A reducer takes an object that no name leads to, and the pickler. It returns what rebuilds the
@@ -4210,7 +4211,7 @@ def _unpack(frames: Sequence[Any], spaces: dict[str, Any] | None = None, find: A
 
 def _find_shared(key: int) -> Any:
     """The function or class of that key, which all tasks of a run share here."""
-    return _local.unpacking[1](key)
+    return _local.came[key]
 
 
 def _process() -> str:
@@ -4229,11 +4230,10 @@ def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
     """The module whose globals stand here for those called `token` at home. One that can be
     imported is a copy of the module here, so that it has what the payload lacks."""
-    modules = _local.unpacking[0]
-    known = modules.get(token, sys.modules.get(name))
+    known = _local.came.get(token, sys.modules.get(name))
     if token == _place_of_globals(getattr(known, "__dict__", {}))[0]:
         return known  # it came before, or this is its home
-    module = modules[token] = ModuleType(name)
+    module = _local.came[token] = ModuleType(name)
     if importable:
         vars(module).update(vars(_module("importlib").import_module(name)))
     # it keeps multiprocessing from running the caller's script once more
@@ -4245,17 +4245,10 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     return module
 
 
-def _refuse(thing: Any, packer: _Packer | None = None) -> Any:
+def _refuse(thing: Any, packer: _Packer) -> Any:
     """As pickle does it, a connection would take any descriptor of its number over there, and close
     it; a type alias or a module that running code made would not be found there."""
     raise PicklingError(f"{thing!r:.200} belongs to one process: make it in the tasks")
-
-
-def _reduce_module(module: ModuleType) -> Any:
-    name = module.__name__
-    if name == "__main__":
-        return _enter_module, _place_of_globals(vars(module))
-    return (_module("importlib").import_module, (name,)) if _can_import(name) else _refuse(module)
 
 
 def _held_by(module: Any, thing: Any) -> Any:
@@ -4267,20 +4260,6 @@ def _held_by(module: Any, thing: Any) -> Any:
 
 
 # What goes by value may hold itself. So it is made empty first, then given what it holds.
-# What of it goes if it can be packed: annotations are never evaluated, since Python 3.14 a function
-# of their own does that when they are asked for.
-_ANNOTATIONS = {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
-_FUNCTION_ATTRIBUTES = (
-    "__name__",
-    "__qualname__",
-    "__module__",
-    "__doc__",
-    "__defaults__",
-    "__kwdefaults__",
-)
-_CLASS_INTERNALS = {"__dict__", "__weakref__", "_abc_impl", "__slots__"}
-
-
 # Of a class, which goes by value, in every process it reaches: its name, and the class of the name.
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
@@ -4289,7 +4268,8 @@ _token_lock = threading.RLock()  # guards what is written to the two
 
 def _own_attributes(namespace: Any) -> dict[str, Any]:
     """What a class holds itself, without what is made anew with every class."""
-    return {name: namespace[name] for name in namespace if name not in _CLASS_INTERNALS}
+    internals = "__dict__", "__weakref__", "_abc_impl", "__slots__"
+    return {name: namespace[name] for name in namespace if name not in internals}
 
 
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
@@ -4327,10 +4307,12 @@ def _fill_later(
     """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
     its attributes, those of an enum's members, and globals; with an abstract class it registers
     others. What `__main__` holds here, the worker's `__main__` is to hold."""
+    # annotations go if they can be packed: they are never evaluated, since Python 3.14 a function
+    # of their own does that when they are asked for
     attributes = {
         name: value
         for name, value in attributes.items()
-        if name not in _ANNOTATIONS or packer.takes(value)
+        if not name.startswith("__annot") or packer.takes(value)
     }
     home = _import_name(thing)
     if home and home[0] == "__main__":
@@ -4358,8 +4340,8 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
     if not holds and (key := packer.key_of(func)):
         return _find_shared, (key,)
-    place, names = _place_of_globals(func.__globals__), _code_facts(func.__code__).names
-    used = _used_globals(func)
+    place, used = _place_of_globals(func.__globals__), _used_globals(func)
+    mentioned = _code_facts(func.__code__).names
     for name, value in list(used.items()):
         if type(value).__name__ == "lazy_import":  # of Python 3.15
             try:
@@ -4370,12 +4352,14 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
     reached = [
         name
         for name in getattr(sys, "lazy_modules", ())
-        if name.partition(".")[0] in used and names.issuperset(name.split(".")) and _find_spec(name)
+        if name.partition(".")[0] in used
+        and mentioned.issuperset(name.split("."))
+        and _find_spec(name)
     ]
     values = *used.values(), *map(_cell_value, func.__closure__ or ())
     bases = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
     for base in bases:  # grows while it is walked
-        below = sys.modules.keys() & {f"{base}.{name}" for name in names}
+        below = sys.modules.keys() & {f"{base}.{name}" for name in mentioned}
         bases += below
         reached += below
     if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
@@ -4384,9 +4368,9 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
             for name, value in used.items()
             if type(value) is not object and packer.takes(value)
         }
+    names = "__name__ __qualname__ __module__ __doc__ __defaults__ __kwdefaults__".split()
     annotations = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
-    attributes = {name: getattr(func, name) for name in (*_FUNCTION_ATTRIBUTES, annotations)}
-    attributes.update(vars(func))
+    attributes = {name: getattr(func, name) for name in (*names, annotations)} | vars(func)
     made_of = func.__code__, place, func.__closure__, reached
     return _fill_later(func, packer, _make_function, made_of, attributes, [(place, used)])
 
@@ -4409,16 +4393,20 @@ def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
     return known
 
 
+def _make_as(base: Any, cls: Any, *args: Any) -> Any:
+    """An object of a class, made as a base of that does it: nobody knows what methods of its own
+    take."""
+    made = base.__new__(cls, *args)
+    base.__init__(made, *args)
+    return made
+
+
 def _new_class(
     kind: Any, meta: Any, name: str, bases: tuple[type, ...], start: dict[str, Any]
 ) -> Any:
-    """A class of a metaclass, made as `kind` does it, from which that is derived: nobody knows what
-    its own methods take."""
     space = kind.__prepare__(name, bases)
     space.update(start)
-    made = kind.__new__(meta, name, bases, space)
-    kind.__init__(made, name, bases, space)
-    return made
+    return _make_as(kind, meta, name, bases, space)
 
 
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
@@ -4432,7 +4420,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     if key := packer.key_of(cls):
         return _find_shared, (key,)
     token, own, meta = _class_token(cls), vars(cls), type(cls)
-    if packer.homeward and not token.startswith(_process()):
+    if packer.to == "home" and not token.startswith(_process()):
         return _make_once, (token, None)
     start = {
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
@@ -4474,17 +4462,6 @@ def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
     return lru_cache(**settings)(func)
 
 
-def _reduce_lru_cache(cached: Any, packer: _Packer) -> Any:
-    made_of = cached.__wrapped__, cached.cache_parameters()
-    return _fill_later(cached, packer, _rebuild_lru_cache, made_of, {})
-
-
-def _reduce_memorized(cached: Any, packer: _Packer) -> Any:
-    if _can_import(cached.__module__):
-        return NotImplemented
-    return _fill_later(cached, packer, *cached._reduce_by_value())
-
-
 def _sample(view: memoryview, number: int = 1) -> int:
     """A number that changes with the content of a buffer, as far as 64 samples of it tell."""
     for at in range(0, len(view), max(64, len(view) // 64)):
@@ -4517,12 +4494,11 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
         place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
         try:  # whether the file still holds what the array does, as far as samples tell
             both = [each.ravel("K").view("u1").data for each in (array, numpy.memmap(*place))]
-            is_there = _is_same(*both)
+            if _is_same(*both):
+                place[2] = owner.mode.replace("w", "r")
+                return numpy.memmap, tuple(place)
         except (OSError, ValueError):  # deleted, not for us, or shorter by now
-            is_there = False
-        if is_there:
-            place[2] = owner.mode.replace("w", "r")
-            return numpy.memmap, tuple(place)
+            pass
     if array.nbytes < _IN_BAND:
         return NotImplemented
     return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
@@ -4535,17 +4511,25 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
     MappingProxyType: lambda proxy, _: (MappingProxyType, (dict(proxy),)),
     weakref.WeakKeyDictionary: lambda weak, _: (type(weak), (dict(weak),)),  # of `singledispatch`
     property: lambda p, _: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
-    **dict.fromkeys((classmethod, staticmethod), lambda m, _: (type(m), (m.__func__,))),
-    type(lru_cache(_cell_value)): _reduce_lru_cache,
+    classmethod: lambda method, _: (classmethod, (method.__func__,)),
+    staticmethod: lambda method, _: (staticmethod, (method.__func__,)),
+    type(lru_cache(_cell_value)): lambda cached, packer: _fill_later(
+        cached, packer, _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters()), {}
+    ),
     # by its function: `super().run` has the name of the override
     MethodType: lambda method, _: (MethodType, (method.__func__, method.__self__)),
     _DiskStore: lambda store, _: store.__reduce__(store._secret),
-    MemorizedFunc: _reduce_memorized,
-    **dict.fromkeys(
-        ("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple", "typing.NewType"),
-        _reduce_typing,
+    MemorizedFunc: lambda cached, packer: (
+        NotImplemented
+        if _can_import(cached.__module__)
+        else _fill_later(cached, packer, *cached._reduce_by_value())
     ),
-    **dict.fromkeys(("typing.TypeAliasType", "multiprocessing.connection.Connection"), _refuse),
+    "typing.TypeVar": _reduce_typing,
+    "typing.ParamSpec": _reduce_typing,
+    "typing.TypeVarTuple": _reduce_typing,
+    "typing.NewType": _reduce_typing,
+    "typing.TypeAliasType": _refuse,
+    "multiprocessing.connection.Connection": _refuse,
     # What code knows by its identity; and the generators behind the functions of modules: each
     # process has its own, or all would draw the same.
     **dict.fromkeys(
@@ -4561,25 +4545,10 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _keep_out(buffers: list[Any], buffer: Any) -> bool:
-    """Take a big buffer out of the pickle; true says that it stays in it."""
-    raw = buffer.raw()
-    if raw.nbytes >= _IN_BAND:
-        buffers.append(raw)
-    return raw.nbytes < _IN_BAND
-
-
 def _set_on_error(error: BaseException, attributes: dict[str, Any]) -> None:
     """Set attributes of an exception, even if its class forbids it: a frozen dataclass does."""
     for name, value in attributes.items():
         BaseException.__setattr__(error, name, value)
-
-
-def _revive_error(base: Any, cls: Any, *args: Any) -> BaseException:
-    """An exception made as its builtin base makes it: nobody knows what its own methods take."""
-    error: BaseException = base.__new__(cls, *args)
-    base.__init__(error, *args)
-    return error
 
 
 def _reduce_error(error: BaseException, packer: _Packer) -> Any:
@@ -4592,31 +4561,52 @@ def _reduce_error(error: BaseException, packer: _Packer) -> Any:
     held.update(*state)
     attributes = {name: value for name, value in held.items() if packer.takes(value)}
     made_of = [arg if packer.takes(arg) else repr(arg) for arg in args]
-    return _revive_error, (base, cls, *made_of), attributes, None, None, _set_on_error
+    return _make_as, (base, cls, *made_of), attributes, None, None, _set_on_error
 
 
 class _Packer(Pickler):
-    """A pickler that sends by value what the other side cannot import."""
+    """A pickler that sends by value what the other side cannot import: `to` is "home", where a
+    class that came from there goes as its token; "near", where the same files are seen, so that a
+    map of one goes by its name; or "far". `key_of` gives the key of what the tasks of a run share,
+    or 0. On a second try, what cannot be packed is left out where that does no harm, and what
+    joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
 
-    homeward = False  # whether it packs an answer: a class that came goes back as its token
-    nearby = False  # whether the other side sees the same files: a map of one goes by its name
-
-    def __init__(self, key_of: Callable[[Any], int], tried: dict[int, bool] | None = None) -> None:
-        # not methods of this object: such a cycle would hold all that was packed
-        self.parts, self.buffers = [], []  # type: ignore[var-annotated]
-        file = types.SimpleNamespace(write=self.parts.append)
-        super().__init__(file, 5, buffer_callback=partial(_keep_out, self.buffers))
-        self.key_of = key_of  # gives the key of what the tasks of a run share; 0: each has its own
+    def __init__(
+        self,
+        to: str = "far",
+        key_of: Callable[[Any], int] = lambda thing: 0,
+        tried: dict[int, bool] | None = None,
+    ) -> None:
+        self.to, self.key_of = to, key_of
         self.tried = tried  # id -> whether that value can be packed; None on the first try
+        self.parts: list[bytes] = []
+        self.buffers = buffers = []  # type: ignore[var-annotated]
+
+        # not a method of this object: such a cycle would hold all that was packed
+        def is_small(buffer: Any) -> bool:
+            raw = buffer.raw()
+            if raw.nbytes < _IN_BAND:
+                return True  # it stays in the pickle
+            buffers.append(raw)
+            return False
+
+        file = types.SimpleNamespace(write=self.parts.append)
+        super().__init__(file, 5, buffer_callback=is_small)
         if tried is not None and _module("importlib.util").find_spec("cloudpickle"):
             self.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
     def pack(self, value: Any) -> list[Any]:
-        """The frames of a value, without a memory of those before."""
+        """The frames of a value, without a memory of those before: its pickle, then the buffers
+        that stay out of it."""
         self.parts.clear()
         self.buffers.clear()
         self.clear_memo()
-        self.dump(value)
+        try:
+            self.dump(value)
+        except Exception:  # a __reduce__ of the user may raise anything
+            if self.tried is not None:
+                raise
+            return _Packer(self.to, self.key_of, {}).pack(value)
         return [b"".join(self.parts), *self.buffers]
 
     def takes(self, value: Any) -> bool:
@@ -4627,7 +4617,7 @@ class _Packer(Pickler):
         if key not in tried:
             tried[key] = True  # as long as it is being tried
             try:
-                type(self)(self.key_of, tried).pack(value)
+                _Packer(self.to, self.key_of, tried).pack(value)
             except Exception:  # a __reduce__ of the user may raise anything
                 tried[key] = False
         return tried[key]
@@ -4636,58 +4626,38 @@ class _Packer(Pickler):
         kind: Any = type(obj)
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
-        if self.homeward and issubclass(kind, BaseException):
+        if self.to == "home" and issubclass(kind, BaseException):
             return _reduce_error(obj, self)
         if kind is ModuleType:
-            return _reduce_module(obj)
+            if obj.__name__ == "__main__":
+                return _enter_module, _place_of_globals(vars(obj))
+            if _can_import(obj.__name__):
+                return _module("importlib").import_module, (obj.__name__,)
+            return _refuse(obj, self)
         if issubclass(kind, type):
             reducer: Any = _reduce_class
         else:
             name = f"{kind.__module__}.{kind.__name__}"
             if name in ("numpy.ndarray", "numpy.memmap"):
-                return _reduce_array(obj, self.nearby)
+                return _reduce_array(obj, self.to == "near")
             reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
             if reducer is None:
                 return NotImplemented
         return _name_abroad(obj) or reducer(obj, self)
 
 
-class _AnswerPacker(_Packer):
-    homeward = True
+def _pack(value: Any, *options: Any) -> list[Any]:
+    """The frames of a payload; `options` as `_Packer` takes them."""
+    return _Packer(*options).pack(value)
 
 
-class _NearPacker(_Packer):
-    nearby = True
-
-
-def _pack_each(
-    values: Sequence[Any], packer: type[_Packer], key_of: Callable[[Any], int]
-) -> list[list[Any]]:
-    """The frames of a payload of each value: its pickle, then the buffers that stay out of it. On a
-    second try what joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
-    first, packed = packer(key_of), []
-    for value in values:
-        try:
-            packed.append(first.pack(value))
-        except Exception:  # a __reduce__ of the user may raise anything
-            packed.append(packer(key_of, {}).pack(value))
-    return packed
-
-
-def _pack(
-    value: Any, packer: type[_Packer] = _Packer, key_of: Callable[[Any], int] = lambda thing: 0
-) -> list[Any]:
-    return _pack_each([value], packer, key_of)[0]
-
-
-# How the big buffers of a run travel between processes here: mapped from `nbytes` on, with
-# mmap_mode `mode` at the task; `folder` is where the user wants segments, or None.
-_Mapping = namedtuple("_Mapping", "nbytes mode folder")
-_NO_MAPPING = _Mapping(sys.maxsize, "c", None)
+# How the big buffers of a run travel between processes here: mapped from this number of bytes on,
+# in a folder that the user wants, or None, with an mmap_mode at the task
+_NO_MAPPING = sys.maxsize, None
 _ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
-_GRANULARITY = 2**16  # a map can begin at a multiple of it, on every system
 _MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
 _MOST_MAPS = 128  # of pieces in a process: then it copies, for each may hold a descriptor
+_maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
 
 
 class _Segment:
@@ -4704,8 +4674,6 @@ class _Piece:
     """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer
     that it was taken from, which lives as long as the piece."""
 
-    maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
-
     def __init__(self, segment: _Segment, where: Sequence[int], view: Any = b"") -> None:
         self.segment = segment
         self.where = where  # offset, number of bytes, access
@@ -4715,24 +4683,12 @@ class _Piece:
     def __len__(self) -> int:
         return self.where[1]
 
-    def map(self) -> Any:
-        """Its content, mapped anew; copied when this process has very many maps already."""
-        offset, nbytes, access = self.where
-        options: Any = {"access": access, "offset": offset}
-        if sys.version_info >= (3, 13):
-            options["trackfd"] = False  # a map keeps no descriptor
-        found = _module("mmap").mmap(self.segment.fd, nbytes, **options)
-        if len(self.maps) >= _MOST_MAPS and access == _ACCESS["c"]:
-            return bytearray(found)
-        self.maps.add(found)
-        return found
 
-
-def _address(view: memoryview) -> tuple[Any, int]:
+def _address(view: Any) -> tuple[Any, int]:
     """What tells a living buffer from others: where it lies, which numpy can say, and its size.
-    Without numpy, each is another one."""
+    Without numpy, each is another one, and so is a pickle."""
     numpy: Any = sys.modules.get("numpy")
-    if not numpy:
+    if not numpy or type(view) is bytes:
         return id(view), -1
     return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
 
@@ -4743,62 +4699,89 @@ def _open_unlinked(folder: str | None) -> int:
         return os.dup(file.fileno())
 
 
-def _lay_big(frames: list[Any], mapping: _Mapping) -> list[Any]:
-    """The frames, big buffers among them as pieces of one segment in the first folder with room,
-    each where a map can begin."""
-    big = [frame for frame in frames if type(frame) is memoryview and len(frame) >= mapping.nbytes]
-    wanted = mapping.folder or os.environ.get("JOBLIB_TEMP_FOLDER")
+def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c") -> list[Any]:
+    """The frames, buffers of so many bytes among them as pieces of one segment in the first folder
+    with room, each where a map can begin."""
+    big = [
+        place
+        for place, frame in enumerate(frames)
+        if type(frame) is memoryview and len(frame) >= nbytes
+    ]
+    wanted = folder or os.environ.get("JOBLIB_TEMP_FOLDER")
     for folder in (wanted or "/dev/shm", "/dev/shm", None) if big else ():
-        pieces = {}
+        laid = list(frames)
         try:
             segment = _Segment(_open_unlinked(folder))
             with open(segment.fd, "wb", closefd=False) as file:
-                for view in big:
-                    at = file.seek(-file.tell() % _GRANULARITY, os.SEEK_CUR)
-                    where = at, len(view), _ACCESS[mapping.mode]
-                    pieces[id(view)] = _Piece(segment, where, view)
-                    file.write(view)
+                for place in big:
+                    # a map can begin at a multiple of it, on every system
+                    at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
+                    where = at, len(frames[place]), _ACCESS[mode]
+                    laid[place] = _Piece(segment, where, frames[place])
+                    file.write(frames[place])
+            return laid
         except OSError as error:
             if folder and folder == wanted and _inside is None:
                 _warn(
                     f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                     "goes another way"
                 )
-        else:
-            return [pieces.get(id(frame), frame) for frame in frames]
     return frames
 
 
 def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
-    """Frames as buffers for whoever gets them to write to: pieces are mapped anew; the others are
-    copied, if it is asked for or they must not be written to."""
+    """Frames as buffers for whoever gets them to write to: pieces are mapped anew, or copied where
+    this process has very many maps already; the others are copied, if it is asked for or they must
+    not be written to."""
     buffers: list[Any] = []
     for frame in frames:
         if type(frame) is _Piece:
-            frame = frame.map()
+            offset, nbytes, access = frame.where
+            options: Any = {"access": access, "offset": offset}
+            if sys.version_info >= (3, 13):
+                options["trackfd"] = False  # a map keeps no descriptor
+            mapped = _module("mmap").mmap(frame.segment.fd, nbytes, **options)
+            if len(_maps) >= _MOST_MAPS and access == _ACCESS["c"]:
+                frame = bytearray(mapped)
+            else:
+                _maps.add(mapped)
+                frame = mapped
         elif copied or memoryview(frame).readonly:
             frame = bytearray(frame)
         buffers.append(frame)
     return buffers
 
 
-_INSTEAD = {  # words of pickle's error -> what to do
-    "'_thread.": "make it where it is used, or use backend='threading'",
-    **dict.fromkeys(
-        ("TextIOWrapper", "Buffered", "pickle files"), "pass its path, and open it where it is used"
-    ),
-    "'generator' object": "pass list(...) of it",
-}
-
-
-def _pack_or_explain(value: Any, what: str, packer: type[_Packer] = _Packer) -> list[Any]:
+def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
     """As `_pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
     try:
-        return _pack(value, packer)
+        return _pack(value, to)
     except Exception as error:
-        text = _blame(error, value, what, partial(_pack, packer=packer))
-        advice = [advice for words, advice in _INSTEAD.items() if words in text]
-        raise PicklingError("; ".join([text, *advice])) from error
+        text = _blame(error, value, what, lambda part: _pack(part, to))
+        if "'_thread." in text:
+            text += "; make it where it is used, or use backend='threading'"
+        elif "'generator' object" in text:
+            text += "; pass list(...) of it"
+        elif "TextIOWrapper" in text or "Buffered" in text or "pickle files" in text:
+            text += "; pass its path, and open it where it is used"
+        raise PicklingError(text) from error
+
+
+def _bundle(packed: Iterable[list[Any]], name: Callable[[Any], Any]) -> list[Any]:
+    """The frames of several payloads, each of which can be opened alone: the first says which of
+    those behind it each payload has. Those of one name go once."""
+    known: dict[Any, tuple[int, Any]] = {}  # name -> place, frame
+    plan = []
+    for own in packed:
+        places = [known.setdefault(name(frame), (len(known) + 1, frame))[0] for frame in own]
+        plan.append(places)
+    return [marshal.dumps(plan), *(frame for _, frame in known.values())]
+
+
+def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
+    """The frames of each payload."""
+    for places in marshal.loads(frames[0]):
+        yield [frames[place] for place in places]
 
 
 # An error crosses as plain texts and, if it survives pickling, itself.
@@ -4824,27 +4807,8 @@ def _say_where(stack: str) -> str:
     return where and f"; it was at {where}"
 
 
-def _describe_error(error: BaseException) -> tuple[Any, ...]:
-    """What is sent of an error: its type and message, its traceback; its frames, if any."""
-    import traceback
-
-    inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
-    kind, text, said, frames = type(error), traceback.format_tb(inner), repr(error.args), None
-    try:
-        said = f"{kind.__module__}.{kind.__qualname__}: {error}"
-        text = traceback.format_exception(kind, error, inner)
-    except Exception:  # a __getattr__ of the user may raise anything
-        pass
-    try:
-        frames = list(map(bytes, _pack(error, _AnswerPacker)))
-    except Exception:  # code of the user may fail in any way
-        pass
-    return said, "".join(text), frames
-
-
-def _restore_error(described: tuple[Any, ...]) -> BaseException:
+def _restore_error(said: str, text: str, frames: Any) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
-    said, text, frames = described
 
     def add_source(frame: Any) -> str:  # only this process knows that of a notebook's cell
         return frame[0] + _module("linecache").getline(frame[1], int(frame[2]))
@@ -4969,11 +4933,14 @@ _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def _spread(source: Any) -> Iterable[Task]:
     """The tasks of a batch or run as (function, arguments, keyword arguments). With a width, they
-    are the arguments of one function: tuples of so many, and if it is 1, not in tuples."""
+    are the arguments of one function: in tuples, but if it is 1."""
     if not source.width:
         return source.tasks  # type: ignore[no-any-return]
     args = zip(source.tasks) if source.width == 1 else source.tasks
     return zip(itertools.repeat(source.function), args, itertools.repeat({}))
+
+
+_ANSWER, _PART, _INIT_FAILED = range(3)  # kinds of answers; after a part more follow
 
 
 class _Batch:
@@ -5022,12 +4989,29 @@ class _Batch:
 
     def receive(self, frames: list[Any]) -> int:
         """Take an answer: gives its kind."""
-        kind, values, errors, seconds = _open_answer(frames)
+        nbytes = sum(map(len, frames))
+        head, *frames = frames
+        kind, seconds, described = marshal.loads(head)
+        errors = {offset: _restore_error(*text) for offset, text in described.items()}
+        values: list[Any] = []
+        if len(frames) == 1:
+            values = _pickle_loads(frames[0])
+        else:
+            for own in _unbundle(frames):
+                value = None
+                try:
+                    value = _unpack(_own_buffers(own))
+                except Exception as error:  # a value's unpickling may raise anything
+                    text = (
+                        f"the result could not be unpickled here: {type(error).__name__}: {error}"
+                    )
+                    errors.setdefault(len(values), RuntimeError(text))
+                values.append(value)
         if kind == _INIT_FAILED:
             self.fault = errors[0]
         elif not self.is_late:
-            self.add(values, errors, seconds, sum(map(len, frames)))
-        return kind
+            self.add(values, errors, seconds, nbytes)
+        return kind  # type: ignore[no-any-return]
 
     def blame(self, error: BaseException) -> None:
         """It came to nothing: so did its only task; of several, find out which."""
@@ -5084,11 +5068,11 @@ def _run_calls(
         if now < look:
             continue
         look = now + LOOK_S
-        if now - begun > CHECKPOINT_S or page[_SHED] == number:
+        if now - begun > CHECKPOINT_S:
             deliver(values, errors, now - begun)
             values, errors, begun = [], {}, clock()
-            if page[_SHED] == number:
-                break
+        if page[_SHED] == number:
+            break
     return values, errors, clock() - begun
 
 
@@ -5109,145 +5093,78 @@ def _are_plain(values: Iterable[Any]) -> bool:
     return _plain_types(sys.modules.get("numpy")).issuperset(map(type, values))
 
 
-def _bundle(packed: list[list[Any]], name: Callable[[Any], Any]) -> list[Any]:
-    """The frames of several payloads, each of which can be opened alone: the first says which
-    buffers each uses; then come the pickles, and the buffers, once for each name."""
-    views: dict[Any, Any] = {}
-    plan = []
-    for _, *own in packed:
-        names = list(map(name, own))
-        views.update(zip(names, own))
-        plan.append(names)
-    head = marshal.dumps((plan, list(views)))
-    return [head, *(own[0] for own in packed), *views.values()]
-
-
-def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
-    """The frames of each payload."""
-    plan, names = marshal.loads(frames[0])
-    buffers = frames[len(plan) + 1 :]
-    views = dict(zip(names, buffers))
-    for pickle, own in zip(frames[1:], plan):
-        yield [pickle, *map(views.__getitem__, own)]
-
-
-def _pack_tasks(batch: _Batch, packer: type[_Packer], key_of: Callable[..., int]) -> list[Any]:
-    """The frames of a batch. `key_of` gives the key of a function or class that the tasks of a run
-    share, or 0. Calls of one such function with plain arguments are one frame."""
-    function, values, is_one = batch.function, batch.tasks, True
-    if not batch.width:
-        functions, values, kwargs = zip(*values)
-        function = functions[0]
-        is_one = all(map(operator.is_, functions, itertools.repeat(function))) and not any(kwargs)
-    key = key_of(function) if is_one else 0
-    is_flat = batch.width == 1
-    if key and (is_flat or {tuple}.issuperset(map(type, values))):
-        if _are_plain(values if is_flat else itertools.chain.from_iterable(values)):
-            return [_pickle_dumps((key, batch.width, values), 5)]
-    calls = [(key_of(func) or func, *given) for func, *given in _spread(batch)]
-    return _bundle(_pack_each(calls, packer, key_of), _address)
-
-
 def _raise(error: BaseException, *_: Any, **__: Any) -> None:
     raise error
 
 
 def _open_batch(
-    functions: list[tuple[int, int]],
-    frames: list[Any],
-    known: dict[int, Any],
-    spaces: dict[str, Any],
-    page: Any,
-) -> Iterator[Task]:
+    functions: list[tuple[int, int]], frames: list[Any], came: dict[Any, Any], page: Any
+) -> Iterable[Task]:
     """The tasks of a batch, on every far side. Before them come (key, number of frames) the
-    functions that are new here; `known` keeps them."""
+    functions that are new here; `came` keeps them."""
     rest = iter(frames)
     for key, count in functions:
         own = _own_buffers(list(itertools.islice(rest, count)))
         try:
-            known[key] = _quietly(_unpack, own, spaces)
+            came[key] = _quietly(_unpack, own, came)
         except BaseException as error:  # unpickling runs code of the user
-            known[key] = partial(_raise, error)
+            came[key] = partial(_raise, error)
     page[_START] = time.monotonic_ns()  # what functions import is not the task's time
-    return _open_tasks(list(rest), known.__getitem__, spaces, page)
-
-
-def _open_tasks(
-    frames: list[Any], find: Callable[[int], Any], spaces: dict[str, Any], page: Any
-) -> Iterator[Task]:
-    """Each task is opened when it is asked for, at the place that the page then shows."""
+    frames = list(rest)
     if len(frames) == 1:
-        key, width, values = _pickle_loads(frames[0])
-        args = zip(values) if width == 1 else values
-        func = find(key)
-        yield from zip(itertools.repeat(func), args, itertools.repeat({}))
-        return
+        key, width, tasks = _pickle_loads(frames[0])
+        return _spread(types.SimpleNamespace(function=came[key], width=width, tasks=tasks))
+    return _open_tasks(frames, came, page)
+
+
+def _open_tasks(frames: list[Any], came: dict[Any, Any], page: Any) -> Iterator[Task]:
+    """Each task is opened when it is asked for, at the place that the page then shows."""
     for place, own in enumerate(_unbundle(frames), 1):
         page[_TASK] = place
         try:
             # a buffer may be for several tasks: each gets a copy
-            func, *given = _unpack(_own_buffers(own, True), spaces, find)
-            if type(func) is int:
-                func = find(func)
-            task = func, *given
+            func, *given = _unpack(_own_buffers(own, True), came)
+            task = came[func] if type(func) is int else func, *given
         except BaseException as error:  # unpickling runs code of the user: this is the task's error
             task = _raise, (error,), {}
         yield task
-
-
-_ANSWER, _PART, _INIT_FAILED = range(3)  # kinds of answers; after a part more follow
 
 
 def _pack_answer(
     kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float
 ) -> list[Any]:
     """The frames of what came of some tasks. Plain values are one. A value that cannot be packed
-    counts as an error."""
-    described = {offset: _describe_error(error) for offset, error in errors.items()}
+    counts as an error. Of an error go its type and message, its traceback; its frames, if any."""
+    errors, described = {**errors}, {}
     if _are_plain(values):
         frames = [_pickle_dumps(values, 5)]
     else:
         packed = []
         for offset, value in enumerate(values):
             try:
-                packed.append(_pack_or_explain(value, "the result", _AnswerPacker))
-            except PicklingError as error:
-                described[offset] = _describe_error(error)
+                packed.append(_pack_or_explain(value, "the result", "home"))
+            except PicklingError as refusal:
+                errors[offset] = refusal.with_traceback(None)  # which holds this dict
                 packed.append(_pack(None))
         frames = _bundle(packed, id)
+    for offset, error in errors.items():
+        traceback, cls, said = _module("traceback"), type(error), repr(error.args)
+        inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
+        text, own = traceback.format_tb(inner), None
+        try:
+            said = f"{cls.__module__}.{cls.__qualname__}: {error}"
+            text = traceback.format_exception(cls, error, inner)
+        except Exception:  # a __getattr__ of the user may raise anything
+            pass
+        try:
+            own = list(map(bytes, _pack(error, "home")))
+        except Exception:  # code of the user may fail in any way
+            pass
+        described[offset] = said, "".join(text), own
     return [marshal.dumps((kind, seconds, described)), *frames]
 
 
-def _open_answer(frames: list[Any]) -> tuple[int, list[Any], dict[int, BaseException], float]:
-    """(kind, values, errors by offset, seconds of work)."""
-    head, *frames = frames
-    kind, seconds, described = marshal.loads(head)
-    errors = {offset: _restore_error(text) for offset, text in described.items()}
-    if len(frames) == 1:
-        return kind, _pickle_loads(frames[0]), errors, seconds
-    values: list[Any] = []
-    for own in _unbundle(frames):
-        value = None
-        try:
-            value = _unpack(_own_buffers(own))
-        except Exception as failure:  # a value's unpickling may raise anything
-            text = f"the result could not be unpickled here: {type(failure).__name__}: {failure}"
-            errors.setdefault(len(values), RuntimeError(text))
-        values.append(value)
-    return kind, values, errors, seconds
-
-
 # ---- messages over a socket ----
-
-
-def _join(frames: Iterable[Any]) -> bytes:
-    """Frames as one bytes object, for wires that carry only that."""
-    return _pickle_dumps(list(map(bytearray, frames)), 5)
-
-
-_split = _pickle_loads
-_LENGTH = struct.Struct("<Q")
-_MOST_FDS = 253  # that the system passes at a time
 
 
 def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
@@ -5256,8 +5173,7 @@ def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
     socket = _module("socket")
     quiet = getattr(socket, "MSG_NOSIGNAL", 0)
     if fds:
-        packed = struct.pack(f"{len(fds)}i", *fds)
-        rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, packed
+        rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, _module("array").array("i", fds)
         sent = sock.sendmsg([data], [rights], quiet)  # `socket.send_fds` forgets the flags
         data = memoryview(data)[sent:]
     sock.sendall(data, quiet)
@@ -5272,87 +5188,73 @@ def _hang_up(sock: Any) -> None:
     sock.close()
 
 
-class _Channel:
-    """Messages of several frames over one stream socket: the length of a list, the list, and the
-    big frames. In the list stand small frames themselves, of big ones their sizes, and of pieces
-    the place of the segment's descriptor, among those that come with the length, and theirs in the
-    segment."""
+# A message is several frames over one stream socket: the length of a list, the list, and the big
+# frames. In the list stand small frames themselves, of big ones their sizes, and of pieces the
+# place of the segment's descriptor, among those that come with the length, and theirs in the
+# segment.
 
-    def __init__(self, sock: Any) -> None:
-        self.sock = sock
 
-    def send(self, frames: Sequence[Any]) -> None:
-        fds: dict[int, int] = {}
-        listed: list[Any] = []
-        big = []
-        for frame in frames:
-            if type(frame) is _Piece:
-                place = fds.setdefault(frame.segment.fd, len(fds))
-                listed.append((place, frame.where))
-            elif len(frame) < _IN_BAND:
-                listed.append(bytes(frame))
-            else:
-                listed.append(len(frame))
-                big.append(frame)
-        data = marshal.dumps(listed)
-        head = _LENGTH.pack(len(data))
-        _send_all(self.sock, head + data, list(fds))
-        for frame in big:
-            _send_all(self.sock, frame)
+def _send_frames(sock: Any, frames: Sequence[Any]) -> None:
+    fds: dict[int, int] = {}
+    listed: list[Any] = []
+    big = []
+    for frame in frames:
+        if type(frame) is _Piece:
+            place = fds.setdefault(frame.segment.fd, len(fds))
+            listed.append((place, frame.where))
+        elif len(frame) < _IN_BAND:
+            listed.append(bytes(frame))
+        else:
+            listed.append(len(frame))
+            big.append(frame)
+    data = marshal.dumps(listed)
+    _send_all(sock, len(data).to_bytes(8) + data, list(fds))
+    for frame in big:
+        _send_all(sock, frame)
 
-    def receive(self) -> list[Any]:
-        """The next message's frames. EOFError when the other side is gone."""
-        receive = _module("socket").recv_fds
-        head, fds, _, _ = receive(self.sock, _LENGTH.size, _MOST_FDS)
-        if len(head) < _LENGTH.size:
-            raise EOFError
-        segments = list(map(_Segment, fds))
-        frames = marshal.loads(self.read(*_LENGTH.unpack(head)))
-        for at, entry in enumerate(frames):
-            if type(entry) is int:
-                frames[at] = self.read(entry)  # tasks may write to it, as arrays are
-            elif type(entry) is tuple:
-                place, where = entry
-                if place >= len(segments):
-                    raise RuntimeError(
-                        "a big array could not be received: too many open files in this process"
-                    )
-                frames[at] = _Piece(segments[place], where)
-        return frames  # type: ignore[no-any-return]
 
-    def read(self, nbytes: int) -> bytearray:
+def _receive_frames(sock: Any) -> list[Any]:
+    """The next message's frames. EOFError when the other side is gone."""
+
+    def read(nbytes: int) -> bytearray:
         frame = bytearray(nbytes)
         rest = memoryview(frame)
         while rest:
-            got = self.sock.recv_into(rest)
+            got = sock.recv_into(rest)
             if not got:
                 raise EOFError
             rest = rest[got:]
         return frame
 
-    def has_data(self, patience: float = 0) -> bool:
-        """Whether there is something to read within so many seconds, or the end of the other side
-        to be noticed."""
-        import select
+    head, fds, _, _ = _module("socket").recv_fds(sock, 8, 253)  # the system passes no more at once
+    if len(head) < 8:
+        raise EOFError
+    segments = list(map(_Segment, fds))
+    frames: list[Any] = marshal.loads(read(int.from_bytes(head)))
+    for at, entry in enumerate(frames):
+        if type(entry) is int:
+            frames[at] = read(entry)  # tasks may write to it, as arrays are
+        elif type(entry) is tuple:
+            place, where = entry
+            if place >= len(segments):
+                raise RuntimeError(
+                    "a big array could not be received: too many open files in this process"
+                )
+            frames[at] = _Piece(segments[place], where)
+    return frames
 
-        poll = select.poll()
-        try:
-            poll.register(self.sock, select.POLLIN)
-        except ValueError:  # the garbage collector has closed it, as a part of a cycle
-            return True
-        return bool(poll.poll(patience * 1000))
 
-    def drain(self) -> None:
-        """Wait for the end of the other side."""
-        try:
-            while self.sock.recv(_IN_BAND):
-                pass
-        except OSError:  # it is gone, with a message unread
-            pass
+def _has_data(sock: Any, patience: float = 0) -> bool:
+    """Whether there is something to read within so many seconds, or the end of the other side to be
+    noticed."""
+    import select
 
-    def close(self) -> None:
-        """End the connection, also where a forked child still holds the socket."""
-        _hang_up(self.sock)
+    poll = select.poll()
+    try:
+        poll.register(sock, select.POLLIN)
+    except ValueError:  # the garbage collector has closed it, as a part of a cycle
+        return True
+    return bool(poll.poll(patience * 1000))
 
 
 _FORGET = b"forget"  # what is said to a worker when a run is over whose functions it keeps
@@ -5439,7 +5341,7 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
         modules = [*sys.modules.values(), *more]
         return [vars(module) for module in modules if type(module) is ModuleType]
 
-    initializer, initargs = _quietly(_unpack, _split(packed), start_spaces)
+    initializer, initargs = _quietly(_unpack, _pickle_loads(packed), start_spaces)
     before = {space["__name__"]: {**space} for space in spaces()}
     before["__main__"] = {}
     initializer(*initargs)
@@ -5499,7 +5401,7 @@ class _WorkerState:
     idle_s = _LONGEST_S  # how long it waits for a batch
 
     def __init__(self, sock: Any, page: Any, file: _Segment) -> None:
-        self.channel = _Channel(sock)
+        self.sock = sock
         self.lock = threading.RLock()  # whose owner sends a message
         # said and not sent yet; any thread appends, who holds the lock takes
         self.said: list[tuple[int, Any]] = []
@@ -5512,8 +5414,8 @@ class _WorkerState:
 
     def serve(self) -> None:
         """Answer messages until the other side is gone, or has been silent for long."""
-        while self.channel.has_data(self.idle_s):
-            frames = self.channel.receive()
+        while _has_data(self.sock, self.idle_s):
+            frames = _receive_frames(self.sock)
             if frames[0] == _FORGET:
                 self.enter_run(None)
             else:
@@ -5571,8 +5473,7 @@ class _WorkerState:
         takes. The root logger has a handler for that if it has one at home: else `logging.info` in
         a task would set up another."""
         self.run = run
-        self.functions: dict[int, Any] = {}  # by key
-        self.spaces = dict(self.start_spaces)
+        self.came = dict(self.start_spaces)  # see _unpack
         sys.modules["__main__"] = self.main
         if self.levels:
             import logging.handlers
@@ -5590,7 +5491,7 @@ class _WorkerState:
         settings, functions = marshal.loads(frames[0])
         number, run, keep_going, timeout, world, mapping, kind = settings
         self.is_heard = True
-        self.mapping = _Mapping(*mapping)
+        self.mapping = mapping
         try:
             if kind:
                 self.set_up(world, *_pickle_loads(kind))
@@ -5603,7 +5504,7 @@ class _WorkerState:
         page[_BATCH] = number
         if run != self.run:
             self.enter_run(run)
-        calls = _open_batch(functions, frames[1:], self.functions, self.spaces, page)
+        calls = _open_batch(functions, frames[1:], self.came, page)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
             faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.file.fd)
         done = _run_calls(calls, keep_going, page, partial(self.send, _PART))
@@ -5614,7 +5515,7 @@ class _WorkerState:
 
     def say(self, kind: int, content: Any, is_whole: bool = True) -> None:
         """Take a piece of output; the end of a line has it sent."""
-        if self.channel.sock.fileno() < 0:  # in a process that a task has forked
+        if self.sock.fileno() < 0:  # in a process that a task has forked
             os.write(kind, content)
             return
         self.said.append((kind, content))
@@ -5635,7 +5536,7 @@ class _WorkerState:
         home, and its attributes in plain values."""
         import logging
 
-        if self.channel.sock.fileno() < 0:
+        if self.sock.fileno() < 0:
             logging._defaultLastResort.handle(record)  # type: ignore[attr-defined]
             return
         name = record.name
@@ -5660,7 +5561,7 @@ class _WorkerState:
         kinds: tuple[int, ...] = (_OUT, _ERR, _RECORD),
     ) -> None:
         """Send what came of some tasks, and what they have said of these kinds."""
-        frames = _lay_big(_pack_answer(kind, values, errors, seconds), self.mapping)
+        frames = _lay_big(_pack_answer(kind, values, errors, seconds), *self.mapping)
         for stream in self.streams if kind != _PART else ():  # which may hold half a line
             try:
                 io.TextIOWrapper.flush(stream)
@@ -5672,7 +5573,7 @@ class _WorkerState:
             kept = [item for item in items if item[0] not in kinds]
             self.said[: len(items)] = kept
             self.is_heard = kind == _PART
-            self.channel.send([marshal.dumps(said), *frames])
+            _send_frames(self.sock, [marshal.dumps(said), *frames])
             if self.is_interrupted:
                 self.is_interrupted = False
                 raise KeyboardInterrupt
@@ -6033,8 +5934,8 @@ class _Context:
     mapping = _NO_MAPPING
     copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
 
-    def __init__(self, packer: type[_Packer]) -> None:
-        self.packer = packer
+    def __init__(self, to: str) -> None:
+        self.to = to  # see _Packer
         self.number = _next_number()
         self.world = _world()
         # id of function -> key; frames, none for one that cannot be packed; itself
@@ -6058,7 +5959,7 @@ class _Context:
                 return 0
             frames: list[Any] = []
             try:
-                frames = self.settle(_pack(func, self.packer))[0]
+                frames = self.settle(_pack(func, self.to))[0]
             except Exception:  # a __reduce__ of the user may raise anything: its task will tell
                 pass
             known = self.packed[id(func)] = len(self.packed) + 1, frames, func
@@ -6071,7 +5972,20 @@ class _Context:
     def pack(self, batch: _Batch) -> None:
         """Make the payload of a batch: frames by function key, and the frames of its tasks."""
         functions: dict[int, list[Any]] = {}
-        frames = _pack_tasks(batch, self.packer, partial(self.name, functions))
+        key_of = partial(self.name, functions)
+        function, values, is_one = batch.function, batch.tasks, True
+        if not batch.width:
+            called, values, kwargs = zip(*values)
+            function = called[0]
+            is_one = all(map(operator.is_, called, itertools.repeat(function))) and not any(kwargs)
+            is_one &= {tuple}.issuperset(map(type, values))
+        key = key_of(function) if is_one else 0
+        args = values if batch.width == 1 else itertools.chain.from_iterable(values)
+        if key and _are_plain(args):  # calls of one function that all share: one frame
+            frames = [_pickle_dumps((key, batch.width or -1, values), 5)]  # tuples of any width
+        else:
+            calls = [(key_of(func) or func, *given) for func, *given in _spread(batch)]
+            frames = _bundle(map(_Packer(self.to, key_of).pack, calls), _address)
         if len(batch.tasks) == 1:
             ((_, args, _),) = _spread(batch)
             self.watch(args)
@@ -6082,7 +5996,7 @@ class _Context:
         """The frames of a payload, independent of the caller, who may refill its arrays, and how
         many of their bytes are new. For a process nearby, big buffers become pieces, and a piece
         that a batch of this run still uses is taken again while samples tell no change."""
-        if not self.packer.nearby:
+        if self.to != "near":
             views = [memoryview(frame) for frame in frames]
             known = set(map(id, self.newest))
             self.newest = [view.obj for view in views]
@@ -6090,14 +6004,14 @@ class _Context:
             return list(map(self.copy, frames)), nbytes
         segments: set[_Segment] = set()
         for place, view in enumerate(frames):
-            if type(view) is not memoryview or len(view) < self.mapping.nbytes:
+            if type(view) is not memoryview or len(view) < self.mapping[0]:
                 continue
             piece = self.laid.get(_address(view))
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
         nbytes = sum(len(frame) for frame in frames if type(frame) is not _Piece)
-        settled = _lay_big(frames, self.mapping)
+        settled = _lay_big(frames, *self.mapping)
         self.newest = [frame for frame in settled if type(frame) is _Piece]
         for piece in self.newest:
             self.laid[_address(piece.view)] = piece
@@ -6167,8 +6081,7 @@ class _Worker:
     def __init__(self, kind: tuple[Any, ...]) -> None:
         self.code = _project_code
         self.page, file = _make_page()
-        self.starter, self.number, sock = _start_worker(file.fd)
-        self.channel = _Channel(sock)
+        self.starter, self.number, self.sock = _start_worker(file.fd)
         self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
@@ -6179,7 +6092,7 @@ class _Worker:
         while kind == _PART:
             if batch.timeout is not None:
                 self.wait(batch, batch.timeout)
-            output, *frames = self.channel.receive()
+            output, *frames = _receive_frames(self.sock)
             kind = batch.receive(frames)
             if output := marshal.loads(output):
                 pool.done.put(output)
@@ -6194,32 +6107,31 @@ class _Worker:
             self.run, self.known = context.number, set()
         world = context.world if context.world != self.world else None
         self.world = context.world
-        mapping = context.mapping.nbytes, "c", context.mapping.folder
         settings = (
             batch.key,
             context.number,
             batch.keep_going,
             batch.timeout,
             world,
-            mapping,
+            context.mapping[:2],
             self.kind,
         )
         self.kind = b""
-        self.channel.send(context.message(batch, self.known, settings))
+        _send_frames(self.sock, context.message(batch, self.known, settings))
 
     def wait(self, batch: _Batch, timeout: float) -> None:
         """Wait for a message. When the time of the task is up, it is interrupted; after its grace
         the worker is killed."""
         left = timeout
         while left > 0:
-            if self.channel.has_data(left + 0.001):  # it must not end too early
+            if _has_data(self.sock, left + 0.001):  # it must not end too early
                 return
             left = timeout
             if self.page[_BATCH] == batch.key and self.page[_TASK]:  # else it has not begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
         batch.is_late = True
         self.signal(_SIGINT, batch)
-        if not self.channel.has_data(GRACE_S):
+        if not _has_data(self.sock, GRACE_S):
             self.signal(_SIGKILL, batch)
 
     def bury(self, batch: _Batch) -> bool:
@@ -6251,8 +6163,12 @@ class _Worker:
     def close(self) -> str:
         """End the worker, whatever it does; gives how it ended."""
         self.starter.request(self.number, _SIGKILL)
-        self.channel.drain()  # the fork server hangs up when the worker is dead
-        self.channel.close()
+        try:
+            while self.sock.recv(_IN_BAND):  # the fork server hangs up when the worker is dead
+                pass
+        except OSError:  # it is gone, with a message unread
+            pass
+        _hang_up(self.sock)
         return _death_of(self.page)
 
 
@@ -6391,7 +6307,7 @@ def _lease(kind: tuple[Any, ...]) -> _Worker:
     """A worker of this kind: an idle one that lives and has the code of now, or a new one."""
     for worker in _drained(_idle_workers.get(kind, [])):
         # an idle worker has nothing to say but that it is dead
-        if worker.code is _project_code and not worker.channel.has_data():
+        if worker.code is _project_code and not _has_data(worker.sock):
             return worker  # type: ignore[no-any-return]
         worker.close()
     return _Worker(kind)
@@ -6460,7 +6376,7 @@ def shutdown_workers(wait: bool = True) -> None:
     """
     for idle in [*_idle_workers.values()]:
         for worker in _drained(idle):
-            worker.channel.close()
+            _hang_up(worker.sock)
     server = _holding(_starters_lock, _starters.pop, "fork server", None)
     if server:
         server.close()
@@ -6599,7 +6515,7 @@ def _run_here(place: str, batch: _Batch, late: float = float("inf")) -> None:
 
 
 _far_said: list[Any] = []  # what was printed in a process of the standard pool
-_far_spaces: dict[str, Any] = {}  # that its initializer has set something in
+_far_came: dict[str, Any] = {}  # that its initializer has set something in
 _far_faults: list[BaseException] = []  # of its initializer
 
 
@@ -6617,7 +6533,7 @@ def _start_standard(_: Any, cores: int, native_threads: int | None, packed: byte
             os.environ[name] = str(native_threads or cores)
     try:
         if packed:
-            _initialize(packed, _far_spaces)
+            _initialize(packed, _far_came)
     except BaseException as error:  # whatever it raises is told
         _far_faults.append(error)
 
@@ -6626,8 +6542,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: frames of a batch in; out what was said, and the frames of its results."""
     (number, *more), functions = marshal.loads(frames[0])
     batch = _Batch(number, (), *more)
-    spaces = dict(_far_spaces)
-    batch.tasks = _open_batch(functions, list(frames[1:]), {}, spaces, batch.page)
+    batch.tasks = _open_batch(functions, list(frames[1:]), dict(_far_came), batch.page)
     if _far_faults:
         answer = _pack_answer(_INIT_FAILED, [], {0: _far_faults[0]}, 0.0)
     else:
@@ -6662,7 +6577,7 @@ class _Pool:
         self.done: Any = SimpleQueue()
         self.executor = executor
         # where batches are packed, if they do not share our memory
-        self.context = None if shares_memory else _Context(_Packer)
+        self.context = None if shares_memory else _Context("far")
 
     def pack(self, batch: _Batch) -> None:
         """Prepare what `submit` sends; whatever cannot be packed raises."""
@@ -6927,7 +6842,7 @@ class _ProcessPool(_ThreadPool):
     def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
         _look_at_project()
         super().__init__(size)
-        self.context = _Context(_NearPacker)
+        self.context = _Context("near")
         self.most_tasks = most  # also in a worker's life
         self.kind = kind
         self.workers: deque[_Worker] = deque()  # that have nothing to do
@@ -7016,8 +6931,8 @@ class _ProcessPool(_ThreadPool):
         """Give the workers back, which may forget big functions that came for this run alone."""
         sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
-            if sum(sizes) > _IN_BAND and not worker.channel.has_data():
-                worker.channel.send([_FORGET])
+            if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
+                _send_frames(worker.sock, [_FORGET])
             _put_back(self.kind, worker)
 
 
@@ -7163,7 +7078,8 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     initializer = b""
     if "initializer" in options:
         settings = options["initializer"], tuple(options.get("initargs", ()))
-        initializer = _join(_pack_or_explain(settings, "(initializer, initargs)"))
+        frames = _pack_or_explain(settings, "(initializer, initargs)")
+        initializer = _pickle_dumps(list(map(bytearray, frames)), 5)
     idle_s = options.get("idle_worker_timeout", IDLE_S)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
     kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
@@ -7609,7 +7525,7 @@ def _explain(task: Any, number: int, error: Exception) -> Exception:
         if not _is_task(task):
             raise _no_task(task)
         for what, part in zip(("function", "args", "kwargs"), task):
-            _pack_or_explain(part, f"task {number}: {what}", _NearPacker)
+            _pack_or_explain(part, f"task {number}: {what}", "near")
     except Exception as named:
         return named
     return error
@@ -8075,7 +7991,7 @@ class Parallel(_Shaped[Shape, E]):
         if self.max_nbytes is not None and self.mmap_mode:
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
         folder = os.fspath(self.temp_folder or "") or None
-        self._mapping = _Mapping(nbytes, self.mmap_mode, folder)
+        self._mapping = nbytes, folder, self.mmap_mode
         options = {name: value for name, value in backend_options.items() if value is not None}
         self._backend, self.n_jobs, self._options = _choose(vars(self), options)
         self._window = _window(pre_dispatch, self.n_jobs)

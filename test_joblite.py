@@ -9405,11 +9405,11 @@ class TestSection6Engines:
     def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
         there = elsewhere(*SECOND_PROCESS)
         code = textwrap.dedent("""
-            import joblite, os
+            import joblite, os, pickle
             class Point:
                 def double(self):
                     return 2 * os.getpid()
-            print(joblite._join(joblite._pack(Point())).hex(), flush=True)
+            print(pickle.dumps([*map(bytes, joblite._pack(Point()))]).hex(), flush=True)
             input()
             """)
         with subprocess.Popen(
@@ -9421,8 +9421,8 @@ class TestSection6Engines:
         ) as home:
             done = run_script(
                 """
-                import joblite, sys
-                print(joblite._unpack(joblite._split(bytes.fromhex(sys.argv[1]))).double())
+                import joblite, pickle, sys
+                print(joblite._unpack(pickle.loads(bytes.fromhex(sys.argv[1]))).double())
                 """,
                 home.stdout.readline().strip(),
                 check=False,
