@@ -4508,8 +4508,11 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
     FunctionType: _reduce_function,
     types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
-    MappingProxyType: lambda proxy, _: (MappingProxyType, (dict(proxy),)),
-    weakref.WeakKeyDictionary: lambda weak, _: (type(weak), (dict(weak),)),  # of `singledispatch`
+    # the second of `singledispatch`
+    **dict.fromkeys(
+        (MappingProxyType, weakref.WeakKeyDictionary),
+        lambda held, _: (type(held), (dict(held),)),
+    ),
     property: lambda p, _: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
     classmethod: lambda method, _: (classmethod, (method.__func__,)),
     staticmethod: lambda method, _: (staticmethod, (method.__func__,)),
@@ -4654,7 +4657,6 @@ def _pack(value: Any, *options: Any) -> list[Any]:
 # How the big buffers of a run travel between processes here: mapped from this number of bytes on,
 # in a folder that the user wants, or None, with an mmap_mode at the task
 _NO_MAPPING = sys.maxsize, None
-_ACCESS = {"r": 1, "r+": 2, "w+": 2, "c": 3}  # mmap's ACCESS_READ, ACCESS_WRITE, ACCESS_COPY
 _MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
 _MOST_MAPS = 128  # of pieces in a process: then it copies, for each may hold a descriptor
 _maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
@@ -4674,9 +4676,9 @@ class _Piece:
     """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer
     that it was taken from, which lives as long as the piece."""
 
-    def __init__(self, segment: _Segment, where: Sequence[int], view: Any = b"") -> None:
+    def __init__(self, segment: _Segment, where: Sequence[Any], view: Any = b"") -> None:
         self.segment = segment
-        self.where = where  # offset, number of bytes, access
+        self.where = where  # offset, number of bytes, mmap_mode
         self.view = view
         self.samples = _sample(view)
 
@@ -4716,7 +4718,7 @@ def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c"
                 for place in big:
                     # a map can begin at a multiple of it, on every system
                     at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
-                    where = at, len(frames[place]), _ACCESS[mode]
+                    where = at, len(frames[place]), mode
                     laid[place] = _Piece(segment, where, frames[place])
                     file.write(frames[place])
             return laid
@@ -4736,16 +4738,16 @@ def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
     buffers: list[Any] = []
     for frame in frames:
         if type(frame) is _Piece:
-            offset, nbytes, access = frame.where
-            options: Any = {"access": access, "offset": offset}
-            if sys.version_info >= (3, 13):
-                options["trackfd"] = False  # a map keeps no descriptor
-            mapped = _module("mmap").mmap(frame.segment.fd, nbytes, **options)
-            if len(_maps) >= _MOST_MAPS and access == _ACCESS["c"]:
-                frame = bytearray(mapped)
+            offset, nbytes, mode = frame.where
+            # a map need keep no descriptor, where Python knows how
+            options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+            # mmap's ACCESS_READ, ACCESS_COPY, ACCESS_WRITE
+            options.update(access={"r": 1, "c": 3}.get(mode, 2), offset=offset)
+            frame = _module("mmap").mmap(frame.segment.fd, nbytes, **options)
+            if mode == "c" and len(_maps) >= _MOST_MAPS:
+                frame = bytearray(frame)
             else:
-                _maps.add(mapped)
-                frame = mapped
+                _maps.add(frame)
         elif copied or memoryview(frame).readonly:
             frame = bytearray(frame)
         buffers.append(frame)
@@ -4814,11 +4816,10 @@ def _restore_error(said: str, text: str, frames: Any) -> BaseException:
         return frame[0] + _module("linecache").getline(frame[1], int(frame[2]))
 
     text = _module("re").sub(r'  File "(.+)", line (\d+), in .+\n(?!    )', add_source, text)
-    error = RuntimeError(said)
     try:
         error = _unpack(frames)
     except Exception:  # it has none, or its class does not exist here, or refuses
-        pass
+        error = RuntimeError(said)
     _set_on_error(error, {"__cause__": RemoteTraceback(f'\n"""\n{text}"""')})
     return error
 
@@ -4949,6 +4950,8 @@ class _Batch:
     tasks are to be sent again; if nothing came of a batch, in smaller ones, to find out why.
     """
 
+    width = 0  # see _spread
+    function: Any = None
     is_late = False  # whether the time of its only task was up
     payload: Any = None  # what is sent to a process
     nbytes = 0  # of the payload, beside what was sent before
@@ -4966,8 +4969,6 @@ class _Batch:
         self.key = _next_number()
         self.first = first  # number of the first task in its run
         self.tasks = tasks
-        self.width = 0  # see _spread
-        self.function: Any = None
         # the same tasks, for a thread that calls one function: emptied to stop it
         self.left: list[Any] = []
         self.timeout = timeout  # seconds that its only task may run
@@ -4989,7 +4990,6 @@ class _Batch:
 
     def receive(self, frames: list[Any]) -> int:
         """Take an answer: gives its kind."""
-        nbytes = sum(map(len, frames))
         head, *frames = frames
         kind, seconds, described = marshal.loads(head)
         errors = {offset: _restore_error(*text) for offset, text in described.items()}
@@ -5010,7 +5010,7 @@ class _Batch:
         if kind == _INIT_FAILED:
             self.fault = errors[0]
         elif not self.is_late:
-            self.add(values, errors, seconds, nbytes)
+            self.add(values, errors, seconds, sum(map(len, frames)))
         return kind  # type: ignore[no-any-return]
 
     def blame(self, error: BaseException) -> None:
@@ -5025,8 +5025,7 @@ _PAGE_NBYTES = 2**20  # the stacks of 100 threads fit in
 
 
 def _is_task(task: Any) -> bool:
-    is_triple = isinstance(task, tuple) and len(task) == 3
-    return is_triple and callable(task[0])
+    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
 
 
 def _no_task(task: Any) -> TypeError:
@@ -5134,8 +5133,8 @@ def _pack_answer(
     kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float
 ) -> list[Any]:
     """The frames of what came of some tasks. Plain values are one. A value that cannot be packed
-    counts as an error. Of an error go its type and message, its traceback; its frames, if any."""
-    errors, described = {**errors}, {}
+    becomes an error. Of an error go its type and message, its traceback; its frames, if any."""
+    described = {}
     if _are_plain(values):
         frames = [_pickle_dumps(values, 5)]
     else:
@@ -5255,9 +5254,6 @@ def _has_data(sock: Any, patience: float = 0) -> bool:
     except ValueError:  # the garbage collector has closed it, as a part of a cycle
         return True
     return bool(poll.poll(patience * 1000))
-
-
-_FORGET = b"forget"  # what is said to a worker when a run is over whose functions it keeps
 
 
 # ---- the world of the caller: what of it a task may depend on ----
@@ -5416,10 +5412,10 @@ class _WorkerState:
         """Answer messages until the other side is gone, or has been silent for long."""
         while _has_data(self.sock, self.idle_s):
             frames = _receive_frames(self.sock)
-            if frames[0] == _FORGET:
-                self.enter_run(None)
-            else:
+            if frames:
                 self.answer(frames)
+            else:  # a run is over whose functions this worker keeps
+                self.enter_run(None)
             del frames  # the big arrays of the batch may go
 
     def set_up(
@@ -6932,7 +6928,7 @@ class _ProcessPool(_ThreadPool):
         sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
             if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
-                _send_frames(worker.sock, [_FORGET])
+                _send_frames(worker.sock, [])
             _put_back(self.kind, worker)
 
 
