@@ -9577,7 +9577,8 @@ def add_one(array):
 
 def open_segments():
     """How many segments in shared memory this process holds open."""
-    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    # not `readlink`: another thread may close one just now
+    links = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
     return sum(link.startswith("/dev/shm/") and "(deleted)" in link for link in links)
 
 
