@@ -3647,7 +3647,16 @@ class MemorizedFunc(_Options[P, R]):
     # -- what callers use
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The value of the call: read if it is kept, else computed and kept."""
+        """The value of the call: read if it is kept, else computed and kept.
+
+        >>> Memory().cache(pow)(2, 10)
+        1024
+
+        Returns
+        -------
+        any value
+            What the function returns; of a coroutine function, what is to be awaited.
+        """
         if self._memory.backend == "null":  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
         return self._give(self._obtain(self._name(args, kwargs)))
@@ -7024,6 +7033,11 @@ class ParallelBackendBase:
     class of this name will do, too.) A run calls `configure`, `start_call`, `submit` for each
     batch, `stop_call`, `terminate`; `abort_everything` if it ends early. Without
     `supports_retrieve_callback`, what `submit` gives is handed to `retrieve_result`.
+
+    Parameters
+    ----------
+    nesting_level, inner_max_num_threads, **more
+        Kept as attributes, the last as `backend_kwargs`; joblite does not use them.
     """
 
     supports_sharedmem = False  # whether its workers are threads of this process
@@ -7341,7 +7355,15 @@ class parallel_config:
         self.unregister()
 
     def unregister(self) -> None:
-        """Go back to the settings from before, where no `with` block does so."""
+        """Go back to the settings from before: for code that uses no `with` block.
+
+        >>> settings = parallel_config(n_jobs=2)
+        >>> effective_n_jobs(None)
+        2
+        >>> settings.unregister()
+        >>> effective_n_jobs(None)
+        1
+        """
         _local.settings = self.outer
 
 
@@ -7351,6 +7373,11 @@ class parallel_backend(parallel_config):
     >>> with parallel_backend("threading") as (backend, n_jobs):
     ...     n_jobs
     -1
+
+    Parameters
+    ----------
+    backend, n_jobs, inner_max_num_threads, **options
+        As for `parallel_config`.
 
     Returns
     -------

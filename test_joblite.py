@@ -13943,6 +13943,32 @@ class TestTheText:
         ]
         assert undocumented == []
 
+    def test_docstrings_say_what_goes_in_and_what_comes_out(self):
+        """Of each public function, class and method: every parameter; what it returns, if anything.
+        `Memory.cache` lists the methods of a cached function."""
+        lacking = []
+        made_by_others = {"MemorizedFunc", "ParallelBackendBase"}
+        errors = {"TerminatedWorkerError", "UntrustedObjectError"}
+        for name in set(joblite.__all__) - made_by_others - errors:
+            thing = getattr(joblite, name)
+            described = {name: thing}
+            if inspect.isclass(thing):
+                public = {key for key in vars(thing) if not key.startswith("_")} | {"__call__"}
+                described |= {key: vars(thing).get(key) for key in public}
+            for key, each in described.items():
+                if not inspect.isfunction(each) and not inspect.isclass(each):
+                    continue
+                doc = inspect.getdoc(each)
+                signature = inspect.signature(each)
+                own = {"self", "metadata", "store", "more", "args"}
+                words = re.findall(r"\w+", doc.partition("Parameters\n")[2])
+                lacking += [(key, one) for one in signature.parameters if one not in [*words, *own]]
+                if "->" in str(signature) and signature.return_annotation not in ("None", "bool"):
+                    lacking += [(key, "Returns")] * ("Returns\n" not in doc)
+        assert lacking == []
+        methods = {key for key in vars(joblite.MemorizedFunc) if not key.startswith("_")}
+        assert methods <= set(re.findall(r"f\.(\w+)", joblite.Memory.cache.__doc__))
+
     def test_only_the_standard_library_is_imported(self):
         tree = ast.parse(Path(joblite.__file__).read_text(encoding="utf-8"))
         roots = set()
