@@ -393,10 +393,14 @@ def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) 
     return f"{what} cannot be pickled: {error}"
 
 
+def _blake2b(data: Any) -> bytes:
+    """The blake2b of bytes (importing hashlib would load OpenSSL: 5 ms)."""
+    return _module("_blake2").blake2b(data).digest()
+
+
 def _short_digest(text: str, digits: int = 20) -> str:
-    """The first hexadecimal digits of the blake2b of a text (importing hashlib would load OpenSSL:
-    5 ms)."""
-    return _module("_blake2").blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    """The first hexadecimal digits of the blake2b of a text."""
+    return _blake2b(text.encode("utf-8", "surrogatepass")).hex()[:digits]
 
 
 def _start_thread(work: Callable[[], Any]) -> threading.Thread | None:
@@ -449,15 +453,6 @@ def _stat(path: Any) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
-
-
-def _file_state(path: Any) -> tuple[int, int, int] | None:
-    """(time of change in ns, size, inode) of a file, None when there is none: equal as long as
-    nobody writes it, or puts another in its place."""
-    state = _stat(path)
-    if not state:
-        return None
-    return max(state.st_mtime_ns, state.st_ctime_ns), state.st_size, state.st_ino
 
 
 def _list(folder: str) -> list[str]:
@@ -622,14 +617,16 @@ _HASHERS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
 
 @lru_cache
 def _hash_maker(hash_name: str) -> Any:
-    """The constructor of hashlib with that name: hashlib.new is slower."""
+    """A function that gives the digest of bytes, by the constructor of hashlib with that name:
+    hashlib.new is slower."""
     hashlib = _module("hashlib")
     names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
     if hash_name not in names:
         raise ValueError(
             f"hash_name: expected one of {', '.join(sorted(names))}; got {hash_name!r}"
         )
-    return getattr(hashlib, hash_name)
+    make = getattr(hashlib, hash_name)
+    return lambda data: make(data).digest()
 
 
 def _dumps(form: Any) -> bytes:
@@ -643,19 +640,6 @@ def _dumps(form: Any) -> bytes:
         pickler.fast = True  # no references either
         pickler.dump(form)
         return file.getvalue()
-
-
-class _Followed:
-    """What a digest asks where it meets functions, classes and modules whose code counts."""
-
-    def label(self, thing: Any) -> str | None:
-        """The text that stands for a function, class or module; None where its import name, or what
-        it holds, does."""
-        raise NotImplementedError
-
-    def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
-        """What stands for an object that is usually taken apart by `way(digester, obj)`."""
-        return way(digester, obj)
 
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
@@ -726,13 +710,12 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
         if "<" in reduced:
             raise PicklingError(f"cannot hash {obj!r}: no import finds {reduced!r}")
-        follow = digester.follow
         return (
             "name",
             reduced,
             # taken as it is: the search may import modules
             getattr(obj, "__module__", None) or _module("pickle").whichmodule(obj, reduced),
-            follow and (follow.label(kind), _without(obj, _CLASS_NOISE)),
+            digester.follow and (digester.follow(kind), _without(obj, _CLASS_NOISE)),
         )
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if type(state) is dict:
@@ -802,13 +785,9 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     elif dtype.hasobject:
         content = array.ravel(order).tolist()
     elif array.nbytes <= _HASH_BLOCK:
-        content = digester.new(array.tobytes(order)).digest()
+        content = digester.new(array.tobytes(order))
     else:
-        content = list(
-            _map_on_threads(
-                lambda piece: digester.new(piece).digest(), _raw_pieces(array, _HASH_BLOCK)
-            )
-        )
+        content = list(_map_on_threads(digester.new, _raw_pieces(array, _HASH_BLOCK)))
     return ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order, content)
 
 
@@ -942,14 +921,16 @@ class _StartOver(Exception):
 
 
 class _Digester:
-    """One call of `hash`: the settings, and the forms of the parts met so far."""
+    """One call of `hash`: its settings, see `_digest`, and the forms of the parts met so far."""
 
-    def __init__(self, new: Any, coerce_mmap: bool, follow: _Followed | None) -> None:
-        self.new, self.coerce_mmap, self.follow = new, coerce_mmap, follow
+    count = 0  # of the values in the forms made so far, but for those in digests
+
+    def __init__(self, new: Any, coerce_mmap: bool, follow: Any, take_apart: Any) -> None:
+        self.new, self.coerce_mmap = new, coerce_mmap
+        self.follow, self.take_apart = follow, take_apart
         # id of a part -> its form; and the part, for as long as it lives no other has this id
         self.known: dict[int, tuple[Any, Any]] = {}
         self.path: dict[int, int] = {}  # id of each part that the walk is in -> count before it
-        self.count = 0  # of the values in the forms made so far, but for those in digests
 
     def form(self, obj: Any) -> Any:
         """The form of a value."""
@@ -962,8 +943,7 @@ class _Digester:
         if found:
             return found[0]
         if isinstance(obj, _IMPORTABLE):
-            label = self.follow and self.follow.label(obj)
-            name = label or _import_name(obj)
+            name = self.follow and self.follow(obj) or _import_name(obj)
             if name:
                 return self.keep(obj, (_MARK, "name", name))
         return self.part(obj)
@@ -984,7 +964,7 @@ class _Digester:
         if self.count - before < _SMALL:
             return form
         self.count = before
-        return self.keep(obj, (_MARK, "digest", self.new(_dumps(form)).digest()))
+        return self.keep(obj, (_MARK, "digest", self.new(_dumps(form))))
 
     def expand(self, obj: Any) -> Any:
         """The form of a part, made of the forms of its own parts."""
@@ -993,7 +973,7 @@ class _Digester:
             return self.sequence(obj)
         if kind not in (dict, set, frozenset):
             way = _way_of(kind)
-            parts = self.follow.object_parts(way, self, obj) if self.follow else way(self, obj)
+            parts = self.take_apart(way, self, obj) if self.take_apart else way(self, obj)
             return (_MARK, *self.sequence(parts))
         kinds = set(map(type, obj))
         keys = list(obj)
@@ -1020,13 +1000,19 @@ class _Digester:
         return _dumps(self.form(member))
 
 
-class _Outline(_Digester):
-    """Looks at the first levels of a value only: enough to put the members of a set in order,
-    unless they differ further down."""
+class _Numbering(_Digester):
+    """For a value that holds itself, or is nested too deeply: its parts are numbered in the order
+    in which they are met, and the number stands for the part wherever it is met again."""
 
-    levels = 2
+    met: list[Any]
+    # How many levels of a member of a set are looked into, to give it its place: enough, unless
+    # members differ further down. None: it has its place.
+    levels: int | None = None
 
-    def part(self, obj: Any) -> Any:
+    def part(self, obj: Any) -> tuple[Any, ...]:
+        if self.levels is None:
+            self.met.append(obj)
+            return self.keep(obj, (_MARK, len(self.met)))
         if self.levels == 0:
             return (_MARK, type(obj).__qualname__)
         self.levels -= 1
@@ -1034,39 +1020,33 @@ class _Outline(_Digester):
         self.levels += 1
         return form
 
-
-class _Numbering(_Digester):
-    """For a value that holds itself, or is nested too deeply: its parts are numbered in the order
-    in which they are met, and the number stands for the part wherever it is met again."""
-
-    def numbered(self, value: Any) -> tuple[Any, ...]:
-        """The form of a whole value."""
-        self.met: list[Any] = []
-        self.outline = _Outline(self.new, self.coerce_mmap, self.follow)
-        self.outline.known = self.known
-        self.form(value)
-        return (_MARK, "numbered", [self.expand(part) for part in self.met])  # which grows
-
-    def part(self, obj: Any) -> tuple[Any, ...]:
-        self.met.append(obj)
-        return self.keep(obj, (_MARK, len(self.met)))
-
     def rank(self, member: Any) -> bytes:
-        return _dumps(self.outline.form(member))
+        outer = self.levels
+        if outer is None:
+            self.levels = 2
+        place = super().rank(member)
+        self.levels = outer
+        return place
 
 
 def _digest(
-    obj: Any, new: Any = None, coerce_mmap: bool = False, follow: _Followed | None = None
-) -> str:
-    """`hash` by what `new` makes; with `follow`, the order of dicts counts, and the code that it
-    follows."""
-    new, form = new or _hash_maker("sha256"), obj
-    if type(obj) not in _SEQUENCES or not _ATOMS.issuperset(map(type, obj)):
+    obj: Any, new: Any, coerce_mmap: bool = False, follow: Any = None, take_apart: Any = None
+) -> Any:
+    """`hash`, as `new(bytes)` gives it. `follow(thing)` is asked where functions, classes and
+    modules are met: the text that stands for one whose code counts, else None. Then the order of
+    dicts counts, too. `take_apart(way, digester, obj)` gives what stands for an object that is
+    usually taken apart by `way(digester, obj)`."""
+    form, kind = obj, type(obj)
+    if kind not in _ATOMS and (kind not in _SEQUENCES or not _ATOMS.issuperset(map(type, obj))):
         try:
-            form = _Digester(new, coerce_mmap, follow).form(obj)
+            form = _Digester(new, coerce_mmap, follow, take_apart).form(obj)
         except _StartOver:
-            form = _Numbering(new, coerce_mmap, follow).numbered(obj)
-    return new(_dumps(form)).hexdigest()
+            numbering = _Numbering(new, coerce_mmap, follow, take_apart)
+            numbering.met = []
+            numbering.form(obj)
+            parts = [numbering.expand(part) for part in numbering.met]  # which grows
+            form = (_MARK, "numbered", parts)
+    return new(_dumps(form))
 
 
 def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
@@ -1108,7 +1088,7 @@ def hash(obj: Any, hash_name: str = "sha256", coerce_mmap: bool = False) -> str:
     ValueError
         `hash_name` is unknown.
     """
-    return _digest(obj, _hash_maker(hash_name), coerce_mmap)
+    return _digest(obj, _hash_maker(hash_name), coerce_mmap).hex()
 
 
 def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
@@ -2308,30 +2288,34 @@ def _followed_name(thing: Any) -> str | None:
 # -- files and sources
 
 
-def _files_in(path: Any) -> list[tuple[str, str, Any]]:
-    """(path from there, path, state) of the files in a folder, but for what Python keeps beside
-    sources, or of a file alone. It differs when one is written."""
+def _files_in(path: Any) -> dict[str, Any]:
+    """The files in a folder, but for what Python keeps beside sources, or a file alone. Each with
+    (time of change in ns, size, inode): another one when it is written, or replaced."""
     start = os.fspath(path)
     files = [start]
     if os.path.isdir(start):
-        files = []
-        for folder, _, names in os.walk(start):
-            files += [os.path.join(folder, name) for name in names]
-    found = [
-        (file.removeprefix(start), file, _file_state(file))
-        for file in sorted(files)
-        if "__pycache__" not in file
-    ]
-    return [each for each in found if each[2] or files == [start]]  # no links that lead nowhere
+        files = [
+            os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names
+        ]
+    found = {}
+    for file in sorted(files):
+        state = _stat(file)
+        if "__pycache__" not in file and (state or file == start):  # no links that lead nowhere
+            found[file] = state and (
+                max(state.st_mtime_ns, state.st_ctime_ns),
+                state.st_size,
+                state.st_ino,
+            )
+    return found
 
 
 def _path_digest(path: Any, only_sources: bool = False) -> str:
     """The digest of the content of a file, or of all files in a folder; of those that are no
     sources perhaps only the sizes."""
     found: list[Any] = []
-    for name, file, state in _files_in(path):
+    for file, state in _files_in(path).items():
         is_read = file.endswith(".py") or not only_sources
-        found.append(name)
+        found.append(file.removeprefix(os.fspath(path)))
         found.append(_file_digest(file, state) if is_read else state[1])
     return _short_digest(repr(found))
 
@@ -2383,22 +2367,10 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
     is_certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
-    return _hash_maker("sha256")(content).hexdigest(), imports, is_certain
+    return _hash_maker("sha256")(content).hex(), imports, is_certain
 
 
 # -- a quick look at content
-
-
-class _Crc:
-    """A quick stand-in for the hashes of hashlib."""
-
-    def __init__(self, data: Any) -> None:
-        self.value = _crc32(data)
-
-    def digest(self) -> int:
-        return self.value
-
-    hexdigest = digest
 
 
 class _Look(Pickler):
@@ -2408,22 +2380,16 @@ class _Look(Pickler):
     contents: _Contents
 
     def reducer_override(self, obj: Any) -> Any:
-        kind: Any = type(obj)
         if obj is id:
             return NotImplemented
-        if isinstance(obj, _FIXED):
-            self.contents.alive[id(obj)] = obj
-            return id, (id(obj),)
-        is_plain = kind.__reduce_ex__ is object.__reduce_ex__ and _HASHERS.keys().isdisjoint(
-            kind.__mro__
-        )
+        kind: Any = type(obj)
         try:
-            reduced = obj.__reduce_ex__(5) if is_plain else None
+            reduced = obj.__reduce_ex__(5) if _way_of(kind) is _object_parts else None
         except Exception:  # a lock, a connection; its class may raise anything
             reduced = None
         if type(reduced) is tuple:
             return reduced
-        return id, (_digest(obj, _Crc, follow=self.contents),)
+        return id, (self.contents.digest_of(obj, _crc32),)
 
 
 # -- the fingerprint
@@ -2441,7 +2407,7 @@ def _may_change(value: Any) -> bool:
     return type(value) not in _ATOMS and not isinstance(value, _FIXED)
 
 
-class _Contents(_Followed):
+class _Contents:
     """What functions, classes, files and values are made of at one time, followed through the
     project.
 
@@ -2461,19 +2427,15 @@ class _Contents(_Followed):
         self.looks: dict[Any, tuple[Any, ...]] = {}
         self.spaces: list[tuple[Any, int]] = []  # (namespace in which a new name counts, its size)
         self.files: list[tuple[Any, Any]] = []  # (path, its files)
-        self.alive: dict[int, Any] = {}  # what the look tells by its id
         self._skipped = untracked | _MODULE_SPECIALS
         # functions whose code counts wherever it lies
         self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
         self._sources = {""}
-        self._whole = _Followed()  # follows into an object of a package
-        self._whole.label = self.label  # type: ignore[method-assign]
         found = [self._root(root) for root in roots]
         for thing in self._things:  # grows
-            label = self._labels[id(thing)]
-            self.parts[label] = self._digest(self._describe(thing))
+            self.parts[self._labels[id(thing)]] = self._digest(self._describe(thing))
         whole = found, sorted(self.parts.items())
         self.digest = _short_digest(repr(whole), 16)
         held = {id(space) for space, _ in self.spaces}  # looked at name by name
@@ -2543,7 +2505,7 @@ class _Contents(_Followed):
             if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
                 return way(digester, obj)
             if home not in _WITHOUT_CONTENT:
-                return "content", kind, _digest(obj, digester.new, follow=self._whole)
+                return "content", kind, _digest(obj, digester.new, follow=self.label)
         except PicklingError:  # a lock, a file
             pass
         held = getattr(obj, "__dict__", {})
@@ -2561,8 +2523,7 @@ class _Contents(_Followed):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
                 self._note(f"the package {package}", _path_digest(place, True))
-                newest = max([state[0] for *_, state in _files_in(place)], default=0)
-                if newest >= _STARTED:
+                if any(state[0] >= _STARTED for state in _files_in(place).values()):
                     self.unsure.append(f"the package {package} {_CHANGED}")
         return self._token("depends", root)
 
@@ -2578,10 +2539,13 @@ class _Contents(_Followed):
         """What stands for a value, known as `name`: its label or the name of its content."""
         return self.label(value) or self._note(name, self._digest(value))
 
+    def digest_of(self, value: Any, new: Any) -> Any:
+        """The digest of a value with all that is followed, made by `new`."""
+        return _digest(value, new, False, self.label, self.object_parts)
+
     def _digest(self, value: Any) -> str:
         try:
-            new = _module("_blake2").blake2b  # without hashlib, see `_short_digest`
-            return _digest(value, new, follow=self)[:20]
+            return self.digest_of(value, _blake2b).hex()[:20]
         except Exception as err:  # a hasher of the user may raise anything
             self.unsure.append(f"a value of {type(value)} cannot be named: {err!r}")
             return ""
@@ -2652,9 +2616,9 @@ class _Contents(_Followed):
             if "__getattr__" in space:
                 self._global_token(space, ("__getattr__",))
                 for folder in space.get("__path__", ()):
-                    for file, *_ in _files_in(folder):
-                        inside = file.partition(".")[0].replace(os.sep, ".")
-                        modules.append(home + inside)
+                    for file in _files_in(folder):
+                        inside = file.removeprefix(folder).partition(".")[0]
+                        modules.append(home + inside.replace(os.sep, "."))
             self._follow_sources(modules)
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
@@ -2678,7 +2642,7 @@ class _Contents(_Followed):
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, and of those that they import in turn."""
-        for name in modules:
+        for name in modules:  # grows
             if name in self._sources or not _is_project(name):
                 continue
             self._sources.add(name)
@@ -2686,10 +2650,11 @@ class _Contents(_Followed):
             loader = getattr(spec, "loader", None)
             if hasattr(loader, "get_data"):
                 file = getattr(loader, "archive", spec.origin)  # of a zip file
-                self.files.append((file, _files_in(file)))
-                digest, imports, is_certain = _read_source(name, _file_state(file))
+                found = _files_in(file)
+                self.files.append((file, found))
+                digest, imports, is_certain = _read_source(name, found.get(file))
                 self._note(f"the source of {name}", digest)
-                self._follow_sources(imports)
+                modules += imports
                 if not is_certain:
                     self.unsure.append(f"the source of {name} {_CHANGED}")
             elif spec is None and name in sys.modules:  # code that was made by `exec`
@@ -2700,59 +2665,42 @@ class _Fingerprint:
     """The contents of functions, classes, files and values, kept while all that they were taken
     from stays the same."""
 
+    _contents: _Contents | None = None
+
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
-        self.roots, self.untracked = roots, untracked
-        self._contents: _Contents | None = None
+        self.of = roots, untracked
 
     def __reduce__(self) -> Any:
-        return _Fingerprint, (self.roots, self.untracked)  # contents hold for this process
+        return _Fingerprint, self.of  # contents hold for this process
 
     def now(self) -> _Contents:
         """The contents as they are now: those found before, unless something differs."""
         contents = self._contents
         if contents is None or not contents.holds():
-            self._contents = contents = _Contents(self.roots, self.untracked)
+            self._contents = contents = _Contents(*self.of)
         return contents
 
 
 _FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was met in arguments
 
 
-class _InArguments(_Followed):
-    """What is followed into arguments: functions, classes and modules of the project by their
-    fingerprint."""
-
-    def __init__(self, untracked: frozenset[str], unsure: list[str]) -> None:
-        self.untracked, self.unsure = untracked, unsure
-
-    def label(self, thing: Any) -> str | None:
-        name = _followed_name(thing)
-        if name is None:
-            return None
-        key = name, self.untracked
-        fingerprint = _FINGERPRINTS.get(key)
-        if fingerprint is None or fingerprint.roots[0] is not thing:
-            fingerprint = _Fingerprint((thing,), self.untracked)
-            if "<" not in name:  # what functions make may hold much
-                _FINGERPRINTS[key] = fingerprint
-        contents = fingerprint.now()
-        self.unsure += contents.unsure
-        return f"{name} {contents.digest}"
+def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any) -> str | None:
+    """What stands for a function, class or module of the project in an argument: its fingerprint.
+    Why this may not be all goes to `unsure`."""
+    name = _followed_name(thing)
+    if name is None:
+        return None
+    fingerprint = _FINGERPRINTS.get((name, untracked))
+    if fingerprint is None or fingerprint.of[0][0] is not thing:
+        fingerprint = _Fingerprint((thing,), untracked)
+        if "<" not in name:  # what functions make may hold much
+            _FINGERPRINTS[name, untracked] = fingerprint
+    contents = fingerprint.now()
+    unsure += contents.unsure
+    return f"{name} {contents.digest}"
 
 
 # --- What a call is named -------------------------------------------------------------------------
-
-
-def _signature_of(function: Any) -> list[Any]:
-    """The parameters of a callable that is no plain function, as `inspect` tells them; none where
-    nothing is known."""
-    options: dict[str, Any] = {"follow_wrapped": False}
-    if sys.version_info >= (3, 14):  # annotations are not evaluated
-        options["annotation_format"] = _module("annotationlib").Format.STRING
-    try:
-        return [*_module("inspect").signature(function, **options).parameters.values()]
-    except (TypeError, ValueError):  # some written in C do not tell
-        return []
 
 
 class _Parameters:
@@ -2761,38 +2709,33 @@ class _Parameters:
 
     A decorator that hands on what it gets has the names of the function inside, and may tell
     f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts, as it does where nothing is known.
+    All else is as `inspect` says; it takes some 15 ms to import where nobody has.
     """
 
     def __init__(self, function: Any) -> None:
-        placed: list[str] = []
-        named: list[str] = []
-        stars: list[str] = []
-        self.only_placed = 0  # how many cannot be given by keyword
-        self.defaults: dict[str, Any] = {}
-        if type(function) is FunctionType:  # without `inspect`, which takes 15 ms to import
-            code = function.__code__
-            names, count = code.co_varnames, code.co_argcount
-            placed = list(names[:count])
-            named = list(names[count : count + code.co_kwonlyargcount])
-            stars = [star for flag, star in ((4, "*"), (8, "**")) if code.co_flags & flag]
-            self.only_placed = code.co_posonlyargcount
-            given = function.__defaults__ or ()
-            self.defaults.update(zip(placed[count - len(given) :], given))
-            self.defaults.update(function.__kwdefaults__ or {})
-        else:
-            for each in _signature_of(function):
-                [placed, placed, stars, named, stars][each.kind].append(
-                    {2: "*", 4: "**"}.get(each.kind, each.name)
-                )
-                self.only_placed += each.kind == 0
-                if each.default is not each.empty:
-                    self.defaults[each.name] = each.default
-        self.names, self.placed = placed + named + stars, placed
-        self.is_spelled = not self.names
+        options: dict[str, Any] = {"follow_wrapped": False}
+        if sys.version_info >= (3, 14):  # annotations are not evaluated
+            options["annotation_format"] = _module("annotationlib").Format.STRING
+        try:
+            found = _module("inspect").signature(function, **options).parameters.values()
+        except (TypeError, ValueError):  # some written in C do not tell
+            found = ()
+        kinds: list[list[str]] = [[], [], [], [], []]
+        for each in found:
+            kinds[each.kind].append({2: "*", 4: "**"}.get(each.kind, each.name))
+        only_placed, by_both, star, named, stars = kinds
+        self.defaults = {
+            each.name: each.default for each in found if each.default is not each.empty
+        }
+        self.only_placed = len(only_placed)  # how many cannot be given by keyword
+        self.placed = only_placed + by_both
+        plain = self.placed + named
+        self.names = plain + star + stars
+        # what a decorator writes as its signature is not what it does
+        self.is_spelled = not found or hasattr(function, "__signature__")
         inner = getattr(function, "__wrapped__", None)
-        if inner is not None and (stars or not self.names):
+        if inner is not None and (plain != self.names or not found):
             below = _Parameters(inner)
-            plain = placed + named
             if below.names[: len(plain)] == plain:
                 self.names, self.placed, self.is_spelled = below.names, below.placed, True
 
@@ -3525,8 +3468,8 @@ class MemorizedFunc(_Options[P, R]):
                 if kind in _ATOMS and sys.getsizeof(value) < 500:
                     digests[label] = repr(value)  # ten times as fast
                 else:  # mapped results are arrays, too
-                    follow = _InArguments(self.untracked, unsure)
-                    digests[label] = _digest(value, coerce_mmap=True, follow=follow)
+                    follow = partial(_label_in_arguments, self.untracked, unsure)
+                    digests[label] = _digest(value, _hash_maker("sha256"), True, follow).hex()
             except Exception as err:  # naming runs the pickling code of the argument's class
                 raise PicklingError(
                     f"{self._folder}: the argument {label!r} of type {kind.__name__} "

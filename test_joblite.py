@@ -1518,29 +1518,26 @@ class TestSection2Hash:
     def test_what_is_followed_stands_in_the_digest_by_its_label(self):
         """The engine under `hash` takes in what Memory knows about functions and classes."""
 
-        class Follow(joblite._Followed):
-            def __init__(self):
-                self.asked = []
+        asked = []
 
-            def label(self, thing):
-                self.asked.append(thing)
-                return "fingerprint" if thing is Point else None
+        def follow(thing):
+            asked.append(thing)
+            return "fingerprint" if thing is Point else None
 
-        follow, value = Follow(), [Point(1), Point(2), copied]
-        plain, mixed = joblite._digest(value), joblite._digest(value, follow=follow)
-        assert plain == joblite.hash(value) != mixed
-        assert Point in follow.asked and copied in follow.asked
-        assert joblite._digest([copied], follow=follow) == joblite.hash([copied])
+        value = [Point(1), Point(2), copied]
+        sha256 = joblite._hash_maker("sha256")
+        plain, mixed = (joblite._digest(value, sha256, False, each) for each in (None, follow))
+        assert plain.hex() == joblite.hash(value) and plain != mixed
+        assert Point in asked and copied in asked
+        assert joblite._digest([copied], sha256, follow=follow).hex() == joblite.hash([copied])
 
     def test_the_order_of_dicts_counts_where_it_is_asked_for(self):
         """As in the keys of Memory; what is not a dict keeps its digest."""
 
-        class Follow(joblite._Followed):
-            def label(self, thing):
-                return None
-
         def ordered(value):
-            return joblite._digest(value, follow=Follow())
+            return joblite._digest(
+                value, joblite._hash_maker("sha256"), follow=lambda thing: None
+            )
 
         loop = {"a": 1, "b": []}
         loop["b"].append(loop)
@@ -6167,7 +6164,7 @@ f = make()"""
 
     def test_a_first_hit_is_light(self, tmp_path):
         """A program that finds the result of a plain function, however the call is spelled, loads
-        no module that takes long to load."""
+        no module that takes long to load, but for `inspect` and what that needs."""
         code = """
             import sys
             before = set(sys.modules)
@@ -6176,10 +6173,10 @@ f = make()"""
             from beside import helper
             @joblite.Memory(sys.argv[1], verbose=2).cache
             def function(a, b=2, *rest, c=3, **more): return helper(a) + b
-            heavy = {"inspect", "re", "glob", "fnmatch", "ast", "tokenize", "asyncio", "logging",
-                     "typing", "pickle", "concurrent.futures", "multiprocessing", "subprocess",
-                     "socket", "tempfile", "shutil", "random", "importlib.util",
-                     "importlib.metadata", "json", "datetime", "numpy", "ctypes", "contextlib"}
+            heavy = {"glob", "fnmatch", "asyncio", "logging", "typing", "pickle", "tempfile",
+                     "concurrent.futures", "multiprocessing", "subprocess", "socket", "shutil",
+                     "random", "importlib.util", "importlib.metadata", "json", "datetime",
+                     "numpy", "ctypes"}
             print(function(1), function(1, c=3, b=2), sorted((set(sys.modules) - before) & heavy))
             """
         (tmp_path / "beside.py").write_text("ONE = 1\ndef helper(x): return x + ONE\n")
