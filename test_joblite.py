@@ -1535,9 +1535,7 @@ class TestSection2Hash:
         """As in the keys of Memory; what is not a dict keeps its digest."""
 
         def ordered(value):
-            return joblite._digest(
-                value, joblite._hash_maker("sha256"), follow=lambda thing: None
-            )
+            return joblite._digest(value, joblite._hash_maker("sha256"), follow=lambda thing: None)
 
         loop = {"a": 1, "b": []}
         loop["b"].append(loop)
