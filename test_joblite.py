@@ -4501,14 +4501,7 @@ f = make()"""
     def test_what_arguments_lead_to_counts(self, tmp_path):
         """Functions and classes without a name, modules, cached functions:
         an edit of what they use computes."""
-        tools = [
-            "in_local.py",
-            "in_class.py",
-            "in_cached.py",
-            "in_table.py",
-            "by_lambda.py",
-            "module.py",
-        ]
+        tools = "in_local.py in_class.py in_cached.py in_table.py by_lambda.py module.py".split()
         files = {
             **dict.fromkeys([*tools, "box/unit.py"], TOOL),
             "box/__init__.py": "",
@@ -5108,16 +5101,8 @@ f = make()"""
         """1, 1.0, True and "1" are four calls; equal dicts in another order are two,
         for code can see it."""
         cached = any_memory.cache(lambda x: repr(x))
-        assert [cached(x) for x in (1, 1.0, True, "1", None, b"1", [1], (1,))] == [
-            "1",
-            "1.0",
-            "True",
-            "'1'",
-            "None",
-            "b'1'",
-            "[1]",
-            "(1,)",
-        ]
+        found = [cached(x) for x in (1, 1.0, True, "1", None, b"1", [1], (1,))]
+        assert found == "1 1.0 True '1' None b'1' [1] (1,)".split()
         for value in (
             {"a": 1, "b": 2},
             {"b": 2, "a": 1},
@@ -6133,16 +6118,9 @@ f = make()"""
         cached = memory.cache(lambda x: x)
         cached(1), cached(1)
         seen = []
-        watched = {
-            "open",
-            "os.listdir",
-            "os.scandir",
-            "os.mkdir",
-            "os.rename",
-            "os.remove",
-            "fcntl.lockf",
-            "os.utime",
-        }
+        watched = set(
+            "open os.listdir os.scandir os.mkdir os.rename os.remove fcntl.lockf os.utime".split()
+        )
         on = [True]
         sys.addaudithook(lambda event, args: on and event in watched and seen.append(event))
         cached(1)
@@ -13864,15 +13842,9 @@ class TestTypes:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
         methods = {name.rpartition(".")[2] for name in completed}
-        assert methods >= {
-            "call",
-            "call_and_shelve",
-            "check_call_in_cache",
-            "clear",
-            "entries",
-            "explain",
-            "forget",
-        }
+        assert methods >= set(
+            "call call_and_shelve check_call_in_cache clear entries explain forget".split()
+        )
         assert "cached(value: int, unit: str = 'm') -> float" in re.sub("\x1b\\[\\d*m", "", shown)
 
 
@@ -13972,14 +13944,8 @@ class TestTheText:
                 roots |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 roots.add(node.module.partition(".")[0])
-        optional = {
-            "cloudpickle",
-            "lz4",
-            "zstandard",
-            "tqdm",
-            "distributed",
-            "numpy",
-        }  # where asked for or at hand
+        # where asked for or at hand
+        optional = set("cloudpickle lz4 zstandard tqdm distributed numpy".split())
         assert roots - set(sys.stdlib_module_names) <= optional
 
     @pytest.mark.parametrize(
