@@ -2707,36 +2707,27 @@ class _Parameters:
     """The parameters of a callable: `bind` turns the spellings of a call into one dict of
     arguments.
 
-    A decorator that hands on what it gets has the names of the function inside, and may tell
-    f(1), f(1, 2) and f(1, b=2) apart: there the spelling counts, as it does where nothing is known.
-    All else is as `inspect` says; it takes some 15 ms to import where nobody has.
+    Of what is no Python function, as of a partial or a builtin, nothing is known. A decorator that
+    hands on what it gets has the names of the function inside, and may tell f(1), f(1, 2) and
+    f(1, b=2) apart: there the spelling counts, as it does where nothing is known.
     """
 
     def __init__(self, function: Any) -> None:
-        options: dict[str, Any] = {"follow_wrapped": False}
-        if sys.version_info >= (3, 14):  # annotations are not evaluated
-            options["annotation_format"] = _module("annotationlib").Format.STRING
-        try:
-            found = _module("inspect").signature(function, **options).parameters.values()
-        except (TypeError, ValueError):  # some written in C do not tell
-            found = ()
-        kinds: list[list[str]] = [[], [], [], [], []]
-        for each in found:
-            kinds[each.kind].append({2: "*", 4: "**"}.get(each.kind, each.name))
-        only_placed, by_both, star, named, stars = kinds
-        self.defaults = {
-            each.name: each.default for each in found if each.default is not each.empty
-        }
-        self.only_placed = len(only_placed)  # how many cannot be given by keyword
-        self.placed = only_placed + by_both
-        plain = self.placed + named
-        self.names = plain + star + stars
-        # what a decorator writes as its signature is not what it does
-        self.is_spelled = not found or hasattr(function, "__signature__")
+        # without `inspect`, which takes 15 ms to import
+        plain = function if type(function) is FunctionType else lambda: None
+        code = plain.__code__
+        names, count = list(code.co_varnames), code.co_argcount
+        end = count + code.co_kwonlyargcount
+        stars = [star for flag, star in ((4, "*"), (8, "**")) if code.co_flags & flag]
+        given = plain.__defaults__ or ()
+        self.defaults = dict(zip(names[count - len(given) :], given), **plain.__kwdefaults__ or {})
+        self.by_keyword = names[code.co_posonlyargcount : end]
+        self.placed, self.names = names[:count], names[:end] + stars
+        self.is_spelled = not self.names
         inner = getattr(function, "__wrapped__", None)
-        if inner is not None and (plain != self.names or not found):
+        if inner is not None and (stars or not self.names):
             below = _Parameters(inner)
-            if below.names[: len(plain)] == plain:
+            if below.names[:end] == names[:end]:
                 self.names, self.placed, self.is_spelled = below.names, below.placed, True
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -2747,9 +2738,8 @@ class _Parameters:
             if not kwargs and not more and len(given) == len(self.names):
                 return given
             full = {**self.defaults, **given, "*": more, "**": {}}
-            by_keyword = self.names[self.only_placed :]
             for name in sorted(kwargs):
-                is_named = name in by_keyword and name not in given
+                is_named = name in self.by_keyword and name not in given
                 (full if is_named else full["**"])[name] = kwargs[name]
             if not any(full.get(name, "missing") for name in full.keys() ^ self.names):
                 return {name: full[name] for name in self.names}
@@ -3934,7 +3924,7 @@ class Memory:
             A function, coroutine function, method, classmethod, staticmethod, partial, ufunc,
             callable object.
         ignore : str, list of str or None, default None
-            Names of arguments that do not matter to the result.
+            Names of arguments that do not matter to the result; of Python functions only.
         verbose, mmap_mode : default those of the Memory
             As in `Memory`.
         cache_validation_callback : callable or None, default None
