@@ -5275,28 +5275,27 @@ _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first tw
 def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
     """Run the initializer of a worker process; what it sets here stays."""
 
-    def spaces(more: Iterable[Any] = ()) -> list[dict[str, Any]]:
-        modules = [*sys.modules.values(), *more]
-        return [vars(module) for module in modules if type(module) is ModuleType]
+    def modules(more: Iterable[Any] = ()) -> list[Any]:
+        return [each for each in [*sys.modules.values(), *more] if type(each) is ModuleType]
 
     initializer, initargs = _quietly(_unpack, _pickle_loads(packed), start_spaces)
-    before = {space["__name__"]: {**space} for space in spaces()}
+    before = {each.__name__: {**vars(each)} for each in modules()}
     before["__main__"] = {}
     initializer(*initargs)
-    for space in spaces(start_spaces.values()):
-        old = before.get(space["__name__"], {})
-        kept = [name for name in space if space[name] is not old.get(name, before)]
-        space[_KEPT] = kept
+    for module in modules(start_spaces.values()):
+        space, old = vars(module), before.get(module.__name__, {})
+        space[_KEPT] = [name for name in space if space[name] is not old.get(name, before)]
 
 
-class _OutputBytes(io.RawIOBase):
-    """Takes the bytes of a worker's sys.stdout or sys.stderr. C code and child processes write
+class _Output(io.RawIOBase):
+    """Has the bytes of a worker's sys.stdout or sys.stderr come to `say`, as (descriptor, bytes,
+    whether that is whole, since a line ends or is flushed). C code and child processes write
     elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
     started."""
 
-    def __init__(self, fd: int, state: Any) -> None:
+    def __init__(self, fd: int, say: Callable[..., Any]) -> None:
         self.fd = fd
-        self.state = state
+        self.say = say
         self.name = "<stdout>" if fd == _OUT else "<stderr>"
 
     def writable(self) -> bool:
@@ -5307,7 +5306,7 @@ class _OutputBytes(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        self.state.say(self.fd, data, data.endswith(b"\n"))
+        self.say(self.fd, data, data.endswith(b"\n"))
         return len(data)
 
 
@@ -5316,14 +5315,14 @@ class _OutputStream(io.TextIOWrapper):
 
     mode = "w"
 
-    def __init__(self, fd: int, state: Any) -> None:
-        raw: Any = _OutputBytes(fd, state)
-        super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
+    def __init__(self, fd: int, say: Callable[..., Any], **options: bool) -> None:
+        raw: Any = _Output(fd, say)
+        super().__init__(raw, "utf-8", "backslashreplace", "\n", **options)
 
     def flush(self) -> None:
         super().flush()
         raw: Any = self.buffer
-        raw.state.say_now(raw.fd)
+        raw.say(raw.fd, b"")
 
 
 class _WorkerState:
@@ -5334,49 +5333,65 @@ class _WorkerState:
     is_heard = False
     is_interrupted = False  # whether an interrupt of the task waits for the end of a message
     mapping = _NO_MAPPING  # how big results travel
-    record_handler: Any = None
     run: int | None = None  # which it serves
-    idle_s = _LONGEST_S  # how long it waits for a batch
+    idle_s: float | None = None  # how long it waits for a batch; None: as long as it takes
 
-    def __init__(self, sock: Any, page: Any, file: _Segment) -> None:
+    def __init__(self, sock: Any, page: Any, fd: int) -> None:
         self.sock = sock
         self.lock = threading.RLock()  # whose owner sends a message
         # said and not sent yet; any thread appends, who holds the lock takes
         self.said: list[tuple[int, Any]] = []
         self.page = page
-        self.file = file
+        self.fd = fd  # of the page's file, which takes stacks
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.streams = [_OutputStream(fd, self) for fd in (_OUT, _ERR)]
+        self.streams = [_OutputStream(fd, self.say, line_buffering=True) for fd in (_OUT, _ERR)]
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
-    def serve(self) -> None:
-        """Answer messages until the other side is gone, or has been silent for long."""
-        while _has_data(self.sock, self.idle_s):
+    def live(self, number: int, caller: int, line: int) -> None:
+        """The life of a worker process: it answers messages until the other side is gone, or has
+        been silent for long. `line` can be read when the fork server is gone, and so the caller:
+        then this process group is killed, even in the midst of a task."""
+        global _inside
+        import faulthandler
+        import fcntl
+        import signal
+
+        def end() -> None:
+            os.read(line, 1)
+            os.kill(0, _SIGKILL)  # the group
+
+        _inside = "process"
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if hasattr(fcntl, "F_SETSIG"):
+            fcntl.fcntl(line, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(line, fcntl.F_SETSIG, _SIGKILL)
+            fcntl.fcntl(line, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
+            try:
+                end()  # if it has gone before, as this interpreter started, no signal comes
+            except BlockingIOError:
+                pass
+        else:  # only Linux lets us choose the signal
+            _start_thread(end)
+        process = _module("multiprocessing.process")
+        process.current_process().name = f"joblite-worker-{number}"
+        process._parent_process = process._ParentProcess("MainProcess", caller, line)
+        # The resource tracker is no process, and is told nothing: at the end of the worker it would
+        # unlink the shared memory of others. Processes that a task starts ask for its descriptor
+        tracker = _module("multiprocessing.resource_tracker")._resource_tracker
+        tracker._fd = os.open(os.devnull, os.O_WRONLY)
+        faulthandler.enable(self.fd, all_threads=False)
+        # a forked child of a task must not speak for the worker
+        os.register_at_fork(after_in_child=self.sock.close)
+        signal.signal(signal.SIGINT, self.interrupt)
+        while _has_data(self.sock, self.idle_s or _LONGEST_S):
             frames = _receive_frames(self.sock)
             if frames:
                 self.answer(frames)
             else:  # a run is over whose functions this worker keeps
                 self.enter_run(None)
             del frames  # the big arrays of the batch may go
-
-    def set_up(
-        self,
-        world: tuple[Any, ...],
-        idle_s: float,
-        cores: int,
-        native_threads: int | None,
-        packed: bytes,
-    ) -> None:
-        """Apply the settings of its kind; what an initializer sets here stays."""
-        global _cores
-        self.idle_s = idle_s or _LONGEST_S
-        # that native libraries may start; None: one for each core it has
-        _cores, self.native_threads = cores, native_threads
-        self.enter_world(world)
-        if packed:
-            _initialize(packed, self.start_spaces)
-            self.main = sys.modules["__main__"]
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
         """Take over the caller's world."""
@@ -5416,25 +5431,31 @@ class _WorkerState:
         if self.levels:
             import logging.handlers
 
-            if not self.record_handler:  # it makes the text, and calls `put_nowait`
-                self.record_handler = logging.handlers.QueueHandler(self)  # type: ignore[arg-type]
-                logging.lastResort = self.record_handler  # takes what no other handler takes
+            handler: Any = logging.lastResort
+            if not hasattr(handler, "queue"):  # ours makes the text, and calls `put_nowait`
+                handler = logging.lastResort = logging.handlers.QueueHandler(self)  # type: ignore[assignment,arg-type]
             if self.levels[1] and not logging.root.handlers:
-                logging.root.addHandler(self.record_handler)
+                logging.root.addHandler(handler)
 
     def answer(self, frames: list[Any]) -> None:
         """Run the tasks of a batch, and send what comes of them."""
+        global _cores
         import faulthandler  # sub-interpreters cannot import it
 
         settings, functions = marshal.loads(frames[0])
         number, run, keep_going, timeout, world, mapping, kind = settings
         self.is_heard = True
         self.mapping = mapping
+        packed = b""
         try:
             if kind:
-                self.set_up(world, *_pickle_loads(kind))
-            elif world:
+                # that native libraries may start; None: one for each core it has
+                self.idle_s, _cores, self.native_threads, packed = _pickle_loads(kind)
+            if world:
                 self.enter_world(world)
+            if packed:
+                _initialize(packed, self.start_spaces)
+                self.main = sys.modules["__main__"]
         except BaseException as error:  # whatever an initializer raises is told
             self.send(_INIT_FAILED, [], {0: error}, 0.0)
             return
@@ -5444,7 +5465,7 @@ class _WorkerState:
             self.enter_run(run)
         calls = _open_batch(functions, frames[1:], self.came, page)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
-            faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.file.fd)
+            faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.fd)
         done = _run_calls(calls, keep_going, page, partial(self.send, _PART))
         page[_TASK] = 0  # from here on an interrupt comes too late
         faulthandler.cancel_dump_traceback_later()
@@ -5452,22 +5473,18 @@ class _WorkerState:
         page[_BATCH] = 0
 
     def say(self, kind: int, content: Any, is_whole: bool = True) -> None:
-        """Take a piece of output; the end of a line has it sent."""
+        """Take a piece of output. When it is whole, all that was said of its kind is sent: of
+        another stream this may be half a line, and before its other half the caller might say what
+        another worker says. Not amid the making of a message, which a finalizer may interrupt."""
         if self.sock.fileno() < 0:  # in a process that a task has forked
             os.write(kind, content)
             return
-        self.said.append((kind, content))
-        if is_whole:
-            self.say_now(kind)
-
-    def say_now(self, kind: int) -> None:
-        """Send what was said of one kind: of another stream this may be half a line, and before its
-        other half the caller might say what another worker says. Not amid the making of a message,
-        which a finalizer may interrupt."""
-        if self.said and not self.lock._is_owned():  # type: ignore[attr-defined]
+        if content:
+            self.said.append((kind, content))
+        if is_whole and self.said and not self.lock._is_owned():  # type: ignore[attr-defined]
             with self.lock:  # another thread may send the last message of a batch just now
                 if self.is_heard:
-                    self.send(_PART, [], {}, 0.0, (kind,))
+                    self.send(_PART, [], {}, 0.0, kinds=(kind,))
 
     def put_nowait(self, record: Any) -> None:
         """Take a log record, with its text made: the name of the logger that is to handle it at
@@ -5490,26 +5507,19 @@ class _WorkerState:
         state["levelno"] = int(record.levelno)
         self.say(_RECORD, (name, state))
 
-    def send(
-        self,
-        kind: int,
-        values: list[Any],
-        errors: dict[int, BaseException],
-        seconds: float,
-        kinds: tuple[int, ...] = (_OUT, _ERR, _RECORD),
-    ) -> None:
-        """Send what came of some tasks, and what they have said of these kinds."""
-        frames = _lay_big(_pack_answer(kind, values, errors, seconds), *self.mapping)
-        for stream in self.streams if kind != _PART else ():  # which may hold half a line
-            try:
-                io.TextIOWrapper.flush(stream)
-            except ValueError:  # a task has closed it, or detached its buffer
-                pass
+    def send(self, kind: int, *done: Any, kinds: Sequence[int] = (_OUT, _ERR, _RECORD)) -> None:
+        """Send what came of some tasks: values, errors, seconds; and what they have said of these
+        kinds."""
+        frames = _lay_big(_pack_answer(kind, *done), *self.mapping)
         with self.lock:
-            items = self.said[:]
-            said = [item for item in items if item[0] in kinds]
-            kept = [item for item in items if item[0] not in kinds]
-            self.said[: len(items)] = kept
+            for stream in self.streams if kind != _PART else ():  # which may hold half a line
+                try:
+                    stream.flush()
+                except ValueError:  # a task has closed it, or detached its buffer
+                    pass
+            said = [item for item in self.said if item[0] in kinds]
+            for item in said:
+                self.said.remove(item)
             self.is_heard = kind == _PART
             _send_frames(self.sock, [marshal.dumps(said), *frames])
             if self.is_interrupted:
@@ -5521,38 +5531,10 @@ class _WorkerState:
         it is about to send a message, that comes first."""
         page = self.page
         if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
-            _module("faulthandler").dump_traceback(self.file.fd, all_threads=False)
+            _module("faulthandler").dump_traceback(self.fd, all_threads=False)
             if not self.lock._is_owned():  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
             self.is_interrupted = True
-
-
-def _work(sock: Any, page: Any, file: _Segment, number: int, caller: int, line: int) -> None:
-    """The life of a worker process, from its first byte to its end. `line` can be read when the
-    caller is gone."""
-    global _inside
-    import faulthandler
-    import signal
-
-    _inside = "process"
-    process = _module("multiprocessing.process")
-    process.current_process().name = f"joblite-worker-{number}"
-    process._parent_process = process._ParentProcess("MainProcess", caller, line)
-    # The resource tracker is no process, and is told nothing: at the end of the worker it would
-    # unlink the shared memory of others. Processes that a task starts ask for its descriptor
-    tracker = _module("multiprocessing.resource_tracker")._resource_tracker
-    tracker._fd = os.open(os.devnull, os.O_WRONLY)
-    state = _WorkerState(sock, page, file)
-    faulthandler.enable(file.fd, all_threads=False)
-    # a forked child of a task must not speak for the worker
-    os.register_at_fork(after_in_child=sock.close)
-    signal.signal(signal.SIGINT, state.interrupt)
-    try:
-        state.serve()
-    except (EOFError, OSError, KeyboardInterrupt):
-        pass  # the caller is gone; or, as the task ended, wants this worker gone or idle
-    finally:
-        os._exit(0)
 
 
 # ---- the fork server ----
@@ -5581,7 +5563,7 @@ if {nbytes}:
 else:
     code = loader.get_code({name!r})
 exec(code, module.__dict__)
-module.{entry}
+module._serve_forks({modules!r})
 """  # a child loads this very file under the name it has here: a package around it is not imported
 
 
@@ -5593,61 +5575,8 @@ def _own_code() -> bytes:
     return globals().get("_code") or marshal.dumps(loader.get_code(__name__))
 
 
-def _interpreter_command(entry: str, nbytes: int) -> list[str]:
-    """The command line of an interpreter with this one's flags, which runs one function of this
-    file. So many bytes of code are sent to it."""
-    flags = {
-        "dont_write_bytecode": "-B",
-        "no_user_site": "-s",
-        "no_site": "-S",
-        "ignore_environment": "-E",
-        "isolated": "-I",
-        "safe_path": "-P",
-        "optimize": "-O",
-    }
-    options = []
-    for flag, option in flags.items():
-        options += [option] * getattr(sys.flags, flag)
-    for name, value in sys._xoptions.items():
-        given = "" if value is True else f"={value}"
-        options.append(f"-X{name}{given}")
-    path = os.path.abspath(__file__)
-    code = _BOOT.format(name=__name__, path=path, entry=entry, nbytes=nbytes)
-    return [sys.executable, *options, "-c", code]
-
-
-def _make_page() -> tuple[Any, _Segment]:
-    """A status page (as numbers) and its file, by which another process can map it too."""
-    has_memfd = hasattr(os, "memfd_create")
-    file = _Segment(os.memfd_create("joblite-page") if has_memfd else _open_unlinked(None))
-    os.ftruncate(file.fd, _PAGE_NBYTES)
-    os.lseek(file.fd, _STACK_AT, 0)
-    return _map_page(file), file
-
-
 def _map_page(file: _Segment) -> Any:
     return memoryview(_module("mmap").mmap(file.fd, _PAGE_NBYTES)).cast("Q")
-
-
-def _die_with(pipe: int) -> None:
-    """Have the kernel kill this process group when the other end of the pipe closes, even in the
-    midst of a task."""
-    import fcntl
-
-    def wait() -> None:
-        os.read(pipe, 1)
-        os.kill(0, _SIGKILL)  # the group
-
-    if not hasattr(fcntl, "F_SETSIG"):  # only Linux lets us choose the signal
-        _start_thread(wait)
-        return
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(pipe, fcntl.F_SETSIG, _SIGKILL)
-    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
-    try:
-        wait()  # if it has closed before, as this interpreter started, no signal comes
-    except BlockingIOError:
-        pass
 
 
 def _kill_group(pid: int, sig: int) -> None:
@@ -5660,19 +5589,16 @@ def _kill_group(pid: int, sig: int) -> None:
 def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: Any) -> None:
     """Fork a worker that serves these descriptors, a socket and a status page; it closes those of
     the other workers and of this process. What nothing holds any more is closed."""
-    import signal
     import socket
 
     caller = os.getppid()
-    sock = None
     try:
         sock = socket.socket(fileno=fds[0])
-        page = _Segment(fds[1])
+        file = _Segment(fds[1])
+        page = _map_page(file)
         inner, line = map(_Segment, os.pipe())
         pid = os.fork()
     except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
-        if sock:
-            sock.close()
         return
     if pid:
         workers[number] = pid, sock, page, line
@@ -5683,35 +5609,22 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
         return
     try:
         os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for _, other, *_ in workers.values():
             other.close()
         workers.clear()
         control.close()
         del line
-        _die_with(inner.fd)
-        _work(sock, _map_page(page), page, number, caller, inner.fd)
-    finally:  # whatever happens: the fork server goes on in the parent only
+        _WorkerState(sock, page, file.fd).live(number, caller, inner.fd)
+    finally:
+        # Whatever happens: the fork server goes on in the parent only. Most often the caller is
+        # gone; or it wants this worker gone, and its KeyboardInterrupt came as the task ended
         os._exit(1)
 
 
-def _reap_workers(workers: dict[int, Any]) -> None:
-    """Note in their pages how workers died, then hang up: a grandchild may still hold the
-    socket."""
-    for number, (pid, sock, page, _) in list(workers.items()):
-        dead, status = os.waitpid(pid, os.WNOHANG)
-        if dead:
-            _kill_group(pid, _SIGKILL)  # what the worker started
-            death = struct.pack("@Q", status + 1)
-            os.pwrite(page.fd, death, 8 * _DEATH)
-            _hang_up(sock)
-            del workers[number]
-
-
-def _serve_forks(*modules: str) -> None:
+def _serve_forks(needed: str) -> None:
     """What the fork server runs: it forks, signals and reaps workers until its caller is gone;
-    they, whose life lines it holds, end with it. They will need these modules."""
+    they, whose life lines it holds, end with it. They will need that module. How a worker died is
+    noted in its page."""
     import gc
     import select
     import signal
@@ -5725,19 +5638,25 @@ def _serve_forks(*modules: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
-    for name in ("multiprocessing.resource_tracker", "warnings", *modules):
+    for name in "multiprocessing.resource_tracker", "warnings", needed:
         _module(name)
     gc.freeze()  # forked workers share these objects' pages
     # number -> pid; its socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
-    sources: list[Any] = [control, wake]
     while True:
+        sources: Any = control, wake
         ready, _, _ = select.select(sources, (), (), None if workers else IDLE_S)
         if not ready:
             break
         if wake in ready:
             os.read(wake, 4096)
-            _reap_workers(workers)
+            for number in list(workers):
+                dead, status = os.waitpid(workers[number][0], os.WNOHANG)
+                if dead:
+                    _kill_group(dead, _SIGKILL)  # what the worker started
+                    _, sock, page, _ = workers.pop(number)
+                    page[_DEATH] = status + 1
+                    _hang_up(sock)  # a grandchild may still hold it
         if control in ready:
             data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
             if len(data) < _REQUEST.size:
@@ -5766,10 +5685,24 @@ class _ForkServer:
 
     def __init__(self) -> None:
         self.sock, theirs = _socket_pair()  # the server says nothing
-        modules = "'logging.handlers'" if sys.modules.get("logging") else ""
         is_source = __file__.endswith(".py") and os.path.isfile(__file__)
         code = b"" if is_source else _own_code()
-        command = _interpreter_command(f"_serve_forks({modules})", len(code))
+        boot = _BOOT.format(
+            name=__name__,
+            path=os.path.abspath(__file__),
+            nbytes=len(code),
+            modules="logging.handlers" if sys.modules.get("logging") else "warnings",
+        )
+        # An interpreter with this one's options. `subprocess` has a function for them, which leaves
+        # out most of -X; and to import that module takes some ms
+        options = [
+            f"-X{name}" if value is True else f"-X{name}={value}"
+            for name, value in sys._xoptions.items()
+        ]
+        names = "dont_write_bytecode no_user_site no_site ignore_environment isolated safe_path"
+        for letter, name in zip("BsSEIPO", [*names.split(), "optimize"]):
+            options += [f"-{letter}"] * getattr(sys.flags, name)
+        command = [sys.executable, *options, "-c", boot]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         self.pid = os.posix_spawn(
             command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=()
@@ -5816,51 +5749,27 @@ def _death_of(page: Any) -> str:
     code = os.waitstatus_to_exitcode(page[_DEATH] - 1)
     if code >= 0:
         return f"ended with exit code {code} before the task did"
-    names = {each.value: each.name for each in signal.Signals}
-    name, hint = names.get(-code, "unknown"), ""
+    name = next((each.name for each in signal.Signals if each == -code), "unknown")
+    hint = ""
     if name == "SIGKILL":
         hint = "; if nobody sent it, the system may have run out of memory"
-    elif name in "SIGABRT SIGBUS SIGFPE SIGILL SIGSEGV":  # else it wrote no stack
+    elif name in "SIGABRT SIGBUS SIGFPE SIGILL SIGSEGV":  # else a child of a task wrote the stack
         hint = _say_where(_stack_of(page))
     return f"was killed by signal {-code} ({name}){hint}"
 
 
 _starters: dict[str, _ForkServer] = {}  # holds that of this process, once there is one
-_starters_lock = threading.RLock()  # guards the dict above
 
 
-def _start_worker(page_fd: int) -> tuple[_ForkServer, int, Any]:
-    """(fork server, number, our end of the socket) of a new worker. A server that has died is
-    replaced; if it dies as it is asked, so has the worker."""
-    with _starters_lock:
-        server = _starters.get("fork server")
-        if not server or server.sock.fileno() < 0:
-            server = _starters["fork server"] = _ForkServer()
-    ours, theirs = _socket_pair()
-    number = _next_number()
-    server.request(number, 0, (theirs.fileno(), page_fd))
-    theirs.close()
-    return server, number, ours
+def _living_server() -> _ForkServer:
+    """The fork server, for one thread at a time. One that has died is replaced."""
+    server = _starters.get("fork server")
+    if not server or server.sock.fileno() < 0:
+        server = _starters["fork server"] = _ForkServer()
+    return server
 
 
-_SHARED_CALLABLES = (FunctionType, type, type(len), type(lru_cache(_cell_value)))
 _MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
-
-
-def _print_of(value: Any) -> int:
-    """A number that changes with the content of a value (of big buffers, samples are looked at).
-    0 for one that only its name can change, and for one that cannot be packed, which its task will
-    tell."""
-    if type(value) in _ATOMS or callable(value) or type(value) is ModuleType:
-        return 0
-    try:
-        head, *buffers = _pack(value)
-    except Exception:  # a __reduce__ of the user may raise anything
-        return 0
-    number = _crc32(head) or 1
-    for buffer in buffers:
-        number = _sample(buffer, number)
-    return number
 
 
 class _Context:
@@ -5876,75 +5785,87 @@ class _Context:
         self.to = to  # see _Packer
         self.number = _next_number()
         self.world = _world()
+        self.functions: dict[int, list[Any]] = {}  # frames by key, of the batch being packed
         # id of function -> key; frames, none for one that cannot be packed; itself
         self.packed: dict[int, tuple[int, list[Any], Any]] = {}
-        self.last: dict[int, tuple[Any, int]] = {}  # arguments of the last single task, by id
+        self.last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
         # pieces of the batch packed last: kept, since the next one may well use them; on executors
         # of others the owners of its buffers
         self.newest: list[Any] = []
 
-    def name(self, functions: dict[int, list[Any]], func: Any) -> int:
+    def name(self, func: Any) -> int:
         """The key of a function that tasks call, or that their arguments hold; with its frames it
         is noted in `functions`. It is packed once in a run. 0 says that it goes with its tasks:
         there are many of them, or it cannot be packed."""
         known = self.packed.get(id(func))
         if known is None:
-            is_shared = type(func) in _SHARED_CALLABLES or hasattr(func, "_reduce_by_value")
+            kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
             is_method = type(getattr(func, "__self__", sys)) is not ModuleType
-            if not is_shared or is_method or len(self.packed) >= _MOST_FUNCTIONS:
+            is_shared = issubclass(type(func), kinds) and not is_method
+            if not is_shared or len(self.packed) >= _MOST_FUNCTIONS:
                 return 0
             frames: list[Any] = []
             try:
-                frames = self.settle(_pack(func, self.to))[0]
+                frames, _ = self.settle(_pack(func, self.to))
             except Exception:  # a __reduce__ of the user may raise anything: its task will tell
                 pass
             known = self.packed[id(func)] = len(self.packed) + 1, frames, func
         key, frames, _ = known
         if not frames:
             return 0
-        functions[key] = frames
+        self.functions[key] = frames
         return key
 
     def pack(self, batch: _Batch) -> None:
-        """Make the payload of a batch: frames by function key, and the frames of its tasks."""
-        functions: dict[int, list[Any]] = {}
-        key_of = partial(self.name, functions)
+        """Make the payload of a batch: frames by function key, and the frames of its tasks. Notice,
+        while tasks still travel one by one, that their iterator refills an object it has yielded
+        before: the second and the third time it comes are compared, big buffers of it by samples.
+        What can be called is taken not to change."""
+        self.functions = {}
         function, values, is_one = batch.function, batch.tasks, True
         if not batch.width:
             called, values, kwargs = zip(*values)
             function = called[0]
             is_one = all(map(operator.is_, called, itertools.repeat(function))) and not any(kwargs)
             is_one &= {tuple}.issuperset(map(type, values))
-        key = key_of(function) if is_one else 0
+        key = self.name(function) if is_one else 0
         args = values if batch.width == 1 else itertools.chain.from_iterable(values)
+        calls: list[Any] = []
         if key and _are_plain(args):  # calls of one function that all share: one frame
             frames = [_pickle_dumps((key, batch.width or -1, values), 5)]  # tuples of any width
         else:
-            calls = [(key_of(func) or func, *given) for func, *given in _spread(batch)]
-            frames = _bundle(map(_Packer(self.to, key_of).pack, calls), _address)
-        if len(batch.tasks) == 1:
-            ((_, args, _),) = _spread(batch)
-            self.watch(args)
+            calls = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
+            frames = _bundle(map(_Packer(self.to, self.name).pack, calls), _address)
+        if len(calls) == 1:
+            known, self.last = self.last, {}
+            for value in calls[0][1]:
+                number = None
+                if id(value) in known and not (type(value) in _ATOMS or callable(value)):
+                    head, *buffers = _pack(value)
+                    number = [_crc32(head), *map(_sample, buffers)]
+                    if known[id(value)][1] not in (None, number):
+                        self.most_tasks = 1
+                self.last[id(value)] = value, number
         frames, batch.nbytes = self.settle(frames)
-        batch.payload = functions, frames
+        batch.payload = self.functions, frames
 
     def settle(self, frames: list[Any]) -> tuple[list[Any], int]:
         """The frames of a payload, independent of the caller, who may refill its arrays, and how
         many of their bytes are new. For a process nearby, big buffers become pieces, and a piece
         that a batch of this run still uses is taken again while samples tell no change."""
         if self.to != "near":
-            views = [memoryview(frame) for frame in frames]
             known = set(map(id, self.newest))
-            self.newest = [view.obj for view in views]
-            nbytes = sum(view.nbytes for view in views if id(view.obj) not in known)
-            return list(map(self.copy, frames)), nbytes
+            self.newest = [memoryview(frame).obj for frame in frames]
+            sizes = [
+                len(frame) for frame, owner in zip(frames, self.newest) if id(owner) not in known
+            ]
+            return list(map(self.copy, frames)), sum(sizes)
         segments: set[_Segment] = set()
         for place, view in enumerate(frames):
-            if type(view) is not memoryview or len(view) < self.mapping[0]:
-                continue
-            piece = self.laid.get(_address(view))
+            is_big = type(view) is memoryview and len(view) >= self.mapping[0]
+            piece = is_big and self.laid.get(_address(view))
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
@@ -5963,18 +5884,6 @@ class _Context:
         sizes = [(key, len(own)) for key, own in new.items()]
         head = marshal.dumps((settings, sizes))
         return [head, *itertools.chain(*new.values()), *frames]
-
-    def watch(self, args: Sequence[Any]) -> None:
-        """Notice, while tasks still travel one by one, that their iterator refills an object it has
-        yielded before."""
-        known, self.last = self.last, {}
-        for value in args:
-            number = 0
-            if id(value) in known:
-                number, before = _print_of(value), known[id(value)][1]
-                if before and number != before:
-                    self.most_tasks = 1
-            self.last[id(value)] = value, number
 
 
 def _say_here(output: list[tuple[int, Any]]) -> None:
@@ -6018,44 +5927,49 @@ class _Worker:
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
         self.code = _project_code
-        self.page, file = _make_page()
-        self.starter, self.number, self.sock = _start_worker(file.fd)
+        make = getattr(os, "memfd_create", lambda _: _open_unlinked(None))
+        file = _Segment(make("joblite-page"))
+        os.ftruncate(file.fd, _PAGE_NBYTES)
+        os.lseek(file.fd, _STACK_AT, 0)
+        self.page = _map_page(file)
+        # if the server dies as it is asked, so has the worker
+        self.starter = _one_at_a_time("fork server", _living_server)
+        self.number = _next_number()
+        ours, theirs = _socket_pair()
+        self.starter.request(self.number, 0, (theirs.fileno(), file.fd))
+        theirs.close()
+        self.sock = ours
         self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
         dies."""
-        self.send(batch, pool.context)
-        kind = _PART
-        while kind == _PART:
+        context = pool.context
+        batch.tries += not self.served  # one that has died idle was no try
+        self.served += len(batch.tasks)
+        if context.number != self.run:
+            self.run, self.known = context.number, set()
+        settings = (
+            batch.key,
+            context.number,
+            batch.keep_going,
+            batch.timeout,
+            context.world if context.world != self.world else None,
+            context.mapping[:2],
+            self.kind,
+        )
+        self.world, self.kind = context.world, b""
+        _send_frames(self.sock, context.message(batch, self.known, settings))
+        while True:
             if batch.timeout is not None:
                 self.wait(batch, batch.timeout)
             output, *frames = _receive_frames(self.sock)
             kind = batch.receive(frames)
             if output := marshal.loads(output):
                 pool.done.put(output)
-            if kind == _PART:  # no worker may have had it yet when the caller asked
-                pool.ask_back([batch])
-        return kind != _INIT_FAILED
-
-    def send(self, batch: _Batch, context: _Context) -> None:
-        batch.tries += 1
-        self.served += len(batch.tasks)
-        if context.number != self.run:
-            self.run, self.known = context.number, set()
-        world = context.world if context.world != self.world else None
-        self.world = context.world
-        settings = (
-            batch.key,
-            context.number,
-            batch.keep_going,
-            batch.timeout,
-            world,
-            context.mapping[:2],
-            self.kind,
-        )
-        self.kind = b""
-        _send_frames(self.sock, context.message(batch, self.known, settings))
+            if kind != _PART:
+                return kind != _INIT_FAILED
+            pool.ask_back([batch])  # no worker may have had it yet when the caller asked
 
     def wait(self, batch: _Batch, timeout: float) -> None:
         """Wait for a message. When the time of the task is up, it is interrupted; after its grace
@@ -6074,32 +5988,29 @@ class _Worker:
 
     def bury(self, batch: _Batch) -> bool:
         """The worker has died: whether it had begun the batch, and so a task is to blame."""
-        has_begun = self.page[_BATCH] == batch.key or self.is_ended()
-        place = self.page[_TASK]
-        death = self.close()
+        page = self.page
+        has_begun = page[_BATCH] == batch.key or page[_INTERRUPT]
+        place = page[_TASK]
+        self.close()
         if not has_begun and batch.tries < _START_TRIES:
             return False
         # else it died between tasks, or after the last
         is_to_blame = place > len(batch.values) or not batch.values and len(batch.tasks) == 1
         if is_to_blame and not batch.is_late:
             blamed = max(place - 1, 0)
-            text = f"the worker process of task {batch.first + blamed} {death}"
+            text = f"the worker process of task {batch.first + blamed} {_death_of(page)}"
             batch.errors[blamed] = TerminatedWorkerError(text)
         return True
 
     def signal(self, sig: int, batch: _Batch) -> None:
         """Send a signal to the worker's process group. SIGINT is for the task of this batch: if
-        that has not begun, the worker will see it on the page."""
+        that has not begun, the worker will see it on the page. It serves no other run, since what
+        its task was in the midst of is undone some time."""
         self.page[_INTERRUPT] = batch.key
         self.starter.request(self.number, sig)
 
-    def is_ended(self) -> bool:
-        """Whether it was sent a signal. What its task was in the midst of is undone some time: not
-        in another run."""
-        return self.page[_INTERRUPT] != 0
-
-    def close(self) -> str:
-        """End the worker, whatever it does; gives how it ended."""
+    def close(self) -> None:
+        """End the worker, whatever it does."""
         self.starter.request(self.number, _SIGKILL)
         try:
             while self.sock.recv(_IN_BAND):  # the fork server hangs up when the worker is dead
@@ -6107,7 +6018,6 @@ class _Worker:
         except OSError:  # it is gone, with a message unread
             pass
         _hang_up(self.sock)
-        return _death_of(self.page)
 
 
 # ---- driver threads ----
@@ -6242,10 +6152,10 @@ _idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}  # any thread puts and 
 
 
 def _lease(kind: tuple[Any, ...]) -> _Worker:
-    """A worker of this kind: an idle one that lives and has the code of now, or a new one."""
+    """A worker of this kind: an idle one that has the code of now, or a new one. Whether it lives
+    shows when it is to work."""
     for worker in _drained(_idle_workers.get(kind, [])):
-        # an idle worker has nothing to say but that it is dead
-        if worker.code is _project_code and not _has_data(worker.sock):
+        if worker.code is _project_code:
             return worker  # type: ignore[no-any-return]
         worker.close()
     return _Worker(kind)
@@ -6315,7 +6225,7 @@ def shutdown_workers(wait: bool = True) -> None:
     for idle in [*_idle_workers.values()]:
         for worker in _drained(idle):
             _hang_up(worker.sock)
-    server = _holding(_starters_lock, _starters.pop, "fork server", None)
+    server = _one_at_a_time("fork server", _starters.pop, "fork server", None)
     if server:
         server.close()
     for known in _made[:]:
@@ -6328,8 +6238,7 @@ def shutdown_workers(wait: bool = True) -> None:
 def _forget_workers() -> None:
     """In a forked child: the workers belong to the parent, and a lock may be held by a thread that
     is not here."""
-    global _starters_lock, _token_lock
-    _starters_lock = threading.RLock()
+    global _token_lock
     _token_lock = threading.RLock()
     for sock in list(_sockets):
         sock.close()
@@ -6462,10 +6371,10 @@ def _start_standard(_: Any, cores: int, native_threads: int | None, packed: byte
     native libraries those keep the limit that the user's script does not load before this."""
     global _cores
     _cores = cores
-    state = types.SimpleNamespace(say=lambda *item: _far_said.append(item[:2]), say_now=bool)
-    sys.stdout, sys.stderr = streams = [_OutputStream(fd, state) for fd in (_OUT, _ERR)]
-    for stream in streams:
-        stream.reconfigure(write_through=True)
+    sys.stdout, sys.stderr = [
+        _OutputStream(fd, lambda *item: _far_said.append(item[:2]), write_through=True)
+        for fd in (_OUT, _ERR)
+    ]
     for name in map(os.fsdecode, _THREAD_VARIABLES):
         if native_threads or name not in os.environ:
             os.environ[name] = str(native_threads or cores)
@@ -6807,7 +6716,7 @@ class _ProcessPool(_ThreadPool):
             finally:
                 # an error that holds the batch shall not hold the worker's page, a descriptor
                 batch.worker, batch.page = None, own_page
-                if is_well and not worker.is_ended():
+                if is_well and not worker.page[_INTERRUPT]:
                     self.workers.append(worker)
                 else:
                     worker.close()
