@@ -5431,9 +5431,10 @@ class _WorkerState:
         if self.levels:
             import logging.handlers
 
+            queue: Any = self
             handler: Any = logging.lastResort
             if not hasattr(handler, "queue"):  # ours makes the text, and calls `put_nowait`
-                handler = logging.lastResort = logging.handlers.QueueHandler(self)  # type: ignore[assignment,arg-type]
+                handler = logging.lastResort = logging.handlers.QueueHandler(queue)
             if self.levels[1] and not logging.root.handlers:
                 logging.root.addHandler(handler)
 
