@@ -45,6 +45,7 @@ import errno
 import io
 import itertools
 import marshal
+import math
 import operator
 import os
 import stat
@@ -301,7 +302,7 @@ def cpu_count(only_physical_cores: bool = False) -> int:
         limits.append(int(limit))
     elif limit:
         raise ValueError(f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}")
-    return max(1, _module("math").ceil(min(limits)))
+    return max(1, math.ceil(min(limits)))
 
 
 @lru_cache(maxsize=4096)
@@ -1133,11 +1134,10 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #     | head | pickle | sizes of buffers | checksum | buffer 0 | buffer 1 | ... | checksums |
 #
 #     head    0   8  magic: 89 'P' 'Y' 'O' 0D 0A 1A 0A (a transfer that changes line ends breaks it)
-#             8   4  version of the format: 1; a reader refuses any other
-#            12   4  number of buffers, n
+#             8   8  number of buffers
 #            16   8  size of the pickle
-#     pickle      protocol 5; buffers out of band, in order; names nothing of this library. Before
-#                 buffers it ends with zeros, so that they begin at a multiple of 64 in the file.
+#     pickle      protocol 5; buffers out of band, in order; names nothing of this library. It ends
+#                 with zeros, so that the buffers begin at a multiple of 64 in the file.
 #     sizes       8 each
 #     checksum    4: the CRC-32 of all before it
 #     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
@@ -1149,7 +1149,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 # content of an ordinary .z, .gz, .bz2, .xz, .lzma, .lz4 or .zst file.
 #
 #     write: value -> _take_apart -> _stream of chunks -> (blocks, compressed on threads) -> file
-#     read:  file -> _peek: the first bytes tell -> (_Unpacked) -> ours: _read; else _read_foreign
+#     read:  file -> _peek: the first bytes tell -> (_Content) -> ours: _read; else _read_foreign
 #
 # Laws
 #   1. A path holds the old value or the whole new one, whatever happens meanwhile, unless its
@@ -1164,24 +1164,20 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #                                                         test_tricks_of_hand_made_pickles
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
-_HEAD = struct.Struct("<8sIIQ")
-_UNCHECKED = b"\xa5"  # every byte of the checksums of buffers that may have been changed
+_HEAD = struct.Struct("<8sQQ")
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 1 << 20  # bytes checked, compressed or handed to the system at once: fits a cache
-_PARALLEL = 4 << 20  # bytes from which threads beside are worth starting
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
-_U4 = struct.Struct("<I").pack  # a checksum in a file
 
 
-def _path_of(filename: Any, method: str, purpose: str) -> str | None:
+def _path_of(filename: Any, method: str) -> str | None:
     """A path as text; None for a binary file object that has this method."""
     try:
         return os.fsdecode(filename)
     except TypeError:
         is_file = hasattr(filename, method) and not isinstance(filename, io.TextIOBase)
-        expected = f"a path or a binary file object open for {purpose}"
-        _expect(is_file, "filename", expected, filename)
-        return None
+    _expect(is_file, "filename", f"a path or a binary file object to {method}", filename)
+    return None
 
 
 class UntrustedObjectError(ValueError):
@@ -1196,7 +1192,7 @@ class UntrustedObjectError(ValueError):
 
 
 class _Damaged(ValueError):
-    """The file is damaged or foreign. `_read_value` turns this into a ValueError with the path."""
+    """The file is damaged or foreign. `_read_value` adds the path."""
 
 
 # ---- Compressing ---------------------------------------------------------------------------------
@@ -1214,27 +1210,30 @@ def _write_all(file: Any, chunk: Any) -> None:
         rest = rest[file.write(rest) or len(rest) :]
 
 
-def _optional(name: str, purpose: str = "this compression") -> Any:
-    """An optional module, or an ImportError that says what to install."""
-    try:
-        return _module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ImportError(
-            f"{purpose} needs the package {package}: pip install {package}"
-        ) from error
+def _gathered(arrays: Iterable[Any]) -> Iterator[list[memoryview]]:
+    """The bytes of arrays and memoryviews in pieces, as many together as a thread is given."""
+    group: list[memoryview] = []
+    nbytes = 0
+    for array in arrays:
+        for piece in _raw_pieces(array, _PIECE):
+            group.append(piece)
+            nbytes += len(piece)
+            if nbytes >= _PIECE:
+                yield group
+                group, nbytes = [], 0
+    if group:
+        yield group
 
 
-def _blocks(chunks: Iterator[Any]) -> Iterator[Any]:
-    """The bytes of `chunks` in blocks of one size or somewhat more, the last one shorter."""
-    block = bytearray()
-    for chunk in chunks:
-        for piece in _raw_pieces(memoryview(chunk), _PIECE):
-            block += piece
-            if len(block) >= _PIECE:
-                yield block
-                block = bytearray()
-    yield block
+def _checked(pieces: list[memoryview]) -> tuple[list[memoryview], bytes]:
+    """The pieces, and their checksums."""
+    return pieces, struct.pack(f"<{len(pieces)}I", *map(_crc32, pieces))
+
+
+def _compressed(compress: Callable[[bytes], Any], chunks: Iterator[Any]) -> Iterator[Any]:
+    """What `compress` makes, on all cores, of blocks of the bytes of `chunks`."""
+    groups = _gathered(map(memoryview, chunks))
+    return _map_on_threads(lambda pieces: compress(b"".join(pieces)), groups)
 
 
 def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
@@ -1242,13 +1241,13 @@ def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
     zlib = _module("zlib")
     check = 1
 
-    def compress(block: Any) -> tuple[Any, bytes]:
+    def compress(block: bytes) -> tuple[bytes, bytes]:
         packer = zlib.compressobj(level, wbits=-15)
         # ends at a byte: another may follow
         return block, packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
 
     _write_all(file, b"\x78\x9c")
-    for block, packed in _map_on_threads(compress, _blocks(chunks)):
+    for block, packed in _compressed(compress, chunks):
         check = zlib.adler32(block, check)
         _write_all(file, packed)
     _write_all(file, b"\x03\x00" + check.to_bytes(4, "big"))  # an empty last block
@@ -1286,16 +1285,16 @@ class _Content(io.RawIOBase):
         """Fill some of the memory."""
         while not self.content and self.fill(len(target)):
             pass
-        part = self.content[: len(target)]
-        self.content = self.content[len(part) :]
-        self.limit -= len(part)
+        count = min(len(target), len(self.content))
+        target[:count] = self.content[:count]
+        self.content = self.content[count:]
+        self.limit -= count
         if self.limit < 0:
             raise UntrustedObjectError(
                 "it unpacks to more than 100 times its size and 64 MiB, the limit for a "
                 "compressed file that is not trusted: unpack it with another tool"
             )
-        target[: len(part)] = part
-        return len(part)
+        return count
 
     def fill(self, nbytes: int = 0) -> bool:
         """Read so many bytes and no more, for the next value may follow, or unpack some; whether
@@ -1320,12 +1319,20 @@ class _Content(io.RawIOBase):
         self.packed = self.unpacker.unused_data or b""
         return True
 
+    def peek(self) -> tuple[Any, bytes]:
+        """A file that reads no further than it is asked to, and its first bytes, still to be
+        read."""
+        reader = io.BufferedReader(self, 1)
+        head = reader.read(8)
+        self.content = memoryview(head + self.content)
+        return reader, head
+
     def finish(self) -> None:
         """Unpack to the end of the stream, where it has its own checksum; then the file stands
         there, if it can."""
         while self.make and not self.unpacker.eof:
             self.fill()
-        if self.make and self.file.seekable():
+        if self.packed and self.file.seekable():
             self.file.seek(-len(self.packed), os.SEEK_CUR)
 
 
@@ -1349,13 +1356,13 @@ def _codec(
     bytes may be 128 KiB of zeros."""
 
     def make() -> Any:
-        made = getattr(_optional(module), decompressor)(*args)
+        made = getattr(_module(module), decompressor)(*args)
         return made.decompressobj() if module == "zstandard" else made
 
     def write_streams(chunks: Iterator[Any], file: Any, number: int) -> None:
         """Each block is one stream, for a file may be several."""
-        compress = partial(_optional(module).compress, **options, **{level: number})
-        for packed in _map_on_threads(compress, _blocks(chunks)):
+        compress = partial(_module(module).compress, **options, **{level: number})
+        for packed in _compressed(compress, chunks):
             _write_all(file, packed)
 
     unpack = partial(_Content, make=make, step=step)
@@ -1430,11 +1437,14 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     ValueError
         The name is not a text, or is taken, or the object lacks one of these.
     """
-    _expect(isinstance(compressor_name, str), "compressor_name", "a text", compressor_name)
-    if compressor_name in _CODECS and not force:
-        raise ValueError(f"compressor_name: {compressor_name!r} is taken; force=True replaces it")
-    names = "prefix", "extension", "compressor_file", "decompressor_file"
-    found: Any = [getattr(compressor, name, None) for name in names]
+    is_free = isinstance(compressor_name, str) and (force or compressor_name not in _CODECS)
+    _expect(
+        is_free, "compressor_name", "a text that is not taken, unless force=True", compressor_name
+    )
+    found: Any = [
+        getattr(compressor, name, None)
+        for name in ("prefix", "extension", "compressor_file", "decompressor_file")
+    ]
     prefix, extension, pack, unpack = found
     is_named = isinstance(prefix, bytes) and isinstance(extension, str)
     _expect(
@@ -1453,19 +1463,21 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
     named = [name for name, codec in _CODECS.items() if filename.endswith(codec.extension or "/")]
+    method, level = ["zlib", *named][-1], compress or bool(named)
     if isinstance(compress, str):
-        compress = (compress, 3)
-    elif not isinstance(compress, (tuple, list)):
-        level = 3 if compress is True or (named and not compress) else compress or 0
-        compress = (["zlib", *named][-1], level)
+        method, level = compress, 3
+    elif isinstance(compress, tuple) and len(compress) == 2:
+        method, level = compress
+    elif level is True:
+        level = 3
     _expect(
-        len(compress) == 2 and compress[0] in _CODECS and compress[1] in range(10),
+        method in _CODECS and level in range(10),
         "compress",
-        "True, False, a level from 0 to 9, a method or a pair (method, level), of a method among "
-        + ", ".join(_CODECS),
+        "True, False, a level from 0 to 9, a method (zlib, gzip, bz2, lzma, xz, lz4, zstd or a "
+        "registered one) or a pair (method, level)",
         compress,
     )
-    return tuple(compress) if compress[1] else None
+    return (method, level) if level else None
 
 
 # ---- Writing -------------------------------------------------------------------------------------
@@ -1504,9 +1516,8 @@ def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    np: Any = sys.modules.get("numpy") if type(value) not in _ATOMS else None
+    np: Any = sys.modules.get("numpy")
     out = io.BytesIO()
-    make_array, reducers = _numpy_reducers(np) if np else (None, {})
     buffers: list[Any] = []
     mark = PickleBuffer(bytearray())  # stands for an array, so that any layout can be left out
 
@@ -1527,11 +1538,11 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
 
     pickler = kind(out, 5, buffer_callback=keep)
     if np:
+        make_array, reducers = _numpy_reducers(np)
         table = {
             **getattr(pickler, "dispatch_table", copyreg.dispatch_table),
             **reducers,
-            np.ndarray: reduce_array,
-            np.memmap: reduce_array,
+            **dict.fromkeys((np.ndarray, np.memmap), reduce_array),
         }
         # the attribute that the C code reads, also where a class of picklers has one of that name
         Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
@@ -1539,45 +1550,35 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     return out.getvalue(), buffers
 
 
-def _mapper(sizes: Sequence[int]) -> Any:
-    """What maps a function over the pieces of buffers: `map`, or threads beside the caller if most
-    are big."""
-    is_much = sum(sizes) >= max(_PARALLEL, len(sizes) << 20)
-    return _map_on_threads if is_much else map
-
-
 def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, None, None]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
-    if buffers:
-        end = start + _HEAD.size + len(pickled) + len(table) + 4
-        pickled += bytes(-end % _ALIGNMENT)
-    head = _HEAD.pack(_MAGIC, 1, len(sizes), len(pickled))
+    gap = -(start + _HEAD.size + len(pickled) + len(table) + 4) % _ALIGNMENT
+    head = _HEAD.pack(_MAGIC, len(sizes), len(pickled) + gap)
     yield head
     yield pickled
-    yield table + _U4(_crc32(table, _crc32(pickled, _crc32(head))))
+    rest = bytes(gap) + table
+    yield rest + struct.pack("<I", _crc32(rest, _crc32(pickled, _crc32(head))))
     if not buffers:  # a third of the time of a small value
         return
     checksums = bytearray()
-    pieces = (piece for buffer in buffers for piece in _raw_pieces(buffer, _PIECE))
-    for piece, crc in _mapper(sizes)(lambda piece: (piece, _crc32(piece)), pieces):
-        yield piece
-        yield bytes(-len(piece) % _ALIGNMENT)
-        checksums += _U4(crc)
+    for pieces, checks in _map_on_threads(_checked, _gathered(buffers)):
+        checksums += checks
+        for piece in pieces:
+            yield piece
+            yield bytes(-len(piece) % _ALIGNMENT)
     yield checksums
 
 
-def _write_value(value: Any, file: Any, compress: Any = 0, pickler: Any = None) -> None:
-    """Write a value at the current position of an open binary file; `pickler` is a class of
-    picklers to use."""
-    packed = _parse_compress(compress) if compress else None
+def _write_value(value: Any, file: Any, packed: Any = None, pickler: Any = Pickler) -> None:
+    """Write a value at the current position of an open binary file; `packed` is a method and its
+    level, `pickler` a class of picklers."""
     start = file.tell() if hasattr(file, "seekable") and file.seekable() else 0
-    kind = pickler or Pickler
     try:
-        parts = _take_apart(value, kind)
+        parts = _take_apart(value, pickler)
     except Exception as error:  # a __reduce__ of the user may raise anything
-        error.args = (_blame(error, value, "value", partial(_take_apart, kind=kind)),)
+        error.args = (_blame(error, value, "value", partial(_take_apart, kind=pickler)),)
         raise
     chunks = _stream(*parts, start)
     try:
@@ -1636,7 +1637,7 @@ def dump(
     ImportError
         The compression needs a package that is not installed.
     """
-    path = _path_of(filename, "write", "writing (mode 'wb')")
+    path = _path_of(filename, "write")
     method = _parse_compress(compress, path or "")
     if path is None:
         _write_value(value, filename, method)
@@ -1657,10 +1658,9 @@ def dump(
             os.replace(beside, target)
     except PermissionError as err:
         if IS_WINDOWS:
-            err.strerror = (
-                f"{err.strerror}: while somebody has the file open it cannot be "
-                "replaced; close it, `del` the arrays mapped from it, or write to "
-                "another path"
+            err.add_note(
+                "while somebody has the file open it cannot be replaced: close it, `del` the "
+                "arrays mapped from it, or write to another path"
             )
         raise
     finally:
@@ -1681,11 +1681,7 @@ def _peek(file: Any) -> tuple[Any, bytes]:
             head = file.read(8)
         file.seek(-len(head), os.SEEK_CUR)
         return file, head
-    content = file if isinstance(file, _Content) else _Content(file)
-    reader = io.BufferedReader(content, 1)  # gives all that it is asked for, and reads no further
-    head = reader.read(8)
-    content.content = memoryview(head + content.content)
-    return reader, head
+    return _Content(file).peek()
 
 
 def _read_exactly(file: Any, nbytes: int) -> Any:
@@ -1701,44 +1697,40 @@ def _read_exactly(file: Any, nbytes: int) -> Any:
 
 def _is_on_disk(file: Any) -> bool:
     """Whether a file object is a plain file of the system, so that it can be mapped."""
-    return isinstance(getattr(file, "raw", file), io.FileIO) and file.seekable()
+    return isinstance(getattr(file, "raw", file), io.FileIO)
 
 
 def _mapped(file: Any, mode: str, sizes: Sequence[int]) -> list[Any]:
     """The next buffers of a file, mapped where they lie."""
-    end = at = file.tell()
+    at = file.tell()
     whole = _module("numpy").memmap(file, "u1", mode)
     buffers: list[Any] = []
     for size in sizes:
-        end = at + size
-        if end > len(whole):
+        buffer = whole[at : at + size] if size else bytearray()
+        if len(buffer) < size:
             raise _Damaged("it is cut short")
-        buffers.append(whole[at:end] if size else bytearray())
         if size:
-            buffers[-1].offset = at
-        at = end + -size % _ALIGNMENT
-    file.seek(end)
+            buffer.offset = at
+        buffers.append(buffer)
+        file.seek(at + size)
+        at += size + -size % _ALIGNMENT
     return buffers
 
 
-def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[Any]:
+def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any]:
     """The buffers of a value, read and checked, or mapped."""
-    if mode and any(sizes):
+    if mode and sizes:
         nbytes = sum(4 * -(-size // _PIECE) for size in sizes)
         *buffers, checksums = _mapped(file, mode, [*sizes, nbytes])
         if mode == "r+":  # they may be changed from now on
-            checksums[:] = _UNCHECKED[0]
+            checksums[:] = 0xA5
         return buffers
-    np: Any = sys.modules.get("numpy")
     buffers = []
 
     def pieces() -> Iterator[memoryview]:
         for size in sizes:
-            # memory that nobody touches before: a hostile file may ask for any
-            padded = size + -size % _ALIGNMENT
-            memory = (
-                memoryview(np.empty(padded, "u1")) if np else io.BytesIO(bytes(padded)).getbuffer()
-            )
+            # of numpy, which does not touch it before: a hostile file may ask for any
+            memory = memoryview(_module("numpy").empty(size + -size % _ALIGNMENT, "u1"))
             buffer = memory[:size]
             buffers.append(buffer)
             for at in range(0, size, _PIECE):
@@ -1750,9 +1742,9 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
                     rest = rest[count:]
                 yield buffer[at : at + _PIECE]
 
-    found = b"".join(map(_U4, _mapper(sizes)(_crc32, pieces())))
+    found = b"".join(checks for _, checks in _map_on_threads(_checked, _gathered(pieces())))
     wanted = _read_exactly(file, len(found))
-    if wanted != found and wanted.strip(_UNCHECKED):
+    if wanted != found and wanted.strip(b"\xa5"):
         raise _Damaged("the bytes of an array are damaged: their checksum is wrong")
     return buffers
 
@@ -1760,21 +1752,20 @@ def _read_buffers(file: Any, mode: str | None, sizes: tuple[int, ...]) -> list[A
 # ---- Arrays and pickles --------------------------------------------------------------------------
 
 
-def _plain_dtype(text: Any, *more: Any, depth: int = 8, room: int = 1 << 14) -> Any:
-    """The dtype that `_dtype_text` told of, if it is harmless: its lists are no more than `depth`
-    deep and have no more than `room` fields together."""
+def _plain_dtype(text: Any, *more: Any, room: int = 1 << 15) -> Any:
+    """The dtype that `_dtype_text` told of, if it is harmless: its lists have less than `room`
+    fields together, and half of it is lost with each list inside another."""
     np = _module("numpy")
     if more:
         raise UntrustedObjectError("it has a dtype with gaps, alignment or metadata")
     pattern = r"[<>|=]?[?biufcSUVmMO]\d{0,9}(\[\d{0,9}[A-Za-z]{1,7}\])?"
     if type(text) is str and _module("re").fullmatch(pattern, text):
         return np.dtype(text)
-    if type(text) is list and depth and 0 < len(text) <= room:
-        inner = partial(_plain_dtype, depth=depth - 1, room=room // len(text))
+    if type(text) is list and 0 < len(text) < room:
+        room //= len(text) + 1
         # a shape as a tuple: numpy takes other things in its place for a dtype
-        fields = [(name, inner(part), (*shape,)) for name, part, shape in text]
-        sizes = [np.dtype(field[1:]).itemsize for field in fields]
-        if sum(sizes) < 1 << 31:
+        fields = [(name, _plain_dtype(part, room=room), (*shape,)) for name, part, shape in text]
+        if sum(np.dtype(field[1:]).itemsize for field in fields) < 1 << 31:
             return np.dtype(fields)  # which counts bytes modulo 2**32
     raise _Damaged("it has a strange dtype, or one of too many bytes")
 
@@ -1788,11 +1779,8 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
         type(content) in (list, bytes, bytearray, memoryview, np.memmap)
         and isinstance(dtype, np.dtype)
         and is_list == dtype.hasobject
-        and type(shape) is tuple
-        and {int}.issuperset(map(type, shape))
-        and min(shape, default=0) >= 0
-        and _module("math").prod(shape) * (is_list or dtype.itemsize) == len(content)
-        and order in ("C", "F")
+        and all(type(length) is int and length >= 0 for length in shape)
+        and math.prod(shape) * (is_list or dtype.itemsize) == len(content)
     ):
         raise _Damaged("it has an array whose dtype, shape and content do not fit")
     if type(content) is np.memmap:
@@ -1824,7 +1812,7 @@ _PLAIN_LOADS = """load_proto load_frame load_stop load_mark load_pop load_pop_ma
     load_binunicode load_binunicode8 load_empty_tuple load_tuple load_tuple1 load_tuple2 load_tuple3
     load_empty_list load_append load_appends load_empty_dictionary load_setitem load_setitems
     load_empty_set load_additems load_frozenset load_memoize load_binget load_long_binget
-    load_next_buffer load_stack_global load_reduce load_newobj load_build""".split()
+    load_next_buffer load_stack_global load_reduce""".split()
 _PLAIN_CALLS = {  # what may be named -> the types of the arguments of a call
     name: types
     for name, *types in map(
@@ -1860,15 +1848,9 @@ _PLAIN_CALLS = {  # what may be named -> the types of the arguments of a call
         numpy.core.multiarray.scalar
         numpy._core.multiarray.scalar
         numpy.core.numeric._frombuffer
-        numpy._core.numeric._frombuffer
-        uuid.UUID""".splitlines(),
+        numpy._core.numeric._frombuffer""".splitlines(),
     )
 }
-
-
-def _plain_scalar(dtype: Any, content: Any) -> Any:
-    """The scalar of numpy that has these bytes."""
-    return _make_array(False, bytearray(content), dtype, (), "C")[()]
 
 
 def _call_plain(call: Any, types: list[str], *args: Any) -> Any:
@@ -1887,9 +1869,6 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any) -> Any:
     pickle = _module("pickle")
     calls: dict[int, Any] = {}  # id of what was named -> what is called for it
 
-    def refuse(*args: Any) -> Any:
-        raise UntrustedObjectError("it calls what is not for calling, or in a strange way")
-
     class Plain(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
             dotted = f"{module}.{name}"
@@ -1902,23 +1881,20 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any) -> Any:
             checked = {
                 "_frombuffer": make_array,
                 "dtype": _plain_dtype,
-                "scalar": _plain_scalar,
-                "UUID": partial(found, int=0),  # to be given its state
+                "scalar": lambda dtype, data: _make_array(False, bytearray(data), dtype, (), "C")[
+                    ()
+                ],
             }
             plain = partial(_call_plain, found, _PLAIN_CALLS[dotted])
             calls[id(found)] = checked.get(name, plain)
             return found
 
         def load_reduce(self) -> None:
-            self.stack[-2] = calls.get(id(self.stack[-2]), refuse)
+            named = id(self.stack[-2])
+            if named not in calls:
+                raise UntrustedObjectError("it calls what is not for calling")
+            self.stack[-2] = calls[named]
             super().load_reduce()
-
-        load_newobj = load_reduce
-
-        def load_build(self) -> None:
-            if type(self.stack[-2]).__name__ != "UUID":
-                refuse()
-            super().load_build()
 
         def load_bytearray8(self) -> None:  # pickle's takes memory for what is not there
             self.load_binbytes8()
@@ -1962,8 +1938,8 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
                 return
             if about.numpy_array_alignment_bytes:
                 _read_exactly(file, _read_exactly(file, 1)[0])
-            nbytes = about.dtype.itemsize * _module("math").prod(about.shape)
-            if mode and nbytes:
+            nbytes = about.dtype.itemsize * math.prod(about.shape)
+            if mode:
                 [content] = _mapped(file, mode, [nbytes])
             else:
                 content = _read_exactly(file, nbytes)
@@ -1977,24 +1953,18 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 # ---- Reading values ------------------------------------------------------------------------------
 
 
-def _read(
-    file: Any, mmap_mode: str | None = None, native: bool = True, trusted: bool = True
-) -> Any:
+def _read(file: Any, mmap_mode: str | None, native: bool, trusted: bool) -> Any:
     """The value at the current position of a file, in our format."""
     head = _read_exactly(file, _HEAD.size)
-    _, version, count, size = _HEAD.unpack(head)
-    if version != 1:
-        raise _Damaged("its format is of another version: a newer program reads it")
+    _, count, size = _HEAD.unpack(head)
     body = _read_exactly(file, size + 8 * count + 4)
     # of bytes that end with their own CRC-32 it is this, whatever they are
     if _crc32(body, _crc32(head)) != 0x2144DF1C:
         raise _Damaged("its pickle is damaged: the checksum is wrong")
-    has_arrays = b"_frombuffer" in body
-    if not count and trusted and not has_arrays:
+    if not count and trusted and b"_frombuffer" not in body:
         return _pickle_loads(body)  # what stands behind its end does not matter
-    if has_arrays:
-        _module("numpy")  # which has memory that is quick to fill
-    buffers = _read_buffers(file, mmap_mode, struct.unpack_from(f"<{count}Q", body, size))
+    sizes = struct.unpack_from(f"<{count}Q", body, size)
+    buffers = _read_buffers(file, mmap_mode, sizes)
     make_array = partial(_make_array, native)
     if not trusted:
         return _read_untrusted(body, buffers, make_array)
@@ -2026,9 +1996,7 @@ def _read_value(
         if unpacked:
             if not trusted:
                 unpacked.limit = 64 << 20
-            file, head = _peek(unpacked)
-        if not head:
-            raise _Damaged("it is empty")
+            file, head = unpacked.peek()
         if head == _MAGIC:
             value = _read(file, mmap_mode, native, trusted)
         elif trusted:
@@ -2041,11 +2009,9 @@ def _read_value(
         if unpacked:
             unpacked.finish()
         return value
-    except UntrustedObjectError as error:
+    except (UntrustedObjectError, _Damaged) as error:
         error.args = (f"{path}: {error}",)
         raise
-    except _Damaged as error:
-        raise ValueError(f"{path}: {error}") from error.__cause__
     except Exception as error:
         if head == _MAGIC and trusted:  # it comes from a class of the user
             raise
@@ -2057,8 +2023,7 @@ def _read_value(
 
 def _check_mmap_mode(mode: Any) -> None:
     """Refuse what is no way to map a file."""
-    is_right = mode in (None, "r", "r+", "w+", "c")
-    _expect(is_right, "mmap_mode", "None, 'r', 'r+', 'w+' or 'c'", mode)
+    _expect(mode in (None, "r", "r+", "w+", "c"), "mmap_mode", "None, 'r', 'r+', 'w+' or 'c'", mode)
 
 
 def load(
@@ -2094,7 +2059,7 @@ def load(
     trusted : bool, default True
         False reads only files of this `dump`, and only plain data in them: builtin containers and
         scalars, numpy arrays, masked arrays, dtypes and scalars, and the types of `datetime`,
-        `decimal`, `fractions`, `uuid` and `collections`. A compressed file may unpack to 64 MiB and
+        `decimal`, `fractions` and `collections`. A compressed file may unpack to 64 MiB and
         100 times its size (of a registered format: 64 MiB). (A hostile file can still use up time
         or, with very deep nesting, the stack.)
 
@@ -2114,7 +2079,6 @@ def load(
         Its compression needs a package that is not installed.
     """
     _check_mmap_mode(mmap_mode)
-    _expect(trusted in (True, False), "trusted", "True or False", trusted)
     _expect(
         ensure_native_byte_order is not True or not mmap_mode,
         "ensure_native_byte_order",
@@ -2123,7 +2087,8 @@ def load(
     )
     mode = "r+" if mmap_mode == "w+" else mmap_mode
     native = ensure_native_byte_order is not False  # of arrays that are read, not mapped
-    path = _path_of(filename, "read", "reading (mode 'rb')")
+    trusted = trusted is True
+    path = _path_of(filename, "read")
     if path is None:
         return _read_value(filename, mode, str(filename), native, trusted)
     with open(path, "r+b" if mode == "r+" else "rb", _BUFFER) as file:
@@ -3552,7 +3517,7 @@ class MemorizedFunc(_Options[P, R]):
             noted = _pickle_dumps(about, 4)
             head = f"{call.key} {len(noted)} {_crc32(noted)}\n"
             _write_all(file, head.encode() + noted)
-            _write_value(value, file, self._memory.compress, self._memory._pickler)
+            _write_value(value, file, self._memory._packed, self._memory._pickler)
 
         try:
             self._store.write(call.key, fill)
@@ -3873,11 +3838,12 @@ class Memory:
             f"one of {names}; register_store_backend adds one",
             backend,
         )
-        self._pickler: Any = None
+        self._pickler: Any = Pickler
         if backend == "cloudpickle":
-            self._pickler = _optional("cloudpickle", "backend='cloudpickle'").Pickler
+            self._pickler = _module("cloudpickle").Pickler
         options = backend_options or {}
-        if (_parse_compress(compress) or "secret" in options) and mmap_mode is not None:
+        self._packed = _parse_compress(compress)
+        if (self._packed or "secret" in options) and mmap_mode is not None:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
         self.location = None if location is None else os.path.realpath(location)
