@@ -4790,7 +4790,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #   6. What tasks print, warn of and log comes home at once and in order; silence costs no message.
 #                                            test_prints_warnings_and_records_keep_their_order
 #   7. What runs elsewhere, on executors of others, needs Python and no more.
-#                                                               test_engine_keeps_the_promises
+#                                                   test_executors_of_others_keep_the_promises
 #   8. No task in a process sees what another wrote to its arguments, whatever its batch.
 #                                                     test_tasks_do_not_see_each_others_writes
 #   9. Whoever waits is told where a task was that ran too long, or crashed.

@@ -1516,7 +1516,7 @@ class TestSection2Hash:
         assert joblite.hash(scope["caller"]) != before
 
     def test_what_is_followed_stands_in_the_digest_by_its_label(self):
-        """The engine under `hash` takes in what Memory knows about functions and classes."""
+        """What `hash` is made of takes in what Memory knows about functions and classes."""
 
         asked = []
 
@@ -3180,7 +3180,7 @@ class TestSection3Files:
 
     @needs("cloudpickle")
     def test_another_pickler(self):
-        """The engine takes a class of picklers; arrays still go beside."""
+        """What is under `dump` takes a class of picklers; arrays still go beside."""
         import cloudpickle
 
         file = io.BytesIO()
@@ -9159,7 +9159,7 @@ class TestSection6Pools:
 
 # ---- 6. Executors of others ----
 
-ENGINE = """
+EXECUTORS = """
     import contextlib, importlib.util, json, os, sys, time, uuid
     import numpy as np
 
@@ -9168,13 +9168,13 @@ ENGINE = """
         if kind == "spawn":
             import multiprocessing
             from concurrent.futures import ProcessPoolExecutor
-            engine = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+            executor = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
         elif kind == "loky":
             from loky import ProcessPoolExecutor
-            engine = ProcessPoolExecutor(2)
+            executor = ProcessPoolExecutor(2)
         elif kind == "mpi4py":
             from mpi4py.futures import MPIPoolExecutor
-            engine = MPIPoolExecutor(2)
+            executor = MPIPoolExecutor(2)
         else:
             import dask
             from distributed import Client, LocalCluster
@@ -9188,8 +9188,8 @@ ENGINE = """
             with LocalCluster(**settings) as cluster, Client(cluster) as client:
                 yield client
             return
-        with engine:
-            yield engine
+        with executor:
+            yield executor
 
     def load():  # under a name that the other side cannot import
         spec = importlib.util.spec_from_file_location("hidden_joblite", sys.argv[2])
@@ -9225,9 +9225,9 @@ PROMISES = """
             array[:] = i
             yield delayed(np.max)(array)
 
-    def promises(joblite, engine):
+    def promises(joblite, executor):
         def parallel(tasks, **options):
-            return joblite.Parallel(backend=engine, **options)(tasks)
+            return joblite.Parallel(backend=executor, **options)(tasks)
 
         delayed, array, seen = joblite.delayed, np.zeros(200_000), []
         divide = lambda i: 6 // (i - 3)
@@ -9235,7 +9235,7 @@ PROMISES = """
         points = parallel(delayed(lambda i: Point(i * i))(i) for i in range(50))
         yield "values", [point.x for point in points] == [i * i for i in range(50)]
         yield "own classes", type(points[0]) is Point
-        yield "n_jobs", joblite.Parallel(backend=engine).n_jobs
+        yield "n_jobs", joblite.Parallel(backend=executor).n_jobs
         has_code = lambda: hasattr(sys.modules["hidden_joblite"], "_code")
         yield "code is sent", parallel([delayed(has_code)()])[0]
         arrays = parallel(delayed(write)(array, i) for i in range(4))
@@ -9261,14 +9261,14 @@ PROMISES = """
         generator = parallel((delayed(abs)(-i) for i in range(10_000)), return_as="generator")
         yield "first of a generator", next(generator) or generator.close()
         script = lambda: joblite.Parallel(n_jobs=2)(delayed(divmod)(i, 7) for i in range(9))
-        with joblite.parallel_config(backend=engine):
+        with joblite.parallel_config(backend=executor):
             yield "same script here and there", script()
         yield "and here", script()
-        yield "not closed", engine.submit(abs, -1).result()
+        yield "not closed", executor.submit(abs, -1).result()
 
     if __name__ == "__main__":
-        with started(sys.argv[1]) as engine:
-            print(json.dumps(dict(promises(load(), engine))))
+        with started(sys.argv[1]) as executor:
+            print(json.dumps(dict(promises(load(), executor))))
     """
 
 KEPT = {
@@ -9294,8 +9294,8 @@ KEPT = {
 }
 
 
-def run_engine(kind, code, path=""):
-    """Run a script that gets the executor of an engine from `started(kind)`;
+def run_on_executor(kind, code, path=""):
+    """Run a script that gets the executor of a kind from `started(kind)`;
     gives what it prints, as JSON."""
     packages = {"loky": ["loky"], "mpi4py": ["mpi4py"], "spawn": []}.get(kind, ["distributed"])
     for package in packages:
@@ -9311,7 +9311,7 @@ def run_engine(kind, code, path=""):
         }
     return json.loads(
         run_script(
-            textwrap.dedent(ENGINE) + textwrap.dedent(code),
+            textwrap.dedent(EXECUTORS) + textwrap.dedent(code),
             kind,
             joblite.__file__,
             env={"PYTHONPATH": path},
@@ -9321,12 +9321,12 @@ def run_engine(kind, code, path=""):
 
 
 class Elsewhere(Executor):
-    """An engine that does not tell how much it takes at once; what it is given crosses as bytes."""
+    """An executor that does not tell how much it takes; what it is given crosses as bytes."""
 
     def __init__(self, workers, way_s=0.0, broken=()):
         self.pool = ThreadPoolExecutor(workers)
         self.way_s = way_s  # seconds that a job is on its way
-        self.broken = broken  # an engine that loses a worker as soon as there is something in it
+        self.broken = broken  # an executor that loses a worker as soon as there is something in it
         self.futures = []
 
     def submit(self, function, /, *args, **kwargs):
@@ -9346,7 +9346,7 @@ class Elsewhere(Executor):
         self.pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-LOST = []  # what `lose` leaves for the engine that it runs on
+LOST = []  # what `lose` leaves for the executor that it runs on
 
 
 def lose(i):
@@ -9365,7 +9365,7 @@ def join_crowd(enough):
     CROWD.discard(threading.get_ident())
 
 
-class TestSection6Engines:
+class TestSection6Executors:
     def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
         there = elsewhere(*SECOND_PROCESS)
         code = textwrap.dedent("""
@@ -9397,13 +9397,13 @@ class TestSection6Engines:
 
     def test_other_version_on_the_other_side_is_named(self, tmp_path):
         (tmp_path / "hidden_joblite.py").write_text("__version__ = '0'")
-        assert "here is hidden_joblite 0 on Python 3" in run_engine(
+        assert "here is hidden_joblite 0 on Python 3" in run_on_executor(
             "spawn",
             """
             if __name__ == "__main__":
                 joblite = load()
-                with started("spawn") as engine:
-                    print(json.dumps(str(joblite.Parallel(backend=engine, on_error="return")(
+                with started("spawn") as executor:
+                    print(json.dumps(str(joblite.Parallel(backend=executor, on_error="return")(
                         [joblite.delayed(abs)(1)]))))
             """,
             path=str(tmp_path),
@@ -9419,13 +9419,13 @@ class TestSection6Engines:
             ),
         ],
     )
-    def test_engine_keeps_the_promises(self, kind):
+    def test_executors_of_others_keep_the_promises(self, kind):
         expected = KEPT | ({"code is sent": False} if kind == "dask threads" else {})
-        assert run_engine(kind, PROMISES) == expected
+        assert run_on_executor(kind, PROMISES) == expected
 
     @slow
     def test_dask_gets_a_big_array_once(self):
-        assert run_engine(
+        assert run_on_executor(
             "dask",
             """
             if __name__ == "__main__":
@@ -9444,7 +9444,7 @@ class TestSection6Engines:
 
     @slow
     def test_worker_that_dask_lost_fails_one_task(self):
-        assert run_engine(
+        assert run_on_executor(
             "dask",
             """
             def die(i):
@@ -9462,7 +9462,7 @@ class TestSection6Engines:
 
     @slow
     def test_array_that_dask_lost_with_a_worker_is_sent_again(self):
-        assert run_engine(
+        assert run_on_executor(
             "dask that tries again",
             """
             def use(array, i, mark):
@@ -9480,8 +9480,8 @@ class TestSection6Engines:
         ) == [300_000 + i for i in range(7)]
 
     def test_lost_batch_is_tried_task_by_task(self):
-        with Elsewhere(1, broken=LOST) as engine:
-            call = Parallel(n_jobs=2, backend=engine, batch_size=5, on_error="return")
+        with Elsewhere(1, broken=LOST) as executor:
+            call = Parallel(n_jobs=2, backend=executor, batch_size=5, on_error="return")
             results = call(delayed(lose)(i) for i in range(10))
         assert [i for i, value in enumerate(results) if value != i] == [3]
         assert isinstance(
@@ -9490,28 +9490,28 @@ class TestSection6Engines:
 
     def test_batches_are_longer_where_the_way_is_longer(self):
         with Elsewhere(2) as near, Elsewhere(2, way_s=0.1) as far:
-            for engine in near, far:
-                assert Parallel(n_jobs=2, backend=engine)(
+            for executor in near, far:
+                assert Parallel(n_jobs=2, backend=executor)(
                     [delayed(abs)(-i) for i in range(3000)]
                 ) == [*range(3000)]
             assert len(far.futures) < 15
 
-    def test_window_grows_while_the_engine_takes_more(self, monkeypatch):
+    def test_window_grows_while_the_executor_takes_more(self, monkeypatch):
         monkeypatch.setattr(joblite, "cpu_count", lambda: 1)
-        with Elsewhere(8) as engine:
-            Parallel(backend=engine, batch_size=1)(delayed(join_crowd)(6) for _ in range(400))
+        with Elsewhere(8) as executor:
+            Parallel(backend=executor, batch_size=1)(delayed(join_crowd)(6) for _ in range(400))
         assert max(CROWD_SIZES) >= 6
 
     def test_closing_a_generator_cancels_what_waits(self, tmp_path):
-        with Elsewhere(1) as engine:
-            results = Parallel(n_jobs=4, backend=engine, return_as="generator", batch_size=1)(
+        with Elsewhere(1) as executor:
+            results = Parallel(n_jobs=4, backend=executor, return_as="generator", batch_size=1)(
                 delayed(wait_for_file)(str(tmp_path / "go")) for _ in range(100)
             )
             results.close()
             (tmp_path / "go").touch()
             assert (
-                len(engine.futures) == 8
-                and sum(future.cancelled() for future in engine.futures) >= 7
+                len(executor.futures) == 8
+                and sum(future.cancelled() for future in executor.futures) >= 7
             )
 
 
