@@ -4167,7 +4167,6 @@ def _held_by(module: Any, thing: Any) -> Any:
     return NotImplemented
 
 
-# What goes by value may hold itself. So it is made empty first, then given what it holds.
 # Of a class, which goes by value, in every process it reaches: its name, and the class of the name.
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
@@ -4181,6 +4180,7 @@ def _own_attributes(namespace: Any) -> dict[str, Any]:
 
 
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
+    """Give a thing that goes by value what it holds: it is made empty, since it may hold itself."""
     attributes, changes, registered = state
     if _class_tokens.get(thing, "").startswith(_process()):
         return  # a class that is at home here
@@ -4347,7 +4347,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
     made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
     return _fill_later(
-        cls, packer, _make_once, made_of, attributes, (), [ref() for ref in registered]
+        cls, packer, _make_once, made_of, attributes, registered=[ref() for ref in registered]
     )
 
 
@@ -4416,8 +4416,7 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
     FunctionType: _reduce_function,
     types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
-    # the second of `singledispatch`
-    **dict.fromkeys(
+    **dict.fromkeys(  # `singledispatch` holds a weak one
         (MappingProxyType, weakref.WeakKeyDictionary),
         lambda held, _: (type(held), (dict(held),)),
     ),
