@@ -4142,11 +4142,12 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     if token == _place_of_globals(getattr(known, "__dict__", {}))[0]:
         return known  # it came before, or this is its home
     module = _local.came[token] = ModuleType(name)
+    space = vars(module)
     if importable:
-        vars(module).update(vars(_module("importlib").import_module(name)))
+        space |= vars(_module("importlib").import_module(name))
     # it keeps multiprocessing from running the caller's script once more
     spec = _module("importlib.machinery").ModuleSpec(f"{package}.{name}" if package else name, None)
-    vars(module).update({"__spec__": spec, "__builtins__": __builtins__, _SPACE: token})
+    space |= {"__spec__": spec, "__builtins__": __builtins__, _SPACE: token}
     if name == "__main__" and _inside == "process":
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
@@ -4264,8 +4265,11 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         and mentioned.issuperset(name.split("."))
         and _find_spec(name)
     ]
-    values = *used.values(), *map(_cell_value, func.__closure__ or ())
-    bases = [value.__name__ for value in values if issubclass(type(value), ModuleType)]
+    bases = [
+        value.__name__
+        for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
+        if issubclass(type(value), ModuleType)
+    ]
     for base in bases:  # grows while it is walked
         below = sys.modules.keys() & {f"{base}.{name}" for name in mentioned}
         bases += below
@@ -4612,9 +4616,9 @@ def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c"
     """The frames, buffers of so many bytes among them as pieces of one segment in the first folder
     with room, each where a map can begin."""
     big = [
-        place
-        for place, frame in enumerate(frames)
-        if type(frame) is memoryview and len(frame) >= nbytes
+        (place, view)
+        for place, view in enumerate(frames)
+        if type(view) is memoryview and len(view) >= nbytes
     ]
     wanted = folder or os.environ.get("JOBLIB_TEMP_FOLDER")
     for folder in (wanted or "/dev/shm", "/dev/shm", None) if big else ():
@@ -4622,12 +4626,11 @@ def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c"
         try:
             segment = _Segment(_open_unlinked(folder))
             with open(segment.fd, "wb", closefd=False) as file:
-                for place in big:
+                for place, view in big:
                     # a map can begin at a multiple of it, on every system
                     at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
-                    where = at, len(frames[place]), mode
-                    laid[place] = _Piece(segment, where, frames[place])
-                    file.write(frames[place])
+                    laid[place] = _Piece(segment, (at, len(view), mode), view)
+                    file.write(view)
             return laid
         except OSError as error:
             if folder and folder == wanted and _inside is None:
@@ -4708,9 +4711,10 @@ def _exact_text(value: Any) -> str:
 def _say_where(stack: str) -> str:
     """In words, where the task of a stack was, which has the innermost frame first. Of the stacks
     of several threads the main thread's is the last. Frames of this module are left out."""
-    re, here = _module("re"), os.path.basename(__file__)
+    re = _module("re")
     stack = re.split(r"first\):\n(?=  File)", stack)[-1].partition(" in _run_calls\n")[0]
     found = re.findall(r'File "(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
+    here = os.path.basename(__file__)
     places = ["{}:{} {}".format(*each) for each in found if each[0] != here]
     where = " <- ".join(places[:10])  # a recursion may have no end
     return where and f"; it was at {where}"
@@ -4905,15 +4909,12 @@ class _Batch:
             values = _pickle_loads(frames[0])
         else:
             for own in _unbundle(frames):
-                value = None
                 try:
-                    value = _unpack(_own_buffers(own))
+                    values.append(_unpack(_own_buffers(own)))
                 except Exception as error:  # a value's unpickling may raise anything
-                    text = (
-                        f"the result could not be unpickled here: {type(error).__name__}: {error}"
-                    )
-                    errors.setdefault(len(values), RuntimeError(text))
-                values.append(value)
+                    text = f"the result could not be unpickled here: {type(error).__name__}"
+                    errors.setdefault(len(values), RuntimeError(f"{text}: {error}"))
+                    values.append(None)
         if kind == _INIT_FAILED:
             self.fault = errors[0]
         elif not self.is_late:
