@@ -158,6 +158,7 @@ __all__ = [
 #      loading this file.
 
 IS_WINDOWS = os.name == "nt"
+_HAS_FORK = hasattr(os, "fork")
 _HAS_THREADS = sys.platform not in ("emscripten", "wasi")
 HAS_PROCESSES = bool(_HAS_THREADS and sys.executable and not getattr(sys, "frozen", False))
 try:
@@ -4798,7 +4799,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                     test_tasks_do_not_see_each_others_writes
 #   9. Whoever waits is told where a task was that ran too long, or crashed.
 #                                                       test_a_timeout_says_where_the_task_was
-#  10. Where nothing can be forked, the standard library's pool keeps what it can of this.
+#  10. Where nothing can be forked, the standard library's processes keep what they can.
 #                                                    test_the_standard_pool_keeps_what_it_can
 #
 #     data                  | who writes it                            | who may read it
@@ -5699,7 +5700,8 @@ class _ForkServer:
 
 def _stack_of(page: Any) -> str:
     """What the worker of a page wrote last of its stack."""
-    return page.obj[_STACK_AT:].partition(b"\0")[0].decode()  # type: ignore[no-any-return]
+    text: bytes = getattr(page, "obj", b"")[_STACK_AT:]
+    return text.partition(b"\0")[0].decode()
 
 
 def _death_of(page: Any) -> str:
@@ -6005,23 +6007,14 @@ def _drained(items: Any) -> Iterator[Any]:
 
 _ENDING_S = 0.05  # how long a fork, or `shutdown_workers`, waits for threads that are still at work
 _DRIVER_NAME = "joblite-driver"
-# A queue of each driver thread that waits for a call. Another deque in its place lets them end
+# A queue of each driver thread of this process that waits for a call, whichever run makes it.
+# Another deque in its place lets them end
 _waiting_drivers: deque[Any] = deque()
 
 
-def _start_driver(call: Callable[[], Any]) -> bool:
-    """Have a driver thread make a call; False where no thread is to be had. These are daemon
-    threads, which exit does not wait for: one set for all runs of this process. A thread is started
-    whenever none is idle, since calls may wait for each other. No lock is taken: Ctrl-C may come
-    anywhere, and a garbage collection may start a call from anywhere."""
-    idle = _pop(_waiting_drivers)
-    calls = idle or _module("queue").SimpleQueue()
-    calls.put(call)
-    return bool(idle or _start_thread(partial(_drive, calls)))
-
-
 def _drive(calls: Any) -> None:
-    """The life of a driver thread. It keeps nothing of the calls it has made."""
+    """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
+    calls it has made. One is started whenever none is idle, since calls may wait for each other."""
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
@@ -6055,6 +6048,204 @@ def _end_drivers() -> None:
             place = f"/proc/self/task/{thread.native_id}"
             while time.monotonic() < late and (thread.is_alive() or os.path.exists(place)):
                 time.sleep(0.001)
+
+
+# ---- batches in this process, and in processes that others start ----
+
+_FAR_S = 1.0  # after so long, a batch on an executor of others gives back what it has not started
+
+_FAR_SIDE = """\
+import importlib, marshal, sys
+try:
+    module = importlib.import_module(name)
+except Exception:
+    module = None
+python = f"Python {sys.version[:4]}"
+if module is None and code and version.endswith(python):
+    module, loaded = type(sys)(name), marshal.loads(code)
+    module.__file__, module._code = loaded.co_filename, code
+    exec(loaded, module.__dict__)
+    module = sys.modules.setdefault(name, module)
+if module or code:
+    here = f"{name} {getattr(module, '__version__', 'unknown')} on {python}"
+    if here != version:
+        raise ImportError(f"the caller has {version}, and here is {here} "
+                          f"({getattr(module, '__file__', 'no file')}): they must be the same")
+answer = module and module._run_payload(frames)
+"""  # What an executor of somebody else runs. It goes as text, since the other side may have
+#      nothing but Python: where this file cannot be imported the answer is None, and the batch is
+#      sent again with this file's code.
+
+
+def _run_left(batch: _Batch) -> tuple[Any, ...]:
+    """As `_run_calls`, for calls of one function, with no line of Python between them. Whoever
+    empties `left` stops it after the call at work."""
+    begun, left = time.monotonic(), batch.left
+    values: list[Any] = []
+    errors: dict[int, BaseException] = {}
+    apply: Any = map if batch.width == 1 else itertools.starmap
+    ended: list[bool] = []  # holds something when no arguments are left
+    calls = apply(batch.function, itertools.chain(left, iter(partial(ended.append, True), None)))
+    while True:
+        try:
+            values.extend(calls)  # keeps what came before an error
+            if ended:
+                break
+            raise StopIteration  # a call did: else it would have gone on
+        except BaseException as error:
+            errors[len(values)] = error
+            values.append(None)
+            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
+                break
+    return values, errors, time.monotonic() - begun
+
+
+_LEFT_RUNNING = " (it cannot be stopped here, and is left running)"
+
+
+def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
+    where = _say_where(stack)
+    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
+    batch.add([None], {0: _timeout_type()(text)}, 0.0)
+
+
+def _run_here(
+    place: str, batch: _Batch, late: float = float("inf"), left: str = _LEFT_RUNNING
+) -> None:
+    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When it is
+    late, tasks that are not started are left to others. With a limit it runs in another thread,
+    which is left to itself when the time is up."""
+    parts: list[tuple[Any, ...]] = []
+
+    def deliver(*part: Any) -> None:
+        parts.append(part)
+        if batch.shrinkable and time.monotonic() > late:
+            batch.page[_SHED] = batch.key
+
+    def work() -> None:
+        outer, _local.inside = _local.inside, place
+        try:
+            if batch.width:
+                parts.append(_run_left(batch))
+            else:
+                parts.append(_run_calls(_spread(batch), batch.keep_going, batch.page, deliver))
+        finally:
+            _local.inside = outer
+
+    thread: Any = batch.timeout and _start_thread(work)
+    if not thread:
+        work()
+    else:
+        thread.join(batch.timeout)
+        if thread.is_alive():
+            frame = sys._current_frames().get(thread.ident)
+            stack = _module("traceback").format_stack(frame) if frame else []
+            where = "".join(reversed(stack))
+            _fail_late(batch, where, left)
+            return
+    for part in parts:
+        batch.add(*part)
+
+
+_STANDARD_NAME = "joblite-worker"
+_far_said: list[Any] = []  # what was printed in a process that the standard library started
+_far_came: dict[str, Any] = {}  # that its initializer has set something in
+
+
+def _run_payload(frames: Sequence[Any], left: str = _LEFT_RUNNING) -> list[Any]:
+    """On the other side: frames of a batch in; out what was said, and the frames of its results."""
+    (number, *more), functions = marshal.loads(frames[0])
+    batch = _Batch(number, (), *more)
+    batch.tasks = _open_batch(functions, list(frames[1:]), dict(_far_came), batch.page)
+    _run_here("process", batch, time.monotonic() + _FAR_S, left)
+    answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
+    said = _far_said[:]
+    del _far_said[: len(said)]
+    return list(map(bytes, [marshal.dumps(said), *answer]))
+
+
+def _serve_standard(
+    channel: Any, idle_s: float, cores: int, native_threads: int | None, packed: bytes
+) -> None:
+    """The life of a process that the standard library started. What is printed there goes home with
+    the answers; of native libraries those keep the limit that the user's script does not load
+    before this."""
+    global _cores
+    _cores = cores
+    # it is one for its caller, so that it ends with that: yet tasks may start processes
+    _module("multiprocessing").current_process().daemon = False
+    sys.stdout, sys.stderr = [
+        _OutputStream(fd, lambda *item: _far_said.append(item[:2]), write_through=True)
+        for fd in (_OUT, _ERR)
+    ]
+    for name in map(os.fsdecode, _THREAD_VARIABLES):
+        if native_threads or name not in os.environ:
+            os.environ[name] = str(native_threads or cores)
+    try:
+        try:
+            if packed:
+                _initialize(packed, _far_came)
+        except BaseException as error:  # whatever it raises is told
+            channel.send(_pack_answer(_INIT_FAILED, [], {0: error}, 0.0))
+            return
+        channel.send(None)
+        while channel.poll(idle_s or _LONGEST_S):
+            channel.send(_run_payload(channel.recv(), ""))
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass  # the caller is gone, or ends
+
+
+class _StandardWorker(_Worker):
+    """A process that the standard library starts, where none can be forked. It tells nothing of the
+    task at work, and no task in it can be interrupted: the process is killed."""
+
+    sock: Any  # a pipe
+
+    def __init__(self, kind: tuple[Any, ...]) -> None:
+        context = _module("multiprocessing").get_context("spawn")
+        self.code = _project_code
+        self.page = [0] * 6
+        self.sock, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve_standard, args=(theirs, *kind), name=_STANDARD_NAME, daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        try:
+            self.fault = self.sock.recv()  # of the initializer, if any
+        except EOFError:
+            self.close()
+            raise TerminatedWorkerError(
+                f"a worker process {_death_of(self.page)}; where no process can be forked, "
+                "a script needs if __name__ == '__main__':"
+            ) from None
+
+    def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
+        if self.fault:
+            batch.receive(self.fault)
+            return False
+        batch.tries += not self.served
+        self.served += len(batch.tasks)
+        settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
+        self.sock.send(pool.context.message(batch, set(), settings))
+        self.page[_BATCH] = batch.key
+        said, *frames = self.sock.recv()
+        pool.done.put(marshal.loads(said))
+        batch.receive(frames)
+        return not (batch.timeout and batch.errors)  # it may still be at work on its task
+
+    def signal(self, sig: int, batch: _Batch) -> None:
+        self.page[_INTERRUPT] = batch.key
+        if sig == _SIGKILL:
+            self.process.kill()
+
+    def close(self) -> None:
+        self.sock.close()
+        self.process.join(GRACE_S)  # so long as an idle one takes to end
+        self.process.kill()
+        self.process.join()
+        code: Any = self.process.exitcode
+        self.page[_DEATH] = 1 + (code << 8 if code > 0 else -code)  # as the fork server notes it
 
 
 # ---- idle workers, and when they are too old ----
@@ -6125,15 +6316,7 @@ def _lease(kind: tuple[Any, ...]) -> _Worker:
         if worker.code is _project_code:
             return worker  # type: ignore[no-any-return]
         worker.close()
-    return _Worker(kind)
-
-
-def _put_back(kind: tuple[Any, ...], worker: _Worker) -> None:
-    """A run is over: its worker is idle."""
-    _idle_workers.setdefault(kind, []).append(worker)
-    for oldest in [*_idle_workers][:-_MOST_KINDS]:
-        for other in _drained(_idle_workers.pop(oldest, [])):
-            other.close()
+    return (_Worker if _HAS_FORK else _StandardWorker)(kind)
 
 
 # Executors that were made for a backend's name: (factory, options, executor). Any thread adds in
@@ -6155,9 +6338,9 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     ended."""
     _watch_exit_and_forks()
     _made[:] = [known for known in _made if not _has_ended(known[-1])]
-    for known_factory, known_options, executor in _made[:]:
+    for *known, executor in _made[:]:
         try:
-            if known_factory is factory and known_options == options:
+            if known == [factory, options]:
                 return executor
         except ValueError:  # there are arrays among them
             pass
@@ -6166,15 +6349,6 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     if not hasattr(executor, "effective_n_jobs"):
         _made.append((factory, options, executor))
     return executor
-
-
-def _standard_pool(n_jobs: int, kind: tuple[Any, ...], most: int) -> Executor:
-    """The standard library's process pool, where there is no `fork`."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(n_jobs, context, _start_standard, kind, max_tasks_per_child=most)
 
 
 def shutdown_workers(wait: bool = True) -> None:
@@ -6191,14 +6365,17 @@ def shutdown_workers(wait: bool = True) -> None:
     """
     for idle in [*_idle_workers.values()]:
         for worker in _drained(idle):
-            _hang_up(worker.sock)
+            if _HAS_FORK:
+                _hang_up(worker.sock)
     server = _one_at_a_time("fork server", _starters.pop, "fork server", None)
     if server:
         server.close()
-    for known in _made[:]:
-        if known[0] is _standard_pool:
-            _made.remove(known)
-            known[-1].shutdown(wait, cancel_futures=True)
+    multiprocessing: Any = sys.modules.get("multiprocessing")
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        if child.name == _STANDARD_NAME:
+            child.kill()
+            if wait:
+                child.join()
     _end_drivers()
 
 
@@ -6236,143 +6413,6 @@ def _watch_exit_and_forks() -> None:
 
 # ---- the pool of a run ----
 
-_FAR_S = 1.0  # after so long, a batch on an executor of others gives back what it has not started
-_MOST_SCATTERED = 8  # buffers that are remembered as sent
-_ONCE_NBYTES = 2**20  # a buffer of this size is sent to a dask cluster once, not with every batch
-
-_FAR_SIDE = """\
-import importlib, marshal, sys
-try:
-    module = importlib.import_module(name)
-except Exception:
-    module = None
-python = f"Python {sys.version[:4]}"
-if module is None and code and version.endswith(python):
-    module, loaded = type(sys)(name), marshal.loads(code)
-    module.__file__, module._code = loaded.co_filename, code
-    exec(loaded, module.__dict__)
-    module = sys.modules.setdefault(name, module)
-if module or code:
-    here = f"{name} {getattr(module, '__version__', 'unknown')} on {python}"
-    if here != version:
-        raise ImportError(f"the caller has {version}, and here is {here} "
-                          f"({getattr(module, '__file__', 'no file')}): they must be the same")
-answer = module and module._run_payload(frames)
-"""  # What an executor of somebody else runs. It goes as text, since the other side may have
-#      nothing but Python: where this file cannot be imported the answer is None, and the batch is
-#      sent again with this file's code.
-
-
-def _run_left(batch: _Batch) -> tuple[Any, ...]:
-    """As `_run_calls`, for calls of one function, with no line of Python between them. Whoever
-    empties `left` stops it after the call at work."""
-    begun, left = time.monotonic(), batch.left
-    values: list[Any] = []
-    errors: dict[int, BaseException] = {}
-    apply: Any = map if batch.width == 1 else itertools.starmap
-    ended: list[bool] = []  # holds something when no arguments are left
-    calls = apply(batch.function, itertools.chain(left, iter(partial(ended.append, True), None)))
-    while True:
-        try:
-            values.extend(calls)  # keeps what came before an error
-            if ended:
-                break
-            raise StopIteration  # a call did: else it would have gone on
-        except BaseException as error:
-            errors[len(values)] = error
-            values.append(None)
-            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
-                break
-    return values, errors, time.monotonic() - begun
-
-
-def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
-    where = _say_where(stack)
-    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
-    batch.add([None], {0: _timeout_type()(text)}, 0.0)
-
-
-def _run_here(place: str, batch: _Batch, late: float = float("inf")) -> None:
-    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When it is
-    late, tasks that are not started are left to others. With a limit it runs in another thread,
-    which is left to itself when the time is up."""
-    parts: list[tuple[Any, ...]] = []
-
-    def deliver(*part: Any) -> None:
-        parts.append(part)
-        if batch.shrinkable and time.monotonic() > late:
-            batch.page[_SHED] = batch.key
-
-    def work() -> None:
-        outer, _local.inside = _local.inside, place
-        try:
-            if batch.width:
-                parts.append(_run_left(batch))
-            else:
-                parts.append(_run_calls(_spread(batch), batch.keep_going, batch.page, deliver))
-        finally:
-            _local.inside = outer
-
-    thread: Any = batch.timeout and _start_thread(work)
-    if not thread:
-        work()
-    else:
-        thread.join(batch.timeout)
-        if thread.is_alive():
-            frame = sys._current_frames().get(thread.ident)
-            stack = _module("traceback").format_stack(frame) if frame else []
-            where = "".join(reversed(stack))
-            _fail_late(batch, where, " (it cannot be stopped here, and is left running)")
-            return
-    for part in parts:
-        batch.add(*part)
-
-
-_far_said: list[Any] = []  # what was printed in a process of the standard pool
-_far_came: dict[str, Any] = {}  # that its initializer has set something in
-_far_faults: list[BaseException] = []  # of its initializer
-
-
-def _start_standard(_: Any, cores: int, native_threads: int | None, packed: bytes) -> None:
-    """Set up a process of the standard pool. What is printed there goes home with the answers; of
-    native libraries those keep the limit that the user's script does not load before this."""
-    global _cores
-    _cores = cores
-    sys.stdout, sys.stderr = [
-        _OutputStream(fd, lambda *item: _far_said.append(item[:2]), write_through=True)
-        for fd in (_OUT, _ERR)
-    ]
-    for name in map(os.fsdecode, _THREAD_VARIABLES):
-        if native_threads or name not in os.environ:
-            os.environ[name] = str(native_threads or cores)
-    try:
-        if packed:
-            _initialize(packed, _far_came)
-    except BaseException as error:  # whatever it raises is told
-        _far_faults.append(error)
-
-
-def _run_payload(frames: Sequence[Any]) -> list[Any]:
-    """On the other side: frames of a batch in; out what was said, and the frames of its results."""
-    (number, *more), functions = marshal.loads(frames[0])
-    batch = _Batch(number, (), *more)
-    batch.tasks = _open_batch(functions, list(frames[1:]), dict(_far_came), batch.page)
-    if _far_faults:
-        answer = _pack_answer(_INIT_FAILED, [], {0: _far_faults[0]}, 0.0)
-    else:
-        _run_here("process", batch, time.monotonic() + _FAR_S)
-        answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
-    said = _far_said[:]
-    del _far_said[: len(said)]
-    return list(map(bytes, [marshal.dumps(said), *answer]))
-
-
-def _shares_memory(executor: Executor) -> bool:
-    """Whether the workers of an executor are threads of this interpreter."""
-    pool: Any = sys.modules.get("concurrent.futures.thread")
-    is_pool = bool(pool) and isinstance(executor, pool.ThreadPoolExecutor)
-    return is_pool and "Interpreter" not in type(executor).__name__
-
 
 class _Pool:
     """What a run hands its batches to; here an executor of somebody else. The caller's thread uses
@@ -6380,15 +6420,11 @@ class _Pool:
 
     most_tasks = sys.maxsize  # in one batch
     round_trip = 0.0  # seconds a batch is on its way, beside the work: it should last longer
-    grows = False  # whether nobody knows how many batches the executor takes
-    more = 0  # batches that may be out beyond the run's window, because it takes them
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
-        from queue import SimpleQueue
-
         self.size = size
-        self.done: Any = SimpleQueue()
+        self.done = _module("queue").SimpleQueue()
         self.executor = executor
         # where batches are packed, if they do not share our memory
         self.context = None if shares_memory else _Context("far")
@@ -6446,9 +6482,6 @@ class _Pool:
         batch.receive(frames)
         on_its_way = time.monotonic() - batch.sent - batch.seconds
         self.round_trip = min(self.round_trip or on_its_way, on_its_way)
-        waited = on_its_way - self.round_trip  # for its turn
-        if self.grows and waited < batch.seconds / 2:
-            self.more += 1
         return True
 
     def lose(self, batch: _Batch, error: Exception) -> bool:
@@ -6487,6 +6520,9 @@ class _DaskPool(_Pool):
     """The executor of a `distributed` client. A big buffer is sent once, as long as its content
     stays the same."""
 
+    MOST_SCATTERED = 8  # buffers that are remembered as sent
+    ONCE_NBYTES = 2**20  # a buffer of this size is sent once, not with every batch
+
     context: _Context
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
@@ -6499,11 +6535,11 @@ class _DaskPool(_Pool):
         return self.executor._client.submit(func, *args, **self.executor._kwargs, pure=False)
 
     def lay(self, frame: Any) -> Any:
-        if len(frame) < _ONCE_NBYTES:
+        if len(frame) < self.ONCE_NBYTES:
             return bytes(frame)
         content = len(frame), _crc32(frame)
         if content not in self.laid:
-            if len(self.laid) >= _MOST_SCATTERED:
+            if len(self.laid) >= self.MOST_SCATTERED:
                 self.laid.clear()
             self.laid[content] = self.executor._client.scatter(bytes(frame), hash=False)
         return self.laid[content]
@@ -6519,53 +6555,6 @@ class _DaskPool(_Pool):
         self.pack(batch)
         self.submit(batch)
         return False
-
-
-class _StandardPool(_Pool):
-    """The standard library's process pool. It cannot end a task, and when a process dies, all
-    batches that are out are lost: with `on_error="return"` or "skip" they are run again, one at a
-    time until the task is found that ends its process."""
-
-    suspects = 0  # tasks of lost batches
-    is_alone = False  # whether the batch at work is the only one
-
-    def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
-        super().__init__(size, None, False)
-        self.options = {"n_jobs": size, "kind": kind, "most": most}
-        self.most_tasks = most if most == sys.maxsize else 1
-
-    def start(self, func: Callable[..., Any], *args: Any) -> Any:
-        executor = _executor_of(_standard_pool, self.options)
-        try:
-            future = executor.submit(func, *args)
-        except Exception:
-            if not _has_ended(executor):
-                raise
-        # what comes as it breaks is refused, or forgotten
-        return self.start(func, *args) if _has_ended(executor) else future
-
-    def submit(self, batch: _Batch) -> None:
-        self.is_alone = self.more < 0
-        super().submit(batch)
-
-    def receive(self, batch: _Batch) -> bool:
-        super().receive(batch)
-        self.suspects = max(0, self.suspects - len(batch.values))
-        self.more = -sys.maxsize if self.suspects else 0
-        return True
-
-    def lose(self, batch: _Batch, error: Exception) -> bool:
-        is_broken = isinstance(error, _module("concurrent.futures").BrokenExecutor)
-        # whether a process can be started at all: the first may fall to a batch that is out
-        probes = (self.start(bool).exception() for _ in range(2))
-        if not (is_broken and batch.keep_going) or all(probes):
-            return super().lose(batch, error)
-        if not self.is_alone:
-            self.suspects += len(batch.tasks)
-        elif len(batch.tasks) == 1:
-            self.suspects = 0
-            batch.blame(TerminatedWorkerError(f"the worker process of task {batch.first} ended"))
-        return True
 
 
 class _ProtocolPool(_Pool):
@@ -6618,8 +6607,14 @@ class _ThreadPool(_Pool):
 
     def submit(self, batch: _Batch) -> None:
         self.waiting.appendleft(batch)
-        if _pop(self.free) and not _start_driver(self.serve):
-            self.serve()  # no thread is to be had, as in a browser
+        if _pop(self.free):
+            # no lock is taken: Ctrl-C may come anywhere, and a garbage collection may start a call
+            # from anywhere
+            idle = _pop(_waiting_drivers)
+            calls = idle or _module("queue").SimpleQueue()
+            calls.put(self.serve)
+            if not (idle or _start_thread(partial(_drive, calls))):
+                self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
         """In a driver thread: run batches while some wait."""
@@ -6656,7 +6651,7 @@ class _ProcessPool(_ThreadPool):
     def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
         _look_at_project()
         super().__init__(size)
-        self.context = _Context("near")
+        self.context = _Context("near" if _HAS_FORK else "far")
         self.most_tasks = most  # also in a worker's life
         self.kind = kind
         self.workers: deque[_Worker] = deque()  # that have nothing to do
@@ -6699,12 +6694,11 @@ class _ProcessPool(_ThreadPool):
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error = sys.exc_info()[1]
-        workers = [(batch.first, batch.worker) for batch in out]
         # by the number of the task at work
         pages = {
-            first + max(worker.page[_TASK] - 1, 0): worker.page
-            for first, worker in workers
-            if worker
+            batch.first + worker.page[_TASK] - 1: worker.page
+            for batch in out
+            if (worker := batch.worker) and worker.page[_TASK]
         }
         try:
             self.end(out, _SIGINT, GRACE_S)
@@ -6745,9 +6739,12 @@ class _ProcessPool(_ThreadPool):
         """Give the workers back, which may forget big functions that came for this run alone."""
         sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
-            if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
+            if _HAS_FORK and sum(sizes) > _IN_BAND and not _has_data(worker.sock):
                 _send_frames(worker.sock, [])
-            _put_back(self.kind, worker)
+            _idle_workers.setdefault(self.kind, []).append(worker)
+        for oldest in [*_idle_workers][:-_MOST_KINDS]:
+            for other in _drained(_idle_workers.pop(oldest, [])):
+                other.close()
 
 
 # ==================================================================================================
@@ -6777,7 +6774,6 @@ _DEFAULTS: dict[str, Any] = {
     "require": None,
 }
 _UNSET: Any = types.SimpleNamespace(**{name: _Unset(each) for name, each in _DEFAULTS.items()})
-_NO_SETTINGS = "self", "backend_options", "inner_max_num_threads"
 _WORDS = {
     "prefer": (None, "processes", "threads"),
     "require": (None, "sharedmem"),
@@ -6789,16 +6785,13 @@ _WORDS = {
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     """All settings: the arguments that were given, else what the `parallel_config` in force says,
     else the defaults."""
-    given = {
-        name: value
-        for name, value in arguments.items()
-        if type(value) is not _Unset and name not in _NO_SETTINGS
-    }
+    given = {name: value for name, value in arguments.items() if type(value) is not _Unset}
+    for name in ("self", "backend_options", "inner_max_num_threads"):
+        given.pop(name, None)
     settings = {**_DEFAULTS, **_local.settings, **given}
-    for name in _WORDS.keys() & settings:
-        if settings[name] not in _WORDS[name]:
-            expected = ", ".join(map(repr, _WORDS[name]))
-            raise ValueError(f"{name}: expected one of {expected}; got {settings[name]!r}")
+    for name, words in _WORDS.items():
+        if settings.get(name, words[0]) not in words:
+            _expect(False, name, f"one of {str(words)[1:-1]}", settings[name])
     if settings["prefer"] == "processes" and settings["require"]:
         raise ValueError(
             "prefer='processes' and require='sharedmem' exclude each other: processes "
@@ -6815,8 +6808,8 @@ def _number(
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if not number > least or not number or is_whole and number % 1:
-        raise ValueError(f"{name}: expected {expected}; got {value!r:.200}")
+    is_right = number > least and number and not (is_whole and number % 1)
+    _expect(is_right, name, expected, value)
     return number
 
 
@@ -6889,11 +6882,17 @@ _Backend = namedtuple(
 )
 
 
-def _open_threads(n_jobs: int, options: dict[str, Any]) -> _Pool:
-    return _ThreadPool(n_jobs)
+@lru_cache(maxsize=1)
+def _say_that_there_are_no_processes(where: str) -> None:
+    _warn(
+        f"processes cannot be started here (no fork, or no interpreter to start): tasks run {where}"
+    )
 
 
 def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
+    if not HAS_PROCESSES:
+        _say_that_there_are_no_processes("in threads")
+        return _ThreadPool(n_jobs)
     initializer = b""
     if "initializer" in options:
         settings = options["initializer"], tuple(options.get("initargs", ()))
@@ -6902,79 +6901,18 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     idle_s = options.get("idle_worker_timeout", IDLE_S)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
     kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
-    most = sys.maxsize
-    if "maxtasksperchild" in options:
-        most = int(
-            _number(
-                "maxtasksperchild", options["maxtasksperchild"], "None or a whole number above 0"
-            )
-        )
-    pool = _ProcessPool if hasattr(os, "fork") else _StandardPool
-    return pool(n_jobs, kind, most)
-
-
-@lru_cache(maxsize=1)
-def _say_that_there_are_no_processes(where: str) -> None:
-    _warn(
-        f"processes cannot be started here (no fork, or no interpreter to start): tasks run {where}"
-    )
-
-
-def _open_threads_instead(n_jobs: int, options: dict[str, Any]) -> _Pool:
-    _say_that_there_are_no_processes("in threads")
-    return _ThreadPool(n_jobs)
-
-
-def _backend_of(executor: Any) -> _Backend:
-    """The row for an executor of somebody else, the client of a dask cluster, or a backend of
-    joblib's kind."""
-    if hasattr(executor, "get_executor"):
-        executor = executor.get_executor()
-    client: Any = getattr(executor, "_client", None)
-    kind: Any = _Pool
-    shares_memory = _shares_memory(executor)
-    if hasattr(executor, "effective_n_jobs"):
-        kind, offer = _ProtocolPool, executor.effective_n_jobs(-1)
-        # joblib's base class does not define it
-        shares_memory = getattr(executor, "supports_sharedmem", False)
-    elif hasattr(client, "scatter"):
-        kind, offer = _DaskPool, sum(client.nthreads().values())
-    else:
-        names = "_max_workers", "max_workers", "num_workers"
-        offers = [getattr(executor, name, 0) for name in names]
-        offer = max(each for each in (0, *offers) if isinstance(each, int))
-    capacity = offer or cpu_count()
-
-    def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
-        pool = kind(n_jobs, executor, shares_memory)
-        pool.grows = not offer and n_jobs == capacity
-        return pool
-
-    name = type(executor).__name__
-    return _Backend(name, open_pool, shares_memory, capacity=capacity, is_external=True)
-
-
-def _dask_backend() -> _Backend:
-    """The `distributed` client in force."""
-    distributed = sys.modules.get("distributed")
-    try:
-        return _backend_of(distributed.get_client())  # type: ignore[union-attr]
-    except (AttributeError, ValueError):  # not imported, or no client
-        raise ValueError(
-            "backend='dask' needs a client: start one with `from distributed import Client; "
-            "client = Client()` (or give it the scheduler's address), then call again"
-        ) from None
+    expected = "None or a whole number above 0"
+    most = options.get("maxtasksperchild", sys.maxsize)
+    most = int(_number("maxtasksperchild", most, expected))
+    return _ProcessPool(n_jobs, kind, most)
 
 
 _PROCESS_OPTIONS = frozenset(
     {"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout", "inner_max_num_threads"}
 )
 _IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
-_THREADS = _Backend("threading", _open_threads, True)
-if HAS_PROCESSES:
-    _PROCESSES = _Backend("loky", _open_processes, options=_PROCESS_OPTIONS)
-else:
-    _PROCESSES = _Backend("loky", _open_threads_instead, True, options=_PROCESS_OPTIONS)
+_THREADS = _Backend("threading", lambda n_jobs, _: _ThreadPool(n_jobs), True)
+_PROCESSES = _Backend("loky", _open_processes, not HAS_PROCESSES, _PROCESS_OPTIONS)
 _BACKENDS = {
     "sequential": _IN_PLACE,
     "threading": _THREADS,
@@ -7017,52 +6955,65 @@ def register_parallel_backend(
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
-    """The backend that a name or an executor stands for. `options` lose what a registered factory
-    takes."""
+    """The backend that a name stands for, an executor of somebody else, the client of a dask
+    cluster, or a backend of joblib's kind. `options` lose what a registered factory takes."""
+    name = backend if isinstance(backend, str) else ""
     if isinstance(backend, _Backend):
         return backend
-    if callable(getattr(backend, "submit", None)):
-        return _backend_of(backend)
-    name = backend if isinstance(backend, str) else ""
     if name in _factories:
         taken = dict(options)
         options.clear()
-        return _backend_of(_executor_of(_factories[name], taken))
-    if name in _BACKENDS:
+        backend = _executor_of(_factories[name], taken)
+    elif name in _BACKENDS:
         return _BACKENDS[name]
-    if name == "dask":
-        return _dask_backend()
-    names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
-    raise ValueError(
-        f"backend: expected one of {names} or a concurrent.futures.Executor; got {backend!r}"
-    )
+    elif name == "dask":
+        try:
+            backend = sys.modules["distributed"].get_client()
+        except (KeyError, AttributeError, ValueError):  # not imported, or no client
+            raise ValueError(
+                "backend='dask' needs a client: start one with `from distributed import Client; "
+                "client = Client()` (or give it the scheduler's address), then call again"
+            ) from None
+    else:
+        names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
+        is_executor = callable(getattr(backend, "submit", None))
+        expected = f"one of {names} or a concurrent.futures.Executor"
+        _expect(is_executor, "backend", expected, backend)
+    if hasattr(backend, "get_executor"):
+        backend = backend.get_executor()
+    client: Any = getattr(backend, "_client", None)
+    kind: Any = _Pool
+    name = type(backend).__name__
+    # whether its workers are threads of this interpreter
+    threads = sys.modules.get("concurrent.futures.thread")
+    pool = getattr(threads, "ThreadPoolExecutor", ())
+    shares_memory = isinstance(backend, pool) and "Interpreter" not in name
+    if hasattr(backend, "effective_n_jobs"):
+        kind, offer = _ProtocolPool, backend.effective_n_jobs(-1)
+        # joblib's base class does not define it
+        shares_memory = getattr(backend, "supports_sharedmem", False)
+    elif hasattr(client, "scatter"):
+        kind, offer = _DaskPool, sum(client.nthreads().values())
+    else:
+        attributes = "_max_workers", "max_workers", "num_workers"
+        offers = [getattr(backend, each, 0) for each in attributes]
+        offer = max(each for each in (0, *offers) if isinstance(each, int))
 
+    def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
+        return kind(n_jobs, backend, shares_memory)
 
-def _count_jobs(n_jobs: Any, backend: _Backend) -> int:
-    """The number of workers that `n_jobs` asks for: negative counts back from all there are."""
-    if n_jobs is None:
-        return backend.capacity or 1
-    expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
-    if hasattr(n_jobs, "__next__"):
-        expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
-    whole = int(_number("n_jobs", n_jobs, expected, least=-sys.maxsize))
-    if backend is _IN_PLACE:
-        return 1
-    if whole < 0:
-        whole += 1 + (backend.capacity or _cores or cpu_count())
-    return max(1, whole)
+    capacity = offer or cpu_count()
+    return _Backend(name, open_pool, shares_memory, capacity=capacity, is_external=True)
 
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    if backend is not _IN_PLACE and options.keys() - backend.options:
-        unknown = sorted(options.keys() - backend.options)
+    unknown = options.keys() - backend.options
+    if unknown and backend is not _IN_PLACE:
         names = Parallel.__init__.__annotations__
-        close = _module("difflib").get_close_matches(unknown[0], names)
+        close = _module("difflib").get_close_matches(min(unknown), names)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(
-            f"backend {backend.name!r}: expected options among "
-            f"{sorted(backend.options)}, got {unknown}{hint}"
-        )
+        expected = f"options among {sorted(backend.options)}{hint}"
+        _expect(False, f"backend {backend.name!r}", expected, sorted(unknown))
 
 
 def _choose(
@@ -7070,30 +7021,35 @@ def _choose(
 ) -> tuple[_Backend, int, dict[str, Any]]:
     """Settle what a `Parallel` leaves open: its backend, number of workers, and options."""
     context = _local.settings
-    named, inherited = settings["backend"], context.get("backend")
+    named, n_jobs = settings["backend"], settings["n_jobs"]
     needs_threads = settings["require"] == "sharedmem"
     place = _local.inside or _inside
     if named is not None:
         found = _find_backend(named, options)
-    elif inherited is not None:
-        found, options = inherited, {**context["options"], **options}
+    elif context.get("backend") is not None:
+        found, options = context["backend"], {**context["options"], **options}
     elif place == "thread":
         found = _IN_PLACE
     elif place == "process" or needs_threads or settings["prefer"] == "threads":
         found = _THREADS
     else:
-        found = _find_backend(_registry_default[-1], {}) if _registry_default else _PROCESSES
+        found = _find_backend((_PROCESSES, *_registry_default)[-1], {})
     if needs_threads and not found.shares_memory:
-        if named is not None:
-            raise ValueError(
-                f"require='sharedmem' needs a backend of threads; got backend={named!r}"
-            )
+        expected = "one of threads, which require='sharedmem' needs"
+        _expect(named is None, "backend", expected, named)
         found, options = _THREADS, {}
     _check_options(found, options)
-    n_jobs = settings["n_jobs"]
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
-    return found, _count_jobs(n_jobs, found), options
+    if n_jobs is None:
+        return found, found.capacity or 1, options
+    expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
+    if hasattr(n_jobs, "__next__"):
+        expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
+    n_jobs = int(_number("n_jobs", n_jobs, expected, least=-sys.maxsize))
+    if n_jobs < 0:  # counts back from all there are
+        n_jobs += 1 + (found.capacity or _cores or cpu_count())
+    return found, 1 if found is _IN_PLACE else max(1, n_jobs), options
 
 
 class parallel_config:
@@ -7150,20 +7106,15 @@ class parallel_config:
             found = _find_backend(backend, options)
             _check_options(found, options)
             self.settings.update(backend=found, options=options)
-        elif options:
-            raise ValueError(
-                f"{', '.join(sorted(options))}: backend options need a backend; "
-                f"add backend='loky' or another"
-            )
+        else:
+            expected = f"'loky' or another that has the options {sorted(options)}"
+            _expect(not options, "backend", expected, None)
         _local.settings = self.settings
 
     def __enter__(self) -> dict[str, Any]:
         return self.settings
 
-    def __exit__(self, *_: object) -> None:
-        self.unregister()
-
-    def unregister(self) -> None:
+    def unregister(self, *_: object) -> None:
         """Go back to the settings from before: for code that uses no `with` block.
 
         >>> settings = parallel_config(n_jobs=2)
@@ -7174,6 +7125,8 @@ class parallel_config:
         1
         """
         _local.settings = self.outer
+
+    __exit__ = unregister
 
 
 class parallel_backend(parallel_config):
@@ -7224,14 +7177,8 @@ class parallel_backend(parallel_config):
 #   3. A slow reader of a generator slows the feeding.     test_slow_reader_bounds_what_is_out
 #   4. However a run ends, its batches do too.             test_dropped_generator_frees_the_workers
 
-_GROW = 16  # a batch is at most so many times larger than one that was seen to finish
-_MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
-_MOST_BATCHES = 2**30  # that may be out at once, whatever number `pre_dispatch` gives
 _LINE_S = 1.0  # seconds between two lines of verbose=2
-_PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
 _WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
-_BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
-_BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 
 
 def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
@@ -7261,10 +7208,8 @@ def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     def record(*args: P.args, **kwargs: P.kwargs) -> TaskOf[R]:
         return function, args, kwargs
 
-    try:
-        record.__name__ = function.__name__
-    except (AttributeError, TypeError):  # an instance or a partial has no name
-        pass
+    # an instance or a partial has no name
+    record.__name__ = str(getattr(function, "__name__", record.__name__))
     return record
 
 
@@ -7276,44 +7221,38 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     """
     if pre_dispatch in ("2 * n_jobs", "all"):
         return 2 * n_jobs
-    size, factors = 1.0, [pre_dispatch]
-    if isinstance(pre_dispatch, str):
-        factors = pre_dispatch.replace("n_jobs", f" {n_jobs} ", 1).split("*")
+    text = str(pre_dispatch).replace("n_jobs", f" {n_jobs} ", 1)
     try:
-        for factor in factors:
-            size *= float(factor)
-    except (TypeError, ValueError, OverflowError):
+        size = _module("math").prod(map(float, text.split("*")))
+    except ValueError:
         size = 0.0
-    if not size > 0:  # also what is no number
-        raise ValueError(
-            f"pre_dispatch: expected 'all', a number above 0, or a text such as "
-            f"'2 * n_jobs'; got {pre_dispatch!r:.200}"
-        )
-    return max(1, int(min(size, _MOST_BATCHES)))
+    expected = "'all', a number above 0, or a text such as '2 * n_jobs'"
+    _expect(size > 0, "pre_dispatch", expected, pre_dispatch)
+    return max(1, int(min(size, 2**30)))
 
 
 class _Counts:
     """What a run tells about itself."""
 
+    dispatched = completed = 0
+    told = 0  # how many were done when the last line was printed, at `told_at`
+    close: Any = bool  # ends the bar, if one is shown
+
     def __init__(self, tasks: Any, parallel: Parallel[Any, Any]) -> None:
-        self.dispatched = self.completed = 0
-        self.told = 0  # how many were done when the last line was printed, at
         self.told_at = self.begun = time.monotonic()
         try:
             self.total: int | None = len(tasks)
         except Exception:  # a generator, a tqdm bar around one; a range longer than any list
             self.total = None
-        self.line_s: float | None = None  # seconds between two lines, if any are printed
+        # seconds between two lines, if any are printed
+        self.line_s: float | None = _LINE_S if parallel.verbose > 1 else None
         # by a subclass or a patch
         has_own_lines = parallel.print_progress != parallel._print_progress
         if has_own_lines or parallel.verbose > 2:
             self.line_s = 0.0
-        elif parallel.verbose > 1:
-            self.line_s = _LINE_S
-        self.bar: Any = None
         self.progress = parallel.progress
         if self.progress is True:
-            self.bar = self.progress = self.make_bar()
+            self.progress = self.make_bar()
         self.watched = self.progress is not None or self.line_s is not None
 
     def make_bar(self) -> Any:
@@ -7331,7 +7270,9 @@ class _Counts:
         except ImportError:
             self.line_s = _LINE_S
             return None
-        return tqdm(total=self.total)
+        bar = tqdm(total=self.total)
+        self.close = bar.close
+        return bar
 
     def tell(self, parallel: Parallel[Any, Any], count: int, is_last: bool = False) -> None:
         """So many tasks more are done. Let whoever wants to know."""
@@ -7346,16 +7287,12 @@ class _Counts:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
 
 def _explain(task: Any, number: int, error: Exception) -> Exception:
     """Why a task could not be packed: an error that names the object that is to blame."""
     try:
         if not _is_task(task):
-            raise _no_task(task)
+            return _no_task(task)
         for what, part in zip(("function", "args", "kwargs"), task):
             _pack_or_explain(part, f"task {number}: {what}", "near")
     except Exception as named:
@@ -7388,6 +7325,15 @@ _pools_at_work: set[_Pool] = set()
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
+    GROW = 16  # a batch is at most so many times larger than one that was seen to finish
+    MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
+    PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
+    BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
+    BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
+
+    given = 0  # results that were given out, in order
+    broken: BaseException | None = None  # what the tasks' iterator raised
+
     def __init__(
         self, parallel: Parallel[Any, Any], pool: _Pool, calls: _Calls, counts: _Counts
     ) -> None:
@@ -7405,8 +7351,6 @@ class _Run:
         self.waiting: deque[tuple[int, Sequence[Any]]] = deque()
         # number of a task -> results of it and those after it; _NOTHING for an error left out
         self.ready: dict[int, list[Any]] = {}
-        self.given = 0  # results that were given out, in order
-        self.broken: BaseException | None = None  # what the tasks' iterator raised
 
     # -- out --
 
@@ -7414,12 +7358,8 @@ class _Run:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
         parallel, pool = self.parallel, self.pool
-        while len(self.out) < max(1, parallel._window + pool.more):
-            if not self.waiting:
-                self.cut()
-            if not self.waiting:
-                return
-            first, tasks = self.waiting.popleft()
+        while len(self.out) < parallel._window and (cut := self.cut()):
+            first, tasks = cut
             keep_going = parallel.on_error != "raise"
             batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
             batch.function, batch.width = self.calls.function, self.calls.width
@@ -7432,11 +7372,13 @@ class _Run:
             self.out.add(batch)
             pool.submit(batch)
 
-    def cut(self) -> None:
-        """Take the tasks of the next batch."""
-        size = min(self.size, self.pool.most_tasks)
-        if self.pool.context:
-            size = min(size, self.pool.context.most_tasks)
+    def cut(self) -> tuple[int, Sequence[Any]] | None:
+        """The tasks of the next batch, and the number of the first; None if there are none."""
+        if self.waiting:
+            return self.waiting.popleft()
+        # 1 when tasks bring an object again with other content
+        most = getattr(self.pool.context, "most_tasks", self.size)
+        size = min(self.size, self.pool.most_tasks, most)
         tasks = self.ahead[:size]
         del self.ahead[:size]
         if not tasks and self.tasks is not None:
@@ -7448,9 +7390,9 @@ class _Run:
                 self.broken = error
             if len(tasks) < size:
                 self.tasks = None
-        if tasks:
-            self.waiting.append((self.counts.dispatched, tasks))
-            self.counts.dispatched += len(tasks)
+        first = self.counts.dispatched
+        self.counts.dispatched += len(tasks)
+        return (first, tasks) if tasks else None
 
     def send_again(self, first: int, tasks: Sequence[Any]) -> None:
         """Have tasks sent once more, in shares for all workers: if one of them fails its batch,
@@ -7472,7 +7414,7 @@ class _Run:
         has_more = self.waiting or self.ahead or self.tasks is not None
         pool.hungry = not has_more and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
-        patience = _PATIENCE_S if pool.hungry else _WAIT_S
+        patience = self.PATIENCE_S if pool.hungry else _WAIT_S
         while True:
             try:
                 item = pool.done.get(block, patience)
@@ -7497,8 +7439,15 @@ class _Run:
             raise _name_task(batch.fault, first)
         if values:
             self.ready[first] = values
-            if self.adapts:
-                self.adapt(batch)
+        if values and self.adapts:
+            # the next batches shall take so long, and so many bytes at most; less than the way to
+            # a worker and back takes is not worth a journey
+            round_trip, count = self.pool.round_trip, len(values)
+            size = max(self.BATCH_S, 2 * round_trip) * count / max(batch.seconds, 1e-9)
+            if not round_trip:
+                size = min(size, max(self.size, self.GROW * count))
+            nbytes = max(batch.nbytes // len(tasks), batch.nbytes_back // count, 1)
+            self.size = max(1, int(min(size, self.MOST_TASKS, self.BATCH_NBYTES // nbytes)))
         done = rest = len(values)
         for place, error in batch.errors.items():
             named = _name_task(error, first + place)
@@ -7515,19 +7464,7 @@ class _Run:
         self.counts.completed += done
         if self.counts.watched:
             self.counts.tell(self.parallel, done)
-        if rest < len(tasks):
-            self.send_again(first + rest, tasks[rest:])
-
-    def adapt(self, batch: _Batch) -> None:
-        """Aim the size of the next batches at a time, and at so many bytes at most."""
-        count = len(batch.values)
-        # less than the way to a worker and back takes is not worth a journey
-        round_trip = self.pool.round_trip
-        size = max(_BATCH_S, 2 * round_trip) * count / max(batch.seconds, 1e-9)
-        if not round_trip:
-            size = min(size, max(self.size, _GROW * count))
-        nbytes = max(batch.nbytes // len(batch.tasks), batch.nbytes_back // count, 1)
-        self.size = max(1, int(min(size, _MOST_TASKS, _BATCH_NBYTES // nbytes)))
+        self.send_again(first + rest, tasks[rest:])
 
     # -- results --
 
@@ -7536,9 +7473,9 @@ class _Run:
         is_ordered = self.parallel.return_as != "generator_unordered"
         while self.ready:
             first = self.given if is_ordered else next(iter(self.ready))
-            values = self.ready.pop(first, None)
-            if values is None:
+            if first not in self.ready:
                 return
+            values = self.ready.pop(first)
             self.given = first + len(values)
             if self.parallel.on_error == "skip":
                 values = [value for value in values if value is not _NOTHING]
@@ -7578,10 +7515,11 @@ class _Run:
                 for number, value in enumerate(values, first)
                 if value is not _NOTHING
             }
-            _set_on_error(error, {"partial_results": not_given})
+            attributes: dict[str, Any] = {"partial_results": not_given}
             if isinstance(error.__cause__, RemoteTraceback):
                 # how it came home; the cause tells where it was raised
-                _set_on_error(error, {"__traceback__": None})
+                attributes["__traceback__"] = None
+            _set_on_error(error, attributes)
             raise
         self.finish()
         if self.counts.watched:
@@ -7727,6 +7665,8 @@ class Parallel(_Shaped[Shape, E]):
     the next call starts fresh workers, which import it anew.
     """
 
+    _counts: Any = None  # those of the newest run
+
     if TYPE_CHECKING:
 
         @overload
@@ -7811,13 +7751,9 @@ class Parallel(_Shaped[Shape, E]):
             self.timeout = min(seconds, _LONGEST_S)
         if progress is False:
             self.progress = None
-        if not hasattr(self.verbose, "__float__"):
-            raise TypeError(f"verbose: expected a number, got {self.verbose!r}")
-        if isinstance(progress, str):
-            raise TypeError(
-                "progress: expected True, a function of (done, total), or an object "
-                f"with update, such as a tqdm bar; got {progress!r}"
-            )
+        _expect(hasattr(self.verbose, "__float__"), "verbose", "a number", self.verbose)
+        shows = "True, a function of (done, total), or an object with update, such as a tqdm bar"
+        _expect(not isinstance(progress, str), "progress", shows, progress)
         _check_mmap_mode(self.mmap_mode)
         nbytes = sys.maxsize
         if self.max_nbytes is not None and self.mmap_mode:
@@ -7827,7 +7763,6 @@ class Parallel(_Shaped[Shape, E]):
         options = {name: value for name, value in backend_options.items() if value is not None}
         self._backend, self.n_jobs, self._options = _choose(vars(self), options)
         self._window = _window(pre_dispatch, self.n_jobs)
-        self._counts: _Counts | None = None
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
@@ -7930,10 +7865,9 @@ class Parallel(_Shaped[Shape, E]):
         """
         is_recorder = getattr(function, "__qualname__", "") == "delayed.<locals>.record"
         if is_recorder or not callable(function) or not iterables:
-            got = (function, *iterables)
             raise TypeError(
                 "map: expected a function, without delayed, and one or more iterables "
-                f"of its arguments, as .map(f, xs); got {got!r:.200}"
+                f"of its arguments, as .map(f, xs), got {(function, *iterables)!r:.200}"
             )
         return self(_Calls(function, *iterables))  # type: ignore[misc]
 
@@ -7996,17 +7930,17 @@ class Parallel(_Shaped[Shape, E]):
     @property
     def n_tasks(self) -> int | None:
         """How many tasks the newest run has; None while that is not known."""
-        return self._counts.total if self._counts else None
+        return getattr(self._counts, "total", None)
 
     @property
     def n_dispatched_tasks(self) -> int:
         """How many tasks of the newest run were sent out."""
-        return self._counts.dispatched if self._counts else 0
+        return getattr(self._counts, "dispatched", 0)
 
     @property
     def n_completed_tasks(self) -> int:
         """How many tasks of the newest run are done."""
-        return self._counts.completed if self._counts else 0
+        return getattr(self._counts, "completed", 0)
 
     @property
     def return_generator(self) -> bool:

@@ -8583,7 +8583,7 @@ class TestSection6Pools:
             assert [i for i, _ in pids] == list(range(2 * most + 1))
             assert max(collections.Counter(pid for _, pid in pids).values()) <= most
         with pytest.raises(
-            ValueError, match="maxtasksperchild: expected None or a whole number above 0; got 0"
+            ValueError, match="maxtasksperchild: expected None or a whole number above 0, got 0"
         ):
             Parallel(**processes, maxtasksperchild=0)([delayed(square)(1)])
 
@@ -9355,16 +9355,6 @@ def lose(i):
     return i
 
 
-CROWD, CROWD_SIZES = set(), [0]  # the threads in it; how many there were whenever one joined
-
-
-def join_crowd(enough):
-    CROWD.add(threading.get_ident())
-    CROWD_SIZES.append(len(CROWD))
-    threading.Event().wait(0.05 * (max(CROWD_SIZES) < enough))
-    CROWD.discard(threading.get_ident())
-
-
 class TestSection6Executors:
     def test_classes_cross_between_machines_on_which_process_ids_are_equal(self):
         there = elsewhere(*SECOND_PROCESS)
@@ -9495,12 +9485,6 @@ class TestSection6Executors:
                     [delayed(abs)(-i) for i in range(3000)]
                 ) == [*range(3000)]
             assert len(far.futures) < 15
-
-    def test_window_grows_while_the_executor_takes_more(self, monkeypatch):
-        monkeypatch.setattr(joblite, "cpu_count", lambda: 1)
-        with Elsewhere(8) as executor:
-            Parallel(backend=executor, batch_size=1)(delayed(join_crowd)(6) for _ in range(400))
-        assert max(CROWD_SIZES) >= 6
 
     def test_closing_a_generator_cancels_what_waits(self, tmp_path):
         with Elsewhere(1) as executor:
@@ -10134,7 +10118,7 @@ class TestSection7Choosing:
         "timeout: expected": {"timeout": -3},
         "max_nbytes: expected": {"max_nbytes": "1 apple"},
         "mmap_mode: expected None, 'r'": {"mmap_mode": "x"},
-        "needs a backend of threads": {"backend": "loky", "require": "sharedmem"},
+        "which require='sharedmem' needs": {"backend": "loky", "require": "sharedmem"},
         "expected options among": {"backend": "loky", "nonsense": 1},
     }
 
@@ -10217,7 +10201,9 @@ class TestSection7Choosing:
             assert Parallel().n_jobs == joblite.cpu_count()
 
     def test_options_need_a_backend(self):
-        with pytest.raises(ValueError, match="backend options need a backend"):
+        with pytest.raises(
+            ValueError, match="backend: expected 'loky' or another that has the options"
+        ):
             parallel_config(initializer=print)
         with pytest.raises(ValueError, match="expected options among .*'inner_max_num_threads'"):
             parallel_config(backend="threading", inner_max_num_threads=2)
@@ -10316,15 +10302,15 @@ class TestSection7Choosing:
         [
             (
                 {"backend": "interpreters"},
-                "expected one of .*'loky'.* or a concurrent.futures.Executor; got 'inter",
+                "expected one of .*'loky'.* or a concurrent.futures.Executor, got 'inter",
             ),
             (
                 {"backend": multiprocessing},
-                "expected one of .*Executor; got <module 'multiprocessing'",
+                "expected one of .*Executor, got <module 'multiprocessing'",
             ),
             (
                 {"backend": multiprocessing.get_context("spawn")},
-                "expected one of .*Executor; got <multiprocessing",
+                "expected one of .*Executor, got <multiprocessing",
             ),
             (
                 {"backend": "multiprocessing", "context": "spawn"},
@@ -10374,14 +10360,16 @@ class TestSection7Choosing:
 
     def test_without_fork_the_standard_pool_serves(self, tmp_path):
         """As on Windows. Lambdas and errors come through as everywhere; a crash ends the run,
-        not the next one."""
+        not the next one, and an error of a task ends the others."""
         done = run_script(
             """
-            import os, threading
+            import os, threading, time
             vars(os).pop("fork", None)
             from joblite import Parallel, TerminatedWorkerError, delayed
             def double(x):
                 return 2 * x
+            def linger(x):
+                return time.sleep(999) if x else 1 // x
             if __name__ == "__main__":
                 for backend in ("loky", "multiprocessing"):
                     with Parallel(2, backend) as parallel:
@@ -10390,16 +10378,19 @@ class TestSection7Choosing:
                         try:
                             parallel([delayed(os._exit)(1)])
                         except TerminatedWorkerError as error:
-                            print(type(error.__cause__).__name__)
+                            print(error)
+                        try:
+                            parallel(delayed(linger)(i) for i in range(2))
+                        except ZeroDivisionError as error:
+                            print(error)
                         print(parallel(delayed(double)(i) for i in range(3)))
             """,
             tmp_path,
         )
-        lines = "[0, 2, 4]\n[0, -1, -2]\nBrokenProcessPool\n[0, 2, 4]\n"
+        died = "the worker process of task 0 ended with exit code 1 before the task did"
+        lines = f"[0, 2, 4]\n[0, -1, -2]\n{died}\ninteger division or modulo by zero\n[0, 2, 4]\n"
         assert (done.stdout, done.stderr) == (lines * 2, "")
 
-    # elsewhere it is not used, and under load a pool that breaks again and again was seen to hang
-    @windows
     def test_the_standard_pool_keeps_what_it_can(self, tmp_path):
         """As on Windows: prints, an initializer, the options, a timeout.
         What a task breaks fails that task only."""
@@ -10445,19 +10436,21 @@ class TestSection7Choosing:
                 print(Parallel(2, on_error="skip")([delayed(die)(0, 0)]),
                       Parallel(2)([delayed(die)(5)]))
                 try:
-                    Parallel(2, timeout=0.1)([delayed(wait)(1)])
+                    Parallel(2, timeout=0.1)([delayed(wait)(999)])
                 except TimeoutError as error:
-                    print("left running" in str(error))
+                    print(error)
             """,
             tmp_path,
-            flags=["-W", "ignore:ResourceTracker called reentrantly"],
-        )  # as its queues are collected
+        )
         named = [
-            f"TerminatedWorkerError: the worker process of task {number} ended" for number in (2, 9)
+            f"TerminatedWorkerError: the worker process of task {number} "
+            "ended with exit code 3 before the task did"
+            for number in (2, 9)
         ]
         found = [0, 1, named[0], 3, 4, 5, 6, 7, 8, named[1], 10]
-        expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\nTrue\n"
-        assert (done.stdout, done.stderr) == (expected, "")
+        expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\n"
+        late = "task 0 ran longer than timeout=0.1 s; it was at script.py:18 wait"
+        assert (done.stdout, done.stderr) == (f"{expected}{late}\n", "")
 
     @windows
     def test_ctrl_c_is_heard_while_tasks_run(self, tmp_path):
@@ -10870,18 +10863,18 @@ class TestSection8Parallel:
         "a slip in an option": (
             lambda: Parallel(n_job=2),
             ValueError,
-            "got ['n_job'] (did you mean n_jobs?)",
+            "(did you mean n_jobs?), got ['n_job']",
         ),
         "verbose": (
             lambda: Parallel(2, verbose="yes"),
-            TypeError,
+            ValueError,
             "verbose: expected a number, got 'yes'",
         ),
         "progress": (
             lambda: Parallel(2, progress="tqdm"),
-            TypeError,
+            ValueError,
             "progress: expected True, a function of (done, total), or an object with update, "
-            "such as a tqdm bar; got 'tqdm'",
+            "such as a tqdm bar, got 'tqdm'",
         ),
         "a lock": (
             lambda: Parallel(2)([delayed(square)({"a": [threading.Lock()]})]),
