@@ -4868,7 +4868,6 @@ class _Batch:
     payload: Any = None  # what is sent to a process
     nbytes = 0  # of the payload, beside what was sent before
     tries = 0
-    sent = 0.0  # when
     future: Any = None  # of the executor that it was given to
     worker: _Worker | None = None  # that is at work on it
     seconds = 0.0
@@ -6326,11 +6325,9 @@ _made: list[tuple[Any, dict[str, Any], Any]] = []
 
 def _has_ended(executor: Any) -> bool:
     """Whether an executor takes nothing more: it was shut down, or it broke."""
-    flags = getattr(executor, "_flags", None)  # where loky notes it
-    if flags:
-        return bool(flags.shutdown or flags.broken)
-    names = "_shutdown", "_shutdown_thread", "_broken"
-    return any(getattr(executor, name, False) for name in names)
+    state = vars(getattr(executor, "_flags", executor))  # where loky notes it
+    names = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
+    return any(map(state.get, names))
 
 
 def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
@@ -6419,7 +6416,6 @@ class _Pool:
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
     most_tasks = sys.maxsize  # in one batch
-    round_trip = 0.0  # seconds a batch is on its way, beside the work: it should last longer
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
@@ -6439,7 +6435,6 @@ class _Pool:
     def submit(self, batch: _Batch) -> None:
         """Take a batch, which waits in the executor until a worker is free; the caller does not."""
         done = self.done
-        batch.sent = time.monotonic()
         if not self.context:
             future = self.start(_run_here, "thread", batch)
         else:
@@ -6480,8 +6475,6 @@ class _Pool:
         said, *frames = answer
         _say_here(marshal.loads(said))
         batch.receive(frames)
-        on_its_way = time.monotonic() - batch.sent - batch.seconds
-        self.round_trip = min(self.round_trip or on_its_way, on_its_way)
         return True
 
     def lose(self, batch: _Batch, error: Exception) -> bool:
@@ -6705,12 +6698,7 @@ class _ProcessPool(_ThreadPool):
             self.end(out, _SIGKILL, 5 * GRACE_S)
         except KeyboardInterrupt:  # once more
             self.end(out, _SIGKILL, 0.0)
-            if not isinstance(error, GeneratorExit):
-                raise
-            # a finalizer would swallow it: the main thread gets another, when it has left that
-            main = threading.main_thread().ident
-            kill = _module("signal").pthread_kill
-            threading.Timer(_ENDING_S, kill, (main, _SIGINT)).start()
+            raise
         for number, page in pages.items():
             if isinstance(error, KeyboardInterrupt) and _stack_of(page):
                 error.add_note(f"task {number} was ended{_say_where(_stack_of(page))}")
@@ -6874,11 +6862,11 @@ class ParallelBackendBase:
 
 # A way to run tasks. `open(n_jobs, options)` gives a pool for one run. `options` are the names of
 # the backend options it takes; `capacity` the number of workers that it has anyway. What is
-# external runs tasks also for n_jobs=1.
+# external has a capacity, and runs tasks also for n_jobs=1.
 _Backend = namedtuple(
     "_Backend",
-    "name open shares_memory options capacity is_external",
-    defaults=(False, frozenset(), None, False),
+    "name open shares_memory options capacity",
+    defaults=(False, frozenset(), None),
 )
 
 
@@ -6910,7 +6898,7 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
 _PROCESS_OPTIONS = frozenset(
     {"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout", "inner_max_num_threads"}
 )
-_IN_PLACE = _Backend("sequential", None, True, capacity=1)  # the caller's thread runs the tasks
+_IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", lambda n_jobs, _: _ThreadPool(n_jobs), True)
 _PROCESSES = _Backend("loky", _open_processes, not HAS_PROCESSES, _PROCESS_OPTIONS)
 _BACKENDS = {
@@ -7002,8 +6990,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
         return kind(n_jobs, backend, shares_memory)
 
-    capacity = offer or cpu_count()
-    return _Backend(name, open_pool, shares_memory, capacity=capacity, is_external=True)
+    return _Backend(name, open_pool, shares_memory, capacity=offer or cpu_count())
 
 
 def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
@@ -7114,7 +7101,10 @@ class parallel_config:
     def __enter__(self) -> dict[str, Any]:
         return self.settings
 
-    def unregister(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.unregister()
+
+    def unregister(self) -> None:
         """Go back to the settings from before: for code that uses no `with` block.
 
         >>> settings = parallel_config(n_jobs=2)
@@ -7125,8 +7115,6 @@ class parallel_config:
         1
         """
         _local.settings = self.outer
-
-    __exit__ = unregister
 
 
 class parallel_backend(parallel_config):
@@ -7221,10 +7209,12 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     """
     if pre_dispatch in ("2 * n_jobs", "all"):
         return 2 * n_jobs
-    text = str(pre_dispatch).replace("n_jobs", f" {n_jobs} ", 1)
+    factors = [pre_dispatch]
+    if isinstance(pre_dispatch, str):
+        factors = pre_dispatch.replace("n_jobs", f" {n_jobs} ", 1).split("*")
     try:
-        size = _module("math").prod(map(float, text.split("*")))
-    except ValueError:
+        size = _module("math").prod(map(float, factors))
+    except (TypeError, ValueError, OverflowError):
         size = 0.0
     expected = "'all', a number above 0, or a text such as '2 * n_jobs'"
     _expect(size > 0, "pre_dispatch", expected, pre_dispatch)
@@ -7440,14 +7430,12 @@ class _Run:
         if values:
             self.ready[first] = values
         if values and self.adapts:
-            # the next batches shall take so long, and so many bytes at most; less than the way to
-            # a worker and back takes is not worth a journey
-            round_trip, count = self.pool.round_trip, len(values)
-            size = max(self.BATCH_S, 2 * round_trip) * count / max(batch.seconds, 1e-9)
-            if not round_trip:
-                size = min(size, max(self.size, self.GROW * count))
+            # the next batches shall take so long, and so many bytes at most
+            count = len(values)
+            size = self.BATCH_S * count / max(batch.seconds, 1e-9)
+            size = min(size, max(self.size, self.GROW * count), self.MOST_TASKS)
             nbytes = max(batch.nbytes // len(tasks), batch.nbytes_back // count, 1)
-            self.size = max(1, int(min(size, self.MOST_TASKS, self.BATCH_NBYTES // nbytes)))
+            self.size = max(1, int(min(size, self.BATCH_NBYTES // nbytes)))
         done = rest = len(values)
         for place, error in batch.errors.items():
             named = _name_task(error, first + place)
@@ -7809,7 +7797,7 @@ class Parallel(_Shaped[Shape, E]):
         backend = self._backend
         calls = iterable if type(iterable) is _Calls else _Calls(None, iterable)
         counts = self._counts = _Counts(calls, self)
-        if (self.n_jobs == 1 or not _HAS_THREADS) and not backend.is_external:
+        if (self.n_jobs == 1 or not _HAS_THREADS) and not backend.capacity:
             if self.n_jobs > 1:
                 _say_that_there_are_no_processes("in place, one after the other")
             if self.timeout is not None:
