@@ -60,10 +60,8 @@ HERE = Path(__file__).resolve().parent
 CORES = min(joblite.cpu_count(), 8)  # workers of each contestant
 QUICK = False  # whether sizes and times are small
 SHM = "2 GB of /dev/shm"  # what scenarios need that write there
-PLACES = [
-    ("disk", None, ()),
-    ("shm", "/dev/shm", (SHM,)),
-]  # the second is in memory: no moods of a disk
+# the second is in memory: no moods of a disk
+PLACES = [("disk", None, ()), ("shm", "/dev/shm", (SHM,))]
 
 # A scenario is a generator function: it yields the expected answer (or a function that checks one),
 # then for each contestant (name, function without arguments). What must be closed in the end it
@@ -104,10 +102,8 @@ def is_there(need: str) -> bool:
 
 
 _OURS = ("joblite", "joblib", _FLOOR)  # contestants that run with --quick, and one other
-_MOST_S, _QUICK_S = (
-    6,
-    0.3,
-)  # no new round of a scenario begins after so many seconds, but for the least number
+# no new round of a scenario begins after so many seconds, but for the least number
+_MOST_S, _QUICK_S = (6, 0.3)
 _LEAST_ROUNDS = 3
 
 
@@ -127,18 +123,16 @@ def measure(
         for turn in range(0 if rounds > 1 and not QUICK else 1, rounds + 1):
             if turn > least and time.perf_counter() - started > (_QUICK_S if QUICK else _MOST_S):
                 break
-            for name in (
-                names[turn % len(names) :] + names[: turn % len(names)]
-            ):  # each comes first in its turn
+            # each comes first in its turn
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 func = contestants[name]
                 begun = time.perf_counter()
                 result = func()
                 took = time.perf_counter() - begun
                 if turn < 2:
                     check(name, result)
-                if (
-                    turn
-                ):  # a contestant that timed itself (in a process of its own) gives its own seconds
+                # a contestant that timed itself (in a process of its own) gives its own seconds
+                if turn:
                     seconds[name].append(result.seconds if isinstance(result, Timed) else took)
                 del result
             gc.collect()
@@ -535,13 +529,9 @@ def parallel_contestants(
         yield "joblite", lambda: Parallel(CORES).map(function, tasks())
     else:
         yield "joblite", lambda: Parallel(CORES)(tasks())
-    pool = functools.cache(
-        lambda: stack.enter_context(fork_pool())
-    )  # started when it is first asked
-    yield (
-        f"Pool.imap, chunk {chunk}",
-        lambda: list(pool().imap(call, tasks(), chunksize=chunk)),
-    )
+    # started when it is first asked
+    pool = functools.cache(lambda: stack.enter_context(fork_pool()))
+    yield (f"Pool.imap, chunk {chunk}", lambda: list(pool().imap(call, tasks(), chunksize=chunk)))
     yield "Pool.map", lambda: pool().map(call, tasks())
     executor = functools.cache(lambda: stack.enter_context(process_executor()))
     yield (
@@ -555,10 +545,7 @@ def parallel_contestants(
         yield "joblib", lambda: joblib.Parallel(CORES)(tasks())
     if loky:
         reusable = functools.cache(lambda: stack.enter_context(loky.get_reusable_executor(CORES)))
-        yield (
-            f"loky, chunk {chunk}",
-            lambda: list(reusable().map(call, tasks(), chunksize=chunk)),
-        )
+        yield (f"loky, chunk {chunk}", lambda: list(reusable().map(call, tasks(), chunksize=chunk)))
     if mpire:
         workers = functools.cache(
             lambda: stack.enter_context(mpire.WorkerPool(CORES, keep_alive=True))
@@ -723,9 +710,8 @@ def shared_dict(stack):
     for name, func in parallel_contestants(
         stack, lambda: (delayed(look_up)(table, i) for i in range(count)), 1
     ):
-        if name.startswith(
-            ("jobli", "Pool.imap")
-        ):  # in chunks of one, as here, no task sees what another writes
+        # in chunks of one, as here, no task sees what another writes
+        if name.startswith(("jobli", "Pool.imap")):
             yield name, func
 
 
@@ -791,9 +777,8 @@ def shared_array(stack):
     for name, func in parallel_contestants(
         stack, lambda: (delayed(pick)(array, i) for i in range(32)), 1
     ):
-        if name.startswith(
-            ("jobli", "Pool.imap")
-        ):  # the others send it 32 times too; mpire was seen to hang
+        # the others send it 32 times too; mpire was seen to hang
+        if name.startswith(("jobli", "Pool.imap")):
             yield name, func
 
 
@@ -1012,15 +997,9 @@ def stream(stack):
 
     yield sum(range(count))
     yield "= loop", lambda: total(map(noop, range(count)))
-    yield (
-        "joblite",
-        lambda: total(Parallel(CORES, return_as="generator").map(noop, range(count))),
-    )
+    yield ("joblite", lambda: total(Parallel(CORES, return_as="generator").map(noop, range(count))))
     pool = functools.cache(lambda: stack.enter_context(fork_pool()))
-    yield (
-        "Pool.imap, chunk 500",
-        lambda: total(pool().imap(noop, range(count), chunksize=500)),
-    )
+    yield ("Pool.imap, chunk 500", lambda: total(pool().imap(noop, range(count), chunksize=500)))
     joblib = optional("joblib")
     if joblib:
         yield (
@@ -1439,10 +1418,8 @@ def remembered(stack: contextlib.ExitStack, func: Callable, **options) -> Iterat
         yield "joblib", joblib.Memory(f"{folder}/joblib", verbose=0, **options).cache(func)
     if diskcache and not options:
         cache = stack.enter_context(diskcache.Cache(f"{folder}/diskcache", size_limit=2**33))
-        yield (
-            "diskcache",
-            cache.memoize(name=func.__name__)(func),
-        )  # keeps the arguments as they are in its index
+        # keeps the arguments as they are in its index
+        yield ("diskcache", cache.memoize(name=func.__name__)(func))
     if cachier and not options:
         yield "cachier", cachier.cachier(cache_dir=f"{folder}/cachier", separate_files=True)(func)
 

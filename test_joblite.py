@@ -155,12 +155,8 @@ def run_script(
     return done
 
 
-SECOND_PROCESS = (
-    "sh",
-    "-c",
-    '"$@"; exit $?',
-    "sh",
-)  # a shell is the first one of its machine, Python the second
+# a shell is the first one of its machine, Python the second
+SECOND_PROCESS = ("sh", "-c", '"$@"; exit $?', "sh")
 
 
 def elsewhere(*first):
@@ -395,9 +391,8 @@ def nothing_left_behind():
     if os.name == "posix":
         # the standard library's own, which stays to the end
         multiprocessing.resource_tracker.ensure_running()
-        if (
-            multiprocessing.get_all_start_methods()[0] == "forkserver"
-        ):  # the default from Python 3.14 on
+        # the default from Python 3.14 on
+        if multiprocessing.get_all_start_methods()[0] == "forkserver":
             importlib.import_module("multiprocessing.forkserver").ensure_running()  # it stays, too
     before = leftovers()
     yield
@@ -1579,11 +1574,8 @@ class TestSection2Hash:
 
         one, same, other = deep(1), deep(1), deep(2)
         assert joblite.hash(one) == joblite.hash(same) != joblite.hash(other)
-        for value in (
-            one,
-            same,
-            other,
-        ):  # taken apart step by step: to free it at once would be as deep
+        # taken apart step by step: to free it at once would be as deep
+        for value in (one, same, other):
             while type(value) is list:
                 value = value[0]
 
@@ -2080,17 +2072,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
             array_code(shape=shape),
             "do not fit|value: it is neither",
         )
-        for shape in (
-            (-1,),
-            (-1, -1),
-            "8",
-            8,
-            (True,),
-            (1.0,),
-            None,
-            (1,) * 65,
-            (-(2**63), -1),
-        )
+        for shape in ((-1,), (-1, -1), "8", 8, (True,), (1.0,), None, (1,) * 65, (-(2**63), -1))
     },
     **{
         f"a shape that does not fit: {shape}": (array_code(shape=shape), "do not fit")
@@ -2102,10 +2084,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     },
     "items that do not fit": (array_code(bytes(7), shape=(0,)), "do not fit"),
     "items of no size": (array_code(b"", dtype="V0"), "value: it is neither"),
-    "fields of no size": (
-        array_code(b"", dtype=[("a", "<f8", (0,))]),
-        "value: it is neither",
-    ),
+    "fields of no size": (array_code(b"", dtype=[("a", "<f8", (0,))]), "value: it is neither"),
     "an array in the memory of another": (array_code(array_code()), "do not fit"),
     "an array in a text": (array_code("x" * 8), "do not fit"),
     "an array in nothing": (array_code(None), "do not fit"),
@@ -2149,10 +2128,7 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     ),
     "a field that is none": (array_code(dtype=[("a", "<f8")]), "value: "),
     "a field without a name": (array_code(dtype=[(1, "<f8", ())]), "value: "),
-    "a dtype by more than its text": (
-        calling("numpy.dtype", "f8", False, True),
-        "dtype with gaps",
-    ),
+    "a dtype by more than its text": (calling("numpy.dtype", "f8", False, True), "dtype with gaps"),
     "a state for a dtype": (stated(F8, (3, "|", None, None, None, -1, -1, 63)), "neither"),
     "a state for an array": (stated(array_code(), (1, (1,), F8, False, bytes(8))), "neither"),
     "a state for a class": (stated(named("decimal.Decimal"), {"int": 5}), "neither"),
@@ -2539,17 +2515,7 @@ class TestSection3Files:
 
     @pytest.mark.parametrize(
         "compress",
-        [
-            -1,
-            10,
-            1.5,
-            ("zlib", 10),
-            ("zlib",),
-            ("zlib", 3, 3),
-            "zip",
-            ("zip", 3),
-            ("zlib", "3"),
-        ],
+        [-1, 10, 1.5, ("zlib", 10), ("zlib",), ("zlib", 3, 3), "zip", ("zip", 3), ("zlib", "3")],
     )
     def test_wrong_compress_is_refused_with_the_valid_values(self, compress, tmp_path):
         with pytest.raises(
@@ -3288,16 +3254,7 @@ class TestSection3Files:
             assert isinstance(caught.value, ValueError) and source in str(caught.value)
         assert not os.path.exists("EVIL")
 
-    @pytest.mark.parametrize(
-        "thing",
-        [
-            np.ndarray,
-            np.memmap,
-            np.empty,
-            np.float64,
-            np.load,
-        ],
-    )
+    @pytest.mark.parametrize("thing", [np.ndarray, np.memmap, np.empty, np.float64, np.load])
     def test_nothing_of_numpy_is_handed_out(self, thing, tmp_path):
         """A class or function of numpy is no plain data."""
         for value in (
@@ -3733,12 +3690,13 @@ EDITS = {  # what is edited: (file, text before, text after, what the next run d
     "a global of another module": ("other.py", "CONSTANT = 1", "CONSTANT = 2", "computes"),
     "the decorator": ("job.py", "1000", "2000", "computes"),
     "what a package passes on": ("pkg/core.py", "x + 1", "x + 2", "computes"),
+    # it is imported in a function: its source counts
     "a comment in what a package passes on": (
         "pkg/core.py",
         "    return x + 1",
         "    # one\n    return x + 1",
         "computes",
-    ),  # it is imported in a function: its source counts
+    ),
     "a package whose module is imported": ("pkg/unit/__init__.py", "x + 1", "x + 2", "computes"),
     "what a module makes when asked": ("lazy/inner.py", "x + 1", "x + 2", "computes"),
     "what a module in a variable passes on": ("in_variable.py", "x + 1", "x + 2", "computes"),
@@ -7672,9 +7630,8 @@ class TestSection5Payloads:
 
     def test_big_result_that_cannot_be_unpickled_here_fails_its_task_only(self, processes):
         def make(i):
-            time.sleep(
-                joblite.CHECKPOINT_S * 1.5
-            )  # so that each result leaves as soon as it is there
+            # so that each result leaves as soon as it is there
+            time.sleep(joblite.CHECKPOINT_S * 1.5)
             return [bytes(2**21), Trap("caller")] if i == 1 else i
 
         results = Parallel(**processes, on_error="return", batch_size=3)(
@@ -7993,6 +7950,7 @@ class TestSection6Pools:
 
     @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="looks for processes in /proc")
     def test_no_worker_outlives_a_caller_and_a_fork_server_that_are_killed_as_it_starts(self):
+        # a worker that lives holds our standard output
         done = run_script(
             f"""
             import contextlib, glob, os, signal, threading, time
@@ -8013,7 +7971,7 @@ class TestSection6Pools:
                 os.kill(pid, signal.SIGKILL)
             """,
             check=False,
-        )  # a worker that lives holds our standard output
+        )
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     @posix
@@ -8600,11 +8558,8 @@ class TestSection6Pools:
             assert sorted(out.splitlines()) == sorted(
                 line for i in range(6) for line in (f"begin {i}", f"raw end {i} \N{SNOWMAN}")
             )
-            for first in (
-                0,
-                2,
-                4,
-            ):  # lines of one worker keep their order, those of two may come by turns
+            # lines of one worker keep their order, those of two may come by turns
+            for first in (0, 2, 4):
                 own = re.findall(f"(?:begin|end) [{first}{first + 1}]", out)
                 assert own == [
                     f"{word} {i}" for i in (first, first + 1) for word in ("begin", "end")
@@ -8911,9 +8866,8 @@ class TestSection6Pools:
         assert "ZeroDivisionError" in caplog.text and record.process != os.getpid()
 
     def test_the_root_log_level_and_names_of_levels_follow_the_caller(self, processes, monkeypatch):
-        monkeypatch.setattr(
-            logging, "_levelToName", dict(logging._levelToName)
-        )  # there is no way back but this
+        # there is no way back but this
+        monkeypatch.setattr(logging, "_levelToName", dict(logging._levelToName))
         monkeypatch.setattr(logging, "_nameToLevel", dict(logging._nameToLevel))
         logging.addLevelName(25, "NOTICE")
 
@@ -9014,9 +8968,8 @@ class TestSection6Pools:
                 Parallel(2)([delayed(task)()])
             print(*heard.getvalue().split())
             """)
-        if (
-            where == "a named logger"
-        ):  # then a worker knows of no handler of the caller's: its own ones come first
+        # then a worker knows of no handler of the caller's: its own ones come first
+        if where == "a named logger":
             heard = self.OWN_HANDLER.get(what, heard)
         assert done.stdout.split() == heard.split() * 2
         assert re.search(told, done.stderr) if told else not done.stderr
@@ -9898,9 +9851,8 @@ class TestSection6BigArrays:
             for i in range(3):
                 array[i] = 1
                 assert parallel(delayed(np.sum)(array) for _ in range(4)) == [i + 1] * 4
-        fresh = Parallel(**processes)(
-            delayed(np.max)(np.full(200_000, i)) for i in range(20)
-        )  # each at an old id
+        # each at an old id
+        fresh = Parallel(**processes)(delayed(np.max)(np.full(200_000, i)) for i in range(20))
         assert fresh == list(range(20))
 
     @pytest.mark.parametrize("mode", ["r", "r+", "c"])
@@ -11019,9 +10971,8 @@ class TestSection8Parallel:
         results = Parallel(**backend, return_as="generator", batch_size=1)(tasks)
         assert [next(results) for _ in range(10)] == [square(i) for i in range(10)]
         asked = tasks.asked
-        Parallel(**backend)(
-            delayed(square)(i) for i in range(10)
-        )  # what was out before it is done after it
+        # what was out before it is done after it
+        Parallel(**backend)(delayed(square)(i) for i in range(10))
         assert tasks.asked == asked < 100_000
         results.close()
 
@@ -11294,9 +11245,8 @@ class TestSection8Parallel:
             if i >= 2000:
                 (tmp_path / str(os.getpid())).touch()
                 if len(os.listdir(tmp_path)) < 2:
-                    time.sleep(
-                        0.01 * 1.5 ** (i - 2000)
-                    )  # a minute in all, for a machine that is busy
+                    # a minute in all, for a machine that is busy
+                    time.sleep(0.01 * 1.5 ** (i - 2000))
 
         Parallel(2)(delayed(nap)(i) for i in range(2020))
         assert len(os.listdir(tmp_path)) == 2, "both workers had some of the slow ones"
@@ -11361,9 +11311,8 @@ class TestSection8Parallel:
         """Whether that is a terminal, a notebook's or a file;
         its line is ended however the run ends."""
         if bar == "tqdm":
-            monkeypatch.setattr(
-                pytest.importorskip("tqdm").tqdm, "monitor_interval", 0
-            )  # no thread of its own
+            # no thread of its own
+            monkeypatch.setattr(pytest.importorskip("tqdm").tqdm, "monitor_interval", 0)
         else:
             monkeypatch.setitem(sys.modules, "tqdm", None)
         parallel = Parallel(**backend, progress=True)
@@ -11702,9 +11651,8 @@ class TestSection8Faults:
             return sum("joblite-" in name for name in descriptors())
 
         gc.disable()
-        before = (
-            pages()
-        )  # of idle workers; a file that the tests print to may have such a name, too
+        # of idle workers; a file that the tests print to may have such a name, too
+        before = pages()
         try:
             for _ in range(6):
                 with pytest.raises((joblite.TerminatedWorkerError, TimeoutError)):
@@ -11717,9 +11665,8 @@ class TestSection8Faults:
         """What was delivered is not run again, what was not started is."""
 
         def work_long(name):
-            end = (
-                time.monotonic() + 3 * joblite.CHECKPOINT_S
-            )  # so that it is delivered before the next one begins
+            # so that it is delivered before the next one begins
+            end = time.monotonic() + 3 * joblite.CHECKPOINT_S
             while time.monotonic() < end:
                 pass
             sys.stdout = DiesWhenFlushed()
@@ -12025,9 +11972,8 @@ class TestSection8Faults:
         )
         assert (done.stdout, done.stderr) == ("end\n", "")
 
-    @pytest.mark.parametrize(
-        "moment", [0.02, 0.05, 0.1]
-    )  # the fork server or its workers are just starting
+    # the fork server or its workers are just starting
+    @pytest.mark.parametrize("moment", [0.02, 0.05, 0.1])
     def test_a_worker_that_starts_as_the_interpreter_ends_does_not_run_its_task(self, moment):
         done = run_script(f"""
             import threading, time
@@ -13769,9 +13715,8 @@ class TestTypes:
         if subprocess.run(
             [*start, "--version"], capture_output=True, timeout=DEADLINE * 5
         ).returncode:
-            pytest.skip(
-                f"{checker} cannot start here"
-            )  # pyright fetches its main part at first use
+            # pyright fetches its main part at first use
+            pytest.skip(f"{checker} cannot start here")
         folder = tmp_path_factory.mktemp("types")
         shutil.copy(joblite.__file__, folder / "joblite.py")
         expressions = [re.split("  +", line)[0] for line in REVEALED.strip().splitlines()]
@@ -14257,9 +14202,8 @@ class TestTheLesson:
 # Not part of the suite: it takes long. It prints a summary; the exit code is 0 if
 # all values were right and nothing was left behind.
 
-MEMORY_BOUND = (
-    48 * 2**20
-)  # bytes by which the least memory of the last quarter may exceed that of the second quarter
+# bytes by which the least memory of the last quarter may exceed that of the second quarter
+MEMORY_BOUND = 48 * 2**20
 
 
 def misbehave(x, how):
@@ -14279,9 +14223,8 @@ class Soak:
     def __init__(self, minutes, seed):
         self.end = time.monotonic() + 60 * minutes
         self.seed = seed
-        self.counts = (
-            collections.Counter()
-        )  # only ever added to by name: a lost count in a race does no harm
+        # only ever added to by name: a lost count in a race does no harm
+        self.counts = collections.Counter()
         self.problems = []
         self.last_kill = 0.0
         self.memory = []  # of this process, at intervals
