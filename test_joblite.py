@@ -13798,7 +13798,7 @@ class TestTheText:
         assert README.count("```python") == len(readme_blocks()) > 5
 
     @pytest.mark.parametrize(
-        "what, most", [("a warm call of two tasks", 70), ("a `Memory` has kept", 22)]
+        "what, most", [("a warm call of two tasks", 70), ("a `Memory` has kept", 23)]
     )
     def test_readme_follows_a_call_as_it_is(self, what, most, tmp_path):
         story = README.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
