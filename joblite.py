@@ -299,10 +299,9 @@ def cpu_count(only_physical_cores: bool = False) -> int:
     if quota.isdecimal():  # not "max"
         limits.append(int(quota) / int(period))
     limit = os.environ.get("LOKY_MAX_CPU_COUNT", "").strip()
-    if limit.isdecimal():
+    if limit:
+        _expect(limit.isdecimal(), "LOKY_MAX_CPU_COUNT", "a whole number", limit)
         limits.append(int(limit))
-    elif limit:
-        raise ValueError(f"LOKY_MAX_CPU_COUNT: expected a whole number, got {limit!r}")
     return max(1, math.ceil(min(limits)))
 
 
@@ -318,17 +317,14 @@ def _code_facts(code: CodeType) -> Any:
     """What code uses, functions inside it included:
 
         names     all names in it
-        globals   the globals that it reads or sets
-        chains    those that it reads, each with the attributes that follow: ("np", "linalg")
+        chains    the globals that it reads, each with the attributes that follow: ("np", "linalg")
         added     variables used for nothing but statements such as `log.append(x)`
         imports   (level, module, names) of each import
 
     What is added to in one place and used otherwise in another is read: then a key differs too
     often, never too seldom.
     """
-    facts = types.SimpleNamespace(
-        names=set(), globals=set(), chains=set(), added=set(), imports=set()
-    )
+    facts = types.SimpleNamespace(names=set(), chains=set(), added=set(), imports=set())
     codes, steps = [code], []  # type: ignore[var-annotated]
     for each in codes:  # grows
         codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
@@ -346,10 +342,11 @@ def _code_facts(code: CodeType) -> Any:
         end_of_call, after_call = calls.get(begin, (end, ""))
         if kind == "IMPORT_NAME":
             facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
-        if "GLOBAL" in kind or kind == "LOAD_NAME":
-            facts.globals.add(name)
         if kind.startswith("CALL") and None not in begin:
             calls[begin] = end, following.opname
+        is_global = kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+        if is_global:
+            facts.chains.add((name, *attributes))
         if (
             after_call == "POP_TOP"
             and is_held
@@ -357,19 +354,16 @@ def _code_facts(code: CodeType) -> Any:
             and attributes[0] in adding
         ):
             facts.added.add(name)
-        elif kind.endswith("DEREF"):
-            read.add(name)
-        elif kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
-            facts.chains.add((name, *attributes))
+        elif is_global or kind.endswith("DEREF"):
             read.add(name)
     facts.added.difference_update(read)
     return facts
 
 
 def _used_globals(function: FunctionType) -> dict[str, Any]:
-    """The globals that a function, and the code inside it, names, with their values."""
-    names = _code_facts(function.__code__).globals & function.__globals__.keys()
-    return {name: function.__globals__[name] for name in names}
+    """The globals that a function, and the code inside it, reads, with their values."""
+    names = {name for name, *_ in _code_facts(function.__code__).chains}
+    return {name: function.__globals__[name] for name in names & function.__globals__.keys()}
 
 
 def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
@@ -379,12 +373,12 @@ def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) 
         held = dict(enumerate(value))
     elif isinstance(value, FunctionType):
         cells = map(_cell_value, value.__closure__ or ())
-        text, held = " (its variable {})", _used_globals(value)
-        held.update(zip(value.__code__.co_freevars, cells))
+        in_closure = dict(zip(value.__code__.co_freevars, cells))
+        text, held = " (its variable {})", _used_globals(value) | in_closure
     elif not isinstance(value, dict):
         names = "__self__", "func", "args", "keywords"  # of methods and partials
         text, held = ".{}", {name: getattr(value, name, None) for name in names}
-        held.update(getattr(value, "__dict__", {}))
+        held |= getattr(value, "__dict__", {})
     for key, part in held.items():
         try:
             pack(part)
@@ -623,10 +617,7 @@ def _hash_maker(hash_name: str) -> Any:
     hashlib.new is slower."""
     hashlib = _module("hashlib")
     names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
-    if hash_name not in names:
-        raise ValueError(
-            f"hash_name: expected one of {', '.join(sorted(names))}; got {hash_name!r}"
-        )
+    _expect(hash_name in names, "hash_name", f"one of {', '.join(sorted(names))}", hash_name)
     make = getattr(hashlib, hash_name)
     return lambda data: make(data).digest()
 
@@ -735,21 +726,13 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
 
 
 def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
-    """The bytes of a memoryview or array in pieces (in Fortran order if it is laid out so, else in
-    C order); where there are gaps between its items, a piece at a time is copied."""
-    size, items = 1, array
+    """The bytes of a memoryview or array in pieces, in Fortran order if it is laid out so, else in
+    C order; where there are gaps between its items, it is copied."""
     if not isinstance(array, memoryview):
         rows = array.T if array.flags.fnc else array
-        if rows.flags.c_contiguous:
-            items = memoryview(rows.reshape(-1).view("u1"))
-        else:
-            size, items = array.itemsize, array if array.ndim == 1 else array.flat
+        array = memoryview(rows.ravel().view("u1"))
     for start in range(0, array.nbytes, nbytes):
-        first = start // size
-        piece = items[first : -(-(start + nbytes) // size)]
-        if not isinstance(piece, memoryview):
-            piece = memoryview(piece.tobytes())
-        yield piece[start - first * size :][:nbytes]  # it may begin and end within an item
+        yield array[start : start + nbytes]
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -778,7 +761,7 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         if kind.__reduce__ is not np.ndarray.__reduce__:
             own = _object_parts(digester, array)
         return ("derived", kind, object.__getstate__(array), own)
-    is_mapped = type(array) is np.memmap and not digester.coerce_mmap
+    is_mapped = kind is np.memmap and not digester.coerce_mmap
     order = "F" if array.flags.fnc else "C"
     if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
         array = array.astype("S")
@@ -810,16 +793,12 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     np = sys.modules["numpy"]
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
     derived = type(array) is not np.ma.MaskedArray and type(array)
-    filling = array._fill_value
     return (
         "masked",
         derived,
         array.data,
         np.ma.getmaskarray(array),
-        # asking for `fill_value` would set it
-        np.asarray(
-            np.ma.default_fill_value(array.dtype) if filling is None else filling, array.dtype
-        ),
+        np.asarray(array.view().fill_value, array.dtype),  # asking for it sets it
         _without(array, not_content),
     )
 
@@ -918,10 +897,6 @@ def _way_of(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
 _IMPORTABLE = (type, FunctionType, BuiltinMethodType, ModuleType)
 
 
-class _StartOver(Exception):
-    """A value holds itself, or is nested too deeply to be walked by recursion."""
-
-
 class _Digester:
     """One call of `hash`: its settings, see `_digest`, and the forms of the parts met so far."""
 
@@ -959,7 +934,7 @@ class _Digester:
         """What stands for a part that is neither plain nor named."""
         key = id(obj)
         if key in self.path or len(self.path) == _DEEPEST:
-            raise _StartOver
+            raise RecursionError
         self.path[key] = self.count
         form = self.expand(obj)
         before = self.path.pop(key)
@@ -1042,7 +1017,7 @@ def _digest(
     if kind not in _ATOMS and (kind not in _SEQUENCES or not _ATOMS.issuperset(map(type, obj))):
         try:
             form = _Digester(new, coerce_mmap, follow, take_apart).form(obj)
-        except _StartOver:
+        except RecursionError:
             numbering = _Numbering(new, coerce_mmap, follow, take_apart)
             numbering.met = []
             numbering.form(obj)
@@ -2147,33 +2122,6 @@ def load(
 
 # --- What a call depends on -----------------------------------------------------------------------
 
-# names of a module that do not count, even where code reads them: they tell where it lies
-_MODULE_SPECIALS = frozenset(
-    """
-    __name__ __file__ __path__ __package__ __spec__ __doc__ __loader__ __cached__ __builtins__
-    __annotations__
-    """.split()
-)
-# the interpreter's own names, and IPython's history: they do not count in a module held as a value
-_SET_BY_PYTHON = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
-# a variable that holds one, and is only added to, does not count
-_ADDED_TO = frozenset({list, set, dict, deque})
-_CONTAINERS_IN = frozenset(
-    ["builtins", "collections", "dataclasses", "functools", "operator", "types", "typing"]
-)
-# what cannot change but for the functions inside, which are looked at for themselves
-_FIXED = (
-    FunctionType,
-    type,
-    ModuleType,
-    property,
-    staticmethod,
-    classmethod,
-    types.CodeType,
-    _Unset,
-)
-# what others keep alive, the environment, and what is ours
-_WITHOUT_CONTENT = frozenset({"weakref", "_weakrefset", "os", __name__})
 _STARTED = time.time_ns() - 10_000_000  # files carry the time of a clock that ticks so seldom
 _CHANGED = "may have changed since it was loaded; start Python anew"
 
@@ -2182,10 +2130,10 @@ _CHANGED = "may have changed since it was loaded; start Python anew"
 
 
 @lru_cache(maxsize=1024)
-def _is_installed(folder: str) -> bool:
+def _is_installed(folder: str) -> Any:
     """Whether packages in this folder are installed ones, or of the standard library."""
     parts = folder.replace("\\", "/").split("/")
-    return bool(
+    return (
         {"site-packages", "dist-packages"}.intersection(parts)
         or folder.startswith(os.path.dirname(os.__file__))
         or ".dist-info" in [name[-10:] for name in _list(folder)]
@@ -2219,7 +2167,7 @@ def _is_project(name: Any) -> bool:
     if not isinstance(name, str) or name in ("", "__main__", "__mp_main__"):
         return True
     space = getattr(sys.modules.get(name), "__dict__", {})
-    if name == __name__ or space.get("__all__") == __all__:
+    if space.get("__all__") == __all__:
         return False
     places, parent = _places_of(name), name.rpartition(".")[0]
     for place in places:
@@ -2281,8 +2229,8 @@ def _path_digest(path: Any, only_sources: bool = False) -> str:
     found: list[Any] = []
     for file, state in _files_in(path).items():
         is_read = file.endswith(".py") or not only_sources
-        found.append(file.removeprefix(os.fspath(path)))
-        found.append(_file_digest(file, state) if is_read else state[1])
+        inside = file.removeprefix(os.fspath(path))
+        found += [inside, _file_digest(file, state) if is_read else state[1]]
     return _short_digest(repr(found))
 
 
@@ -2293,27 +2241,21 @@ def _file_digest(file: str, state: Any) -> Any:
         with open(file, "rb") as stream:
             return _module("hashlib").file_digest(stream, "sha256").digest()
     except OSError as err:
-        raise type(err)(
+        raise OSError(
             err.errno,
             f"depends: expected a file or folder that can be read, got {file!r}: {err.strerror}",
         ) from None
 
 
-def _with_parents(name: str) -> list[str]:
-    """The names of a module and of the packages around it."""
-    return list(itertools.accumulate(name.split("."), "{}.{}".format))
-
-
 def _imports_of(code: CodeType, package: str) -> list[str]:
-    """The modules that code may load: for `import a.b` a, too, and for `from a import b` perhaps
-    a.b."""
+    """The modules that code may load, besides the packages around them: for `from a import b`
+    perhaps a.b."""
     found = []
     for level, name, names in sorted(_code_facts(code).imports):
         if level:
             above = package.rsplit(".", level - 1)[0]
             name = f"{above}.{name}".strip(".")
-        found += _with_parents(name)
-        found += [f"{name}.{each}" for each in names]
+        found += [name, *[f"{name}.{each}" for each in names]]
     return found
 
 
@@ -2333,7 +2275,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
     is_certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
-    return _hash_maker("sha256")(content).hex(), imports, is_certain
+    return _blake2b(content).hex(), imports, is_certain
 
 
 # -- a quick look at content
@@ -2355,22 +2297,20 @@ class _Look(Pickler):
             reduced = None
         if type(reduced) is tuple:
             return reduced
-        return id, (self.contents.digest_of(obj, _crc32),)
+        contents = self.contents
+        return id, (_digest(obj, _crc32, False, contents.label, contents.object_parts),)
 
 
 # -- the fingerprint
-
-
-def _type_at(place: Any, get: Callable[[Any, Any], Any]) -> type:
-    """The type of what a function finds in a place."""
-    return type(get(place, _NOTHING))
 
 
 def _may_change(value: Any) -> bool:
     """Whether the content of a value may change while it stays the same object."""
     if type(value) is tuple:
         return any(map(_may_change, value))
-    return type(value) not in _ATOMS and not isinstance(value, _FIXED)
+    # these cannot but for the functions inside, which are looked at for themselves
+    fixed = FunctionType, type, ModuleType, types.CodeType, property, staticmethod, classmethod
+    return type(value) not in _ATOMS and not isinstance(value, (*fixed, _Unset))
 
 
 class _Contents:
@@ -2393,17 +2333,23 @@ class _Contents:
         self.looks: dict[Any, tuple[Any, ...]] = {}
         self.spaces: list[tuple[Any, int]] = []  # (namespace in which a new name counts, its size)
         self.files: list[tuple[Any, Any]] = []  # (path, its files)
-        self._skipped = untracked | _MODULE_SPECIALS
+        # names of a module that tell where it lies do not count, even where code reads them
+        self._skipped = untracked.union(
+            """
+            __name__ __file__ __path__ __package__ __spec__ __doc__ __loader__ __cached__
+            __builtins__ __annotations__
+            """.split()
+        )
         # functions whose code counts wherever it lies
-        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
+        self._own = [root for root in roots if isinstance(root, FunctionType)]
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
         self._sources = {""}
-        found = [self._root(root) for root in roots]
+        for root in roots:
+            self._root(root)
         for thing in self._things:  # grows
             self.parts[self._labels[id(thing)]] = self._digest(self._describe(thing))
-        whole = found, sorted(self.parts.items())
-        self.digest = _short_digest(repr(whole), 16)
+        self.digest = _short_digest(repr(sorted(self.parts.items())), 16)
         held = {id(space) for space, _ in self.spaces}  # looked at name by name
         seen = [entry[3] for entry in self.looks.values() if id(entry[3]) not in held]
         self.data = list(filter(_may_change, [*roots, *seen]))
@@ -2453,7 +2399,7 @@ class _Contents:
         """The label of a thing that is followed; when it is new, it is described later."""
         key = id(thing)
         if key not in self._labels:
-            name = _dotted(thing) if key in self._own else _followed_name(thing)
+            name = _dotted(thing) if thing in self._own else _followed_name(thing)
             if name is None:
                 return None
             if name in self.parts:
@@ -2468,9 +2414,11 @@ class _Contents:
         kind = type(obj)
         home = kind.__module__
         try:
-            if home in _CONTAINERS_IN or kind in _HASHERS or _followed_name(kind):
+            holds = "builtins", "collections", "dataclasses", "functools", "operator", "types"
+            if home in (*holds, "typing") or kind in _HASHERS or _followed_name(kind):
                 return way(digester, obj)
-            if home not in _WITHOUT_CONTENT:
+            # not what others keep alive, the environment, and what is ours
+            if home not in ("weakref", "_weakrefset", "os", __name__):
                 return "content", kind, _digest(obj, digester.new, follow=self.label)
         except PicklingError:  # a lock, a file
             pass
@@ -2479,19 +2427,19 @@ class _Contents:
 
     # - the work list
 
-    def _root(self, root: Any) -> str:
-        """The token of a root: of a path its content; of an installed function its package counts,
-        too. The name stands for it only in words."""
+    def _root(self, root: Any) -> None:
+        """Note a root: of a path its content; of an installed function its package, too."""
         if isinstance(root, os.PathLike):
             self.files.append((root, _files_in(root)))
-            return self._note(f"file {os.path.basename(root)}", _path_digest(root))
+            self._note(f"file {os.path.basename(root)}", _path_digest(root))
+            return
         if hasattr(root, "__name__"):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
                 self._note(f"the package {package}", _path_digest(place, True))
                 if any(state[0] >= _STARTED for state in _files_in(place).values()):
                     self.unsure.append(f"the package {package} {_CHANGED}")
-        return self._token("depends", root)
+        self._token("depends", root)
 
     def _note(self, name: str, digest: str) -> str:
         """Note the digest of what is known as `name`; gives what stands for it: the name, or where
@@ -2505,13 +2453,10 @@ class _Contents:
         """What stands for a value, known as `name`: its label or the name of its content."""
         return self.label(value) or self._note(name, self._digest(value))
 
-    def digest_of(self, value: Any, new: Any) -> Any:
-        """The digest of a value with all that is followed, made by `new`."""
-        return _digest(value, new, False, self.label, self.object_parts)
-
     def _digest(self, value: Any) -> str:
         try:
-            return self.digest_of(value, _blake2b).hex()[:20]
+            digest = _digest(value, _blake2b, False, self.label, self.object_parts)
+            return digest.hex()[:20]
         except Exception as err:  # a hasher of the user may raise anything
             self.unsure.append(f"a value of {type(value)} cannot be named: {err!r}")
             return ""
@@ -2521,13 +2466,14 @@ class _Contents:
         space = vars(thing)
         about: list[Any] = []
         chains: Any = ()  # global names, each with the attributes that follow
-        added: Any = ()
         if isinstance(thing, ModuleType):
             self.spaces.append((space, len(space)))
+            # but for the interpreter's own names, and IPython's history
+            others = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
             chains = [
                 (name,)
                 for name in space
-                if not _module("re").fullmatch(_SET_BY_PYTHON, f"{thing.__name__}.{name}")
+                if not _module("re").fullmatch(others, f"{thing.__name__}.{name}")
             ]
             # what is imported lazily into it, since Python 3.15
             self._follow_sources(
@@ -2544,34 +2490,36 @@ class _Contents:
         else:
             # since Python 3.14 annotations are made by a function, which is not called
             makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
-            code, defaults, keyword_defaults, annotations = [
+            about = [
                 self._look(getattr, thing, name)
                 for name in ("__code__", "__defaults__", "__kwdefaults__", makes)
             ]
-            about = [code, defaults]
-            for each in (space, keyword_defaults, annotations):
-                about.append(self._hold(each) if type(each) is dict else each)
+            code = about[0]
+            about += [self._hold(each) for each in (space, *about) if type(each) is dict]
             space, facts = thing.__globals__, _code_facts(code)
-            added = facts.added
+
+            def is_read(name: str, place: Any, get: Any) -> bool:
+                if name not in facts.added:
+                    return True
+                kind = self._look(lambda at, get: type(get(at, _NOTHING)), place, get)
+                return kind not in (list, set, dict, deque)  # these exactly: others may do more
+
             for name, cell in zip(code.co_freevars, thing.__closure__ or ()):
-                is_added = name in added and self._look(_type_at, cell, _cell_value) in _ADDED_TO
-                if not is_added and name != "__classdict__":
+                if name != "__classdict__" and is_read(name, cell, _cell_value):
                     about += [name, self._look(_cell_value, cell)]
-            if id(thing) in self._own or _is_project(space.get("__name__")):
-                chains = sorted(facts.chains.union(zip(added)))
+            if thing in self._own or _is_project(space.get("__name__")):
+                used = sorted(facts.chains)
+                chains = [chain for chain in used if is_read(chain[0], chain[0], space.get)]
                 self._follow_sources(_imports_of(code, space.get("__package__") or ""))
         for chain in chains:
-            about += [chain, self._global_token(space, chain, added)]
+            about += [chain, self._global_token(space, chain)]
         return about
 
-    def _global_token(
-        self, space: Any, chain: Sequence[str], added: Any = (), is_inside: bool = False
-    ) -> str:
+    def _global_token(self, space: Any, chain: Sequence[str], is_inside: bool = False) -> str:
         """The token of a global name; where it is a module of the project, of what that holds under
         the next name."""
         name, *rest = chain
-        is_added = name in added and self._look(_type_at, name, space.get) in _ADDED_TO
-        if is_added or name in self._skipped:
+        if name in self._skipped:
             return "not tracked"
         home = str(space.get("__name__")).replace("__mp_main__", "__main__")
         value = self._look(space.get, name)
@@ -2590,7 +2538,7 @@ class _Contents:
             lazy = repr(value).split("'")[1]
             if _is_project(lazy):
                 lazy = ".".join([lazy, *rest])
-                self._follow_sources(_with_parents(lazy))
+                self._follow_sources([lazy])
                 return lazy
             # what is installed counts as it will when it is loaded: the `a` of `import a.b`, a
             # module, or what a loaded one holds
@@ -2601,17 +2549,19 @@ class _Contents:
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
             if type(value) is not ModuleType:  # its class may have properties
                 self.label(type(value))
-            return self._global_token(vars(value), rest, (), True)
+            return self._global_token(vars(value), rest, True)
         if value is _NOTHING:
             return "nothing"
         return self._token(f"{home}.{name}", value)
 
     def _follow_sources(self, modules: list[str]) -> None:
-        """Note the sources of modules of the project, and of those that they import in turn."""
+        """Note the sources of modules of the project, of the packages around them, and of those
+        that they import in turn."""
         for name in modules:  # grows
             if name in self._sources or not _is_project(name):
                 continue
             self._sources.add(name)
+            modules.append(name.rpartition(".")[0])
             spec = _find_spec(name)
             loader = getattr(spec, "loader", None)
             if hasattr(loader, "get_data"):
