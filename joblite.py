@@ -5134,10 +5134,10 @@ def _world() -> tuple[Any, ...]:
             path.append(_exact_text(entry))
     argv = list(map(_exact_text, sys.argv))
     environ = dict(os.environ._data)  # type: ignore[attr-defined]  # without decoding it all
-    authkey, levels = b"", None
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing:  # its managers ask for the key
-        authkey = bytes(multiprocessing.current_process().authkey)
+    process = sys.modules.get("multiprocessing.process")
+    # managers ask for it
+    authkey = bytes(process.current_process().authkey) if process else b""
+    levels = None
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):  # not if another thread just loads it
         names = {
@@ -5616,8 +5616,11 @@ class _ForkServer:
             f"-X{name}" if value is True else f"-X{name}={value}"
             for name, value in sys._xoptions.items()
         ]
-        names = "dont_write_bytecode no_user_site no_site ignore_environment isolated safe_path"
-        for letter, name in zip("BsSEIPO", [*names.split(), "optimize"]):
+        names = (
+            "dont_write_bytecode no_user_site no_site ignore_environment isolated safe_path "
+            "optimize"
+        )
+        for letter, name in zip("BsSEIPO", names.split()):
             options += [f"-{letter}"] * getattr(sys.flags, name)
         command = [sys.executable, *options, "-c", boot]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
@@ -5750,15 +5753,13 @@ class _Context:
             is_one &= {tuple}.issuperset(map(type, values))
         key = self.name(function) if is_one else 0
         args = values if batch.width == 1 else itertools.chain.from_iterable(values)
-        calls: list[Any] = []
         if key and _are_plain(args):  # calls of one function that all share: one frame
             frames = [_pickle_dumps((key, batch.width or -1, values), 5)]  # tuples of any width
         else:
-            calls = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
+            calls: Any = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
             frames = _bundle(map(_Packer(self.to, self.name).pack, calls), _address)
-        if len(calls) == 1:
             known, self.last = self.last, {}
-            for value in calls[0][1]:
+            for value in calls[0][1] if len(calls) == 1 else ():
                 number = None
                 if id(value) in known and not (type(value) in _ATOMS or callable(value)):
                     head, *buffers = _pack(value)
@@ -5776,10 +5777,9 @@ class _Context:
         if self.to != "near":
             known = set(map(id, self.newest))
             self.newest = [memoryview(frame).obj for frame in frames]
-            sizes = [
-                len(frame) for frame, owner in zip(frames, self.newest) if id(owner) not in known
-            ]
-            return list(map(self.copy, frames)), sum(sizes)
+            pairs = zip(frames, self.newest)
+            nbytes = sum(len(frame) for frame, owner in pairs if id(owner) not in known)
+            return list(map(self.copy, frames)), nbytes
         segments: set[_Segment] = set()
         for place, view in enumerate(frames):
             is_big = type(view) is memoryview and len(view) >= self.mapping[0]
@@ -5897,7 +5897,7 @@ class _Worker:
             if _has_data(self.sock, left + 0.001):  # it must not end too early
                 return
             left = timeout
-            if self.page[_BATCH] == batch.key and self.page[_TASK]:  # else it has not begun
+            if self.page[_TASK]:  # else none of this batch has begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
         batch.is_late = True
         self.signal(_SIGINT, batch)

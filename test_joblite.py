@@ -7905,6 +7905,20 @@ class TestSection6Pools:
         assert len(again) == 4 and not pids & set(again)
 
     @posix
+    def test_many_idle_deaths_are_not_noticed(self, tmp_path):
+        def meet(i):
+            (tmp_path / str(i)).touch()
+            for other in range(6):
+                wait_for_file(tmp_path / str(other))
+            return os.getpid()
+
+        pids = set(Parallel(6, batch_size=1)(delayed(meet)(i) for i in range(6)))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        again = Parallel(2, batch_size=4)(delayed(abs)(i) for i in range(4))
+        assert len(pids) == 6 and again == [0, 1, 2, 3]
+
+    @posix
     def test_killed_fork_server_is_replaced(self):
         workers = set(Parallel(n_jobs=2, batch_size=1)(delayed(where)() for _ in range(8)))
         os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
