@@ -5712,8 +5712,8 @@ class _Context:
         self.last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
-        # pieces of the batch packed last: kept, since the next one may well use them; on executors
-        # of others the owners of its buffers
+        # pieces of the batch packed last, and the owners of its buffers: kept, since the next one
+        # may well use them
         self.newest: list[Any] = []
 
     def name(self, func: Any) -> int:
@@ -5772,14 +5772,9 @@ class _Context:
 
     def settle(self, frames: list[Any]) -> tuple[list[Any], int]:
         """The frames of a payload, independent of the caller, who may refill its arrays, and how
-        many of their bytes are new. For a process nearby, big buffers become pieces, and a piece
-        that a batch of this run still uses is taken again while samples tell no change."""
-        if self.to != "near":
-            known = set(map(id, self.newest))
-            self.newest = [memoryview(frame).obj for frame in frames]
-            pairs = zip(frames, self.newest)
-            nbytes = sum(len(frame) for frame, owner in pairs if id(owner) not in known)
-            return list(map(self.copy, frames)), nbytes
+        many of their bytes are new: not in the batch before. For a process nearby, big buffers
+        become pieces, and a piece that a batch of this run still uses is taken again while samples
+        tell no change."""
         segments: set[_Segment] = set()
         for place, view in enumerate(frames):
             is_big = type(view) is memoryview and len(view) >= self.mapping[0]
@@ -5787,12 +5782,19 @@ class _Context:
             if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
-        nbytes = sum(len(frame) for frame in frames if type(frame) is not _Piece)
+        known = set(map(id, self.newest))
+        owners = [getattr(frame, "obj", frame) for frame in frames]
+        are_new = [type(owner) is not _Piece and id(owner) not in known for owner in owners]
+        nbytes = sum(map(len, itertools.compress(frames, are_new)))
         settled = _lay_big(frames, *self.mapping)
-        self.newest = [frame for frame in settled if type(frame) is _Piece]
-        for piece in self.newest:
-            self.laid[_address(piece.view)] = piece
-        return [frame if type(frame) is _Piece else bytes(frame) for frame in settled], nbytes
+        self.newest = owners
+        for at, frame in enumerate(settled):
+            if type(frame) is _Piece:
+                self.laid[_address(frame.view)] = frame
+                owners.append(frame)
+            else:
+                settled[at] = self.copy(frame)
+        return settled, nbytes
 
     def message(self, batch: _Batch, known: set[int], settings: tuple[Any, ...]) -> list[Any]:
         """The frames of a batch for a process that has the `known` functions; then it has all."""
@@ -7758,7 +7760,7 @@ class Parallel(_Shaped[Shape, E]):
             results = self._in_place(calls, counts)
         else:
             pool = backend.open(self.n_jobs, self._options)
-            if pool.context:
+            if pool.context and pool.context.to == "near":
                 pool.context.mapping = self._mapping
             if self.timeout is not None:
                 pool.most_tasks = 1
