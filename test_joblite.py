@@ -7780,7 +7780,8 @@ CALLER = """
     import os, sys, threading, time
     from joblite import Parallel, delayed
     def hang(i):
-        open(f"{sys.argv[1]}/{i}", "w").write(str(os.getpid()))
+        with open(f"{sys.argv[1]}/{i}", "w") as sign:  # a finalizer would swallow a Ctrl-C
+            sign.write(str(os.getpid()))
         threading.Event().wait(600)
     list(Parallel(n_jobs=3)(delayed(hang)(i) for i in range(3)))
     """
