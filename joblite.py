@@ -4971,20 +4971,20 @@ def _open_batch(
     if len(frames) == 1:
         key, width, tasks = _pickle_loads(frames[0])
         return _spread(types.SimpleNamespace(function=came[key], width=width, tasks=tasks))
-    return _open_tasks(frames, came, page)
 
+    def open_each() -> Iterator[Task]:
+        """Each task is opened when it is asked for, at the place that the page then shows."""
+        for place, own in enumerate(_unbundle(frames), 1):
+            page[_TASK] = place
+            try:
+                # a buffer may be for several tasks: each gets a copy
+                func, *given = _unpack(_own_buffers(own, True), came)
+                task = came[func] if type(func) is int else func, *given
+            except BaseException as error:  # unpickling runs code of the user: the task's error
+                task = _raise, (error,), {}
+            yield task
 
-def _open_tasks(frames: list[Any], came: dict[Any, Any], page: Any) -> Iterator[Task]:
-    """Each task is opened when it is asked for, at the place that the page then shows."""
-    for place, own in enumerate(_unbundle(frames), 1):
-        page[_TASK] = place
-        try:
-            # a buffer may be for several tasks: each gets a copy
-            func, *given = _unpack(_own_buffers(own, True), came)
-            task = came[func] if type(func) is int else func, *given
-        except BaseException as error:  # unpickling runs code of the user: this is the task's error
-            task = _raise, (error,), {}
-        yield task
+    return open_each()
 
 
 def _pack_answer(
