@@ -2979,11 +2979,11 @@ class TestSection3Files:
             buffers.append(data[place : place + size])
             place += -(-size // 64) * 64
         pieces = [
-            buffer[at : at + 2**20] for buffer in buffers for at in range(0, len(buffer), 2**20)
+            buffer[at : at + 2**21] for buffer in buffers for at in range(0, len(buffer), 2**21)
         ]
         assert (
             data[place:] == b"".join(struct.pack("<I", zlib.crc32(piece)) for piece in pieces)
-            and len(pieces) == 13
+            and len(pieces) == 7
         )
         assert b"joblite" not in pickled and same(
             pickle.loads(pickled, buffers=map(bytearray, buffers)), value
