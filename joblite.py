@@ -4058,14 +4058,13 @@ register_hasher(Memory, lambda memory: "Memory")
 
 _IN_BAND = 16 * 1024  # bytes: a smaller buffer is cheaper to copy into the pickle than to send
 
-_inside: str | None = None  # "process" in a worker process: what nested calls ask
-
 
 class _Local(threading.local):
     """What holds in one thread."""
 
     came: Any = None  # see _unpack
-    # "thread" in a worker thread, "process" in a batch on an executor of somebody else
+    # what nested calls ask: "thread" in a worker thread; "process" in a batch on an executor of
+    # somebody else; a worker process sets it for all its threads
     inside: str | None = None
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -4141,7 +4140,7 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     # it keeps multiprocessing from running the caller's script once more
     spec = _module("importlib.machinery").ModuleSpec(f"{package}.{name}" if package else name, None)
     space |= {"__spec__": spec, "__builtins__": __builtins__, _SPACE: token}
-    if name == "__main__" and _inside == "process":
+    if name == "__main__" and _Local.inside == "process":
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
     return module
@@ -4561,7 +4560,6 @@ def _pack(value: Any, *options: Any) -> list[Any]:
 # How the big buffers of a run travel between processes here: mapped from this number of bytes on,
 # in a folder that the user wants, or None, with an mmap_mode at the task
 _NO_MAPPING = sys.maxsize, None
-_MOST_SEGMENTS = 60  # in one message: the system passes 253 descriptors at a time
 _MOST_MAPS = 128  # of pieces in a process: then it copies, for each may hold a descriptor
 _maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
 
@@ -4626,7 +4624,7 @@ def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c"
                     file.write(view)
             return laid
         except OSError as error:
-            if folder and folder == wanted and _inside is None:
+            if folder and folder == wanted and not _Local.inside:
                 _warn(
                     f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                     "goes another way"
@@ -5310,7 +5308,6 @@ class _WorkerState:
         """The life of a worker process: it answers messages until the other side is gone, or has
         been silent for long. `line` can be read when the fork server is gone, and so the caller:
         then this process group is killed, even in the midst of a task."""
-        global _inside
         import faulthandler
         import fcntl
         import signal
@@ -5319,7 +5316,7 @@ class _WorkerState:
             os.read(line, 1)
             os.kill(0, _SIGKILL)  # the group
 
-        _inside = "process"
+        _Local.inside = "process"
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(fcntl, "F_SETSIG"):
@@ -5821,7 +5818,8 @@ class _Context:
         for place, view in enumerate(frames):
             is_big = type(view) is memoryview and len(view) >= self.mapping[0]
             piece = is_big and self.laid.get(_address(view))
-            if piece and len(segments) < _MOST_SEGMENTS and piece.samples == _sample(view):
+            # the system passes no more than 253 descriptors at a time
+            if piece and len(segments) < 60 and piece.samples == _sample(view):
                 segments.add(piece.segment)
                 frames[place] = piece
         known = set(map(id, self.newest))
@@ -7004,7 +7002,7 @@ def _choose(
     context = _local.settings
     named, n_jobs = settings["backend"], settings["n_jobs"]
     needs_threads = settings["require"] == "sharedmem"
-    place = _local.inside or _inside
+    place = _local.inside
     if named is not None:
         found = _find_backend(named, options)
     elif context.get("backend") is not None:
@@ -7247,7 +7245,7 @@ class _Counts:
             in_place = frame.f_code is Parallel._in_place.__code__
             if in_place and frame.f_locals["self"].progress is not None:
                 return None
-        if _local.inside or _inside:
+        if _local.inside:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]

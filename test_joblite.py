@@ -7768,7 +7768,7 @@ class Trap:
         self.where = where
 
     def __setstate__(self, state):
-        worker = joblite._inside or multiprocessing.parent_process()
+        worker = joblite._Local.inside or multiprocessing.parent_process()
         if state["where"] == ("worker" if worker else "caller"):
             raise ValueError("trapped")
         self.__dict__.update(state)
