@@ -2794,15 +2794,13 @@ class _KeyLock:
 
 
 class _Store:
-    """What every store does. This one hands on to a store of the user."""
+    """What every store does. This one hands on to a store of the user, whose methods
+    `register_store_backend` describes."""
 
     location: str | None = None
-    limit: int
+    limit = sys.maxsize
     locks: Any = None  # the file whose bytes are locks, once it is open
     lock_file: Any = None  # lock_file(key) opens it; without it, all keys are free
-    write: Any  # write(key, fill): keep what `fill(file)` writes, all or nothing
-    delete: Any  # delete(key): remove an entry; whether there was one
-    entries: Any  # entries(prefix): (key, bytes, time of last use in seconds) of keys with it
 
     def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
         self.location = location
@@ -2868,16 +2866,13 @@ class _Store:
         most: float,
         items: float = sys.maxsize,
         oldest: float = 0.0,
-        share: float = 1,
         prefix: str = "",
     ) -> int:
         """Remove the least recently used entries until at most so many bytes and items are left,
-        none was last used before `oldest`, and, if there were more bytes, at most this share of the
-        items. What cannot be removed is passed over. Gives the bytes that are left."""
+        and none was last used before `oldest`. What cannot be removed is passed over. Gives the
+        bytes that are left."""
         entries = sorted(self.entries(prefix), key=operator.itemgetter(2), reverse=True)
         total = sum(size for _, size, _ in entries)
-        if total > most:
-            items = min(items, share * len(entries))
         while entries and (total > most or len(entries) > items or entries[-1][2] < oldest):
             key, size, _ = entries.pop()
             try:
@@ -2889,10 +2884,10 @@ class _Store:
 
     def total_with(self, size: int, total: Any) -> Any:
         """The bytes of all entries together with one of this size, when there is room for it;
-        without it they have `total` or less. If any have to go, a tenth of them does, so that one
+        without it they have `total` or less. If any have to go, a tenth is made free, so that one
         look serves many writes."""
         if total + size > self.limit < sys.maxsize:
-            total = self.trim(self.limit - size, share=0.9)
+            total = self.trim(min(self.limit - size, 0.9 * self.limit))
         return total + size
 
 
@@ -3214,6 +3209,8 @@ class MemorizedResult:
         How `get` maps arrays, see `Memory`.
     """
 
+    _kept: tuple[Any, ...] = ()  # the value itself, where the store does not have it
+
     def __init__(
         self,
         location: str | None,
@@ -3227,7 +3224,6 @@ class MemorizedResult:
         self.mmap_mode = mmap_mode
         self._store = store or _local_store(location and os.path.realpath(location), 0)
         self._key = f"{func}/{args_id}"
-        self._kept: tuple[Any, ...] = ()  # the value itself, where the store does not have it
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -3269,10 +3265,8 @@ class MemorizedResult:
         return {**vars(self), "_kept": self._kept if self.location else (self.get(),)}
 
     def __repr__(self) -> str:
-        return (
-            f"MemorizedResult(location={self.location!r}, func={self.func!r}, "
-            f"args_id={self.args_id!r})"
-        )
+        text = "MemorizedResult(location={location!r}, func={func!r}, args_id={args_id!r})"
+        return text.format_map(vars(self))
 
 
 if TYPE_CHECKING:
@@ -3288,6 +3282,7 @@ if TYPE_CHECKING:
         depends: tuple[Any, ...]
         version: Any
         untracked: frozenset[str]
+        _unbound: Any  # what was bound to the object of a bound method
 
     class _Cache(Protocol):
         """What `Memory.cache` is to a type checker."""
@@ -3350,7 +3345,6 @@ class MemorizedFunc(_Options[P, R]):
     """
 
     _prefix: tuple[Any, ...] = ()  # the object of a bound method
-    _unbound: Any  # what was bound to it
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
         self._decorated = func  # perhaps a classmethod
@@ -3373,10 +3367,9 @@ class MemorizedFunc(_Options[P, R]):
         self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
         # Its folder has its name, as far as this can be; another name, another folder
         name = _dotted(holder)
-        letters = [
-            each if each in "_." or each.isascii() and each.isalnum() else "-" for each in name[:90]
-        ]
-        self._folder = "".join(letters)
+        self._folder = "".join(
+            each if each.isascii() and each.isalnum() or each in "_." else "-" for each in name[:90]
+        )
         if self._folder != name:
             self._folder += f"-{_short_digest(name, 8)}"
         # What cannot work is refused now
@@ -3388,9 +3381,9 @@ class MemorizedFunc(_Options[P, R]):
                 "list of it"
             )
         known = _Parameters(func).names
-        unknown = [name for name in self.ignore if name not in known]
-        names = f"names of arguments of {self._folder} ({', '.join(known)})"
-        _expect(not unknown, "ignore", names, unknown)
+        for name in self.ignore:
+            names = f"names of arguments of {self._folder} ({', '.join(known)})"
+            _expect(name in known, "ignore", names, [name])
         accepts = self.cache_validation_callback or bool
         _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
 
@@ -3824,19 +3817,14 @@ class Memory:
         backend_options: dict[str, Any] | None = None,
     ) -> None:
         _check_mmap_mode(mmap_mode)
-        names = ", ".join(sorted(_STORES))
-        _expect(
-            backend in _STORES,
-            "backend",
-            f"one of {names}; register_store_backend adds one",
-            backend,
-        )
+        names = f"one of {sorted(_STORES)}; register_store_backend adds one"
+        _expect(backend in _STORES, "backend", names, backend)
         self._pickler: Any = Pickler
         if backend == "cloudpickle":
             self._pickler = _module("cloudpickle").Pickler
         options = backend_options or {}
         self._packed = _parse_compress(compress)
-        if (self._packed or "secret" in options) and mmap_mode is not None:
+        if (self._packed or "secret" in options) and mmap_mode:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
         self.location = None if location is None else os.path.realpath(location)
@@ -3924,10 +3912,10 @@ class Memory:
             `ignore` names no argument; `cache_validation_callback` is not callable; there is no
             such `mmap_mode`.
         """
-        if ignore is None or isinstance(ignore, str):
-            ignore = [ignore] if ignore else []
+        if isinstance(ignore, str):
+            ignore = [ignore]
         options = dict(
-            ignore=list(ignore),
+            ignore=list(() if ignore is None else ignore),
             verbose=self.verbose if verbose is None else verbose,
             mmap_mode=self.mmap_mode if mmap_mode is False else mmap_mode,
             cache_validation_callback=cache_validation_callback,
