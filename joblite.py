@@ -535,6 +535,8 @@ class _LockFile:
     Where there are no locks, as on Windows, it is not opened: nobody could remove it then.
     """
 
+    opened: Any = weakref.WeakValueDictionary()  # path -> the file that is open
+
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
         try:
@@ -570,9 +572,6 @@ class _LockFile:
         if not self.fcntl:
             return bool
         return partial(self.fcntl.lockf, self.fd, self.fcntl.LOCK_UN, 1, byte)
-
-
-_LOCK_FILES: Any = weakref.WeakValueDictionary()  # path -> the file that is open
 
 
 def _warn(text: str) -> None:
@@ -2724,24 +2723,23 @@ def _joined(shown: dict[str, str]) -> str:
 
 # --- Where entries are kept -----------------------------------------------------------------------
 
-_HELD: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find locked
-_WAITS: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what; who computes -> itself
-_AROUND: ContextVar[tuple[_KeyLock, ...]] = ContextVar("_AROUND", default=())  # see _KeyLock.around
-
 
 class _KeyLock:
     """The right to compute a key, which one cached call of this process has at a time.
 
-    Threads wait for the lock `over`, tasks of a loop look now and then. Only `_HELD` says who has
+    Threads wait for the lock `over`, tasks of a loop look now and then. Only `held` says who has
     the right, so that an interruption at any moment leaves no doubt about it. `around` are the
     rights of the cached calls in which this one is made; tasks inherit them from who makes the
     task.
     """
 
+    held: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find held
+    waits: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what; who computes -> itself
+    inside: ContextVar[tuple[_KeyLock, ...]] = ContextVar("inside", default=())
     unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
 
     def __init__(self, store: Any, key: str) -> None:
-        self.around = _AROUND.get()
+        self.around = self.inside.get()
         self.place = os.getpid(), store.location or id(store), key
         self.over = threading.RLock()
         self.over.acquire()
@@ -2753,7 +2751,7 @@ class _KeyLock:
                 await _module("asyncio").sleep(_POLL_S)
             else:
                 _holding(other.over, bool)  # as soon as it is released
-        if _HELD.get(self.place) is not self or not store.lock_file:
+        if self.held.get(self.place) is not self or not store.lock_file:
             return
         try:  # now between processes
             self.file = file = store.locks or store.lock_file(key)  # stays open
@@ -2765,7 +2763,7 @@ class _KeyLock:
             # Only a call inside another one, or one that such a call waits for, can be in a ring.
             # It waits in the system, which sees rings: one thread at a time, because of each
             # process the system follows one. A task does not wait there at all: it computes.
-            if any(lock.around for lock, other in list(_WAITS.items()) if other is self):
+            if any(lock.around for lock, other in list(self.waits.items()) if other is self):
                 if not is_awaited:
                     _one_at_a_time("a ring", file.lock, byte, True)
                 return
@@ -2780,14 +2778,14 @@ class _KeyLock:
         It would never end where a call around this one has the right, or one that waits for such a
         call, directly or through others. Of those who wait in a ring, the last sees the whole ring.
         """
-        _WAITS[self] = current = _HELD.setdefault(self.place, self)
+        self.waits[self] = current = self.held.setdefault(self.place, self)
         to_end = [current]
         for lock in to_end:
             if lock is self or lock in self.around:
-                _WAITS[self] = self
+                self.waits[self] = self
                 return None
-            for waiter, other in list(_WAITS.items()):
-                is_new = other not in to_end and _HELD.get(other.place) is other
+            for waiter, other in list(self.waits.items()):
+                is_new = other not in to_end and self.held.get(other.place) is other
                 if is_new and lock in waiter.around:
                     to_end.append(other)
         return current
@@ -2836,9 +2834,17 @@ class _Store:
         """What is noted about an entry; empty when there is none that can be read. No use of it."""
         try:
             with self.open(key) as file:
-                return _pickle_loads(_read_about(file, key))
+                return _pickle_loads(self._about(file, key))
         except Exception:  # there is nothing, or whatever it is that lies there
             return {}
+
+    def _about(self, file: Any, key: str) -> Any:
+        """What is noted about an entry (pickled); leaves the file where the value begins."""
+        found, size, crc = file.readline().split()  # another number of words raises: damaged, too
+        about = file.read(int(size))
+        if found != key.encode() or int(crc) != _crc32(about):
+            raise _Damaged("it begins as no entry of this call does")
+        return about
 
     def load(self, key: str, mmap_mode: str | None, warned: list[Any]) -> Any:
         """The value of an entry, arrays mapped where it lies on disk as it is.
@@ -2851,7 +2857,7 @@ class _Store:
             if file is None:
                 return _NOTHING
             with file:
-                _read_about(file, key)
+                self._about(file, key)
                 value = _read_value(file, mode if _is_on_disk(file) else None, key)
             self.mark(key)
             return value
@@ -3070,9 +3076,9 @@ class _DiskStore(_Store):
         if not self.locks or not self.locks.is_there():
 
             def opened_once() -> _LockFile:
-                file = _LOCK_FILES.get(path)
+                file = _LockFile.opened.get(path)
                 if not file or not file.is_there():
-                    file = _LOCK_FILES[path] = _LockFile(path, self._mode & 0o666)
+                    file = _LockFile.opened[path] = _LockFile(path, self._mode & 0o666)
                 return file
 
             self.locks = _one_at_a_time("opening", opened_once)
@@ -3140,15 +3146,6 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
     )
     _expect(callable(backend), "backend", "a class with open, write, delete and entries", backend)
     _STORES[backend_name] = partial(_Store, backend)
-
-
-def _read_about(file: Any, key: str) -> Any:
-    """What is noted about an entry (pickled); leaves the file where the value begins."""
-    found, size, crc = file.readline().split()  # another number of words raises: damaged, too
-    about = file.read(int(size))
-    if found != key.encode() or int(crc) != _crc32(about):
-        raise _Damaged("it begins as no entry of this call does")
-    return about
 
 
 # --- The cached function --------------------------------------------------------------------------
@@ -3469,18 +3466,18 @@ class MemorizedFunc(_Options[P, R]):
         lock = _KeyLock(self._store, call.key)
         try:
             await lock.take(self._store, call.key, self._awaited)
-            _AROUND.set((*lock.around, lock))
+            lock.inside.set((*lock.around, lock))
             value = self._load(call)
             return (await self._compute(call))[0] if value is _NOTHING else value
         finally:  # an interruption can come only after a call has returned
             try:
                 lock.unlock()
             finally:
-                if lock.place in _HELD and _HELD[lock.place] is lock:
-                    del _HELD[lock.place]
+                if lock.place in lock.held and lock.held[lock.place] is lock:
+                    del lock.held[lock.place]
                 lock.over.release()
-                _WAITS.pop(lock, None)
-                _AROUND.set(lock.around)
+                lock.waits.pop(lock, None)
+                lock.inside.set(lock.around)
 
     async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
@@ -3501,8 +3498,7 @@ class MemorizedFunc(_Options[P, R]):
 
         def fill(file: Any) -> None:
             noted = _pickle_dumps(about, 4)
-            head = f"{call.key} {len(noted)} {_crc32(noted)}\n"
-            _write_all(file, head.encode() + noted)
+            _write_all(file, f"{call.key} {len(noted)} {_crc32(noted)}\n".encode() + noted)
             _write_value(value, file, self._memory._packed, self._memory._pickler)
 
         try:
@@ -3625,21 +3621,19 @@ class MemorizedFunc(_Options[P, R]):
             Named tuples: `arguments` (text), `time` (when computed, seconds since 1970), `duration`
             (seconds), `nbytes`, `current` (whether today's code finds it), `args_id` (its name).
         """
-        current = self._fingerprint.now().digest
-        found = []
-        for key, size, _ in self._store.entries(f"{self._folder}/"):
-            if about := self._store.look(key):
-                name = key.rpartition("/")[2]
-                found.append(
-                    CacheEntry(
-                        _joined(about["input_args"]),
-                        about["time"],
-                        about["duration"],
-                        size,
-                        name.startswith(current),
-                        name,
-                    )
-                )
+        current = f"{self._folder}/{self._fingerprint.now().digest}"
+        found = [
+            CacheEntry(
+                _joined(about["input_args"]),
+                about["time"],
+                about["duration"],
+                size,
+                key.startswith(current),
+                key.rpartition("/")[2],
+            )
+            for key, size, _ in self._store.entries(f"{self._folder}/")
+            if (about := self._store.look(key))
+        ]
         return sorted(found, key=operator.attrgetter("time"), reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
@@ -3668,25 +3662,22 @@ class MemorizedFunc(_Options[P, R]):
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         # What differs from the newest entry of the same arguments, else from the newest
-        entries = self._store.entries(f"{self._folder}/")
-        keys = [key for key, *_ in entries]
+        kept = [self._store.look(key) for key, *_ in self._store.entries(f"{self._folder}/")]
         about = max(
-            filter(None, map(self._store.look, keys)),
+            filter(None, kept),
             default=None,
             key=lambda each: (each["digests"] == call.digests, each["time"]),
         )
         if about is None:
             return f"computes: nothing is kept for {self._folder}"
-        now = call.contents.parts
-        changed = sorted(dict(about["code"].items() ^ now.items()))
+        changed = sorted(dict(about["code"].items() ^ call.contents.parts.items()))
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
         shown = _shown_all({**self._carried, **call.given})
-        then = about["input_args"]
-        for label in sorted(dict(about["digests"].items() ^ call.digests.items())):
-            words.append(
-                f"the argument {label} differs: {shown.get(label, 'not given')}, "
-                f"kept is {then.get(label, 'not given')}"
-            )
+        words += [
+            f"the argument {label} differs: {shown.get(label, 'not given')}, "
+            f"kept is {about['input_args'].get(label, 'not given')}"
+            for label in sorted(dict(about["digests"].items() ^ call.digests.items()))
+        ]
         return f"computes: {'; '.join(words)}"
 
     # -- being a function
