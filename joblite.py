@@ -536,6 +536,7 @@ class _LockFile:
     """
 
     opened: Any = weakref.WeakValueDictionary()  # path -> the file that is open
+    fd = -1
 
     def __init__(self, path: str, mode: int) -> None:
         self.path = path
@@ -549,8 +550,8 @@ class _LockFile:
 
     def is_there(self) -> bool:
         """Whether it is the file that has the path now: the folder may have been removed."""
-        now = _stat(self.path)
-        return not self.fcntl or bool(now and os.path.samestat(now, os.fstat(self.fd)))
+        both: Any = _stat(self.path), _stat(self.fd)
+        return IS_WINDOWS or (None not in both and os.path.samestat(*both))
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -2123,7 +2124,8 @@ def load(
 #   location/joblite/v1/<module.function>/<fingerprint>-<arguments>     one file a call:
 #       | its key, size and crc32 of: | its metadata pickled | the value as `dump` writes it |
 #       its time of change is the time of its last use: the least recently used go first
-#   location/joblite/v1/tmp-...     a file being written, renamed into place when it is complete
+#   location/joblite/v1/tmp-...     a file being written, renamed into place when it is complete;
+#       one that nobody wrote to for an hour was left by a killed process, and is removed
 #   location/joblite/v1/lock        8 bytes, the sum of all sizes or more; the bytes behind them are
 #       the locks of calls; the first byte is also the lock of who puts an entry into its place
 #
@@ -2877,15 +2879,18 @@ class _Store:
         """Remove the least recently used entries until at most so many bytes and items are left,
         and none was last used before `oldest`. What cannot be removed is passed over. Gives the
         bytes that are left."""
-        entries = sorted(self.entries(prefix), key=operator.itemgetter(2), reverse=True)
+        entries = sorted(self.entries(prefix), key=operator.itemgetter(2))
+        count = len(entries)
         total = sum(size for _, size, _ in entries)
-        while entries and (total > most or len(entries) > items or entries[-1][2] < oldest):
-            key, size, _ = entries.pop()
+        for key, size, used in entries:
+            if total <= most and count <= items and used >= oldest:
+                break
             try:
                 self.delete(key)
                 total -= size
-            except PermissionError:  # mapped, on Windows; or another user's
-                items -= 1  # of the others
+                count -= 1
+            except PermissionError:
+                pass  # mapped, on Windows; or another user's
         return total
 
     def total_with(self, size: int, total: Any) -> Any:
@@ -2927,9 +2932,8 @@ class _RamStore(_Store):
         return self._kept.pop(key, None) is not None
 
     def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
-        for key, (used, content) in list(self._kept.items()):
-            if key.startswith(prefix):
-                yield key, len(content), used
+        kept = list(self._kept.items())
+        return [(key, len(each), used) for key, (used, each) in kept if key.startswith(prefix)]
 
 
 class _DiskStore(_Store):
@@ -2954,8 +2958,11 @@ class _DiskStore(_Store):
         self._folders = location, f"{location}/joblite", self._root
 
     def __reduce__(self, secret: bytes | None = b"") -> Any:  # workers get the secret, files do not
-        made_of = self.location, self.limit, self._mode, self._secret and secret
-        return _DiskStore, made_of, {"_is_checked": self._is_checked}
+        return (
+            _DiskStore,
+            (self.location, self.limit, self._mode, self._secret and secret),
+            {"_is_checked": self._is_checked},
+        )
 
     def _signature(self, key: str, content: bytes) -> bytes:
         if not self._secret:
@@ -3009,7 +3016,6 @@ class _DiskStore(_Store):
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
         name = f"tmp-{os.urandom(8).hex()}"
-        opener = partial(os.open, mode=self._mode & 0o666)
         locks = self.lock_file(key)
         unlock = locks.unlocker(0)
 
@@ -3031,6 +3037,7 @@ class _DiskStore(_Store):
                 unlock()
 
         try:
+            opener = partial(os.open, mode=self._mode & 0o666)
             with open(self._root + name, "xb", 8192, opener=opener) as file:  # saves a look
                 if self._secret is None:
                     fill(file)
