@@ -646,7 +646,8 @@ def _hash_maker(hash_name: str) -> Any:
     hashlib.new is slower."""
     hashlib = _module("hashlib")
     names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
-    _expect(hash_name in names, "hash_name", f"one of {', '.join(sorted(names))}", hash_name)
+    choice = ", ".join(sorted(names))
+    _expect(hash_name in names, "hash_name", f"one of {choice}", hash_name)
     make = getattr(hashlib, hash_name)
     return lambda data: make(data).digest()
 
@@ -1043,7 +1044,8 @@ def _digest(
     dicts counts, too. `take_apart(way, digester, obj)` gives what stands for an object that is
     usually taken apart by `way(digester, obj)`."""
     form, kind = obj, type(obj)
-    if kind not in _ATOMS and (kind not in _SEQUENCES or not _ATOMS.issuperset(map(type, obj))):
+    is_plain = kind in _ATOMS or kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))
+    if not is_plain:
         try:
             form = _Digester(new, coerce_mmap, follow, take_apart).form(obj)
         except RecursionError:
@@ -2391,10 +2393,11 @@ class _Contents:
         for root in roots:
             self._root(root)
         for thing in self._things:  # grows
-            self.parts[self._labels[id(thing)]] = self._digest(self._describe(thing))
+            label = self._labels[id(thing)]
+            self.parts[label] = self._digest(self._describe(thing))
         self.digest = _short_digest(repr(sorted(self.parts.items())), 16)
         held = {id(space) for space, _ in self.spaces}  # looked at name by name
-        seen = [entry[3] for entry in self.looks.values() if id(entry[3]) not in held]
+        seen = [found for *_, found in self.looks.values() if id(found) not in held]
         self.data = list(filter(_may_change, [*roots, *seen]))
         self._content = self._look_at_data()
 
@@ -2538,7 +2541,8 @@ class _Contents:
                 for name in ("__code__", "__defaults__", "__kwdefaults__", makes)
             ]
             code = about[0]
-            about += [self._hold(each) for each in (space, *about) if type(each) is dict]
+            parts = space, *about
+            about = [self._hold(each) if type(each) is dict else each for each in parts]
             space, facts = thing.__globals__, _code_facts(code)
 
             def is_read(name: str, place: Any, get: Any) -> bool:
@@ -2677,11 +2681,14 @@ class _Parameters:
         code = plain.__code__
         names, count = list(code.co_varnames), code.co_argcount
         end = count + code.co_kwonlyargcount
-        stars = [star for flag, star in ((4, "*"), (8, "**")) if code.co_flags & flag]
+        # each is there where its flag is set
+        stars = ["*"][: code.co_flags & 4] + ["**"][: code.co_flags & 8]
         given = plain.__defaults__ or ()
-        self.defaults = dict(zip(names[count - len(given) :], given), **plain.__kwdefaults__ or {})
+        self.defaults = dict(zip(names[count - len(given) :], given))
+        self.defaults |= plain.__kwdefaults__ or {}
         self.by_keyword = names[code.co_posonlyargcount : end]
-        self.placed, self.names = names[:count], names[:end] + stars
+        self.placed = names[:count]
+        self.names = names[:end] + stars
         self.is_spelled = not self.names
         inner = getattr(function, "__wrapped__", None)
         if inner is not None and (stars or not self.names):
