@@ -5898,8 +5898,6 @@ class _Worker:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
         dies."""
         context = pool.context
-        batch.tries += not self.served  # one that has died idle was no try
-        self.served += len(batch.tasks)
         if context.number != self.run:
             self.run, self.known = context.number, set()
         settings = (
@@ -6190,7 +6188,7 @@ class _StandardWorker(_Worker):
         self.code = _project_code
         self.page = [0] * 6
         self.sock, theirs = context.Pipe()
-        self.process = context.Process(
+        self.process: Any = context.Process(
             target=_serve_standard, args=(theirs, *kind), name=_STANDARD_NAME, daemon=True
         )
         self.process.start()
@@ -6208,8 +6206,6 @@ class _StandardWorker(_Worker):
         if self.fault:
             batch.receive(self.fault)
             return False
-        batch.tries += not self.served
-        self.served += len(batch.tasks)
         settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
         self.sock.send(pool.context.message(batch, set(), settings))
         self.page[_BATCH] = batch.key
@@ -6228,8 +6224,7 @@ class _StandardWorker(_Worker):
         self.process.join(GRACE_S)  # so long as an idle one takes to end
         self.process.kill()
         self.process.join()
-        code: Any = self.process.exitcode
-        self.page[_DEATH] = 1 + (code << 8 if code > 0 else -code)  # as the fork server notes it
+        self.page[_DEATH] = 1 + (abs(self.process.exitcode) << 8)  # as the fork server notes it
 
 
 # ---- idle workers, and when they are too old ----
@@ -6401,6 +6396,7 @@ class _Pool:
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
     most_tasks = sys.maxsize  # in one batch
+    is_over = False  # whether the run is
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
@@ -6486,7 +6482,7 @@ class _Pool:
 
     def close(self, out: set[_Batch]) -> None:
         """The run is over: stop what is queued or at work, let the workers go."""
-        self.hungry = True
+        self.hungry = self.is_over = True
         for batch in out:
             batch.shrinkable = True
             if batch.future:
@@ -6575,8 +6571,6 @@ class _ProtocolPool(_Pool):
 class _ThreadPool(_Pool):
     """Driver threads, at most `size` at once, that run the batches of one run."""
 
-    is_over = False
-
     def __init__(self, size: int) -> None:
         _watch_exit_and_forks()
         super().__init__(size)
@@ -6614,10 +6608,6 @@ class _ThreadPool(_Pool):
     def receive(self, batch: _Batch) -> bool:
         return True
 
-    def close(self, out: set[_Batch]) -> None:
-        self.is_over = True
-        super().close(out)
-
 
 class _ProcessPool(_ThreadPool):
     """Driver threads, each of which has a worker process run its batch: it alone reads from the
@@ -6646,6 +6636,8 @@ class _ProcessPool(_ThreadPool):
             if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
+            batch.tries += not worker.served  # one that has died idle was no try
+            worker.served += len(batch.tasks)
             batch.worker, batch.page = worker, worker.page
             is_well, has_begun = False, True
             try:
@@ -6765,11 +6757,9 @@ def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     for name, words in _WORDS.items():
         if settings.get(name, words[0]) not in words:
             _expect(False, name, f"one of {str(words)[1:-1]}", settings[name])
-    if settings["prefer"] == "processes" and settings["require"]:
-        raise ValueError(
-            "prefer='processes' and require='sharedmem' exclude each other: processes "
-            "share no memory; leave one of them out"
-        )
+    wants_both = settings["prefer"] == "processes" and settings["require"]
+    expected = "None or 'threads' beside require='sharedmem', since processes share no memory"
+    _expect(not wants_both, "prefer", expected, "processes")
     return settings
 
 
@@ -7300,7 +7290,7 @@ _pools_at_work: set[_Pool] = set()
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    GROW = 16  # a batch is at most so many times larger than one that was seen to finish
+    GROW = 64  # a batch is at most so many times larger than one that was seen to finish
     MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
     PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
     BATCH_S = 0.03  # what a batch should take: long against the cost of sending one

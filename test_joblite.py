@@ -10075,7 +10075,7 @@ class TestSection7Choosing:
         "batch_size: expected": {"batch_size": -1},
         "prefer: expected": {"prefer": "wrong"},
         "require: expected": {"require": "wrong"},
-        "exclude each other": {"prefer": "processes", "require": "sharedmem"},
+        "since processes share no memory": {"prefer": "processes", "require": "sharedmem"},
         "backend: expected one of": {"backend": "nonsense"},
         "return_as: expected": {"return_as": "tuple"},
         "on_error: expected": {"on_error": "ignore"},
