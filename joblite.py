@@ -5987,7 +5987,6 @@ def _drained(items: Any) -> Iterator[Any]:
     return iter(partial(_pop, items), None)
 
 
-_ENDING_S = 0.05  # how long a fork, or `shutdown_workers`, waits for threads that are still at work
 _DRIVER_NAME = "joblite-driver"
 # A queue of each driver thread of this process that waits for a call, whichever run makes it.
 # Another deque in its place lets them end
@@ -6023,7 +6022,7 @@ def _end_drivers() -> None:
     idle, _waiting_drivers = _waiting_drivers, deque()
     for calls in _drained(idle):
         calls.put(None)
-    late = time.monotonic() + _ENDING_S
+    late = time.monotonic() + 0.05  # some may still be at work
     for thread in threading.enumerate():
         if thread.name == _DRIVER_NAME:
             # Python 3.12 counts also one that is about to end
@@ -6034,7 +6033,6 @@ def _end_drivers() -> None:
 
 # ---- batches in this process, and in processes that others start ----
 
-_FAR_S = 1.0  # after so long, a batch on an executor of others gives back what it has not started
 
 _FAR_SIDE = """\
 import importlib, marshal, sys
@@ -6082,9 +6080,6 @@ def _run_left(batch: _Batch) -> tuple[Any, ...]:
     return values, errors, time.monotonic() - begun
 
 
-_LEFT_RUNNING = " (it cannot be stopped here, and is left running)"
-
-
 def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
     where = _say_where(stack)
     text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
@@ -6092,7 +6087,10 @@ def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
 
 
 def _run_here(
-    place: str, batch: _Batch, late: float = float("inf"), left: str = _LEFT_RUNNING
+    place: str,
+    batch: _Batch,
+    late: float = float("inf"),
+    left: str = " (it cannot be stopped here, and is left running)",
 ) -> None:
     """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When it is
     late, tasks that are not started are left to others. With a limit it runs in another thread,
@@ -6129,17 +6127,17 @@ def _run_here(
         batch.add(*part)
 
 
-_STANDARD_NAME = "joblite-worker"
 _far_said: list[Any] = []  # what was printed in a process that the standard library started
 _far_came: dict[str, Any] = {}  # that its initializer has set something in
 
 
-def _run_payload(frames: Sequence[Any], left: str = _LEFT_RUNNING) -> list[Any]:
+def _run_payload(frames: Sequence[Any], *left: str) -> list[Any]:
     """On the other side: frames of a batch in; out what was said, and the frames of its results."""
     (number, *more), functions = marshal.loads(frames[0])
     batch = _Batch(number, (), *more)
     batch.tasks = _open_batch(functions, list(frames[1:]), dict(_far_came), batch.page)
-    _run_here("process", batch, time.monotonic() + _FAR_S, left)
+    # after a second it gives back what it has not started
+    _run_here("process", batch, time.monotonic() + 1.0, *left)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
     said = _far_said[:]
     del _far_said[: len(said)]
@@ -6181,6 +6179,7 @@ class _StandardWorker(_Worker):
     """A process that the standard library starts, where none can be forked. It tells nothing of the
     task at work, and no task in it can be interrupted: the process is killed."""
 
+    NAME = "joblite-worker"
     sock: Any  # a pipe
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
@@ -6189,7 +6188,7 @@ class _StandardWorker(_Worker):
         self.page = [0] * 6
         self.sock, theirs = context.Pipe()
         self.process: Any = context.Process(
-            target=_serve_standard, args=(theirs, *kind), name=_STANDARD_NAME, daemon=True
+            target=_serve_standard, args=(theirs, *kind), name=self.NAME, daemon=True
         )
         self.process.start()
         theirs.close()
@@ -6288,38 +6287,26 @@ _MOST_KINDS = 4
 _idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}  # any thread puts and takes in one step
 
 
-def _lease(kind: tuple[Any, ...]) -> _Worker:
-    """A worker of this kind: an idle one that has the code of now, or a new one. Whether it lives
-    shows when it is to work."""
-    for worker in _drained(_idle_workers.get(kind, [])):
-        if worker.code is _project_code:
-            return worker  # type: ignore[no-any-return]
-        worker.close()
-    return (_Worker if _HAS_FORK else _StandardWorker)(kind)
-
-
 # Executors that were made for a backend's name: (factory, options, executor). Any thread adds in
 # one step
 _made: list[tuple[Any, dict[str, Any], Any]] = []
-
-
-def _has_ended(executor: Any) -> bool:
-    """Whether an executor takes nothing more: it was shut down, or it broke."""
-    state = vars(getattr(executor, "_flags", executor))  # where loky notes it
-    names = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
-    return any(map(state.get, names))
 
 
 def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     """What a factory makes of these options: made at their first use, and anew when it has
     ended."""
     _watch_exit_and_forks()
-    _made[:] = [known for known in _made if not _has_ended(known[-1])]
-    for *known, executor in _made[:]:
+    ended = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
+    for known in _made[:]:
+        *made_of, executor = known
+        flags = getattr(executor, "_flags", executor)  # where loky notes it
+        state = getattr(flags, "__dict__", {})
         try:
-            if known == [factory, options]:
+            if any(map(state.get, ended)):
+                _made.remove(known)
+            elif made_of == [factory, options]:
                 return executor
-        except ValueError:  # there are arrays among them
+        except ValueError:  # there are arrays among the options; or another thread was quicker
             pass
     executor = factory(**options)
     # a backend of joblib's kind serves one run at a time
@@ -6349,7 +6336,7 @@ def shutdown_workers(wait: bool = True) -> None:
         server.close()
     multiprocessing: Any = sys.modules.get("multiprocessing")
     for child in multiprocessing.active_children() if multiprocessing else ():
-        if child.name == _STANDARD_NAME:
+        if child.name == _StandardWorker.NAME:
             child.kill()
             if wait:
                 child.join()
@@ -6625,6 +6612,15 @@ class _ProcessPool(_ThreadPool):
         self.workers: deque[_Worker] = deque()  # that have nothing to do
         self.begun_at_exit = _exiting
 
+    def lease(self) -> _Worker:
+        """An idle worker that has the code of now, or a new one. Whether it lives shows when it is
+        to work."""
+        for worker in _drained(_idle_workers.get(self.kind, [])):
+            if worker.code is _project_code:
+                return worker  # type: ignore[no-any-return]
+            worker.close()
+        return (_Worker if _HAS_FORK else _StandardWorker)(self.kind)
+
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
         before it has begun."""
@@ -6632,7 +6628,7 @@ class _ProcessPool(_ThreadPool):
         while not has_begun and not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter ends: no task is begun any more")
-            worker = _pop(self.workers) or _lease(self.kind)
+            worker = _pop(self.workers) or self.lease()
             if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
@@ -6675,7 +6671,12 @@ class _ProcessPool(_ThreadPool):
             self.end(out, _SIGKILL, 5 * GRACE_S)
         except KeyboardInterrupt:  # once more
             self.end(out, _SIGKILL, 0.0)
-            raise
+            if not isinstance(error, GeneratorExit):
+                raise
+            # a finalizer would swallow it: the main thread gets another, when it has left that
+            main = threading.main_thread().ident
+            kill = _module("signal").pthread_kill
+            threading.Timer(0.05, kill, (main, _SIGINT)).start()
         for number, page in pages.items():
             if isinstance(error, KeyboardInterrupt) and _stack_of(page):
                 error.add_note(f"task {number} was ended{_say_where(_stack_of(page))}")
@@ -6870,12 +6871,14 @@ def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
     return _ProcessPool(n_jobs, kind, most)
 
 
-_PROCESS_OPTIONS = frozenset(
-    {"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout", "inner_max_num_threads"}
-)
 _IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", lambda n_jobs, _: _ThreadPool(n_jobs), True)
-_PROCESSES = _Backend("loky", _open_processes, not HAS_PROCESSES, _PROCESS_OPTIONS)
+_PROCESSES = _Backend(
+    "loky",
+    _open_processes,
+    not HAS_PROCESSES,
+    {"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout", "inner_max_num_threads"},
+)
 _BACKENDS = {
     "sequential": _IN_PLACE,
     "threading": _THREADS,
@@ -7253,18 +7256,6 @@ class _Counts:
             self.told, self.told_at = self.completed, now
 
 
-def _explain(task: Any, number: int, error: Exception) -> Exception:
-    """Why a task could not be packed: an error that names the object that is to blame."""
-    try:
-        if not _is_task(task):
-            return _no_task(task)
-        for what, part in zip(("function", "args", "kwargs"), task):
-            _pack_or_explain(part, f"task {number}: {what}", "near")
-    except Exception as named:
-        return named
-    return error
-
-
 class _Calls:
     """The tasks of a run: an iterable of them; or of the arguments that one function is called
     with, which a run takes as they are. Whoever else asks gets tasks."""
@@ -7331,11 +7322,23 @@ class _Run:
             try:
                 pool.pack(batch)
             except Exception as error:
-                batch.blame(_explain(next(iter(_spread(batch))), first, error))
+                batch.blame(self.explain(batch, error))
                 self.absorb(batch)
                 continue
             self.out.add(batch)
             pool.submit(batch)
+
+    def explain(self, batch: _Batch, error: Exception) -> Exception:
+        """Why a task could not be packed: an error that names the object that is to blame."""
+        task = next(iter(_spread(batch)))
+        try:
+            if not _is_task(task):
+                return _no_task(task)
+            for what, part in zip(("function", "args", "kwargs"), task):
+                _pack_or_explain(part, f"task {batch.first}: {what}", "near")
+        except Exception as named:
+            return named
+        return error
 
     def cut(self) -> tuple[int, Sequence[Any]] | None:
         """The tasks of the next batch, and the number of the first; None if there are none."""
@@ -7501,17 +7504,6 @@ class _Run:
             _pools_at_work.discard(self.pool)
             self.out.clear()
             self.counts.close()
-
-
-def _flatten(lists: Any) -> Iterator[Any]:
-    """The items of the lists, after the first of these: with that both generators have begun, and
-    to close them ends the run."""
-    try:
-        yield next(lists, None)
-        for values in lists:
-            yield from values
-    finally:  # an error that is thrown in keeps this frame
-        lists.close()
 
 
 class Parallel(_Shaped[Shape, E]):
@@ -7790,7 +7782,7 @@ class Parallel(_Shaped[Shape, E]):
             results = _Run(self, pool, calls, counts).stream()
         if self.return_as == "list":
             return [*itertools.chain.from_iterable(results)]
-        items = _flatten(results)
+        items = self._flatten(results)
         next(items)
         return items
 
@@ -7833,6 +7825,17 @@ class Parallel(_Shaped[Shape, E]):
                 f"of its arguments, as .map(f, xs), got {(function, *iterables)!r:.200}"
             )
         return self(_Calls(function, *iterables))  # type: ignore[misc]
+
+    @staticmethod
+    def _flatten(lists: Any) -> Iterator[Any]:
+        """The items of the lists, after the first of these: with that both generators have begun,
+        and to close them ends the run."""
+        try:
+            yield next(lists, None)
+            for values in lists:
+                yield from values
+        finally:  # an error that is thrown in keeps this frame
+            lists.close()
 
     def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[list[Any]]:
         """The results in lists: of one when it is asked for, and of all for a list. First, when the
