@@ -7315,9 +7315,8 @@ class _Run:
         it, all are done."""
         parallel, pool = self.parallel, self.pool
         while len(self.out) < parallel._window and (cut := self.cut()):
-            first, tasks = cut
             keep_going = parallel.on_error != "raise"
-            batch = _Batch(first, tasks, parallel.timeout, keep_going, self.adapts)
+            batch = _Batch(*cut, parallel.timeout, keep_going, self.adapts)
             batch.function, batch.width = self.calls.function, self.calls.width
             try:
                 pool.pack(batch)
