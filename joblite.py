@@ -5834,8 +5834,7 @@ class _Context:
         functions, frames = batch.payload
         new = {key: own for key, own in functions.items() if key not in known}
         known.update(new)
-        sizes = [(key, len(own)) for key, own in new.items()]
-        head = marshal.dumps((settings, sizes))
+        head = marshal.dumps((settings, [(key, len(own)) for key, own in new.items()]))
         return [head, *itertools.chain(*new.values()), *frames]
 
 
@@ -5888,10 +5887,9 @@ class _Worker:
         # if the server dies as it is asked, so has the worker
         self.starter = _one_at_a_time("fork server", _living_server)
         self.number = _next_number()
-        ours, theirs = _socket_pair()
+        self.sock, theirs = _socket_pair()
         self.starter.request(self.number, 0, (theirs.fileno(), file.fd))
         theirs.close()
-        self.sock = ours
         self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
@@ -5939,11 +5937,10 @@ class _Worker:
 
     def bury(self, batch: _Batch) -> bool:
         """The worker has died: whether it had begun the batch, and so a task is to blame."""
-        page = self.page
-        has_begun = page[_BATCH] == batch.key or page[_INTERRUPT]
-        place = page[_TASK]
         self.close()
-        if not has_begun and batch.tries < _START_TRIES:
+        page = self.page
+        place = page[_TASK]
+        if page[_BATCH] != batch.key and batch.tries < _START_TRIES:
             return False
         # else it died between tasks, or after the last
         is_to_blame = place > len(batch.values) or not batch.values and len(batch.tasks) == 1
