@@ -5540,7 +5540,7 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
     the other workers and of this process. What nothing holds any more is closed."""
     import socket
 
-    caller = os.getppid()
+    caller, sock = os.getppid(), None
     try:
         sock = socket.socket(fileno=fds[0])
         file = _Segment(fds[1])
@@ -5548,6 +5548,8 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
         inner, line = map(_Segment, os.pipe())
         pid = os.fork()
     except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
+        if sock:
+            sock.close()
         return
     if pid:
         workers[number] = pid, sock, page, line
