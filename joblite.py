@@ -1737,7 +1737,7 @@ def _mapped(file: Any, mode: str, sizes: Sequence[int]) -> list[Any]:
 
 def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any]:
     """The buffers of a value, read and checked, or mapped."""
-    if mode and sizes:
+    if mode and any(sizes):
         nbytes = sum(4 * -(-size // _PIECE) for size in sizes)
         *buffers, checksums = _mapped(file, mode, [*sizes, nbytes])
         if mode == "r+":  # they may be changed from now on

@@ -2639,6 +2639,10 @@ class TestSection3Files:
         joblite.dump(value, tmp_path / "value")
         found = joblite.load(tmp_path / "value", mmap_mode="r")
         assert same([np.array(each) for each in found[:4]], value[:4]) and found[1].offset % 64 == 0
+        joblite.dump([np.zeros((0, 3)), np.zeros(0, "U2")], tmp_path / "value")
+        for mode in ("r", "r+", "w+", "c"):
+            found = joblite.load(tmp_path / "value", mmap_mode=mode)
+            assert [array.shape for array in found] == [(0, 3), (0,)]
 
     @posix
     def test_replacing_a_file_leaves_its_maps_alone(self, tmp_path):
