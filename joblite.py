@@ -362,8 +362,8 @@ def _code_facts(code: CodeType) -> Any:
 
 def _used_globals(function: FunctionType) -> dict[str, Any]:
     """The globals that a function, and the code inside it, reads, with their values."""
-    names = {name for name, *_ in _code_facts(function.__code__).chains}
-    return {name: function.__globals__[name] for name in names & function.__globals__.keys()}
+    chains, space = _code_facts(function.__code__).chains, function.__globals__
+    return {name: space[name] for name, *_ in chains if name in space}
 
 
 def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
