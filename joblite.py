@@ -1173,7 +1173,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = "<8sQQ"  # 24 bytes
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
-_PIECE = 2 << 20  # bytes checked, compressed or handed to the system at once: fits a cache
+_PIECE = 2 << 20  # bytes checked, or handed to the system, at once: worth a thread, fits a cache
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 
 
@@ -1217,15 +1217,15 @@ def _write_all(file: Any, chunk: Any) -> None:
         rest = rest[file.write(rest) or len(rest) :]
 
 
-def _gathered(arrays: Iterable[Any]) -> Iterator[list[memoryview]]:
+def _gathered(arrays: Iterable[Any], size: int = _PIECE) -> Iterator[list[memoryview]]:
     """The bytes of arrays and memoryviews in pieces, as many together as a thread is given."""
     group: list[memoryview] = []
     nbytes = 0
     for array in arrays:
-        for piece in _raw_pieces(array, _PIECE):
+        for piece in _raw_pieces(array, size):
             group.append(piece)
             nbytes += len(piece)
-            if nbytes >= _PIECE:
+            if nbytes >= size:
                 yield group
                 group, nbytes = [], 0
     if group:
@@ -1239,8 +1239,9 @@ def _checked(pieces: list[memoryview]) -> tuple[list[memoryview], bytes]:
 
 def _compressed(compress: Callable[[bytes], Any], chunks: Iterator[Any]) -> Iterator[Any]:
     """What `compress` makes, on all cores, of blocks of the bytes of `chunks`."""
-    groups = _gathered(map(memoryview, chunks))
-    return _map_on_threads(lambda pieces: compress(b"".join(pieces)), groups)
+    return _map_on_threads(
+        lambda pieces: compress(b"".join(pieces)), _gathered(map(memoryview, chunks), 1 << 20)
+    )
 
 
 def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
@@ -1257,7 +1258,7 @@ def _write_zlib(chunks: Iterator[Any], file: Any, level: int) -> None:
     for block, packed in _compressed(compress, chunks):
         check = zlib.adler32(block, check)
         _write_all(file, packed)
-    _write_all(file, b"\x03\x00" + check.to_bytes(4, "big"))  # an empty last block
+    _write_all(file, b"\x03\x00" + check.to_bytes(4))  # an empty last block
 
 
 def _write_through(
