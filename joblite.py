@@ -4132,7 +4132,8 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     if importable:
         space |= vars(_module("importlib").import_module(name))
     # it keeps multiprocessing from running the caller's script once more
-    spec = _module("importlib.machinery").ModuleSpec(f"{package}.{name}" if package else name, None)
+    full_name = f"{package}.{name}" if package else name
+    spec = _module("importlib.machinery").ModuleSpec(full_name, None)
     space |= {"__spec__": spec, "__builtins__": __builtins__, _SPACE: token}
     if name == "__main__" and _Local.inside == "process":
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
@@ -4257,7 +4258,8 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         if issubclass(type(value), ModuleType)
     ]
     for base in bases:  # grows while it is walked
-        below = sys.modules.keys() & {f"{base}.{name}" for name in mentioned}
+        below = {f"{base}.{name}" for name in mentioned}
+        below &= sys.modules.keys()
         bases += below
         reached += below
     if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
@@ -4268,7 +4270,8 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         }
     names = "__name__ __qualname__ __module__ __doc__ __defaults__ __kwdefaults__".split()
     annotations = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
-    attributes = {name: getattr(func, name) for name in (*names, annotations)} | vars(func)
+    attributes = {name: getattr(func, name) for name in (*names, annotations)}
+    attributes |= vars(func)
     made_of = func.__code__, place, func.__closure__, reached
     return _fill_later(func, packer, _make_function, made_of, attributes, [(place, used)])
 
@@ -5039,7 +5042,8 @@ def _pack_answer(
                 packed.append(_pack(None))
         frames = _bundle(packed, id)
     for offset, error in errors.items():
-        traceback, cls, said = _module("traceback"), type(error), repr(error.args)
+        traceback = _module("traceback")
+        cls, said = type(error), repr(error.args)
         inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
         text, own = traceback.format_tb(inner), None
         try:
