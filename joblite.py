@@ -6196,7 +6196,11 @@ class _StandardWorker(_Worker):
         )
         self.process.start()
         theirs.close()
+        # on Windows, one that dies before it has its end of the pipe leaves that open
+        _module("multiprocessing.connection").wait([self.sock, self.process.sentinel])
         try:
+            if not self.sock.poll():
+                raise EOFError
             self.fault = self.sock.recv()  # of the initializer, if any
         except EOFError:
             self.close()
