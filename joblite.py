@@ -794,7 +794,7 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     is_mapped = kind is np.memmap and not digester.coerce_mmap
     order = "F" if array.flags.fnc else "C"
     if dtype.num in (13, 16):  # long doubles: there may be gaps in their bytes
-        array = array.astype("S")
+        array = array.astype("S", order)
     if dtype.names is not None:
         content = [array[name] for name in dtype.names]
     elif dtype.hasobject:

@@ -1454,6 +1454,8 @@ class TestSection2Hash:
         second = np.full(first.nbytes, 255, "u1").view("g").copy()
         second[:] = 0
         assert joblite.hash(first) == joblite.hash(second) != joblite.hash(first + 1)
+        strided = np.arange(40_000, dtype="g").reshape(20, 20, 100).T[::-1]
+        assert joblite.hash(strided) == joblite.hash(strided.copy())
 
     def test_local_functions_and_classes_count_by_what_they_do(self):
         def make(text, extra):
