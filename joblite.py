@@ -2801,9 +2801,25 @@ class _KeyLock:
         return current
 
 
-class _Store:
-    """What every store does. This one hands on to a store of the user, whose methods
-    `register_store_backend` describes."""
+if TYPE_CHECKING:
+
+    class _Interface:
+        """What `register_store_backend` describes; and what a store on disk knows."""
+
+        write: Any
+        delete: Any
+        entries: Any
+        _guest: Any
+        _mode: int
+        _secret: bytes | None
+        _root: str
+        _folders: tuple[str, str, str]
+else:
+    _Interface = object
+
+
+class _Store(_Interface):
+    """What every store does. This one hands on to a store of the user."""
 
     location: str | None = None
     limit = sys.maxsize
@@ -2811,9 +2827,14 @@ class _Store:
     lock_file: Any = None  # lock_file(key) opens it; without it, all keys are free
 
     def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
-        self.location = location
-        self._guest = guest = backend(location, **options)
-        self.write, self.delete, self.entries = guest.write, guest.delete, guest.entries
+        guest = backend(location, **options)
+        vars(self).update(
+            location=location,
+            _guest=guest,
+            write=guest.write,
+            delete=guest.delete,
+            entries=guest.entries,
+        )
 
     def __str__(self) -> str:
         return self.location or "the memory of this process"
@@ -2958,12 +2979,15 @@ class _DiskStore(_Store):
     ) -> None:
         is_right = isinstance(secret or b"", bytes)
         _expect(is_right, "backend_options: secret", "some bytes", type(secret))
-        self.location: str = location
-        self.limit = limit
-        self._mode = mode
-        self._secret = secret  # b"": it has been left behind
-        self._root = f"{location}/joblite/v1/"
-        self._folders = location, f"{location}/joblite", self._root
+        root = f"{location}/joblite/v1/"
+        vars(self).update(
+            location=location,
+            limit=limit,
+            _mode=mode,
+            _secret=secret,  # b"": it has been left behind
+            _root=root,
+            _folders=(location, f"{location}/joblite", root),
+        )
 
     def __reduce__(self, secret: bytes | None = b"") -> Any:  # workers get the secret, files do not
         return (
@@ -3202,7 +3226,94 @@ class expires_after:
         return time.time() - metadata["time"] < self.delta.total_seconds()
 
 
-class MemorizedResult:
+if TYPE_CHECKING:
+
+    class _Reference:
+        """What a `MemorizedResult` is made of."""
+
+        location: str | None
+        func: str
+        args_id: str
+        mmap_mode: str | None
+        _store: _Store
+        _key: str
+
+    class _Options(_Typed[P, R]):
+        """What `Memory.cache` was given, and what it found out about the function."""
+
+        func: Callable[..., Any]
+        ignore: list[str]
+        verbose: int
+        mmap_mode: str | None
+        cache_validation_callback: Callable[[dict[str, Any]], Any] | None
+        key: Callable[..., Any] | None
+        depends: tuple[Any, ...]
+        version: Any
+        untracked: frozenset[str]
+        _decorated: Any  # perhaps a classmethod
+        _run: Callable[..., Any]  # takes the object of a bound method as its first argument
+        _unbound: Any  # what was bound to the object of a bound method
+        _carried: dict[str, Any]  # what counts like an argument: the content of a callable object
+        _awaited: bool
+        _folder: str
+        _memory: Memory
+        _store: Any
+
+    class _Settings:
+        """What `Memory` was given, and its store."""
+
+        location: str | None
+        backend: str
+        mmap_mode: str | None
+        compress: Any
+        verbose: int
+        store: _Store
+        _packed: Any  # a method of compression and its level
+        _pickler: Any
+
+    class _Cache(Protocol):
+        """What `Memory.cache` is to a type checker."""
+
+        @overload
+        def __call__(
+            self,
+            func: Callable[P, R],
+            ignore: Iterable[str] | None = None,
+            verbose: int | None = None,
+            mmap_mode: Mode | Literal[False] = False,
+            cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+            *,
+            key: Callable[..., Any] | None = None,
+            depends: Iterable[str | os.PathLike[str]] = (),
+            version: Any = None,
+            untracked: Iterable[str] = (),
+        ) -> MemorizedFunc[P, R]: ...
+
+        @overload
+        def __call__(
+            self,
+            func: None = None,
+            ignore: Iterable[str] | None = None,
+            verbose: int | None = None,
+            mmap_mode: Mode | Literal[False] = False,
+            cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
+            *,
+            key: Callable[..., Any] | None = None,
+            depends: Iterable[str | os.PathLike[str]] = (),
+            version: Any = None,
+            untracked: Iterable[str] = (),
+        ) -> Callable[[Callable[P, R]], MemorizedFunc[P, R]]: ...
+
+    def _typed(method: Any) -> _Cache: ...
+else:
+    _Options = _Typed
+    _Reference = _Settings = object
+
+    def _typed(method):
+        return method
+
+
+class MemorizedResult(_Reference):
     """A result that stays in the cache until it is asked for; it can be sent to other processes.
 
     >>> result = Memory().cache(pow).call_and_shelve(2, 10)
@@ -3232,10 +3343,14 @@ class MemorizedResult:
         *,
         store: Any = None,
     ) -> None:
-        self.location, self.func, self.args_id = location, func, args_id
-        self.mmap_mode = mmap_mode
-        self._store = store or _local_store(location and os.path.realpath(location), 0)
-        self._key = f"{func}/{args_id}"
+        vars(self).update(
+            location=location,
+            func=func,
+            args_id=args_id,
+            mmap_mode=mmap_mode,
+            _store=store or _local_store(location and os.path.realpath(location), 0),
+            _key=f"{func}/{args_id}",
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -3281,62 +3396,6 @@ class MemorizedResult:
         return text.format_map(vars(self))
 
 
-if TYPE_CHECKING:
-
-    class _Options(_Typed[P, R]):
-        """What `Memory.cache` was given."""
-
-        ignore: list[str]
-        verbose: int
-        mmap_mode: str | None
-        cache_validation_callback: Callable[[dict[str, Any]], Any] | None
-        key: Callable[..., Any] | None
-        depends: tuple[Any, ...]
-        version: Any
-        untracked: frozenset[str]
-        _unbound: Any  # what was bound to the object of a bound method
-
-    class _Cache(Protocol):
-        """What `Memory.cache` is to a type checker."""
-
-        @overload
-        def __call__(
-            self,
-            func: Callable[P, R],
-            ignore: Iterable[str] | None = None,
-            verbose: int | None = None,
-            mmap_mode: Mode | Literal[False] = False,
-            cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
-            *,
-            key: Callable[..., Any] | None = None,
-            depends: Iterable[str | os.PathLike[str]] = (),
-            version: Any = None,
-            untracked: Iterable[str] = (),
-        ) -> MemorizedFunc[P, R]: ...
-
-        @overload
-        def __call__(
-            self,
-            func: None = None,
-            ignore: Iterable[str] | None = None,
-            verbose: int | None = None,
-            mmap_mode: Mode | Literal[False] = False,
-            cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
-            *,
-            key: Callable[..., Any] | None = None,
-            depends: Iterable[str | os.PathLike[str]] = (),
-            version: Any = None,
-            untracked: Iterable[str] = (),
-        ) -> Callable[[Callable[P, R]], MemorizedFunc[P, R]]: ...
-
-    def _typed(method: Any) -> _Cache: ...
-else:
-    _Options = _Typed
-
-    def _typed(method):
-        return method
-
-
 # One call of a cached function. given: its arguments with their labels; digests: what stands for
 # each in the key; refused: why entries that were found are not used: the metadata that the callback
 # refused, an error. contents: what the function was made of; unsure: why this may not be all, then
@@ -3359,42 +3418,45 @@ class MemorizedFunc(_Options[P, R]):
     _prefix: tuple[Any, ...] = ()  # the object of a bound method
 
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
-        self._decorated = func  # perhaps a classmethod
-        self.func: Callable[..., Any] = getattr(func, "__func__", func)
-        self._run = func = self.func  # takes the object of a bound method as its first argument
-        update_wrapper(self, func)
-        vars(self).update(options)
-        self._memory = memory
-        self._store = memory.store
+        run = getattr(func, "__func__", func)
+        update_wrapper(self, run)
         # Whose code it is; a partial or an object has more than that
-        holder: Any = func.func if isinstance(func, partial) else func
+        holder: Any = run.func if isinstance(run, partial) else run
         called = holder
         if not hasattr(holder, "__name__"):
             holder = type(holder)
             called = holder.__call__
-        self._carried = {} if holder is func else {"(object)": func}
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
-        self._awaited = bool(flags & 0x80)  # written with `async def`
-        code = holder if self.version is None else ("version", self.version)
-        self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
-        # Its folder has its name, as far as this can be; another name, another folder
+        # The folder has the function's name, as far as this can be; another name, another folder
         name = _dotted(holder)
-        self._folder = "".join(
+        folder = "".join(
             each if each.isascii() and each.isalnum() or each in "_." else "-" for each in name[:90]
         )
-        if self._folder != name:
-            self._folder += f"-{_short_digest(name, 8)}"
+        if folder != name:
+            folder += f"-{_short_digest(name, 8)}"
+        vars(self).update(
+            options,
+            func=run,
+            _decorated=func,
+            _run=run,
+            _carried={} if holder is run else {"(object)": run},
+            _awaited=bool(flags & 0x80),  # written with `async def`
+            _folder=folder,
+            _memory=memory,
+            _store=memory.store,
+        )
+        code = holder if self.version is None else ("version", self.version)
+        self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
             raise TypeError(
-                f"{self._folder}: expected a function that returns a value, got a "
-                "generator function: what it yields can be taken once only; return a "
-                "list of it"
+                f"{folder}: expected a function that returns a value, got a generator function: "
+                "what it yields can be taken once only; return a list of it"
             )
-        known = _Parameters(func).names
+        known = _Parameters(run).names
         for name in self.ignore:
-            names = f"names of arguments of {self._folder} ({', '.join(known)})"
+            names = f"names of arguments of {folder} ({', '.join(known)})"
             _expect(name in known, "ignore", names, [name])
         accepts = self.cache_validation_callback or bool
         _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
@@ -3746,7 +3808,7 @@ class MemorizedFunc(_Options[P, R]):
 # --- Memory ---------------------------------------------------------------------------------------
 
 
-class Memory:
+class Memory(_Settings):
     """Remembers what functions returned: on disk, for this and all later programs, or in memory.
 
     >>> memory = Memory()                    # in memory; Memory("folder") keeps results on disk
@@ -3825,19 +3887,20 @@ class Memory:
         _check_mmap_mode(mmap_mode)
         names = f"one of {sorted(_STORES)}; register_store_backend adds one"
         _expect(backend in _STORES, "backend", names, backend)
-        self._pickler: Any = Pickler
-        if backend == "cloudpickle":
-            self._pickler = _module("cloudpickle").Pickler
         options = backend_options or {}
-        self._packed = _parse_compress(compress)
-        if (self._packed or "secret" in options) and mmap_mode:
+        packed = _parse_compress(compress)
+        if (packed or "secret" in options) and mmap_mode:
             _warn("mmap_mode excludes compress and secret: results are read instead of mapped")
             mmap_mode = None
-        self.location = None if location is None else os.path.realpath(location)
-        self.backend = backend
-        self.mmap_mode = mmap_mode
-        self.compress = compress
-        self.verbose = verbose
+        vars(self).update(
+            location=None if location is None else os.path.realpath(location),
+            backend=backend,
+            mmap_mode=mmap_mode,
+            compress=compress,
+            verbose=verbose,
+            _packed=packed,
+            _pickler=_module("cloudpickle").Pickler if backend == "cloudpickle" else Pickler,
+        )
         if bytes_limit is None:
             bytes_limit = "256M" if location is None else sys.maxsize
         limit = _parse_bytes(bytes_limit, "bytes_limit")
