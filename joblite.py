@@ -2889,7 +2889,8 @@ class _Store(_Interface):
                 return _NOTHING
             with file:
                 self._about(file, key)
-                value = _read_value(file, mode if _is_on_disk(file) else None, key)
+                is_mapped = mode and _is_on_disk(file)
+                value = _read_value(file, mode if is_mapped else None, key)
             self.mark(key)
             return value
         except Exception as err:  # a pickle whose classes are gone may raise anything
@@ -3092,7 +3093,7 @@ class _DiskStore(_Store):
         return _unlink(self._root + key)
 
     def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
-        """Each function has a folder."""
+        """Each function has a folder, "module.function/"; "/" is the folder of all these."""
         for folder in [prefix[:-1]] if prefix else _list(self._root):
             for name in _list(self._root + folder):
                 key = f"{folder}/{name}"
@@ -3111,7 +3112,6 @@ class _DiskStore(_Store):
                 if each == self._folders[1]:
                     with open(f"{each}/.gitignore", "w") as file:
                         file.write("*\n")
-
         if not self.locks or not self.locks.is_there():
 
             def opened_once() -> _LockFile:
