@@ -6202,7 +6202,8 @@ def _run_payload(frames: Sequence[Any], *left: str) -> list[Any]:
     """On the other side: frames of a batch in; out what was said, and the frames of its results."""
     (number, *more), functions = marshal.loads(frames[0])
     batch = _Batch(number, (), *more)
-    batch.tasks = _open_batch(functions, list(frames[1:]), dict(_far_came), batch.page)
+    came = dict(_far_came)
+    batch.tasks = _open_batch(functions, list(frames[1:]), came, batch.page)
     # after a second it gives back what it has not started
     _run_here("process", batch, time.monotonic() + 1.0, *left)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
@@ -6828,7 +6829,8 @@ def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     settings = {**_DEFAULTS, **_local.settings, **given}
     for name, words in _WORDS.items():
         if settings.get(name, words[0]) not in words:
-            _expect(False, name, f"one of {str(words)[1:-1]}", settings[name])
+            expected = str(words).strip("()")
+            _expect(False, name, f"one of {expected}", settings[name])
     wants_both = settings["prefer"] == "processes" and settings["require"]
     expected = "None or 'threads' beside require='sharedmem', since processes share no memory"
     _expect(not wants_both, "prefer", expected, "processes")
