@@ -491,17 +491,6 @@ def _list(folder: str) -> list[str]:
 _POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
 
 
-@lru_cache
-def _machine() -> str:
-    """A name, without "-", for this machine or container: within it, a process id means one
-    process."""
-    host = _module("_socket").gethostname()
-    # Linux alone has it, and the next; elsewhere the number of the network card
-    boot = _read_text("/proc/sys/kernel/random/boot_id") or _module("uuid").getnode()
-    space = _stat("/proc/self/ns/pid")
-    return _short_digest(f"{host} {boot} {space and space.st_ino}")
-
-
 def _holding(lock: Any, work: Callable[..., Any], *args: Any) -> Any:
     """`work(...)` with a re-entrant lock held.
 
@@ -632,9 +621,7 @@ def _say(text: str) -> None:
 
 _MARK = StopIteration  # one byte in marshal; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
-_SORTABLE = ({str}, {int}, {bytes})  # of these alone `sorted` always gives one order
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
-_DEEPEST = 100  # levels that are walked by recursion: each takes four frames of some 1000
 _HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
 # what register_hasher was given: the way how an object of a class is taken apart, see _PARTS
 _HASHERS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
@@ -686,19 +673,6 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
         code.co_varnames,
         code.co_exceptiontable,
         steps,
-    )
-
-
-def _function_parts(digester: Any, function: Any) -> tuple[Any, ...]:
-    """A function that cannot be imported: its code and all that the code refers to."""
-    return (
-        "function",
-        function.__code__,
-        function.__defaults__,
-        function.__kwdefaults__,
-        list(map(_cell_value, function.__closure__ or ())),
-        _used_globals(function),
-        function.__dict__ or None,
     )
 
 
@@ -884,7 +858,15 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
         cls.__bases__,
         {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE),
     ),
-    FunctionType: _function_parts,
+    FunctionType: lambda digester, function: (  # its code, and all that this refers to
+        "function",
+        function.__code__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        list(map(_cell_value, function.__closure__ or ())),
+        _used_globals(function),
+        function.__dict__ or None,
+    ),
     types.CodeType: _code_parts,
     MethodType: _attributes("__func__ __self__"),
     ModuleType: _attributes("__name__"),
@@ -924,12 +906,12 @@ def _way_of(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     return _object_parts
 
 
-_IMPORTABLE = (type, FunctionType, BuiltinMethodType, ModuleType)
-
-
 class _Digester:
     """One call of `hash`: its settings, see `_digest`, and the forms of the parts met so far."""
 
+    importable = type, FunctionType, BuiltinMethodType, ModuleType
+    sortable = {str}, {int}, {bytes}  # of these alone `sorted` always gives one order
+    deepest = 100  # levels that are walked by recursion: each takes four frames of some 1000
     count = 0  # of the values in the forms made so far, but for those in digests
 
     def __init__(self, new: Any, coerce_mmap: bool, follow: Any, take_apart: Any) -> None:
@@ -949,7 +931,7 @@ class _Digester:
         found = self.known.get(id(obj))
         if found:
             return found[0]
-        if isinstance(obj, _IMPORTABLE):
+        if isinstance(obj, self.importable):
             name = self.follow and self.follow(obj) or _import_name(obj)
             if name:
                 return self.keep(obj, (_MARK, "name", name))
@@ -963,7 +945,7 @@ class _Digester:
     def part(self, obj: Any) -> Any:
         """What stands for a part that is neither plain nor named."""
         key = id(obj)
-        if key in self.path or len(self.path) == _DEEPEST:
+        if key in self.path or len(self.path) == self.deepest:
             raise RecursionError
         self.path[key] = self.count
         form = self.expand(obj)
@@ -985,7 +967,7 @@ class _Digester:
         kinds = set(map(type, obj))
         keys = list(obj)
         if kind is not dict or not self.follow:  # else the order of dicts counts
-            keys.sort(key=None if kinds in _SORTABLE else self.rank)
+            keys.sort(key=None if kinds in self.sortable else self.rank)
         self.count += len(keys)
         forms = keys if kinds <= _ATOMS else self.sequence(keys)
         if kind is not dict:
@@ -2523,13 +2505,9 @@ class _Contents:
                 if not _module("re").fullmatch(others, f"{thing.__name__}.{name}")
             ]
             # what is imported lazily into it, since Python 3.15
-            self._follow_sources(
-                [
-                    name
-                    for name in getattr(sys, "lazy_modules", ())
-                    if name.startswith(f"{thing.__name__}.")
-                ]
-            )
+            lazy = getattr(sys, "lazy_modules", ())
+            inside = f"{thing.__name__}."
+            self._follow_sources([name for name in lazy if name.startswith(inside)])
         elif isinstance(thing, type):
             members = space.get("_member_map_", {}).values()  # of an enum
             about = [type(thing), self._look(getattr, thing, "__bases__")]
@@ -4171,15 +4149,16 @@ def _find_shared(key: int) -> Any:
     return _local.came[key]
 
 
-def _process() -> str:
-    """A name for this process that no other one has, on whatever machine."""
-    return f"{_machine()}-{os.getpid()}-"
+@lru_cache(maxsize=1)
+def _process(pid: int) -> str:
+    """A name for the process of that id, which is this one, that no other has on any machine."""
+    return os.urandom(16).hex()
 
 
 def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool]:
     """What `_enter_module` takes for these globals: functions which shared them share them again.
     First a name for them that no other process uses for others."""
-    token = space.get(_SPACE) or f"{_process()}{id(space)}"
+    token = space.get(_SPACE) or f"{_process(os.getpid())}{id(space)}"
     name = space.get("__name__", "__main__")
     return token, name, space.get("__package__"), _can_import(name)
 
@@ -4233,7 +4212,7 @@ def _own_attributes(namespace: Any) -> dict[str, Any]:
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     """Give a thing that goes by value what it holds: it is made empty, since it may hold itself."""
     attributes, changes, registered = state
-    if _class_tokens.get(thing, "").startswith(_process()):
+    if _class_tokens.get(thing, "").startswith(_process(os.getpid())):
         return  # a class that is at home here
     for place, names in changes:
         space = vars(_enter_module(*place))
@@ -4341,7 +4320,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
 
 def _class_token(cls: type) -> str:
     with _token_lock:
-        token = _class_tokens.setdefault(cls, _process() + os.urandom(8).hex())
+        token = _class_tokens.setdefault(cls, _process(os.getpid()) + os.urandom(8).hex())
         _classes[token] = cls
     return token
 
@@ -4384,7 +4363,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     if key := packer.key_of(cls):
         return _find_shared, (key,)
     token, own, meta = _class_token(cls), vars(cls), type(cls)
-    if packer.to == "home" and not token.startswith(_process()):
+    if packer.to == "home" and not token.startswith(_process(os.getpid())):
         return _make_once, (token, None)
     start = {
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
