@@ -1510,14 +1510,16 @@ def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
         )
 
     kinds = {type(np.dtype(char)) for char in np.typecodes["All"]}
-    reducers = {**dict.fromkeys(kinds, reduce_dtype), np.ma.MaskedArray: reduce_masked}
-    return np.empty(1).__reduce_ex__(5)[0], reducers
+    return np.empty(1).__reduce_ex__(5)[0], {
+        **dict.fromkeys(kinds, reduce_dtype),
+        np.ma.MaskedArray: reduce_masked,
+    }
 
 
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    np: Any = sys.modules.get("numpy")
+    np: Any = type(value) not in _ATOMS and sys.modules.get("numpy")
     out = io.BytesIO()
     buffers: list[Any] = []
     mark = PickleBuffer(bytearray())  # stands for an array, so that any layout can be left out
@@ -1540,13 +1542,15 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     pickler = kind(out, 5, buffer_callback=keep)
     if np:
         make_array, reducers = _numpy_reducers(np)
-        table = {
-            **getattr(pickler, "dispatch_table", copyreg.dispatch_table),
-            **reducers,
-            **dict.fromkeys((np.ndarray, np.memmap), reduce_array),
-        }
         # the attribute that the C code reads, also where a class of picklers has one of that name
-        Pickler.dispatch_table.__set__(pickler, table)  # type: ignore[attr-defined]
+        Pickler.dispatch_table.__set__(  # type: ignore[attr-defined]
+            pickler,
+            {
+                **getattr(pickler, "dispatch_table", copyreg.dispatch_table),
+                **reducers,
+                **dict.fromkeys((np.ndarray, np.memmap), reduce_array),
+            },
+        )
     pickler.dump(value)
     return out.getvalue(), buffers
 
