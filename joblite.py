@@ -1897,7 +1897,7 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any) -> Any:
         def load_reduce(self) -> None:
             named = id(self.stack[-2])
             if named not in calls:
-                raise UntrustedObjectError("it calls what is not for calling")
+                raise UntrustedObjectError("it calls something that may not be called")
             self.stack[-2] = calls[named]
             super().load_reduce()
 
@@ -2008,7 +2008,7 @@ def _read_value(
             value = _read_foreign(file, mmap_mode, native)
         else:
             raise UntrustedObjectError(
-                "it is not a file of this dump, and only those can be read without trust: "
+                "it is not a file of this dump, and only those can be read with trusted=False: "
                 "trusted=True reads it if you trust who wrote it"
             )
         if unpacked:
@@ -2155,7 +2155,7 @@ def load(
 # --- What a call depends on -----------------------------------------------------------------------
 
 _STARTED = time.time_ns() - 10_000_000  # files carry the time of a clock that ticks so seldom
-_CHANGED = "may have changed since it was loaded; start Python anew"
+_CHANGED = "may have changed since it was loaded; restart Python"
 
 
 # -- whose code is followed
@@ -2491,7 +2491,7 @@ class _Contents:
             digest = _digest(value, _blake2b, False, self.label, self.object_parts)
             return digest.hex()[:20]
         except Exception as err:  # a hasher of the user may raise anything
-            self.unsure.append(f"a value of {type(value)} cannot be named: {err!r}")
+            self.unsure.append(f"a value of {type(value)} cannot be hashed: {err!r}")
             return ""
 
     def _describe(self, thing: Any) -> list[Any]:
@@ -2833,14 +2833,14 @@ class _Store(_Interface):
         if say:
             _say(f"removing all results from {self}/{prefix}")
         if self.trim(0, 0, prefix=prefix):
-            _warn(f"{self}/{prefix}: results that are in use, or of another user, stay")
+            _warn(f"{self}/{prefix}: results that are in use or belong to another user stay")
 
     def forget(self, key: str) -> bool:
         """Remove an entry as the user asks; one that is in use stays, with a warning."""
         try:
             return self.delete(key)
         except PermissionError as err:
-            _warn(f"{self}: the entry {key} is in use, or of another user, and stays: {err}")
+            _warn(f"{self}: the entry {key} is in use or belongs to another user, and stays: {err}")
             return False
 
     def look(self, key: str) -> dict[str, Any]:
@@ -2856,7 +2856,7 @@ class _Store(_Interface):
         found, size, crc = file.readline().split()  # another number of words raises: damaged, too
         about = file.read(int(size))
         if found != key.encode() or int(crc) != _crc32(about):
-            raise _Damaged("it begins as no entry of this call does")
+            raise _Damaged("its header does not belong to this call")
         return about
 
     def load(self, key: str, mmap_mode: str | None, warned: list[Any]) -> Any:
@@ -2998,7 +2998,7 @@ class _DiskStore(_Store):
                 _warn(
                     f"{folder}: this cache belongs to another user, or others can write to it, "
                     "and what is read from a cache can run code; use a folder of your own, or "
-                    f"take the right away with: chmod go-w {folder}"
+                    f"remove that right with: chmod go-w {folder}"
                 )
                 return
 
@@ -3434,7 +3434,7 @@ class MemorizedFunc(_Options[P, R]):
         if flags & 0x220:  # it yields
             raise TypeError(
                 f"{folder}: expected a function that returns a value, got a generator function: "
-                "what it yields can be taken once only; return a list of it"
+                "what it yields can be consumed only once; return a list of it"
             )
         known = _Parameters(run).names
         for name in self.ignore:
@@ -3470,7 +3470,7 @@ class MemorizedFunc(_Options[P, R]):
             except Exception as err:  # naming runs the pickling code of the argument's class
                 raise PicklingError(
                     f"{self._folder}: the argument {label!r} of type {kind.__name__} "
-                    f"cannot be named: {err}; leave it out with ignore=[{label!r}], or give key="
+                    f"cannot be hashed: {err}; leave it out with ignore=[{label!r}], or give key="
                 ) from err
         key = f"{self._folder}/{contents.digest}-{_short_digest(repr(digests), 32)}"
         if unsure:  # one that no entry has
@@ -4670,7 +4670,7 @@ def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c"
             if folder and folder == wanted and not _Local.inside:
                 _warn(
                     f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
-                    "goes another way"
+                    "is sent another way"
                 )
     return frames
 
@@ -5749,7 +5749,7 @@ def _death_of(page: Any) -> str:
         if page[_BATCH] or page[_START]:
             return "ended together with the fork server, which was killed"
         return (
-            f"could not be started: the system gives no further process, no descriptor for it, "
+            f"could not be started: the system allows no more processes or descriptors, "
             f"or {sys.executable} cannot run {__file__}"
         )
     code = os.waitstatus_to_exitcode(page[_DEATH] - 1)
@@ -6682,7 +6682,7 @@ class _ProcessPool(_ThreadPool):
         has_begun, own_page = False, batch.page
         while not has_begun and not self.is_over:
             if _exiting and not self.begun_at_exit:
-                raise RuntimeError("the interpreter ends: no task is begun any more")
+                raise RuntimeError("the interpreter is shutting down: no more tasks are started")
             worker = _pop(self.workers) or self.lease()
             if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
@@ -7430,8 +7430,8 @@ class _Run:
         """Take the results of a finished batch; wait for one, if `block`."""
         if self.home != os.getpid():
             raise RuntimeError(
-                "this call of Parallel was begun by the process that forked this "
-                "one, and is read there only; make a new call here"
+                "this call of Parallel belongs to the parent process and can be read only there; "
+                "make a new call here"
             )
         pool = self.pool
         has_more = self.waiting or self.ahead or self.tasks is not None

@@ -5973,9 +5973,9 @@ f = make()"""
         held.add(next(iter(memory.store._guest.kept)))  # the oldest
         memory.reduce_size(items_limit=2)
         assert [cached.check_call_in_cache(n) for n in range(4)] == [True, False, False, True]
-        with pytest.warns(UserWarning, match="in use, or of another user, and stays"):
+        with pytest.warns(UserWarning, match="in use or belongs to another user, and stays"):
             assert cached.forget(0) is False
-        with pytest.warns(UserWarning, match="in use, or of another user, stay"):
+        with pytest.warns(UserWarning, match="in use or belong to another user stay"):
             memory.clear()
         assert [cached.check_call_in_cache(n) for n in range(4)] == [True, False, False, False]
         held.clear()
