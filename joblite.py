@@ -3200,8 +3200,19 @@ class expires_after:
         How long, in all; as in `datetime.timedelta`.
     """
 
-    def __init__(self, days: float = 0, seconds: float = 0, **more: float) -> None:
-        self.delta = _module("datetime").timedelta(days, seconds, **more)
+    def __init__(
+        self,
+        days: float = 0,
+        seconds: float = 0,
+        microseconds: float = 0,
+        milliseconds: float = 0,
+        minutes: float = 0,
+        hours: float = 0,
+        weeks: float = 0,
+    ) -> None:
+        self.delta = _module("datetime").timedelta(
+            days, seconds, microseconds, milliseconds, minutes, hours, weeks
+        )
 
     def __call__(self, metadata: dict[str, Any]) -> bool:
         """Whether a result with this metadata may still be used."""
