@@ -5407,7 +5407,8 @@ class _WorkerState:
         """Take over the caller's world."""
         import warnings
 
-        (folder, sys.path[:], sys.argv[:], environ, authkey, filters, self.levels) = world
+        folder, sys.path[:], sys.argv[:], *rest = world
+        environ, authkey, filters, self.levels = rest
         try:
             os.chdir(folder)
         except OSError:  # deleted: a task that needs it will say so
@@ -5845,8 +5846,8 @@ class _Context:
         if not batch.width:
             called, values, kwargs = zip(*values)
             function = called[0]
-            is_one = all(map(operator.is_, called, itertools.repeat(function))) and not any(kwargs)
-            is_one &= {tuple}.issuperset(map(type, values))
+            is_one = all(map(operator.is_, called, itertools.repeat(function)))
+            is_one &= {tuple}.issuperset(map(type, values)) and not any(kwargs)
         key = self.name(function) if is_one else 0
         args = values if batch.width == 1 else itertools.chain.from_iterable(values)
         if key and _are_plain(args):  # calls of one function that all share: one frame
@@ -5857,7 +5858,8 @@ class _Context:
             known, self.last = self.last, {}
             for value in calls[0][1] if len(calls) == 1 else ():
                 number = None
-                if id(value) in known and not (type(value) in _ATOMS or callable(value)):
+                is_again = id(value) in known and not callable(value)
+                if is_again and type(value) not in _ATOMS:
                     head, *buffers = _pack(value)
                     number = [_crc32(head), *map(_sample, buffers)]
                     if known[id(value)][1] not in (None, number):
@@ -5898,7 +5900,8 @@ class _Context:
         functions, frames = batch.payload
         new = {key: own for key, own in functions.items() if key not in known}
         known.update(new)
-        head = marshal.dumps((settings, [(key, len(own)) for key, own in new.items()]))
+        sizes = [(key, len(own)) for key, own in new.items()]
+        head = marshal.dumps((settings, sizes))
         return [head, *itertools.chain(*new.values()), *frames]
 
 
@@ -6007,8 +6010,9 @@ class _Worker:
         if page[_BATCH] != batch.key and batch.tries < _START_TRIES:
             return False
         # else it died between tasks, or after the last
-        is_to_blame = place > len(batch.values) or not batch.values and len(batch.tasks) == 1
-        if is_to_blame and not batch.is_late:
+        is_at_work = place > len(batch.values)
+        is_alone = not batch.values and len(batch.tasks) == 1
+        if (is_at_work or is_alone) and not batch.is_late:
             blamed = max(place - 1, 0)
             text = f"the worker process of task {batch.first + blamed} {_death_of(page)}"
             batch.errors[blamed] = TerminatedWorkerError(text)
