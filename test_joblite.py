@@ -12817,7 +12817,7 @@ def memory_survives(lib, folder):
     found += [cached(3.5), pickle.loads(pickle.dumps(memory)).cache(math.floor)(3.5)]
     nowhere = lib.Memory(None, verbose=0)
     nowhere.cache(math.floor).clear(warn=False), nowhere.clear(warn=False)
-    return [*found, nowhere.location is None, str(folder) in repr(memory)]
+    return [*found, nowhere.location is None, folder.name in repr(memory)]
 
 
 # ---- Parallel and what it is told ----
