@@ -9971,7 +9971,7 @@ class TestSection6BigArrays:
             pytest.skip("mounting a tmpfs is not allowed here")
         done = run_script(
             """
-            import os, subprocess, sys, tempfile, warnings
+            import os, subprocess, sys, tempfile, time, warnings
             import numpy as np
             from joblite import Parallel, delayed, shutdown_workers
             folders = ["/dev/shm", sys.argv[1]]
@@ -9986,8 +9986,11 @@ class TestSection6BigArrays:
                     back = Parallel(2, **given)(delayed(np.negative)(array) for i in range(5))
                 assert all((result == -array).all() for result in back)
                 assert bool(given) == any("No space" in str(warned.message) for warned in caught)
-                shutdown_workers()  # off Linux their status pages are files
-                assert all(os.statvfs(folder).f_bfree == 256 for folder in folders)
+                shutdown_workers()  # off Linux their status pages are files, which end with them
+                end = time.monotonic() + 60
+                while not all(os.statvfs(folder).f_bfree == 256 for folder in folders):
+                    assert time.monotonic() < end
+                    time.sleep(0.01)
             """,
             tmp_path,
             python="unshare",
