@@ -622,7 +622,6 @@ def _say(text: str) -> None:
 _MARK = StopIteration  # one byte in marshal; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
-_HASH_BLOCK = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
 # what register_hasher was given: the way how an object of a class is taken apart, see _PARTS
 _HASHERS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
 
@@ -773,10 +772,10 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         content = [array[name] for name in dtype.names]
     elif dtype.hasobject:
         content = array.ravel(order).tolist()
-    elif array.nbytes <= _HASH_BLOCK:
+    elif array.nbytes <= digester.block:
         content = digester.new(array.tobytes(order))
     else:
-        content = list(_map_on_threads(digester.new, _raw_pieces(array, _HASH_BLOCK)))
+        content = list(_map_on_threads(digester.new, _raw_pieces(array, digester.block)))
     return ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order, content)
 
 
@@ -911,6 +910,7 @@ class _Digester:
 
     importable = type, FunctionType, BuiltinMethodType, ModuleType
     sortable = {str}, {int}, {bytes}  # of these alone `sorted` always gives one order
+    block = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
     deepest = 100  # levels that are walked by recursion: each takes four frames of some 1000
     count = 0  # of the values in the forms made so far, but for those in digests
 
@@ -2611,6 +2611,7 @@ class _Fingerprint:
     """The contents of functions, classes, files and values, kept while all that they were taken
     from stays the same."""
 
+    in_arguments: dict[Any, _Fingerprint] = {}  # (name, untracked) -> of what was met there
     _contents: _Contents | None = None
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
@@ -2627,20 +2628,17 @@ class _Fingerprint:
         return contents
 
 
-_FINGERPRINTS: dict[Any, _Fingerprint] = {}  # of what was met in arguments
-
-
 def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any) -> str | None:
     """What stands for a function, class or module of the project in an argument: its fingerprint.
     Why this may not be all goes to `unsure`."""
     name = _followed_name(thing)
     if name is None:
         return None
-    fingerprint = _FINGERPRINTS.get((name, untracked))
+    fingerprint = _Fingerprint.in_arguments.get((name, untracked))
     if fingerprint is None or fingerprint.of[0][0] is not thing:
         fingerprint = _Fingerprint((thing,), untracked)
         if "<" not in name:  # what functions make may hold much
-            _FINGERPRINTS[name, untracked] = fingerprint
+            _Fingerprint.in_arguments[name, untracked] = fingerprint
     contents = fingerprint.now()
     unsure += contents.unsure
     return f"{name} {contents.digest}"
@@ -7214,9 +7212,6 @@ class parallel_backend(parallel_config):
 #   3. A slow reader of a generator slows the feeding.     test_slow_reader_bounds_what_is_out
 #   4. However a run ends, its batches do too.             test_dropped_generator_frees_the_workers
 
-_LINE_S = 1.0  # seconds between two lines of verbose=2
-_WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
-
 
 def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     """Record a call instead of making it: `delayed(f)(1, a=2)` is the task `(f, (1,), {"a": 2})`.
@@ -7273,6 +7268,7 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
 class _Counts:
     """What a run tells about itself."""
 
+    LINE_S = 1.0  # seconds between two lines of verbose=2
     dispatched = completed = 0
     told = 0  # how many were done when the last line was printed, at `told_at`
     close: Any = bool  # ends the bar, if one is shown
@@ -7284,7 +7280,7 @@ class _Counts:
         except Exception:  # a generator, a tqdm bar around one; a range longer than any list
             self.total = None
         # seconds between two lines, if any are printed
-        self.line_s: float | None = _LINE_S if parallel.verbose > 1 else None
+        self.line_s: float | None = self.LINE_S if parallel.verbose > 1 else None
         # by a subclass or a patch
         has_own_lines = parallel.print_progress != parallel._print_progress
         if has_own_lines or parallel.verbose > 2:
@@ -7307,7 +7303,7 @@ class _Counts:
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
-            self.line_s = _LINE_S
+            self.line_s = self.LINE_S
             return None
         bar = tqdm(total=self.total)
         self.close = bar.close
@@ -7344,11 +7340,6 @@ class _Calls:
         return iter(_spread(self))
 
 
-# Of runs that have begun: a garbage collection that drops a generator would close the sockets of
-# its workers before the generator could give them back
-_pools_at_work: set[_Pool] = set()
-
-
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
@@ -7358,6 +7349,11 @@ class _Run:
     BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
     BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 
+    WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
+
+    # Of runs that have begun: a garbage collection that drops a generator would close the sockets
+    # of its workers before the generator could give them back
+    pools_at_work: set[_Pool] = set()
     given = 0  # results that were given out, in order
     broken: BaseException | None = None  # what the tasks' iterator raised
 
@@ -7452,7 +7448,7 @@ class _Run:
         has_more = self.waiting or self.ahead or self.tasks is not None
         pool.hungry = not has_more and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
-        patience = self.PATIENCE_S if pool.hungry else _WAIT_S
+        patience = self.PATIENCE_S if pool.hungry else self.WAIT_S
         while True:
             try:
                 item = pool.done.get(block, patience)
@@ -7460,7 +7456,7 @@ class _Run:
                 if not block:
                     return
                 pool.ask_back(self.out)
-                patience = _WAIT_S
+                patience = self.WAIT_S
                 continue
             if type(item) is list:
                 _say_here(item)
@@ -7520,7 +7516,7 @@ class _Run:
     def stream(self) -> Iterator[list[Any]]:
         """The results in lists, as they come; for a list all at the end. First an empty one: to
         close a generator that was never started would not end the run."""
-        _pools_at_work.add(self.pool)
+        self.pools_at_work.add(self.pool)
         try:
             self.feed()
             if self.parallel.pre_dispatch == "all":  # the first run while the others are read
@@ -7571,7 +7567,7 @@ class _Run:
         try:
             self.pool.close(self.out)
         finally:
-            _pools_at_work.discard(self.pool)
+            self.pools_at_work.discard(self.pool)
             self.out.clear()
             self.counts.close()
 
