@@ -2373,7 +2373,7 @@ class _Contents:
             """.split()
         )
         # functions whose code counts wherever it lies
-        self._own = [root for root in roots if isinstance(root, FunctionType)]
+        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[Any] = []
         self._sources = {""}
@@ -2432,7 +2432,7 @@ class _Contents:
         """The label of a thing that is followed; when it is new, it is described later."""
         key = id(thing)
         if key not in self._labels:
-            name = _dotted(thing) if thing in self._own else _followed_name(thing)
+            name = _dotted(thing) if key in self._own else _followed_name(thing)
             if name is None:
                 return None
             if name in self.parts:
@@ -2537,7 +2537,7 @@ class _Contents:
             for name, cell in zip(code.co_freevars, thing.__closure__ or ()):
                 if name != "__classdict__" and is_read(name, cell, _cell_value):
                     about += [name, self._look(_cell_value, cell)]
-            if thing in self._own or _is_project(space.get("__name__")):
+            if id(thing) in self._own or _is_project(space.get("__name__")):
                 used = sorted(facts.chains)
                 chains = [chain for chain in used if is_read(chain[0], chain[0], space.get)]
                 self._follow_sources(_imports_of(code, space.get("__package__") or ""))
@@ -3550,16 +3550,14 @@ class MemorizedFunc(_Options[P, R]):
     async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
+        start = time.perf_counter()
         about: dict[str, Any] = dict(
-            time=time.time(),
-            input_args=_shown_all(call.given),
-            digests=call.digests,
-            code=call.contents.parts,
+            input_args=_shown_all(call.given), digests=call.digests, code=call.contents.parts
         )
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
-        about["duration"] = time.time() - about["time"]
+        about |= {"time": time.time(), "duration": time.perf_counter() - start}
         self._tell(2, call, f"computed in {about['duration']:.3g} s")
         if call.unsure or not call.contents.files_hold():
             return value, about  # perhaps of other code than the key says

@@ -4313,6 +4313,23 @@ f = make()"""
         base[0], objects[0][0] = 100, 2
         assert [each() for each in listers] == [view.tolist() for view in views]
 
+    def test_globals_that_compare_in_their_own_way_are_never_compared(self, any_memory):
+        """An array says so of each item, others fail or equal everything."""
+
+        class Same:
+            def __eq__(self, other):
+                return True
+
+        class Failing:
+            def __eq__(self, other):
+                raise ZeroDivisionError
+
+        space = {"ARRAY": np.arange(3), "SAME": Same(), "FAILING": Failing()}
+        cached = any_memory.cache(eval("lambda: ARRAY.sum() + bool(SAME) + bool(FAILING)", space))
+        assert cached() == 5
+        space["ARRAY"][0] = 10
+        assert cached() == 15
+
     def test_a_change_of_the_kind_of_a_thing_is_noticed(self, any_memory, monkeypatch):
         """Bases, the attributes of an object at once, a property over one, a lock that leaves,
         what a lambda names."""
@@ -5416,6 +5433,19 @@ f = make()"""
             and about["duration"] >= 0
             and about["time"] > 0
         )
+
+    def test_a_result_is_as_old_as_the_end_of_its_computation(self, any_memory):
+        """Else one that takes longer than it may be kept would never be read."""
+        ends = []
+
+        def function():
+            before = time.time()
+            while time.time() == before:
+                pass
+            ends.append(time.time())
+
+        about = any_memory.cache(function).call()[1]
+        assert about["time"] >= ends[0] and about["duration"] > 0
 
     def test_a_cached_function_pickles_after_a_call_whatever_its_defaults_are(
         self, any_memory, monkeypatch
