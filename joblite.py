@@ -4160,16 +4160,18 @@ def _find_shared(key: int) -> Any:
     return _local.came[key]
 
 
-@lru_cache(maxsize=1)
-def _process(pid: int) -> str:
-    """A name for the process of that id, which is this one, that no other has on any machine."""
-    return os.urandom(16).hex()
+_processes: dict[int, str] = {}  # id -> name. Any thread adds in one step
+
+
+def _process() -> str:
+    """A name for this process that no other has on any machine."""
+    return _processes.setdefault(os.getpid(), os.urandom(16).hex())
 
 
 def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool]:
     """What `_enter_module` takes for these globals: functions which shared them share them again.
     First a name for them that no other process uses for others."""
-    token = space.get(_SPACE) or f"{_process(os.getpid())}{id(space)}"
+    token = space.get(_SPACE) or f"{_process()}{id(space)}"
     name = space.get("__name__", "__main__")
     return token, name, space.get("__package__"), _can_import(name)
 
@@ -4223,7 +4225,7 @@ def _own_attributes(namespace: Any) -> dict[str, Any]:
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     """Give a thing that goes by value what it holds: it is made empty, since it may hold itself."""
     attributes, changes, registered = state
-    if _class_tokens.get(thing, "").startswith(_process(os.getpid())):
+    if _class_tokens.get(thing, "").startswith(_process()):
         return  # a class that is at home here
     for place, names in changes:
         space = vars(_enter_module(*place))
@@ -4331,7 +4333,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
 
 def _class_token(cls: type) -> str:
     with _token_lock:
-        token = _class_tokens.setdefault(cls, _process(os.getpid()) + os.urandom(8).hex())
+        token = _class_tokens.setdefault(cls, _process() + os.urandom(8).hex())
         _classes[token] = cls
     return token
 
@@ -4374,7 +4376,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     if key := packer.key_of(cls):
         return _find_shared, (key,)
     token, own, meta = _class_token(cls), vars(cls), type(cls)
-    if packer.to == "home" and not token.startswith(_process(os.getpid())):
+    if packer.to == "home" and not token.startswith(_process()):
         return _make_once, (token, None)
     start = {
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
@@ -5783,12 +5785,11 @@ def _living_server() -> _ForkServer:
     return server
 
 
-_MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
-
-
 class _Context:
     """What the batches of one run share on their way to processes: the caller's world, and
     functions packed once."""
+
+    MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
 
     # to pack at a time; 1 when tasks bring an object again with other content
     most_tasks = sys.maxsize
@@ -5818,7 +5819,7 @@ class _Context:
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
             is_method = type(getattr(func, "__self__", sys)) is not ModuleType
             is_shared = issubclass(type(func), kinds) and not is_method
-            if not is_shared or len(self.packed) >= _MOST_FUNCTIONS:
+            if not is_shared or len(self.packed) >= self.MOST_FUNCTIONS:
                 return 0
             frames: list[Any] = []
             try:

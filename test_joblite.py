@@ -7600,6 +7600,31 @@ class TestSection5Payloads:
             """)
         assert done.stdout == "[(1, 1)] 0\n"
 
+    def test_functions_share_globals_whichever_thread_sends_first(self):
+        """The first threads of a process that send functions do so at once: what comes back lives
+        in the caller's globals."""
+        done = run_script("""
+            import os, threading
+            from joblite import Parallel, delayed
+            draw, firsts, both = os.urandom, iter(range(2)), threading.Barrier(2)
+            def draw_together(nbytes):
+                if nbytes == 16 and next(firsts, None) is not None:
+                    both.wait(20)
+                return draw(nbytes)
+            os.urandom = draw_together
+            def give():
+                return lambda: draw
+            def send():
+                back, = Parallel(n_jobs=2)([delayed(give)()])
+                print(back.__globals__ is globals())
+            threads = [threading.Thread(target=send) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            """)
+        assert done.stdout == "True\n" * 2
+
     def test_arrays_travel_uncopied(self):
         array = np.arange(100_000.0)
         frames = joblite._pack({"deep": [array]})
@@ -11769,7 +11794,7 @@ class TestSection8Faults:
         assert Parallel(2, batch_size=2)(tasks()) == ["a", bytes(10**7)]
 
     def test_workers_forget_functions(self, monkeypatch):
-        monkeypatch.setattr(joblite, "_MOST_FUNCTIONS", 10)
+        monkeypatch.setattr(joblite._Context, "MOST_FUNCTIONS", 10)
 
         def count():
             import gc
