@@ -801,7 +801,8 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         derived,
         array.data,
         np.ma.getmaskarray(array),
-        np.asarray(array.view().fill_value, array.dtype),  # asking for it sets it
+        # asking for it sets it; in an array of objects it may be a text of numpy or of Python
+        np.asarray(np.asarray(array.view().fill_value), array.dtype),
         _without(array, not_content),
     )
 

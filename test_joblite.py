@@ -1117,6 +1117,7 @@ def different_arrays():
         *(np.ma.array([[1.0, 2.0]], **mask, fill_value=value) for value in (None, 3, 4)),
         np.ma.array(np.asmatrix([1.0, 2.0]), **mask),
         np.ma.array([[1.0, 2.0]]),
+        np.ma.array([None, "text"], object, **mask),
         np.ma.masked,
     ]
 
