@@ -1888,9 +1888,7 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any) -> Any:
             checked = {
                 "_frombuffer": make_array,
                 "dtype": _plain_dtype,
-                "scalar": lambda dtype, data: _make_array(False, bytearray(data), dtype, (), "C")[
-                    ()
-                ],
+                "scalar": lambda dtype, data: _make_array(False, data, dtype, (), "C").copy()[()],
             }
             calls[id(found)] = checked.get(name, partial(_call_plain, found, _PLAIN_CALLS[dotted]))
             return found

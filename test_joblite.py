@@ -2157,7 +2157,11 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
     ),
     "no bytes for a scalar": (
         calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), None),
-        "value: it is neither",
+        "do not fit",
+    ),
+    "a number of bytes for a scalar": (
+        calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), 1 << 27),
+        "do not fit",
     ),
     "too few bytes for a scalar": (
         calling("numpy.core.multiarray.scalar", calling("numpy.dtype", "V9999"), b"x"),
