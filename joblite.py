@@ -6449,6 +6449,9 @@ class _Pool:
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
     most_tasks = sys.maxsize  # in one batch
+    BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
+    LONG_S = 0.2  # after so long a batch gives back what it has not started
+
     is_over = False  # whether the run is
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
@@ -6527,9 +6530,11 @@ class _Pool:
         return True
 
     def ask_back(self, batches: Iterable[_Batch]) -> None:
-        """Have workers give back tasks that they have not started, if others are idle."""
-        for batch in batches if self.hungry else ():
-            if batch.shrinkable and len(batch.tasks) > 1:
+        """Have workers give back tasks that they have not started: if others are idle, or if these
+        take more time, or their results more bytes, than those that the batch was measured by."""
+        for batch in batches:
+            is_large = batch.seconds > self.LONG_S or batch.nbytes_back > self.BATCH_NBYTES
+            if (self.hungry or is_large) and batch.shrinkable and len(batch.tasks) > 1:
                 batch.left.clear()
                 batch.page[_SHED] = batch.key
 
@@ -6656,7 +6661,7 @@ class _ThreadPool(_Pool):
             self.serve()
 
     def run(self, batch: _Batch) -> None:
-        _run_here("thread", batch)
+        _run_here("thread", batch, time.monotonic() + self.LONG_S)
 
     def receive(self, batch: _Batch) -> bool:
         return True
@@ -7345,8 +7350,6 @@ class _Run:
     MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
     PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
     BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
-    BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
-
     WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
 
     # Of runs that have begun: a garbage collection that drops a generator would close the sockets
@@ -7369,7 +7372,7 @@ class _Run:
         self.out: set[_Batch] = set()
         self.ahead: list[Any] = []  # tasks that were read, and not cut
         # batches that were cut already: number of the first task, tasks
-        self.waiting: deque[tuple[int, Sequence[Any]]] = deque()
+        self.waiting: list[tuple[int, Sequence[Any]]] = []
         # number of a task -> results of it and those after it; _NOTHING for an error left out
         self.ready: dict[int, list[Any]] = {}
 
@@ -7407,7 +7410,7 @@ class _Run:
     def cut(self) -> tuple[int, Sequence[Any]] | None:
         """The tasks of the next batch, and the number of the first; None if there are none."""
         if self.waiting:
-            return self.waiting.popleft()
+            return self.waiting.pop(0)
         # 1 when tasks bring an object again with other content
         most = getattr(self.pool.context, "most_tasks", self.size)
         size = min(self.size, self.pool.most_tasks, most)
@@ -7427,11 +7430,12 @@ class _Run:
         return (first, tasks) if tasks else None
 
     def send_again(self, first: int, tasks: Sequence[Any]) -> None:
-        """Have tasks sent once more, in shares for all workers: if one of them fails its batch,
-        that is found by and by."""
-        size = max(1, len(tasks) // max(2, self.parallel.n_jobs))
+        """Have tasks sent once more, in shares for all workers, if not smaller: if one of them
+        fails its batch, that is found by and by."""
+        size = max(1, min(self.size, len(tasks) // max(2, self.parallel.n_jobs)))
         for at in range(0, len(tasks), size):
             self.waiting.append((first + at, tasks[at : at + size]))
+        self.waiting.sort()  # by the number of the first task
 
     # -- in --
 
@@ -7477,7 +7481,7 @@ class _Run:
             size = self.BATCH_S * count / max(batch.seconds, 1e-9)
             size = min(size, max(self.size, self.GROW * count), self.MOST_TASKS)
             nbytes = max(batch.nbytes // len(tasks), batch.nbytes_back // count, 1)
-            self.size = max(1, int(min(size, self.BATCH_NBYTES // nbytes)))
+            self.size = max(1, int(min(size, self.pool.BATCH_NBYTES // nbytes)))
         done = rest = len(values)
         for place, error in batch.errors.items():
             named = _name_task(error, first + place)

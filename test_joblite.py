@@ -11055,6 +11055,22 @@ class TestSection8Parallel:
         assert tasks.asked == asked < 100_000
         results.close()
 
+    @pytest.mark.parametrize("backend", [{"backend": "loky"}, {"backend": "threading"}])
+    def test_results_come_early_where_tasks_turn_out_slow(self, backend, tmp_path):
+        """A batch that was cut by the first tasks gives back what it has not started, and the
+        tasks of lower numbers are run before others."""
+
+        def nap(i):
+            if i >= 4:
+                (tmp_path / str(i)).touch()
+                time.sleep(0.05)
+            return i
+
+        results = Parallel(2, **backend, return_as="generator")(delayed(nap)(i) for i in range(400))
+        assert [next(results) for _ in range(8)] == list(range(8))
+        assert len(os.listdir(tmp_path)) < 64
+        results.close()
+
     def test_big_results_travel_in_small_batches(self, processes):
         """However quick the tasks are: what is out, and kept for a reader,
         must not be gigabytes."""
