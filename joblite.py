@@ -6233,6 +6233,7 @@ def _serve_standard(
         channel.send(None)
         while channel.poll(idle_s or _LONGEST_S):
             channel.send(_run_payload(channel.recv(), ""))
+        channel.close()  # what is sent from here on fails at once: this process takes time to end
     except (EOFError, OSError, KeyboardInterrupt):
         pass  # the caller is gone, or ends
 
@@ -6242,6 +6243,7 @@ class _StandardWorker(_Worker):
     task at work, and no task in it can be interrupted: the process is killed."""
 
     NAME = "joblite-worker"
+    IMPORT_S = 9.0  # what a function imports as it comes is not the time of its task
     sock: Any  # a pipe
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
@@ -6274,6 +6276,10 @@ class _StandardWorker(_Worker):
         settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
         self.sock.send(pool.context.message(batch, set(), settings))
         self.page[_BATCH] = batch.key
+        # its own thread tells when the time is up, if the task does not hold the interpreter's lock
+        if batch.timeout and not self.sock.poll(batch.timeout + self.IMPORT_S):
+            batch.is_late = True
+            self.process.kill()
         said, *frames = self.sock.recv()
         pool.done.put(marshal.loads(said))
         batch.receive(frames)

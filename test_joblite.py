@@ -10510,6 +10510,23 @@ class TestSection7Choosing:
         )
         assert done.stdout == "heard\n"
 
+    def test_without_fork_a_task_that_holds_the_lock_is_killed_when_it_is_late(self, tmp_path):
+        done = run_script(
+            """
+            import os, re
+            vars(os).pop("fork", None)
+            from joblite import Parallel, delayed
+            def match(text):
+                return bool(re.match("(a+)+$", text))
+            if __name__ == "__main__":
+                texts = "a", "a" * 99 + "b", "a"
+                print(Parallel(2, timeout=1, on_error="return")(delayed(match)(t) for t in texts))
+            """,
+            tmp_path,
+        )
+        late = "TimeoutError('task 1 ran longer than timeout=1 s')"
+        assert (done.stdout, done.stderr) == (f"[True, {late}, True]\n", "")
+
     @pytest.mark.parametrize("on_error", ["raise", "return"])
     def test_without_fork_a_missing_main_guard_is_named(self, on_error, tmp_path):
         """And the script does not start itself again and again."""
