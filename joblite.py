@@ -5815,6 +5815,8 @@ class _Context:
         there are many of them, or it cannot be packed."""
         known = self.packed.get(id(func))
         if known is None:
+            if not callable(func):
+                raise _no_task(func)  # a number would be taken for a key
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
             is_method = type(getattr(func, "__self__", sys)) is not ModuleType
             is_shared = issubclass(type(func), kinds) and not is_method

@@ -10850,7 +10850,7 @@ class TestSection8Parallel:
             )
 
     def test_a_bad_task_is_an_error_that_names_it(self, backend):
-        for bad in (square, 4, None, (square, 1), ("square", (1,), {})):
+        for bad in (square, 4, None, (square, 1), ("square", (1,), {}), (1, (1,), {})):
             with pytest.raises(
                 TypeError, match=r"expected tasks: delayed\(function\)\(...\), or .*; got"
             ) as caught:
