@@ -2176,8 +2176,8 @@ TRICKS = {  # what a hostile pickle does: its opcodes, what the error says
         calling("numpy.ma.MaskedArray", array_code(), True, named("builtins.int")),
         "strange or huge",
     ),
-    "a dtype that is called twice": (Code(F8 + code(()) + b"R"), "calls what is not"),
-    "a list that is called": (Code(code([1]) + code(()) + b"R"), "calls what is not"),
+    "a dtype that is called twice": (Code(F8 + code(()) + b"R"), "calls something that may not"),
+    "a list that is called": (Code(code([1]) + code(()) + b"R"), "calls something that may not"),
     "an array with too long a buffer": (array_code(Code(pickle.NEXT_BUFFER)), "value: "),
     **{
         f"memory that nobody filled: {name}": (calling(name, *args), "strange or huge")
@@ -12548,7 +12548,7 @@ print(call("parent", 8), [os.waitpid(pid, 0)[1] for pid in pids.values()])
         if pid == 0:
             code = 1
             try:
-                with pytest.raises(RuntimeError, match="forked"):
+                with pytest.raises(RuntimeError, match="parent process"):
                     list(generator)
                 del generator
                 code = (
@@ -13681,11 +13681,11 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 25_940,
-    "expression nodes a code line": 4.06,
-    "% of lines with 15 or more": 1.2,
+    "nodes": 24_540,
+    "expression nodes a code line": 4.05,
+    "% of lines with 15 or more": 1.4,
     "lines wider than 100": 0,
-    "names at module level": 419,
+    "names at module level": 320,
     "lines of a function, median": 8,
     "90th percentile": 25,
     "longest": 45,
