@@ -232,7 +232,7 @@ def _module(name: str) -> Any:
 def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
     """Refuse a setting that is not what it should be."""
     if not is_right:
-        raise ValueError(f"{name}: expected {expected}, got {got!r}")
+        raise ValueError(f"{name}: expected {expected}, got {got!r:.200}")
 
 
 def _parse_bytes(size: Any, what: str) -> int:
@@ -6830,10 +6830,12 @@ _WORDS = {
 def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
     """All settings: the arguments that were given, else what the `parallel_config` in force says,
     else the defaults."""
-    given = {name: value for name, value in arguments.items() if type(value) is not _Unset}
+    settings = {**_DEFAULTS, **_local.settings}
+    for name, value in arguments.items():
+        if type(value) is not _Unset:
+            settings[name] = value
     for name in ("self", "backend_options", "inner_max_num_threads"):
-        given.pop(name, None)
-    settings = {**_DEFAULTS, **_local.settings, **given}
+        settings.pop(name, None)
     for name, words in _WORDS.items():
         if settings.get(name, words[0]) not in words:
             expected = str(words).strip("()")
@@ -7078,12 +7080,13 @@ def _choose(
     elif place == "process" or needs_threads or settings["prefer"] == "threads":
         found = _THREADS
     else:
-        found = _find_backend((_PROCESSES, *_registry_default)[-1], {})
+        found = _find_backend(_registry_default[-1], {}) if _registry_default else _PROCESSES
     if needs_threads and not found.shares_memory:
         expected = "one of threads, which require='sharedmem' needs"
         _expect(named is None, "backend", expected, named)
         found, options = _THREADS, {}
-    _check_options(found, options)
+    if options:
+        _check_options(found, options)
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
     if n_jobs is None:
@@ -7786,8 +7789,10 @@ class Parallel(_Shaped[Shape, E]):
         shows = "True, a function of (done, total), or an object with update, such as a tqdm bar"
         _expect(not isinstance(progress, str), "progress", shows, progress)
         _check_mmap_mode(self.mmap_mode)
-        nbytes = sys.maxsize
-        if self.max_nbytes is not None and self.mmap_mode:
+        nbytes = 2**20
+        if self.max_nbytes is None or not self.mmap_mode:
+            nbytes = sys.maxsize
+        elif self.max_nbytes != "1M":  # the default costs no time
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
         folder = os.fspath(self.temp_folder or "") or None
         self._mapping = nbytes, folder, self.mmap_mode

@@ -10124,6 +10124,11 @@ class TestSection7Choosing:
         with pytest.raises(ValueError, match="n_jobs: expected a whole number other than 0"):
             Parallel(n_jobs=bad)
 
+    def test_a_big_value_is_not_quoted_in_full(self):
+        with pytest.raises(ValueError, match="n_jobs: expected") as caught:
+            Parallel([delayed(square)(i) for i in range(1000)])
+        assert len(str(caught.value)) < 400
+
     def test_cpu_limit_of_the_environment_is_kept(self, monkeypatch):
         monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
         assert joblite.cpu_count() == 1
