@@ -432,6 +432,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     def work() -> None:
         for task in iter(tasks.get, None):
             compute(task)
+        tasks.put(None)  # for the next thread, also one that an interruption kept off the list
 
     def take() -> Any:
         task = results.popleft()
@@ -457,8 +458,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
         while results:
             yield take()
     finally:
-        for _ in threads:
-            tasks.put(None)
+        tasks.put(None)
         for thread in filter(None, threads):
             thread.join()
 
@@ -1147,7 +1147,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #   2. Nothing is unpickled and no array given out before its checksum is right; only mapped buffers
 #      are not checked. Any fault of the file is a ValueError with its path.
 #                                                         test_every_cut_is_found
-#   3. Memory beyond the value and its pickle without buffers is a few pieces.
+#   3. Memory beyond the value and its pickle is a few pieces, or a copy of an array with gaps.
 #                                                         test_a_big_array_is_never_doubled
 #   4. With `trusted=False` only opcodes, names and calls of short lists are followed.
 #      numpy is told of an array only what was checked before.   test_attacks_are_refused,
@@ -1616,7 +1616,7 @@ def dump(
     Parameters
     ----------
     value : any value
-        Contiguous arrays are written straight from memory, others piece by piece.
+        Contiguous arrays are written straight from memory, each other one is copied first.
     filename : path or binary file object
         A file object needs a `write` method. Any name will do; an extension .z .gz .bz2 .xz .lzma
         .lz4 .zst asks for that compression.

@@ -448,6 +448,27 @@ def versions(record_testsuite_property):
 
 
 class TestSection1Ground:
+    @posix
+    def test_ctrl_c_while_threads_start_leaves_none_that_is_waited_for(self):
+        """Interrupted 300 times, as one that runs already is not yet known."""
+        code = """
+            import os, random, signal, joblite
+            os.sched_getaffinity = lambda pid: range(8)
+            def interrupt(*args):
+                if armed: raise KeyboardInterrupt
+            signal.signal(signal.SIGALRM, interrupt)
+            generator, armed = random.Random(0), []
+            for _ in range(300):
+                try:
+                    armed.append(True)
+                    signal.setitimer(signal.ITIMER_REAL, 0.00005 + generator.random() * 0.001)
+                    for _ in joblite._map_on_threads(abs, range(10_000)): pass
+                except KeyboardInterrupt: pass
+                finally: armed.clear()
+            print("ended")
+            """
+        assert run_script(code).stdout == "ended\n"
+
     def test_import_is_light(self):
         """Importing joblite loads no numpy and no heavy standard module, and starts no thread."""
         done = run_script(
