@@ -2329,7 +2329,8 @@ class _Look(Pickler):
         if type(reduced) is tuple:
             return reduced
         contents = self.contents
-        return id, (_digest(obj, _crc32, False, contents.label, contents.object_parts),)
+        label = contents.label(obj) if isinstance(obj, FunctionType) else None  # at once: of many
+        return id, (label or _digest(obj, _crc32, False, contents.label, contents.object_parts),)
 
 
 # -- the fingerprint
