@@ -7358,7 +7358,7 @@ class _Calls:
 class _Run:
     """One call of a `Parallel`, from the first batch to the last result."""
 
-    GROW = 64  # a batch is at most so many times larger than one that was seen to finish
+    GROW = 16  # a batch is at most so many times larger than one that was seen to finish
     MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
     PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
     BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
