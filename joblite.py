@@ -6766,6 +6766,8 @@ class _ProcessPool(_ThreadPool):
 
     def end(self, out: set[_Batch], sig: int, patience: float) -> None:
         """Send running tasks a signal, and wait so long for what comes back."""
+        # an exception of a signal handler may have kept the caller from what it had just taken
+        out -= {batch for batch in out if not batch.payload}
         for batch in out:
             worker = batch.worker
             if worker:
