@@ -4858,6 +4858,9 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 CHECKPOINT_S = 0.02
 LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
+# Python overlooks a signal that comes as a task is about to wait for a lock, which free-threaded
+# builds take their time to: within the grace an interrupt is sent again until the worker has seen it
+_INTERRUPTS = 4
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
@@ -5541,6 +5544,7 @@ class _WorkerState:
         it is about to send a message, that comes first."""
         page = self.page
         if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
+            page[_INTERRUPT] = -page[_BATCH]  # seen: it need not be sent again
             _module("faulthandler").dump_traceback(self.fd, all_threads=False)
             if not self.lock._is_owned():  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
@@ -5586,7 +5590,7 @@ def _own_code() -> bytes:
 
 
 def _map_page(file: _Segment) -> Any:
-    return memoryview(_module("mmap").mmap(file.fd, _PAGE_NBYTES)).cast("Q")
+    return memoryview(_module("mmap").mmap(file.fd, _PAGE_NBYTES)).cast("q")
 
 
 def _kill_group(pid: int, sig: int) -> None:
@@ -5997,9 +6001,11 @@ class _Worker:
             if self.page[_TASK]:  # else none of this batch has begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
         batch.is_late = True
-        self.signal(_SIGINT, batch)
-        if not _has_data(self.sock, GRACE_S):
-            self.signal(_SIGKILL, batch)
+        for _ in range(_INTERRUPTS):
+            self.signal(_SIGINT, batch)
+            if _has_data(self.sock, GRACE_S / _INTERRUPTS):
+                return
+        self.signal(_SIGKILL, batch)
 
     def bury(self, batch: _Batch) -> bool:
         """The worker has died: whether it had begun the batch, and so a task is to blame."""
@@ -6021,8 +6027,9 @@ class _Worker:
         """Send a signal to the worker's process group. SIGINT is for the task of this batch: if
         that has not begun, the worker will see it on the page. It serves no other run, since what
         its task was in the midst of is undone some time."""
-        self.page[_INTERRUPT] = batch.key
-        self.starter.request(self.number, sig)
+        if sig != _SIGINT or self.page[_INTERRUPT] != -batch.key:
+            self.page[_INTERRUPT] = batch.key
+            self.starter.request(self.number, sig)
 
     def close(self) -> None:
         """End the worker, whatever it does."""
@@ -6768,20 +6775,22 @@ class _ProcessPool(_ThreadPool):
         """Send running tasks a signal, and wait so long for what comes back."""
         # an exception of a signal handler may have kept the caller from what it had just taken
         out -= {batch for batch in out if not batch.payload}
-        for batch in out:
-            worker = batch.worker
-            if worker:
-                worker.signal(sig, batch)
-        late = time.monotonic() + patience
-        while out:
-            try:
-                item = self.done.get(timeout=max(0.0, late - time.monotonic()))
-            except _module("queue").Empty:
-                return
-            if type(item) is list:
-                _say_here(item)
-            else:
-                out.discard(item)
+        late = time.monotonic()
+        for _ in range(_INTERRUPTS):
+            for batch in out:
+                worker = batch.worker
+                if worker:
+                    worker.signal(sig, batch)
+            late += patience / _INTERRUPTS
+            while out:
+                try:
+                    item = self.done.get(timeout=max(0.0, late - time.monotonic()))
+                except _module("queue").Empty:
+                    break
+                if type(item) is list:
+                    _say_here(item)
+                else:
+                    out.discard(item)
 
     def release(self) -> None:
         """Give the workers back, which may forget big functions that came for this run alone."""

@@ -2667,9 +2667,9 @@ class TestSection3Files:
         joblite.dump(value, tmp_path / "value")
         found = joblite.load(tmp_path / "value", mmap_mode="r")
         assert same([np.array(each) for each in found[:4]], value[:4]) and found[1].offset % 64 == 0
-        joblite.dump([np.zeros((0, 3)), np.zeros(0, "U2")], tmp_path / "value")
+        joblite.dump([np.zeros((0, 3)), np.zeros(0, "U2")], tmp_path / "empty")
         for mode in ("r", "r+", "w+", "c"):
-            found = joblite.load(tmp_path / "value", mmap_mode=mode)
+            found = joblite.load(tmp_path / "empty", mmap_mode=mode)
             assert [array.shape for array in found] == [(0, 3), (0,)]
 
     @posix
@@ -12019,6 +12019,31 @@ class TestSection8Faults:
             assert not list(tmp_path.iterdir())
         finally:
             os.close(outer), os.close(inner), os.waitpid(pid, 0)
+
+    @posix
+    @pytest.mark.parametrize("end", ["the run ends", "its time is up"])
+    def test_an_interrupt_that_a_task_does_not_see_comes_again(
+        self, end, processes, tmp_path, patience
+    ):
+        """As one does that comes in the moment in which Python begins to wait for a lock."""
+
+        def hang(path):
+            seen = signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, seen))
+            try:
+                (path / "begun").touch()
+                threading.Event().wait(600)
+            finally:
+                (path / "ended").touch()
+
+        def tasks():
+            yield delayed(hang)(tmp_path)
+            wait_for_file(tmp_path / "begun")
+            if end == "the run ends":
+                raise KeyError("source is gone")
+
+        with pytest.raises((KeyError, TimeoutError)):
+            Parallel(**processes, timeout=None if end == "the run ends" else 2)(tasks())
+        assert {path.name for path in tmp_path.iterdir()} in ({"begun", "ended"}, set())
 
     def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path, patience):
         def hang(folder):
