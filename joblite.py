@@ -4859,7 +4859,7 @@ CHECKPOINT_S = 0.02
 LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 # Python overlooks a signal that comes as a task is about to wait for a lock, which free-threaded
-# builds take their time to: within the grace an interrupt is sent again until the worker has seen it
+# builds take their time to: within the grace an interrupt is sent again until it has been seen
 _INTERRUPTS = 4
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
