@@ -4858,9 +4858,6 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 CHECKPOINT_S = 0.02
 LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
-# Python overlooks a signal that comes as a task is about to wait for a lock, which free-threaded
-# builds take their time to: within the grace an interrupt is sent again until it has been seen
-_INTERRUPTS = 4
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
@@ -5942,6 +5939,9 @@ class _Worker:
     it may use; threads that native libraries may start there, if the user has said; packed
     (initializer, arguments), or b""."""
 
+    # Python overlooks a signal that comes as a task is about to wait for a lock, which takes its
+    # time in free-threaded builds: within the grace an interrupt is sent again until it is seen
+    INTERRUPTS = 4
     served = 0  # how many tasks it was given
     run = 0  # number of the last run it served
     known: set[int]  # keys of the functions it has of that run
@@ -6001,9 +6001,9 @@ class _Worker:
             if self.page[_TASK]:  # else none of this batch has begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
         batch.is_late = True
-        for _ in range(_INTERRUPTS):
+        for _ in range(_Worker.INTERRUPTS):
             self.signal(_SIGINT, batch)
-            if _has_data(self.sock, GRACE_S / _INTERRUPTS):
+            if _has_data(self.sock, GRACE_S / _Worker.INTERRUPTS):
                 return
         self.signal(_SIGKILL, batch)
 
@@ -6776,12 +6776,12 @@ class _ProcessPool(_ThreadPool):
         # an exception of a signal handler may have kept the caller from what it had just taken
         out -= {batch for batch in out if not batch.payload}
         late = time.monotonic()
-        for _ in range(_INTERRUPTS):
+        for _ in range(_Worker.INTERRUPTS):
             for batch in out:
                 worker = batch.worker
                 if worker:
                     worker.signal(sig, batch)
-            late += patience / _INTERRUPTS
+            late += patience / _Worker.INTERRUPTS
             while out:
                 try:
                     item = self.done.get(timeout=max(0.0, late - time.monotonic()))
