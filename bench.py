@@ -1372,8 +1372,9 @@ def dump_compressed(stack):
 
     def right(path):
         paths.append(path)
-        smaller = path == paths[0] or os.path.getsize(paths[0]) <= os.path.getsize(path)
-        return smaller and all(
+        # blocks that are compressed apart may take a thousandth more
+        is_small = os.path.getsize(paths[0]) <= 1.001 * os.path.getsize(path)
+        return is_small and all(
             (one == other).all() for one, other in zip(joblite.load(path), arrays, strict=True)
         )
 
