@@ -420,7 +420,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     queue, count = _module("_queue"), cpu_count()
     tasks = queue.SimpleQueue()
     results: deque[Any] = deque()  # the tasks whose results were not taken
-    threads: list[Any] = []
+    ended, started, home = queue.SimpleQueue(), 0, os.getpid()  # threads of this process
 
     def compute(task: Any) -> None:
         try:
@@ -432,7 +432,8 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     def work() -> None:
         for task in iter(tasks.get, None):
             compute(task)
-        tasks.put(None)  # for the next thread, also one that an interruption kept off the list
+        tasks.put(None)  # for the next thread, also one that an interruption kept uncounted
+        ended.put(True)
 
     def take() -> Any:
         task = results.popleft()
@@ -451,16 +452,20 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
             task.done.acquire()
             results.append(task)
             tasks.put(task)
-            if len(threads) < min(len(results), count) - 1:  # a single item needs none
-                threads.append(_start_thread(work))
+            if started < min(len(results), count) - 1:  # a single item needs none
+                try:  # not `Thread.start`: an interruption may leave locks of its own held
+                    _module("_thread").start_new_thread(work, ())
+                    started += 1
+                except RuntimeError:  # no thread is to be had: the caller computes
+                    count = 0
             if len(results) > 2 * count:
                 yield take()
         while results:
             yield take()
     finally:
         tasks.put(None)
-        for thread in filter(None, threads):
-            thread.join()
+        for _ in range(started if os.getpid() == home else 0):  # a forked child has none of them
+            ended.get()
 
 
 def _unlink(path: str) -> bool:
