@@ -469,6 +469,20 @@ class TestSection1Ground:
             """
         assert run_script(code).stdout == "ended\n"
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing can be forked here")
+    def test_a_forked_child_waits_for_no_thread_of_its_parent(self):
+        code = """
+            import os, joblite
+            os.sched_getaffinity = lambda pid: range(4)
+            results = joblite._map_on_threads(abs, range(1000))
+            print(next(results), flush=True)
+            if os.fork() == 0:
+                results.close()
+                os._exit(0)
+            print(os.wait()[1], sum(results))
+            """
+        assert run_script(code).stdout == f"0\n0 {sum(range(1000))}\n"
+
     def test_import_is_light(self):
         """Importing joblite loads no numpy and no heavy standard module, and starts no thread."""
         done = run_script(
