@@ -2799,6 +2799,7 @@ if TYPE_CHECKING:
         _secret: bytes | None
         _root: str
         _folders: tuple[str, str, str]
+        _is_checked: Any
 else:
     _Interface = object
 
@@ -2958,8 +2959,6 @@ class _DiskStore(_Store):
     right one is never unpickled.
     """
 
-    _is_checked = False  # whether others can write to the folders has been looked at
-
     def __init__(
         self, location: str, limit: int, mode: int = 0o700, secret: bytes | None = None
     ) -> None:
@@ -2973,6 +2972,8 @@ class _DiskStore(_Store):
             _secret=secret,  # b"": it has been left behind
             _root=root,
             _folders=(location, f"{location}/joblite", root),
+            # whether others can write to them has been looked at, or is as the user wants
+            _is_checked=IS_WINDOWS or mode & 0o022,
         )
 
     def __reduce__(self, secret: bytes | None = b"") -> Any:  # workers get the secret, files do not
@@ -2990,8 +2991,6 @@ class _DiskStore(_Store):
     def _check_folders(self) -> None:
         """Warn, at the first use, of a folder into which somebody else can put entries."""
         self._is_checked = True
-        if IS_WINDOWS or self._mode & 0o022:  # it is shared as the user wants
-            return
         for folder in self._folders:
             state = os.stat(folder)
             others = 0o002 if state.st_gid == state.st_uid else 0o022  # a group of one user
@@ -3039,17 +3038,18 @@ class _DiskStore(_Store):
 
         def put_in_place() -> None:
             # The number in the lock file is at least the sum of all sizes: files that were removed
-            # or replaced stay in it until somebody has to make room, and counts. Without locks it
-            # is not trusted, and removed, so that nobody else trusts it
+            # or replaced stay in it until somebody has to make room, and counts. An unknown one
+            # is larger than any limit. Without locks it is not trusted, and removed, so that
+            # nobody else trusts it
             try:
                 while not locks.lock(0, wait=True):
                     time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
                 number = locks.fcntl and os.pread(locks.fd, 8, 0)
-                total = self.total_with(size, int.from_bytes(number) if number else float("inf"))
-                if locks.fcntl and total < float("inf"):
+                total = self.total_with(size, int.from_bytes(number) if number else sys.maxsize)
+                if locks.fcntl:
                     os.pwrite(locks.fd, total.to_bytes(8), 0)
-                elif not locks.fcntl and os.path.exists(locks.path):
-                    os.truncate(locks.path, 0)
+                else:
+                    _unlink(locks.path)
                 os.replace(self._root + name, self._root + key)
             finally:
                 unlock()
@@ -3069,10 +3069,8 @@ class _DiskStore(_Store):
                 _one_at_a_time(locks.path, put_in_place)
             else:
                 self.delete(key)
-                self.delete(name)
-        except BaseException:
+        finally:
             self.delete(name)
-            raise
 
     def delete(self, key: str) -> bool:
         return _unlink(self._root + key)
