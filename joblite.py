@@ -1136,7 +1136,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #     sizes       8 each
 #     checksum    4: the CRC-32 of all before it
 #     buffers     each followed by zeros up to a multiple of 64, so that it can be mapped in place
-#     checksums   4 each: the CRC-32 of every 2 MiB of each buffer; its last piece may be shorter.
+#     checksums   4 each: the CRC-32 of every MiB of each buffer; its last piece may be shorter.
 #                 All of their bytes are A5 once the buffers may have been changed through a map.
 #
 # An array is a buffer (of objects: a list), its dtype as text or a list of fields, its shape and
@@ -1161,7 +1161,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = "<8sQQ"  # 24 bytes
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
-_PIECE = 2 << 20  # bytes checked, or handed to the system, at once: worth a thread, fits a cache
+_PIECE = 1 << 20  # bytes checked, or handed to the system, at once: worth a thread, fits a cache
 _BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
 
 
@@ -1205,15 +1205,15 @@ def _write_all(file: Any, chunk: Any) -> None:
         rest = rest[file.write(rest) or len(rest) :]
 
 
-def _gathered(arrays: Iterable[Any], size: int = _PIECE) -> Iterator[list[memoryview]]:
+def _gathered(arrays: Iterable[Any]) -> Iterator[list[memoryview]]:
     """The bytes of arrays and memoryviews in pieces, as many together as a thread is given."""
     group: list[memoryview] = []
     nbytes = 0
     for array in arrays:
-        for piece in _raw_pieces(array, size):
+        for piece in _raw_pieces(array, _PIECE):
             group.append(piece)
             nbytes += len(piece)
-            if nbytes >= size:
+            if nbytes >= _PIECE:
                 yield group
                 group, nbytes = [], 0
     if group:
@@ -1228,7 +1228,7 @@ def _checked(pieces: list[memoryview]) -> tuple[list[memoryview], bytes]:
 def _compressed(compress: Callable[[bytes], Any], chunks: Iterator[Any]) -> Iterator[Any]:
     """What `compress` makes, on all cores, of blocks of the bytes of `chunks`."""
     return _map_on_threads(
-        lambda pieces: compress(b"".join(pieces)), _gathered(map(memoryview, chunks), 1 << 20)
+        lambda pieces: compress(b"".join(pieces)), _gathered(map(memoryview, chunks))
     )
 
 

@@ -3025,7 +3025,7 @@ class TestSection3Files:
             buffers.append(data[place : place + size])
             place += -(-size // 64) * 64
         pieces = [
-            buffer[at : at + 2**21] for buffer in buffers for at in range(0, len(buffer), 2**21)
+            buffer[at : at + 2**20] for buffer in buffers for at in range(0, len(buffer), 2**20)
         ]
         assert (
             data[place:] == b"".join(struct.pack("<I", zlib.crc32(piece)) for piece in pieces)
