@@ -238,17 +238,10 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
     parameter."""
-    text = str(size).strip().upper()
-    power = 1 + "KMGT".find(text[-1:])
-    try:
-        number = float(text[:-1] if power else text) * 1024**power
-        if number >= 0:
-            return int(number)
-    except (ValueError, OverflowError):  # not a number; infinite
-        pass
-    raise ValueError(
-        f"{what}: expected bytes as a number or a text such as '500K', '1M', '2G'; got {size!r}"
-    )
+    pattern = r"(\d*\.?\d+(?:E[-+]?\d\d?)?)([KMGT]?)"
+    found = _module("re").fullmatch(pattern, str(size).strip().upper())
+    _expect(found, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
+    return int(float(found[1]) * 1024 ** " KMGT".find(found[2] or " "))
 
 
 @lru_cache
@@ -332,27 +325,22 @@ def _code_facts(code: CodeType) -> Any:
         facts.names.update(each.co_names)
     may_read_any = facts.names & {"locals", "vars", "eval", "exec", "dir"}
     adding = () if may_read_any else ("append", "add", "extend", "update")
-    calls: dict[Any, Any] = {}  # where a call begins -> where it ends, what follows it
+    calls = set()  # where calls begin whose results nobody takes
     read, attributes = set(), []  # type: ignore[var-annotated]
     for place, (step, following) in reversed(list(enumerate(itertools.pairwise(steps)))):
         kind, name = step.opname, step.argval
         begin, end = step.positions[::2], step.positions[1::2]
         is_held = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
         attributes = [following.argval, *attributes] if is_held else []
-        end_of_call, after_call = calls.get(begin, (end, ""))
         if kind == "IMPORT_NAME":
             facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
-        if kind.startswith("CALL") and None not in begin:
-            calls[begin] = end, following.opname
+        if kind.startswith("CALL") and following.opname == "POP_TOP" and None not in begin:
+            calls.add(begin)
         is_global = kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
         if is_global:
             facts.chains.add((name, *attributes))
-        if (
-            after_call == "POP_TOP"
-            and is_held
-            and end < following.positions[1::2] < end_of_call
-            and attributes[0] in adding
-        ):
+        is_added_to = is_held and begin in calls and attributes[0] in adding
+        if is_added_to and end < following.positions[1::2]:
             facts.added.add(name)
         elif is_global or kind.endswith("DEREF"):
             read.add(name)
@@ -414,58 +402,55 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     """The results of `function` over `items`, in order, computed on all cores; few items are held
     at a time.
 
-    The caller reads the items, and computes, too, rather than wait. (A ThreadPoolExecutor takes
-    twice as long for some MiB, and its import some 5 ms.)
+    The caller reads the items, and computes, too, rather than wait; nobody waits for a thread,
+    which ends when nothing is left to begin. (A ThreadPoolExecutor takes twice as long for some
+    MiB, and its import some 5 ms.)
     """
-    queue, count = _module("_queue"), cpu_count()
-    tasks = queue.SimpleQueue()
-    results: deque[Any] = deque()  # the tasks whose results were not taken
-    ended, started, home = queue.SimpleQueue(), 0, os.getpid()  # threads of this process
+    count, new_queue = cpu_count(), _module("_queue").SimpleQueue
+    tasks: deque[Any] = deque()  # (item, where its result goes), which nobody has begun
+    results: deque[Any] = deque()  # where the results go that were not taken
+    threads: list[None] = []  # one for each that runs
 
-    def compute(task: Any) -> None:
-        try:
-            task.result = function(task.item)
-        except BaseException as error:
-            task.error = error
-        task.done.release()
+    def compute(wanted: Any) -> None:
+        """Work until the wanted result is there, or all is begun."""
+        while wanted.empty():
+            try:
+                item, result = tasks.popleft()
+            except IndexError:
+                return
+            try:
+                result.put((function(item), None))
+            except BaseException as error:
+                result.put((None, error))
 
-    def work() -> None:
-        for task in iter(tasks.get, None):
-            compute(task)
-        tasks.put(None)  # for the next thread, also one that an interruption kept uncounted
-        ended.put(True)
+    def run_thread() -> None:
+        compute(new_queue())
+        threads.pop()
 
     def take() -> Any:
-        task = results.popleft()
-        while not task.done.acquire(tasks.empty()):
-            try:
-                compute(tasks.get_nowait())
-            except queue.Empty:
-                pass  # a thread took it: now there is something to wait for
-        if task.error:
-            raise task.error
-        return task.result
+        wanted = results.popleft()
+        compute(wanted)
+        value, error = wanted.get()
+        if error:
+            raise error
+        return value
 
     try:
         for item in items:
-            task = types.SimpleNamespace(item=item, error=None, done=threading.Lock())
-            task.done.acquire()
-            results.append(task)
-            tasks.put(task)
-            if started < min(len(results), count) - 1:  # a single item needs none
+            results.append(new_queue())
+            tasks.append((item, results[-1]))
+            if len(threads) < min(len(results), count) - 1:  # a single item needs none
+                threads.append(None)
                 try:  # not `Thread.start`: an interruption may leave locks of its own held
-                    _module("_thread").start_new_thread(work, ())
-                    started += 1
-                except RuntimeError:  # no thread is to be had: the caller computes
-                    count = 0
+                    _module("_thread").start_new_thread(run_thread, ())
+                except RuntimeError:
+                    pass  # no thread is to be had: the caller computes
             if len(results) > 2 * count:
                 yield take()
         while results:
             yield take()
     finally:
-        tasks.put(None)
-        for _ in range(started if os.getpid() == home else 0):  # a forked child has none of them
-            ended.get()
+        tasks.clear()
 
 
 def _unlink(path: str) -> bool:
@@ -544,8 +529,10 @@ class _LockFile:
 
     def is_there(self) -> bool:
         """Whether it is the file that has the path now: the folder may have been removed."""
-        both: Any = _stat(self.path), _stat(self.fd)
-        return IS_WINDOWS or (None not in both and os.path.samestat(*both))
+        try:
+            return IS_WINDOWS or os.path.samefile(self.path, self.fd)
+        except OSError:
+            return False
 
     def lock(self, byte: int, wait: bool = False) -> bool:
         """Take a lock. False: another process has it, or with `wait`: they wait for each other."""
@@ -585,7 +572,7 @@ def _write_to(stream: Any, text: str) -> None:
         encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except (AttributeError, OSError, ValueError, LookupError):
+    except Exception:
         pass  # closed or missing: no reason to end the work
 
 
@@ -627,8 +614,6 @@ def _say(text: str) -> None:
 _MARK = StopIteration  # one byte in marshal; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
-# what register_hasher was given: the way how an object of a class is taken apart, see _PARTS
-_HASHERS: dict[type, Callable[[Any, Any], tuple[Any, ...]]] = {}
 
 
 @lru_cache
@@ -637,8 +622,7 @@ def _hash_maker(hash_name: str) -> Any:
     hashlib.new is slower."""
     hashlib = _module("hashlib")
     names = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}  # of no fixed length
-    choice = ", ".join(sorted(names))
-    _expect(hash_name in names, "hash_name", f"one of {choice}", hash_name)
+    _expect(hash_name in names, "hash_name", f"one of {sorted(names)}", hash_name)
     make = getattr(hashlib, hash_name)
     return lambda data: make(data).digest()
 
@@ -848,14 +832,15 @@ def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     )
 
 
-def _attributes(names: str) -> Callable[[Any, Any], tuple[Any, ...]]:
-    """Takes an object apart by some attributes."""
-    return lambda digester, obj: (names, *[getattr(obj, name) for name in names.split()])
+def _attributes(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
+    """An object by some attributes."""
+    return (names, *[getattr(obj, name) for name in names.split()])
 
 
-# How an object of a class, or of a class that derives from it, is taken apart: a text that says
-# how, then other values. A class of a package stands here by the name of that and its own.
-_PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
+# How an object of a class, or of a class that derives from it, is taken apart: by a function that
+# gives a text, which says how, and other values; or by the attributes that a text names. A class of
+# a package stands here by the name of that and its own. register_hasher adds to it.
+_PARTS: dict[type | str, str | Callable[[Any, Any], tuple[Any, ...]]] = {
     type: lambda digester, cls: (  # annotations are made when somebody asks for them
         "class",
         type(cls),
@@ -873,15 +858,15 @@ _PARTS: dict[type | str, Callable[[Any, Any], tuple[Any, ...]]] = {
         function.__dict__ or None,
     ),
     types.CodeType: _code_parts,
-    MethodType: _attributes("__func__ __self__"),
-    ModuleType: _attributes("__name__"),
+    MethodType: "__func__ __self__",
+    ModuleType: "__name__",
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
-    staticmethod: _attributes("__class__ __func__"),
-    classmethod: _attributes("__class__ __func__"),
-    property: _attributes("__class__ fget fset fdel"),
-    cached_property: _attributes("__class__ func attrname"),  # it may hold a lock
-    "enum.Enum": _attributes("__class__ _name_ _value_"),
-    "pydantic.Decorator": _attributes("cls_var_name info"),  # the rest has addresses
+    staticmethod: "__class__ __func__",
+    classmethod: "__class__ __func__",
+    property: "__class__ fget fset fdel",
+    cached_property: "__class__ func attrname",  # it may hold a lock
+    "enum.Enum": "__class__ _name_ _value_",
+    "pydantic.Decorator": "cls_var_name info",  # the rest has addresses
     "numpy.ndarray": _array_parts,
     "numpy.MaskedArray": _masked_parts,
     "numpy.dtype": _dtype_parts,
@@ -905,7 +890,9 @@ def _way_of(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     """How objects of a class are taken apart: as the nearest class above it that has a way."""
     for cls in kind.__mro__:
         package = str(cls.__module__).partition(".")[0]
-        way = _HASHERS.get(cls) or _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
+        way = _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
+        if isinstance(way, str):
+            return partial(_attributes, way)
         if way:
             return way
     return _object_parts
@@ -967,9 +954,8 @@ class _Digester:
         if kind in _SEQUENCES:
             return self.sequence(obj)
         if kind not in (dict, set, frozenset):
-            way = _way_of(kind)
-            parts = self.take_apart(way, self, obj) if self.take_apart else way(self, obj)
-            return (_MARK, *self.sequence(parts))
+            take_apart = self.take_apart or _way_of(kind)
+            return (_MARK, *self.sequence(take_apart(self, obj)))
         kinds = set(map(type, obj))
         keys = list(obj)
         if kind is not dict or not self.follow:  # else the order of dicts counts
@@ -1000,15 +986,15 @@ class _Numbering(_Digester):
     in which they are met, and the number stands for the part wherever it is met again."""
 
     met: list[Any]
-    # How many levels of a member of a set are looked into, to give it its place: enough, unless
-    # members differ further down. None: it has its place.
-    levels: int | None = None
+    # 0, or where a member of a set is to get its place, how many levels of it are looked into: the
+    # last only for its class. It is enough, unless members differ further down.
+    levels = 0
 
     def part(self, obj: Any) -> tuple[Any, ...]:
-        if self.levels is None:
+        if not self.levels:
             self.met.append(obj)
             return self.keep(obj, (_MARK, len(self.met)))
-        if self.levels == 0:
+        if self.levels == 1:
             return (_MARK, type(obj).__qualname__)
         self.levels -= 1
         form = self.expand(obj)
@@ -1017,8 +1003,7 @@ class _Numbering(_Digester):
 
     def rank(self, member: Any) -> bytes:
         outer = self.levels
-        if outer is None:
-            self.levels = 2
+        self.levels = outer or 3
         place = super().rank(member)
         self.levels = outer
         return place
@@ -1029,8 +1014,8 @@ def _digest(
 ) -> Any:
     """`hash`, as `new(bytes)` gives it. `follow(thing)` is asked where functions, classes and
     modules are met: the text that stands for one whose code counts, else None. Then the order of
-    dicts counts, too. `take_apart(way, digester, obj)` gives what stands for an object that is
-    usually taken apart by `way(digester, obj)`."""
+    dicts counts, too. `take_apart(digester, obj)` is asked what stands for an object, instead of
+    `_way_of(type(obj))`."""
     form, kind = obj, type(obj)
     is_plain = kind in _ATOMS or kind in _SEQUENCES and _ATOMS.issuperset(map(type, obj))
     if not is_plain:
@@ -1114,7 +1099,7 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
         raise TypeError(
             f"register_hasher: expected a class and a function, got {cls!r} and {function!r}"
         )
-    _HASHERS[cls] = lambda digester, obj: ("hasher", type(obj), function(obj))
+    _PARTS[cls] = lambda digester, obj: ("hasher", type(obj), function(obj))
     _way_of.cache_clear()
 
 
@@ -1561,7 +1546,7 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     return out.getvalue(), buffers
 
 
-def _stream(pickled: bytes, buffers: list[Any], start: int) -> Generator[Any, None, None]:
+def _stream(pickled: bytes, buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
@@ -1592,14 +1577,11 @@ def _write_value(value: Any, file: Any, packed: Any = None, pickler: Any = Pickl
         error.args = (_blame(error, value, "value", partial(_take_apart, kind=pickler)),)
         raise
     chunks = _stream(*parts, start)
-    try:
-        if packed:
-            _CODECS[packed[0]].write(chunks, file, packed[1])
-        else:
-            for chunk in chunks:
-                _write_all(file, chunk)
-    finally:
-        chunks.close()  # an error that is kept holds this frame: its threads would last as long
+    if packed:
+        _CODECS[packed[0]].write(chunks, file, packed[1])
+    else:
+        for chunk in chunks:
+            _write_all(file, chunk)
 
 
 def dump(
@@ -2446,15 +2428,15 @@ class _Contents:
             self._things.append(thing)
         return self._labels[key]
 
-    def object_parts(self, way: Callable[[Any, Any], Any], digester: Any, obj: Any) -> Any:
+    def object_parts(self, digester: Any, obj: Any) -> Any:
         """The content of an object; of a package's, all of it or, where some cannot be pickled,
         only what it wraps."""
         kind = type(obj)
         home = kind.__module__
         try:
             holds = "builtins", "collections", "dataclasses", "functools", "operator", "types"
-            if home in (*holds, "typing") or kind in _HASHERS or _followed_name(kind):
-                return way(digester, obj)
+            if home in (*holds, "typing") or kind in _PARTS or _followed_name(kind):
+                return _way_of(kind)(digester, obj)
             # not what others keep alive, the environment, and what is ours
             if home not in ("weakref", "_weakrefset", "os", __name__):
                 return "content", kind, _digest(obj, digester.new, follow=self.label)
@@ -3893,9 +3875,9 @@ class Memory(_Settings):
             _packed=packed,
             _pickler=_module("cloudpickle").Pickler if backend == "cloudpickle" else Pickler,
         )
-        if bytes_limit is None:
-            bytes_limit = "256M" if location is None else sys.maxsize
-        limit = _parse_bytes(bytes_limit, "bytes_limit")
+        limit = 256 << 20 if location is None else sys.maxsize
+        if bytes_limit is not None:
+            limit = _parse_bytes(bytes_limit, "bytes_limit")
         try:
             self.store = _STORES[backend](self.location, limit, **options)
         except TypeError as err:
