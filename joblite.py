@@ -2431,7 +2431,7 @@ class _Contents:
     def object_parts(self, digester: Any, obj: Any) -> Any:
         """The content of an object; of a package's, all of it or, where some cannot be pickled,
         only what it wraps."""
-        kind = type(obj)
+        kind: Any = type(obj)
         home = kind.__module__
         try:
             holds = "builtins", "collections", "dataclasses", "functools", "operator", "types"
