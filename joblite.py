@@ -5203,13 +5203,13 @@ def _world() -> tuple[Any, ...]:
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = ""
-    path: list[str] = []
-    for entry in sys.path:
-        if isinstance(entry, str):  # Python looks at nothing else
-            if not os.path.isabs(entry):  # modules came from where it led then, or leads now
-                then = os.path.join(_START_FOLDER, entry)
-                path.append(os.path.normpath(then))
-            path.append(_exact_text(entry))
+    path = [
+        _exact_text(place)
+        for entry in sys.path
+        if isinstance(entry, str)  # Python looks at nothing else
+        # modules came from where a relative one led then, or leads now
+        for place in {os.path.join(_START_FOLDER, entry): None, entry: None}
+    ]
     argv = list(map(_exact_text, sys.argv))
     environ = dict(os.environ._data)  # type: ignore[attr-defined]  # without decoding it all
     process = sys.modules.get("multiprocessing.process")
@@ -5282,10 +5282,9 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
 
 
 class _Output(io.RawIOBase):
-    """Has the bytes of a worker's sys.stdout or sys.stderr come to `say`, as (descriptor, bytes,
-    whether that is whole, since a line ends or is flushed). C code and child processes write
-    elsewhere: to the descriptors 1 and 2, which are those that the caller had when its first worker
-    started."""
+    """Has the bytes of a worker's sys.stdout or sys.stderr come to `say`, as (descriptor, bytes). C
+    code and child processes write elsewhere: to the descriptors 1 and 2, which are those that the
+    caller had when its first worker started."""
 
     def __init__(self, fd: int, say: Callable[..., Any]) -> None:
         self.fd = fd
@@ -5300,7 +5299,7 @@ class _Output(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        self.say(self.fd, data, data.endswith(b"\n"))
+        self.say(self.fd, data)
         return len(data)
 
 
@@ -5320,21 +5319,18 @@ class _OutputStream(io.TextIOWrapper):
 
 
 class _WorkerState:
-    """All that a worker process keeps. Its messages are answers, each with what the tasks have
-    said since the last one: whole lines, and what they have flushed, at once."""
+    """All that a worker process keeps. Its messages are answers, and what tasks say: whole lines,
+    and what they have flushed, at once."""
 
-    # whether the caller listens: from the start of a batch to its last answer
-    is_heard = False
-    is_interrupted = False  # whether an interrupt of the task waits for the end of a message
     mapping = _NO_MAPPING  # how big results travel
     run: int | None = None  # which it serves
     idle_s: float | None = None  # how long it waits for a batch; None: as long as it takes
 
     def __init__(self, sock: Any, page: Any, fd: int) -> None:
         self.sock = sock
-        self.lock = threading.RLock()  # whose owner sends a message
-        # said and not sent yet; any thread appends, who holds the lock takes
-        self.said: list[tuple[int, Any]] = []
+        self.lock = threading.Lock()  # whose owner sends messages
+        self.messages: deque[list[Any]] = deque()  # not sent yet
+        self.halves: dict[int, deque[bytes]] = {_OUT: deque(), _ERR: deque()}  # of lines
         self.page = page
         self.fd = fd  # of the page's file, which takes stacks
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
@@ -5350,23 +5346,17 @@ class _WorkerState:
         import fcntl
         import signal
 
-        def end() -> None:
-            os.read(line, 1)
-            os.kill(0, _SIGKILL)  # the group
-
         _Local.inside = "process"
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(fcntl, "F_SETSIG"):
-            fcntl.fcntl(line, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(line, fcntl.F_SETOWN, -os.getpid())
             fcntl.fcntl(line, fcntl.F_SETSIG, _SIGKILL)
-            fcntl.fcntl(line, fcntl.F_SETFL, fcntl.FASYNC | os.O_NONBLOCK)
-            try:
-                end()  # if it has gone before, as this interpreter started, no signal comes
-            except BlockingIOError:
-                pass
+            fcntl.fcntl(line, fcntl.F_SETFL, fcntl.FASYNC)
+            if _has_data(line):  # it went before, as this interpreter started: no signal comes
+                return
         else:  # only Linux lets us choose the signal
-            _start_thread(end)
+            _start_thread(lambda: os.read(line, 1) or os.kill(0, _SIGKILL))
         process = _module("multiprocessing.process")
         process.current_process().name = f"joblite-worker-{number}"
         process._parent_process = process._ParentProcess("MainProcess", caller, line)
@@ -5381,7 +5371,7 @@ class _WorkerState:
         while _has_data(self.sock, self.idle_s or _LONGEST_S):
             frames = _receive_frames(self.sock)
             if frames:
-                self.answer(frames)
+                self.work(frames)
             else:  # a run is over whose functions this worker keeps
                 self.enter_run(None)
             del frames  # the big arrays of the batch may go
@@ -5432,14 +5422,13 @@ class _WorkerState:
             if self.levels[1] and not logging.root.handlers:
                 logging.root.addHandler(handler)
 
-    def answer(self, frames: list[Any]) -> None:
+    def work(self, frames: list[Any]) -> None:
         """Run the tasks of a batch, and send what comes of them."""
         global _cores
         import faulthandler  # sub-interpreters cannot import it
 
         settings, functions = marshal.loads(frames[0])
         number, run, keep_going, timeout, world, mapping, kind = settings
-        self.is_heard = True
         self.mapping = mapping
         packed = b""
         try:
@@ -5452,7 +5441,7 @@ class _WorkerState:
                 _initialize(packed, self.start_spaces)
                 self.main = sys.modules["__main__"]
         except BaseException as error:  # whatever an initializer raises is told
-            self.send(_INIT_FAILED, [], {0: error}, 0.0)
+            self.answer(_INIT_FAILED, [], {0: error}, 0.0)
             return
         page = self.page
         page[_BATCH] = number
@@ -5461,25 +5450,23 @@ class _WorkerState:
         calls = _open_batch(functions, frames[1:], self.came, page)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
             faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.fd)
-        done = _run_calls(calls, keep_going, page, partial(self.send, _PART))
+        done = _run_calls(calls, keep_going, page, partial(self.answer, _PART))
         page[_TASK] = 0  # from here on an interrupt comes too late
         faulthandler.cancel_dump_traceback_later()
-        self.send(_ANSWER, *done)
-        page[_BATCH] = 0
+        self.answer(_ANSWER, *done)
 
-    def say(self, kind: int, content: Any, is_whole: bool = True) -> None:
-        """Take a piece of output. When it is whole, all that was said of its kind is sent: of
-        another stream this may be half a line, and before its other half the caller might say what
-        another worker says. Not amid the making of a message, which a finalizer may interrupt."""
+    def say(self, fd: int, data: bytes) -> None:
+        """Take what is written to a stream; nothing: it is flushed. It is sent when that or a line
+        ends: before the other half of one, the caller might say what another worker says."""
         if self.sock.fileno() < 0:  # in a process that a task has forked
-            os.write(kind, content)
+            os.write(fd, data)
             return
-        if content:
-            self.said.append((kind, content))
-        if is_whole and self.said and not self.lock._is_owned():  # type: ignore[attr-defined]
-            with self.lock:  # another thread may send the last message of a batch just now
-                if self.is_heard:
-                    self.send(_PART, [], {}, 0.0, kinds=(kind,))
+        half = self.halves[fd]
+        half.appendleft(data)
+        if not data or data.endswith(b"\n"):
+            data = b"".join(_drained(half))
+            if data:
+                self.send([marshal.dumps([(fd, data)])])
 
     def put_nowait(self, record: Any) -> None:
         """Take a log record, with its text made: the name of the logger that is to handle it at
@@ -5500,42 +5487,46 @@ class _WorkerState:
             for key, value in vars(record).items()
         }
         state["levelno"] = int(record.levelno)
-        self.say(_RECORD, (name, state))
+        self.send([marshal.dumps([(_RECORD, (name, state))])])
 
-    def send(self, kind: int, *done: Any, kinds: Sequence[int] = (_OUT, _ERR, _RECORD)) -> None:
-        """Send what came of some tasks: values, errors, seconds; and what they have said of these
-        kinds."""
+    def answer(self, kind: int, *done: Any) -> None:
+        """Send what came of some tasks: values, errors, seconds."""
         frames = _lay_big(_pack_answer(kind, *done), *self.mapping)
-        with self.lock:
-            for stream in self.streams if kind != _PART else ():  # which may hold half a line
-                try:
-                    stream.flush()
-                except ValueError:  # a task has closed it, or detached its buffer
-                    pass
-            said = [item for item in self.said if item[0] in kinds]
-            for item in said:
-                self.said.remove(item)
-            self.is_heard = kind == _PART
-            _send_frames(self.sock, [marshal.dumps(said), *frames])
-            if self.is_interrupted:
-                self.is_interrupted = False
-                raise KeyboardInterrupt
+        for stream in self.streams if kind != _PART else ():  # which may hold half a line
+            try:
+                stream.flush()
+            except ValueError:  # a task has closed it, or detached its buffer
+                pass
+        self.send(frames)
+
+    def send(self, frames: list[Any]) -> None:
+        """Send a message. Amid it a finalizer, a signal handler or another thread may want to send
+        one: whoever is at it sends that, too."""
+        self.messages.appendleft(frames)
+        while self.messages and self.lock.acquire(False):
+            try:
+                for message in _drained(self.messages):
+                    _send_frames(self.sock, message)
+            finally:
+                self.lock.release()
+        if self.page[_INTERRUPT]:  # it may have come amid the message
+            _module("signal").raise_signal(_SIGINT)
 
     def interrupt(self, *_: Any) -> None:
-        """Raise KeyboardInterrupt in the task, if it was asked for: the main thread runs this. If
-        it is about to send a message, that comes first."""
+        """Raise KeyboardInterrupt in the task, if that was asked for: the main thread runs this.
+        The fork server asks again, until it is done."""
         page = self.page
-        if page[_TASK] and page[_INTERRUPT] == page[_BATCH]:
-            page[_INTERRUPT] = -page[_BATCH]  # seen: it need not be sent again
+        is_asked = page[_TASK] and page[_INTERRUPT] == page[_BATCH]
+        if is_asked and not self.lock.locked():  # no message is cut
+            page[_INTERRUPT] = 0
             _module("faulthandler").dump_traceback(self.fd, all_threads=False)
-            if not self.lock._is_owned():  # type: ignore[attr-defined]
-                raise KeyboardInterrupt
-            self.is_interrupted = True
+            raise KeyboardInterrupt
 
 
 # ---- the fork server ----
 
-_REQUEST = struct.Struct("<qq")  # worker number, and a signal for its process group; 0: start it
+# The number of a worker to be started, when descriptors come along; else to be ended, and its grace
+_REQUEST = struct.Struct("<qd")
 
 _BOOT = """\
 import sys
@@ -5583,11 +5574,11 @@ def _kill_group(pid: int, sig: int) -> None:
 
 
 def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: Any) -> None:
-    """Fork a worker that serves these descriptors, a socket and a status page; it closes those of
-    the other workers and of this process. What nothing holds any more is closed."""
+    """Fork a worker that serves these descriptors, a socket and a status page; it keeps none of the
+    other workers and of this process. What nothing holds any more is closed."""
     import socket
 
-    caller, sock = os.getppid(), None
+    caller = os.getppid()
     try:
         sock = socket.socket(fileno=fds[0])
         file = _Segment(fds[1])
@@ -5595,20 +5586,15 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
         inner, line = map(_Segment, os.pipe())
         pid = os.fork()
     except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
-        if sock:
-            sock.close()
-        return
-    if pid:
-        workers[number] = pid, sock, page, line
-        try:
-            os.setpgid(pid, pid)  # both sides do it: whichever comes first
-        except OSError:  # dead already, or another program
-            pass
         return
     try:
-        os.setpgid(0, 0)
-        for _, other, *_ in workers.values():
-            other.close()
+        os.setpgid(pid, pid)  # both sides do it: whichever comes first
+    except OSError:  # dead already, or another program
+        pass
+    if pid:
+        workers[number] = pid, sock, page, line
+        return
+    try:
         workers.clear()
         control.close()
         del line
@@ -5620,32 +5606,32 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
 
 
 def _serve_forks(needed: str) -> None:
-    """What the fork server runs: it forks, signals and reaps workers until its caller is gone;
-    they, whose life lines it holds, end with it. They will need that module. How a worker died is
-    noted in its page."""
-    import gc
+    """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
+    whose life lines it holds, end with it. They will need that module. How a worker died is noted
+    in its page."""
     import select
     import signal
     import socket
 
-    os.closerange(3, 4096)  # what the caller made inheritable
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the thread that started this may block some
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
-    for name in "multiprocessing.resource_tracker", "warnings", needed:
+    for name in "multiprocessing.resource_tracker", needed:
         _module(name)
-    gc.freeze()  # forked workers share these objects' pages
+    _module("warnings").simplefilter("ignore")  # of sockets that nothing holds any more
+    _module("gc").freeze()  # forked workers share these objects' pages
     # number -> pid; its socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
+    ends: dict[int, float] = {}  # number -> when it is to be killed
     while True:
-        sources: Any = control, wake
-        ready, _, _ = select.select(sources, (), (), None if workers else IDLE_S)
-        if not ready:
-            break
+        # Python overlooks a signal that comes as a task is about to wait for a lock, which takes
+        # its time in free-threaded builds: an interrupt is sent again until it is seen
+        ready, _, _ = select.select([control, wake], (), (), 0.05 if ends else None)
         if wake in ready:
             os.read(wake, 4096)
             for number in list(workers):
@@ -5653,17 +5639,24 @@ def _serve_forks(needed: str) -> None:
                 if dead:
                     _kill_group(dead, _SIGKILL)  # what the worker started
                     _, sock, page, _ = workers.pop(number)
+                    ends.pop(number, None)
                     page[_DEATH] = status + 1
                     _hang_up(sock)  # a grandchild may still hold it
         if control in ready:
             data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
             if len(data) < _REQUEST.size:
                 break
-            number, sig = _REQUEST.unpack(data)
-            if not sig:
+            number, grace_s = _REQUEST.unpack(data)
+            if fds:
                 _fork_worker(number, fds, workers, control)
             elif number in workers:
-                _kill_group(workers[number][0], sig)
+                ends[number] = time.monotonic() + grace_s
+        for number, end in ends.items():
+            pid, _, page, _ = workers[number]
+            if time.monotonic() >= end:
+                _kill_group(pid, _SIGKILL)
+            elif page[_INTERRUPT]:
+                _kill_group(pid, _SIGINT)
     os._exit(0)
 
 
@@ -5691,41 +5684,25 @@ class _ForkServer:
             nbytes=len(code),
             modules="logging.handlers" if sys.modules.get("logging") else "warnings",
         )
-        # An interpreter with this one's options. `subprocess` has a function for them, which leaves
-        # out most of -X; and to import that module takes some ms
-        options = [
-            f"-X{name}" if value is True else f"-X{name}={value}"
-            for name, value in sys._xoptions.items()
-        ]
-        names = (
-            "dont_write_bytecode no_user_site no_site ignore_environment isolated safe_path "
-            "optimize"
-        )
-        for letter, name in zip("BsSEIPO", names.split()):
-            options += [f"-{letter}"] * getattr(sys.flags, name)
+        subprocess = _module("subprocess")
+        options = subprocess._args_from_interpreter_flags()  # those of this one
         command = [sys.executable, *options, "-c", boot]
-        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
-        self.pid = os.posix_spawn(
-            command[0], command, os.environ, file_actions=actions, setpgroup=0, setsigmask=()
-        )
+        self.process = subprocess.Popen(command, stdin=theirs, process_group=0)
         theirs.close()
         _send_all(self.sock, code)
 
-    def request(self, number: int, sig: int, fds: Sequence[int] = ()) -> None:
-        """Have the worker of this number sent a signal; or, with 0, started, to serve these
-        descriptors."""
+    def request(self, number: int, grace_s: float = 0.0, fds: Sequence[int] = ()) -> None:
+        """Have the worker of this number started, to serve these descriptors; else ended: what it
+        was asked to interrupt has so many seconds."""
         try:
-            _send_all(self.sock, _REQUEST.pack(number, sig), fds)
+            _send_all(self.sock, _REQUEST.pack(number, grace_s), fds)
         except OSError:  # the server is gone, and its workers with it
             self.close()
 
     def close(self) -> None:
         """End the server and all workers it forked."""
         _hang_up(self.sock)
-        try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:  # somebody else waited for it
-            pass
+        self.process.wait()
 
 
 # ---- the side of the caller ----
@@ -5742,11 +5719,9 @@ def _death_of(page: Any) -> str:
     import signal
 
     if not page[_DEATH]:
-        if page[_BATCH] or page[_START]:
-            return "ended together with the fork server, which was killed"
         return (
-            f"could not be started: the system allows no more processes or descriptors, "
-            f"or {sys.executable} cannot run {__file__}"
+            "ended together with the fork server, or could not be started: the system allows no "
+            f"more processes or descriptors, or {sys.executable} cannot run {__file__}"
         )
     code = os.waitstatus_to_exitcode(page[_DEATH] - 1)
     if code >= 0:
@@ -5924,16 +5899,12 @@ class _Worker:
     it may use; threads that native libraries may start there, if the user has said; packed
     (initializer, arguments), or b""."""
 
-    # Python overlooks a signal that comes as a task is about to wait for a lock, which takes its
-    # time in free-threaded builds: within the grace an interrupt is sent again until it is seen
-    INTERRUPTS = 4
     served = 0  # how many tasks it was given
     run = 0  # number of the last run it served
     known: set[int]  # keys of the functions it has of that run
     world: Any = None  # that it knows of
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
-        self.code = _project_code
         make = getattr(os, "memfd_create", lambda _: _open_unlinked(None))
         file = _Segment(make("joblite-page"))
         os.ftruncate(file.fd, _PAGE_NBYTES)
@@ -5943,7 +5914,7 @@ class _Worker:
         self.starter = _one_at_a_time("fork server", _living_server)
         self.number = _next_number()
         self.sock, theirs = _socket_pair()
-        self.starter.request(self.number, 0, (theirs.fileno(), file.fd))
+        self.starter.request(self.number, fds=(theirs.fileno(), file.fd))
         theirs.close()
         self.kind = _pickle_dumps(kind)  # until it knows
 
@@ -5967,30 +5938,26 @@ class _Worker:
         while True:
             if batch.timeout is not None:
                 self.wait(batch, batch.timeout)
-            output, *frames = _receive_frames(self.sock)
+            frames = _receive_frames(self.sock)
+            if len(frames) == 1:  # what tasks said
+                pool.done.put(marshal.loads(frames[0]))
+                continue
             kind = batch.receive(frames)
-            if output := marshal.loads(output):
-                pool.done.put(output)
             if kind != _PART:
                 return kind != _INIT_FAILED
             pool.ask_back([batch])  # no worker may have had it yet when the caller asked
 
     def wait(self, batch: _Batch, timeout: float) -> None:
-        """Wait for a message. When the time of the task is up, it is interrupted; after its grace
-        the worker is killed."""
-        left = timeout
-        while left > 0:
-            if _has_data(self.sock, left + 0.001):  # it must not end too early
-                return
+        """Wait for a message, unless the time of the task is up: then it is ended."""
+        while not batch.is_late:
             left = timeout
             if self.page[_TASK]:  # else none of this batch has begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
-        batch.is_late = True
-        for _ in range(_Worker.INTERRUPTS):
-            self.signal(_SIGINT, batch)
-            if _has_data(self.sock, GRACE_S / _Worker.INTERRUPTS):
+            if left <= 0:
+                batch.is_late = True
+                self.stop(batch)
+            elif _has_data(self.sock, left + 0.001):  # it must not end too early
                 return
-        self.signal(_SIGKILL, batch)
 
     def bury(self, batch: _Batch) -> bool:
         """The worker has died: whether it had begun the batch, and so a task is to blame."""
@@ -6008,17 +5975,16 @@ class _Worker:
             batch.errors[blamed] = TerminatedWorkerError(text)
         return True
 
-    def signal(self, sig: int, batch: _Batch) -> None:
-        """Send a signal to the worker's process group. SIGINT is for the task of this batch: if
-        that has not begun, the worker will see it on the page. It serves no other run, since what
-        its task was in the midst of is undone some time."""
-        if sig != _SIGINT or self.page[_INTERRUPT] != -batch.key:
-            self.page[_INTERRUPT] = batch.key
-            self.starter.request(self.number, sig)
+    def stop(self, batch: _Batch) -> None:
+        """Have the task at work interrupted, and the worker killed after its grace. If that batch
+        has not begun, the worker will see it on the page. It serves no other, since what its task
+        was in the midst of is undone some time."""
+        self.page[_INTERRUPT] = batch.key
+        self.starter.request(self.number, GRACE_S)
 
     def close(self) -> None:
         """End the worker, whatever it does."""
-        self.starter.request(self.number, _SIGKILL)
+        self.starter.request(self.number)
         try:
             while self.sock.recv(_IN_BAND):  # the fork server hangs up when the worker is dead
                 pass
@@ -6044,8 +6010,7 @@ def _drained(items: Any) -> Iterator[Any]:
 
 
 _DRIVER_NAME = "joblite-driver"
-# A queue of each driver thread of this process that waits for a call, whichever run makes it.
-# Another deque in its place lets them end
+# A queue of each driver thread of this process that waits for a call, whichever run makes it
 _waiting_drivers: deque[Any] = deque()
 
 
@@ -6055,36 +6020,32 @@ def _drive(calls: Any) -> None:
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
-    waiting = _waiting_drivers
     call = calls.get()
     while call:
         call()
         del call
-        waiting.append(calls)
+        _waiting_drivers.append(calls)
         try:
-            call = calls.get(timeout=IDLE_S if waiting is _waiting_drivers else 0)
+            call = calls.get(timeout=IDLE_S)
         except Empty:
-            try:
-                waiting.remove(calls)
-                return
-            except ValueError:  # somebody has just taken it
-                call = calls.get()
+            _end_one_driver()  # this one, or another that is idle
+            call = calls.get()
+
+
+def _end_one_driver() -> None:
+    calls = _pop(_waiting_drivers)
+    if calls:
+        calls.put(None)
 
 
 def _end_drivers() -> None:
-    """Let each thread end as soon as it is idle, and wait for those that are so at once: one that
-    has just given the last result of a run needs a moment."""
-    global _waiting_drivers
-    idle, _waiting_drivers = _waiting_drivers, deque()
-    for calls in _drained(idle):
-        calls.put(None)
-    late = time.monotonic() + 0.05  # some may still be at work
+    """End the threads that are idle, and those that will be so at once: one that has just given the
+    last result of a run needs a moment."""
+    late = time.monotonic() + 0.05
     for thread in threading.enumerate():
-        if thread.name == _DRIVER_NAME:
-            # Python 3.12 counts also one that is about to end
-            place = f"/proc/self/task/{thread.native_id}"
-            while time.monotonic() < late and (thread.is_alive() or os.path.exists(place)):
-                time.sleep(0.001)
+        while thread.name == _DRIVER_NAME and thread.is_alive() and time.monotonic() < late:
+            _end_one_driver()
+            thread.join(0.001)
 
 
 # ---- batches in this process, and in processes that others start ----
@@ -6212,7 +6173,7 @@ def _serve_standard(
     # it is one for its caller, so that it ends with that: yet tasks may start processes
     _module("multiprocessing").current_process().daemon = False
     sys.stdout, sys.stderr = [
-        _OutputStream(fd, lambda *item: _far_said.append(item[:2]), write_through=True)
+        _OutputStream(fd, lambda *item: _far_said.append(item), write_through=True)
         for fd in (_OUT, _ERR)
     ]
     for name in map(os.fsdecode, _THREAD_VARIABLES):
@@ -6243,7 +6204,6 @@ class _StandardWorker(_Worker):
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
         context = _module("multiprocessing").get_context("spawn")
-        self.code = _project_code
         self.page = [0] * 6
         self.sock, theirs = context.Pipe()
         self.process: Any = context.Process(
@@ -6280,10 +6240,8 @@ class _StandardWorker(_Worker):
         batch.receive(frames)
         return not (batch.timeout and batch.errors)  # it may still be at work on its task
 
-    def signal(self, sig: int, batch: _Batch) -> None:
-        self.page[_INTERRUPT] = batch.key
-        if sig == _SIGKILL:
-            self.process.kill()
+    def stop(self, batch: _Batch) -> None:
+        self.process.kill()
 
     def close(self) -> None:
         self.sock.close()
@@ -6296,18 +6254,13 @@ class _StandardWorker(_Worker):
 # ---- idle workers, and when they are too old ----
 
 
-@lru_cache(maxsize=2**16)
-def _is_followed(name: str) -> bool:
-    return _can_import(name) and _is_project(name)
-
-
 @lru_cache(maxsize=1)
 def _project_names(count: int, newest: str) -> list[str]:
     """The names of the project's modules: looked for anew when another module was imported."""
     return [
         name
         for name, module in [*sys.modules.items()]
-        if type(module) is ModuleType and _is_followed(name)
+        if type(module) is ModuleType and _can_import(name) and _is_project(name)
     ]
 
 
@@ -6331,27 +6284,34 @@ def _look_at_project() -> None:
     names = list(sys.modules)  # in one step: another thread may import
     for name in _project_names(len(names), names[-1]):
         module = sys.modules.get(name)
-        found += module, getattr(module, "__spec__", None), *_code_in(module, name)
+        found += module, getattr(module, "__spec__", None)
+        holders = [module]
+        for holder in holders:  # grows by the module's classes
+            for value in [*getattr(holder, "__dict__", {}).values()]:
+                if type(value) in _HOLD_CODE:
+                    func = getattr(value, _HOLD_CODE[type(value)], value)
+                    found.append(getattr(func, "__code__", None))
+                # not isinstance, which asks the value: a proxy outside of its context raises
+                elif holder is module and issubclass(type(value), type):
+                    if value.__module__ == name:
+                        holders.append(value)
     if [*map(id, found)] != [*map(id, _project_code)]:
         _project_code = found
-
-
-def _code_in(holder: Any, name: str) -> Iterator[Any]:
-    """The code of the functions that a module or class holds, and of the classes of the module of
-    that name."""
-    for value in [*getattr(holder, "__dict__", {}).values()]:
-        if type(value) in _HOLD_CODE:
-            func = getattr(value, _HOLD_CODE[type(value)], value)
-            yield getattr(func, "__code__", None)
-        # not isinstance, which asks the value: a proxy outside of its context raises
-        elif name and issubclass(type(value), type) and value.__module__ == name:
-            yield from _code_in(value, "")
+        _end_idle_workers(0)
 
 
 # of which idle workers are kept: a program that makes ever new initializers shall not fill the
 # machine
 _MOST_KINDS = 4
-_idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}  # any thread puts and takes in one step
+# By kind and the project's code. Any thread puts and takes in one step
+_idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}
+
+
+def _end_idle_workers(most: int) -> None:
+    """End those that are not of so many newest kinds."""
+    for kind in [*_idle_workers][: -most or None]:
+        for worker in _drained(_idle_workers.pop(kind, [])):
+            worker.close()
 
 
 # Executors that were made for a backend's name: (factory, options, executor). Any thread adds in
@@ -6681,17 +6641,10 @@ class _ProcessPool(_ThreadPool):
         self.context = _Context("near" if _HAS_FORK else "far")
         self.most_tasks = most  # also in a worker's life
         self.kind = kind
+        self.code = _project_code  # kept, so that no other has its id
+        self.idle_kind = *kind, id(self.code)
         self.workers: deque[_Worker] = deque()  # that have nothing to do
         self.begun_at_exit = _exiting
-
-    def lease(self) -> _Worker:
-        """An idle worker that has the code of now, or a new one. Whether it lives shows when it is
-        to work."""
-        for worker in _drained(_idle_workers.get(self.kind, [])):
-            if worker.code is _project_code:
-                return worker  # type: ignore[no-any-return]
-            worker.close()
-        return (_Worker if _HAS_FORK else _StandardWorker)(self.kind)
 
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
@@ -6700,7 +6653,9 @@ class _ProcessPool(_ThreadPool):
         while not has_begun and not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
-            worker = _pop(self.workers) or self.lease()
+            # whether it lives shows when it is to work
+            worker = _pop(self.workers) or _pop(_idle_workers.get(self.idle_kind, []))
+            worker = worker or (_Worker if _HAS_FORK else _StandardWorker)(self.kind)
             if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
@@ -6716,12 +6671,10 @@ class _ProcessPool(_ThreadPool):
             finally:
                 # an error that holds the batch shall not hold the worker's page, a descriptor
                 batch.worker, batch.page = None, own_page
-                if is_well and not worker.page[_INTERRUPT]:
+                if is_well and not (batch.is_late or self.is_over):
                     self.workers.append(worker)
-                else:
+                else:  # it may have been stopped
                     worker.close()
-                if self.is_over:
-                    self.release()
         if batch.is_late and not batch.values:  # its value may have come just before
             _fail_late(batch, _stack_of(worker.page))
         batch.payload = None  # its big arrays may go
@@ -6732,17 +6685,18 @@ class _ProcessPool(_ThreadPool):
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error = sys.exc_info()[1]
+        at_work = [(batch, worker) for batch in out if (worker := batch.worker)]
         # by the number of the task at work
         pages = {
             batch.first + worker.page[_TASK] - 1: worker.page
-            for batch in out
-            if (worker := batch.worker) and worker.page[_TASK]
+            for batch, worker in at_work
+            if worker.page[_TASK]
         }
         try:
-            self.end(out, _SIGINT, GRACE_S)
-            self.end(out, _SIGKILL, 5 * GRACE_S)
+            self.end(out)
         except KeyboardInterrupt:  # once more
-            self.end(out, _SIGKILL, 0.0)
+            for batch, worker in at_work:
+                worker.stop(batch)
             if not isinstance(error, GeneratorExit):
                 raise
             # a finalizer would swallow it: the main thread gets another, when it has left that
@@ -6756,26 +6710,22 @@ class _ProcessPool(_ThreadPool):
         self.context.packed.clear()  # threads that are about to end still hold this pool
         self.context.newest.clear()
 
-    def end(self, out: set[_Batch], sig: int, patience: float) -> None:
-        """Send running tasks a signal, and wait so long for what comes back."""
-        # an exception of a signal handler may have kept the caller from what it had just taken
-        out -= {batch for batch in out if not batch.payload}
-        late = time.monotonic()
-        for _ in range(_Worker.INTERRUPTS):
-            for batch in out:
-                worker = batch.worker
-                if worker:
-                    worker.signal(sig, batch)
-            late += patience / _Worker.INTERRUPTS
-            while out:
-                try:
-                    item = self.done.get(timeout=max(0.0, late - time.monotonic()))
-                except _module("queue").Empty:
-                    break
-                if type(item) is list:
-                    _say_here(item)
-                else:
-                    out.discard(item)
+    def end(self, out: set[_Batch]) -> None:
+        """Stop running tasks, and wait for what comes back."""
+        for batch in out:
+            worker = batch.worker
+            if worker:
+                worker.stop(batch)
+        late = time.monotonic() + 6 * GRACE_S
+        while out:
+            try:
+                item = self.done.get(timeout=max(0.0, late - time.monotonic()))
+            except _module("queue").Empty:
+                return
+            if type(item) is list:
+                _say_here(item)
+            else:
+                out.discard(item)
 
     def release(self) -> None:
         """Give the workers back, which may forget big functions that came for this run alone."""
@@ -6783,10 +6733,8 @@ class _ProcessPool(_ThreadPool):
         for worker in _drained(self.workers):
             if _HAS_FORK and sum(sizes) > _IN_BAND and not _has_data(worker.sock):
                 _send_frames(worker.sock, [])
-            _idle_workers.setdefault(self.kind, []).append(worker)
-        for oldest in [*_idle_workers][:-_MOST_KINDS]:
-            for other in _drained(_idle_workers.pop(oldest, [])):
-                other.close()
+            _idle_workers.setdefault(self.idle_kind, []).append(worker)
+        _end_idle_workers(_MOST_KINDS)
 
 
 # ==================================================================================================

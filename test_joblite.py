@@ -8028,7 +8028,7 @@ class TestSection6Pools:
     @posix
     def test_killed_fork_server_is_replaced(self):
         workers = set(Parallel(n_jobs=2, batch_size=1)(delayed(where)() for _ in range(8)))
-        os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
+        os.kill(joblite._starters["fork server"].process.pid, signal.SIGKILL)
         wait_until(
             lambda: all_gone(workers),
             "the end of its workers, to which a task might be given before",
@@ -8039,7 +8039,7 @@ class TestSection6Pools:
     def test_killed_fork_server_fails_running_tasks(self, tmp_path):
         def kill_server():
             wait_for_file(tmp_path / "sign")
-            os.kill(joblite._starters["fork server"].pid, signal.SIGKILL)
+            os.kill(joblite._starters["fork server"].process.pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill_server)
         Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
@@ -8163,6 +8163,25 @@ class TestSection6Pools:
             )
             assert "task 2 ran longer than timeout=2 s" in str(results[2])
 
+    def test_a_task_that_talks_all_the_time_has_its_time(self, processes):
+        """There is always a message of it, and it swallows the interrupt."""
+        done = run_script(f"""
+            import time
+            from joblite import Parallel, delayed
+            def talk():
+                while True:
+                    try:
+                        print("talk")
+                        time.sleep(0.001)
+                    except BaseException:
+                        pass
+            if __name__ == "__main__":
+                late, well = Parallel(**{processes}, timeout=2, on_error="return")(
+                    [delayed(talk)(), delayed(abs)(-1)])
+                print(type(late).__name__, well)
+            """)
+        assert done.stdout.splitlines()[-1] == "TimeoutError 1" and not done.stderr
+
     HANGS = {
         "a loop": "while True: pass",
         "a sleep": "__import__('time').sleep(600)",
@@ -8262,7 +8281,7 @@ class TestSection6Pools:
             threading.Event().wait(DEADLINE)
 
         def descriptors():
-            server = joblite._starters["fork server"].pid
+            server = joblite._starters["fork server"].process.pid
             return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)]
 
         Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 2)
@@ -8354,7 +8373,7 @@ class TestSection6Pools:
     def test_idle_workers_are_closed(self):
         before = child_processes()
         Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(where)() for _ in range(4))
-        server = joblite._starters["fork server"].pid
+        server = joblite._starters["fork server"].process.pid
         wait_until(lambda: child_processes() - before <= {server}, "the end of idle workers")
         assert Parallel(n_jobs=2, idle_worker_timeout=0.1)(
             delayed(square)(i) for i in range(3)
@@ -11945,7 +11964,7 @@ class TestSection8Faults:
         import resource
 
         Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
-        pid = joblite._starters["fork server"].pid
+        pid = joblite._starters["fork server"].process.pid
         taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
         free = [number for number in range(1000) if number not in taken]
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[room], 1000))
@@ -11953,7 +11972,7 @@ class TestSection8Faults:
             Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (1000, 1000))
         assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
-        assert joblite._starters["fork server"].pid == pid and limits[1] >= 1000
+        assert joblite._starters["fork server"].process.pid == pid and limits[1] >= 1000
 
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
         """At eight moments while results of 40 MB come in over the sockets."""
@@ -14544,13 +14563,14 @@ class Soak:
         while time.monotonic() < self.end and not self.problems:
             done.wait(rng.uniform(0.2, 2.0))
             server = joblite._starters.get("fork server")
-            victims = sorted(child_processes() - {server and server.pid})
+            victims = sorted(child_processes() - {server and server.process.pid})
             whom = "servers" if server and rng.random() < 0.1 else "workers"
             if victims:
                 self.last_kill = math.inf  # while we are at it
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(
-                        server.pid if whom == "servers" else rng.choice(victims), signal.SIGKILL
+                        server.process.pid if whom == "servers" else rng.choice(victims),
+                        signal.SIGKILL,
                     )
                 self.last_kill = time.monotonic()
                 self.counts[f"killed {whom}"] += 1
