@@ -2821,14 +2821,6 @@ class _Store(_Interface):
         if self.trim(0, 0, prefix=prefix):
             _warn(f"{self}/{prefix}: results that are in use or belong to another user stay")
 
-    def forget(self, key: str) -> bool:
-        """Remove an entry as the user asks; one that is in use stays, with a warning."""
-        try:
-            return self.delete(key)
-        except PermissionError as err:
-            _warn(f"{self}: the entry {key} is in use or belongs to another user, and stays: {err}")
-            return False
-
     def look(self, key: str) -> dict[str, Any]:
         """What is noted about an entry; empty when there is none that can be read. No use of it."""
         try:
@@ -3089,7 +3081,7 @@ class _DiskStore(_Store):
             now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
             for name, _, changed in self.entries("/"):
                 if name.startswith("/tmp-") and now - changed > 3600:
-                    self.forget(name)
+                    self.delete(name)
         return self.locks
 
 
@@ -3136,19 +3128,7 @@ def register_store_backend(backend_name: str, backend: Callable[..., Any]) -> No
         `delete(key)`: whether there was something.
         `entries(prefix)`: (key, size in bytes, time of last use in seconds since 1970) of all keys
         that begin with `prefix`.
-
-    Raises
-    ------
-    ValueError
-        `backend_name` is not a text, or `backend` cannot be called.
     """
-    _expect(
-        isinstance(backend_name, str),
-        "backend_name",
-        "a text for Memory(backend=...)",
-        backend_name,
-    )
-    _expect(callable(backend), "backend", "a class with open, write, delete and entries", backend)
     _STORES[backend_name] = partial(_Store, backend)
 
 
@@ -3361,7 +3341,7 @@ class MemorizedResult(_Reference):
         >>> Memory().cache(pow).call_and_shelve(2, 10).clear()
         """
         self._kept = ()
-        self._store.forget(self._key)
+        self._store.delete(self._key)
 
     def __getstate__(self) -> dict[str, Any]:
         # a cache in memory does not travel, so the value does
@@ -3431,9 +3411,8 @@ class MemorizedFunc(_Options[P, R]):
                 "what it yields can be consumed only once; return a list of it"
             )
         known = _Parameters(run).names
-        for name in self.ignore:
-            names = f"names of arguments of {folder} ({', '.join(known)})"
-            _expect(name in known, "ignore", names, [name])
+        names = f"names of arguments of {folder} ({', '.join(known)})"
+        _expect(set(known).issuperset(self.ignore), "ignore", names, self.ignore)
         accepts = self.cache_validation_callback or bool
         _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
 
@@ -3446,14 +3425,16 @@ class MemorizedFunc(_Options[P, R]):
         contents = self._fingerprint.now()
         # its own ones: defaults may have been replaced
         contents.parameters = contents.parameters or _Parameters(self._run)
-        given = contents.parameters.bind(args, kwargs)
+        given = self._carried | contents.parameters.bind(args, kwargs)
         for name in self.ignore:
             given.pop(name, None)
             given.pop(f"**{name}", None)
-        named = given if self.key is None else {"key": self.key(*args, **kwargs)}
+        named = given
+        if self.key is not None:
+            named = {**self._carried, "key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
         digests = {}
-        for label, value in {**self._carried, **named}.items():
+        for label, value in named.items():
             kind = type(value)
             try:
                 if kind in _ATOMS and sys.getsizeof(value) < 500:
@@ -3505,10 +3486,6 @@ class MemorizedFunc(_Options[P, R]):
             work.send(None)
         except StopIteration as end:
             return end.value
-        except RuntimeError as err:
-            if str(err) == "coroutine raised StopIteration" and err.__cause__:
-                raise err.__cause__ from None  # as the function did
-            raise
 
     async def _obtain(self, call: _Call) -> Any:
         """The kept value of a call; else one thread or task of one process computes it, and the
@@ -3566,9 +3543,9 @@ class MemorizedFunc(_Options[P, R]):
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
-        folder, name = call.key.split("/")
+        names = call.key.split("/")
         store = self._store
-        result = MemorizedResult(store.location, folder, name, self.mmap_mode, store=store)
+        result = MemorizedResult(store.location, *names, self.mmap_mode, store=store)
         if not self._is_kept(call):
             value = await self._obtain(call)
             if not result.metadata:
@@ -3643,7 +3620,7 @@ class MemorizedFunc(_Options[P, R]):
         bool
             Whether there was one.
         """
-        return self._store.forget(self._name(args, kwargs).key)
+        return self._store.delete(self._name(args, kwargs).key)
 
     def clear(self, warn: bool = True) -> None:
         """Remove everything kept for this function, also for its older versions.
@@ -3706,10 +3683,9 @@ class MemorizedFunc(_Options[P, R]):
             with the newest entry.
         """
         call = self._name(args, kwargs)
-        if about := self._store.look(call.key):
-            refused = "computes: expired or refused by the callback,"
-            verdict = "hits:" if self._is_kept(call) else refused
-            return f"{verdict} computed {time.time() - about['time']:.0f} s ago"
+        if self._store.look(call.key):
+            refused = "computes: expired or refused by the callback"
+            return "hits" if self._is_kept(call) else refused
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         # What differs from the newest entry of the same arguments, else from the newest
@@ -3723,7 +3699,7 @@ class MemorizedFunc(_Options[P, R]):
             return f"computes: nothing is kept for {self._folder}"
         changed = sorted(dict(about["code"].items() ^ call.contents.parts.items()))
         words = [f"the function changed since: {', '.join(changed)}"] if changed else []
-        shown = _shown_all({**self._carried, **call.given})
+        shown = _shown_all(call.given)
         words += [
             f"the argument {label} differs: {shown.get(label, 'not given')}, "
             f"kept is {about['input_args'].get(label, 'not given')}"
@@ -3827,6 +3803,8 @@ class Memory(_Settings):
     ------
     ValueError
         A setting is not one of those named above.
+    TypeError
+        The backend knows no such option.
     ImportError
         "cloudpickle" is not installed.
 
@@ -3878,13 +3856,7 @@ class Memory(_Settings):
         limit = 256 << 20 if location is None else sys.maxsize
         if bytes_limit is not None:
             limit = _parse_bytes(bytes_limit, "bytes_limit")
-        try:
-            self.store = _STORES[backend](self.location, limit, **options)
-        except TypeError as err:
-            raise ValueError(
-                f"backend_options: expected options of the backend {backend!r} "
-                f"(for 'local': 'mode', 'secret'): {err}"
-            ) from err
+        self.store = _STORES[backend](self.location, limit, **options)
 
     @_typed
     def cache(
