@@ -4813,7 +4813,6 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
 # unevenness at the end of a run, are of this size
 CHECKPOINT_S = 0.02
-LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
@@ -4947,39 +4946,53 @@ def _no_task(task: Any) -> TypeError:
     )
 
 
-def _run_calls(
-    calls: Iterable[Task], keep_going: bool, page: Any, deliver: Callable[..., Any]
-) -> tuple[Any, ...]:
-    """Run calls in order: (values, errors by offset, seconds) of the last ones. What came of those
-    before is delivered every CHECKPOINT_S. The page shows the place of the call at work, and says
-    when to give back the others."""
-    clock, number = time.monotonic, page[_BATCH]
-    values: list[Any] = []
-    errors: dict[int, BaseException] = {}
-    begun = clock()
-    look = begun + LOOK_S
-    if page[_INTERRUPT] == number:  # the run ended before this batch began
-        return values, errors, 0.0
-    for place, task in enumerate(calls, 1):
-        page[_TASK] = place
-        try:
-            func, args, kwargs = task
-            values.append(func(*args, **kwargs) if kwargs else func(*args))
-        except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
-            errors[len(values)] = error if _is_task(task) else _no_task(task)
-            values.append(None)
-            if not keep_going or isinstance(error, KeyboardInterrupt):
+def _call(func: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
+
+
+def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
+    """Run the calls of a batch in order, and give what came of them every CHECKPOINT_S, and at the
+    end: (kind of answer, values, errors by offset, seconds). The page shows the place of the call
+    at work, and says when to give back the others. Between the calls of `left` no line of Python
+    runs: whoever empties it stops them after the call at work."""
+    page, clock, is_last = batch.page, time.monotonic, True
+    number, places = page[_BATCH], enumerate(batch.tasks, 1)
+
+    def watch() -> Iterator[Any]:
+        nonlocal is_last
+        is_last, late = False, clock() + CHECKPOINT_S
+        for page[_TASK], task in places:
+            yield task
+            if page[_SHED] == number:
                 break
-        now = clock()
-        if now < look:
-            continue
-        look = now + LOOK_S
-        if now - begun > CHECKPOINT_S:
-            deliver(values, errors, now - begun)
-            values, errors, begun = [], {}, clock()
-        if page[_SHED] == number:
-            break
-    return values, errors, clock() - begun
+            if clock() > late:
+                return
+        is_last = True
+
+    apply: Any = map if batch.width == 1 else itertools.starmap
+    while True:
+        begun = clock()
+        values: list[Any] = []
+        errors: dict[int, BaseException] = {}
+        ended: list[bool] = []  # holds something when there are no arguments left
+        args = itertools.chain(batch.left or watch(), iter(partial(ended.append, True), None))
+        calls = apply(batch.function or _call, args)
+        while not ended:
+            try:
+                values.extend(calls)  # keeps what came before an error
+                if not ended:
+                    raise StopIteration  # a call did
+            except BaseException as error:  # also SystemExit and KeyboardInterrupt
+                errors[len(values)] = error
+                values.append(None)
+                if not batch.keep_going or isinstance(error, KeyboardInterrupt):
+                    is_last = True
+                    break
+        if is_last:
+            page[_TASK] = 0  # from here on an interrupt comes too late
+            yield _ANSWER, values, errors, clock() - begun
+            return
+        yield _PART, values, errors, clock() - begun
 
 
 # ---- tasks and results across a border ----
@@ -5004,10 +5017,10 @@ def _raise(error: BaseException, *_: Any, **__: Any) -> None:
 
 
 def _open_batch(
-    functions: list[tuple[int, int]], frames: list[Any], came: dict[Any, Any], page: Any
-) -> Iterable[Task]:
-    """The tasks of a batch, on every far side. Before them come (key, number of frames) the
-    functions that are new here; `came` keeps them."""
+    batch: _Batch, functions: list[tuple[int, int]], frames: list[Any], came: dict[Any, Any]
+) -> None:
+    """Fill a batch, on every far side. Before its tasks come (key, number of frames) the functions
+    that are new here; `came` keeps them."""
     rest = iter(frames)
     for key, count in functions:
         own = _own_buffers(list(itertools.islice(rest, count)))
@@ -5015,16 +5028,16 @@ def _open_batch(
             came[key] = _quietly(_unpack, own, came)
         except BaseException as error:  # unpickling runs code of the user
             came[key] = partial(_raise, error)
-    page[_START] = time.monotonic_ns()  # what functions import is not the task's time
+    batch.page[_START] = time.monotonic_ns()  # what functions import is not the task's time
     frames = list(rest)
     if len(frames) == 1:
-        key, width, tasks = _pickle_loads(frames[0])
-        return _spread(types.SimpleNamespace(function=came[key], width=width, tasks=tasks))
+        key, batch.width, batch.tasks = _pickle_loads(frames[0])
+        batch.function = came[key]
+        return
 
     def open_each() -> Iterator[Task]:
-        """Each task is opened when it is asked for, at the place that the page then shows."""
-        for place, own in enumerate(_unbundle(frames), 1):
-            page[_TASK] = place
+        """Each task is opened when it is its turn, at the place that the page then shows."""
+        for batch.page[_TASK], own in enumerate(_unbundle(frames), 1):
             try:
                 # a buffer may be for several tasks: each gets a copy
                 func, *given = _unpack(_own_buffers(own, True), came)
@@ -5033,7 +5046,7 @@ def _open_batch(
                 task = _raise, (error,), {}
             yield task
 
-    return open_each()
+    batch.tasks = open_each()
 
 
 def _pack_answer(
@@ -5419,13 +5432,14 @@ class _WorkerState:
         page[_BATCH] = number
         if run != self.run:
             self.enter_run(run)
-        calls = _open_batch(functions, frames[1:], self.came, page)
+        batch = _Batch(0, (), timeout, keep_going, False)
+        batch.page = page
+        _open_batch(batch, functions, frames[1:], self.came)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
             faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.fd)
-        done = _run_calls(calls, keep_going, page, partial(self.answer, _PART))
-        page[_TASK] = 0  # from here on an interrupt comes too late
-        faulthandler.cancel_dump_traceback_later()
-        self.answer(_ANSWER, *done)
+        for part in _run_calls(batch):
+            faulthandler.cancel_dump_traceback_later()
+            self.answer(*part)
 
     def say(self, fd: int, data: bytes) -> None:
         """Take what is written to a stream; nothing: it is flushed. It is sent when that or a line
@@ -6046,29 +6060,6 @@ answer = module and module._run_payload(frames)
 #      sent again with this file's code.
 
 
-def _run_left(batch: _Batch) -> tuple[Any, ...]:
-    """As `_run_calls`, for calls of one function, with no line of Python between them. Whoever
-    empties `left` stops it after the call at work."""
-    begun, left = time.monotonic(), batch.left
-    values: list[Any] = []
-    errors: dict[int, BaseException] = {}
-    apply: Any = map if batch.width == 1 else itertools.starmap
-    ended: list[bool] = []  # holds something when no arguments are left
-    calls = apply(batch.function, itertools.chain(left, iter(partial(ended.append, True), None)))
-    while True:
-        try:
-            values.extend(calls)  # keeps what came before an error
-            if ended:
-                break
-            raise StopIteration  # a call did: else it would have gone on
-        except BaseException as error:
-            errors[len(values)] = error
-            values.append(None)
-            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
-                break
-    return values, errors, time.monotonic() - begun
-
-
 def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
     where = _say_where(stack)
     text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
@@ -6084,20 +6075,15 @@ def _run_here(
     """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When it is
     late, tasks that are not started are left to others. With a limit it runs in another thread,
     which is left to itself when the time is up."""
-    parts: list[tuple[Any, ...]] = []
-
-    def deliver(*part: Any) -> None:
-        parts.append(part)
-        if batch.shrinkable and time.monotonic() > late:
-            batch.page[_SHED] = batch.key
+    parts: list[list[Any]] = []
 
     def work() -> None:
         outer, _local.inside = _local.inside, place
         try:
-            if batch.width:
-                parts.append(_run_left(batch))
-            else:
-                parts.append(_run_calls(_spread(batch), batch.keep_going, batch.page, deliver))
+            for _, *part in _run_calls(batch):
+                parts.append(part)
+                if batch.shrinkable and time.monotonic() > late:
+                    break
         finally:
             _local.inside = outer
 
@@ -6124,8 +6110,7 @@ def _run_payload(frames: Sequence[Any], *left: str) -> list[Any]:
     """On the other side: frames of a batch in; out what was said, and the frames of its results."""
     (number, *more), functions = marshal.loads(frames[0])
     batch = _Batch(number, (), *more)
-    came = dict(_far_came)
-    batch.tasks = _open_batch(functions, list(frames[1:]), came, batch.page)
+    _open_batch(batch, functions, list(frames[1:]), dict(_far_came))
     # after a second it gives back what it has not started
     _run_here("process", batch, time.monotonic() + 1.0, *left)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
@@ -6400,7 +6385,7 @@ class _Pool:
         if self.context:
             self.context.pack(batch)
         else:
-            batch.left = list(batch.tasks)
+            batch.left = list(batch.tasks) if batch.width else []
 
     def submit(self, batch: _Batch) -> None:
         """Take a batch, which waits in the executor until a worker is free; the caller does not."""
@@ -7327,8 +7312,6 @@ class _Run:
         """Why a task could not be packed: an error that names the object that is to blame."""
         task = next(iter(_spread(batch)))
         try:
-            if not _is_task(task):
-                return _no_task(task)
             for what, part in zip(("function", "args", "kwargs"), task):
                 _pack_or_explain(part, f"task {batch.first}: {what}", "near")
         except Exception as named:
@@ -7412,6 +7395,8 @@ class _Run:
             self.size = max(1, int(min(size, self.pool.BATCH_NBYTES // nbytes)))
         done = rest = len(values)
         for place, error in batch.errors.items():
+            if not (batch.width or _is_task(tasks[place])):
+                error = _no_task(tasks[place])
             named = _name_task(error, first + place)
             value = named if on_error == "return" else _NOTHING
             if place < len(values):
