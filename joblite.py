@@ -4170,7 +4170,6 @@ def _held_by(module: Any, thing: Any) -> Any:
 # Of a class, which goes by value, in every process it reaches: its name, and the class of the name.
 _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_token_lock = threading.RLock()  # guards what is written to the two
 
 
 def _own_attributes(namespace: Any) -> dict[str, Any]:
@@ -4289,9 +4288,9 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
 
 
 def _class_token(cls: type) -> str:
-    with _token_lock:
-        token = _class_tokens.setdefault(cls, _process() + os.urandom(8).hex())
-        _classes[token] = cls
+    new = _process() + os.urandom(8).hex()
+    token = _one_at_a_time("class tokens", _class_tokens.setdefault, cls, new)
+    _classes[token] = cls
     return token
 
 
@@ -4300,9 +4299,8 @@ def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
     known = _classes.get(token)
     if known is None:
         made = make(*args)
-        with _token_lock:
-            _class_tokens[made] = token
-            known = _classes.setdefault(token, made)
+        _one_at_a_time("class tokens", _class_tokens.setdefault, made, token)
+        known = _one_at_a_time("class tokens", _classes.setdefault, token, made)
     return known
 
 
@@ -4375,20 +4373,10 @@ def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
     return lru_cache(**settings)(func)
 
 
-def _sample(view: memoryview, number: int = 1) -> int:
-    """A number that changes with the content of a buffer, as far as 64 samples of it tell."""
+def _samples(view: memoryview) -> Iterator[memoryview]:
+    """64 samples of the content of a buffer."""
     for at in range(0, len(view), max(64, len(view) // 64)):
-        number = _crc32(view[at : at + 64], number)
-    return number
-
-
-def _is_same(one: memoryview, other: memoryview) -> bool:
-    """Whether two buffers hold the same, as far as 64 samples of them tell. A difference counts
-    only if it stays: tasks may write to both at this moment, where both map one file."""
-    return all(
-        any(one[at : at + 64] == other[at : at + 64] for _ in range(9))
-        for at in range(0, len(one), max(64, len(one) // 64))
-    )
+        yield view[at : at + 64]
 
 
 def _reduce_array(array: Any, nearby: bool) -> Any:
@@ -4407,7 +4395,8 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
         place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
         try:  # whether the file still holds what the array does, as far as samples tell
             both = [each.ravel("K").view("u1").data for each in (array, numpy.memmap(*place))]
-            if _is_same(*both):
+            # a difference counts if it stays: tasks may write to the file at this moment
+            if all(any(a == b for _ in range(9)) for a, b in zip(*map(_samples, both))):
                 place[2] = owner.mode.replace("w", "r")
                 return numpy.memmap, tuple(place)
         except (OSError, ValueError):  # deleted, not for us, or shorter by now
@@ -4591,17 +4580,17 @@ class _Piece:
         self.segment = segment
         self.where = where  # offset, number of bytes, mmap_mode
         self.view = view
-        self.samples = _sample(view)
+        self.samples = b"".join(_samples(view))
 
     def __len__(self) -> int:
         return self.where[1]
 
 
-def _address(view: Any) -> tuple[Any, int]:
+def _address(view: memoryview) -> tuple[int, int]:
     """What tells a living buffer from others: where it lies, which numpy can say, and its size.
-    Without numpy, each is another one, and so is a pickle."""
+    Without numpy, each is another one."""
     numpy: Any = sys.modules.get("numpy")
-    if not numpy or type(view) is bytes:
+    if not numpy:
         return id(view), -1
     return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
 
@@ -4612,33 +4601,34 @@ def _open_unlinked(folder: str | None) -> int:
         return os.dup(file.fileno())
 
 
-def _lay_big(frames: list[Any], nbytes: int, folder: str | None, mode: str = "c") -> list[Any]:
-    """The frames, buffers of so many bytes among them as pieces of one segment in the first folder
-    with room, each where a map can begin."""
+def _lay_big(payloads: list[Any], nbytes: int, folder: str | None, mode: str = "c") -> list[Any]:
+    """The payloads, with buffers of so many bytes as pieces of one segment in the first folder with
+    room, each where a map can begin."""
     big = [
-        (place, view)
-        for place, view in enumerate(frames)
-        if type(view) is memoryview and len(view) >= nbytes
+        frame
+        for own in payloads
+        for frame in own
+        if type(frame) is memoryview and len(frame) >= nbytes
     ]
     wanted = folder or os.environ.get("JOBLIB_TEMP_FOLDER")
     for folder in (wanted or "/dev/shm", "/dev/shm", None) if big else ():
-        laid = list(frames)
+        pieces = {}
         try:
             segment = _Segment(_open_unlinked(folder))
             with open(segment.fd, "wb", closefd=False) as file:
-                for place, view in big:
+                for view in big:
                     # a map can begin at a multiple of it, on every system
                     at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
-                    laid[place] = _Piece(segment, (at, len(view), mode), view)
+                    pieces[id(view)] = _Piece(segment, (at, len(view), mode), view)
                     file.write(view)
-            return laid
+            return [[pieces.get(id(frame), frame) for frame in own] for own in payloads]
         except OSError as error:
             if folder and folder == wanted and not _Local.inside:
                 _warn(
                     f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
                     "is sent another way"
                 )
-    return frames
+    return payloads
 
 
 def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
@@ -4649,11 +4639,9 @@ def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
     for frame in frames:
         if type(frame) is _Piece:
             offset, nbytes, mode = frame.where
-            # a map need keep no descriptor, where Python knows how
-            options: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-            # mmap's ACCESS_READ, ACCESS_COPY, ACCESS_WRITE
-            options.update(access={"r": 1, "c": 3}.get(mode, 2), offset=offset)
-            frame = _module("mmap").mmap(frame.segment.fd, nbytes, **options)
+            access = {"r": 1, "c": 3}.get(mode, 2)  # mmap's ACCESS_READ, _COPY, _WRITE
+            fd = frame.segment.fd
+            frame = _module("mmap").mmap(fd, nbytes, access=access, offset=offset)
             if mode == "c" and len(_maps) >= _MOST_MAPS:
                 frame = bytearray(frame)
             else:
@@ -4679,24 +4667,8 @@ def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
         raise PicklingError(text) from error
 
 
-def _bundle(packed: Iterable[list[Any]], name: Callable[[Any], Any]) -> list[Any]:
-    """The frames of several payloads, each of which can be opened alone: the first says which of
-    those behind it each payload has. Those of one name go once."""
-    known: dict[Any, tuple[int, Any]] = {}  # name -> place, frame
-    plan = []
-    for own in packed:
-        places = [known.setdefault(name(frame), (len(known) + 1, frame))[0] for frame in own]
-        plan.append(places)
-    return [marshal.dumps(plan), *(frame for _, frame in known.values())]
-
-
-def _unbundle(frames: list[Any]) -> Iterator[list[Any]]:
-    """The frames of each payload."""
-    for places in marshal.loads(frames[0]):
-        yield [frames[place] for place in places]
-
-
-# An error crosses as plain texts and, if it survives pickling, itself.
+# An error crosses as a payload whose first frame is empty, the second plain texts; then comes, if
+# it survives pickling, itself.
 
 
 class RemoteTraceback(Exception):
@@ -4720,8 +4692,28 @@ def _say_where(stack: str) -> str:
     return where and f"; it was at {where}"
 
 
-def _restore_error(said: str, text: str, frames: Any) -> BaseException:
+def _pack_error(error: BaseException) -> list[Any]:
+    """The payload of an error: its type and message, its traceback, and itself."""
+    traceback = _module("traceback")
+    cls, said = type(error), repr(error.args)
+    inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
+    text: Any = traceback.format_tb(inner)
+    frames: Any = ()
+    try:
+        said = f"{cls.__module__}.{cls.__qualname__}: {error}"
+        text = traceback.format_exception(cls, error, inner)
+    except Exception:  # a __getattr__ of the user may raise anything
+        pass
+    try:
+        frames = map(bytes, _pack(error, "home"))
+    except Exception:  # code of the user may fail in any way
+        pass
+    return [b"", marshal.dumps((said, "".join(text))), *frames]
+
+
+def _restore_error(described: Any, *frames: Any) -> BaseException:
     """The error that a worker described, with the worker's traceback as its cause."""
+    said, text = marshal.loads(described)
 
     def add_source(frame: Any) -> str:  # only this process knows that of a notebook's cell
         return frame[0] + _module("linecache").getline(frame[1], int(frame[2]))
@@ -4897,26 +4889,26 @@ class _Batch:
         self.seconds += seconds
         self.nbytes_back += nbytes
 
-    def receive(self, frames: list[Any]) -> int:
+    def receive(self, answer: list[Any]) -> int:
         """Take an answer: gives its kind."""
-        head, *frames = frames
-        kind, seconds, described = marshal.loads(head)
-        errors = {offset: _restore_error(*text) for offset, text in described.items()}
-        values: list[Any] = []
-        if len(frames) == 1:
-            values = _pickle_loads(frames[0])
-        else:
-            for own in _unbundle(frames):
-                try:
-                    values.append(_unpack(_own_buffers(own)))
-                except Exception as error:  # a value's unpickling may raise anything
-                    text = f"the result could not be unpickled here: {type(error).__name__}"
-                    errors.setdefault(len(values), RuntimeError(f"{text}: {error}"))
-                    values.append(None)
+        (head,), *payloads = answer
+        kind, seconds, values = _pickle_loads(head)
+        errors: dict[int, BaseException] = {}
+        for own in map(_own_buffers, payloads):
+            value = None
+            try:
+                if own[0]:
+                    value = _unpack(own)
+                else:
+                    errors[len(values)] = _restore_error(*own[1:])
+            except Exception as error:  # a value's unpickling may raise anything
+                text = f"the result could not be unpickled here: {type(error).__name__}: {error}"
+                errors[len(values)] = RuntimeError(text)
+            values.append(value)
         if kind == _INIT_FAILED:
             self.fault = errors[0]
         elif not self.is_late:
-            self.add(values, errors, seconds, sum(map(len, frames)))
+            self.add(values, errors, seconds, sum(len(frame) for own in answer for frame in own))
         return kind  # type: ignore[no-any-return]
 
     def blame(self, error: BaseException) -> None:
@@ -5017,27 +5009,24 @@ def _raise(error: BaseException, *_: Any, **__: Any) -> None:
 
 
 def _open_batch(
-    batch: _Batch, functions: list[tuple[int, int]], frames: list[Any], came: dict[Any, Any]
+    batch: _Batch, keys: list[int], plain: bytes, payloads: list[Any], came: dict[Any, Any]
 ) -> None:
-    """Fill a batch, on every far side. Before its tasks come (key, number of frames) the functions
-    that are new here; `came` keeps them."""
-    rest = iter(frames)
-    for key, count in functions:
-        own = _own_buffers(list(itertools.islice(rest, count)))
+    """Fill a batch, on every far side. Before its tasks come the functions that are new here;
+    `came` keeps them by their keys."""
+    for key, own in zip(keys, payloads):
         try:
-            came[key] = _quietly(_unpack, own, came)
+            came[key] = _quietly(_unpack, _own_buffers(own), came)
         except BaseException as error:  # unpickling runs code of the user
             came[key] = partial(_raise, error)
     batch.page[_START] = time.monotonic_ns()  # what functions import is not the task's time
-    frames = list(rest)
-    if len(frames) == 1:
-        key, batch.width, batch.tasks = _pickle_loads(frames[0])
+    if plain:
+        key, batch.width, batch.tasks = _pickle_loads(plain)
         batch.function = came[key]
         return
 
     def open_each() -> Iterator[Task]:
         """Each task is opened when it is its turn, at the place that the page then shows."""
-        for batch.page[_TASK], own in enumerate(_unbundle(frames), 1):
+        for batch.page[_TASK], own in enumerate(payloads[len(keys) :], 1):
             try:
                 # a buffer may be for several tasks: each gets a copy
                 func, *given = _unpack(_own_buffers(own, True), came)
@@ -5052,36 +5041,19 @@ def _open_batch(
 def _pack_answer(
     kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float
 ) -> list[Any]:
-    """The frames of what came of some tasks. Plain values are one. A value that cannot be packed
-    becomes an error. Of an error go its type and message, its traceback; its frames, if any."""
-    described = {}
-    if _are_plain(values):
-        frames = [_pickle_dumps(values, 5)]
-    else:
-        packed = []
-        for offset, value in enumerate(values):
-            try:
-                packed.append(_pack_or_explain(value, "the result", "home"))
-            except PicklingError as refusal:
-                errors[offset] = refusal.with_traceback(None)  # which holds this dict
-                packed.append(_pack(None))
-        frames = _bundle(packed, id)
-    for offset, error in errors.items():
-        traceback = _module("traceback")
-        cls, said = type(error), repr(error.args)
-        inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
-        text, own = traceback.format_tb(inner), None
+    """What came of some tasks: a head, with the values if all are plain, else a payload of each. A
+    value that cannot be packed becomes an error."""
+    if not errors and _are_plain(values):
+        return [[_pickle_dumps((kind, seconds, values), 5)]]
+    payloads = [[_pickle_dumps((kind, seconds, []), 5)]]
+    for offset, value in enumerate(values):
+        error = errors.get(offset)
         try:
-            said = f"{cls.__module__}.{cls.__qualname__}: {error}"
-            text = traceback.format_exception(cls, error, inner)
-        except Exception:  # a __getattr__ of the user may raise anything
-            pass
-        try:
-            own = list(map(bytes, _pack(error, "home")))
-        except Exception:  # code of the user may fail in any way
-            pass
-        described[offset] = said, "".join(text), own
-    return [marshal.dumps((kind, seconds, described)), *frames]
+            payload = _pack_or_explain(value, "the result", "home")
+        except PicklingError as refusal:
+            error = refusal.with_traceback(None)  # which holds this frame
+        payloads.append(_pack_error(error) if error else payload)
+    return payloads
 
 
 # ---- messages over a socket ----
@@ -5108,33 +5080,33 @@ def _hang_up(sock: Any) -> None:
     sock.close()
 
 
-# A message is several frames over one stream socket: the length of a list, the list, and the big
-# frames. In the list stand small frames themselves, of big ones their sizes, and of pieces the
-# place of the segment's descriptor, among those that come with the length, and theirs in the
-# segment.
+# A message is several payloads over one stream socket: the length of a list, the list, and the big
+# frames. In the list stand, for each payload, small frames themselves; the places of big ones,
+# whose sizes follow; and of pieces the place of the segment's descriptor, among those that come
+# with the length, and theirs in the segment.
 
 
-def _send_frames(sock: Any, frames: Sequence[Any]) -> None:
+def _send_message(sock: Any, payloads: Iterable[Sequence[Any]]) -> None:
     fds: dict[int, int] = {}
-    listed: list[Any] = []
-    big = []
-    for frame in frames:
+    big: dict[int, tuple[int, Any]] = {}
+
+    def entry(frame: Any) -> Any:
         if type(frame) is _Piece:
-            place = fds.setdefault(frame.segment.fd, len(fds))
-            listed.append((place, frame.where))
-        elif len(frame) < _IN_BAND:
-            listed.append(bytes(frame))
-        else:
-            listed.append(len(frame))
-            big.append(frame)
-    data = marshal.dumps(listed)
+            return fds.setdefault(frame.segment.fd, len(fds)), frame.where
+        return big.setdefault(id(frame), (len(big), frame))[0]
+
+    listed = [
+        [frame if len(frame) < _IN_BAND else entry(frame) for frame in own] for own in payloads
+    ]
+    frames = [frame for _, frame in big.values()]
+    data = marshal.dumps((listed, [*map(len, frames)]))
     _send_all(sock, len(data).to_bytes(8) + data, list(fds))
-    for frame in big:
+    for frame in frames:
         _send_all(sock, frame)
 
 
-def _receive_frames(sock: Any) -> list[Any]:
-    """The next message's frames. EOFError when the other side is gone."""
+def _receive_message(sock: Any) -> list[list[Any]]:
+    """The next message. EOFError when the other side is gone."""
 
     def read(nbytes: int) -> bytearray:
         frame = bytearray(nbytes)
@@ -5146,22 +5118,23 @@ def _receive_frames(sock: Any) -> list[Any]:
             rest = rest[got:]
         return frame
 
+    def frame(entry: Any) -> Any:
+        if type(entry) is int:
+            return big[entry]
+        place, where = entry
+        if place >= len(segments):
+            raise RuntimeError(
+                "a big array could not be received: too many open files in this process"
+            )
+        return _Piece(segments[place], where)
+
     head, fds, _, _ = _module("socket").recv_fds(sock, 8, 253)  # the system passes no more at once
     if len(head) < 8:
         raise EOFError
     segments = list(map(_Segment, fds))
-    frames: list[Any] = marshal.loads(read(int.from_bytes(head)))
-    for at, entry in enumerate(frames):
-        if type(entry) is int:
-            frames[at] = read(entry)  # tasks may write to it, as arrays are
-        elif type(entry) is tuple:
-            place, where = entry
-            if place >= len(segments):
-                raise RuntimeError(
-                    "a big array could not be received: too many open files in this process"
-                )
-            frames[at] = _Piece(segments[place], where)
-    return frames
+    listed, sizes = marshal.loads(read(int.from_bytes(head)))
+    big = list(map(read, sizes))
+    return [[entry if type(entry) is bytes else frame(entry) for entry in own] for own in listed]
 
 
 def _has_data(sock: Any, patience: float = 0) -> bool:
@@ -5354,12 +5327,12 @@ class _WorkerState:
         os.register_at_fork(after_in_child=self.sock.close)
         signal.signal(signal.SIGINT, self.interrupt)
         while _has_data(self.sock, self.idle_s or _LONGEST_S):
-            frames = _receive_frames(self.sock)
-            if frames:
-                self.work(frames)
+            message = _receive_message(self.sock)
+            if message:
+                self.work(message)
             else:  # a run is over whose functions this worker keeps
                 self.enter_run(None)
-            del frames  # the big arrays of the batch may go
+            del message  # the big arrays of the batch may go
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
         """Take over the caller's world."""
@@ -5407,12 +5380,13 @@ class _WorkerState:
             if self.levels[1] and not logging.root.handlers:
                 logging.root.addHandler(handler)
 
-    def work(self, frames: list[Any]) -> None:
+    def work(self, message: list[Any]) -> None:
         """Run the tasks of a batch, and send what comes of them."""
         global _cores
         import faulthandler  # sub-interpreters cannot import it
 
-        settings, functions = marshal.loads(frames[0])
+        (head,), *payloads = message
+        settings, keys, plain = marshal.loads(head)
         number, run, keep_going, timeout, world, mapping, kind = settings
         self.mapping = mapping
         packed = b""
@@ -5426,7 +5400,7 @@ class _WorkerState:
                 _initialize(packed, self.start_spaces)
                 self.main = sys.modules["__main__"]
         except BaseException as error:  # whatever an initializer raises is told
-            self.answer(_INIT_FAILED, [], {0: error}, 0.0)
+            self.answer(_INIT_FAILED, [None], {0: error}, 0.0)
             return
         page = self.page
         page[_BATCH] = number
@@ -5434,7 +5408,7 @@ class _WorkerState:
             self.enter_run(run)
         batch = _Batch(0, (), timeout, keep_going, False)
         batch.page = page
-        _open_batch(batch, functions, frames[1:], self.came)
+        _open_batch(batch, keys, plain, payloads, self.came)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
             faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.fd)
         for part in _run_calls(batch):
@@ -5452,7 +5426,7 @@ class _WorkerState:
         if not data or data.endswith(b"\n"):
             data = b"".join(_drained(half))
             if data:
-                self.send([marshal.dumps([(fd, data)])])
+                self.send([[b"", marshal.dumps([(fd, data)])]])
 
     def put_nowait(self, record: Any) -> None:
         """Take a log record, with its text made: the name of the logger that is to handle it at
@@ -5473,26 +5447,26 @@ class _WorkerState:
             for key, value in vars(record).items()
         }
         state["levelno"] = int(record.levelno)
-        self.send([marshal.dumps([(_RECORD, (name, state))])])
+        self.send([[b"", marshal.dumps([(_RECORD, (name, state))])]])
 
     def answer(self, kind: int, *done: Any) -> None:
         """Send what came of some tasks: values, errors, seconds."""
-        frames = _lay_big(_pack_answer(kind, *done), *self.mapping)
+        payloads = _lay_big(_pack_answer(kind, *done), *self.mapping)
         for stream in self.streams if kind != _PART else ():  # which may hold half a line
             try:
                 stream.flush()
             except ValueError:  # a task has closed it, or detached its buffer
                 pass
-        self.send(frames)
+        self.send(payloads)
 
-    def send(self, frames: list[Any]) -> None:
+    def send(self, payloads: list[Any]) -> None:
         """Send a message. Amid it a finalizer, a signal handler or another thread may want to send
         one: whoever is at it sends that, too."""
-        self.messages.appendleft(frames)
+        self.messages.appendleft(payloads)
         while self.messages and self.lock.acquire(False):
             try:
                 for message in _drained(self.messages):
-                    _send_frames(self.sock, message)
+                    _send_message(self.sock, message)
             finally:
                 self.lock.release()
         if self.page[_INTERRUPT]:  # it may have come amid the message
@@ -5747,22 +5721,20 @@ class _Context:
         self.to = to  # see _Packer
         self.number = _next_number()
         self.world = _world()
-        self.functions: dict[int, list[Any]] = {}  # frames by key, of the batch being packed
-        # id of function -> key; frames, none for one that cannot be packed; itself
+        self.functions: dict[int, list[Any]] = {}  # payloads by key, of the batch being packed
+        # id of function -> key, payload, itself
         self.packed: dict[int, tuple[int, list[Any], Any]] = {}
         self.last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
-        # pieces of the batch packed last, and the owners of its buffers: kept, since the next one
-        # may well use them
-        self.newest: list[Any] = []
+        # the same and other buffers of the batch packed last: kept, since the next may well use them
+        self.newest: dict[Any, Any] = {}
 
     def name(self, func: Any) -> int:
-        """The key of a function that tasks call, or that their arguments hold; with its frames it
+        """The key of a function that tasks call, or that their arguments hold; with its payload it
         is noted in `functions`. It is packed once in a run. 0 says that it goes with its tasks:
-        there are many of them, or it cannot be packed."""
-        known = self.packed.get(id(func))
-        if known is None:
+        there are many of them."""
+        if id(func) not in self.packed:
             if not callable(func):
                 raise _no_task(func)  # a number would be taken for a key
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
@@ -5770,20 +5742,16 @@ class _Context:
             is_shared = issubclass(type(func), kinds) and not is_method
             if not is_shared or len(self.packed) >= self.MOST_FUNCTIONS:
                 return 0
-            frames: list[Any] = []
-            try:
-                frames, _ = self.settle(_pack(func, self.to))
-            except Exception:  # a __reduce__ of the user may raise anything: its task will tell
-                pass
-            known = self.packed[id(func)] = len(self.packed) + 1, frames, func
-        key, frames, _ = known
-        if not frames:
-            return 0
-        self.functions[key] = frames
+            payload = _pack(func, self.to)
+            self.settle([payload])
+            self.packed[id(func)] = len(self.packed) + 1, payload, func
+        key, payload, _ = self.packed[id(func)]
+        self.functions[key] = payload
         return key
 
     def pack(self, batch: _Batch) -> None:
-        """Make the payload of a batch: frames by function key, and the frames of its tasks. Notice,
+        """Make what is sent of a batch: payloads by function key; its tasks as one pickle, if their
+        arguments are plain values and one function that all share takes them; else theirs. Notice,
         while tasks still travel one by one, that their iterator refills an object it has yielded
         before: the second and the third time it comes are compared, big buffers of it by samples.
         What can be called is taken not to change."""
@@ -5796,59 +5764,59 @@ class _Context:
             is_one &= {tuple}.issuperset(map(type, values)) and not any(kwargs)
         key = self.name(function) if is_one else 0
         args = values if batch.width == 1 else itertools.chain.from_iterable(values)
-        if key and _are_plain(args):  # calls of one function that all share: one frame
-            frames = [_pickle_dumps((key, batch.width or -1, values), 5)]  # tuples of any width
-        else:
-            calls: Any = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
-            frames = _bundle(map(_Packer(self.to, self.name).pack, calls), _address)
-            known, self.last = self.last, {}
-            for value in calls[0][1] if len(calls) == 1 else ():
-                number = None
-                is_again = id(value) in known and not callable(value)
-                if is_again and type(value) not in _ATOMS:
-                    head, *buffers = _pack(value)
-                    number = [_crc32(head), *map(_sample, buffers)]
-                    if known[id(value)][1] not in (None, number):
-                        self.most_tasks = 1
-                self.last[id(value)] = value, number
-        frames, batch.nbytes = self.settle(frames)
-        batch.payload = self.functions, frames
+        if key and _are_plain(args):
+            plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
+            batch.payload, batch.nbytes = (self.functions, plain, ()), len(plain)
+            return
+        calls: Any = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
+        payloads = list(map(_Packer(self.to, self.name).pack, calls))
+        known, self.last = self.last, {}
+        for value in calls[0][1] if len(calls) == 1 else ():
+            content = None
+            if id(value) in known and not callable(value):
+                packed, *views = _pack(value)
+                content = [_crc32(packed), *(b"".join(_samples(view)) for view in views)]
+                if known[id(value)][1] not in (None, content):
+                    self.most_tasks = 1
+            self.last[id(value)] = value, content
+        batch.nbytes = self.settle(payloads)
+        batch.payload = self.functions, b"", payloads
 
-    def settle(self, frames: list[Any]) -> tuple[list[Any], int]:
-        """The frames of a payload, independent of the caller, who may refill its arrays, and how
-        many of their bytes are new: not in the batch before. For a process nearby, big buffers
-        become pieces, and a piece that a batch of this run still uses is taken again while samples
-        tell no change."""
+    def settle(self, payloads: list[list[Any]]) -> int:
+        """Make payloads independent of the caller, who may refill its arrays; gives how many of
+        their bytes are new: not in the batch before. A buffer of several goes once. For a process
+        nearby, big buffers become pieces, and a piece that a batch of this run still uses is taken
+        again while samples tell no change."""
+        views: Any = itertools.chain.from_iterable(own[1:] for own in payloads)
+        frames: dict[Any, Any] = {_address(view): view for view in views}
+        nbytes = sum(len(own[0]) for own in payloads)
         segments: set[_Segment] = set()
-        for place, view in enumerate(frames):
-            is_big = type(view) is memoryview and len(view) >= self.mapping[0]
-            piece = is_big and self.laid.get(_address(view))
+        for at, view in frames.items():
+            piece = self.laid.get(at)
+            if not piece and at not in self.newest:
+                nbytes += len(view)
             # the system passes no more than 253 descriptors at a time
-            if piece and len(segments) < 60 and piece.samples == _sample(view):
+            elif piece and len(segments) < 60 and piece.samples == b"".join(_samples(view)):
                 segments.add(piece.segment)
-                frames[place] = piece
-        known = set(map(id, self.newest))
-        owners = [getattr(frame, "obj", frame) for frame in frames]
-        are_new = [type(owner) is not _Piece and id(owner) not in known for owner in owners]
-        nbytes = sum(map(len, itertools.compress(frames, are_new)))
-        settled = _lay_big(frames, *self.mapping)
-        self.newest = owners
-        for at, frame in enumerate(settled):
+                frames[at] = piece
+        (laid,) = _lay_big([[*frames.values()]], *self.mapping)
+        self.newest = dict(zip(frames, laid))
+        for at, frame in self.newest.items():
             if type(frame) is _Piece:
-                self.laid[_address(frame.view)] = frame
-                owners.append(frame)
+                self.laid[at] = frame
             else:
-                settled[at] = self.copy(frame)
-        return settled, nbytes
+                frame = self.copy(frame)
+            frames[at] = frame
+        for own in payloads:
+            own[:] = self.copy(own[0]), *map(frames.get, map(_address, own[1:]))
+        return nbytes
 
     def message(self, batch: _Batch, known: set[int], settings: tuple[Any, ...]) -> list[Any]:
-        """The frames of a batch for a process that has the `known` functions; then it has all."""
-        functions, frames = batch.payload
-        new = {key: own for key, own in functions.items() if key not in known}
+        """A batch for a process that has the `known` functions; then it has all."""
+        functions, plain, payloads = batch.payload
+        new = [key for key in functions if key not in known]
         known.update(new)
-        sizes = [(key, len(own)) for key, own in new.items()]
-        head = marshal.dumps((settings, sizes))
-        return [head, *itertools.chain(*new.values()), *frames]
+        return [[marshal.dumps((settings, new, plain))], *map(functions.get, new), *payloads]
 
 
 def _say_here(output: list[tuple[int, Any]]) -> None:
@@ -5920,15 +5888,16 @@ class _Worker:
             self.kind,
         )
         self.world, self.kind = context.world, b""
-        _send_frames(self.sock, context.message(batch, self.known, settings))
+        _send_message(self.sock, context.message(batch, self.known, settings))
         while True:
             if batch.timeout is not None:
                 self.wait(batch, batch.timeout)
-            frames = _receive_frames(self.sock)
-            if len(frames) == 1:  # what tasks said
-                pool.done.put(marshal.loads(frames[0]))
+            message = _receive_message(self.sock)
+            _, *said = message[0]
+            if said:
+                pool.done.put(marshal.loads(*said))
                 continue
-            kind = batch.receive(frames)
+            kind = batch.receive(message)
             if kind != _PART:
                 return kind != _INIT_FAILED
             pool.ask_back([batch])  # no worker may have had it yet when the caller asked
@@ -6107,16 +6076,17 @@ _far_came: dict[str, Any] = {}  # that its initializer has set something in
 
 
 def _run_payload(frames: Sequence[Any], *left: str) -> list[Any]:
-    """On the other side: frames of a batch in; out what was said, and the frames of its results."""
-    (number, *more), functions = marshal.loads(frames[0])
+    """On the other side: a batch in; out what was said, and what came of its tasks."""
+    (head,), *payloads = frames
+    (number, *more), keys, plain = marshal.loads(head)
     batch = _Batch(number, (), *more)
-    _open_batch(batch, functions, list(frames[1:]), dict(_far_came))
+    _open_batch(batch, keys, plain, payloads, dict(_far_came))
     # after a second it gives back what it has not started
     _run_here("process", batch, time.monotonic() + 1.0, *left)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
     said = _far_said[:]
     del _far_said[: len(said)]
-    return list(map(bytes, [marshal.dumps(said), *answer]))
+    return [[*map(bytes, own)] for own in ([marshal.dumps(said)], *answer)]
 
 
 def _serve_standard(
@@ -6141,7 +6111,7 @@ def _serve_standard(
             if packed:
                 _initialize(packed, _far_came)
         except BaseException as error:  # whatever it raises is told
-            channel.send(_pack_answer(_INIT_FAILED, [], {0: error}, 0.0))
+            channel.send(_pack_answer(_INIT_FAILED, [None], {0: error}, 0.0))
             return
         channel.send(None)
         while channel.poll(idle_s or _LONGEST_S):
@@ -6192,9 +6162,9 @@ class _StandardWorker(_Worker):
         if batch.timeout and not self.sock.poll(batch.timeout + self.IMPORT_S):
             batch.is_late = True
             self.process.kill()
-        said, *frames = self.sock.recv()
+        (said,), *answer = self.sock.recv()
         pool.done.put(marshal.loads(said))
-        batch.receive(frames)
+        batch.receive(answer)
         return not (batch.timeout and batch.errors)  # it may still be at work on its task
 
     def stop(self, batch: _Batch) -> None:
@@ -6328,10 +6298,7 @@ def shutdown_workers(wait: bool = True) -> None:
 
 
 def _forget_workers() -> None:
-    """In a forked child: the workers belong to the parent, and a lock may be held by a thread that
-    is not here."""
-    global _token_lock
-    _token_lock = threading.RLock()
+    """In a forked child: the workers belong to the parent."""
     for sock in list(_sockets):
         sock.close()
     for kept in _idle_workers, _waiting_drivers, _starters, _made:
@@ -6427,9 +6394,9 @@ class _Pool:
         if answer is None:
             self.submit(batch)
             return False
-        said, *frames = answer
+        (said,), *answer = answer
         _say_here(marshal.loads(said))
-        batch.receive(frames)
+        batch.receive(answer)
         return True
 
     def lose(self, batch: _Batch, error: Exception) -> bool:
@@ -6689,7 +6656,7 @@ class _ProcessPool(_ThreadPool):
         sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
             if _HAS_FORK and sum(sizes) > _IN_BAND and not _has_data(worker.sock):
-                _send_frames(worker.sock, [])
+                _send_message(worker.sock, [])
             _idle_workers.setdefault(self.idle_kind, []).append(worker)
         _end_idle_workers(_MOST_KINDS)
 
