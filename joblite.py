@@ -5727,7 +5727,7 @@ class _Context:
         self.last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
-        # the same and other buffers of the batch packed last: kept, since the next may well use them
+        # these and other buffers of the batch packed last: kept, for the next may well use them
         self.newest: dict[Any, Any] = {}
 
     def name(self, func: Any) -> int:
