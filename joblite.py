@@ -2150,9 +2150,8 @@ _CHANGED = "may have changed since it was loaded; restart Python"
 @lru_cache(maxsize=1024)
 def _is_installed(folder: str) -> Any:
     """Whether packages in this folder are installed ones, or of the standard library."""
-    parts = folder.replace("\\", "/").split("/")
     return (
-        {"site-packages", "dist-packages"}.intersection(parts)
+        os.path.basename(folder) in ("site-packages", "dist-packages")
         or folder.startswith(os.path.dirname(os.__file__))
         or ".dist-info" in [name[-10:] for name in _list(folder)]
     )
@@ -2179,23 +2178,18 @@ def _places_of(name: str) -> list[str]:
     return [place for place in found if place and os.sep in place]
 
 
-def _is_project(name: Any) -> bool:
-    """Whether code of the module `name` is followed: all that is neither installed nor of the
+def _is_project(module: Any) -> bool:
+    """Whether code of the module of that name is followed: all that is neither installed nor of the
     standard library; never this very module, under whatever name."""
-    if not isinstance(name, str) or name in ("", "__main__", "__mp_main__"):
-        return True
-    space = getattr(sys.modules.get(name), "__dict__", {})
-    if space.get("__all__") == __all__:
+    name = str(module)
+    if getattr(sys.modules.get(name), "__dict__", {}).get("__all__") == __all__:
         return False
-    places, parent = _places_of(name), name.rpartition(".")[0]
-    for place in places:
-        for _ in name.split("."):
-            place = os.path.dirname(place)
-        if not _is_installed(place):
-            return True
-    if parent and not places:
-        return _is_project(parent)
-    return not places and name not in sys.stdlib_module_names
+    places = _places_of(name)
+    if places and name not in ("__main__", "__mp_main__"):
+        depth = 1 + name.count(".")
+        return not all(_is_installed(place.rsplit(os.sep, depth)[0]) for place in places)
+    parent = name.rpartition(".")[0]
+    return _is_project(parent) if parent else name not in sys.stdlib_module_names
 
 
 def _dotted(thing: Any) -> str:
@@ -2232,44 +2226,34 @@ def _files_in(path: Any) -> dict[str, Any]:
     found = {}
     for file in sorted(files):
         state = _stat(file)
-        if "__pycache__" not in file and (state or file == start):  # no links that lead nowhere
-            found[file] = state and (
-                max(state.st_mtime_ns, state.st_ctime_ns),
-                state.st_size,
-                state.st_ino,
-            )
+        if state and "__pycache__" not in file:  # no links that lead nowhere
+            found[file] = max(state.st_mtime_ns, state.st_ctime_ns), state.st_size, state.st_ino
     return found
 
 
-def _path_digest(path: Any, only_sources: bool = False) -> str:
-    """The digest of the content of a file, or of all files in a folder; of those that are no
-    sources perhaps only the sizes."""
+def _path_digest(path: Any, suffix: str = "") -> str:
+    """The digest of the content of a file, or of all files in a folder; of those that do not end
+    with `suffix` only the sizes."""
+    os.stat(path)  # one that does not exist is an error
     found: list[Any] = []
     for file, state in _files_in(path).items():
-        is_read = file.endswith(".py") or not only_sources
-        inside = file.removeprefix(os.fspath(path))
-        found += [inside, _file_digest(file, state) if is_read else state[1]]
+        content = _file_digest(file, state) if file.endswith(suffix) else state[1]
+        found += [file.removeprefix(os.fspath(path)), content]
     return _short_digest(repr(found))
 
 
 @lru_cache(maxsize=4096)
 def _file_digest(file: str, state: Any) -> Any:
     """The digest of a file, which is read again when its state is another one."""
-    try:
-        with open(file, "rb") as stream:
-            return _module("hashlib").file_digest(stream, "sha256").digest()
-    except OSError as err:
-        raise OSError(
-            err.errno,
-            f"depends: expected a file or folder that can be read, got {file!r}: {err.strerror}",
-        ) from None
+    with open(file, "rb") as stream:
+        return _module("hashlib").file_digest(stream, "sha256").digest()
 
 
 def _imports_of(code: CodeType, package: str) -> list[str]:
     """The modules that code may load, besides the packages around them: for `from a import b`
     perhaps a.b."""
     found = []
-    for level, name, names in sorted(_code_facts(code).imports):
+    for level, name, names in _code_facts(code).imports:
         if level:
             above = package.rsplit(".", level - 1)[0]
             name = f"{above}.{name}".strip(".")
@@ -2348,10 +2332,9 @@ class _Contents:
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
-        # each (function, its two arguments, what it found)
-        self.looks: dict[Any, tuple[Any, ...]] = {}
-        self.spaces: list[tuple[Any, int]] = []  # (namespace in which a new name counts, its size)
+        self.looks: list[tuple[Any, ...]] = []  # (function, its two arguments, what it found)
         self.files: list[tuple[Any, Any]] = []  # (path, its files)
+        self.data = list(filter(_may_change, roots))  # what may change and stay the same object
         # names of a module that tell where it lies do not count, even where code reads them
         self._skipped = untracked.union(
             """
@@ -2362,28 +2345,21 @@ class _Contents:
         # functions whose code counts wherever it lies
         self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
-        self._things: list[Any] = []
+        self._things: list[tuple[str, Any]] = []
         self._sources = {""}
         for root in roots:
             self._root(root)
-        for thing in self._things:  # grows
-            label = self._labels[id(thing)]
+        for label, thing in self._things:  # grows
             self.parts[label] = self._digest(self._describe(thing))
         self.digest = _short_digest(repr(sorted(self.parts.items())), 16)
-        held = {id(space) for space, _ in self.spaces}  # looked at name by name
-        seen = [found for *_, found in self.looks.values() if id(found) not in held]
-        self.data = list(filter(_may_change, [*roots, *seen]))
         self._content = self._look_at_data()
 
     # - whether it holds
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        for how, first, second, found in self.looks.values():
+        for how, first, second, found in self.looks:
             if how(first, second) is not found:
-                return False
-        for space, size in self.spaces:
-            if len(space) != size:
                 return False
         return self.files_hold() and (not self.data or self._look_at_data() == self._content)
 
@@ -2403,15 +2379,27 @@ class _Contents:
             return time.time_ns()
         return _crc32(file.getbuffer())
 
-    def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any = _NOTHING) -> Any:
+    def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
         """What a function finds; it is asked again at each call."""
-        entry = how, first, second, how(first, second)
-        return self.looks.setdefault((how, id(first), second), entry)[3]
+        found = how(first, second)
+        self.looks.append((how, first, second, found))
+        return found
+
+    def _value(self, how: Callable[[Any, Any], Any], first: Any, second: Any = _NOTHING) -> Any:
+        """The same, where the content of what it finds counts, too."""
+        value = self._look(how, first, second)
+        if _may_change(value):
+            self.data.append(value)
+        return value
+
+    def _names(self, space: Any) -> list[str]:
+        """The names in a namespace where a new one counts."""
+        self._look(lambda space, size: len(space) == size, space, len(space))
+        return [name for name in space if name not in _CLASS_NOISE]
 
     def _hold(self, space: Any) -> dict[str, Any]:
         """What a namespace holds."""
-        self.spaces.append((space, len(space)))
-        return {name: self._look(space.get, name) for name in space if name not in _CLASS_NOISE}
+        return {name: self._value(space.get, name) for name in self._names(space)}
 
     # - what hash asks
 
@@ -2425,7 +2413,7 @@ class _Contents:
             if name in self.parts:
                 name += f" ({len(self._things)})"
             self._labels[key], self.parts[name] = name, ""
-            self._things.append(thing)
+            self._things.append((name, thing))
         return self._labels[key]
 
     def object_parts(self, digester: Any, obj: Any) -> Any:
@@ -2433,9 +2421,9 @@ class _Contents:
         only what it wraps."""
         kind: Any = type(obj)
         home = kind.__module__
+        holds = "builtins collections dataclasses functools operator types typing"
         try:
-            holds = "builtins", "collections", "dataclasses", "functools", "operator", "types"
-            if home in (*holds, "typing") or kind in _PARTS or _followed_name(kind):
+            if home in holds.split() or kind in _PARTS or _followed_name(kind):
                 return _way_of(kind)(digester, obj)
             # not what others keep alive, the environment, and what is ours
             if home not in ("weakref", "_weakrefset", "os", __name__):
@@ -2456,7 +2444,7 @@ class _Contents:
         if hasattr(root, "__name__"):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
-                self._note(f"the package {package}", _path_digest(place, True))
+                self._note(f"the package {package}", _path_digest(place, ".py"))
                 if any(state[0] >= _STARTED for state in _files_in(place).values()):
                     self.unsure.append(f"the package {package} {_CHANGED}")
         self._token("depends", root)
@@ -2484,92 +2472,90 @@ class _Contents:
     def _describe(self, thing: Any) -> list[Any]:
         """What a thing on the list is made of."""
         space = vars(thing)
-        about: list[Any] = []
-        chains: Any = ()  # global names, each with the attributes that follow
-        if isinstance(thing, ModuleType):
-            self.spaces.append((space, len(space)))
-            # but for the interpreter's own names, and IPython's history
-            others = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
-            chains = [
-                (name,)
-                for name in space
-                if not _module("re").fullmatch(others, f"{thing.__name__}.{name}")
-            ]
-            # what is imported lazily into it, since Python 3.15
-            lazy = getattr(sys, "lazy_modules", ())
-            inside = f"{thing.__name__}."
-            self._follow_sources([name for name in lazy if name.startswith(inside)])
-        elif isinstance(thing, type):
+        if isinstance(thing, FunctionType):
+            return self._describe_function(thing)
+        if isinstance(thing, type):
             members = space.get("_member_map_", {}).values()  # of an enum
-            about = [type(thing), self._look(getattr, thing, "__bases__")]
-            about += map(self._hold, [space, *map(vars, members)])
-        else:
-            # since Python 3.14 annotations are made by a function, which is not called
-            makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
-            about = [
-                self._look(getattr, thing, name)
-                for name in ("__code__", "__defaults__", "__kwdefaults__", makes)
-            ]
-            code = about[0]
-            parts = space, *about
-            about = [self._hold(each) if type(each) is dict else each for each in parts]
-            space, facts = thing.__globals__, _code_facts(code)
+            bases = self._look(getattr, thing, "__bases__")
+            return [type(thing), bases, *map(self._hold, [space, *map(vars, members)])]
+        inside = f"{thing.__name__}."
+        # what is imported lazily into a module, since Python 3.15
+        lazy = getattr(sys, "lazy_modules", ())
+        self._follow_sources([name for name in lazy if name.startswith(inside)])
+        # but for the interpreter's own names, and IPython's history
+        others = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
+        return [
+            (name, self._global_token(space, (name,)))
+            for name in self._names(space)
+            if not _module("re").fullmatch(others, inside + name)
+        ]
 
-            def is_read(name: str, place: Any, get: Any) -> bool:
-                if name not in facts.added:
-                    return True
-                kind = self._look(lambda at, get: type(get(at, _NOTHING)), place, get)
-                return kind not in (list, set, dict, deque)  # these exactly: others may do more
+    def _describe_function(self, function: FunctionType) -> list[Any]:
+        # since Python 3.14 annotations are made by a function, which is not called
+        makes = "__annotate__" if getattr(function, "__annotate__", None) else "__annotations__"
+        names = "__code__", "__kwdefaults__", makes
+        parts = vars(function), *[self._look(getattr, function, name) for name in names]
+        about = [self._hold(each) if type(each) is dict else each for each in parts]
+        about.append(self._value(getattr, function, "__defaults__"))
+        code, space = about[1], function.__globals__
+        facts = _code_facts(code)
 
-            for name, cell in zip(code.co_freevars, thing.__closure__ or ()):
-                if name != "__classdict__" and is_read(name, cell, _cell_value):
-                    about += [name, self._look(_cell_value, cell)]
-            if id(thing) in self._own or _is_project(space.get("__name__")):
-                used = sorted(facts.chains)
-                chains = [chain for chain in used if is_read(chain[0], chain[0], space.get)]
-                self._follow_sources(_imports_of(code, space.get("__package__") or ""))
-        for chain in chains:
-            about += [chain, self._global_token(space, chain)]
+        def is_read(name: str, place: Any, get: Any) -> bool:
+            if name not in facts.added:
+                return True
+            kind = self._look(lambda at, get: type(get(at, _NOTHING)), place, get)
+            return kind not in (list, set, dict, deque)  # these exactly: others may do more
+
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+            if name != "__classdict__" and is_read(name, cell, _cell_value):
+                about += [name, self._value(_cell_value, cell)]
+        if id(function) in self._own or _is_project(space.get("__name__")):
+            for chain in sorted(facts.chains):
+                if is_read(chain[0], chain[0], space.get):
+                    about += [chain, self._global_token(space, chain)]
+            self._follow_sources(_imports_of(code, space.get("__package__") or ""))
         return about
 
-    def _global_token(self, space: Any, chain: Sequence[str], is_inside: bool = False) -> str:
+    def _global_token(self, space: Any, chain: Sequence[str]) -> str:
         """The token of a global name; where it is a module of the project, of what that holds under
         the next name."""
         name, *rest = chain
         if name in self._skipped:
             return "not tracked"
-        home = str(space.get("__name__")).replace("__mp_main__", "__main__")
-        value = self._look(space.get, name)
-        if value is _NOTHING and is_inside:
-            # a module inside it that is not loaded, or what its `__getattr__` makes, perhaps from
-            # any module inside it
-            modules = [f"{home}.{name}"]
-            if "__getattr__" in space:
-                self._global_token(space, ("__getattr__",))
-                for folder in space.get("__path__", ()):
-                    for file in _files_in(folder):
-                        inside = file.removeprefix(folder).partition(".")[0]
-                        modules.append(home + inside.replace(os.sep, "."))
-            self._follow_sources(modules)
+        value = self._value(space.get, name)
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
             if _is_project(lazy):
-                lazy = ".".join([lazy, *rest])
-                self._follow_sources([lazy])
+                self._follow_sources([".".join([lazy, *rest])])
                 return lazy
             # what is installed counts as it will when it is loaded: the `a` of `import a.b`, a
             # module, or what a loaded one holds
             above, _, last = lazy.rpartition(".")
-            value = getattr(sys.modules.get(above), "__dict__", {}).get(last)
-            if not callable(value):
-                value = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
+            module = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
+            value = getattr(sys.modules.get(above), "__dict__", {}).get(last, module)
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
             if type(value) is not ModuleType:  # its class may have properties
                 self.label(type(value))
-            return self._global_token(vars(value), rest, True)
+            if rest[0] not in vars(value):
+                self._follow_inside(value, rest[0])
+            return self._global_token(vars(value), rest)
         if value is _NOTHING:
             return "nothing"
+        home = str(space.get("__name__")).replace("__mp_main__", "__main__")
         return self._token(f"{home}.{name}", value)
+
+    def _follow_inside(self, module: ModuleType, name: str) -> None:
+        """Follow what a module may give under a name that it does not hold: a module inside it that
+        is not loaded, or what its `__getattr__` makes, perhaps from any module inside it."""
+        home, space = module.__name__, vars(module)
+        modules = [f"{home}.{name}"]
+        if "__getattr__" in space:
+            self._global_token(space, ("__getattr__",))
+            for folder in space.get("__path__", ()):
+                for file in _files_in(folder):
+                    inside = file.removeprefix(folder).partition(".")[0]
+                    modules.append(home + inside.replace(os.sep, "."))
+        self._follow_sources(modules)
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, of the packages around them, and of those
@@ -2645,41 +2631,43 @@ class _Parameters:
 
     def __init__(self, function: Any) -> None:
         # without `inspect`, which takes 15 ms to import
-        plain = function if type(function) is FunctionType else lambda: None
+        plain = function if type(function) is FunctionType else lambda *args, **kwargs: None
         code = plain.__code__
-        names, count = list(code.co_varnames), code.co_argcount
-        end = count + code.co_kwonlyargcount
-        # each is there where its flag is set
-        stars = ["*"][: code.co_flags & 4] + ["**"][: code.co_flags & 8]
-        given = plain.__defaults__ or ()
-        self.defaults = dict(zip(names[count - len(given) :], given))
-        self.defaults |= plain.__kwdefaults__ or {}
-        self.by_keyword = names[code.co_posonlyargcount : end]
-        self.placed = names[:count]
-        self.names = names[:end] + stars
-        self.is_spelled = not self.names
+        end = code.co_argcount + code.co_kwonlyargcount
+        self.names = (*code.co_varnames[:end], "*", "**")
+        self.placed = self.names[: code.co_argcount]
+        # A function of the same parameters, and more, gives what it gets: Python itself binds
+        giving = (lambda *args, **kwargs: locals()).__code__.replace(
+            co_argcount=code.co_argcount,
+            co_posonlyargcount=code.co_posonlyargcount,
+            co_kwonlyargcount=code.co_kwonlyargcount,
+            co_varnames=self.names,
+            co_nlocals=end + 2,
+        )
+        self.named = FunctionType(giving, {}, "", plain.__defaults__)
+        self.named.__kwdefaults__ = plain.__kwdefaults__
         inner = getattr(function, "__wrapped__", None)
-        if inner is not None and (stars or not self.names):
+        self.is_spelled = False
+        if inner is not None and code.co_flags & 12:  # it takes any arguments
             below = _Parameters(inner)
-            if below.names[:end] == names[:end]:
+            if below.names[:end] == self.names[:end]:
                 self.names, self.placed, self.is_spelled = below.names, below.placed, True
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call with their labels, defaults included."""
-        given: dict[str, Any] = dict(zip(self.placed, args))
-        more = args[len(given) :]
-        if not self.is_spelled:
-            if not kwargs and not more and len(given) == len(self.names):
-                return given
-            full = {**self.defaults, **given, "*": more, "**": {}}
-            for name in sorted(kwargs):
-                is_named = name in self.by_keyword and name not in given
-                (full if is_named else full["**"])[name] = kwargs[name]
-            if not any(full.get(name, "missing") for name in full.keys() ^ self.names):
-                return {name: full[name] for name in self.names}
-        if more or not self.is_spelled:  # one that does not fit, the call itself will raise it
-            given["*"] = more
-        return {**given, **{f"**{name}": kwargs[name] for name in sorted(kwargs)}}
+        if self.is_spelled:
+            given = dict(zip(self.placed, args))
+            given |= {"*": args[len(given) :], "**": ()}
+            given |= {f"**{name}": kwargs[name] for name in sorted(kwargs)}
+        else:
+            try:
+                given = self.named(*args, **dict(sorted(kwargs.items())))
+            except TypeError as err:  # the call itself will raise it
+                return {str(err): (args, kwargs)}
+        for star in ("*", "**"):
+            if not given[star]:
+                del given[star]
+        return given
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
