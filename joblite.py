@@ -4759,8 +4759,9 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     is to hear
 #     fork server: one clean child process; forks workers on request, sees how they die, takes them
 #     along when we are gone
-#     page: a file shared with a worker: batch and task at work, its start; batch to interrupt,
-#     batch to give tasks back; how it died; and then the stack that `faulthandler` wrote
+#     page: a file shared with a worker: batch and task at work, its start; when it is to be
+#     killed, interrupted before (negative once it has seen that); batch to give tasks back; how
+#     it died; and then the stack that `faulthandler` wrote
 #
 # Laws
 #   1. A worker has one batch at a time: a crash, a timeout or a kill blames one task.
@@ -4905,7 +4906,7 @@ class _Batch:
             self.add([None], {0: error}, 0.0)
 
 
-_BATCH, _TASK, _START, _INTERRUPT, _SHED, _DEATH = range(6)  # places in a page
+_BATCH, _TASK, _START, _END, _SHED, _DEATH = range(6)  # places in a page
 _STACK_AT = 48  # behind them, in bytes
 _PAGE_NBYTES = 2**20  # the stacks of 100 threads fit in
 
@@ -5260,8 +5261,7 @@ class _OutputStream(io.TextIOWrapper):
 
     def flush(self) -> None:
         super().flush()
-        raw: Any = self.buffer
-        raw.say(raw.fd, b"")
+        self.buffer.write(b"")
 
 
 class _WorkerState:
@@ -5284,13 +5284,17 @@ class _WorkerState:
         self.streams = [_OutputStream(fd, self.say, line_buffering=True) for fd in (_OUT, _ERR)]
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
-    def live(self, number: int, caller: int, line: int) -> None:
+    def live(self, caller: int, line: int) -> None:
         """The life of a worker process: it answers messages until the other side is gone, or has
         been silent for long. `line` can be read when the fork server is gone, and so the caller:
         then this process group is killed, even in the midst of a task."""
         import faulthandler
         import fcntl
         import signal
+
+        def end() -> None:
+            os.read(line, 1)
+            os.kill(0, _SIGKILL)  # the group
 
         _Local.inside = "process"
         signal.set_wakeup_fd(-1)
@@ -5302,9 +5306,9 @@ class _WorkerState:
             if _has_data(line):  # it went before, as this interpreter started: no signal comes
                 return
         else:  # only Linux lets us choose the signal
-            _start_thread(lambda: os.read(line, 1) or os.kill(0, _SIGKILL))
+            _start_thread(end)
         process = _module("multiprocessing.process")
-        process.current_process().name = f"joblite-worker-{number}"
+        process.current_process().name = f"joblite-worker-{os.getpid()}"
         process._parent_process = process._ParentProcess("MainProcess", caller, line)
         # The resource tracker is no process, and is told nothing: at the end of the worker it would
         # unlink the shared memory of others. Processes that a task starts ask for its descriptor
@@ -5398,7 +5402,7 @@ class _WorkerState:
         batch.page = page
         _open_batch(batch, keys, plain, payloads, self.came)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
-            faulthandler.dump_traceback_later(timeout + GRACE_S / 2, file=self.fd)
+            faulthandler.dump_traceback_later(timeout + GRACE_S / 4, file=self.fd)
         for part in _run_calls(batch):
             faulthandler.cancel_dump_traceback_later()
             self.answer(*part)
@@ -5457,24 +5461,20 @@ class _WorkerState:
                     _send_message(self.sock, message)
             finally:
                 self.lock.release()
-        if self.page[_INTERRUPT]:  # it may have come amid the message
+        if self.page[_END] > 0:  # an interrupt may have come amid the message
             _module("signal").raise_signal(_SIGINT)
 
     def interrupt(self, *_: Any) -> None:
-        """Raise KeyboardInterrupt in the task, if that was asked for: the main thread runs this.
+        """Raise KeyboardInterrupt in the task, if the worker is to end: the main thread runs this.
         The fork server asks again, until it is done."""
         page = self.page
-        is_asked = page[_TASK] and page[_INTERRUPT] == page[_BATCH]
-        if is_asked and not self.lock.locked():  # no message is cut
-            page[_INTERRUPT] = 0
+        if page[_TASK] and page[_END] > 0 and not self.lock.locked():  # no message is cut
+            page[_END] *= -1
             _module("faulthandler").dump_traceback(self.fd, all_threads=False)
             raise KeyboardInterrupt
 
 
 # ---- the fork server ----
-
-# The number of a worker to be started, when descriptors come along; else to be ended, and its grace
-_REQUEST = struct.Struct("<qd")
 
 _BOOT = """\
 import sys
@@ -5521,7 +5521,7 @@ def _kill_group(pid: int, sig: int) -> None:
         pass
 
 
-def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: Any) -> None:
+def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
     """Fork a worker that serves these descriptors, a socket and a status page; it keeps none of the
     other workers and of this process. What nothing holds any more is closed."""
     import socket
@@ -5540,13 +5540,13 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
     except OSError:  # dead already, or another program
         pass
     if pid:
-        workers[number] = pid, sock, page, line
+        workers[pid] = sock, page, line
         return
     try:
         workers.clear()
         control.close()
         del line
-        _WorkerState(sock, page, file.fd).live(number, caller, inner.fd)
+        _WorkerState(sock, page, file.fd).live(caller, inner.fd)
     finally:
         # Whatever happens: the fork server goes on in the parent only. Most often the caller is
         # gone; or it wants this worker gone, and its KeyboardInterrupt came as the task ended
@@ -5555,8 +5555,9 @@ def _fork_worker(number: int, fds: list[int], workers: dict[int, Any], control: 
 
 def _serve_forks(needed: str) -> None:
     """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
-    whose life lines it holds, end with it. They will need that module. How a worker died is noted
-    in its page."""
+    whose life lines it holds, end with it. They will need that module. A message with descriptors
+    asks for a worker; one without says that the page of one tells when it is to end. How it died is
+    noted there."""
     import select
     import signal
     import socket
@@ -5573,37 +5574,34 @@ def _serve_forks(needed: str) -> None:
         _module(name)
     _module("warnings").simplefilter("ignore")  # of sockets that nothing holds any more
     _module("gc").freeze()  # forked workers share these objects' pages
-    # number -> pid; its socket, status page and life line, which are held here, too
+    # by process id: socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
-    ends: dict[int, float] = {}  # number -> when it is to be killed
     while True:
         # Python overlooks a signal that comes as a task is about to wait for a lock, which takes
         # its time in free-threaded builds: an interrupt is sent again until it is seen
-        ready, _, _ = select.select([control, wake], (), (), 0.05 if ends else None)
+        patience = 0.05 if any(page[_END] for _, page, _ in workers.values()) else None
+        sources: Any = control, wake
+        ready, _, _ = select.select(sources, (), (), patience)
         if wake in ready:
             os.read(wake, 4096)
-            for number in list(workers):
-                dead, status = os.waitpid(workers[number][0], os.WNOHANG)
+            for pid in list(workers):
+                dead, status = os.waitpid(pid, os.WNOHANG)
                 if dead:
-                    _kill_group(dead, _SIGKILL)  # what the worker started
-                    _, sock, page, _ = workers.pop(number)
-                    ends.pop(number, None)
+                    _kill_group(pid, _SIGKILL)  # what the worker started
+                    sock, page, _ = workers.pop(pid)
                     page[_DEATH] = status + 1
                     _hang_up(sock)  # a grandchild may still hold it
         if control in ready:
-            data, fds, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
-            if len(data) < _REQUEST.size:
+            data, fds, _, _ = socket.recv_fds(control, 1, 2)
+            if not data:
                 break
-            number, grace_s = _REQUEST.unpack(data)
             if fds:
-                _fork_worker(number, fds, workers, control)
-            elif number in workers:
-                ends[number] = time.monotonic() + grace_s
-        for number, end in ends.items():
-            pid, _, page, _ = workers[number]
-            if time.monotonic() >= end:
+                _fork_worker(fds, workers, control)
+        for pid, (_, page, _) in workers.items():
+            end = page[_END]
+            if end and time.monotonic_ns() >= abs(end):
                 _kill_group(pid, _SIGKILL)
-            elif page[_INTERRUPT]:
+            elif end > 0:
                 _kill_group(pid, _SIGINT)
     os._exit(0)
 
@@ -5639,11 +5637,11 @@ class _ForkServer:
         theirs.close()
         _send_all(self.sock, code)
 
-    def request(self, number: int, grace_s: float = 0.0, fds: Sequence[int] = ()) -> None:
-        """Have the worker of this number started, to serve these descriptors; else ended: what it
-        was asked to interrupt has so many seconds."""
+    def ask(self, fds: Sequence[int] = ()) -> None:
+        """Have a worker started, to serve these descriptors; or have it noticed that a page
+        changed."""
         try:
-            _send_all(self.sock, _REQUEST.pack(number, grace_s), fds)
+            _send_all(self.sock, b"!", fds)
         except OSError:  # the server is gone, and its workers with it
             self.close()
 
@@ -5830,9 +5828,8 @@ def _timeout_type() -> type[Exception]:
     """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
     import multiprocessing.context
 
-    text = "A task ran longer than `timeout` allows. Also a multiprocessing one."
-    space = {"__module__": __name__, "__doc__": text}
-    return type("TimeoutError", (TimeoutError, multiprocessing.context.TimeoutError), space)
+    kinds = TimeoutError, multiprocessing.context.TimeoutError
+    return type("TimeoutError", kinds, {"__module__": __name__})
 
 
 class _Worker:
@@ -5854,9 +5851,8 @@ class _Worker:
         self.page = _map_page(file)
         # if the server dies as it is asked, so has the worker
         self.starter = _one_at_a_time("fork server", _living_server)
-        self.number = _next_number()
         self.sock, theirs = _socket_pair()
-        self.starter.request(self.number, fds=(theirs.fileno(), file.fd))
+        self.starter.ask((theirs.fileno(), file.fd))
         theirs.close()
         self.kind = _pickle_dumps(kind)  # until it knows
 
@@ -5898,7 +5894,7 @@ class _Worker:
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
             if left <= 0:
                 batch.is_late = True
-                self.stop(batch)
+                self.stop(GRACE_S)
             elif _has_data(self.sock, left + 0.001):  # it must not end too early
                 return
 
@@ -5918,16 +5914,15 @@ class _Worker:
             batch.errors[blamed] = TerminatedWorkerError(text)
         return True
 
-    def stop(self, batch: _Batch) -> None:
-        """Have the task at work interrupted, and the worker killed after its grace. If that batch
-        has not begun, the worker will see it on the page. It serves no other, since what its task
-        was in the midst of is undone some time."""
-        self.page[_INTERRUPT] = batch.key
-        self.starter.request(self.number, GRACE_S)
+    def stop(self, grace_s: float) -> None:
+        """Have the task at work interrupted, and the worker killed so many seconds later. It serves
+        no other, since what its task was in the midst of is undone some time."""
+        self.page[_END] = time.monotonic_ns() + int(grace_s * 1e9)
+        self.starter.ask()
 
     def close(self) -> None:
         """End the worker, whatever it does."""
-        self.starter.request(self.number)
+        self.stop(0.0)
         try:
             while self.sock.recv(_IN_BAND):  # the fork server hangs up when the worker is dead
                 pass
@@ -6155,7 +6150,7 @@ class _StandardWorker(_Worker):
         batch.receive(answer)
         return not (batch.timeout and batch.errors)  # it may still be at work on its task
 
-    def stop(self, batch: _Batch) -> None:
+    def stop(self, grace_s: float) -> None:
         self.process.kill()
 
     def close(self) -> None:
@@ -6203,13 +6198,13 @@ def _look_at_project() -> None:
         holders = [module]
         for holder in holders:  # grows by the module's classes
             for value in [*getattr(holder, "__dict__", {}).values()]:
-                if type(value) in _HOLD_CODE:
-                    func = getattr(value, _HOLD_CODE[type(value)], value)
+                kind = type(value)
+                if kind in _HOLD_CODE:
+                    func = getattr(value, _HOLD_CODE[kind], value)
                     found.append(getattr(func, "__code__", None))
                 # not isinstance, which asks the value: a proxy outside of its context raises
-                elif holder is module and issubclass(type(value), type):
-                    if value.__module__ == name:
-                        holders.append(value)
+                elif holder is module and issubclass(kind, type) and value.__module__ == name:
+                    holders.append(value)
     if [*map(id, found)] != [*map(id, _project_code)]:
         _project_code = found
         _end_idle_workers(0)
@@ -6409,7 +6404,7 @@ class _Pool:
             is_large = batch.seconds > self.LONG_S or batch.nbytes_back > self.BATCH_NBYTES
             if (self.hungry or is_large) and batch.shrinkable and len(batch.tasks) > 1:
                 batch.left.clear()
-                batch.page[_SHED] = batch.key
+                (batch.worker or batch).page[_SHED] = batch.key
 
     def close(self, out: set[_Batch]) -> None:
         """The run is over: stop what is queued or at work, let the workers go."""
@@ -6561,7 +6556,7 @@ class _ProcessPool(_ThreadPool):
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
         before it has begun."""
-        has_begun, own_page = False, batch.page
+        has_begun = False
         while not has_begun and not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
@@ -6573,7 +6568,7 @@ class _ProcessPool(_ThreadPool):
                 continue
             batch.tries += not worker.served  # one that has died idle was no try
             worker.served += len(batch.tasks)
-            batch.worker, batch.page = worker, worker.page
+            batch.worker = worker
             is_well, has_begun = False, True
             try:
                 # else `close` sees that there is a worker
@@ -6582,7 +6577,7 @@ class _ProcessPool(_ThreadPool):
                 has_begun = worker.bury(batch)
             finally:
                 # an error that holds the batch shall not hold the worker's page, a descriptor
-                batch.worker, batch.page = None, own_page
+                batch.worker = None
                 if is_well and not (batch.is_late or self.is_over):
                     self.workers.append(worker)
                 else:  # it may have been stopped
@@ -6596,38 +6591,31 @@ class _ProcessPool(_ThreadPool):
         it after its grace is killed. All are waited for, but not for ever: it may be the garbage
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
-        error = sys.exc_info()[1]
-        at_work = [(batch, worker) for batch in out if (worker := batch.worker)]
-        # by the number of the task at work
-        pages = {
-            batch.first + worker.page[_TASK] - 1: worker.page
-            for batch, worker in at_work
-            if worker.page[_TASK]
-        }
+        error: Any = sys.exc_info()[1]
+        at_work = [(batch, worker, worker.page[_TASK]) for batch in out if (worker := batch.worker)]
         try:
-            self.end(out)
+            for _, worker, _ in at_work:
+                worker.stop(GRACE_S)
+            self.wait(out)
         except KeyboardInterrupt:  # once more
-            for batch, worker in at_work:
-                worker.stop(batch)
+            for _, worker, _ in at_work:
+                worker.stop(0.0)
             if not isinstance(error, GeneratorExit):
                 raise
             # a finalizer would swallow it: the main thread gets another, when it has left that
             main = threading.main_thread().ident
             kill = _module("signal").pthread_kill
             threading.Timer(0.05, kill, (main, _SIGINT)).start()
-        for number, page in pages.items():
-            if isinstance(error, KeyboardInterrupt) and _stack_of(page):
-                error.add_note(f"task {number} was ended{_say_where(_stack_of(page))}")
+        for batch, worker, place in at_work if isinstance(error, KeyboardInterrupt) else ():
+            where = _say_where(_stack_of(worker.page))
+            if place and where:
+                error.add_note(f"task {batch.first + place - 1} was ended{where}")
         self.release()
         self.context.packed.clear()  # threads that are about to end still hold this pool
         self.context.newest.clear()
 
-    def end(self, out: set[_Batch]) -> None:
-        """Stop running tasks, and wait for what comes back."""
-        for batch in out:
-            worker = batch.worker
-            if worker:
-                worker.stop(batch)
+    def wait(self, out: set[_Batch]) -> None:
+        """Wait until these batches have come back, but not for ever."""
         late = time.monotonic() + 6 * GRACE_S
         while out:
             try:
