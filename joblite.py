@@ -329,7 +329,7 @@ def _code_facts(code: CodeType) -> Any:
     read, attributes = set(), []  # type: ignore[var-annotated]
     for place, (step, following) in reversed(list(enumerate(itertools.pairwise(steps)))):
         kind, name = step.opname, step.argval
-        begin, end = step.positions[::2], step.positions[1::2]
+        begin = step.positions[::2]  # line and column
         is_held = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
         attributes = [following.argval, *attributes] if is_held else []
         if kind == "IMPORT_NAME":
@@ -340,7 +340,7 @@ def _code_facts(code: CodeType) -> Any:
         if is_global:
             facts.chains.add((name, *attributes))
         is_added_to = is_held and begin in calls and attributes[0] in adding
-        if is_added_to and end < following.positions[1::2]:
+        if is_added_to and step.positions < following.positions:  # else code that a program made
             facts.added.add(name)
         elif is_global or kind.endswith("DEREF"):
             read.add(name)
@@ -721,8 +721,7 @@ def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
     """The bytes of a memoryview or array in pieces, in Fortran order if it is laid out so, else in
     C order; where there are gaps between its items, it is copied."""
     if not isinstance(array, memoryview):
-        rows = array.T if array.flags.fnc else array
-        array = memoryview(rows.ravel().view("u1"))
+        array = memoryview(array.ravel("A").view("u1"))
     for start in range(0, array.nbytes, nbytes):
         yield array[start : start + nbytes]
 
