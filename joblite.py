@@ -745,7 +745,7 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """An array: its dtype, shape, layout; and its objects, or its fields one by one (gaps do not
     count), or digests of its bytes. One of a derived class: its attributes, and what its class
     makes of it for a pickle."""
-    np, dtype = sys.modules["numpy"], array.dtype
+    np, dtype = _module("numpy"), array.dtype
     kind = type(array)
     if kind not in (np.ndarray, np.memmap):
         own = array.view(np.ndarray)
@@ -775,13 +775,13 @@ def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
     dtype = scalar.dtype
     if dtype.kind != "V":
         dtype = dtype.newbyteorder("<")
-    return ("scalar", sys.modules["numpy"].asarray(scalar, dtype), derived)
+    return ("scalar", _module("numpy").asarray(scalar, dtype), derived)
 
 
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     """A masked array, hidden values included; with its class if that is a derived one (numpy's own
     is in another module in each version), and its attributes."""
-    np = sys.modules["numpy"]
+    np = _module("numpy")
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
     derived = type(array) is not np.ma.MaskedArray and type(array)
     return (
@@ -814,7 +814,7 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
     values = values.view()  # which takes what pandas caches
     content = getattr(values, "_ndarray", None)  # numbers, codes, times
     if content is None:
-        content = sys.modules["numpy"].asarray(values, dtype=object)
+        content = _module("numpy").asarray(values, dtype=object)
     return ("pandas array", kind, values.dtype, getattr(values, "freq", None), content)
 
 
@@ -912,6 +912,7 @@ class _Digester:
         # id of a part -> its form; and the part, for as long as it lives no other has this id
         self.known: dict[int, tuple[Any, Any]] = {}
         self.path: dict[int, int] = {}  # id of each part that the walk is in -> count before it
+        self.met: list[Any] = []  # the parts that have numbers, see _Numbering
 
     def form(self, obj: Any) -> Any:
         """The form of a value."""
@@ -984,7 +985,6 @@ class _Numbering(_Digester):
     """For a value that holds itself, or is nested too deeply: its parts are numbered in the order
     in which they are met, and the number stands for the part wherever it is met again."""
 
-    met: list[Any]
     # 0, or where a member of a set is to get its place, how many levels of it are looked into: the
     # last only for its class. It is enough, unless members differ further down.
     levels = 0
@@ -1022,7 +1022,6 @@ def _digest(
             form = _Digester(new, coerce_mmap, follow, take_apart).form(obj)
         except RecursionError:
             numbering = _Numbering(new, coerce_mmap, follow, take_apart)
-            numbering.met = []
             numbering.form(obj)
             parts = [numbering.expand(part) for part in numbering.met]  # which grows
             form = (_MARK, "numbered", parts)
