@@ -6670,23 +6670,22 @@ _WORDS = {
 }
 
 
-def _settle(arguments: dict[str, Any]) -> dict[str, Any]:
-    """All settings: the arguments that were given, else what the `parallel_config` in force says,
-    else the defaults."""
-    settings = {**_DEFAULTS, **_local.settings}
-    for name, value in arguments.items():
-        if type(value) is not _Unset:
-            settings[name] = value
-    for name in ("self", "backend_options", "inner_max_num_threads"):
-        settings.pop(name, None)
+def _settle(settings: dict[str, Any]) -> dict[str, Any]:
+    """Complete the arguments that were given: by what the `parallel_config` in force says, else by
+    the defaults. Gives the options for the backend, which it takes out."""
+    del settings["self"]
+    outer = _local.settings or _DEFAULTS
+    for name in _DEFAULTS:
+        if type(settings[name]) is _Unset:
+            settings[name] = outer[name]
     for name, words in _WORDS.items():
         if settings.get(name, words[0]) not in words:
-            expected = str(words).strip("()")
-            _expect(False, name, f"one of {expected}", settings[name])
+            _expect(False, name, f"one of {words}", settings[name])
     wants_both = settings["prefer"] == "processes" and settings["require"]
     expected = "None or 'threads' beside require='sharedmem', since processes share no memory"
     _expect(not wants_both, "prefer", expected, "processes")
-    return settings
+    options = settings.pop("backend_options").items()
+    return {name: value for name, value in options if value is not None}
 
 
 def _number(
@@ -6761,60 +6760,68 @@ class ParallelBackendBase:
     stop_call = terminate = abort_everything = start_call
 
 
-# A way to run tasks. `open(n_jobs, options)` gives a pool for one run. `options` are the names of
-# the backend options it takes; `capacity` the number of workers that it has anyway. What is
+# A way to run tasks. `open(n_jobs)` gives a pool for one run; `options` are the names of the
+# keywords that it takes besides; `capacity` the number of workers that it has anyway. What is
 # external has a capacity, and runs tasks also for n_jobs=1.
-_Backend = namedtuple(
-    "_Backend",
-    "name open shares_memory options capacity",
-    defaults=(False, frozenset(), None),
-)
+_Backend = namedtuple("_Backend", "name open shares_memory options capacity", defaults=({}, None))
 
 
 @lru_cache(maxsize=1)
-def _say_that_there_are_no_processes(where: str) -> None:
+def _say_that_there_are_no_processes() -> None:
+    place = "in threads" if _HAS_THREADS else "in place, one after the other, without timeout"
     _warn(
-        f"processes cannot be started here (no fork, or no interpreter to start): tasks run {where}"
+        f"processes cannot be started here (no fork, or no interpreter to start): tasks run {place}"
     )
 
 
-def _open_processes(n_jobs: int, options: dict[str, Any]) -> _Pool:
+def _open_processes(
+    n_jobs: int,
+    *,
+    initializer: Callable[..., Any] | None = None,
+    initargs: Iterable[Any] = (),
+    maxtasksperchild: int = sys.maxsize,
+    idle_worker_timeout: float = IDLE_S,
+    inner_max_num_threads: int | None = None,
+) -> _Pool:
     if not HAS_PROCESSES:
-        _say_that_there_are_no_processes("in threads")
+        _say_that_there_are_no_processes()
         return _ThreadPool(n_jobs)
-    initializer = b""
-    if "initializer" in options:
-        settings = options["initializer"], tuple(options.get("initargs", ()))
-        frames = _pack_or_explain(settings, "(initializer, initargs)")
-        initializer = _pickle_dumps(list(map(bytearray, frames)), 5)
-    idle_s = options.get("idle_worker_timeout", IDLE_S)
+    packed = b""
+    if initializer:
+        frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
+        packed = _pickle_dumps(list(map(bytearray, frames)), 5)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
-    kind = idle_s, cores, options.get("inner_max_num_threads"), initializer
+    kind = idle_worker_timeout, cores, inner_max_num_threads, packed
     expected = "None or a whole number above 0"
-    most = options.get("maxtasksperchild", sys.maxsize)
-    most = int(_number("maxtasksperchild", most, expected))
-    return _ProcessPool(n_jobs, kind, most)
+    most = _number("maxtasksperchild", maxtasksperchild, expected)
+    return _ProcessPool(n_jobs, kind, int(most))
 
 
 _IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
-_THREADS = _Backend("threading", lambda n_jobs, _: _ThreadPool(n_jobs), True)
-_PROCESSES = _Backend(
-    "loky",
-    _open_processes,
-    not HAS_PROCESSES,
-    {"initializer", "initargs", "maxtasksperchild", "idle_worker_timeout", "inner_max_num_threads"},
-)
-_BACKENDS = {
+_THREADS = _Backend("threading", _ThreadPool, True)
+_PROCESSES = _Backend("loky", _open_processes, not HAS_PROCESSES, _open_processes.__kwdefaults__)
+
+
+def _dask_client() -> Any:
+    try:
+        return sys.modules["distributed"].get_client()
+    except (KeyError, AttributeError, ValueError):  # not imported, or no client
+        raise ValueError(
+            "backend='dask' needs a client: start one with `from distributed import Client; "
+            "client = Client()` (or give it the scheduler's address), then call again"
+        ) from None
+
+
+# Names of backends -> a _Backend, or what makes an executor of the backend options. None is for
+# where no backend is named. Written and read in one step by any thread
+_backends: dict[Any, Any] = {
+    None: _PROCESSES,
     "sequential": _IN_PLACE,
     "threading": _THREADS,
-    "threads": _THREADS,
     "loky": _PROCESSES,
-    "processes": _PROCESSES,
     "multiprocessing": _PROCESSES,
+    "dask": _dask_client,
 }
-# Written and read in one step by any thread: name -> factory of an executor
-_factories: dict[str, Callable[..., Any]] = {}
-_registry_default: list[str] = []  # the last is the backend where none is named
 
 
 def register_parallel_backend(
@@ -6840,107 +6847,80 @@ def register_parallel_backend(
     make_default : bool, default False
         Use it where no backend is named.
     """
-    _factories[name] = factory
+    _backends[name] = lambda **options: _executor_of(factory, options)
     if make_default:
-        _registry_default.append(name)
+        _backends[None] = _backends[name]
 
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
-    """The backend that a name stands for, an executor of somebody else, the client of a dask
-    cluster, or a backend of joblib's kind. `options` lose what a registered factory takes."""
-    name = backend if isinstance(backend, str) else ""
-    if isinstance(backend, _Backend):
-        return backend
-    if name in _factories:
-        taken = dict(options)
-        options.clear()
-        backend = _executor_of(_factories[name], taken)
-    elif name in _BACKENDS:
-        return _BACKENDS[name]
-    elif name == "dask":
-        try:
-            backend = sys.modules["distributed"].get_client()
-        except (KeyError, AttributeError, ValueError):  # not imported, or no client
-            raise ValueError(
-                "backend='dask' needs a client: start one with `from distributed import Client; "
-                "client = Client()` (or give it the scheduler's address), then call again"
-            ) from None
-    else:
-        names = ", ".join(map(repr, (*_BACKENDS, "dask", *_factories)))
-        is_executor = callable(getattr(backend, "submit", None))
-        expected = f"one of {names} or a concurrent.futures.Executor"
+    """The backend, with these options, that a name stands for, an executor of somebody else, the
+    client of a dask cluster, or a backend of joblib's kind."""
+    found = backend
+    if backend is None or isinstance(backend, str):
+        found = _backends.get(backend)
+        if callable(found):
+            found, options = found(**options), {}
+    if not isinstance(found, _Backend):
+        is_executor = callable(getattr(found, "submit", None))
+        expected = f"one of {[*_backends]} or a concurrent.futures.Executor"
         _expect(is_executor, "backend", expected, backend)
-    if hasattr(backend, "get_executor"):
-        backend = backend.get_executor()
-    client: Any = getattr(backend, "_client", None)
-    kind: Any = _Pool
-    name = type(backend).__name__
-    # whether its workers are threads of this interpreter
-    threads = sys.modules.get("concurrent.futures.thread")
-    pool = getattr(threads, "ThreadPoolExecutor", ())
-    shares_memory = isinstance(backend, pool) and "Interpreter" not in name
-    if hasattr(backend, "effective_n_jobs"):
-        kind, offer = _ProtocolPool, backend.effective_n_jobs(-1)
-        # joblib's base class does not define it
-        shares_memory = getattr(backend, "supports_sharedmem", False)
-    elif hasattr(client, "scatter"):
-        kind, offer = _DaskPool, sum(client.nthreads().values())
-    else:
-        attributes = "_max_workers", "max_workers", "num_workers"
-        offers = [getattr(backend, each, 0) for each in attributes]
-        offer = max(each for each in (0, *offers) if isinstance(each, int))
-
-    def open_pool(n_jobs: int, options: dict[str, Any]) -> Any:
-        return kind(n_jobs, backend, shares_memory)
-
-    return _Backend(name, open_pool, shares_memory, capacity=offer or cpu_count())
-
-
-def _check_options(backend: _Backend, options: dict[str, Any]) -> None:
-    unknown = options.keys() - backend.options
-    if unknown and backend is not _IN_PLACE:
-        names = Parallel.__init__.__annotations__
-        close = _module("difflib").get_close_matches(min(unknown), names)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        expected = f"options among {sorted(backend.options)}{hint}"
-        _expect(False, f"backend {backend.name!r}", expected, sorted(unknown))
+        if hasattr(found, "get_executor"):
+            found = found.get_executor()
+        client: Any = getattr(found, "_client", None)
+        kind: Any = _Pool
+        name = type(found).__name__
+        # whether its workers are threads of this interpreter
+        threads = _module("concurrent.futures").ThreadPoolExecutor
+        shares_memory = isinstance(found, threads) and "Interpreter" not in name
+        if hasattr(found, "effective_n_jobs"):
+            kind, offer = _ProtocolPool, found.effective_n_jobs(-1)
+            # joblib's base class does not define it
+            shares_memory = getattr(found, "supports_sharedmem", False)
+        elif hasattr(client, "scatter"):
+            kind, offer = _DaskPool, sum(client.nthreads().values())
+        else:
+            attributes = "_max_workers", "max_workers", "num_workers"
+            offers = [getattr(found, each, 0) for each in attributes]
+            offer = max(each for each in (0, *offers) if isinstance(each, int))
+        open_pool = partial(kind, executor=found, shares_memory=shares_memory)
+        found = _Backend(name, open_pool, shares_memory, capacity=offer or cpu_count())
+    if options and found is not _IN_PLACE:  # which has no use for any
+        unknown = sorted(options.keys() - found.options)
+        if unknown:
+            names = Parallel.__init__.__annotations__
+            close = _module("difflib").get_close_matches(unknown[0], names)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            expected = f"options among {sorted(found.options)}{hint}"
+            _expect(False, f"backend {found.name!r}", expected, unknown)
+        found = found._replace(open=partial(found.open, **options))
+    return found
 
 
-def _choose(
-    settings: dict[str, Any], options: dict[str, Any]
-) -> tuple[_Backend, int, dict[str, Any]]:
-    """Settle what a `Parallel` leaves open: its backend, number of workers, and options."""
+def _choose(settings: dict[str, Any], options: dict[str, Any]) -> tuple[_Backend, int]:
+    """Settle what a `Parallel` leaves open: its backend and the number of workers."""
     context = _local.settings
     named, n_jobs = settings["backend"], settings["n_jobs"]
     needs_threads = settings["require"] == "sharedmem"
-    place = _local.inside
-    if named is not None:
-        found = _find_backend(named, options)
-    elif context.get("backend") is not None:
-        found, options = context["backend"], {**context["options"], **options}
-    elif place == "thread":
-        found = _IN_PLACE
-    elif place == "process" or needs_threads or settings["prefer"] == "threads":
-        found = _THREADS
-    else:
-        found = _find_backend(_registry_default[-1], {}) if _registry_default else _PROCESSES
+    nested = {None: None, "thread": _IN_PLACE, "process": _THREADS}[_local.inside]
+    backend = named or context.get("backend") or nested
+    if not backend and (needs_threads or settings["prefer"] == "threads"):
+        backend = _THREADS
+    found = _find_backend(backend, options)
     if needs_threads and not found.shares_memory:
         expected = "one of threads, which require='sharedmem' needs"
         _expect(named is None, "backend", expected, named)
-        found, options = _THREADS, {}
-    if options:
-        _check_options(found, options)
+        found = _THREADS
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
     if n_jobs is None:
-        return found, found.capacity or 1, options
+        return found, found.capacity or 1
     expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
     if hasattr(n_jobs, "__next__"):
         expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
     n_jobs = int(_number("n_jobs", n_jobs, expected, least=-sys.maxsize))
     if n_jobs < 0:  # counts back from all there are
         n_jobs += 1 + (found.capacity or _cores or cpu_count())
-    return found, 1 if found is _IN_PLACE else max(1, n_jobs), options
+    return found, 1 if found is _IN_PLACE else max(1, n_jobs)
 
 
 class parallel_config:
@@ -6988,18 +6968,15 @@ class parallel_config:
         inner_max_num_threads: Any = None,
         **backend_options: Any,
     ) -> None:
-        self.settings = _settle(locals())
+        self.settings = {**locals()}  # a copy: a debugger refills that dict
         self.outer = _local.settings
         backend_options["inner_max_num_threads"] = inner_max_num_threads
-        options = {name: value for name, value in backend_options.items() if value is not None}
-        if type(backend) is not _Unset and backend is not None:
-            # `options` lose what a registered factory takes
-            found = _find_backend(backend, options)
-            _check_options(found, options)
-            self.settings.update(backend=found, options=options)
-        else:
+        options = _settle(self.settings)
+        if type(backend) is _Unset or backend is None:
             expected = f"'loky' or another that has the options {sorted(options)}"
             _expect(not options, "backend", expected, None)
+        else:
+            self.settings["backend"] = _find_backend(backend, options)
         _local.settings = self.settings
 
     def __enter__(self) -> dict[str, Any]:
@@ -7042,8 +7019,9 @@ class parallel_backend(parallel_config):
     def __init__(
         self, backend: Any, n_jobs: int = -1, inner_max_num_threads: Any = None, **options: Any
     ) -> None:
-        options["inner_max_num_threads"] = inner_max_num_threads
-        super().__init__(backend, n_jobs=n_jobs, **options)
+        super().__init__(
+            backend, n_jobs=n_jobs, inner_max_num_threads=inner_max_num_threads, **options
+        )
 
     def __enter__(self) -> tuple[Any, int]:  # type: ignore[override]
         return self.settings["backend"], self.settings["n_jobs"]
@@ -7110,12 +7088,10 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
     """
     if pre_dispatch in ("2 * n_jobs", "all"):
         return 2 * n_jobs
-    factors = [pre_dispatch]
-    if isinstance(pre_dispatch, str):
-        factors = pre_dispatch.replace("n_jobs", f" {n_jobs} ", 1).split("*")
+    text = str(pre_dispatch).replace("n_jobs", f" {n_jobs} ", 1)
     try:
-        size = _module("math").prod(map(float, factors))
-    except (TypeError, ValueError, OverflowError):
+        size = math.prod(map(float, text.split("*")))
+    except ValueError:
         size = 0.0
     expected = "'all', a number above 0, or a text such as '2 * n_jobs'"
     _expect(size > 0, "pre_dispatch", expected, pre_dispatch)
@@ -7126,6 +7102,7 @@ class _Counts:
     """What a run tells about itself."""
 
     LINE_S = 1.0  # seconds between two lines of verbose=2
+    total: int | None = None  # where that is known
     dispatched = completed = 0
     told = 0  # how many were done when the last line was printed, at `told_at`
     close: Any = bool  # ends the bar, if one is shown
@@ -7133,9 +7110,9 @@ class _Counts:
     def __init__(self, tasks: Any, parallel: Parallel[Any, Any]) -> None:
         self.told_at = self.begun = time.monotonic()
         try:
-            self.total: int | None = len(tasks)
+            self.total = len(tasks)
         except Exception:  # a generator, a tqdm bar around one; a range longer than any list
-            self.total = None
+            pass
         # seconds between two lines, if any are printed
         self.line_s: float | None = self.LINE_S if parallel.verbose > 1 else None
         # by a subclass or a patch
@@ -7150,12 +7127,9 @@ class _Counts:
     def make_bar(self) -> Any:
         """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
         does."""
-        frame: Any = sys._getframe()
-        while frame := frame.f_back:
-            in_place = frame.f_code is Parallel._in_place.__code__
-            if in_place and frame.f_locals["self"].progress is not None:
-                return None
-        if _local.inside:
+        code = _Run.work.__code__
+        stack = _module("traceback").walk_stack(None)
+        if _local.inside or any(frame.f_code is code for frame, _ in stack):
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -7166,8 +7140,8 @@ class _Counts:
         self.close = bar.close
         return bar
 
-    def tell(self, parallel: Parallel[Any, Any], count: int, is_last: bool = False) -> None:
-        """So many tasks more are done. Let whoever wants to know."""
+    def tell(self, parallel: Parallel[Any, Any], count: int) -> None:
+        """So many tasks more are done; none at the end. Let whoever wants to know."""
         if count and hasattr(self.progress, "update"):
             self.progress.update(count)
         elif count and self.progress is not None:
@@ -7175,7 +7149,7 @@ class _Counts:
         now = time.monotonic()
         if self.line_s is None or self.completed == self.told:
             return
-        if is_last or now - self.told_at >= self.line_s:
+        if not count or now - self.told_at >= self.line_s:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
 
@@ -7198,7 +7172,93 @@ class _Calls:
 
 
 class _Run:
-    """One call of a `Parallel`, from the first batch to the last result."""
+    """One call of a `Parallel`, from the first task to the last result; here in the caller's own
+    thread."""
+
+    given = 0  # results that were given out, in order
+
+    def __init__(self, parallel: Parallel[Any, Any], calls: _Calls) -> None:
+        self.parallel = parallel
+        self.calls = calls
+        self.counts = parallel._counts = _Counts(calls, parallel)
+        self.is_list = parallel.return_as == "list"
+        # number of a task -> results of it and those after it; _NOTHING for an error left out
+        self.ready: dict[int, list[Any]] = {}
+
+    def take(self) -> list[Any]:
+        """The results that may be given out now."""
+        is_ordered = self.parallel.return_as != "generator_unordered"
+        taken: list[Any] = []
+        while self.ready:
+            first = self.given if is_ordered else next(iter(self.ready))
+            if first not in self.ready:
+                break
+            values = self.ready.pop(first)
+            self.given = first + len(values)
+            taken += values
+        if self.parallel.on_error == "skip":
+            return [value for value in taken if value is not _NOTHING]
+        return taken
+
+    def work(self) -> Iterator[Any]:
+        """Run the tasks; of a generator, the first at once, others when their results are asked
+        for."""
+        parallel, counts = self.parallel, self.counts
+        values = self.ready[0] = []
+        for number, task in enumerate(self.calls):
+            counts.dispatched += 1
+            try:
+                func, args, kwargs = task
+                value = func(*args, **kwargs) if kwargs else func(*args)
+            except Exception as error:
+                if not number:
+                    yield None
+                error = error if _is_task(task) else _no_task(task)
+                _name_task(error, number)
+                if parallel.on_error == "raise":
+                    raise error from error.__cause__
+                value = error if parallel.on_error == "return" else _NOTHING
+            else:
+                if not number:
+                    yield None
+            counts.completed += 1
+            if counts.watched:
+                counts.tell(parallel, 1)
+            if self.is_list:
+                values.append(value)
+            elif value is not _NOTHING:
+                yield value
+
+    def stream(self) -> Iterator[Any]:
+        """First nothing, when the run has begun. Then of a generator the results, as they come; a
+        list is there to be taken at the end."""
+        try:
+            yield from self.work()
+            if self.counts.watched:
+                self.counts.tell(self.parallel, 0)
+        except GeneratorExit:  # at the end of the interpreter names go before generators
+            raise
+        except BaseException as error:
+            not_given = {
+                number: value
+                for first, values in self.ready.items()
+                for number, value in enumerate(values, first)
+                if value is not _NOTHING
+            }
+            attributes: dict[str, Any] = {"partial_results": not_given}
+            if isinstance(error.__cause__, RemoteTraceback):
+                # how it came home; the cause tells where it was raised
+                attributes["__traceback__"] = None
+            _set_on_error(error, attributes)
+            raise
+        finally:
+            self.counts.close()
+        if not self.is_list:
+            yield from self.take()
+
+
+class _PoolRun(_Run):
+    """One call of a `Parallel`, whose tasks a pool runs."""
 
     GROW = 16  # a batch is at most so many times larger than one that was seen to finish
     MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
@@ -7209,74 +7269,72 @@ class _Run:
     # Of runs that have begun: a garbage collection that drops a generator would close the sockets
     # of its workers before the generator could give them back
     pools_at_work: set[_Pool] = set()
-    given = 0  # results that were given out, in order
     broken: BaseException | None = None  # what the tasks' iterator raised
 
-    def __init__(
-        self, parallel: Parallel[Any, Any], pool: _Pool, calls: _Calls, counts: _Counts
-    ) -> None:
-        self.parallel = parallel
-        self.pool = pool
-        self.counts = counts
+    def __init__(self, parallel: Parallel[Any, Any], calls: _Calls) -> None:
+        super().__init__(parallel, calls)
+        pool = self.pool = parallel._backend.open(parallel.n_jobs)
+        if pool.context and pool.context.to == "near":
+            pool.context.mapping = parallel._mapping
         self.home = os.getpid()
-        self.calls = calls
         self.tasks: Any = calls.tasks  # None when they have ended
         self.adapts = parallel.batch_size == "auto"
         self.size = 1 if self.adapts else parallel.batch_size  # of the next batches
         self.out: set[_Batch] = set()
-        self.ahead: list[Any] = []  # tasks that were read, and not cut
         # batches that were cut already: number of the first task, tasks
         self.waiting: list[tuple[int, Sequence[Any]]] = []
-        # number of a task -> results of it and those after it; _NOTHING for an error left out
-        self.ready: dict[int, list[Any]] = {}
 
     # -- out --
 
     def feed(self) -> None:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
-        parallel, pool = self.parallel, self.pool
+        parallel = self.parallel
         while len(self.out) < parallel._window and (cut := self.cut()):
             keep_going = parallel.on_error != "raise"
             batch = _Batch(*cut, parallel.timeout, keep_going, self.adapts)
             batch.function, batch.width = self.calls.function, self.calls.width
             try:
-                pool.pack(batch)
+                self.pack(batch)
             except Exception as error:
-                batch.blame(self.explain(batch, error))
+                batch.blame(error)
                 self.absorb(batch)
-                continue
-            self.out.add(batch)
-            pool.submit(batch)
+            else:
+                self.out.add(batch)
+                self.pool.submit(batch)
 
-    def explain(self, batch: _Batch, error: Exception) -> Exception:
-        """Why a task could not be packed: an error that names the object that is to blame."""
-        task = next(iter(_spread(batch)))
+    def pack(self, batch: _Batch) -> None:
+        """Have the pool pack a batch; an error names the object of the first task that is to
+        blame."""
         try:
+            self.pool.pack(batch)
+        except Exception:
+            task = next(iter(_spread(batch)))
             for what, part in zip(("function", "args", "kwargs"), task):
                 _pack_or_explain(part, f"task {batch.first}: {what}", "near")
-        except Exception as named:
-            return named
-        return error
+            raise
 
     def cut(self) -> tuple[int, Sequence[Any]] | None:
         """The tasks of the next batch, and the number of the first; None if there are none."""
         if self.waiting:
             return self.waiting.pop(0)
-        # 1 when tasks bring an object again with other content
-        most = getattr(self.pool.context, "most_tasks", self.size)
-        size = min(self.size, self.pool.most_tasks, most)
-        tasks = self.ahead[:size]
-        del self.ahead[:size]
-        if not tasks and self.tasks is not None:
-            try:
-                tasks.extend(itertools.islice(self.tasks, size))
-            except Exception as error:
-                if self.parallel.return_as == "list":
-                    raise
-                self.broken = error
-            if len(tasks) < size:
-                self.tasks = None
+        if self.tasks is None:
+            return None
+        size = min(
+            self.size,
+            self.pool.most_tasks,
+            # 1 when tasks bring an object again with other content
+            getattr(self.pool.context, "most_tasks", self.size),
+        )
+        tasks: list[Any] = []
+        try:
+            tasks.extend(itertools.islice(self.tasks, size))
+        except Exception as error:
+            if self.is_list:
+                raise
+            self.broken = error
+        if len(tasks) < size:
+            self.tasks = None
         first = self.counts.dispatched
         self.counts.dispatched += len(tasks)
         return (first, tasks) if tasks else None
@@ -7291,24 +7349,22 @@ class _Run:
 
     # -- in --
 
-    def collect(self, block: bool = True) -> None:
-        """Take the results of a finished batch; wait for one, if `block`."""
+    def collect(self) -> None:
+        """Wait for a finished batch, and take its results."""
         if self.home != os.getpid():
             raise RuntimeError(
                 "this call of Parallel belongs to the parent process and can be read only there; "
                 "make a new call here"
             )
         pool = self.pool
-        has_more = self.waiting or self.ahead or self.tasks is not None
+        has_more = self.waiting or self.tasks is not None
         pool.hungry = not has_more and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
         patience = self.PATIENCE_S if pool.hungry else self.WAIT_S
         while True:
             try:
-                item = pool.done.get(block, patience)
+                item = pool.done.get(timeout=patience)
             except _module("queue").Empty:
-                if not block:
-                    return
                 pool.ask_back(self.out)
                 patience = self.WAIT_S
                 continue
@@ -7325,16 +7381,19 @@ class _Run:
         on_error = self.parallel.on_error
         if batch.fault is not None:
             raise _name_task(batch.fault, first)
+        done = rest = len(values)
         if values:
             self.ready[first] = values
         if values and self.adapts:
             # the next batches shall take so long, and so many bytes at most
-            count = len(values)
-            size = self.BATCH_S * count / max(batch.seconds, 1e-9)
-            size = min(size, max(self.size, self.GROW * count), self.MOST_TASKS)
-            nbytes = max(batch.nbytes // len(tasks), batch.nbytes_back // count, 1)
-            self.size = max(1, int(min(size, self.pool.BATCH_NBYTES // nbytes)))
-        done = rest = len(values)
+            nbytes = max(batch.nbytes // len(tasks), batch.nbytes_back // done, 1)
+            size = min(
+                self.BATCH_S * done / max(batch.seconds, 1e-9),
+                max(self.size, self.GROW * done),
+                self.MOST_TASKS,
+                self.pool.BATCH_NBYTES // nbytes,
+            )
+            self.size = max(1, int(size))
         for place, error in batch.errors.items():
             if not (batch.width or _is_task(tasks[place])):
                 error = _no_task(tasks[place])
@@ -7354,78 +7413,42 @@ class _Run:
             self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
 
-    # -- results --
-
-    def take(self) -> Iterator[list[Any]]:
-        """The results that may be given out now, in lists."""
-        is_ordered = self.parallel.return_as != "generator_unordered"
-        while self.ready:
-            first = self.given if is_ordered else next(iter(self.ready))
-            if first not in self.ready:
-                return
-            values = self.ready.pop(first)
-            self.given = first + len(values)
-            if self.parallel.on_error == "skip":
-                values = [value for value in values if value is not _NOTHING]
-            yield values
-
-    def stream(self) -> Iterator[list[Any]]:
-        """The results in lists, as they come; for a list all at the end. First an empty one: to
-        close a generator that was never started would not end the run."""
-        self.pools_at_work.add(self.pool)
+    def work(self) -> Iterator[Any]:
+        """Have the pool run the tasks; of a generator, give the results as they come."""
         try:
+            self.pools_at_work.add(self.pool)
             self.feed()
             if self.parallel.pre_dispatch == "all":  # the first run while the others are read
-                for task in self.tasks or ():
-                    self.ahead.append(task)
-                    self.collect(False)
-                    self.feed()
-            yield []
+                self.tasks = iter([*(self.tasks or ())])
+            yield None
             while self.out:
-                if self.parallel.return_as != "list":
+                if not self.is_list:
                     yield from self.take()
                 self.collect()
                 self.feed()
             if self.broken:
                 yield from self.take()
                 raise self.broken
-        except BaseException as error:
-            if threading is None:  # at the end of the interpreter names go before generators
-                raise
-            is_daemon = threading.current_thread().daemon
-            if _exiting and is_daemon and not isinstance(error, GeneratorExit):
+        except Exception:
+            if _exiting and threading.current_thread().daemon:
                 # for ever: no call of a daemon thread lives to tell that the interpreter ends
                 threading.Event().wait()
-            self.finish()
-            not_given = {
-                number: value
-                for first, values in self.ready.items()
-                for number, value in enumerate(values, first)
-                if value is not _NOTHING
-            }
-            attributes: dict[str, Any] = {"partial_results": not_given}
-            if isinstance(error.__cause__, RemoteTraceback):
-                # how it came home; the cause tells where it was raised
-                attributes["__traceback__"] = None
-            _set_on_error(error, attributes)
             raise
-        self.finish()
-        if self.counts.watched:
-            self.counts.tell(self.parallel, 0, True)
-        yield from self.take()
+        finally:
+            self.finish()
 
     def finish(self) -> None:
-        """The one place where a run ends: what is out is stopped, the workers are let go."""
+        """The one place where a run in a pool ends: what is out is stopped, the workers are let
+        go."""
         # a forked copy: all is the parent's. At the end of the interpreter: processes and threads
-        # go anyway
-        if self.home != os.getpid() or sys.is_finalizing():
+        # go anyway, and names before generators
+        if sys is None or sys.is_finalizing() or self.home != os.getpid():
             return
         try:
             self.pool.close(self.out)
         finally:
             self.pools_at_work.discard(self.pool)
             self.out.clear()
-            self.counts.close()
 
 
 class Parallel(_Shaped[Shape, E]):
@@ -7542,7 +7565,7 @@ class Parallel(_Shaped[Shape, E]):
     the next call starts fresh workers, which import it anew.
     """
 
-    _counts: Any = None  # those of the newest run
+    _counts: Any = _Counts  # those of the newest run
 
     if TYPE_CHECKING:
 
@@ -7619,13 +7642,16 @@ class Parallel(_Shaped[Shape, E]):
         on_error: str = "raise",
         **backend_options: Any,
     ) -> None:
-        vars(self).update(_settle(locals()))
+        settings = {**locals()}  # a copy: a debugger refills that dict
+        options = _settle(settings)
+        vars(self).update(settings)
         if batch_size != "auto":
             expected = "'auto' or a whole number above 0"
             self.batch_size = int(_number("batch_size", batch_size, expected))
         if timeout is not None:
             seconds = _number("timeout", timeout, "None or seconds above 0", False)
             self.timeout = min(seconds, _LONGEST_S)
+            self.batch_size = 1
         if progress is False:
             self.progress = None
         _expect(hasattr(self.verbose, "__float__"), "verbose", "a number", self.verbose)
@@ -7639,8 +7665,7 @@ class Parallel(_Shaped[Shape, E]):
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
         folder = os.fspath(self.temp_folder or "") or None
         self._mapping = nbytes, folder, self.mmap_mode
-        options = {name: value for name, value in backend_options.items() if value is not None}
-        self._backend, self.n_jobs, self._options = _choose(vars(self), options)
+        self._backend, self.n_jobs = _choose(settings, options)
         self._window = _window(pre_dispatch, self.n_jobs)
 
     def __repr__(self) -> str:
@@ -7685,30 +7710,21 @@ class Parallel(_Shaped[Shape, E]):
         """
         if more or isinstance(iterable, FunctionType) or _is_task(iterable):
             raise _no_task(iterable)
-        backend = self._backend
         calls = iterable if type(iterable) is _Calls else _Calls(None, iterable)
-        counts = self._counts = _Counts(calls, self)
-        if (self.n_jobs == 1 or not _HAS_THREADS) and not backend.capacity:
-            if self.n_jobs > 1:
-                _say_that_there_are_no_processes("in place, one after the other")
+        if self.n_jobs > 1 or self._backend.capacity:
+            run: _Run = _PoolRun(self, calls)
+        else:
+            run = _Run(self, calls)
             if self.timeout is not None:
                 _warn(
-                    "timeout is ignored where tasks run in the caller's own thread: with "
-                    "n_jobs=1, or in a browser"
+                    "timeout is ignored where tasks run in the caller's own thread: with n_jobs=1"
                 )
-            results = self._in_place(calls, counts)
-        else:
-            pool = backend.open(self.n_jobs, self._options)
-            if pool.context and pool.context.to == "near":
-                pool.context.mapping = self._mapping
-            if self.timeout is not None:
-                pool.most_tasks = 1
-            results = _Run(self, pool, calls, counts).stream()
-        if self.return_as == "list":
-            return [*itertools.chain.from_iterable(results)]
-        items = self._flatten(results)
-        next(items)
-        return items
+        results = run.stream()
+        next(results, None)
+        if not run.is_list:
+            return results
+        next(results, None)  # goes to the end
+        return run.take()
 
     if TYPE_CHECKING:
 
@@ -7750,87 +7766,35 @@ class Parallel(_Shaped[Shape, E]):
             )
         return self(_Calls(function, *iterables))  # type: ignore[misc]
 
-    @staticmethod
-    def _flatten(lists: Any) -> Iterator[Any]:
-        """The items of the lists, after the first of these: with that both generators have begun,
-        and to close them ends the run."""
-        try:
-            yield next(lists, None)
-            for values in lists:
-                yield from values
-        finally:  # an error that is thrown in keeps this frame
-            lists.close()
-
-    def _in_place(self, iterable: Iterable[Task], counts: _Counts) -> Iterator[list[Any]]:
-        """The results in lists: of one when it is asked for, and of all for a list. First, when the
-        first result is made, an empty one."""
-        as_list = self.return_as == "list"
-        done: dict[int, Any] = {}  # and not given out
-        try:
-            for number, task in enumerate(iterable):
-                counts.dispatched += 1
-                failed = False
-                try:
-                    func, args, kwargs = task
-                    value = func(*args, **kwargs) if kwargs else func(*args)
-                except Exception as error:
-                    failed = True
-                    value = _name_task(error if _is_task(task) else _no_task(task), number)
-                if not number:
-                    yield []
-                if failed and self.on_error == "raise":
-                    raise value from value.__cause__
-                counts.completed += 1
-                if counts.watched:
-                    counts.tell(self, 1)
-                if failed and self.on_error == "skip":
-                    continue
-                if as_list:
-                    done[number] = value
-                else:
-                    yield [value]
-            if counts.watched:
-                counts.tell(self, 0, True)
-        except BaseException as error:
-            value = None  # else the error would hold this frame, and that the error and its task
-            _set_on_error(error, {"partial_results": done})
-            raise
-        finally:
-            counts.close()
-        yield [*done.values()]
-
     # -- progress --
 
     def print_progress(self) -> None:
         """Print one line about the newest run. A subclass may override it."""
         counts = self._counts
-        if counts is None:
-            return
-        done, total = counts.completed, counts.total
+        done, total, of, left = counts.completed, counts.total, "", ""
         seconds = time.monotonic() - counts.begun
-        text = f"{done} tasks done in {seconds:.1f} s"
         if total and done:
-            left = seconds / done * (total - done)
-            text = f"{done} of {total} tasks done in {seconds:.1f} s, {left:.1f} s left"
+            of = f" of {total}"
+            left = f", {seconds / done * (total - done):.1f} s left"
         stream = sys.stdout if self.verbose > 50 else sys.stderr
-        _write_to(stream, f"[{self!r}] {text}\n")
+        _write_to(stream, f"[{self!r}] {done}{of} tasks done in {seconds:.1f} s{left}\n")
 
     _print_progress = print_progress
 
     @property
     def n_tasks(self) -> int | None:
         """How many tasks the newest run has; None while that is not known."""
-        return getattr(self._counts, "total", None)
+        return self._counts.total
 
     @property
     def n_dispatched_tasks(self) -> int:
         """How many tasks of the newest run were sent out."""
-        return getattr(self._counts, "dispatched", 0)
+        return self._counts.dispatched
 
     @property
     def n_completed_tasks(self) -> int:
         """How many tasks of the newest run are done."""
-        return getattr(self._counts, "completed", 0)
+        return self._counts.completed
 
     @property
     def return_generator(self) -> bool:

@@ -10243,7 +10243,7 @@ class TestSection7Choosing:
             ("7", 7),
             (2.5, 2),
             (0.5, 1),
-            (Index(4), 4),
+            (np.int64(4), 4),
         ],
     )
     def test_pre_dispatch_is_a_number_or_a_multiple_of_n_jobs(self, pre_dispatch, batches):
@@ -10305,7 +10305,7 @@ class TestSection7Choosing:
                 ]
                 assert Parallel(backend="mine").n_jobs == 2
             finally:
-                del joblite._factories["mine"]
+                del joblite._backends["mine"]
 
     def test_options_of_a_registered_backend_go_to_its_factory(self):
         made = []
@@ -10320,7 +10320,7 @@ class TestSection7Choosing:
                 )
             made[0].shutdown()
         finally:
-            del joblite._factories["sized"]
+            del joblite._backends["sized"]
 
     def test_nested_calls_share_one_budget(self):
         """Inside a process an inner call uses threads, inside a thread it runs in place,
@@ -10358,6 +10358,9 @@ class TestSection7Choosing:
             import os, sys, threading
             sys.platform = "emscripten"
             vars(os).pop("geteuid", None)
+            def refuse(thread):
+                raise RuntimeError("can't start new thread")
+            threading.Thread.start = refuse
             from joblite import Memory, Parallel, delayed, shutdown_workers
             for backend in (None, "threading", None):
                 parallel = Parallel(2, backend, timeout=9)
@@ -10368,7 +10371,7 @@ class TestSection7Choosing:
             shutdown_workers()
             """)
         assert done.stdout == "True\n" * 3 + "1 True 1\n"
-        assert done.stderr.count("tasks run in place") == 1 and "timeout is ignored" in done.stderr
+        assert done.stderr.count("tasks run in place, one after the other, without timeout") == 1
         assert "cannot be read" not in done.stderr
 
     @pytest.mark.parametrize(
@@ -10878,7 +10881,7 @@ class TestSection8Parallel:
     def test_what_a_signal_kept_the_caller_from_is_not_waited_for(self):
         """A handler may raise just after the caller took a batch off the queue."""
         results = Parallel(2, return_as="generator")([delayed(abs)(-1)])
-        (pool,) = joblite._Run.pools_at_work
+        (pool,) = joblite._PoolRun.pools_at_work
         out = {pool.done.get(timeout=DEADLINE)}
         pool.end(out, signal.SIGINT, 0.1)
         assert not out
@@ -11195,7 +11198,7 @@ class TestSection8Parallel:
         wait_for_file(tmp_path / "0")
         with pytest.raises(KeyError) as caught:
             results.throw(KeyError("mine"))
-        assert not joblite._Run.pools_at_work and caught  # which holds the generator's frame
+        assert not joblite._PoolRun.pools_at_work and caught  # which holds the generator's frame
 
     @pytest.mark.parametrize("return_as", ["list", "generator"])
     def test_arguments_of_a_task_that_failed_in_place_wait_for_no_garbage_collection(
@@ -11515,7 +11518,7 @@ class TestSection8Parallel:
         "Parallel(1, progress=True)(nested)": (["2/2"], "2 of 2"),
         "Parallel(2, progress=True)(nested)": (["2/2"], "2 of 2"),
         "Parallel(2, 'threading', progress=True)(nested)": (["2/2"], "2 of 2"),
-        "Parallel(1)(nested)": (["5/5", "5/5"], "5 of 5"),
+        "Parallel(1)(nested)": ([], None),
     }
 
     @staticmethod
@@ -11650,7 +11653,6 @@ class TestSection8Parallel:
             {"timeout": math.inf},
             {"timeout": 1e10},
             {"batch_size": Index(2)},
-            {"pre_dispatch": Index(2)},
         ):
             assert Parallel(**backend, **options)(delayed(square)(i) for i in range(5)) == [
                 0,
