@@ -2823,16 +2823,18 @@ class _Store(_Interface):
             raise _Damaged("its header does not belong to this call")
         return about
 
-    def load(self, key: str, mmap_mode: str | None, warned: list[Any]) -> Any:
+    def load(
+        self, key: str, mmap_mode: str | None, warned: list[Any], default: Any = _NOTHING
+    ) -> Any:
         """The value of an entry, arrays mapped where it lies on disk as it is.
 
-        _NOTHING when there is none or, with a warning if none was given yet, when it is damaged.
+        The default when there is none or, with a warning if none was given yet, when it is damaged.
         """
         mode = "r+" if mmap_mode == "w+" else mmap_mode
         try:
             file = self.open(key, mode)
             if file is None:
-                return _NOTHING
+                return default
             with file:
                 self._about(file, key)
                 is_mapped = mode and _is_on_disk(file)
@@ -2843,7 +2845,7 @@ class _Store(_Interface):
             if not warned:
                 warned.append(err)
                 _warn(f"{self}: the entry {key} cannot be read and counts as missing: {err}")
-            return _NOTHING
+            return default
 
     def trim(
         self,
@@ -3046,7 +3048,8 @@ class _DiskStore(_Store):
 
     def lock_file(self, key: str) -> _LockFile:
         """The lock file. Where they are missing it makes all folders of this entry, with our mode
-        whatever the umask. What a killed process left half-written goes when it is an hour old."""
+        whatever the umask. What a killed process left half-written goes when it is an hour old, as
+        a process opens the lock file."""
         path, folder = self._root + "lock", os.path.dirname(self._root + key)
         for each in () if os.path.isdir(folder) else (*self._folders, folder):
             if not os.path.isdir(each):
@@ -3055,19 +3058,18 @@ class _DiskStore(_Store):
                 if each == self._folders[1]:
                     with open(f"{each}/.gitignore", "w") as file:
                         file.write("*\n")
-        if not self.locks or not self.locks.is_there():
 
-            def opened_once() -> _LockFile:
-                file = _LockFile.opened.get(path)
-                if not file or not file.is_there():
-                    file = _LockFile.opened[path] = _LockFile(path, self._mode & 0o666)
-                return file
+        def opened_once() -> _LockFile:
+            file = _LockFile.opened.get(path)
+            if not file or not file.is_there():
+                file = _LockFile.opened[path] = _LockFile(path, self._mode & 0o666)
+                now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
+                for name, _, changed in self.entries("/"):
+                    if name.startswith("/tmp-") and now - changed > 3600:
+                        self.delete(name)
+            return file
 
-            self.locks = _one_at_a_time("opening", opened_once)
-            now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
-            for name, _, changed in self.entries("/"):
-                if name.startswith("/tmp-") and now - changed > 3600:
-                    self.delete(name)
+        self.locks = _one_at_a_time("opening", opened_once)
         return self.locks
 
 
@@ -3518,8 +3520,7 @@ class MemorizedFunc(_Options[P, R]):
         try:
             self._store.write(call.key, fill)
             if self.mmap_mode:  # as later calls will find it
-                found = self._store.load(call.key, self.mmap_mode, [])
-                value = value if found is _NOTHING else found
+                value = self._store.load(call.key, self.mmap_mode, [], value)
         except Exception as err:  # pickling runs the code of the value's class
             _warn(
                 f"{self._folder}: its value of type {type(value).__name__} cannot be kept in "
