@@ -4798,6 +4798,7 @@ GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL,
 IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
 _SIGINT, _SIGKILL = 2, 9
+_LONG_S = 0.2  # after so long a batch gives back what it has not started
 _LONGEST_S = 2e6  # to wait at once: the system takes no endless numbers
 # Workers, fork servers, or workers of an executor that may die before they have begun a batch
 _START_TRIES = 3
@@ -5075,6 +5076,9 @@ def _hang_up(sock: Any) -> None:
 
 
 def _send_message(sock: Any, payloads: Iterable[Sequence[Any]]) -> None:
+    if not _HAS_FORK:  # a pipe of the standard library
+        sock.send([[*map(bytes, own)] for own in payloads])
+        return
     fds: dict[int, int] = {}
     big: dict[int, tuple[int, Any]] = {}
 
@@ -5095,6 +5099,8 @@ def _send_message(sock: Any, payloads: Iterable[Sequence[Any]]) -> None:
 
 def _receive_message(sock: Any) -> list[list[Any]]:
     """The next message. EOFError when the other side is gone."""
+    if not _HAS_FORK:
+        return sock.recv()  # type: ignore[no-any-return]
 
     def read(nbytes: int) -> bytearray:
         frame = bytearray(nbytes)
@@ -5130,10 +5136,13 @@ def _has_data(sock: Any, patience: float = 0) -> bool:
     noticed."""
     import select
 
-    poll = select.poll()
     try:
+        if not _HAS_FORK:
+            return sock.poll(patience)  # type: ignore[no-any-return]
+        poll = select.poll()
         poll.register(sock, select.POLLIN)
-    except ValueError:  # the garbage collector has closed it, as a part of a cycle
+    # the garbage collector has closed it, as a part of a cycle; or the other side of a pipe is gone
+    except (ValueError, OSError):
         return True
     return bool(poll.poll(patience * 1000))
 
@@ -5197,13 +5206,13 @@ def _quietly(func: Callable[..., Any], *args: Any) -> Any:
 
 
 _THREAD_VARIABLES = (
-    b"OMP_NUM_THREADS",
-    b"OPENBLAS_NUM_THREADS",
-    b"MKL_NUM_THREADS",
-    b"BLIS_NUM_THREADS",
-    b"VECLIB_MAXIMUM_THREADS",
-    b"NUMBA_NUM_THREADS",
-    b"NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
 )
 
 
@@ -5283,10 +5292,9 @@ class _WorkerState:
         self.streams = [_OutputStream(fd, self.say, line_buffering=True) for fd in (_OUT, _ERR)]
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
-    def live(self, caller: int, line: int) -> None:
-        """The life of a worker process: it answers messages until the other side is gone, or has
-        been silent for long. `line` can be read when the fork server is gone, and so the caller:
-        then this process group is killed, even in the midst of a task."""
+    def settle(self, caller: int, line: int) -> None:
+        """Become a process of its own after the fork. `line` can be read when the fork server is
+        gone, and so the caller: then this process group is killed, even in the midst of a task."""
         import faulthandler
         import fcntl
         import signal
@@ -5295,7 +5303,6 @@ class _WorkerState:
             os.read(line, 1)
             os.kill(0, _SIGKILL)  # the group
 
-        _Local.inside = "process"
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(fcntl, "F_SETSIG"):
@@ -5303,7 +5310,7 @@ class _WorkerState:
             fcntl.fcntl(line, fcntl.F_SETSIG, _SIGKILL)
             fcntl.fcntl(line, fcntl.F_SETFL, fcntl.FASYNC)
             if _has_data(line):  # it went before, as this interpreter started: no signal comes
-                return
+                raise EOFError
         else:  # only Linux lets us choose the signal
             _start_thread(end)
         process = _module("multiprocessing.process")
@@ -5316,7 +5323,12 @@ class _WorkerState:
         faulthandler.enable(self.fd, all_threads=False)
         # a forked child of a task must not speak for the worker
         os.register_at_fork(after_in_child=self.sock.close)
-        signal.signal(signal.SIGINT, self.interrupt)
+
+    def live(self) -> None:
+        """The life of a worker process: it answers messages until the other side is gone, or has
+        been silent for long."""
+        _Local.inside = "process"
+        _module("signal").signal(_SIGINT, self.interrupt)
         while _has_data(self.sock, self.idle_s or _LONGEST_S):
             message = _receive_message(self.sock)
             if message:
@@ -5335,11 +5347,11 @@ class _WorkerState:
             os.chdir(folder)
         except OSError:  # deleted: a task that needs it will say so
             pass
-        limit = str(self.native_threads or _cores).encode()
-        limits = dict.fromkeys(_THREAD_VARIABLES, limit)
-        os.environb.clear()
+        environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+        limits = dict.fromkeys(_THREAD_VARIABLES, str(self.native_threads or _cores))
+        os.environ.clear()
         # what the user has asked for counts more than the environment
-        os.environb.update(environ | limits if self.native_threads else limits | environ)
+        os.environ.update(environ | limits if self.native_threads else limits | environ)
         if authkey:
             _module("multiprocessing.process").current_process().authkey = authkey
         try:
@@ -5509,8 +5521,13 @@ def _own_code() -> bytes:
     return globals().get("_code") or marshal.dumps(loader.get_code(__name__))
 
 
+def _view(shared: Any) -> Any:
+    """Shared memory as a status page."""
+    return memoryview(shared).cast("B").cast("q")
+
+
 def _map_page(file: _Segment) -> Any:
-    return memoryview(_module("mmap").mmap(file.fd, _PAGE_NBYTES)).cast("q")
+    return _view(_module("mmap").mmap(file.fd, _PAGE_NBYTES))
 
 
 def _kill_group(pid: int, sig: int) -> None:
@@ -5545,7 +5562,9 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         workers.clear()
         control.close()
         del line
-        _WorkerState(sock, page, file.fd).live(caller, inner.fd)
+        state = _WorkerState(sock, page, file.fd)
+        state.settle(caller, inner.fd)
+        state.live()
     finally:
         # Whatever happens: the fork server goes on in the parent only. Most often the caller is
         # gone; or it wants this worker gone, and its KeyboardInterrupt came as the task ended
@@ -5655,7 +5674,7 @@ class _ForkServer:
 
 def _stack_of(page: Any) -> str:
     """What the worker of a page wrote last of its stack."""
-    text: bytes = getattr(page, "obj", b"")[_STACK_AT:]
+    text: bytes = page.obj[_STACK_AT:]
     return text.partition(b"\0")[0].decode()
 
 
@@ -5930,6 +5949,72 @@ class _Worker:
         _hang_up(self.sock)
 
 
+# ---- where no process can be forked ----
+
+
+def _serve_spawned(sock: Any, shared: Any) -> None:
+    """What a process runs that the standard library has started."""
+    # it is a daemon for its caller, so that it ends with that: yet tasks may start processes
+    _module("multiprocessing").current_process().daemon = False
+    inner, fd = os.pipe()
+
+    def note_stacks() -> None:
+        at = _STACK_AT
+        while text := os.read(inner, 4096):
+            shared[at : at + len(text)] = text
+            at += len(text)
+
+    _start_thread(note_stacks)
+    try:
+        _send_message(sock, [])
+        _WorkerState(sock, _view(shared), fd).live()
+    except (EOFError, OSError):  # the caller is gone
+        pass
+
+
+class _SpawnedWorker(_Worker):
+    """One whose process the standard library starts. A task that waits in it is not interrupted:
+    the process is killed."""
+
+    NAME = "joblite-worker"
+    sock: Any  # a pipe
+
+    def __init__(self, kind: tuple[Any, ...]) -> None:
+        context = _module("multiprocessing").get_context("spawn")
+        self.kind = _pickle_dumps(kind)
+        shared = context.RawArray("c", _PAGE_NBYTES)
+        self.page = _view(shared)
+        self.sock, theirs = context.Pipe()
+        self.process: Any = context.Process(
+            target=_serve_spawned, args=(theirs, shared), name=self.NAME, daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        # on Windows, one that dies before it has its end of the pipe leaves that open
+        _module("multiprocessing.connection").wait([self.sock, self.process.sentinel])
+        try:
+            if not self.sock.poll():
+                raise EOFError
+            _receive_message(self.sock)
+        except (EOFError, OSError):
+            self.close()
+            raise TerminatedWorkerError(
+                f"a worker process {_death_of(self.page)}; where no process can be forked, "
+                "a script needs if __name__ == '__main__':"
+            ) from None
+
+    def stop(self, grace_s: float) -> None:
+        self.page[_END] = 1  # it sees that as it sends
+        threading.Timer(grace_s, self.process.kill).start()
+
+    def close(self) -> None:
+        self.sock.close()
+        self.process.join(GRACE_S)  # so long as an idle one takes to end
+        self.process.kill()
+        self.process.join()
+        self.page[_DEATH] = 1 + (abs(self.process.exitcode) << 8)  # as the fork server notes it
+
+
 # ---- driver threads ----
 
 
@@ -6017,15 +6102,11 @@ def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
     batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
-def _run_here(
-    place: str,
-    batch: _Batch,
-    late: float = float("inf"),
-    left: str = " (it cannot be stopped here, and is left running)",
-) -> None:
-    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. When it is
-    late, tasks that are not started are left to others. With a limit it runs in another thread,
-    which is left to itself when the time is up."""
+def _run_here(place: str, batch: _Batch) -> None:
+    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. After a while
+    tasks that are not started are left to others. With a limit it runs in another thread, which is
+    left to itself when the time is up."""
+    late = time.monotonic() + _LONG_S
     parts: list[list[Any]] = []
 
     def work() -> None:
@@ -6047,117 +6128,21 @@ def _run_here(
             frame = sys._current_frames().get(thread.ident)
             stack = _module("traceback").format_stack(frame) if frame else []
             where = "".join(reversed(stack))
-            _fail_late(batch, where, left)
+            _fail_late(batch, where, " (it cannot be stopped here, and is left running)")
             return
     for part in parts:
         batch.add(*part)
 
 
-_far_said: list[Any] = []  # what was printed in a process that the standard library started
-_far_came: dict[str, Any] = {}  # that its initializer has set something in
-
-
-def _run_payload(frames: Sequence[Any], *left: str) -> list[Any]:
-    """On the other side: a batch in; out what was said, and what came of its tasks."""
+def _run_payload(frames: Sequence[Any]) -> list[Any]:
+    """On the other side: a batch in; out what came of its tasks."""
     (head,), *payloads = frames
     (number, *more), keys, plain = marshal.loads(head)
     batch = _Batch(number, (), *more)
-    _open_batch(batch, keys, plain, payloads, dict(_far_came))
-    # after a second it gives back what it has not started
-    _run_here("process", batch, time.monotonic() + 1.0, *left)
+    _open_batch(batch, keys, plain, payloads, {})
+    _run_here("process", batch)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
-    said = _far_said[:]
-    del _far_said[: len(said)]
-    return [[*map(bytes, own)] for own in ([marshal.dumps(said)], *answer)]
-
-
-def _serve_standard(
-    channel: Any, idle_s: float, cores: int, native_threads: int | None, packed: bytes
-) -> None:
-    """The life of a process that the standard library started. What is printed there goes home with
-    the answers; of native libraries those keep the limit that the user's script does not load
-    before this."""
-    global _cores
-    _cores = cores
-    # it is one for its caller, so that it ends with that: yet tasks may start processes
-    _module("multiprocessing").current_process().daemon = False
-    sys.stdout, sys.stderr = [
-        _OutputStream(fd, lambda *item: _far_said.append(item), write_through=True)
-        for fd in (_OUT, _ERR)
-    ]
-    for name in map(os.fsdecode, _THREAD_VARIABLES):
-        if native_threads or name not in os.environ:
-            os.environ[name] = str(native_threads or cores)
-    try:
-        try:
-            if packed:
-                _initialize(packed, _far_came)
-        except BaseException as error:  # whatever it raises is told
-            channel.send(_pack_answer(_INIT_FAILED, [None], {0: error}, 0.0))
-            return
-        channel.send(None)
-        while channel.poll(idle_s or _LONGEST_S):
-            channel.send(_run_payload(channel.recv(), ""))
-        channel.close()  # what is sent from here on fails at once: this process takes time to end
-    except (EOFError, OSError, KeyboardInterrupt):
-        pass  # the caller is gone, or ends
-
-
-class _StandardWorker(_Worker):
-    """A process that the standard library starts, where none can be forked. It tells nothing of the
-    task at work, and no task in it can be interrupted: the process is killed."""
-
-    NAME = "joblite-worker"
-    IMPORT_S = 9.0  # what a function imports as it comes is not the time of its task
-    sock: Any  # a pipe
-
-    def __init__(self, kind: tuple[Any, ...]) -> None:
-        context = _module("multiprocessing").get_context("spawn")
-        self.page = [0] * 6
-        self.sock, theirs = context.Pipe()
-        self.process: Any = context.Process(
-            target=_serve_standard, args=(theirs, *kind), name=self.NAME, daemon=True
-        )
-        self.process.start()
-        theirs.close()
-        # on Windows, one that dies before it has its end of the pipe leaves that open
-        _module("multiprocessing.connection").wait([self.sock, self.process.sentinel])
-        try:
-            if not self.sock.poll():
-                raise EOFError
-            self.fault = self.sock.recv()  # of the initializer, if any
-        except EOFError:
-            self.close()
-            raise TerminatedWorkerError(
-                f"a worker process {_death_of(self.page)}; where no process can be forked, "
-                "a script needs if __name__ == '__main__':"
-            ) from None
-
-    def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
-        if self.fault:
-            batch.receive(self.fault)
-            return False
-        settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
-        self.sock.send(pool.context.message(batch, set(), settings))
-        self.page[_BATCH] = batch.key
-        # its own thread tells when the time is up, if the task does not hold the interpreter's lock
-        if batch.timeout and not self.sock.poll(batch.timeout + self.IMPORT_S):
-            batch.is_late = True
-            self.process.kill()
-        (said,), *answer = self.sock.recv()
-        pool.done.put(marshal.loads(said))
-        batch.receive(answer)
-        return not (batch.timeout and batch.errors)  # it may still be at work on its task
-
-    def stop(self, grace_s: float) -> None:
-        self.process.kill()
-
-    def close(self) -> None:
-        self.sock.close()
-        self.process.join(GRACE_S)  # so long as an idle one takes to end
-        self.process.kill()
-        self.process.join()
-        self.page[_DEATH] = 1 + (abs(self.process.exitcode) << 8)  # as the fork server notes it
+    return [[*map(bytes, own)] for own in answer]
 
 
 # ---- idle workers, and when they are too old ----
@@ -6233,16 +6218,13 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     ended."""
     _watch_exit_and_forks()
     ended = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
-    for known in _made[:]:
-        *made_of, executor = known
+    for *made_of, executor in _made:
         flags = getattr(executor, "_flags", executor)  # where loky notes it
-        state = getattr(flags, "__dict__", {})
+        has_ended = any(map(getattr(flags, "__dict__", {}).get, ended))
         try:
-            if any(map(state.get, ended)):
-                _made.remove(known)
-            elif made_of == [factory, options]:
+            if made_of == [factory, options] and not has_ended:
                 return executor
-        except ValueError:  # there are arrays among the options; or another thread was quicker
+        except ValueError:  # there are arrays among the options
             pass
     executor = factory(**options)
     # a backend of joblib's kind serves one run at a time
@@ -6261,21 +6243,17 @@ def shutdown_workers(wait: bool = True) -> None:
     Parameters
     ----------
     wait : bool, default True
-        Return only when the processes are gone.
+        Taken as True: the processes are gone when it returns.
     """
-    for idle in [*_idle_workers.values()]:
-        for worker in _drained(idle):
-            if _HAS_FORK:
-                _hang_up(worker.sock)
+    _end_idle_workers(0)
     server = _one_at_a_time("fork server", _starters.pop, "fork server", None)
     if server:
         server.close()
     multiprocessing: Any = sys.modules.get("multiprocessing")
     for child in multiprocessing.active_children() if multiprocessing else ():
-        if child.name == _StandardWorker.NAME:
+        if child.name == _SpawnedWorker.NAME:
             child.kill()
-            if wait:
-                child.join()
+            child.join()
     _end_drivers()
 
 
@@ -6317,7 +6295,6 @@ class _Pool:
 
     most_tasks = sys.maxsize  # in one batch
     BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
-    LONG_S = 0.2  # after so long a batch gives back what it has not started
 
     is_over = False  # whether the run is
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
@@ -6376,8 +6353,6 @@ class _Pool:
         if answer is None:
             self.submit(batch)
             return False
-        (said,), *answer = answer
-        _say_here(marshal.loads(said))
         batch.receive(answer)
         return True
 
@@ -6400,7 +6375,7 @@ class _Pool:
         """Have workers give back tasks that they have not started: if others are idle, or if these
         take more time, or their results more bytes, than those that the batch was measured by."""
         for batch in batches:
-            is_large = batch.seconds > self.LONG_S or batch.nbytes_back > self.BATCH_NBYTES
+            is_large = batch.seconds > _LONG_S or batch.nbytes_back > self.BATCH_NBYTES
             if (self.hungry or is_large) and batch.shrinkable and len(batch.tasks) > 1:
                 batch.left.clear()
                 (batch.worker or batch).page[_SHED] = batch.key
@@ -6528,7 +6503,7 @@ class _ThreadPool(_Pool):
             self.serve()
 
     def run(self, batch: _Batch) -> None:
-        _run_here("thread", batch, time.monotonic() + self.LONG_S)
+        _run_here("thread", batch)
 
     def receive(self, batch: _Batch) -> bool:
         return True
@@ -6561,7 +6536,7 @@ class _ProcessPool(_ThreadPool):
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
             # whether it lives shows when it is to work
             worker = _pop(self.workers) or _pop(_idle_workers.get(self.idle_kind, []))
-            worker = worker or (_Worker if _HAS_FORK else _StandardWorker)(self.kind)
+            worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)(self.kind)
             if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
@@ -6630,7 +6605,7 @@ class _ProcessPool(_ThreadPool):
         """Give the workers back, which may forget big functions that came for this run alone."""
         sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
-            if _HAS_FORK and sum(sizes) > _IN_BAND and not _has_data(worker.sock):
+            if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
                 _send_message(worker.sock, [])
             _idle_workers.setdefault(self.idle_kind, []).append(worker)
         _end_idle_workers(_MOST_KINDS)

@@ -10474,8 +10474,8 @@ class TestSection7Choosing:
         assert (done.stdout, done.stderr) == (lines * 2, "")
 
     def test_the_standard_pool_keeps_what_it_can(self, tmp_path):
-        """As on Windows: prints, an initializer, the options, a timeout.
-        What a task breaks fails that task only."""
+        """As on Windows: prints, an initializer, the options, a timeout, the caller's directory
+        and environment. What a task breaks fails that task only, and takes no result along."""
         done = run_script(
             """
             import contextlib, io, os, sys, threading, time
@@ -10517,12 +10517,17 @@ class TestSection7Choosing:
                     print([i if type(i) is int else f"{type(i).__name__}: {i}" for i in found])
                 print(Parallel(2, on_error="skip")([delayed(die)(0, 0)]),
                       Parallel(2)([delayed(die)(5)]))
+                os.mkdir("other")
+                os.chdir("other")
+                os.environ["SAID"] = "later"
+                print(Parallel(2)([delayed(os.getenv)("SAID")]),
+                      os.path.basename(Parallel(2)([delayed(os.getcwd)()])[0]))
                 try:
                     Parallel(2, timeout=0.1)([delayed(wait)(999)])
                 except TimeoutError as error:
                     print(error)
             """,
-            tmp_path,
+            cwd=tmp_path,
         )
         named = [
             f"TerminatedWorkerError: the worker process of task {number} "
@@ -10530,7 +10535,7 @@ class TestSection7Choosing:
             for number in (2, 9)
         ]
         found = [0, 1, named[0], 3, 4, 5, 6, 7, 8, named[1], 10]
-        expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\n"
+        expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\n['later'] other\n"
         late = "task 0 ran longer than timeout=0.1 s; it was at script.py:18 wait"
         assert (done.stdout, done.stderr) == (f"{expected}{late}\n", "")
 
