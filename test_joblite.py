@@ -10535,7 +10535,9 @@ class TestSection7Choosing:
             for number in (2, 9)
         ]
         found = [0, 1, named[0], 3, 4, 5, 6, 7, 8, named[1], 10]
-        expected = f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\n['later'] other\n"
+        expected = (
+            f"what the initializer says\n{found}\n{found}\n{found}\n[] [5]\n['later'] other\n"
+        )
         late = "task 0 ran longer than timeout=0.1 s; it was at script.py:18 wait"
         assert (done.stdout, done.stderr) == (f"{expected}{late}\n", "")
 
