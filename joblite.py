@@ -4275,8 +4275,7 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
 
 
 def _class_token(cls: type) -> str:
-    new = _process() + os.urandom(8).hex()
-    token = _one_at_a_time("class tokens", _class_tokens.setdefault, cls, new)
+    token = _class_tokens.setdefault(cls, _process() + os.urandom(8).hex())
     _classes[token] = cls
     return token
 
@@ -4286,7 +4285,7 @@ def _make_once(token: str, make: Callable[..., Any], *args: Any) -> Any:
     known = _classes.get(token)
     if known is None:
         made = make(*args)
-        _one_at_a_time("class tokens", _class_tokens.setdefault, made, token)
+        _class_tokens[made] = token
         known = _one_at_a_time("class tokens", _classes.setdefault, token, made)
     return known
 
@@ -4393,7 +4392,8 @@ def _reduce_array(array: Any, nearby: bool) -> Any:
     return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
 
 
-_REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
+# By type, or its name: a reducer, or the attributes that the type takes to make the object again.
+_REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     FunctionType: _reduce_function,
     types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
@@ -4401,14 +4401,14 @@ _REDUCERS: dict[type | str, Callable[[Any, Any], Any]] = {
         (MappingProxyType, weakref.WeakKeyDictionary),
         lambda held, _: (type(held), (dict(held),)),
     ),
-    property: lambda p, _: (property, (p.fget, p.fset, p.fdel, p.__doc__)),
-    classmethod: lambda method, _: (classmethod, (method.__func__,)),
-    staticmethod: lambda method, _: (staticmethod, (method.__func__,)),
+    property: "fget fset fdel __doc__",
+    classmethod: "__func__",
+    staticmethod: "__func__",
     type(lru_cache(_cell_value)): lambda cached, packer: _fill_later(
         cached, packer, _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters()), {}
     ),
     # by its function: `super().run` has the name of the override
-    MethodType: lambda method, _: (MethodType, (method.__func__, method.__self__)),
+    MethodType: "__func__ __self__",
     _DiskStore: lambda store, _: store.__reduce__(store._secret),
     MemorizedFunc: lambda cached, packer: (
         NotImplemented
@@ -4534,6 +4534,8 @@ class _Packer(Pickler):
             reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
             if reducer is None:
                 return NotImplemented
+            if type(reducer) is str:
+                return kind, _attributes(reducer, self, obj)[1:]
         return _name_abroad(obj) or reducer(obj, self)
 
 
@@ -4936,23 +4938,24 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
     end: (kind of answer, values, errors by offset, seconds). The page shows the place of the call
     at work, and says when to give back the others. Between the calls of `left` no line of Python
     runs: whoever empties it stops them after the call at work."""
-    page, clock, is_last = batch.page, time.monotonic, True
+    page, clock = batch.page, time.monotonic
     number, places = page[_BATCH], enumerate(batch.tasks, 1)
+    has_more = True
 
     def watch() -> Iterator[Any]:
-        nonlocal is_last
-        is_last, late = False, clock() + CHECKPOINT_S
+        nonlocal has_more
+        late = clock() + CHECKPOINT_S
         for page[_TASK], task in places:
             yield task
             if page[_SHED] == number:
-                break
-            if clock() > late:
                 return
-        is_last = True
+            if clock() > late:
+                has_more = True
+                return
 
     apply: Any = map if batch.width == 1 else itertools.starmap
-    while True:
-        begun = clock()
+    while has_more:
+        has_more, begun = False, clock()
         values: list[Any] = []
         errors: dict[int, BaseException] = {}
         ended: list[bool] = []  # holds something when there are no arguments left
@@ -4967,13 +4970,10 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
                 errors[len(values)] = error
                 values.append(None)
                 if not batch.keep_going or isinstance(error, KeyboardInterrupt):
-                    is_last = True
                     break
-        if is_last:
+        if not has_more:
             page[_TASK] = 0  # from here on an interrupt comes too late
-            yield _ANSWER, values, errors, clock() - begun
-            return
-        yield _PART, values, errors, clock() - begun
+        yield _PART if has_more else _ANSWER, values, errors, clock() - begun
 
 
 # ---- tasks and results across a border ----
@@ -5743,8 +5743,8 @@ class _Context:
                 raise _no_task(func)  # a number would be taken for a key
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
             is_method = type(getattr(func, "__self__", sys)) is not ModuleType
-            is_shared = issubclass(type(func), kinds) and not is_method
-            if not is_shared or len(self.packed) >= self.MOST_FUNCTIONS:
+            has_many = len(self.packed) >= self.MOST_FUNCTIONS
+            if has_many or is_method or not issubclass(type(func), kinds):
                 return 0
             payload = _pack(func, self.to)
             self.settle([payload])
@@ -5760,14 +5760,13 @@ class _Context:
         before: the second and the third time it comes are compared, big buffers of it by samples.
         What can be called is taken not to change."""
         self.functions = {}
-        function, values, is_one = batch.function, batch.tasks, True
+        function, values = batch.function, batch.tasks
         if not batch.width:
             called, values, kwargs = zip(*values)
-            function = called[0]
-            is_one = all(map(operator.is_, called, itertools.repeat(function)))
-            is_one &= {tuple}.issuperset(map(type, values)) and not any(kwargs)
-        key = self.name(function) if is_one else 0
+            is_one = len({*map(id, called)}) == 1 and {tuple}.issuperset(map(type, values))
+            function = called[0] if is_one and not any(kwargs) else None
         args = values if batch.width == 1 else itertools.chain.from_iterable(values)
+        key = function is not None and self.name(function)
         if key and _are_plain(args):
             plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
             batch.payload, batch.nbytes = (self.functions, plain, ()), len(plain)
