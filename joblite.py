@@ -2742,16 +2742,15 @@ class _KeyLock:
         call, directly or through others. Of those who wait in a ring, the last sees the whole ring.
         """
         self.waits[self] = current = self.held.setdefault(self.place, self)
-        to_end = [current]
-        for lock in to_end:
-            if lock is self or lock in self.around:
-                self.waits[self] = self
-                return None
-            for waiter, other in list(self.waits.items()):
-                is_new = other not in to_end and self.held.get(other.place) is other
-                if is_new and lock in waiter.around:
-                    to_end.append(other)
-        return current
+        to_end = {current}
+        while to_end.isdisjoint((self, *self.around)):
+            waits = list(self.waits.items())
+            more = {other for lock, other in waits if not to_end.isdisjoint(lock.around)}
+            if more <= to_end:
+                return current
+            to_end |= more
+        self.waits[self] = self
+        return None
 
 
 if TYPE_CHECKING:
@@ -2824,11 +2823,11 @@ class _Store(_Interface):
         return about
 
     def load(
-        self, key: str, mmap_mode: str | None, warned: list[Any], default: Any = _NOTHING
+        self, key: str, mmap_mode: str | None, default: Any = _NOTHING, quiet: bool = False
     ) -> Any:
         """The value of an entry, arrays mapped where it lies on disk as it is.
 
-        The default when there is none or, with a warning if none was given yet, when it is damaged.
+        The default when there is none or, with a warning, when it is damaged.
         """
         mode = "r+" if mmap_mode == "w+" else mmap_mode
         try:
@@ -2842,8 +2841,7 @@ class _Store(_Interface):
             self.mark(key)
             return value
         except Exception as err:  # a pickle whose classes are gone may raise anything
-            if not warned:
-                warned.append(err)
+            if not quiet:
                 _warn(f"{self}: the entry {key} cannot be read and counts as missing: {err}")
             return default
 
@@ -3318,7 +3316,7 @@ class MemorizedResult(_Reference):
         """
         if self._kept:
             return self._kept[0]
-        value = self._store.load(self._key, self.mmap_mode, [])
+        value = self._store.load(self._key, self.mmap_mode)
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value
@@ -3341,9 +3339,8 @@ class MemorizedResult(_Reference):
 
 
 # One call of a cached function. given: its arguments with their labels; digests: what stands for
-# each in the key; refused: why entries that were found are not used: the metadata that the callback
-# refused, an error. contents: what the function was made of; unsure: why this may not be all, then
-# nothing is stored.
+# each in the key; refused: the metadata that the callback refused; contents: what the function was
+# made of; unsure: why this may not be all, then nothing is stored.
 _Call = namedtuple("_Call", "args kwargs given digests key refused contents unsure")
 
 
@@ -3440,12 +3437,12 @@ class MemorizedFunc(_Options[P, R]):
             key += f"-{time.time_ns()}"
         return _Call(args, kwargs, given, digests, key, [], contents, unsure)
 
-    def _load(self, call: _Call) -> Any:
+    def _load(self, call: _Call, quiet: bool = False) -> Any:
         """The kept value, or _NOTHING. A call asks the callback about an entry that it refused
         once."""
         if self.cache_validation_callback and not self._is_kept(call) and call.refused:
             return _NOTHING
-        value = self._store.load(call.key, self.mmap_mode, call.refused)
+        value = self._store.load(call.key, self.mmap_mode, quiet=quiet)
         if value is not _NOTHING:
             self._tell(3, call, "read")
         return value
@@ -3478,7 +3475,7 @@ class MemorizedFunc(_Options[P, R]):
     async def _obtain(self, call: _Call) -> Any:
         """The kept value of a call; else one thread or task of one process computes it, and the
         others wait and read it."""
-        value = self._load(call)
+        value = self._load(call, quiet=True)  # a damaged entry may be replaced meanwhile
         if value is not _NOTHING:
             return value
         lock = _KeyLock(self._store, call.key)
@@ -3520,7 +3517,7 @@ class MemorizedFunc(_Options[P, R]):
         try:
             self._store.write(call.key, fill)
             if self.mmap_mode:  # as later calls will find it
-                value = self._store.load(call.key, self.mmap_mode, [], value)
+                value = self._store.load(call.key, self.mmap_mode, value)
         except Exception as err:  # pickling runs the code of the value's class
             _warn(
                 f"{self._folder}: its value of type {type(value).__name__} cannot be kept in "
@@ -3530,9 +3527,9 @@ class MemorizedFunc(_Options[P, R]):
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
-        names = call.key.split("/")
+        folder, name = call.key.split("/")
         store = self._store
-        result = MemorizedResult(store.location, *names, self.mmap_mode, store=store)
+        result = MemorizedResult(store.location, folder, name, self.mmap_mode, store=store)
         if not self._is_kept(call):
             value = await self._obtain(call)
             if not result.metadata:
