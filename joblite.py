@@ -3656,7 +3656,7 @@ class MemorizedFunc(_Options[P, R]):
         ... def power(base, exp=2): return base ** exp
         >>> _ = power(10)
         >>> power.explain(10, exp=3)
-        'computes: the argument exp differs: 3, kept is 2'
+        'computes: changed since: exp (it was 2)'
         >>> Memory().cache(pow).explain(2, 10)
         'computes: nothing is kept for builtins.pow'
 
@@ -3681,15 +3681,14 @@ class MemorizedFunc(_Options[P, R]):
         )
         if about is None:
             return f"computes: nothing is kept for {self._folder}"
-        changed = sorted(dict(about["code"].items() ^ call.contents.parts.items()))
-        words = [f"the function changed since: {', '.join(changed)}"] if changed else []
-        shown = _shown_all(call.given)
-        words += [
-            f"the argument {label} differs: {shown.get(label, 'not given')}, "
-            f"kept is {about['input_args'].get(label, 'not given')}"
-            for label in sorted(dict(about["digests"].items() ^ call.digests.items()))
+        then = about["code"] | about["digests"]
+        now = call.contents.parts | call.digests
+        texts = about["input_args"]
+        changed = [
+            f"{name} (it was {texts[name]})" if name in texts else name
+            for name in sorted(dict(then.items() ^ now.items()))
         ]
-        return f"computes: {'; '.join(words)}"
+        return f"computes: changed since: {', '.join(changed)}"
 
     # -- being a function
 

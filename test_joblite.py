@@ -4972,7 +4972,7 @@ f = make()"""
         assert run_script(code, tmp_path).stdout.splitlines() == [
             "words weigh total 9",
             "9",
-            "computes: the function changed since: __main__.weight",
+            "computes: changed since: __main__.weight",
             "weigh total 21",
             "9",
         ]
@@ -5434,13 +5434,13 @@ f = make()"""
         assert cached.explain(1, 2) == "computes: nothing is kept for explained.f"
         cached(1, 2)
         assert cached.explain(1, 2) == "hits"
-        assert cached.explain(1, 3) == "computes: the argument y differs: 3, kept is 2"
+        assert cached.explain(1, 3) == "computes: changed since: y (it was 2)"
         space["RATE"] = 5
-        assert cached.explain(1, 2) == "computes: the function changed since: explained.RATE"
+        assert cached.explain(1, 2) == "computes: changed since: explained.RATE"
         counter = {"__name__": "explained", "COUNT": {"calls": 0}}
         counting = memory.cache(eval("lambda: COUNT.update(calls=COUNT['calls'] + 1)", counter))
         counting()
-        assert counting.explain() == "computes: the function changed since: explained.COUNT"
+        assert counting.explain() == "computes: changed since: explained.COUNT"
         exec(source.replace("x * RATE", "x"), space)
         assert "explained.helper" in memory.cache(space["f"]).explain(1, 2)
         refusing = memory.cache(math.sqrt, cache_validation_callback=lambda about: None)
