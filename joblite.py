@@ -238,7 +238,7 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
     parameter."""
-    pattern = r"(\d*\.?\d+(?:E[-+]?\d\d?)?)([KMGT]?)"
+    pattern = r"(\d*\.?\d+(?:E[-+]?\d\d?)?)\s*([KMGT]?)"
     found = _module("re").fullmatch(pattern, str(size).strip().upper())
     _expect(found, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
     return int(float(found[1]) * 1024 ** " KMGT".find(found[2] or " "))
@@ -814,7 +814,7 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
     values = values.view()  # which takes what pandas caches
     content = getattr(values, "_ndarray", None)  # numbers, codes, times
     if content is None:
-        content = _module("numpy").asarray(values, dtype=object)
+        content = _module("numpy").asarray(values, object)
     return ("pandas array", kind, values.dtype, getattr(values, "freq", None), content)
 
 

@@ -532,8 +532,8 @@ class TestSection1Ground:
         what is no amount of bytes is refused."""
         sizes = [1000, 1e3, np.int64(1000), np.float32(1000), "1000", " 1e3 "]
         assert [joblite._parse_bytes(size, "limit") for size in sizes] == [1000] * len(sizes)
-        found = [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "1.5M")]
-        assert found == [0, 0, 2048, 3 << 19]
+        found = [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "2 K", "1.5M")]
+        assert found == [0, 0, 2048, 2048, 3 << 19]
         wrong = [-1, -0.5, math.nan, math.inf, np.float64("inf"), True, None, b"1", 1j]
         for size in [*wrong, "", "K", "-1K", "nan"]:
             with pytest.raises(
