@@ -5273,7 +5273,6 @@ class _WorkerState:
     and what they have flushed, at once."""
 
     mapping = _NO_MAPPING  # how big results travel
-    run: int | None = None  # which it serves
     idle_s: float | None = None  # how long it waits for a batch; None: as long as it takes
 
     def __init__(self, sock: Any, page: Any, fd: int) -> None:
@@ -5330,7 +5329,7 @@ class _WorkerState:
             if message:
                 self.work(message)
             else:  # a run is over whose functions this worker keeps
-                self.enter_run(None)
+                self.forget()
             del message  # the big arrays of the batch may go
 
     def enter_world(self, world: tuple[Any, ...]) -> None:
@@ -5362,13 +5361,22 @@ class _WorkerState:
             for name, number in names.items():
                 _module("logging").addLevelName(number, name)
 
-    def enter_run(self, run: int | None) -> None:
-        """Forget what came for the run before. Have log records go home which no handler here
-        takes. The root logger has a handler for that if it has one at home: else `logging.info` in
-        a task would set up another."""
-        self.run = run
-        self.came = dict(self.start_spaces)  # see _unpack
-        sys.modules["__main__"] = self.main
+    def enter_run(self, mapping: Any, world: Any, kind: bytes) -> None:
+        """Serve another run. Have log records go home which no handler here takes. The root logger
+        has a handler for that if it has one at home: else `logging.info` in a task would set up
+        another."""
+        global _cores
+        self.mapping = mapping
+        packed = b""
+        if kind:
+            # that native libraries may start; None: one for each core it has
+            self.idle_s, _cores, self.native_threads, packed = _pickle_loads(kind)
+        if world:
+            self.enter_world(world)
+        if packed:
+            _initialize(packed, self.start_spaces)
+            self.main = sys.modules["__main__"]
+        self.forget()
         if self.levels:
             import logging.handlers
 
@@ -5379,34 +5387,27 @@ class _WorkerState:
             if self.levels[1] and not logging.root.handlers:
                 logging.root.addHandler(handler)
 
+    def forget(self) -> None:
+        """What came for the run before may go."""
+        self.came = dict(self.start_spaces)  # see _unpack
+        sys.modules["__main__"] = self.main
+
     def work(self, message: list[Any]) -> None:
         """Run the tasks of a batch, and send what comes of them."""
-        global _cores
         import faulthandler  # sub-interpreters cannot import it
 
         (head,), *payloads = message
         settings, keys, plain = marshal.loads(head)
-        number, run, keep_going, timeout, world, mapping, kind = settings
-        self.mapping = mapping
-        packed = b""
+        number, keep_going, timeout, of_run = settings
         try:
-            if kind:
-                # that native libraries may start; None: one for each core it has
-                self.idle_s, _cores, self.native_threads, packed = _pickle_loads(kind)
-            if world:
-                self.enter_world(world)
-            if packed:
-                _initialize(packed, self.start_spaces)
-                self.main = sys.modules["__main__"]
+            if of_run:
+                self.enter_run(*of_run)
         except BaseException as error:  # whatever an initializer raises is told
             self.answer(_INIT_FAILED, [None], {0: error}, 0.0)
             return
-        page = self.page
-        page[_BATCH] = number
-        if run != self.run:
-            self.enter_run(run)
         batch = _Batch(0, (), timeout, keep_going, False)
-        batch.page = page
+        batch.page = self.page
+        batch.page[_BATCH] = number
         _open_batch(batch, keys, plain, payloads, self.came)
         if timeout:  # a task that holds the lock hears of no interrupt, and is killed
             faulthandler.dump_traceback_later(timeout + GRACE_S / 4, file=self.fd)
@@ -5829,11 +5830,8 @@ def _say_here(output: list[tuple[int, Any]]) -> None:
 
         name, state = content
         logger, record = logging.getLogger(name), logging.makeLogRecord(state)
-        try:
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
-        except Exception as error:  # a handler of the user fails: that must not end the run
-            _say(f"what a task logged could not be shown: {type(error).__name__}: {error}")
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
 
 
 @lru_cache(maxsize=1)
@@ -5873,18 +5871,13 @@ class _Worker:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
         dies."""
         context = pool.context
+        of_run = None
         if context.number != self.run:
+            world = context.world if context.world != self.world else None
+            of_run = context.mapping[:2], world, self.kind
             self.run, self.known = context.number, set()
-        settings = (
-            batch.key,
-            context.number,
-            batch.keep_going,
-            batch.timeout,
-            context.world if context.world != self.world else None,
-            context.mapping[:2],
-            self.kind,
-        )
-        self.world, self.kind = context.world, b""
+            self.world, self.kind = context.world, b""
+        settings = batch.key, batch.keep_going, batch.timeout, of_run
         _send_message(self.sock, context.message(batch, self.known, settings))
         while True:
             if batch.timeout is not None:
@@ -6336,6 +6329,13 @@ class _Pool:
         """Have the executor call a function: a future."""
         return self.executor.submit(func, *args)
 
+    def take(self, patience: float | None) -> _Batch:
+        """The next batch that came back; what tasks have printed until then is said. queue.Empty if
+        nothing comes."""
+        while type(item := self.done.get(timeout=patience)) is list:
+            _say_here(item)
+        return item  # type: ignore[no-any-return]
+
     def receive(self, batch: _Batch) -> bool:
         """Open what came back of a batch; False when it was sent again."""
         future, batch.future = batch.future, None  # its callback holds the batch, as a cycle
@@ -6565,7 +6565,10 @@ class _ProcessPool(_ThreadPool):
         try:
             for _, worker, _ in at_work:
                 worker.stop(GRACE_S)
-            self.wait(out)
+            while out:
+                out.discard(self.take(6 * GRACE_S))
+        except _module("queue").Empty:
+            pass
         except KeyboardInterrupt:  # once more
             for _, worker, _ in at_work:
                 worker.stop(0.0)
@@ -6582,19 +6585,6 @@ class _ProcessPool(_ThreadPool):
         self.release()
         self.context.packed.clear()  # threads that are about to end still hold this pool
         self.context.newest.clear()
-
-    def wait(self, out: set[_Batch]) -> None:
-        """Wait until these batches have come back, but not for ever."""
-        late = time.monotonic() + 6 * GRACE_S
-        while out:
-            try:
-                item = self.done.get(timeout=max(0.0, late - time.monotonic()))
-            except _module("queue").Empty:
-                return
-            if type(item) is list:
-                _say_here(item)
-            else:
-                out.discard(item)
 
     def release(self) -> None:
         """Give the workers back, which may forget big functions that came for this run alone."""
@@ -7334,16 +7324,14 @@ class _PoolRun(_Run):
         patience = self.PATIENCE_S if pool.hungry else self.WAIT_S
         while True:
             try:
-                item = pool.done.get(timeout=patience)
+                batch = pool.take(patience)
             except _module("queue").Empty:
                 pool.ask_back(self.out)
                 patience = self.WAIT_S
                 continue
-            if type(item) is list:
-                _say_here(item)
-            elif pool.receive(item):
-                self.out.remove(item)
-                self.absorb(item)
+            if pool.receive(batch):
+                self.out.remove(batch)
+                self.absorb(batch)
                 return
 
     def absorb(self, batch: _Batch) -> None:
