@@ -5259,9 +5259,9 @@ class _OutputStream(io.TextIOWrapper):
 
     mode = "w"
 
-    def __init__(self, fd: int, say: Callable[..., Any], **options: bool) -> None:
+    def __init__(self, fd: int, say: Callable[..., Any]) -> None:
         raw: Any = _Output(fd, say)
-        super().__init__(raw, "utf-8", "backslashreplace", "\n", **options)
+        super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
 
     def flush(self) -> None:
         super().flush()
@@ -5284,7 +5284,7 @@ class _WorkerState:
         self.fd = fd  # of the page's file, which takes stacks
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.streams = [_OutputStream(fd, self.say, line_buffering=True) for fd in (_OUT, _ERR)]
+        self.streams = [_OutputStream(fd, self.say) for fd in (_OUT, _ERR)]
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
     def settle(self, caller: int, line: int) -> None:
@@ -5964,7 +5964,6 @@ class _SpawnedWorker(_Worker):
     """One whose process the standard library starts. A task that waits in it is not interrupted:
     the process is killed."""
 
-    NAME = "joblite-worker"
     sock: Any  # a pipe
 
     def __init__(self, kind: tuple[Any, ...]) -> None:
@@ -5974,7 +5973,7 @@ class _SpawnedWorker(_Worker):
         self.page = _view(shared)
         self.sock, theirs = context.Pipe()
         self.process: Any = context.Process(
-            target=_serve_spawned, args=(theirs, shared), name=self.NAME, daemon=True
+            target=_serve_spawned, args=(theirs, shared), name="joblite-worker", daemon=True
         )
         self.process.start()
         theirs.close()
@@ -6226,7 +6225,8 @@ def shutdown_workers(wait: bool = True) -> None:
 
     >>> shutdown_workers()
 
-    A task that is at work in one of the worker processes fails with TerminatedWorkerError.
+    A task that is at work in one of the worker processes fails with TerminatedWorkerError (where
+    nothing can be forked it goes on, and its process ends with the run).
 
     Parameters
     ----------
@@ -6237,11 +6237,6 @@ def shutdown_workers(wait: bool = True) -> None:
     server = _one_at_a_time("fork server", _starters.pop, "fork server", None)
     if server:
         server.close()
-    multiprocessing: Any = sys.modules.get("multiprocessing")
-    for child in multiprocessing.active_children() if multiprocessing else ():
-        if child.name == _SpawnedWorker.NAME:
-            child.kill()
-            child.join()
     _end_drivers()
 
 
@@ -6413,12 +6408,10 @@ class _DaskPool(_Pool):
             self.laid[content] = self.executor._client.scatter(bytes(frame), hash=False)
         return self.laid[content]
 
-    def lose(self, batch: _Batch, error: Exception) -> bool:
-        from concurrent.futures import CancelledError
-
+    def receive(self, batch: _Batch) -> bool:
         can_repeat = batch.tries < _START_TRIES and self.context.most_tasks > 1
-        if not (can_repeat and isinstance(error, CancelledError)):
-            return super().lose(batch, error)
+        if not (can_repeat and batch.future.cancelled()):
+            return super().receive(batch)
         self.laid.clear()  # a buffer was lost with the worker that held it
         self.context.packed.clear()
         self.pack(batch)
