@@ -5233,14 +5233,16 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
 
 
 class _Output(io.RawIOBase):
-    """Has the bytes of a worker's sys.stdout or sys.stderr come to `say`, as (descriptor, bytes). C
-    code and child processes write elsewhere: to the descriptors 1 and 2, which are those that the
-    caller had when its first worker started."""
+    """Has what is written to a worker's sys.stdout or sys.stderr come to `say`, as (descriptor,
+    bytes), when it is flushed or a line ends: before the other half of one, the caller might say
+    what another worker says. C code and child processes write elsewhere: to the descriptors 1 and
+    2, which are those that the caller had when its first worker started."""
 
     def __init__(self, fd: int, say: Callable[..., Any]) -> None:
         self.fd = fd
         self.say = say
         self.name = "<stdout>" if fd == _OUT else "<stderr>"
+        self.half: deque[bytes] = deque()  # of a line
 
     def writable(self) -> bool:
         return True
@@ -5250,7 +5252,9 @@ class _Output(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        self.say(self.fd, data)
+        self.half.appendleft(data)
+        if not data or data.endswith(b"\n"):
+            self.say(self.fd, b"".join(_drained(self.half)))
         return len(data)
 
 
@@ -5265,7 +5269,7 @@ class _OutputStream(io.TextIOWrapper):
 
     def flush(self) -> None:
         super().flush()
-        self.buffer.write(b"")
+        self.buffer.write(b"")  # tells `_Output`
 
 
 class _WorkerState:
@@ -5279,7 +5283,6 @@ class _WorkerState:
         self.sock = sock
         self.lock = threading.Lock()  # whose owner sends messages
         self.messages: deque[list[Any]] = deque()  # not sent yet
-        self.halves: dict[int, deque[bytes]] = {_OUT: deque(), _ERR: deque()}  # of lines
         self.page = page
         self.fd = fd  # of the page's file, which takes stacks
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
@@ -5300,13 +5303,12 @@ class _WorkerState:
 
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if hasattr(fcntl, "F_SETSIG"):
+        if sys.platform == "linux":  # SIGIO ends a process there
             fcntl.fcntl(line, fcntl.F_SETOWN, -os.getpid())
-            fcntl.fcntl(line, fcntl.F_SETSIG, _SIGKILL)
             fcntl.fcntl(line, fcntl.F_SETFL, fcntl.FASYNC)
             if _has_data(line):  # it went before, as this interpreter started: no signal comes
                 raise EOFError
-        else:  # only Linux lets us choose the signal
+        else:
             _start_thread(end)
         process = _module("multiprocessing.process")
         process.current_process().name = f"joblite-worker-{os.getpid()}"
@@ -5415,18 +5417,12 @@ class _WorkerState:
             faulthandler.cancel_dump_traceback_later()
             self.answer(*part)
 
-    def say(self, fd: int, data: bytes) -> None:
-        """Take what is written to a stream; nothing: it is flushed. It is sent when that or a line
-        ends: before the other half of one, the caller might say what another worker says."""
+    def say(self, kind: int, content: Any) -> None:
+        """Send a piece of output."""
         if self.sock.fileno() < 0:  # in a process that a task has forked
-            os.write(fd, data)
-            return
-        half = self.halves[fd]
-        half.appendleft(data)
-        if not data or data.endswith(b"\n"):
-            data = b"".join(_drained(half))
-            if data:
-                self.send([[b"", marshal.dumps([(fd, data)])]])
+            os.write(kind, content)
+        elif content:
+            self.send([[b"", marshal.dumps([(kind, content)])]])
 
     def put_nowait(self, record: Any) -> None:
         """Take a log record, with its text made: the name of the logger that is to handle it at
@@ -5447,7 +5443,7 @@ class _WorkerState:
             for key, value in vars(record).items()
         }
         state["levelno"] = int(record.levelno)
-        self.send([[b"", marshal.dumps([(_RECORD, (name, state))])]])
+        self.say(_RECORD, (name, state))
 
     def answer(self, kind: int, *done: Any) -> None:
         """Send what came of some tasks: values, errors, seconds."""
@@ -6019,32 +6015,34 @@ def _drained(items: Any) -> Iterator[Any]:
 
 
 _DRIVER_NAME = "joblite-driver"
-# A queue of each driver thread of this process that waits for a call, whichever run makes it
-_waiting_drivers: deque[Any] = deque()
+# What driver threads are to call, whichever run wants it; None ends one
+_driver_calls: Any = None
+# An item for each of them that waits for a call and was promised none
+_waiting_drivers: list[bool] = []
 
 
-def _drive(calls: Any) -> None:
+def _drive() -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other."""
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
-    call = calls.get()
-    while call:
-        call()
-        del call
-        _waiting_drivers.append(calls)
+    while True:
         try:
-            call = calls.get(timeout=IDLE_S)
+            call = _driver_calls.get(timeout=IDLE_S)
         except Empty:
             _end_one_driver()  # this one, or another that is idle
-            call = calls.get()
+            continue
+        if not call:
+            return
+        call()
+        del call
+        _waiting_drivers.append(True)
 
 
 def _end_one_driver() -> None:
-    calls = _pop(_waiting_drivers)
-    if calls:
-        calls.put(None)
+    if _pop(_waiting_drivers):
+        _driver_calls.put(None)
 
 
 def _end_drivers() -> None:
@@ -6240,8 +6238,10 @@ def shutdown_workers(wait: bool = True) -> None:
     _end_drivers()
 
 
-def _forget_workers() -> None:
-    """In a forked child: the workers belong to the parent."""
+def _start_anew() -> None:
+    """At the first use, and in a forked child: there the workers and threads are the parent's."""
+    global _driver_calls
+    _driver_calls = _module("queue").SimpleQueue()
     for sock in list(_sockets):
         sock.close()
     for kept in _idle_workers, _waiting_drivers, _starters, _made:
@@ -6257,6 +6257,8 @@ def _watch_exit_and_forks() -> None:
     process."""
     import atexit
 
+    _start_anew()
+
     def shut_down() -> None:
         global _exiting
         _exiting = True
@@ -6266,7 +6268,7 @@ def _watch_exit_and_forks() -> None:
 
     atexit.register(shut_down)
     if hasattr(os, "register_at_fork"):  # idle threads end: Python warns of a fork beside threads
-        os.register_at_fork(before=_end_drivers, after_in_child=_forget_workers)
+        os.register_at_fork(before=_end_drivers, after_in_child=_start_anew)
 
 
 # ---- the pool of a run ----
@@ -6470,10 +6472,9 @@ class _ThreadPool(_Pool):
         if _pop(self.free):
             # no lock is taken: Ctrl-C may come anywhere, and a garbage collection may start a call
             # from anywhere
-            idle = _pop(_waiting_drivers)
-            calls = idle or _module("queue").SimpleQueue()
-            calls.put(self.serve)
-            if not (idle or _start_thread(partial(_drive, calls))):
+            if _pop(_waiting_drivers) or _start_thread(_drive):
+                _driver_calls.put(self.serve)
+            else:
                 self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
