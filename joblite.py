@@ -2493,7 +2493,7 @@ class _Contents:
         makes = "__annotate__" if getattr(function, "__annotate__", None) else "__annotations__"
         names = "__code__", "__kwdefaults__", makes
         parts = vars(function), *[self._look(getattr, function, name) for name in names]
-        about = [self._hold(each) if type(each) is dict else each for each in parts]
+        about: list[Any] = [self._hold(each) if type(each) is dict else each for each in parts]
         about.append(self._value(getattr, function, "__defaults__"))
         code, space = about[1], function.__globals__
         facts = _code_facts(code)
