@@ -4681,7 +4681,9 @@ def _pack_error(error: BaseException) -> list[Any]:
     """The payload of an error: its type and message, its traceback, and itself."""
     traceback = _module("traceback")
     cls, said = type(error), repr(error.args)
-    inner = error.__traceback__ and error.__traceback__.tb_next  # without our own frame
+    inner = error.__traceback__
+    while inner and inner.tb_frame.f_code.co_filename == __file__:  # without our own frames
+        inner = inner.tb_next
     text: Any = traceback.format_tb(inner)
     frames: Any = ()
     try:
@@ -4881,9 +4883,10 @@ class _Batch:
         (head,), *payloads = answer
         kind, seconds, values = _pickle_loads(head)
         errors: dict[int, BaseException] = {}
-        for own in map(_own_buffers, payloads):
+        for own in payloads:
             value = None
             try:
+                own = _own_buffers(own)
                 if own[0]:
                     value = _unpack(own)
                 else:
@@ -4959,10 +4962,15 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
         calls = apply(batch.function or _call, args)
         while not ended:
             try:
+                if not batch.left:
+                    values.append(next(calls))
+                    continue
                 values.extend(calls)  # keeps what came before an error
                 if not ended:
                     raise StopIteration  # a call did
             except BaseException as error:  # also SystemExit and KeyboardInterrupt
+                if ended:
+                    break
                 errors[len(values)] = error
                 values.append(None)
                 if not batch.keep_going or isinstance(error, KeyboardInterrupt):
@@ -5009,18 +5017,12 @@ def _open_batch(
         batch.function = came[key]
         return
 
-    def open_each() -> Iterator[Task]:
-        """Each task is opened when it is its turn, at the place that the page then shows."""
-        for batch.page[_TASK], own in enumerate(payloads[len(keys) :], 1):
-            try:
-                # a buffer may be for several tasks: each gets a copy
-                func, *given = _unpack(_own_buffers(own, True), came)
-                task = came[func] if type(func) is int else func, *given
-            except BaseException as error:  # unpickling runs code of the user: the task's error
-                task = _raise, (error,), {}
-            yield task
+    def run_packed(own: list[Any]) -> Any:
+        # a buffer may be for several tasks: each gets a copy
+        func, args, kwargs = _unpack(_own_buffers(own, True), came)
+        return _call(came[func] if type(func) is int else func, args, kwargs)
 
-    batch.tasks = open_each()
+    batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
 
 
 def _pack_answer(

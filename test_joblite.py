@@ -7783,6 +7783,7 @@ class TestSection5Payloads:
             (lambda: WithSlots(4), "code", 4),
             (lambda: MadeByNew(1, 2), "second", 2),
             (lambda: ImportError("x", name="y"), "name", "y"),
+            (lambda: StopIteration("x"), "value", "x"),
         ):
             error = Parallel(n_jobs=2, on_error="return")([delayed(raise_it)(make)])[0]
             assert type(error) is type(make()) and getattr(error, attribute) == value
