@@ -5017,9 +5017,12 @@ def _open_batch(
         batch.function = came[key]
         return
 
+    opened: Any = None
+
     def run_packed(own: list[Any]) -> Any:
+        nonlocal opened  # holds them until the value is sent: a worker may die of dropping them
         # a buffer may be for several tasks: each gets a copy
-        func, args, kwargs = _unpack(_own_buffers(own, True), came)
+        opened = func, args, kwargs = _unpack(_own_buffers(own, True), came)
         return _call(came[func] if type(func) is int else func, args, kwargs)
 
     batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
