@@ -2274,7 +2274,7 @@ def _read_source(name: str, state: Any) -> tuple[str, list[str], bool]:
         imports = _imports_of(code, spec.parent)
     except Exception:  # no code, or of another Python: an import meets the same failure
         pass
-    is_certain = name not in sys.modules or (state or [_STARTED])[0] < _STARTED
+    is_certain = name not in sys.modules or state and state[0] < _STARTED
     return _blake2b(content).hex(), imports, is_certain
 
 
@@ -2298,8 +2298,7 @@ class _Look(Pickler):
         if type(reduced) is tuple:
             return reduced
         contents = self.contents
-        label = contents.label(obj) if isinstance(obj, FunctionType) else None  # at once: of many
-        return id, (label or _digest(obj, _crc32, False, contents.label, contents.object_parts),)
+        return id, (_digest(obj, _crc32, False, contents.label, contents.object_parts),)
 
 
 # -- the fingerprint
@@ -2325,8 +2324,10 @@ class _Contents:
     """
 
     parameters: _Parameters | None = None  # of the function, with the defaults of now
+    in_arguments: dict[Any, _Contents] = {}  # (name, untracked) -> of what was met there
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
+        self.roots = roots
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
@@ -2351,6 +2352,9 @@ class _Contents:
             self.parts[label] = self._digest(self._describe(thing))
         self.digest = _short_digest(repr(sorted(self.parts.items())), 16)
         self._content = self._look_at_data()
+
+    def __reduce__(self) -> Any:
+        return types.NoneType, ()  # they hold for this process
 
     # - whether it holds
 
@@ -2383,9 +2387,19 @@ class _Contents:
         self.looks.append((how, first, second, found))
         return found
 
-    def _value(self, how: Callable[[Any, Any], Any], first: Any, second: Any = _NOTHING) -> Any:
-        """The same, where the content of what it finds counts, too."""
+    def _value(
+        self,
+        how: Callable[[Any, Any], Any],
+        first: Any,
+        second: Any = _NOTHING,
+        is_only_added_to: bool = False,
+    ) -> Any:
+        """The same, where the content of what it finds counts, too; of a plain container that code
+        only adds to, its type alone."""
         value = self._look(how, first, second)
+        kind = type(value)
+        if is_only_added_to and kind in (list, set, dict, deque):  # these exactly
+            return kind
         if _may_change(value):
             self.data.append(value)
         return value
@@ -2421,7 +2435,7 @@ class _Contents:
         home = kind.__module__
         holds = "builtins collections dataclasses functools operator types typing"
         try:
-            if home in holds.split() or kind in _PARTS or _followed_name(kind):
+            if kind in _PARTS or home in holds.split() or _followed_name(kind):
                 return _way_of(kind)(digester, obj)
             # not what others keep alive, the environment, and what is ours
             if home not in ("weakref", "_weakrefset", "os", __name__):
@@ -2469,9 +2483,9 @@ class _Contents:
 
     def _describe(self, thing: Any) -> list[Any]:
         """What a thing on the list is made of."""
-        space = vars(thing)
         if isinstance(thing, FunctionType):
             return self._describe_function(thing)
+        space = vars(thing)
         if isinstance(thing, type):
             members = space.get("_member_map_", {}).values()  # of an enum
             bases = self._look(getattr, thing, "__bases__")
@@ -2491,36 +2505,29 @@ class _Contents:
     def _describe_function(self, function: FunctionType) -> list[Any]:
         # since Python 3.14 annotations are made by a function, which is not called
         makes = "__annotate__" if getattr(function, "__annotate__", None) else "__annotations__"
-        names = "__code__", "__kwdefaults__", makes
-        parts = vars(function), *[self._look(getattr, function, name) for name in names]
+        names = "__code__", "__dict__", "__kwdefaults__", makes
+        parts = [self._look(getattr, function, name) for name in names]
         about: list[Any] = [self._hold(each) if type(each) is dict else each for each in parts]
         about.append(self._value(getattr, function, "__defaults__"))
-        code, space = about[1], function.__globals__
+        code, space = parts[0], function.__globals__
         facts = _code_facts(code)
-
-        def is_read(name: str, place: Any, get: Any) -> bool:
-            if name not in facts.added:
-                return True
-            kind = self._look(lambda at, get: type(get(at, _NOTHING)), place, get)
-            return kind not in (list, set, dict, deque)  # these exactly: others may do more
-
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            if name != "__classdict__" and is_read(name, cell, _cell_value):
-                about += [name, self._value(_cell_value, cell)]
+            if name != "__classdict__":
+                value = self._value(_cell_value, cell, is_only_added_to=name in facts.added)
+                about += [name, value]
         if id(function) in self._own or _is_project(space.get("__name__")):
             for chain in sorted(facts.chains):
-                if is_read(chain[0], chain[0], space.get):
-                    about += [chain, self._global_token(space, chain)]
+                about += [chain, self._global_token(space, chain, facts.added)]
             self._follow_sources(_imports_of(code, space.get("__package__") or ""))
         return about
 
-    def _global_token(self, space: Any, chain: Sequence[str]) -> str:
+    def _global_token(self, space: Any, chain: Sequence[str], added: Any = ()) -> str:
         """The token of a global name; where it is a module of the project, of what that holds under
-        the next name."""
+        the next name. `added`: the names of what code only adds to."""
         name, *rest = chain
         if name in self._skipped:
             return "not tracked"
-        value = self._value(space.get, name)
+        value = self._value(space.get, name, _NOTHING, name in added)
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
             if _is_project(lazy):
@@ -2532,28 +2539,24 @@ class _Contents:
             module = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
             value = getattr(sys.modules.get(above), "__dict__", {}).get(last, module)
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
+            space, module = vars(value), value.__name__
             if type(value) is not ModuleType:  # its class may have properties
                 self.label(type(value))
-            if rest[0] not in vars(value):
-                self._follow_inside(value, rest[0])
-            return self._global_token(vars(value), rest)
+            if rest[0] not in space:
+                # a module inside it that is not loaded, or what its `__getattr__` makes, perhaps
+                # from any module inside it
+                self._global_token(space, ("__getattr__",))
+                modules = [f"{module}.{rest[0]}"]
+                for folder in space.get("__path__", ()):
+                    files = [file.removeprefix(folder) for file in _files_in(folder)]
+                    inside = [file.partition(".")[0].replace(os.sep, ".") for file in files]
+                    modules += [module + name for name in inside]
+                self._follow_sources(modules)
+            return self._global_token(space, rest)
         if value is _NOTHING:
             return "nothing"
         home = str(space.get("__name__")).replace("__mp_main__", "__main__")
         return self._token(f"{home}.{name}", value)
-
-    def _follow_inside(self, module: ModuleType, name: str) -> None:
-        """Follow what a module may give under a name that it does not hold: a module inside it that
-        is not loaded, or what its `__getattr__` makes, perhaps from any module inside it."""
-        home, space = module.__name__, vars(module)
-        modules = [f"{home}.{name}"]
-        if "__getattr__" in space:
-            self._global_token(space, ("__getattr__",))
-            for folder in space.get("__path__", ()):
-                for file in _files_in(folder):
-                    inside = file.removeprefix(folder).partition(".")[0]
-                    modules.append(home + inside.replace(os.sep, "."))
-        self._follow_sources(modules)
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, of the packages around them, and of those
@@ -2564,9 +2567,9 @@ class _Contents:
             self._sources.add(name)
             modules.append(name.rpartition(".")[0])
             spec = _find_spec(name)
-            loader = getattr(spec, "loader", None)
-            if hasattr(loader, "get_data"):
-                file = getattr(loader, "archive", spec.origin)  # of a zip file
+            file = getattr(spec, "origin", None)
+            if file:
+                file = getattr(spec.loader, "archive", file)  # of a zip file
                 found = _files_in(file)
                 self.files.append((file, found))
                 digest, imports, is_certain = _read_source(name, found.get(file))
@@ -2578,25 +2581,12 @@ class _Contents:
                 self.label(sys.modules[name])
 
 
-class _Fingerprint:
-    """The contents of functions, classes, files and values, kept while all that they were taken
-    from stays the same."""
-
-    in_arguments: dict[Any, _Fingerprint] = {}  # (name, untracked) -> of what was met there
-    _contents: _Contents | None = None
-
-    def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
-        self.of = roots, untracked
-
-    def __reduce__(self) -> Any:
-        return _Fingerprint, self.of  # contents hold for this process
-
-    def now(self) -> _Contents:
-        """The contents as they are now: those found before, unless something differs."""
-        contents = self._contents
-        if contents is None or not contents.holds():
-            self._contents = contents = _Contents(*self.of)
-        return contents
+def _contents(kept: dict[Any, _Contents], key: Any, *of: Any) -> _Contents:
+    """The contents of roots as they are now: those kept under the key, unless something differs."""
+    contents = kept.get(key)
+    if contents is None or contents.roots[0] is not of[0][0] or not contents.holds():
+        kept[key] = contents = _Contents(*of)
+    return contents
 
 
 def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any) -> str | None:
@@ -2605,12 +2595,8 @@ def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any
     name = _followed_name(thing)
     if name is None:
         return None
-    fingerprint = _Fingerprint.in_arguments.get((name, untracked))
-    if fingerprint is None or fingerprint.of[0][0] is not thing:
-        fingerprint = _Fingerprint((thing,), untracked)
-        if "<" not in name:  # what functions make may hold much
-            _Fingerprint.in_arguments[name, untracked] = fingerprint
-    contents = fingerprint.now()
+    kept = {} if "<" in name else _Contents.in_arguments  # what functions make may hold much
+    contents = _contents(kept, (name, untracked), (thing,), untracked)
     unsure += contents.unsure
     return f"{name} {contents.digest}"
 
@@ -3383,11 +3369,12 @@ class MemorizedFunc(_Options[P, R]):
             _carried={} if holder is run else {"(object)": run},
             _awaited=bool(flags & 0x80),  # written with `async def`
             _folder=folder,
+            _contents={},
             _memory=memory,
             _store=memory.store,
         )
         code = holder if self.version is None else ("version", self.version)
-        self._fingerprint = _Fingerprint((code, *self.depends), self.untracked)
+        self._roots = (code, *self.depends)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
@@ -3403,11 +3390,14 @@ class MemorizedFunc(_Options[P, R]):
 
     # -- naming and finding
 
+    def _now(self) -> _Contents:
+        return _contents(self._contents, "", self._roots, self.untracked)
+
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         """The call with its key. Arguments that do not fit get one too: the call itself then raises
         what it raises."""
         args = self._prefix + args
-        contents = self._fingerprint.now()
+        contents = self._now()
         # its own ones: defaults may have been replaced
         contents.parameters = contents.parameters or _Parameters(self._run)
         given = self._carried | contents.parameters.bind(args, kwargs)
@@ -3633,7 +3623,7 @@ class MemorizedFunc(_Options[P, R]):
             Named tuples: `arguments` (text), `time` (when computed, seconds since 1970), `duration`
             (seconds), `nbytes`, `current` (whether today's code finds it), `args_id` (its name).
         """
-        current = f"{self._folder}/{self._fingerprint.now().digest}"
+        current = f"{self._folder}/{self._now().digest}"
         found = [
             CacheEntry(
                 _joined(about["input_args"]),
