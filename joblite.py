@@ -2536,8 +2536,8 @@ class _Contents:
             # what is installed counts as it will when it is loaded: the `a` of `import a.b`, a
             # module, or what a loaded one holds
             above, _, last = lazy.rpartition(".")
-            module = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
-            value = getattr(sys.modules.get(above), "__dict__", {}).get(last, module)
+            unloaded = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
+            value = getattr(sys.modules.get(above), "__dict__", {}).get(last, unloaded)
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
             space, module = vars(value), value.__name__
             if type(value) is not ModuleType:  # its class may have properties
@@ -3183,6 +3183,8 @@ if TYPE_CHECKING:
         _unbound: Any  # what was bound to the object of a bound method
         _carried: dict[str, Any]  # what counts like an argument: the content of a callable object
         _awaited: bool
+        _contents: dict[Any, Any]
+        _roots: tuple[Any, ...]
         _folder: str
         _memory: Memory
         _store: Any
