@@ -1971,7 +1971,7 @@ def _read_value(
 ) -> Any:
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
     file, head = _peek(file)
-    openers = [
+    openers: Any = head != _MAGIC and [
         codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix)
     ]
     unpacked = openers[0](file) if openers else None
@@ -2954,16 +2954,12 @@ class _DiskStore(_Store):
         try:
             if not self._is_checked:
                 self._check_folders()
-            file = io.FileIO(self._root + key, "r+" if mmap_mode == "r+" else "r")
+            mode = "r+b" if mmap_mode == "r+" else "rb"
+            file = open(self._root + key, mode, 8192)  # saves a look
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         if self._secret is None:
-            start = b"" if mmap_mode else file.read(8192)
-            if 0 < len(start) < 8192:  # all of it: a buffer would double the time of a small hit
-                file.close()
-                return io.BytesIO(start)
-            file.seek(0)
-            return io.BufferedReader(file)
+            return file
         with file:
             signature, content = file.read(32), file.read()
         if not _module("hmac").compare_digest(signature, self._signature(key, content)):
@@ -3001,8 +2997,7 @@ class _DiskStore(_Store):
                 unlock()
 
         try:
-            opener = partial(os.open, mode=self._mode & 0o666)
-            with open(self._root + name, "xb", 8192, opener=opener) as file:  # saves a look
+            with open(self._root + name, "xb", 8192) as file:
                 if self._secret is None:
                     fill(file)
                 else:
@@ -3497,7 +3492,7 @@ class MemorizedFunc(_Options[P, R]):
         if self._awaited:
             value = await value
         about |= {"time": time.time(), "duration": time.perf_counter() - start}
-        self._tell(2, call, f"computed in {about['duration']:.3g} s")
+        self._tell(2, call, "computed")
         if call.unsure or not call.contents.files_hold():
             return value, about  # perhaps of other code than the key says
 

@@ -5581,7 +5581,6 @@ f = make()"""
         ours = [path for path in [base.parent, *base.rglob("*")] if path.name != ".gitignore"]
         modes = {path: path.stat().st_mode & 0o777 for path in ours}
         assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
-        assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
         assert (tmp_path / "shared" / "joblite" / "v1").stat().st_mode & 0o777 == 0o770
         assert len(recwarn) == 0
 
