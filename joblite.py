@@ -517,11 +517,11 @@ class _LockFile:
     opened: Any = weakref.WeakValueDictionary()  # path -> the file that is open
     fd = -1
 
-    def __init__(self, path: str, mode: int) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         try:
             self.fcntl = _module("fcntl")
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             weakref.finalize(self, os.close, self.fd).atexit = False
             self.unlocker(0)()
         except (ImportError, OSError):  # one that may not be opened, or locks do not work there
@@ -2822,8 +2822,8 @@ class _Store(_Interface):
                 return default
             with file:
                 self._about(file, key)
-                is_mapped = mode and _is_on_disk(file)
-                value = _read_value(file, mode if is_mapped else None, key)
+                mode = mode if mode and _is_on_disk(file) else None
+                value = _read_value(file, mode, key)
             self.mark(key)
             return value
         except Exception as err:  # a pickle whose classes are gone may raise anything
@@ -3041,7 +3041,7 @@ class _DiskStore(_Store):
         def opened_once() -> _LockFile:
             file = _LockFile.opened.get(path)
             if not file or not file.is_there():
-                file = _LockFile.opened[path] = _LockFile(path, self._mode & 0o666)
+                file = _LockFile.opened[path] = _LockFile(path)
                 now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
                 for name, _, changed in self.entries("/"):
                     if name.startswith("/tmp-") and now - changed > 3600:
@@ -3351,11 +3351,9 @@ class MemorizedFunc(_Options[P, R]):
             holder = type(holder)
             called = holder.__call__
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
-        # The folder has the function's name, as far as this can be; another name, another folder
+        # The folder has the function's name, or its end; another name, another folder
         name = _dotted(holder)
-        folder = "".join(
-            each if each.isascii() and each.isalnum() or each in "_." else "-" for each in name[:90]
-        )
+        folder = "".join(each if each.isalnum() or each in "_." else "-" for each in name[-60:])
         if folder != name:
             folder += f"-{_short_digest(name, 8)}"
         vars(self).update(
