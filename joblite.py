@@ -4111,10 +4111,10 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     space = vars(module)
     if importable:
         space |= vars(_module("importlib").import_module(name))
-    # it keeps multiprocessing from running the caller's script once more
-    full_name = f"{package}.{name}" if package else name
-    spec = _module("importlib.machinery").ModuleSpec(full_name, None)
-    space |= {"__spec__": spec, "__builtins__": __builtins__, _SPACE: token}
+    else:  # a spec keeps multiprocessing from running the caller's script once more
+        full_name = f"{package}.{name}" if package else name
+        space["__spec__"] = _module("importlib.machinery").ModuleSpec(full_name, None)
+    space |= {"__builtins__": __builtins__, _SPACE: token}  # imports by C code look there
     if name == "__main__" and _Local.inside == "process":
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
@@ -4140,15 +4140,13 @@ _class_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary(
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
-def _own_attributes(namespace: Any) -> dict[str, Any]:
-    """What a class holds itself, without what is made anew with every class."""
-    internals = "__dict__", "__weakref__", "_abc_impl", "__slots__"
-    return {name: namespace[name] for name in namespace if name not in internals}
+# of a class, what is made anew with every class
+_MADE_ANEW = "__dict__", "__weakref__", "_abc_impl", "__slots__"
 
 
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     """Give a thing that goes by value what it holds: it is made empty, since it may hold itself."""
-    attributes, changes, registered = state
+    attributes, changes = state
     if _class_tokens.get(thing, "").startswith(_process()):
         return  # a class that is at home here
     for place, names in changes:
@@ -4157,8 +4155,10 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
         kept = space.get(_KEPT, ()) if _SPACE in space else space
         for name in names.keys() - kept:
             space[name] = names[name]
+    for subclass in attributes.pop("_abc_impl", ()):
+        type(thing).register(thing, subclass)
     if isinstance(thing, type):
-        for name in _own_attributes(vars(thing)).keys() - attributes.keys():
+        for name in _without(thing, _MADE_ANEW).keys() - attributes.keys():
             delattr(thing, name)  # so it was at home, or by now
     members = vars(thing).get("_member_map_", ())
     for name, value in attributes.items():
@@ -4166,8 +4166,6 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
             vars(members[name]).update(value)
         else:
             setattr(thing, name, value)
-    for subclass in registered:
-        type(thing).register(thing, subclass)
 
 
 def _fill_later(
@@ -4177,7 +4175,6 @@ def _fill_later(
     made_of: tuple[Any, ...],
     attributes: dict[str, Any],
     changes: Sequence[Any] = (),
-    registered: Any = (),
 ) -> Any:
     """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
     its attributes, those of an enum's members, and globals; with an abstract class it registers
@@ -4194,7 +4191,7 @@ def _fill_later(
         space = vars(sys.modules["__main__"])
         name = home[1].partition(".")[0]
         changes = [*changes, (_place_of_globals(space), {name: space[name]})]
-    return make, made_of, (attributes, changes, registered), None, None, _fill
+    return make, made_of, (attributes, changes), None, None, _fill
 
 
 def _make_function(
@@ -4304,7 +4301,7 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
     }
     start["__qualname__"] = cls.__qualname__
-    attributes = _own_attributes(own)
+    attributes = _without(cls, _MADE_ANEW)
     # the value of a member, or what it is as text or number: how a `__new__` of its own has made
     # it is not known any more
     plain = getattr(own.get("_member_type_"), "__getnewargs__", None)
@@ -4312,19 +4309,18 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
         value = plain(member)[0] if plain else member._value_
         start[name] = _module("enum").member(value)  # also where it is a function
         attributes[name] = vars(member)
-    registered = _module("abc")._get_dump(cls)[0] if "_abc_impl" in own else ()
+    if "_abc_impl" in own:  # what was registered with it
+        attributes["_abc_impl"] = [ref() for ref in _module("abc")._get_dump(cls)[0]]
     # those of typing refuse the bases that they give their classes
     kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
     made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
-    return _fill_later(
-        cls, packer, _make_once, made_of, attributes, registered=[ref() for ref in registered]
-    )
+    return _fill_later(cls, packer, _make_once, made_of, attributes)
 
 
 def _reduce_cell(cell: Any, packer: _Packer) -> Any:
     value = _cell_value(cell)
     if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
-        value = _own_attributes(value)
+        value = {name: value[name] for name in value if name not in _MADE_ANEW}
     return CellType, (), (None, {} if value is _NOTHING else {"cell_contents": value})
 
 
@@ -4971,15 +4967,11 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
 # list. Results likewise.
 
 
-@lru_cache(maxsize=1)
-def _plain_types(numpy: Any) -> frozenset[Any]:
-    """The types of the values that go in the list, since nobody can write to one."""
-    scalars = getattr(numpy, "sctypeDict", {})
-    return _ATOMS.union(scalars.values()) - {getattr(numpy, "void", None)}
-
-
 def _are_plain(values: Iterable[Any]) -> bool:
-    return _plain_types(sys.modules.get("numpy")).issuperset(map(type, values))
+    """Whether nobody can write to one of these values: then they go in one pickle."""
+    numpy: Any = sys.modules.get("numpy")
+    scalars = {*getattr(numpy, "sctypeDict", {}).values()} - {getattr(numpy, "void", None)}
+    return (_ATOMS | scalars).issuperset(map(type, values))
 
 
 def _raise(error: BaseException, *_: Any, **__: Any) -> None:

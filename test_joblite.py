@@ -7556,6 +7556,32 @@ class TestSection5Payloads:
         )
         assert (done.stdout, done.stderr) == ("[100, 101, 102]\n", "")
 
+    def test_relative_imports_of_a_local_function_warn_of_nothing(self, tmp_path):
+        package = tmp_path / "package"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "util.py").write_text("def g(x): return x + 100\n")
+        (package / "work.py").write_text(
+            textwrap.dedent("""
+            def make():
+                def work(x):
+                    from .util import g
+                    return g(x)
+                return work
+            """)
+        )
+        done = run_script(
+            """
+            import warnings
+            from joblite import Parallel, delayed
+            from package.work import make
+            warnings.simplefilter("error")
+            print(Parallel(n_jobs=2)(delayed(make())(i) for i in range(2)))
+            """,
+            env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE}"},
+        )
+        assert done.stdout == "[100, 101]\n"
+
     def test_instances_come_home(self):
         """An instance sent out and back, or made over there,
         is an instance of the caller's own class."""
