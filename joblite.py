@@ -6317,32 +6317,26 @@ class _Pool:
 
     def receive(self, batch: _Batch) -> bool:
         """Open what came back of a batch; False when it was sent again."""
+        from concurrent.futures import BrokenExecutor, CancelledError
+
         future, batch.future = batch.future, None  # its callback holds the batch, as a cycle
         try:
             answer = future.result()
-        except Exception as error:
-            return self.lose(batch, error)
-        if not self.context:
-            return True
-        if answer is None:
-            self.submit(batch)
-            return False
-        batch.receive(answer)
-        return True
-
-    def lose(self, batch: _Batch, error: Exception) -> bool:
-        """The executor is broken, or reports that it lost a worker."""
-        from concurrent.futures import BrokenExecutor, CancelledError
-
-        text = f"the executor failed: {type(error).__name__}: {error}"
-        if isinstance(error, BrokenExecutor):
-            text += "; with spawn a script needs if __name__ == '__main__':"
-        lost = TerminatedWorkerError(text)
-        lost.__cause__ = error
-        if isinstance(error, (BrokenExecutor, CancelledError)):
-            batch.fault = lost  # nothing more is to be had of it
-        else:
-            batch.blame(lost)
+            if self.context and answer is None:
+                self.submit(batch)
+                return False
+            if self.context:
+                batch.receive(answer)
+        except Exception as error:  # the executor is broken, or reports that it lost a worker
+            text = f"the executor failed: {type(error).__name__}: {error}"
+            if isinstance(error, BrokenExecutor):
+                text += "; with spawn a script needs if __name__ == '__main__':"
+            lost = TerminatedWorkerError(text)
+            lost.__cause__ = error
+            if isinstance(error, (BrokenExecutor, CancelledError)):
+                batch.fault = lost  # nothing more is to be had of it
+            else:
+                batch.blame(lost)
         return True
 
     def ask_back(self, batches: Iterable[_Batch]) -> None:
