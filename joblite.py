@@ -5014,12 +5014,13 @@ def _pack_answer(
         return [[_pickle_dumps((kind, seconds, values), 5)]]
     payloads = [[_pickle_dumps((kind, seconds, []), 5)]]
     for offset, value in enumerate(values):
-        error = errors.get(offset)
         try:
+            if offset in errors:
+                raise errors[offset]
             payload = _pack_or_explain(value, "the result", "home")
-        except PicklingError as refusal:
-            error = refusal.with_traceback(None)  # which holds this frame
-        payloads.append(_pack_error(error) if error else payload)
+        except BaseException as error:
+            payload = _pack_error(error)
+        payloads.append(payload)
     return payloads
 
 
