@@ -4034,8 +4034,8 @@ class _Local(threading.local):
     """What holds in one thread."""
 
     came: Any = None  # see _unpack
-    # what nested calls ask: "thread" in a worker thread; "process" in a batch on an executor of
-    # somebody else; a worker process sets it for all its threads
+    # the backend of calls inside a task: "sequential" in a worker thread; "threading" in a batch on
+    # an executor of somebody else; a worker process sets it for all its threads
     inside: str | None = None
     settings: dict[str, Any] = {}  # what the innermost `parallel_config` says, outer ones included
 
@@ -4115,7 +4115,7 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
         full_name = f"{package}.{name}" if package else name
         space["__spec__"] = _module("importlib.machinery").ModuleSpec(full_name, None)
     space |= {"__builtins__": __builtins__, _SPACE: token}  # imports by C code look there
-    if name == "__main__" and _Local.inside == "process":
+    if name == "__main__" and _Local.inside:
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
     return module
@@ -5307,7 +5307,7 @@ class _WorkerState:
     def live(self) -> None:
         """The life of a worker process: it answers messages until the other side is gone, or has
         been silent for long."""
-        _Local.inside = "process"
+        _Local.inside = "threading"
         _module("signal").signal(_SIGINT, self.interrupt)
         while _has_data(self.sock, self.idle_s or _LONGEST_S):
             message = _receive_message(self.sock)
@@ -6108,7 +6108,7 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     (number, *more), keys, plain = marshal.loads(head)
     batch = _Batch(number, (), *more)
     _open_batch(batch, keys, plain, payloads, {})
-    _run_here("process", batch)
+    _run_here("threading", batch)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
     return [[*map(bytes, own)] for own in answer]
 
@@ -6285,7 +6285,7 @@ class _Pool:
         """Take a batch, which waits in the executor until a worker is free; the caller does not."""
         done = self.done
         if not self.context:
-            future = self.start(_run_here, "thread", batch)
+            future = self.start(_run_here, "sequential", batch)
         else:
             settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
             payload = {
@@ -6469,7 +6469,7 @@ class _ThreadPool(_Pool):
             self.serve()
 
     def run(self, batch: _Batch) -> None:
-        _run_here("thread", batch)
+        _run_here("sequential", batch)
 
     def receive(self, batch: _Batch) -> bool:
         return True
@@ -6613,24 +6613,26 @@ def _settle(settings: dict[str, Any]) -> dict[str, Any]:
     for name, words in _WORDS.items():
         if settings.get(name, words[0]) not in words:
             _expect(False, name, f"one of {words}", settings[name])
-    wants_both = settings["prefer"] == "processes" and settings["require"]
-    expected = "None or 'threads' beside require='sharedmem', since processes share no memory"
-    _expect(not wants_both, "prefer", expected, "processes")
+    if settings["prefer"] == "processes" and settings["require"]:
+        _expect(
+            False,
+            "prefer",
+            "None or 'threads' beside require='sharedmem', since processes share no memory",
+            "processes",
+        )
     options = settings.pop("backend_options").items()
     return {name: value for name, value in options if value is not None}
 
 
-def _number(
-    name: str, value: Any, expected: str, is_whole: bool = True, least: float = 0.0
-) -> float:
-    """The number that an argument gives. A text is fine, from an environment variable say."""
+def _whole(name: str, value: Any, expected: str, least: int = 1) -> int:
+    """The whole number that an argument gives, other than 0. A text is fine, from an environment
+    variable say."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = 0.0
-    is_right = number > least and number and not (is_whole and number % 1)
-    _expect(is_right, name, expected, value)
-    return number
+    _expect(number and number >= least and not number % 1, name, expected, value)
+    return int(number)
 
 
 class ParallelBackendBase:
@@ -6700,9 +6702,9 @@ _Backend = namedtuple("_Backend", "name open shares_memory options capacity", de
 
 @lru_cache(maxsize=1)
 def _say_that_there_are_no_processes() -> None:
-    place = "in threads" if _HAS_THREADS else "in place, one after the other, without timeout"
     _warn(
-        f"processes cannot be started here (no fork, or no interpreter to start): tasks run {place}"
+        "processes cannot be started here (no fork, or no interpreter to start): tasks run in "
+        "threads; where there are none, one after the other and without timeout"
     )
 
 
@@ -6724,9 +6726,8 @@ def _open_processes(
         packed = _pickle_dumps(list(map(bytearray, frames)), 5)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
     kind = idle_worker_timeout, cores, inner_max_num_threads, packed
-    expected = "None or a whole number above 0"
-    most = _number("maxtasksperchild", maxtasksperchild, expected)
-    return _ProcessPool(n_jobs, kind, int(most))
+    most = _whole("maxtasksperchild", maxtasksperchild, "None or a whole number above 0")
+    return _ProcessPool(n_jobs, kind, most)
 
 
 _IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
@@ -6793,12 +6794,14 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         if callable(found):
             found, options = found(**options), {}
     if not isinstance(found, _Backend):
-        is_executor = callable(getattr(found, "submit", None))
-        expected = f"one of {[*_backends]} or a concurrent.futures.Executor"
-        _expect(is_executor, "backend", expected, backend)
+        _expect(
+            callable(getattr(found, "submit", None)),
+            "backend",
+            f"one of {[*_backends]} or a concurrent.futures.Executor",
+            backend,
+        )
         if hasattr(found, "get_executor"):
             found = found.get_executor()
-        client: Any = getattr(found, "_client", None)
         kind: Any = _Pool
         name = type(found).__name__
         # whether its workers are threads of this interpreter
@@ -6808,12 +6811,10 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             kind, offer = _ProtocolPool, found.effective_n_jobs(-1)
             # joblib's base class does not define it
             shares_memory = getattr(found, "supports_sharedmem", False)
-        elif hasattr(client, "scatter"):
-            kind, offer = _DaskPool, sum(client.nthreads().values())
+        elif hasattr(getattr(found, "_client", None), "scatter"):
+            kind, offer = _DaskPool, sum(found._client.nthreads().values())
         else:
-            attributes = "_max_workers", "max_workers", "num_workers"
-            offers = [getattr(found, each, 0) for each in attributes]
-            offer = max(each for each in (0, *offers) if isinstance(each, int))
+            offer = getattr(found, "_max_workers", 0) or getattr(found, "num_workers", 0)
         open_pool = partial(kind, executor=found, shares_memory=shares_memory)
         found = _Backend(name, open_pool, shares_memory, capacity=offer or cpu_count())
     if options and found is not _IN_PLACE:  # which has no use for any
@@ -6822,8 +6823,12 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             names = Parallel.__init__.__annotations__
             close = _module("difflib").get_close_matches(unknown[0], names)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            expected = f"options among {sorted(found.options)}{hint}"
-            _expect(False, f"backend {found.name!r}", expected, unknown)
+            _expect(
+                False,
+                f"backend {found.name!r}",
+                f"options among {sorted(found.options)}{hint}",
+                unknown,
+            )
         found = found._replace(open=partial(found.open, **options))
     return found
 
@@ -6833,14 +6838,12 @@ def _choose(settings: dict[str, Any], options: dict[str, Any]) -> tuple[_Backend
     context = _local.settings
     named, n_jobs = settings["backend"], settings["n_jobs"]
     needs_threads = settings["require"] == "sharedmem"
-    nested = {None: None, "thread": _IN_PLACE, "process": _THREADS}[_local.inside]
-    backend = named or context.get("backend") or nested
+    backend = named or context.get("backend") or _local.inside
     if not backend and (needs_threads or settings["prefer"] == "threads"):
         backend = _THREADS
     found = _find_backend(backend, options)
     if needs_threads and not found.shares_memory:
-        expected = "one of threads, which require='sharedmem' needs"
-        _expect(named is None, "backend", expected, named)
+        _expect(named is None, "backend", "one of threads, which require='sharedmem' needs", named)
         found = _THREADS
     if n_jobs is None:
         n_jobs = context.get("n_jobs")
@@ -6849,7 +6852,7 @@ def _choose(settings: dict[str, Any], options: dict[str, Any]) -> tuple[_Backend
     expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
     if hasattr(n_jobs, "__next__"):
         expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
-    n_jobs = int(_number("n_jobs", n_jobs, expected, least=-sys.maxsize))
+    n_jobs = _whole("n_jobs", n_jobs, expected, -sys.maxsize)
     if n_jobs < 0:  # counts back from all there are
         n_jobs += 1 + (found.capacity or _cores or cpu_count())
     return found, 1 if found is _IN_PLACE else max(1, n_jobs)
@@ -6905,8 +6908,12 @@ class parallel_config:
         backend_options["inner_max_num_threads"] = inner_max_num_threads
         options = _settle(self.settings)
         if type(backend) is _Unset or backend is None:
-            expected = f"'loky' or another that has the options {sorted(options)}"
-            _expect(not options, "backend", expected, None)
+            _expect(
+                not options,
+                "backend",
+                f"'loky' or another that has the options {sorted(options)}",
+                None,
+            )
         else:
             self.settings["backend"] = _find_backend(backend, options)
         _local.settings = self.settings
@@ -7012,11 +7019,11 @@ def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     return record
 
 
-def _window(pre_dispatch: Any, n_jobs: int) -> int:
+def _window(pre_dispatch: Any, n_jobs: int) -> float:
     """How many batches may be out at once.
 
-    >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(3, 4)
-    (8, 4, 3)
+    >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(0.5, 4)
+    (8, 4.5, 1)
     """
     if pre_dispatch in ("2 * n_jobs", "all"):
         return 2 * n_jobs
@@ -7025,9 +7032,13 @@ def _window(pre_dispatch: Any, n_jobs: int) -> int:
         size = math.prod(map(float, text.split("*")))
     except ValueError:
         size = 0.0
-    expected = "'all', a number above 0, or a text such as '2 * n_jobs'"
-    _expect(size > 0, "pre_dispatch", expected, pre_dispatch)
-    return max(1, int(min(size, 2**30)))
+    _expect(
+        size > 0,
+        "pre_dispatch",
+        "'all', a number above 0, or a text such as '2 * n_jobs'",
+        pre_dispatch,
+    )
+    return max(1, size)
 
 
 class _Counts:
@@ -7052,16 +7063,16 @@ class _Counts:
         if has_own_lines or parallel.verbose > 2:
             self.line_s = 0.0
         self.progress = parallel.progress
-        if self.progress is True:
+        if isinstance(self.progress, bool):
             self.progress = self.make_bar()
         self.watched = self.progress is not None or self.line_s is not None
 
     def make_bar(self) -> Any:
         """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
         does."""
-        code = _Run.work.__code__
         stack = _module("traceback").walk_stack(None)
-        if _local.inside or any(frame.f_code is code for frame, _ in stack):
+        is_inside = any(frame.f_code is _Run.work.__code__ for frame, _ in stack)
+        if not self.progress or is_inside or _local.inside:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -7166,8 +7177,7 @@ class _Run:
         list is there to be taken at the end."""
         try:
             yield from self.work()
-            if self.counts.watched:
-                self.counts.tell(self.parallel, 0)
+            self.counts.tell(self.parallel, 0)
         except GeneratorExit:  # at the end of the interpreter names go before generators
             raise
         except BaseException as error:
@@ -7177,11 +7187,9 @@ class _Run:
                 for number, value in enumerate(values, first)
                 if value is not _NOTHING
             }
-            attributes: dict[str, Any] = {"partial_results": not_given}
+            _set_on_error(error, {"partial_results": not_given})
             if isinstance(error.__cause__, RemoteTraceback):
-                # how it came home; the cause tells where it was raised
-                attributes["__traceback__"] = None
-            _set_on_error(error, attributes)
+                error.with_traceback(None)  # how it came home; the cause tells where it was raised
             raise
         finally:
             self.counts.close()
@@ -7222,9 +7230,8 @@ class _PoolRun(_Run):
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
         parallel = self.parallel
-        while len(self.out) < parallel._window and (cut := self.cut()):
-            keep_going = parallel.on_error != "raise"
-            batch = _Batch(*cut, parallel.timeout, keep_going, self.adapts)
+        while len(self.out) + 1 <= parallel._window and (cut := self.cut()):
+            batch = _Batch(*cut, parallel.timeout, parallel.on_error != "raise", self.adapts)
             batch.function, batch.width = self.calls.function, self.calls.width
             try:
                 self.pack(batch)
@@ -7339,8 +7346,7 @@ class _PoolRun(_Run):
             if on_error == "raise":
                 raise named
         self.counts.completed += done
-        if self.counts.watched:
-            self.counts.tell(self.parallel, done)
+        self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
 
     def work(self) -> Iterator[Any]:
@@ -7576,17 +7582,18 @@ class Parallel(_Shaped[Shape, E]):
         options = _settle(settings)
         vars(self).update(settings)
         if batch_size != "auto":
-            expected = "'auto' or a whole number above 0"
-            self.batch_size = int(_number("batch_size", batch_size, expected))
+            self.batch_size = _whole("batch_size", batch_size, "'auto' or a whole number above 0")
         if timeout is not None:
-            seconds = _number("timeout", timeout, "None or seconds above 0", False)
-            self.timeout = min(seconds, _LONGEST_S)
+            _expect(timeout > 0, "timeout", "None or seconds above 0", timeout)
+            self.timeout = min(timeout, _LONGEST_S)
             self.batch_size = 1
-        if progress is False:
-            self.progress = None
         _expect(hasattr(self.verbose, "__float__"), "verbose", "a number", self.verbose)
-        shows = "True, a function of (done, total), or an object with update, such as a tqdm bar"
-        _expect(not isinstance(progress, str), "progress", shows, progress)
+        _expect(
+            not isinstance(progress, str),
+            "progress",
+            "True, a function of (done, total), or an object with update, such as a tqdm bar",
+            progress,
+        )
         _check_mmap_mode(self.mmap_mode)
         nbytes = 2**20
         if self.max_nbytes is None or not self.mmap_mode:
@@ -7773,5 +7780,4 @@ def effective_n_jobs(n_jobs: int | None = -1) -> int:
     ValueError
         `n_jobs` is 0 or not a whole number.
     """
-    parallel: Parallel[Any, Any] = Parallel(n_jobs)
-    return parallel.n_jobs
+    return Parallel(n_jobs).n_jobs

@@ -10404,7 +10404,9 @@ class TestSection7Choosing:
             shutdown_workers()
             """)
         assert done.stdout == "True\n" * 3 + "1 True 1\n"
-        assert done.stderr.count("tasks run in place, one after the other, without timeout") == 1
+        assert (
+            done.stderr.count("where there are none, one after the other and without timeout") == 1
+        )
         assert "cannot be read" not in done.stderr
 
     @pytest.mark.parametrize(
