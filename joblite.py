@@ -2700,7 +2700,7 @@ class _KeyLock:
                 await _module("asyncio").sleep(_POLL_S)
             else:
                 _holding(other.over, bool)  # as soon as it is released
-        if self.held.get(self.place) is not self or not store.lock_file:
+        if not store.lock_file:
             return
         try:  # now between processes
             self.file = file = store.locks or store.lock_file(key)  # stays open
@@ -2981,7 +2981,7 @@ class _DiskStore(_Store):
         def put_in_place() -> None:
             # The number in the lock file is at least the sum of all sizes: files that were removed
             # or replaced stay in it until somebody has to make room, and counts. An unknown one
-            # is larger than any limit. Without locks it is not trusted, and removed, so that
+            # is larger than any limit. Without locks it is not trusted, and emptied, so that
             # nobody else trusts it
             try:
                 while not locks.lock(0, wait=True):
@@ -2991,7 +2991,7 @@ class _DiskStore(_Store):
                 if locks.fcntl:
                     os.pwrite(locks.fd, total.to_bytes(8), 0)
                 else:
-                    _unlink(locks.path)
+                    open(locks.path, "wb").close()
                 os.replace(self._root + name, self._root + key)
             finally:
                 unlock()
@@ -3417,9 +3417,8 @@ class MemorizedFunc(_Options[P, R]):
                     f"{self._folder}: the argument {label!r} of type {kind.__name__} "
                     f"cannot be hashed: {err}; leave it out with ignore=[{label!r}], or give key="
                 ) from err
-        key = f"{self._folder}/{contents.digest}-{_short_digest(repr(digests), 32)}"
-        if unsure:  # one that no entry has
-            key += f"-{time.time_ns()}"
+        text = repr((digests, unsure and time.time_ns()))  # if unsure, one that no entry has
+        key = f"{self._folder}/{contents.digest}-{_short_digest(text, 32)}"
         return _Call(args, kwargs, given, digests, key, [], contents, unsure)
 
     def _load(self, call: _Call, quiet: bool = False) -> Any:
