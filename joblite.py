@@ -5923,14 +5923,9 @@ def _serve_spawned(sock: Any, shared: Any) -> None:
     # it is a daemon for its caller, so that it ends with that: yet tasks may start processes
     _module("multiprocessing").current_process().daemon = False
     inner, fd = os.pipe()
-
-    def note_stacks() -> None:
-        at = _STACK_AT
-        while text := os.read(inner, 4096):
-            shared[at : at + len(text)] = text
-            at += len(text)
-
-    _start_thread(note_stacks)
+    # what is written there comes into the page piece by piece; the pipe has no end
+    stacks = memoryview(shared)[_STACK_AT:]
+    _start_thread(partial(open(inner, "rb").readinto, stacks))
     try:
         _send_message(sock, [])
         _WorkerState(sock, _view(shared), fd).live()
@@ -6104,8 +6099,8 @@ def _run_here(place: str, batch: _Batch) -> None:
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: a batch in; out what came of its tasks."""
     (head,), *payloads = frames
-    (number, *more), keys, plain = marshal.loads(head)
-    batch = _Batch(number, (), *more)
+    settings, keys, plain = marshal.loads(head)
+    batch = _Batch(*settings)
     _open_batch(batch, keys, plain, payloads, {})
     _run_here("threading", batch)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
@@ -6286,7 +6281,7 @@ class _Pool:
         if not self.context:
             future = self.start(_run_here, "sequential", batch)
         else:
-            settings = batch.first, batch.timeout, batch.keep_going, batch.shrinkable
+            settings = batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
             payload = {
                 "far_side": _FAR_SIDE,
                 "name": __name__,
