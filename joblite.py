@@ -4893,7 +4893,7 @@ _PAGE_NBYTES = 2**20  # the stacks of 100 threads fit in
 
 
 def _is_task(task: Any) -> bool:
-    return isinstance(task, tuple) and len(task) == 3 and callable(task[0])
+    return isinstance(task, (tuple, list)) and len(task) == 3 and callable(task[0])
 
 
 def _no_task(task: Any) -> TypeError:

@@ -10949,6 +10949,11 @@ class TestSection8Parallel:
                 ]
             )
 
+    def test_a_task_may_be_a_list(self, backend):
+        tasks = [[int, ("no number",), {}], [abs, (-1,), {}]]
+        error, one = Parallel(**backend, on_error="return")(tasks)
+        assert type(error) is ValueError and one == 1
+
     def test_a_bad_task_is_an_error_that_names_it(self, backend):
         for bad in (square, 4, None, (square, 1), ("square", (1,), {}), (1, (1,), {})):
             with pytest.raises(
