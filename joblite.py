@@ -5471,6 +5471,7 @@ try:
     os.getcwd()
 except OSError:  # deleted: imports may fail there
     os.chdir("/")
+import multiprocessing.resource_tracker, warnings, {modules}  # workers need them
 from importlib.machinery import ModuleSpec, SourceFileLoader
 loader = SourceFileLoader({name!r}, {path!r})
 module = type(sys)({name!r})
@@ -5484,7 +5485,7 @@ if {nbytes}:
 else:
     code = loader.get_code({name!r})
 exec(code, module.__dict__)
-module._serve_forks({modules!r})
+module._serve_forks()
 """  # a child loads this very file under the name it has here: a package around it is not imported
 
 
@@ -5526,14 +5527,11 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         pid = os.fork()
     except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
         return
-    try:
-        os.setpgid(pid, pid)  # both sides do it: whichever comes first
-    except OSError:  # dead already, or another program
-        pass
     if pid:
         workers[pid] = sock, page, line
         return
     try:
+        os.setpgid(0, 0)  # until then a signal does not reach it, and is sent again
         workers.clear()
         control.close()
         del line
@@ -5546,9 +5544,9 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         os._exit(1)
 
 
-def _serve_forks(needed: str) -> None:
+def _serve_forks() -> None:
     """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
-    whose life lines it holds, end with it. They will need that module. A message with descriptors
+    whose life lines it holds, end with it. A message with descriptors
     asks for a worker; one without says that the page of one tells when it is to end. How it died is
     noted there."""
     import select
@@ -5563,8 +5561,6 @@ def _serve_forks(needed: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
-    for name in "multiprocessing.resource_tracker", needed:
-        _module(name)
     _module("warnings").simplefilter("ignore")  # of sockets that nothing holds any more
     _module("gc").freeze()  # forked workers share these objects' pages
     # by process id: socket, status page and life line, which are held here, too
@@ -5998,23 +5994,22 @@ _driver_calls: Any = None
 _waiting_drivers: list[bool] = []
 
 
-def _drive() -> None:
+def _drive(call: Any) -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other."""
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
-    while True:
-        try:
-            call = _driver_calls.get(timeout=IDLE_S)
-        except Empty:
-            _end_one_driver()  # this one, or another that is idle
-            continue
-        if not call:
-            return
+    while call:
         call()
         del call
         _waiting_drivers.append(True)
+        while True:
+            try:
+                call = _driver_calls.get(timeout=IDLE_S)
+                break
+            except Empty:
+                _end_one_driver()  # this one, or another that is idle
 
 
 def _end_one_driver() -> None:
@@ -6133,6 +6128,15 @@ _HOLD_CODE = {  # where types of what modules and classes hold have their functi
 _project_code: list[Any] = []
 
 
+def _codes(values: list[Any]) -> list[Any]:
+    """The code of the functions among them, also of those in a property or a decorator."""
+    return [
+        getattr(getattr(value, _HOLD_CODE[type(value)], value), "__code__", None)
+        for value in values
+        if type(value) in _HOLD_CODE
+    ]
+
+
 def _look_at_project() -> None:
     """Notice changes: another list takes the place of the former. Takes some 200 ns a function."""
     global _project_code
@@ -6140,17 +6144,13 @@ def _look_at_project() -> None:
     names = list(sys.modules)  # in one step: another thread may import
     for name in _project_names(len(names), names[-1]):
         module = sys.modules.get(name)
-        found += module, getattr(module, "__spec__", None)
-        holders = [module]
-        for holder in holders:  # grows by the module's classes
-            for value in [*getattr(holder, "__dict__", {}).values()]:
-                kind = type(value)
-                if kind in _HOLD_CODE:
-                    func = getattr(value, _HOLD_CODE[kind], value)
-                    found.append(getattr(func, "__code__", None))
-                # not isinstance, which asks the value: a proxy outside of its context raises
-                elif holder is module and issubclass(kind, type) and value.__module__ == name:
-                    holders.append(value)
+        found.append(getattr(module, "__spec__", None))
+        values = [*getattr(module, "__dict__", {}).values()]
+        found += _codes(values)
+        for value in values:
+            # not isinstance, which asks the value: a proxy outside of its context raises
+            if issubclass(type(value), type) and value.__module__ == name:
+                found += _codes([*vars(value).values()])
     if [*map(id, found)] != [*map(id, _project_code)]:
         _project_code = found
         _end_idle_workers(0)
@@ -6443,9 +6443,9 @@ class _ThreadPool(_Pool):
         if _pop(self.free):
             # no lock is taken: Ctrl-C may come anywhere, and a garbage collection may start a call
             # from anywhere
-            if _pop(_waiting_drivers) or _start_thread(_drive):
+            if _pop(_waiting_drivers):
                 _driver_calls.put(self.serve)
-            else:
+            elif not _start_thread(partial(_drive, self.serve)):
                 self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
@@ -6526,16 +6526,16 @@ class _ProcessPool(_ThreadPool):
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error: Any = sys.exc_info()[1]
-        at_work = [(batch, worker, worker.page[_TASK]) for batch in out if (worker := batch.worker)]
+        at_work = [worker for batch in out if (worker := batch.worker)]
         try:
-            for _, worker, _ in at_work:
+            for worker in at_work:
                 worker.stop(GRACE_S)
             while out:
                 out.discard(self.take(6 * GRACE_S))
         except _module("queue").Empty:
             pass
         except KeyboardInterrupt:  # once more
-            for _, worker, _ in at_work:
+            for worker in at_work:
                 worker.stop(0.0)
             if not isinstance(error, GeneratorExit):
                 raise
@@ -6543,10 +6543,6 @@ class _ProcessPool(_ThreadPool):
             main = threading.main_thread().ident
             kill = _module("signal").pthread_kill
             threading.Timer(0.05, kill, (main, _SIGINT)).start()
-        for batch, worker, place in at_work if isinstance(error, KeyboardInterrupt) else ():
-            where = _say_where(_stack_of(worker.page))
-            if place and where:
-                error.add_note(f"task {batch.first + place - 1} was ended{where}")
         self.release()
         self.context.packed.clear()  # threads that are about to end still hold this pool
         self.context.newest.clear()
