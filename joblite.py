@@ -3029,7 +3029,8 @@ class _DiskStore(_Store):
         """The lock file. Where they are missing it makes all folders of this entry, with our mode
         whatever the umask. What a killed process left half-written goes when it is an hour old, as
         a process opens the lock file."""
-        path, folder = self._root + "lock", os.path.dirname(self._root + key)
+        path = self._root + "lock"
+        folder = os.path.dirname(self._root + key)
         for each in () if os.path.isdir(folder) else (*self._folders, folder):
             if not os.path.isdir(each):
                 os.makedirs(each, self._mode, exist_ok=True)
@@ -3353,7 +3354,8 @@ class MemorizedFunc(_Options[P, R]):
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
         # The folder has the function's name, or its end; another name, another folder
         name = _dotted(holder)
-        folder = "".join(each if each.isalnum() or each in "_." else "-" for each in name[-60:])
+        allowed = [each if each.isalnum() or each in "_." else "-" for each in name[-60:]]
+        folder = "".join(allowed)
         if folder != name:
             folder += f"-{_short_digest(name, 8)}"
         vars(self).update(
@@ -3495,7 +3497,8 @@ class MemorizedFunc(_Options[P, R]):
 
         def fill(file: Any) -> None:
             noted = _pickle_dumps(about, 4)
-            _write_all(file, f"{call.key} {len(noted)} {_crc32(noted)}\n".encode() + noted)
+            header = f"{call.key} {len(noted)} {_crc32(noted)}\n"
+            _write_all(file, header.encode() + noted)
             _write_value(value, file, self._memory._packed, self._memory._pickler)
 
         try:
