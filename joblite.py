@@ -6714,7 +6714,7 @@ def _open_processes(
         _say_that_there_are_no_processes()
         return _ThreadPool(n_jobs)
     packed = b""
-    if initializer:
+    if initializer is not None:
         frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
         packed = _pickle_dumps(list(map(bytearray, frames)), 5)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
@@ -6798,8 +6798,9 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         kind: Any = _Pool
         name = type(found).__name__
         # whether its workers are threads of this interpreter
-        threads = _module("concurrent.futures").ThreadPoolExecutor
-        shares_memory = isinstance(found, threads) and "Interpreter" not in name
+        shares_memory = "Interpreter" not in name and isinstance(
+            found, _module("concurrent.futures").ThreadPoolExecutor
+        )
         if hasattr(found, "effective_n_jobs"):
             kind, offer = _ProtocolPool, found.effective_n_jobs(-1)
             # joblib's base class does not define it
@@ -6973,7 +6974,7 @@ class parallel_backend(parallel_config):
 # by Ctrl-C, with its generator.
 #
 # Laws
-#   1. A `Parallel` holds settings, a _Run holds one call; only `_Run.finish` ends it.
+#   1. A `Parallel` holds settings, a _Run holds one call; only its own end frees the workers.
 #   2. The caller's thread owns the tasks' iterator and the results.
 #                                                  test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.     test_slow_reader_bounds_what_is_out
@@ -7037,7 +7038,6 @@ def _window(pre_dispatch: Any, n_jobs: int) -> float:
 class _Counts:
     """What a run tells about itself."""
 
-    LINE_S = 1.0  # seconds between two lines of verbose=2
     total: int | None = None  # where that is known
     dispatched = completed = 0
     told = 0  # how many were done when the last line was printed, at `told_at`
@@ -7050,10 +7050,9 @@ class _Counts:
         except Exception:  # a generator, a tqdm bar around one; a range longer than any list
             pass
         # seconds between two lines, if any are printed
-        self.line_s: float | None = self.LINE_S if parallel.verbose > 1 else None
-        # by a subclass or a patch
-        has_own_lines = parallel.print_progress != parallel._print_progress
-        if has_own_lines or parallel.verbose > 2:
+        self.line_s: float | None = 1.0 if parallel.verbose > 1 else None
+        # a subclass or a patch may have lines of its own
+        if parallel.verbose > 2 or parallel.print_progress != parallel._print_progress:
             self.line_s = 0.0
         self.progress = parallel.progress
         if isinstance(self.progress, bool):
@@ -7070,7 +7069,7 @@ class _Counts:
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
-            self.line_s = self.LINE_S
+            self.line_s = 1.0
             return None
         bar = tqdm(total=self.total)
         self.close = bar.close
