@@ -3855,7 +3855,7 @@ class Memory(_Settings):
         func : callable or None
             A function, coroutine function, method, classmethod, staticmethod, partial, ufunc,
             callable object.
-        ignore : str, list of str or None, default None
+        ignore : list of str or None, default None
             Names of arguments that do not matter to the result; of Python functions only.
         verbose, mmap_mode : default those of the Memory
             As in `Memory`.
@@ -3897,8 +3897,6 @@ class Memory(_Settings):
             `ignore` names no argument; `cache_validation_callback` is not callable; there is no
             such `mmap_mode`.
         """
-        if isinstance(ignore, str):
-            ignore = [ignore]
         options = dict(
             ignore=list(() if ignore is None else ignore),
             verbose=self.verbose if verbose is None else verbose,
