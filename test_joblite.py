@@ -5148,7 +5148,9 @@ f = make()"""
         more = any_memory.cache(lambda x, *args, **kwargs: (x, args, kwargs), ignore=["*", "**"])
         assert more(1, 2, a=3) == more(1, 5, b=4)
         assert any_memory.cache(function, ignore=np.array(["x", "y"])).ignore == ["x", "y"]
-        with pytest.raises(ValueError, match=r"ignore: expected names .* got \['n', 'o', 't', 'e'\]"):
+        with pytest.raises(
+            ValueError, match=r"ignore: expected names .* got \['n', 'o', 't', 'e'\]"
+        ):
             any_memory.cache(lambda x, note: x, ignore="note")
         with pytest.raises(
             ValueError, match=r"ignore: expected names of arguments .*\(x, y.*got \['z'\]"
