@@ -5327,11 +5327,13 @@ class _WorkerState:
             os.chdir(folder)
         except OSError:  # deleted: a task that needs it will say so
             pass
-        environ = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
-        limits = dict.fromkeys(_THREAD_VARIABLES, str(self.native_threads or _cores))
-        os.environ.clear()
-        # what the user has asked for counts more than the environment
-        os.environ.update(environ | limits if self.native_threads else limits | environ)
+        raw: Any = getattr(os, "environb", os.environ)
+        raw.clear()
+        raw.update(environ)
+        for name in _THREAD_VARIABLES:
+            # what the user has asked for counts more than the environment
+            if self.native_threads or name not in os.environ:
+                os.environ[name] = str(self.native_threads or _cores)
         if authkey:
             _module("multiprocessing.process").current_process().authkey = authkey
         try:
@@ -5405,7 +5407,7 @@ class _WorkerState:
         if self.sock.fileno() < 0:  # in a process that a task has forked
             os.write(kind, content)
         elif content:
-            self.send([[b"", marshal.dumps([(kind, content)])]])
+            self.send([[b"", marshal.dumps((kind, content))]])
 
     def put_nowait(self, record: Any) -> None:
         """Take a log record, with its text made: the name of the logger that is to handle it at
@@ -5794,19 +5796,18 @@ class _Context:
         return [[marshal.dumps((settings, new, plain))], *map(functions.get, new), *payloads]
 
 
-def _say_here(output: list[tuple[int, Any]]) -> None:
-    """Say what a worker's tasks said: to the streams and log handlers of the moment."""
-    for kind, content in output:
-        if kind != _RECORD:
-            text = content.decode("utf-8", "backslashreplace")
-            _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
-            continue
-        import logging
+def _say_here(kind: int, content: Any) -> None:
+    """Say what a worker's task said: to the stream or log handlers of the moment."""
+    if kind != _RECORD:
+        text = content.decode("utf-8", "backslashreplace")
+        _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
+        return
+    import logging
 
-        name, state = content
-        logger, record = logging.getLogger(name), logging.makeLogRecord(state)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
+    name, state = content
+    logger, record = logging.getLogger(name), logging.makeLogRecord(state)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
 
 
 @lru_cache(maxsize=1)
@@ -6241,8 +6242,6 @@ def _watch_exit_and_forks() -> None:
         global _exiting
         _exiting = True
         shutdown_workers()
-        for sock in list(_sockets):  # of runs that have not ended
-            sock.close()
 
     atexit.register(shut_down)
     if hasattr(os, "register_at_fork"):  # idle threads end: Python warns of a fork beside threads
@@ -6307,8 +6306,8 @@ class _Pool:
     def take(self, patience: float | None) -> _Batch:
         """The next batch that came back; what tasks have printed until then is said. queue.Empty if
         nothing comes."""
-        while type(item := self.done.get(timeout=patience)) is list:
-            _say_here(item)
+        while type(item := self.done.get(timeout=patience)) is tuple:
+            _say_here(*item)
         return item  # type: ignore[no-any-return]
 
     def receive(self, batch: _Batch) -> bool:
@@ -6475,7 +6474,7 @@ class _ProcessPool(_ThreadPool):
     worker, writes to it and ends it. Others set a word in the worker's page, or have the fork
     server send it a signal."""
 
-    context: _Context
+    context: Any
 
     def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
         _look_at_project()
@@ -6544,18 +6543,14 @@ class _ProcessPool(_ThreadPool):
             main = threading.main_thread().ident
             kill = _module("signal").pthread_kill
             threading.Timer(0.05, kill, (main, _SIGINT)).start()
-        self.release()
-        self.context.packed.clear()  # threads that are about to end still hold this pool
-        self.context.newest.clear()
-
-    def release(self) -> None:
-        """Give the workers back, which may forget big functions that came for this run alone."""
+        # idle workers may forget big functions that came for this run alone
         sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
             if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
                 _send_message(worker.sock, [])
             _idle_workers.setdefault(self.idle_kind, []).append(worker)
         _end_idle_workers(_MOST_KINDS)
+        self.context = None  # threads that are about to end still hold this pool
 
 
 # ==================================================================================================
