@@ -2666,8 +2666,7 @@ def _shown_all(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _joined(shown: dict[str, str]) -> str:
-    texts = [f"{label}={text}" for label, text in shown.items()]
-    return ", ".join(texts)
+    return ", ".join(map("=".join, shown.items()))
 
 
 # --- Where entries are kept -----------------------------------------------------------------------
@@ -3178,7 +3177,7 @@ if TYPE_CHECKING:
         _run: Callable[..., Any]  # takes the object of a bound method as its first argument
         _unbound: Any  # what was bound to the object of a bound method
         _carried: dict[str, Any]  # what counts like an argument: the content of a callable object
-        _awaited: bool
+        _awaited: int
         _contents: dict[Any, Any]
         _roots: tuple[Any, ...]
         _folder: str
@@ -3364,7 +3363,7 @@ class MemorizedFunc(_Options[P, R]):
             _decorated=func,
             _run=run,
             _carried={} if holder is run else {"(object)": run},
-            _awaited=bool(flags & 0x80),  # written with `async def`
+            _awaited=flags & 0x80,  # written with `async def`
             _folder=folder,
             _contents={},
             _memory=memory,
@@ -3590,6 +3589,11 @@ class MemorizedFunc(_Options[P, R]):
         -------
         bool
             Whether there was one.
+
+        Raises
+        ------
+        PermissionError
+            It belongs to another user; or, on Windows, it is in use.
         """
         return self._store.delete(self._name(args, kwargs).key)
 
