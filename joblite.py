@@ -3177,7 +3177,7 @@ if TYPE_CHECKING:
         _run: Callable[..., Any]  # takes the object of a bound method as its first argument
         _unbound: Any  # what was bound to the object of a bound method
         _carried: dict[str, Any]  # what counts like an argument: the content of a callable object
-        _awaited: int
+        _awaited: bool
         _contents: dict[Any, Any]
         _roots: tuple[Any, ...]
         _folder: str
@@ -3363,7 +3363,7 @@ class MemorizedFunc(_Options[P, R]):
             _decorated=func,
             _run=run,
             _carried={} if holder is run else {"(object)": run},
-            _awaited=flags & 0x80,  # written with `async def`
+            _awaited=bool(flags & 0x80),  # written with `async def`
             _folder=folder,
             _contents={},
             _memory=memory,
