@@ -5268,7 +5268,7 @@ class _WorkerState:
 
     def __init__(self, sock: Any, page: Any, fd: int) -> None:
         self.sock = sock
-        self.lock = threading.Lock()  # whose owner sends messages
+        self.lock: Any = threading.RLock()  # whose owner sends messages
         self.messages: deque[list[Any]] = deque()  # not sent yet
         self.page = page
         self.fd = fd  # of the page's file, which takes stacks
@@ -5448,7 +5448,7 @@ class _WorkerState:
         """Send a message. Amid it a finalizer, a signal handler or another thread may want to send
         one: whoever is at it sends that, too."""
         self.messages.appendleft(payloads)
-        while self.messages and self.lock.acquire(False):
+        while self.messages and not self.lock._is_owned() and self.lock.acquire(False):
             try:
                 for message in _drained(self.messages):
                     _send_message(self.sock, message)
@@ -5461,7 +5461,7 @@ class _WorkerState:
         """Raise KeyboardInterrupt in the task, if the worker is to end: the main thread runs this.
         The fork server asks again, until it is done."""
         page = self.page
-        if page[_TASK] and page[_END] > 0 and not self.lock.locked():  # no message is cut
+        if page[_TASK] and page[_END] > 0 and not self.lock._is_owned():  # no message is cut
             page[_END] *= -1
             _module("faulthandler").dump_traceback(self.fd, all_threads=False)
             raise KeyboardInterrupt
@@ -5887,16 +5887,15 @@ class _Worker:
     def bury(self, batch: _Batch) -> bool:
         """The worker has died: whether it had begun the batch, and so a task is to blame."""
         self.close()
-        page = self.page
-        place = page[_TASK]
-        if page[_BATCH] != batch.key and batch.tries < _START_TRIES:
+        if self.page[_BATCH] != batch.key and batch.tries < _START_TRIES:
             return False
-        # else it died between tasks, or after the last
+        place = self.page[_TASK]
+        # else it died between tasks, or after the last; or as a single task began or ended
         is_at_work = place > len(batch.values)
         is_alone = not batch.values and len(batch.tasks) == 1
         if (is_at_work or is_alone) and not batch.is_late:
             blamed = max(place - 1, 0)
-            text = f"the worker process of task {batch.first + blamed} {_death_of(page)}"
+            text = f"the worker process of task {batch.first + blamed} {_death_of(self.page)}"
             batch.errors[blamed] = TerminatedWorkerError(text)
         return True
 
@@ -6501,7 +6500,7 @@ class _ProcessPool(_ThreadPool):
             # whether it lives shows when it is to work
             worker = _pop(self.workers) or _pop(_idle_workers.get(self.idle_kind, []))
             worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)(self.kind)
-            if worker.served and worker.served + len(batch.tasks) > self.most_tasks:
+            if worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
             batch.tries += not worker.served  # one that has died idle was no try

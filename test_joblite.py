@@ -8822,6 +8822,34 @@ class TestSection6Pools:
             said = capsys.readouterr().out.replace("tidied\n", "")
             assert set(said.splitlines()) <= {"x" * 1000, ""}, i
 
+    @posix
+    def test_a_thread_that_talks_all_the_time_keeps_no_interrupt_away(
+        self, processes, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(joblite, "GRACE_S", 0.5)
+
+        def talk():
+            while True:
+                print("x" * 5000)
+
+        def work(folder):
+            threading.Thread(target=talk, daemon=True).start()
+            try:
+                mark_and_hang(folder / "sign")
+            finally:
+                (folder / "tidied").touch()
+
+        def fail(folder):
+            wait_for_file(folder / "sign")
+            raise ValueError("enough")
+
+        for i in range(8):
+            folder = tmp_path / str(i)
+            folder.mkdir()
+            with pytest.raises(ValueError, match="enough"):
+                Parallel(**processes)([delayed(work)(folder), delayed(fail)(folder)])
+            assert (folder / "tidied").exists()
+
     def test_what_a_finalizer_says_amid_a_message_is_heard(self, processes, capsys):
         def litter():
             class Cycle:
