@@ -3048,7 +3048,8 @@ class _DiskStore(_Store):
                         self.delete(name)
             return file
 
-        self.locks = _one_at_a_time("opening", opened_once)
+        if not self.locks or not self.locks.is_there():
+            self.locks = _one_at_a_time("opening", opened_once)
         return self.locks
 
 
@@ -3396,7 +3397,8 @@ class MemorizedFunc(_Options[P, R]):
         contents = self._now()
         # its own ones: defaults may have been replaced
         contents.parameters = contents.parameters or _Parameters(self._run)
-        given = self._carried | contents.parameters.bind(args, kwargs)
+        given = contents.parameters.bind(args, kwargs)
+        given |= self._carried
         for name in self.ignore:
             given.pop(name, None)
             given.pop(f"**{name}", None)
