@@ -4780,6 +4780,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
 # unevenness at the end of a run, are of this size
 CHECKPOINT_S = 0.02
+LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
@@ -4915,56 +4916,58 @@ def _no_task(task: Any) -> TypeError:
     )
 
 
-def _call(func: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
-    return func(*args, **kwargs)
-
-
 def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
     """Run the calls of a batch in order, and give what came of them every CHECKPOINT_S, and at the
     end: (kind of answer, values, errors by offset, seconds). The page shows the place of the call
-    at work, and says when to give back the others. Between the calls of `left` no line of Python
-    runs: whoever empties it stops them after the call at work."""
+    at work, and says when to give back the others."""
     page, clock = batch.page, time.monotonic
-    number, places = page[_BATCH], enumerate(batch.tasks, 1)
-    has_more = True
+    begun = clock()
+    look = begun + LOOK_S
+    values: list[Any] = []
+    errors: dict[int, BaseException] = {}
+    for page[_TASK], task in enumerate(_spread(batch), 1):
+        try:
+            func, args, kwargs = task
+            values.append(func(*args, **kwargs) if kwargs else func(*args))
+        except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
+            errors[len(values)] = error
+            values.append(None)
+            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
+                break
+        now = clock()
+        if now < look:
+            continue
+        look = now + LOOK_S
+        if page[_SHED] == page[_BATCH]:
+            break
+        if now - begun > CHECKPOINT_S:
+            yield _PART, values, errors, now - begun
+            values, errors, begun = [], {}, clock()
+    page[_TASK] = 0  # from here on an interrupt comes too late
+    yield _ANSWER, values, errors, clock() - begun
 
-    def watch() -> Iterator[Any]:
-        nonlocal has_more
-        late = clock() + CHECKPOINT_S
-        for page[_TASK], task in places:
-            yield task
-            if page[_SHED] == number:
-                return
-            if clock() > late:
-                has_more = True
-                return
 
+def _run_left(batch: _Batch) -> Iterator[tuple[Any, ...]]:
+    """As `_run_calls`, with no line of Python between the calls. Whoever empties `left` stops it
+    after the call at work."""
+    begun = time.monotonic()
+    values: list[Any] = []
+    errors: dict[int, BaseException] = {}
     apply: Any = map if batch.width == 1 else itertools.starmap
-    while has_more:
-        has_more, begun = False, clock()
-        values: list[Any] = []
-        errors: dict[int, BaseException] = {}
-        ended: list[bool] = []  # holds something when there are no arguments left
-        args = itertools.chain(batch.left or watch(), iter(partial(ended.append, True), None))
-        calls = apply(batch.function or _call, args)
-        while not ended:
-            try:
-                if not batch.left:
-                    values.append(next(calls))
-                    continue
-                values.extend(calls)  # keeps what came before an error
-                if not ended:
-                    raise StopIteration  # a call did
-            except BaseException as error:  # also SystemExit and KeyboardInterrupt
-                if ended:
-                    break
-                errors[len(values)] = error
-                values.append(None)
-                if not batch.keep_going or isinstance(error, KeyboardInterrupt):
-                    break
-        if not has_more:
-            page[_TASK] = 0  # from here on an interrupt comes too late
-        yield _PART if has_more else _ANSWER, values, errors, clock() - begun
+    ended: list[bool] = []  # holds something when no arguments are left
+    args = itertools.chain(batch.left, iter(partial(ended.append, True), None))
+    calls = apply(batch.function, args)
+    while not ended:
+        try:
+            values.extend(calls)  # keeps what came before an error
+            if not ended:
+                raise StopIteration  # a call did
+        except BaseException as error:
+            errors[len(values)] = error
+            values.append(None)
+            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
+                break
+    yield _ANSWER, values, errors, time.monotonic() - begun
 
 
 # ---- tasks and results across a border ----
@@ -5006,7 +5009,7 @@ def _open_batch(
         nonlocal opened  # holds them until the value is sent: a worker may die of dropping them
         # a buffer may be for several tasks: each gets a copy
         opened = func, args, kwargs = _unpack(_own_buffers(own, True), came)
-        return _call(came[func] if type(func) is int else func, args, kwargs)
+        return (came[func] if type(func) is int else func)(*args, **kwargs)
 
     batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
 
@@ -6076,7 +6079,7 @@ def _run_here(place: str, batch: _Batch) -> None:
     def work() -> None:
         outer, _local.inside = _local.inside, place
         try:
-            for _, *part in _run_calls(batch):
+            for _, *part in _run_left(batch) if batch.left else _run_calls(batch):
                 parts.append(part)
                 if batch.shrinkable and time.monotonic() > late:
                     break

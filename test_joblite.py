@@ -11295,7 +11295,7 @@ class TestSection8Parallel:
         batch = joblite._Batch(0, [(1, 2), (3, 4)], None, True, True)
         batch.function, batch.width = stop, width
         batch.left = list(batch.tasks)
-        ((_, values, errors, _),) = joblite._run_calls(batch)
+        ((_, values, errors, _),) = joblite._run_left(batch)
         assert values == [None]
         assert type(errors.pop(0)) is StopIteration and not errors
 
