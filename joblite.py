@@ -2139,7 +2139,7 @@ def load(
 # --- What a call depends on -----------------------------------------------------------------------
 
 _STARTED = time.time_ns() - 10_000_000  # files carry the time of a clock that ticks so seldom
-_CHANGED = "may have changed since it was loaded; restart Python"
+_CHANGED = " may have changed since it was loaded; restart Python"
 
 
 # -- whose code is followed
@@ -2151,7 +2151,7 @@ def _is_installed(folder: str) -> Any:
     return (
         os.path.basename(folder) in ("site-packages", "dist-packages")
         or folder.startswith(os.path.dirname(os.__file__))
-        or ".dist-info" in [name[-10:] for name in _list(folder)]
+        or ".dist-info" in " ".join(_list(folder))
     )
 
 
@@ -2202,10 +2202,9 @@ def _followed_name(thing: Any) -> str | None:
     import finds it; else None."""
     if isinstance(thing, ModuleType):
         return f"module {thing.__name__}" if _is_project(thing.__name__) else None
-    if not isinstance(thing, (FunctionType, type)):
-        return None
-    if _is_project(getattr(thing, "__module__", None)) or _import_name(thing) is None:
-        return _dotted(thing)
+    if isinstance(thing, (FunctionType, type)):
+        if _is_project(getattr(thing, "__module__", None)) or _import_name(thing) is None:
+            return _dotted(thing)
     return None
 
 
@@ -2213,8 +2212,8 @@ def _followed_name(thing: Any) -> str | None:
 
 
 def _files_in(path: Any) -> dict[str, Any]:
-    """The files in a folder, but for what Python keeps beside sources, or a file alone. Each with
-    (time of change in ns, size, inode): another one when it is written, or replaced."""
+    """The files in a folder, but for what Python keeps beside sources, or "" for a file alone. Each
+    with (time of change in ns, size, inode): another one when it is written, or replaced."""
     start = os.fspath(path)
     files = [start]
     if os.path.isdir(start):
@@ -2225,18 +2224,18 @@ def _files_in(path: Any) -> dict[str, Any]:
     for file in sorted(files):
         state = _stat(file)
         if state and "__pycache__" not in file:  # no links that lead nowhere
-            found[file] = max(state.st_mtime_ns, state.st_ctime_ns), state.st_size, state.st_ino
+            changed = max(state.st_mtime_ns, state.st_ctime_ns)
+            found[file.removeprefix(start)] = changed, state.st_size, state.st_ino
     return found
 
 
 def _path_digest(path: Any, suffix: str = "") -> str:
     """The digest of the content of a file, or of all files in a folder; of those that do not end
     with `suffix` only the sizes."""
-    os.stat(path)  # one that does not exist is an error
     found: list[Any] = []
     for file, state in _files_in(path).items():
-        content = _file_digest(file, state) if file.endswith(suffix) else state[1]
-        found += [file.removeprefix(os.fspath(path)), content]
+        is_read = file.endswith(suffix)
+        found += [file, _file_digest(os.fspath(path) + file, state) if is_read else state[1]]
     return _short_digest(repr(found))
 
 
@@ -2285,20 +2284,7 @@ class _Look(Pickler):
     """Writes values so that the bytes differ when the content does: containers and plain objects at
     the speed of C, all else by its digest. Nobody reads them."""
 
-    contents: _Contents
-
-    def reducer_override(self, obj: Any) -> Any:
-        if obj is id:
-            return NotImplemented
-        kind: Any = type(obj)
-        try:
-            reduced = obj.__reduce_ex__(5) if _way_of(kind) is _object_parts else None
-        except Exception:  # a lock, a connection; its class may raise anything
-            reduced = None
-        if type(reduced) is tuple:
-            return reduced
-        contents = self.contents
-        return id, (_digest(obj, _crc32, False, contents.label, contents.object_parts),)
+    reducer_override: Any
 
 
 # -- the fingerprint
@@ -2309,8 +2295,8 @@ def _may_change(value: Any) -> bool:
     if type(value) is tuple:
         return any(map(_may_change, value))
     # these cannot but for the functions inside, which are looked at for themselves
-    fixed = FunctionType, type, ModuleType, types.CodeType, property, staticmethod, classmethod
-    return type(value) not in _ATOMS and not isinstance(value, (*fixed, _Unset))
+    codes = FunctionType, type, ModuleType, types.CodeType, property, staticmethod, classmethod
+    return not (type(value) in _ATOMS or value is _NOTHING or isinstance(value, codes))
 
 
 class _Contents:
@@ -2341,11 +2327,8 @@ class _Contents:
             __builtins__ __annotations__
             """.split()
         )
-        # functions whose code counts wherever it lies
-        self._own = {id(root) for root in roots if isinstance(root, FunctionType)}
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[tuple[str, Any]] = []
-        self._sources = {""}
         for root in roots:
             self._root(root)
         for label, thing in self._things:  # grows
@@ -2374,12 +2357,24 @@ class _Contents:
         place."""
         file = io.BytesIO()
         look = _Look(file, 5)
-        look.contents = self
+        look.reducer_override = self._reduced
         try:
             look.dump(self.data)
         except Exception:  # too deep, or changed by another thread meanwhile: never the same
             return time.time_ns()
         return _crc32(file.getbuffer())
+
+    def _reduced(self, obj: Any) -> Any:
+        if obj is id:
+            return NotImplemented
+        kind: Any = type(obj)
+        try:
+            reduced = obj.__reduce_ex__(5) if _way_of(kind) is _object_parts else None
+        except Exception:  # a lock, a connection; its class may raise anything
+            reduced = None
+        if type(reduced) is tuple:
+            return reduced
+        return id, (_digest(obj, _crc32, False, self.label, self.object_parts),)
 
     def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
         """What a function finds; it is asked again at each call."""
@@ -2415,17 +2410,15 @@ class _Contents:
 
     # - what hash asks
 
-    def label(self, thing: Any) -> str | None:
+    def label(self, thing: Any, is_followed: bool = False) -> str | None:
         """The label of a thing that is followed; when it is new, it is described later."""
         key = id(thing)
         if key not in self._labels:
-            name = _dotted(thing) if key in self._own else _followed_name(thing)
+            name = _dotted(thing) if is_followed else _followed_name(thing)
             if name is None:
                 return None
-            if name in self.parts:
-                name += f" ({len(self._things)})"
-            self._labels[key], self.parts[name] = name, ""
-            self._things.append((name, thing))
+            self._labels[key] = label = self._note(name, str(len(self._things)))
+            self._things.append((label, thing))
         return self._labels[key]
 
     def object_parts(self, digester: Any, obj: Any) -> Any:
@@ -2450,16 +2443,19 @@ class _Contents:
     def _root(self, root: Any) -> None:
         """Note a root: of a path its content; of an installed function its package, too."""
         if isinstance(root, os.PathLike):
+            os.stat(root)  # one that does not exist is an error
             self.files.append((root, _files_in(root)))
             self._note(f"file {os.path.basename(root)}", _path_digest(root))
             return
         if hasattr(root, "__name__"):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
-                self._note(f"the package {package}", _path_digest(place, ".py"))
+                what = f"the package {package}"
+                self._note(what, _path_digest(place, ".py"))
                 if any(state[0] >= _STARTED for state in _files_in(place).values()):
-                    self.unsure.append(f"the package {package} {_CHANGED}")
-        self._token("depends", root)
+                    self.unsure.append(what + _CHANGED)
+        is_function = isinstance(root, FunctionType)  # its code counts wherever it lies
+        self.label(root, is_function) or self._note("depends", self._digest(root))
 
     def _note(self, name: str, digest: str) -> str:
         """Note the digest of what is known as `name`; gives what stands for it: the name, or where
@@ -2469,14 +2465,9 @@ class _Contents:
             self.parts[name] = digest
         return name
 
-    def _token(self, name: str, value: Any) -> str:
-        """What stands for a value, known as `name`: its label or the name of its content."""
-        return self.label(value) or self._note(name, self._digest(value))
-
     def _digest(self, value: Any) -> str:
         try:
-            digest = _digest(value, _blake2b, False, self.label, self.object_parts)
-            return digest.hex()[:20]
+            return _digest(value, _blake2b, False, self.label, self.object_parts).hex()[:20]
         except Exception as err:  # a hasher of the user may raise anything
             self.unsure.append(f"a value of {type(value)} cannot be hashed: {err!r}")
             return ""
@@ -2515,7 +2506,8 @@ class _Contents:
             if name != "__classdict__":
                 value = self._value(_cell_value, cell, is_only_added_to=name in facts.added)
                 about += [name, value]
-        if id(function) in self._own or _is_project(space.get("__name__")):
+        is_root = any(function is root for root in self.roots)
+        if is_root or _is_project(space.get("__name__")):
             for chain in sorted(facts.chains):
                 about += [chain, self._global_token(space, chain, facts.added)]
             self._follow_sources(_imports_of(code, space.get("__package__") or ""))
@@ -2530,11 +2522,9 @@ class _Contents:
         value = self._value(space.get, name, _NOTHING, name in added)
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
-            if _is_project(lazy):
-                self._follow_sources([".".join([lazy, *rest])])
-                return lazy
-            # what is installed counts as it will when it is loaded: the `a` of `import a.b`, a
-            # module, or what a loaded one holds
+            self._follow_sources([lazy])
+            # it counts as it will when it is loaded: the `a` of `import a.b`, a module, or what a
+            # loaded one holds
             above, _, last = lazy.rpartition(".")
             unloaded = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
             value = getattr(sys.modules.get(above), "__dict__", {}).get(last, unloaded)
@@ -2546,25 +2536,25 @@ class _Contents:
                 # a module inside it that is not loaded, or what its `__getattr__` makes, perhaps
                 # from any module inside it
                 self._global_token(space, ("__getattr__",))
-                modules = [f"{module}.{rest[0]}"]
+                modules = [".".join([module, *rest])]
                 for folder in space.get("__path__", ()):
-                    files = [file.removeprefix(folder) for file in _files_in(folder)]
-                    inside = [file.partition(".")[0].replace(os.sep, ".") for file in files]
-                    modules += [module + name for name in inside]
+                    inside = [file.partition(".")[0] for file in _files_in(folder)]
+                    modules += [module + name.replace(os.sep, ".") for name in inside]
                 self._follow_sources(modules)
             return self._global_token(space, rest)
         if value is _NOTHING:
             return "nothing"
         home = str(space.get("__name__")).replace("__mp_main__", "__main__")
-        return self._token(f"{home}.{name}", value)
+        return self.label(value) or self._note(f"{home}.{name}", self._digest(value))
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, of the packages around them, and of those
         that they import in turn."""
         for name in modules:  # grows
-            if name in self._sources or not _is_project(name):
+            what = f"the source of {name}"
+            if not name or what in self.parts or not _is_project(name):
                 continue
-            self._sources.add(name)
+            self.parts[what] = ""
             modules.append(name.rpartition(".")[0])
             spec = _find_spec(name)
             file = getattr(spec, "origin", None)
@@ -2572,13 +2562,12 @@ class _Contents:
                 file = getattr(spec.loader, "archive", file)  # of a zip file
                 found = _files_in(file)
                 self.files.append((file, found))
-                digest, imports, is_certain = _read_source(name, found.get(file))
-                self._note(f"the source of {name}", digest)
+                self.parts[what], imports, is_certain = _read_source(name, found.get(""))
                 modules += imports
                 if not is_certain:
-                    self.unsure.append(f"the source of {name} {_CHANGED}")
-            elif spec is None and name in sys.modules:  # code that was made by `exec`
-                self.label(sys.modules[name])
+                    self.unsure.append(what + _CHANGED)
+            elif spec is None:  # it may have been made by `exec`
+                self.label(sys.modules.get(name))
 
 
 def _contents(kept: dict[Any, _Contents], key: Any, *of: Any) -> _Contents:
@@ -2620,6 +2609,7 @@ class _Parameters:
         end = code.co_argcount + code.co_kwonlyargcount
         self.names = (*code.co_varnames[:end], "*", "**")
         self.placed = self.names[: code.co_argcount]
+        self.inside: tuple[str, ...] = ()  # the names of the arguments that are handed on
         # A function of the same parameters, and more, gives what it gets: Python itself binds
         giving = (lambda *args, **kwargs: locals()).__code__.replace(
             co_argcount=code.co_argcount,
@@ -2628,28 +2618,30 @@ class _Parameters:
             co_varnames=self.names,
             co_nlocals=end + 2,
         )
-        self.named = FunctionType(giving, {}, "", plain.__defaults__)
+        self.named: Any = FunctionType(giving, {}, "", plain.__defaults__)
         self.named.__kwdefaults__ = plain.__kwdefaults__
         inner = getattr(function, "__wrapped__", None)
-        self.is_spelled = False
         if inner is not None and code.co_flags & 12:  # it takes any arguments
             below = _Parameters(inner)
             if below.names[:end] == self.names[:end]:
-                self.names, self.placed, self.is_spelled = below.names, below.placed, True
+                self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], ignore: Iterable[str]
+    ) -> dict[str, Any]:
         """The arguments of a call with their labels, defaults included."""
-        if self.is_spelled:
-            given = dict(zip(self.placed, args))
-            given |= {"*": args[len(given) :], "**": ()}
-            given |= {f"**{name}": kwargs[name] for name in sorted(kwargs)}
-        else:
-            try:
-                given = self.named(*args, **dict(sorted(kwargs.items())))
-            except TypeError as err:  # the call itself will raise it
-                return {str(err): (args, kwargs)}
+        try:
+            given = self.named(*args, **dict(sorted(kwargs.items())))
+        except TypeError as err:  # the call itself will raise it
+            return {str(err): (args, kwargs)}
+        if given["*"]:
+            given |= dict(zip(self.inside, given["*"]))
+            given["*"] = given["*"][len(self.inside) :]
+        for name in ignore:
+            given.pop(name, None)
+            given.get("**", {}).pop(name, None)
         for star in ("*", "**"):
-            if not given[star]:
+            if not given.get(star, True):
                 del given[star]
         return given
 
@@ -3397,11 +3389,8 @@ class MemorizedFunc(_Options[P, R]):
         contents = self._now()
         # its own ones: defaults may have been replaced
         contents.parameters = contents.parameters or _Parameters(self._run)
-        given = contents.parameters.bind(args, kwargs)
+        given = contents.parameters.bind(args, kwargs, self.ignore)
         given |= self._carried
-        for name in self.ignore:
-            given.pop(name, None)
-            given.pop(f"**{name}", None)
         named = given
         if self.key is not None:
             named = {**self._carried, "key": self.key(*args, **kwargs)}
