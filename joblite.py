@@ -5987,7 +5987,7 @@ def _drained(items: Any) -> Iterator[Any]:
 
 
 _DRIVER_NAME = "joblite-driver"
-# What driver threads are to call, whichever run wants it; None ends one
+# What driver threads are to call, whichever run wants it; None: one may end
 _driver_calls: Any = None
 # An item for each of them that waits for a call and was promised none
 _waiting_drivers: list[bool] = []
@@ -5999,31 +5999,29 @@ def _drive(call: Any) -> None:
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
-    while call:
-        call()
-        del call
-        _waiting_drivers.append(True)
-        while True:
-            try:
-                call = _driver_calls.get(timeout=IDLE_S)
-                break
-            except Empty:
-                _end_one_driver()  # this one, or another that is idle
-
-
-def _end_one_driver() -> None:
-    if _pop(_waiting_drivers):
-        _driver_calls.put(None)
+    while True:
+        if call:
+            call()
+            _waiting_drivers.append(True)
+        elif _pop(_waiting_drivers):  # else all that wait are about to be called
+            return
+        call = None
+        try:
+            call = _driver_calls.get(timeout=IDLE_S)
+        except Empty:
+            pass
 
 
 def _end_drivers() -> None:
-    """End the threads that are idle, and those that will be so at once: one that has just given the
+    """End the threads that are idle, and the others when they will be: one that has just given the
     last result of a run needs a moment."""
+    others = {*threading.enumerate()} - {threading.current_thread()}  # a task may fork
+    drivers = [thread for thread in others if thread.name == _DRIVER_NAME]
+    for _ in drivers:
+        _driver_calls.put(None)
     late = time.monotonic() + 0.05
-    for thread in threading.enumerate():
-        while thread.name == _DRIVER_NAME and thread.is_alive() and time.monotonic() < late:
-            _end_one_driver()
-            thread.join(0.001)
+    for thread in drivers:
+        thread.join(max(0.0, late - time.monotonic()))
 
 
 # ---- batches in this process, and in processes that others start ----
