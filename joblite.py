@@ -7045,7 +7045,6 @@ class _Counts:
         self.progress = parallel.progress
         if isinstance(self.progress, bool):
             self.progress = self.make_bar()
-        self.watched = self.progress is not None or self.line_s is not None
 
     def make_bar(self) -> Any:
         """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
@@ -7069,9 +7068,9 @@ class _Counts:
             self.progress.update(count)
         elif count and self.progress is not None:
             self.progress(self.completed, self.total)
-        now = time.monotonic()
         if self.line_s is None or self.completed == self.told:
             return
+        now = time.monotonic()
         if not count or now - self.told_at >= self.line_s:
             parallel.print_progress()
             self.told, self.told_at = self.completed, now
@@ -7081,11 +7080,11 @@ class _Calls:
     """The tasks of a run: an iterable of them; or of the arguments that one function is called
     with, which a run takes as they are. Whoever else asks gets tasks."""
 
-    def __init__(self, function: Any, *iterables: Any) -> None:
+    def __init__(self, function: Any, width: int, *iterables: Any) -> None:
         self.function = function  # None for tasks
+        self.width = width  # see _spread
         self.iterables = iterables
-        self.width = 0 if function is None else len(iterables)
-        self.tasks = iter(iterables[0]) if self.width < 2 else zip(*iterables)
+        self.tasks = iter(iterables[0]) if width < 2 else zip(*iterables)
 
     def __len__(self) -> int:
         return min(map(len, self.iterables))
@@ -7127,6 +7126,7 @@ class _Run:
         """Run the tasks; of a generator, the first at once, others when their results are asked
         for."""
         parallel, counts = self.parallel, self.counts
+        is_watched = counts.progress is not None or counts.line_s is not None
         values = self.ready[0] = []
         for number, task in enumerate(self.calls):
             counts.dispatched += 1
@@ -7145,7 +7145,7 @@ class _Run:
                 if not number:
                     yield None
             counts.completed += 1
-            if counts.watched:
+            if is_watched:
                 counts.tell(parallel, 1)
             if self.is_list:
                 values.append(value)
@@ -7580,8 +7580,7 @@ class Parallel(_Shaped[Shape, E]):
             nbytes = sys.maxsize
         elif self.max_nbytes != "1M":  # the default costs no time
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
-        folder = os.fspath(self.temp_folder or "") or None
-        self._mapping = nbytes, folder, self.mmap_mode
+        self._mapping = nbytes, os.fspath(self.temp_folder or "") or None, self.mmap_mode
         self._backend, self.n_jobs = _choose(settings, options)
         self._window = _window(pre_dispatch, self.n_jobs)
 
@@ -7627,7 +7626,7 @@ class Parallel(_Shaped[Shape, E]):
         """
         if more or isinstance(iterable, FunctionType) or _is_task(iterable):
             raise _no_task(iterable)
-        calls = iterable if type(iterable) is _Calls else _Calls(None, iterable)
+        calls = iterable if type(iterable) is _Calls else _Calls(None, 0, iterable)
         if self.n_jobs > 1 or self._backend.capacity:
             run: _Run = _PoolRun(self, calls)
         else:
@@ -7637,10 +7636,11 @@ class Parallel(_Shaped[Shape, E]):
                     "timeout is ignored where tasks run in the caller's own thread: with n_jobs=1"
                 )
         results = run.stream()
-        next(results, None)
         if not run.is_list:
+            next(results, None)  # begins
             return results
-        next(results, None)  # goes to the end
+        for _ in results:
+            pass
         return run.take()
 
     if TYPE_CHECKING:
@@ -7681,7 +7681,7 @@ class Parallel(_Shaped[Shape, E]):
                 "map: expected a function, without delayed, and one or more iterables "
                 f"of its arguments, as .map(f, xs), got {(function, *iterables)!r:.200}"
             )
-        return self(_Calls(function, *iterables))  # type: ignore[misc]
+        return self(_Calls(function, len(iterables), *iterables))  # type: ignore[misc]
 
     # -- progress --
 
@@ -7732,7 +7732,7 @@ def get_active_backend() -> tuple[Any, int]:
     (backend, int)
         The backend has a `name`.
     """
-    parallel: Parallel[Any, Any] = Parallel()
+    parallel = Parallel()
     return parallel._backend, parallel.n_jobs
 
 
