@@ -2145,7 +2145,7 @@ _CHANGED = " may have changed since it was loaded; restart Python"
 # -- whose code is followed
 
 
-@lru_cache(maxsize=1024)
+@lru_cache
 def _is_installed(folder: str) -> Any:
     """Whether packages in this folder are installed ones, or of the standard library."""
     return (
@@ -2193,15 +2193,15 @@ def _is_project(module: Any) -> bool:
 def _dotted(thing: Any) -> str:
     """The module and qualified name of a function or class."""
     module = getattr(thing, "__module__", None) or type(thing).__module__
-    name = f"{module}.{getattr(thing, '__qualname__', thing.__name__)}"
-    return name.replace("__mp_main__", "__main__")
+    name = getattr(thing, "__qualname__", thing.__name__)
+    return f"{module}.{name}".replace("__mp_main__", "__main__")
 
 
 def _followed_name(thing: Any) -> str | None:
     """The name of a function, class or module whose content counts: it is of the project, or no
     import finds it; else None."""
     if isinstance(thing, ModuleType):
-        return f"module {thing.__name__}" if _is_project(thing.__name__) else None
+        return thing.__name__ if _is_project(thing.__name__) else None
     if isinstance(thing, (FunctionType, type)):
         if _is_project(getattr(thing, "__module__", None)) or _import_name(thing) is None:
             return _dotted(thing)
@@ -2224,8 +2224,11 @@ def _files_in(path: Any) -> dict[str, Any]:
     for file in sorted(files):
         state = _stat(file)
         if state and "__pycache__" not in file:  # no links that lead nowhere
-            changed = max(state.st_mtime_ns, state.st_ctime_ns)
-            found[file.removeprefix(start)] = changed, state.st_size, state.st_ino
+            found[file.removeprefix(start)] = (
+                max(state.st_mtime_ns, state.st_ctime_ns),
+                state.st_size,
+                state.st_ino,
+            )
     return found
 
 
@@ -2365,14 +2368,13 @@ class _Contents:
         return _crc32(file.getbuffer())
 
     def _reduced(self, obj: Any) -> Any:
-        if obj is id:
-            return NotImplemented
+        """What stands for an object in a quick look."""
         kind: Any = type(obj)
         try:
             reduced = obj.__reduce_ex__(5) if _way_of(kind) is _object_parts else None
         except Exception:  # a lock, a connection; its class may raise anything
             reduced = None
-        if type(reduced) is tuple:
+        if type(reduced) is tuple or obj is id:
             return reduced
         return id, (_digest(obj, _crc32, False, self.label, self.object_parts),)
 
@@ -2450,12 +2452,12 @@ class _Contents:
         if hasattr(root, "__name__"):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
-                what = f"the package {package}"
-                self._note(what, _path_digest(place, ".py"))
+                self._note(package, _path_digest(place, ".py"))
                 if any(state[0] >= _STARTED for state in _files_in(place).values()):
-                    self.unsure.append(what + _CHANGED)
-        is_function = isinstance(root, FunctionType)  # its code counts wherever it lies
-        self.label(root, is_function) or self._note("depends", self._digest(root))
+                    self.unsure.append(package + _CHANGED)
+        # the code of a function counts wherever it lies
+        if not self.label(root, isinstance(root, FunctionType)):
+            self._note("depends", self._digest(root))
 
     def _note(self, name: str, digest: str) -> str:
         """Note the digest of what is known as `name`; gives what stands for it: the name, or where
@@ -2478,9 +2480,9 @@ class _Contents:
             return self._describe_function(thing)
         space = vars(thing)
         if isinstance(thing, type):
-            members = space.get("_member_map_", {}).values()  # of an enum
+            members = map(vars, space.get("_member_map_", {}).values())  # of an enum
             bases = self._look(getattr, thing, "__bases__")
-            return [type(thing), bases, *map(self._hold, [space, *map(vars, members)])]
+            return [type(thing), bases, *map(self._hold, (space, *members))]
         inside = f"{thing.__name__}."
         # what is imported lazily into a module, since Python 3.15
         lazy = getattr(sys, "lazy_modules", ())
@@ -2494,20 +2496,21 @@ class _Contents:
         ]
 
     def _describe_function(self, function: FunctionType) -> list[Any]:
+        """The same of a function: its own parts, and what its code reads."""
         # since Python 3.14 annotations are made by a function, which is not called
         makes = "__annotate__" if getattr(function, "__annotate__", None) else "__annotations__"
-        names = "__code__", "__dict__", "__kwdefaults__", makes
-        parts = [self._look(getattr, function, name) for name in names]
+        parts = [
+            self._look(getattr, function, name)
+            for name in ("__code__", "__dict__", "__kwdefaults__", makes)
+        ]
         about: list[Any] = [self._hold(each) if type(each) is dict else each for each in parts]
         about.append(self._value(getattr, function, "__defaults__"))
         code, space = parts[0], function.__globals__
         facts = _code_facts(code)
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             if name != "__classdict__":
-                value = self._value(_cell_value, cell, is_only_added_to=name in facts.added)
-                about += [name, value]
-        is_root = any(function is root for root in self.roots)
-        if is_root or _is_project(space.get("__name__")):
+                about += [name, self._value(_cell_value, cell, _NOTHING, name in facts.added)]
+        if any(root is function for root in self.roots) or _is_project(space.get("__name__")):
             for chain in sorted(facts.chains):
                 about += [chain, self._global_token(space, chain, facts.added)]
             self._follow_sources(_imports_of(code, space.get("__package__") or ""))
@@ -2523,29 +2526,26 @@ class _Contents:
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
             self._follow_sources([lazy])
-            # it counts as it will when it is loaded: the `a` of `import a.b`, a module, or what a
-            # loaded one holds
-            above, _, last = lazy.rpartition(".")
-            unloaded = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
-            value = getattr(sys.modules.get(above), "__dict__", {}).get(last, unloaded)
+            # as it will be when it is loaded, if it is a module: of `import a.b` that is `a`
+            value = ModuleType(name if lazy.startswith(f"{name}.") else lazy)
         if rest and isinstance(value, ModuleType) and _is_project(value.__name__):
-            space, module = vars(value), value.__name__
+            space = vars(value)
             if type(value) is not ModuleType:  # its class may have properties
                 self.label(type(value))
             if rest[0] not in space:
                 # a module inside it that is not loaded, or what its `__getattr__` makes, perhaps
                 # from any module inside it
                 self._global_token(space, ("__getattr__",))
-                modules = [".".join([module, *rest])]
+                modules = [".".join([value.__name__, *rest])]
                 for folder in space.get("__path__", ()):
                     inside = [file.partition(".")[0] for file in _files_in(folder)]
-                    modules += [module + name.replace(os.sep, ".") for name in inside]
+                    modules += [value.__name__ + name.replace(os.sep, ".") for name in inside]
                 self._follow_sources(modules)
             return self._global_token(space, rest)
         if value is _NOTHING:
             return "nothing"
-        home = str(space.get("__name__")).replace("__mp_main__", "__main__")
-        return self.label(value) or self._note(f"{home}.{name}", self._digest(value))
+        known_as = f"{space.get('__name__')}.{name}".replace("__mp_main__", "__main__")
+        return self.label(value) or self._note(known_as, self._digest(value))
 
     def _follow_sources(self, modules: list[str]) -> None:
         """Note the sources of modules of the project, of the packages around them, and of those
@@ -2587,7 +2587,7 @@ def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any
     kept = {} if "<" in name else _Contents.in_arguments  # what functions make may hold much
     contents = _contents(kept, (name, untracked), (thing,), untracked)
     unsure += contents.unsure
-    return f"{name} {contents.digest}"
+    return contents.digest
 
 
 # --- What a call is named -------------------------------------------------------------------------

@@ -4502,10 +4502,8 @@ f = make()"""
         job = textwrap.dedent("""
             import sys, joblite
             lazy import colorsys, xml.sax.saxutils, wave as waves
-            lazy from os import getcwd
             def f(x):
-                return [colorsys.rgb_to_hsv(x, x, x), xml.sax.saxutils.escape("<"), waves.Error,
-                        getcwd()]
+                return [colorsys.rgb_to_hsv(x, x, x), xml.sax.saxutils.escape("<"), waves.Error]
             cached = joblite.Memory("cache", verbose=0).cache(f)
             loaded = {"colorsys", "xml.sax.saxutils", "wave"} & sys.modules.keys()
             kept = cached.check_call_in_cache(1)
