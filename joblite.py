@@ -5993,12 +5993,13 @@ _driver_calls: Any = None
 _waiting_drivers: list[bool] = []
 
 
-def _drive(call: Any) -> None:
+def _drive(first: list[Any]) -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other."""
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
+    call = first.pop()
     while True:
         if call:
             call()
@@ -6021,7 +6022,10 @@ def _end_drivers() -> None:
         _driver_calls.put(None)
     late = time.monotonic() + 0.05
     for thread in drivers:
-        thread.join(max(0.0, late - time.monotonic()))
+        # Python 3.12 counts also one that is about to end
+        place = f"/proc/self/task/{thread.native_id}"
+        while time.monotonic() < late and (thread.is_alive() or os.path.exists(place)):
+            time.sleep(0.001)
 
 
 # ---- batches in this process, and in processes that others start ----
@@ -6440,7 +6444,7 @@ class _ThreadPool(_Pool):
             # from anywhere
             if _pop(_waiting_drivers):
                 _driver_calls.put(self.serve)
-            elif not _start_thread(partial(_drive, self.serve)):
+            elif not _start_thread(partial(_drive, [self.serve])):
                 self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
@@ -6526,7 +6530,7 @@ class _ProcessPool(_ThreadPool):
             for worker in at_work:
                 worker.stop(GRACE_S)
             while out:
-                out.discard(self.take(6 * GRACE_S))
+                out.discard(self.take(4 * GRACE_S))
         except _module("queue").Empty:
             pass
         except KeyboardInterrupt:  # once more

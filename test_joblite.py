@@ -10932,15 +10932,6 @@ class TestSection8Parallel:
         }
         assert done == found
 
-    def test_what_a_signal_kept_the_caller_from_is_not_waited_for(self):
-        """A handler may raise just after the caller took a batch off the queue."""
-        results = Parallel(2, return_as="generator")([delayed(abs)(-1)])
-        (pool,) = joblite._PoolRun.pools_at_work
-        out = {pool.done.get(timeout=DEADLINE)}
-        pool.end(out, signal.SIGINT, 0.1)
-        assert not out
-        results.close()
-
     @forking
     def test_error_ends_running_tasks(self, processes, tmp_path):
         """One failing task ends a run of many long ones at once."""
