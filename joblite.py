@@ -2607,7 +2607,7 @@ class _Parameters:
         plain = function if type(function) is FunctionType else lambda *args, **kwargs: None
         code = plain.__code__
         end = code.co_argcount + code.co_kwonlyargcount
-        self.names = (*code.co_varnames[:end], "*", "**")
+        self.names = code.co_varnames[:end]
         self.placed = self.names[: code.co_argcount]
         self.inside: tuple[str, ...] = ()  # the names of the arguments that are handed on
         # A function of the same parameters, and more, gives what it gets: Python itself binds
@@ -2615,7 +2615,7 @@ class _Parameters:
             co_argcount=code.co_argcount,
             co_posonlyargcount=code.co_posonlyargcount,
             co_kwonlyargcount=code.co_kwonlyargcount,
-            co_varnames=self.names,
+            co_varnames=(*self.names, "*", "**"),
             co_nlocals=end + 2,
         )
         self.named: Any = FunctionType(giving, {}, "", plain.__defaults__)
@@ -2623,7 +2623,7 @@ class _Parameters:
         inner = getattr(function, "__wrapped__", None)
         if inner is not None and code.co_flags & 12:  # it takes any arguments
             below = _Parameters(inner)
-            if below.names[:end] == self.names[:end]:
+            if below.names[:end] == self.names:
                 self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
 
     def bind(
@@ -2782,6 +2782,14 @@ class _Store(_Interface):
             _say(f"removing all results from {self}/{prefix}")
         if self.trim(0, 0, prefix=prefix):
             _warn(f"{self}/{prefix}: results that are in use or belong to another user stay")
+
+    def forget(self, key: str) -> bool:
+        """Remove an entry as the user asks; one that is in use stays, with a warning."""
+        try:
+            return self.delete(key)
+        except PermissionError as err:
+            _warn(f"{self}: the entry {key} is in use or belongs to another user, and stays: {err}")
+            return False
 
     def look(self, key: str) -> dict[str, Any]:
         """What is noted about an entry; empty when there is none that can be read. No use of it."""
@@ -3303,7 +3311,7 @@ class MemorizedResult(_Reference):
         >>> Memory().cache(pow).call_and_shelve(2, 10).clear()
         """
         self._kept = ()
-        self._store.delete(self._key)
+        self._store.forget(self._key)
 
     def __getstate__(self) -> dict[str, Any]:
         # a cache in memory does not travel, so the value does
@@ -3373,7 +3381,7 @@ class MemorizedFunc(_Options[P, R]):
             )
         known = _Parameters(run).names
         names = f"names of arguments of {folder} ({', '.join(known)})"
-        _expect(set(known).issuperset(self.ignore), "ignore", names, self.ignore)
+        _expect({*known, "*", "**"}.issuperset(self.ignore), "ignore", names, self.ignore)
         accepts = self.cache_validation_callback or bool
         _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
 
@@ -3447,6 +3455,10 @@ class MemorizedFunc(_Options[P, R]):
             work.send(None)
         except StopIteration as end:
             return end.value
+        except RuntimeError as err:
+            if str(err) == "coroutine raised StopIteration" and err.__cause__:
+                raise err.__cause__ from None  # as the function did
+            raise
 
     async def _obtain(self, call: _Call) -> Any:
         """The kept value of a call; else one thread or task of one process computes it, and the
@@ -3580,13 +3592,8 @@ class MemorizedFunc(_Options[P, R]):
         -------
         bool
             Whether there was one.
-
-        Raises
-        ------
-        PermissionError
-            It belongs to another user; or, on Windows, it is in use.
         """
-        return self._store.delete(self._name(args, kwargs).key)
+        return self._store.forget(self._name(args, kwargs).key)
 
     def clear(self, warn: bool = True) -> None:
         """Remove everything kept for this function, also for its older versions.
@@ -3850,7 +3857,7 @@ class Memory(_Settings):
         func : callable or None
             A function, coroutine function, method, classmethod, staticmethod, partial, ufunc,
             callable object.
-        ignore : list of str or None, default None
+        ignore : str, list of str or None, default None
             Names of arguments that do not matter to the result; of Python functions only.
         verbose, mmap_mode : default those of the Memory
             As in `Memory`.
@@ -3892,6 +3899,8 @@ class Memory(_Settings):
             `ignore` names no argument; `cache_validation_callback` is not callable; there is no
             such `mmap_mode`.
         """
+        if isinstance(ignore, str):
+            ignore = [ignore]
         options = dict(
             ignore=list(() if ignore is None else ignore),
             verbose=self.verbose if verbose is None else verbose,
