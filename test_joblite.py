@@ -5147,11 +5147,11 @@ f = make()"""
         assert more(1, 2, a=3) == more(1, 5, b=4)
         assert any_memory.cache(function, ignore=np.array(["x", "y"])).ignore == ["x", "y"]
         assert any_memory.cache(lambda x, note: x, ignore="note").ignore == ["note"]
-        for function, names in ((function, "x, y"), (lambda x, *args: x, "x")):
+        for refusing, names in ((function, "x, y"), (lambda x, *args: x, "x")):
             with pytest.raises(
                 ValueError, match=rf"expected names of arguments .*\({names}\), got \['z'\]"
             ):
-                any_memory.cache(function, ignore=["z"])
+                any_memory.cache(refusing, ignore=["z"])
 
     def test_a_function_that_changes_its_argument_keeps_the_right_key(self, any_memory):
         """Arguments are named before the call."""
