@@ -2164,6 +2164,8 @@ def _find_spec(name: str) -> Any:
         folders = getattr(_find_spec(parent), "submodule_search_locations", None) or ()
     try:
         return _module("_frozen_importlib")._find_spec(name, folders)
+    except KeyError:  # of a folder without an `__init__`, in a package that is not loaded
+        return _module("_frozen_importlib_external").PathFinder._get_spec(name, folders)
     except Exception:  # a finder may raise anything; an import meets the same failure
         return None
 
@@ -2237,8 +2239,10 @@ def _path_digest(path: Any, suffix: str = "") -> str:
     with `suffix` only the sizes."""
     found: list[Any] = []
     for file, state in _files_in(path).items():
-        is_read = file.endswith(suffix)
-        found += [file, _file_digest(os.fspath(path) + file, state) if is_read else state[1]]
+        found += [
+            file,
+            _file_digest(os.fspath(path) + file, state) if file.endswith(suffix) else state[1],
+        ]
     return _short_digest(repr(found))
 
 
@@ -2538,8 +2542,9 @@ class _Contents:
                 self._global_token(space, ("__getattr__",))
                 modules = [".".join([value.__name__, *rest])]
                 for folder in space.get("__path__", ()):
-                    inside = [file.partition(".")[0] for file in _files_in(folder)]
-                    modules += [value.__name__ + name.replace(os.sep, ".") for name in inside]
+                    modules += [  # of a.b.py it finds a.b, which is around it
+                        value.__name__ + file.replace(os.sep, ".") for file in _files_in(folder)
+                    ]
                 self._follow_sources(modules)
             return self._global_token(space, rest)
         if value is _NOTHING:

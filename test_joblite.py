@@ -4657,6 +4657,24 @@ f = make()"""
         project(folder, {"space/inside.py": "a = 22\n"})
         assert run_job(folder) == "False [2, 2, 22] [2, 2, 22]\n"
 
+    def test_a_folder_without_an_init_in_a_package_is_searched(self, tmp_path):
+        """Also while that package is not loaded; and what the modules in it import."""
+        job = textwrap.dedent("""
+            import joblite
+            def f(x):
+                import outer.middle.bare.inner
+                return outer.middle.bare.inner.tool(x)
+            cached = joblite.Memory("cache", verbose=0).cache(f)
+            print(cached.check_call_in_cache(1), cached(1), cached.check_call_in_cache(1))
+            """)
+        files = {"job.py": job, "outer/__init__.py": "", "outer/middle/__init__.py": ""}
+        files["outer/middle/bare/inner.py"] = "from in_turn import tool\n"
+        folder = project(tmp_path, {**files, "in_turn.py": TOOL})
+        assert run_job(folder) == "False 2 True\n"
+        assert run_job(folder) == "True 2 True\n"
+        project(folder, {"in_turn.py": TOOL.replace("1", "2")})
+        assert run_job(folder) == "False 3 True\n"
+
     def test_old_code_is_not_stored_under_a_new_source(self, tmp_path):
         """A module that was loaded before its file changed:
         its calls are computed, and explained."""
