@@ -2165,7 +2165,7 @@ def _find_spec(name: str) -> Any:
     try:
         return _module("_frozen_importlib")._find_spec(name, folders)
     except KeyError:  # of a folder without an `__init__`, in a package that is not loaded
-        return _module("_frozen_importlib_external").PathFinder._get_spec(name, folders)
+        return _module("_frozen_importlib_external").PathFinder._get_spec(name, folders or ())
     except Exception:  # a finder may raise anything; an import meets the same failure
         return None
 
