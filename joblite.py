@@ -5068,7 +5068,10 @@ def _hang_up(sock: Any) -> None:
 
 def _send_message(sock: Any, payloads: Iterable[Sequence[Any]]) -> None:
     if not _HAS_FORK:  # a pipe of the standard library
-        sock.send([[*map(bytes, own)] for own in payloads])
+        payloads = list(payloads)
+        sock.send([*map(len, payloads)])
+        for frame in itertools.chain(*payloads):
+            sock.send_bytes(frame)
         return
     fds: dict[int, int] = {}
     big: dict[int, tuple[int, Any]] = {}
@@ -5091,7 +5094,7 @@ def _send_message(sock: Any, payloads: Iterable[Sequence[Any]]) -> None:
 def _receive_message(sock: Any) -> list[list[Any]]:
     """The next message. EOFError when the other side is gone."""
     if not _HAS_FORK:
-        return sock.recv()  # type: ignore[no-any-return]
+        return [[sock.recv_bytes() for _ in range(count)] for count in sock.recv()]
 
     def read(nbytes: int) -> bytearray:
         frame = bytearray(nbytes)
