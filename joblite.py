@@ -7355,8 +7355,15 @@ class _PoolRun(_Run):
         try:
             self.pools_at_work.add(self.pool)
             self.feed()
-            if self.parallel.pre_dispatch == "all":  # the first run while the others are read
-                self.tasks = iter([*(self.tasks or ())])
+            if self.parallel.pre_dispatch == "all":  # tasks run while others are read
+                read: deque[Any] = deque()
+                for task in self.tasks or ():
+                    read.append(task)
+                    if not self.pool.done.empty():
+                        self.tasks = (read.popleft() for _ in range(len(read)))
+                        self.collect()
+                        self.feed()
+                self.tasks = iter(read)
             yield None
             while self.out:
                 if not self.is_list:
