@@ -11155,9 +11155,7 @@ class TestSection8Parallel:
         assert len(list(results)) == 5
 
     @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-    def test_all_tasks_are_read_at_once_and_run_meanwhile(
-        self, backend, return_as, tmp_path
-    ):
+    def test_all_tasks_are_read_at_once_and_run_meanwhile(self, backend, return_as, tmp_path):
         if backend["n_jobs"] == 1:
             pytest.skip("one job reads task by task")
         read = []
