@@ -356,17 +356,20 @@ def _used_globals(function: FunctionType) -> dict[str, Any]:
 
 def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
     """Which part of a value cannot be pickled, and why; `what` is the value's own name."""
-    text, held = "[{!r}]", value
-    if isinstance(value, (list, tuple)):
-        held = dict(enumerate(value))
-    elif isinstance(value, FunctionType):
-        cells = map(_cell_value, value.__closure__ or ())
-        in_closure = dict(zip(value.__code__.co_freevars, cells))
-        text, held = " (its variable {})", _used_globals(value) | in_closure
-    elif not isinstance(value, dict):
-        names = "__self__", "func", "args", "keywords"  # of methods and partials
-        text, held = ".{}", {name: getattr(value, name, None) for name in names}
-        held |= getattr(value, "__dict__", {})
+    text = "[{!r}]"
+    match value:
+        case dict():
+            held = value
+        case list() | tuple():
+            held = dict(enumerate(value))
+        case FunctionType():
+            cells = map(_cell_value, value.__closure__ or ())
+            in_closure = dict(zip(value.__code__.co_freevars, cells))
+            text, held = " (its variable {})", _used_globals(value) | in_closure
+        case _:
+            names = "__self__", "func", "args", "keywords"  # of methods and partials
+            text, held = ".{}", {name: getattr(value, name, None) for name in names}
+            held |= getattr(value, "__dict__", {})
     for key, part in held.items():
         try:
             pack(part)
@@ -1420,37 +1423,41 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     _expect(
         is_free, "compressor_name", "a text that is not taken, unless force=True", compressor_name
     )
-    found: Any = [
-        getattr(compressor, name, None)
-        for name in ("prefix", "extension", "compressor_file", "decompressor_file")
-    ]
-    prefix, extension, pack, unpack = found
-    _expect(
-        isinstance(prefix, bytes)
-        and isinstance(extension, str)
-        and callable(pack)
-        and callable(unpack),
-        "compressor",
-        "an object with prefix (bytes), extension ('.xyz' or ''), compressor_file and "
-        "decompressor_file (functions)",
-        compressor,
-    )
-    _CODECS[compressor_name] = _Codec(
-        prefix, extension, partial(_write_through, pack), lambda file: _Content(unpack(file))
-    )
+    match compressor:
+        case object(
+            prefix=bytes(prefix),
+            extension=str(extension),
+            compressor_file=pack,
+            decompressor_file=unpack,
+        ) if callable(pack) and callable(unpack):
+            _CODECS[compressor_name] = _Codec(
+                prefix,
+                extension,
+                partial(_write_through, pack),
+                lambda file: _Content(unpack(file)),
+            )
+        case _:
+            _expect(
+                False,
+                "compressor",
+                "an object with prefix (bytes), extension ('.xyz' or ''), compressor_file and "
+                "decompressor_file (functions)",
+                compressor,
+            )
 
 
 def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None:
     """(method, level) from what the user said and the extension of the file; None for no
     compression."""
     named = [name for name, codec in _CODECS.items() if filename.endswith(codec.extension or "/")]
-    method, level = ["zlib", *named][-1], compress or bool(named)
-    if isinstance(compress, str):
-        method, level = compress, 3
-    elif isinstance(compress, tuple) and len(compress) == 2:
-        method, level = compress
-    elif level is True:
-        level = 3
+    match compress:
+        case str():
+            method, level = compress, 3
+        case (_, _):
+            method, level = compress
+        case _:
+            method, level = ["zlib", *named][-1], compress or bool(named)
+            level = 3 if level is True else level
     _expect(
         method in _CODECS and level in range(10),
         "compress",
@@ -1508,7 +1515,7 @@ def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    np: Any = type(value) not in _ATOMS and sys.modules.get("numpy")
+    np: Any = sys.modules.get("numpy")
     out = io.BytesIO()
     buffers: list[Any] = []
     mark = PickleBuffer(bytearray())  # stands for an array, so that any layout can be left out
@@ -1537,7 +1544,8 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
             {
                 **getattr(pickler, "dispatch_table", copyreg.dispatch_table),
                 **reducers,
-                **dict.fromkeys((np.ndarray, np.memmap), reduce_array),
+                np.ndarray: reduce_array,
+                np.memmap: reduce_array,
             },
         )
     pickler.dump(value)
@@ -1721,17 +1729,17 @@ def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any
     def pieces() -> Iterator[memoryview]:
         for size in sizes:
             # of numpy, which does not touch it before: a hostile file may ask for any
-            memory = memoryview(_module("numpy").empty(size + -size % _ALIGNMENT, "u1"))
-            buffer = memory[:size]
+            buffer = memoryview(_module("numpy").empty(size, "u1"))
             buffers.append(buffer)
-            for at in range(0, size, _PIECE):
-                rest = memory[at : at + _PIECE]
+            for piece in _raw_pieces(buffer, _PIECE):
+                rest = piece
                 while rest:
                     count = file.readinto(rest)
                     if not count:
                         raise _Damaged("it is cut short: bytes of an array are missing")
                     rest = rest[count:]
-                yield buffer[at : at + _PIECE]
+                yield piece
+            _read_exactly(file, -size % _ALIGNMENT)
 
     found = b"".join(checks for _, checks in _map_on_threads(_checked, _gathered(pieces())))
     wanted = _read_exactly(file, len(found))
@@ -1971,10 +1979,11 @@ def _read_value(
 ) -> Any:
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
     file, head = _peek(file)
-    openers: Any = head != _MAGIC and [
-        codec.open for codec in _CODECS.values() if codec.prefix and head.startswith(codec.prefix)
-    ]
-    unpacked = openers[0](file) if openers else None
+    unpacked = None
+    for codec in _CODECS.values():
+        if codec.prefix and head.startswith(codec.prefix):
+            unpacked = codec.open(file)
+            break
     if mmap_mode and (unpacked or not _is_on_disk(file)):
         _warn(
             f"mmap_mode={mmap_mode!r} is ignored for {path}: only an uncompressed file on disk "
