@@ -1515,7 +1515,7 @@ def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
 def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
     """The pickle of a value, and the buffers left out of it: arrays, and memory offered by other
     objects."""
-    np: Any = sys.modules.get("numpy")
+    np: Any = type(value) not in _ATOMS and sys.modules.get("numpy")
     out = io.BytesIO()
     buffers: list[Any] = []
     mark = PickleBuffer(bytearray())  # stands for an array, so that any layout can be left out
@@ -1739,7 +1739,7 @@ def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any
                         raise _Damaged("it is cut short: bytes of an array are missing")
                     rest = rest[count:]
                 yield piece
-            _read_exactly(file, -size % _ALIGNMENT)
+            file.read(-size % _ALIGNMENT)
 
     found = b"".join(checks for _, checks in _map_on_threads(_checked, _gathered(pieces())))
     wanted = _read_exactly(file, len(found))
