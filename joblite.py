@@ -484,21 +484,6 @@ def _list(folder: str) -> list[str]:
 _POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
 
 
-def _holding(lock: Any, work: Callable[..., Any], *args: Any) -> Any:
-    """`work(...)` with a re-entrant lock held.
-
-    An interruption may come right after `acquire`, where a `with` statement would not release it.
-    """
-    try:
-        lock.acquire()
-        return work(*args)
-    finally:
-        try:
-            lock.release()
-        except RuntimeError:
-            pass  # interrupted before the lock was ours
-
-
 _MUTEXES: dict[Any, Any] = {}  # (process, what it guards) -> a lock
 
 
@@ -507,7 +492,15 @@ def _one_at_a_time(what: Any, work: Callable[..., Any], *args: Any) -> Any:
 
     Each process has its own lock: after a fork, one that another thread held would stay locked.
     """
-    return _holding(_MUTEXES.setdefault((os.getpid(), what), threading.RLock()), work, *args)
+    lock = _MUTEXES.setdefault((os.getpid(), what), threading.RLock())
+    try:  # an interruption may come right after `acquire`: a `with` statement would not release it
+        lock.acquire()
+        return work(*args)
+    finally:
+        try:
+            lock.release()
+        except RuntimeError:
+            pass  # interrupted before the lock was ours
 
 
 class _LockFile:
@@ -2681,10 +2674,9 @@ def _joined(shown: dict[str, str]) -> str:
 class _KeyLock:
     """The right to compute a key, which one cached call of this process has at a time.
 
-    Threads wait for the lock `over`, tasks of a loop look now and then. Only `held` says who has
-    the right, so that an interruption at any moment leaves no doubt about it. `around` are the
-    rights of the cached calls in which this one is made; tasks inherit them from who makes the
-    task.
+    Who waits looks again now and then. Only `held` says who has the right, so that an interruption
+    at any moment leaves no doubt about it. `around` are the rights of the cached calls in which
+    this one is made; tasks inherit them from who makes the task.
     """
 
     held: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find held
@@ -2694,40 +2686,11 @@ class _KeyLock:
 
     def __init__(self, store: Any, key: str) -> None:
         self.around = self.inside.get()
+        self.store, self.key = store, key
         self.place = os.getpid(), store.location or id(store), key
-        self.over = threading.RLock()
-        self.over.acquire()
 
-    async def take(self, store: Any, key: str, is_awaited: bool) -> None:
-        """Wait until the right is ours, or waiting would never end. In a thread, it blocks."""
-        while other := self.blocked_by():
-            if is_awaited:
-                await _module("asyncio").sleep(_POLL_S)
-            else:
-                _holding(other.over, bool)  # as soon as it is released
-        if not store.lock_file:
-            return
-        try:  # now between processes
-            self.file = file = store.locks or store.lock_file(key)  # stays open
-        except OSError:
-            return  # where nothing can be written there are no locks: law 7
-        byte = 8 + _crc32(key.encode())
-        self.unlock = file.unlocker(byte)
-        while not file.lock(byte):
-            # Only a call inside another one, or one that such a call waits for, can be in a ring.
-            # It waits in the system, which sees rings: one thread at a time, because of each
-            # process the system follows one. A task does not wait there at all: it computes.
-            if any(lock.around for lock, other in list(self.waits.items()) if other is self):
-                if not is_awaited:
-                    _one_at_a_time("a ring", file.lock, byte, True)
-                return
-            if is_awaited:
-                await _module("asyncio").sleep(_POLL_S)
-            else:
-                time.sleep(_POLL_S)
-
-    def blocked_by(self) -> Any:
-        """Who has to end first. None: the right is ours now, or waiting would never end.
+    def is_ours(self, is_awaited: bool) -> bool:
+        """Whether the right is ours now, or waiting for it would never end.
 
         It would never end where a call around this one has the right, or one that waits for such a
         call, directly or through others. Of those who wait in a ring, the last sees the whole ring.
@@ -2738,10 +2701,26 @@ class _KeyLock:
             waits = list(self.waits.items())
             more = {other for lock, other in waits if not to_end.isdisjoint(lock.around)}
             if more <= to_end:
-                return current
+                return False
             to_end |= more
         self.waits[self] = self
-        return None
+        if not self.store.lock_file:
+            return True
+        try:  # now between processes
+            self.file = file = self.store.locks or self.store.lock_file(self.key)  # stays open
+        except OSError:
+            return True  # where nothing can be written there are no locks: law 7
+        byte = 8 + _crc32(self.key.encode())
+        self.unlock = file.unlocker(byte)
+        if file.lock(byte):
+            return True
+        # Only a call inside another one, or one that such a call waits for, can be in a ring.
+        # It waits in the system, which sees rings: one thread at a time, because of each
+        # process the system follows one. A task does not wait there at all: it computes.
+        is_in_ring = any(lock.around for lock, other in list(self.waits.items()) if other is self)
+        if is_in_ring and not is_awaited:
+            _one_at_a_time("a ring", file.lock, byte, True)
+        return is_in_ring
 
 
 if TYPE_CHECKING:
@@ -3366,10 +3345,9 @@ class MemorizedFunc(_Options[P, R]):
             holder = type(holder)
             called = holder.__call__
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
-        # The folder has the function's name, or its end; another name, another folder
+        # The folder has the function's name, as far as a folder can; another name, another folder
         name = _dotted(holder)
-        allowed = [each if each.isalnum() or each in "_." else "-" for each in name[-60:]]
-        folder = "".join(allowed)
+        folder = ".".join(filter(str.isidentifier, name.split(".")))[-60:]
         if folder != name:
             folder += f"-{_short_digest(name, 8)}"
         vars(self).update(
@@ -3409,16 +3387,16 @@ class MemorizedFunc(_Options[P, R]):
         what it raises."""
         args = self._prefix + args
         contents = self._now()
-        # its own ones: defaults may have been replaced
-        contents.parameters = contents.parameters or _Parameters(self._run)
-        given = contents.parameters.bind(args, kwargs, self.ignore)
+        if self.key is None:
+            # its own ones: defaults may have been replaced
+            contents.parameters = contents.parameters or _Parameters(self._run)
+            given = contents.parameters.bind(args, kwargs, self.ignore)
+        else:
+            given = {"key": self.key(*args, **kwargs)}
         given |= self._carried
-        named = given
-        if self.key is not None:
-            named = {**self._carried, "key": self.key(*args, **kwargs)}
         unsure = list(contents.unsure)
         digests = {}
-        for label, value in named.items():
+        for label, value in given.items():
             kind = type(value)
             try:
                 if kind in _ATOMS and sys.getsizeof(value) < 500:
@@ -3482,7 +3460,13 @@ class MemorizedFunc(_Options[P, R]):
             return value
         lock = _KeyLock(self._store, call.key)
         try:
-            await lock.take(self._store, call.key, self._awaited)
+            pause = 0.0005
+            while not lock.is_ours(self._awaited):
+                pause = min(2 * pause, _POLL_S)
+                if self._awaited:
+                    await _module("asyncio").sleep(pause)
+                else:
+                    time.sleep(pause)
             lock.inside.set((*lock.around, lock))
             value = self._load(call)
             return (await self._compute(call))[0] if value is _NOTHING else value
@@ -3492,7 +3476,6 @@ class MemorizedFunc(_Options[P, R]):
             finally:
                 if lock.place in lock.held and lock.held[lock.place] is lock:
                     del lock.held[lock.place]
-                lock.over.release()
                 lock.waits.pop(lock, None)
                 lock.inside.set(lock.around)
 
@@ -3670,9 +3653,10 @@ class MemorizedFunc(_Options[P, R]):
             with the newest entry.
         """
         call = self._name(args, kwargs)
-        if self._store.look(call.key):
-            refused = "computes: expired or refused by the callback"
-            return "hits" if self._is_kept(call) else refused
+        if self._is_kept(call):
+            return "hits"
+        if call.refused:
+            return "computes: expired or refused by the callback"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
         # What differs from the newest entry of the same arguments, else from the newest
