@@ -236,8 +236,10 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
 
 
 def _parse_bytes(size: Any, what: str) -> int:
-    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; `what` names the
-    parameter."""
+    """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; None is more than
+    any. `what` names the parameter."""
+    if size is None:
+        return sys.maxsize
     pattern = r"(\d*\.?\d+(?:E[-+]?\d\d?)?)\s*([KMGT]?)"
     found = _module("re").fullmatch(pattern, str(size).strip().upper())
     _expect(found, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
@@ -3010,11 +3012,12 @@ class _DiskStore(_Store):
 
     def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
         """Each function has a folder, "module.function/"; "/" is the folder of all these."""
-        for folder in [prefix[:-1]] if prefix else _list(self._root):
+        for folder in [prefix.rpartition("/")[0]] if prefix else _list(self._root):
             for name in _list(self._root + folder):
                 key = f"{folder}/{name}"
                 state = _stat(self._root + key)
-                if state and stat.S_ISREG(state.st_mode):  # else gone, or not ours
+                # else gone, or not ours
+                if state and stat.S_ISREG(state.st_mode) and key.startswith(prefix):
                     yield key, state.st_size, state.st_mtime
 
     def lock_file(self, key: str) -> _LockFile:
@@ -3036,9 +3039,7 @@ class _DiskStore(_Store):
             if not file or not file.is_there():
                 file = _LockFile.opened[path] = _LockFile(path)
                 now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
-                for name, _, changed in self.entries("/"):
-                    if name.startswith("/tmp-") and now - changed > 3600:
-                        self.delete(name)
+                self.trim(sys.maxsize, oldest=now - 3600, prefix="/tmp-")
             return file
 
         if not self.locks or not self.locks.is_there():
@@ -3267,7 +3268,7 @@ class MemorizedResult(_Reference):
             func=func,
             args_id=args_id,
             mmap_mode=mmap_mode,
-            _store=store or _local_store(location and os.path.realpath(location), 0),
+            _store=store or Memory(location).store,
             _key=f"{func}/{args_id}",
         )
 
@@ -3340,11 +3341,9 @@ class MemorizedFunc(_Options[P, R]):
         update_wrapper(self, run)
         # Whose code it is; a partial or an object has more than that
         holder: Any = run.func if isinstance(run, partial) else run
-        called = holder
         if not hasattr(holder, "__name__"):
             holder = type(holder)
-            called = holder.__call__
-        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
+        flags = getattr(getattr(holder, "__code__", None), "co_flags", 0)
         # The folder has the function's name, as far as a folder can; another name, another folder
         name = _dotted(holder)
         folder = ".".join(filter(str.isidentifier, name.split(".")))[-60:]
@@ -3431,16 +3430,19 @@ class MemorizedFunc(_Options[P, R]):
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
         about = self._store.look(call.key)
-        accepts = self.cache_validation_callback or bool
-        if about and (about in call.refused or not accepts(about)):
-            call.refused.append(about)
-        return bool(about) and about not in call.refused
+        if not about or about in call.refused:
+            return False
+        if (self.cache_validation_callback or bool)(about):
+            return True
+        call.refused.append(about)
+        return False
 
     # -- computing: plain functions and coroutine functions go the same way
 
-    def _give(self, work: Any) -> Any:
-        """What a coroutine below gives: for a coroutine function, when it is awaited; for a plain
-        function now, since it waits for nothing."""
+    def _give(self, steps: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a coroutine function below gives for a call: for a coroutine function, when it is
+        awaited; for a plain function now, since it waits for nothing."""
+        work = steps(self._name(args, kwargs))
         if self._awaited:
             return work
         try:
@@ -3537,7 +3539,7 @@ class MemorizedFunc(_Options[P, R]):
         """
         if self._memory.backend == "null":  # it keeps nothing: any argument will do
             return self._run(*self._prefix, *args, **kwargs)
-        return self._give(self._obtain(self._name(args, kwargs)))
+        return self._give(self._obtain, args, kwargs)
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function whether or not its value is kept, and keep the new value.
@@ -3552,7 +3554,7 @@ class MemorizedFunc(_Options[P, R]):
             "input_args" (label -> text), "digests" (what stands for each argument in the key) and
             "code" (what the function was made of).
         """
-        return self._give(self._compute(self._name(args, kwargs)))
+        return self._give(self._compute, args, kwargs)
 
     def call_and_shelve(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Make sure that the value is kept, without reading it.
@@ -3565,7 +3567,7 @@ class MemorizedFunc(_Options[P, R]):
         MemorizedResult
             A reference to the value; its `get()` reads it.
         """
-        return self._give(self._shelve(self._name(args, kwargs)))
+        return self._give(self._shelve, args, kwargs)
 
     def check_call_in_cache(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Whether this call would be read. The validation callback is asked; nothing changes.
@@ -3620,7 +3622,7 @@ class MemorizedFunc(_Options[P, R]):
             (seconds), `nbytes`, `current` (whether today's code finds it), `args_id` (its name).
         """
         current = f"{self._folder}/{self._now().digest}"
-        found = [
+        return [
             CacheEntry(
                 _joined(about["input_args"]),
                 about["time"],
@@ -3629,10 +3631,17 @@ class MemorizedFunc(_Options[P, R]):
                 key.startswith(current),
                 key.rpartition("/")[2],
             )
+            for about, key, size in self._kept()
+        ]
+
+    def _kept(self) -> list[tuple[dict[str, Any], str, int]]:
+        """What is noted about each entry of this function, latest first, its key and its size."""
+        found = [
+            (about, key, size)
             for key, size, _ in self._store.entries(f"{self._folder}/")
             if (about := self._store.look(key))
         ]
-        return sorted(found, key=operator.attrgetter("time"), reverse=True)
+        return sorted(found, key=lambda each: each[0]["time"], reverse=True)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """Say whether this call would be read, and if not, why it would be computed. It changes
@@ -3659,15 +3668,11 @@ class MemorizedFunc(_Options[P, R]):
             return "computes: expired or refused by the callback"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
-        # What differs from the newest entry of the same arguments, else from the newest
-        kept = [self._store.look(key) for key, *_ in self._store.entries(f"{self._folder}/")]
-        about = max(
-            filter(None, kept),
-            default=None,
-            key=lambda each: (each["digests"] == call.digests, each["time"]),
-        )
-        if about is None:
+        kept = [about for about, *_ in self._kept()]
+        if not kept:
             return f"computes: nothing is kept for {self._folder}"
+        # What differs from the newest entry of the same arguments, else from the newest
+        about = max(kept, key=lambda each: each["digests"] == call.digests)
         then = about["code"] | about["digests"]
         now = call.contents.parts | call.digests
         texts = about["input_args"]
@@ -3823,9 +3828,9 @@ class Memory(_Settings):
             _packed=packed,
             _pickler=_module("cloudpickle").Pickler if backend == "cloudpickle" else Pickler,
         )
-        limit = 256 << 20 if location is None else sys.maxsize
-        if bytes_limit is not None:
-            limit = _parse_bytes(bytes_limit, "bytes_limit")
+        if location is None and bytes_limit is None:
+            bytes_limit = "256M"
+        limit = _parse_bytes(bytes_limit, "bytes_limit")
         self.store = _STORES[backend](self.location, limit, **options)
 
     @_typed
@@ -3977,9 +3982,9 @@ class Memory(_Settings):
         """
         age = float("inf") if age_limit is None else age_limit.total_seconds()
         items = sys.maxsize if items_limit is None else items_limit
-        most = sys.maxsize if bytes_limit is None else _parse_bytes(bytes_limit, "bytes_limit")
         _expect(age > 0, "age_limit", "a positive timedelta", age_limit)
         _expect(items >= 0, "items_limit", "0 or more results to keep", items_limit)
+        most = _parse_bytes(bytes_limit, "bytes_limit")
         self.store.trim(most, items, time.time() - age)
 
     def __repr__(self) -> str:
@@ -7597,7 +7602,7 @@ class Parallel(_Shaped[Shape, E]):
         )
         _check_mmap_mode(self.mmap_mode)
         nbytes = 2**20
-        if self.max_nbytes is None or not self.mmap_mode:
+        if not self.mmap_mode:
             nbytes = sys.maxsize
         elif self.max_nbytes != "1M":  # the default costs no time
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
