@@ -109,7 +109,13 @@ if TYPE_CHECKING:
     class _List: ...
 
     class _Stream: ...
+
+    def _typed_as(model: Object) -> Callable[[Any], Object]:
+        """What gives a method the type of the model, that has overloads say."""
 else:
+
+    def _as_it_is(method):
+        return method
 
     class _Typed:
         def __class_getitem__(cls, _):
@@ -3224,13 +3230,23 @@ if TYPE_CHECKING:
             untracked: Iterable[str] = (),
         ) -> Callable[[Callable[P, R]], MemorizedFunc[P, R]]: ...
 
+    @overload
+    def _get(self: MemorizedFunc[P, R], obj: None, owner: Any = None) -> MemorizedFunc[P, R]: ...
+
+    @overload
+    def _get(
+        self: MemorizedFunc[Concatenate[Object, Rest], R], obj: Object, owner: Any = None
+    ) -> MemorizedFunc[Rest, R]: ...
+
+    def _get(*args: Any, **options: Any) -> Any: ...
+
+    _typed_get = _typed_as(_get)
+
     def _typed(method: Any) -> _Cache: ...
 else:
     _Options = _Typed
     _Reference = _Settings = object
-
-    def _typed(method):
-        return method
+    _typed = _typed_get = _as_it_is
 
 
 class MemorizedResult(_Reference):
@@ -3684,16 +3700,7 @@ class MemorizedFunc(_Options[P, R]):
 
     # -- being a function
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __get__(self, obj: None, owner: Any = None) -> MemorizedFunc[P, R]: ...
-
-        @overload
-        def __get__(
-            self: MemorizedFunc[Concatenate[Object, Rest], Any], obj: Object, owner: Any = None
-        ) -> MemorizedFunc[Rest, R]: ...
-
+    @_typed_get
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         bind = getattr(self._decorated, "__get__", lambda *_: None)
         found = bind(obj, owner)
@@ -7393,6 +7400,94 @@ class _PoolRun(_Run):
             self.out.clear()
 
 
+if TYPE_CHECKING:
+    # What methods of `Parallel` are to a type checker; pyright goes by the name `__init__`
+
+    @overload
+    def __init__(
+        self: Parallel[_List, Never],
+        n_jobs: int | None = ...,
+        backend: Backend = ...,
+        return_as: Literal["list"] = ...,
+        verbose: int = ...,
+        timeout: float | None = ...,
+        batch_size: int | Literal["auto"] = ...,
+        pre_dispatch: int | str = ...,
+        temp_folder: str | Path | None = ...,
+        max_nbytes: int | str | None = ...,
+        require: Literal["sharedmem"] | None = ...,
+        *,
+        prefer: Literal["threads", "processes"] | None = ...,
+        mmap_mode: Mode = ...,
+        progress: Any = ...,
+        on_error: Literal["raise", "skip"] = ...,
+        **backend_options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Parallel[_List, BaseException],
+        n_jobs: int | None = ...,
+        backend: Backend = ...,
+        *,
+        on_error: Literal["return"],
+        return_as: Literal["list"] = ...,
+        **options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Parallel[_Stream, Never],
+        n_jobs: int | None = ...,
+        backend: Backend = ...,
+        *,
+        return_as: Literal["generator", "generator_unordered"],
+        on_error: Literal["raise", "skip"] = ...,
+        **options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Parallel[_Stream, BaseException],
+        n_jobs: int | None = ...,
+        backend: Backend = ...,
+        *,
+        return_as: Literal["generator", "generator_unordered"],
+        on_error: Literal["return"],
+        **options: Any,
+    ) -> None: ...
+
+    def __init__(*args: Any, **options: Any) -> Any: ...
+
+    @overload
+    def __call__(self: Parallel[_List, E], iterable: Iterable[TaskOf[R]]) -> list[R | E]: ...
+
+    @overload
+    def __call__(
+        self: Parallel[_Stream, E], iterable: Iterable[TaskOf[R]]
+    ) -> Generator[R | E, None, None]: ...
+
+    def __call__(*args: Any, **options: Any) -> Any: ...
+
+    @overload
+    def _map(
+        self: Parallel[_List, E], function: Callable[..., R], *iterables: Iterable[Any]
+    ) -> list[R | E]: ...
+
+    @overload
+    def _map(
+        self: Parallel[_Stream, E], function: Callable[..., R], *iterables: Iterable[Any]
+    ) -> Generator[R | E, None, None]: ...
+
+    def _map(*args: Any, **options: Any) -> Any: ...
+
+    _typed_init = _typed_as(__init__)
+    _typed_call = _typed_as(__call__)
+    _typed_map = _typed_as(_map)
+else:
+    _typed_init = _typed_call = _typed_map = _as_it_is
+
+
 class Parallel(_Shaped[Shape, E]):
     """Run many calls at once, on all cores or wherever you say.
 
@@ -7509,62 +7604,7 @@ class Parallel(_Shaped[Shape, E]):
 
     _counts: Any = _Counts  # those of the newest run
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __init__(
-            self: Parallel[_List, Never],
-            n_jobs: int | None = ...,
-            backend: Backend = ...,
-            return_as: Literal["list"] = ...,
-            verbose: int = ...,
-            timeout: float | None = ...,
-            batch_size: int | Literal["auto"] = ...,
-            pre_dispatch: int | str = ...,
-            temp_folder: str | Path | None = ...,
-            max_nbytes: int | str | None = ...,
-            require: Literal["sharedmem"] | None = ...,
-            *,
-            prefer: Literal["threads", "processes"] | None = ...,
-            mmap_mode: Mode = ...,
-            progress: Any = ...,
-            on_error: Literal["raise", "skip"] = ...,
-            **backend_options: Any,
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Parallel[_List, BaseException],
-            n_jobs: int | None = ...,
-            backend: Backend = ...,
-            *,
-            on_error: Literal["return"],
-            return_as: Literal["list"] = ...,
-            **options: Any,
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Parallel[_Stream, Never],
-            n_jobs: int | None = ...,
-            backend: Backend = ...,
-            *,
-            return_as: Literal["generator", "generator_unordered"],
-            on_error: Literal["raise", "skip"] = ...,
-            **options: Any,
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Parallel[_Stream, BaseException],
-            n_jobs: int | None = ...,
-            backend: Backend = ...,
-            *,
-            return_as: Literal["generator", "generator_unordered"],
-            on_error: Literal["return"],
-            **options: Any,
-        ) -> None: ...
-
+    @_typed_init
     def __init__(
         self,
         n_jobs: int | None = None,
@@ -7618,16 +7658,7 @@ class Parallel(_Shaped[Shape, E]):
 
     def __exit__(self, *_: object) -> None: ...
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __call__(self: Parallel[_List, E], iterable: Iterable[TaskOf[R]]) -> list[R | E]: ...
-
-        @overload
-        def __call__(
-            self: Parallel[_Stream, E], iterable: Iterable[TaskOf[R]]
-        ) -> Generator[R | E, None, None]: ...
-
+    @_typed_call
     def __call__(self, iterable: Iterable[Task], *more: Any) -> Any:
         """Run the tasks.
 
@@ -7669,18 +7700,7 @@ class Parallel(_Shaped[Shape, E]):
             pass
         return run.take()
 
-    if TYPE_CHECKING:
-
-        @overload
-        def map(
-            self: Parallel[_List, E], function: Callable[..., R], *iterables: Iterable[Any]
-        ) -> list[R | E]: ...
-
-        @overload
-        def map(
-            self: Parallel[_Stream, E], function: Callable[..., R], *iterables: Iterable[Any]
-        ) -> Generator[R | E, None, None]: ...
-
+    @_typed_map
     def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Any:
         """Call one function with the elements of one or more iterables, as the built-in `map` does.
 
