@@ -4077,14 +4077,15 @@ def _name_abroad(obj: Any) -> str | None:
     return home[1] if home else None
 
 
-def _unpack(frames: Sequence[Any], came: dict[Any, Any] | None = None) -> Any:
+def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None) -> Any:
     """The value of a payload. What came before is known from payload to payload: by a name, the
     module that holds the globals of functions that came by value; by a number, what the tasks of a
     run share."""
     outer = _local.came
     _local.came = {} if came is None else came
     try:
-        return _pickle_loads(frames[0], buffers=frames[1:])
+        packed, *buffers = frames
+        return _pickle_loads(packed, buffers=buffers)
     finally:
         _local.came = outer
 
@@ -4174,7 +4175,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     if isinstance(thing, type):
         for name in _without(thing, _MADE_ANEW).keys() - attributes.keys():
             delattr(thing, name)  # so it was at home, or by now
-    members = vars(thing).get("_member_map_", ())
+    members = getattr(thing, "_member_map_", ())
     for name, value in attributes.items():
         if name in members:
             vars(members[name]).update(value)
@@ -4242,16 +4243,13 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         and mentioned.issuperset(name.split("."))
         and _find_spec(name)
     ]
-    bases = [
+    reached += [
         value.__name__
         for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
-        if issubclass(type(value), ModuleType)
+        if issubclass(type(value), ModuleType) and _can_import(value.__name__)
     ]
-    for base in bases:  # grows while it is walked
-        below = {f"{base}.{name}" for name in mentioned}
-        below &= sys.modules.keys()
-        bases += below
-        reached += below
+    for base in reached:  # grows
+        reached += {f"{base}.{name}" for name in mentioned} & sys.modules.keys()
     if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
         used = {
             name: value
@@ -4338,14 +4336,6 @@ def _reduce_cell(cell: Any, packer: _Packer) -> Any:
     return CellType, (), (None, {} if value is _NOTHING else {"cell_contents": value})
 
 
-def _reduce_typing(thing: Any, packer: _Packer) -> Any:
-    """A type variable or NewType that its module does not hold. Over there it is one thing, of that
-    name; what bounds a type variable is not evaluated, and stays here."""
-    base = [thing.__supertype__] if hasattr(thing, "__supertype__") else []
-    made_of = _class_token(thing), type(thing), thing.__name__, *base
-    return _make_once, made_of, (None, {"__module__": thing.__module__})
-
-
 def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
     return lru_cache(**settings)(func)
 
@@ -4356,15 +4346,15 @@ def _samples(view: memoryview) -> Iterator[memoryview]:
         yield view[at : at + 64]
 
 
-def _reduce_array(array: Any, nearby: bool) -> Any:
+def _reduce_array(array: Any, packer: _Packer) -> Any:
     """What looks into a memory map of a file goes to a process nearby by the file's name: what
     tasks write to it must get there. Any other big content can stay out of the pickle; of an array
     with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
     owner = array
-    while nearby and isinstance(owner.base, numpy.ndarray):
+    while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
-    if nearby and getattr(owner, "filename", None):
+    if packer.to == "near" and getattr(owner, "filename", None):
         at = array.ctypes.data - owner.ctypes.data
         if not array.flags.forc:
             return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
@@ -4406,10 +4396,17 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
         if _can_import(cached.__module__)
         else _fill_later(cached, packer, *cached._reduce_by_value())
     ),
-    "typing.TypeVar": _reduce_typing,
-    "typing.ParamSpec": _reduce_typing,
-    "typing.TypeVarTuple": _reduce_typing,
-    "typing.NewType": _reduce_typing,
+    # over there it is one thing, of that name; what bounds it is not evaluated, and stays here
+    "typing.TypeVar": lambda variable, packer: _fill_later(
+        variable,
+        packer,
+        _make_once,
+        (_class_token(variable), type(variable), variable.__name__),
+        {"__module__": variable.__module__},
+    ),
+    "typing.ParamSpec": _refuse,
+    "typing.TypeVarTuple": _refuse,
+    "typing.NewType": _refuse,
     "typing.TypeAliasType": _refuse,
     "multiprocessing.connection.Connection": _refuse,
     # What code knows by its identity; and the generators behind the functions of modules: each
@@ -4423,6 +4420,8 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
         ),
         lambda thing, _: _held_by(sys.modules[type(thing).__module__], thing),
     ),
+    "numpy.ndarray": _reduce_array,
+    "numpy.memmap": _reduce_array,
     "functools.cached_property": lambda p, _: (type(p), (p.func,), {"attrname": p.attrname}),
 }
 
@@ -4520,8 +4519,6 @@ class _Packer(Pickler):
             reducer: Any = _reduce_class
         else:
             name = f"{kind.__module__}.{kind.__name__}"
-            if name in ("numpy.ndarray", "numpy.memmap"):
-                return _reduce_array(obj, self.to == "near")
             reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
             if reducer is None:
                 return NotImplemented
@@ -4581,41 +4578,37 @@ def _open_unlinked(folder: str | None) -> int:
         return os.dup(file.fileno())
 
 
-def _lay_big(payloads: list[Any], nbytes: int, folder: str | None, mode: str = "c") -> list[Any]:
-    """The payloads, with buffers of so many bytes as pieces of one segment in the first folder with
-    room, each where a map can begin."""
-    big = [
-        frame
-        for own in payloads
-        for frame in own
+def _lay_big(
+    frames: dict[Any, Any], nbytes: int, folder: str | None, mode: str = "c"
+) -> dict[Any, Any]:
+    """Those of the frames that are buffers of so many bytes, as pieces of one segment in the first
+    folder with room, each where a map can begin; none if no folder has room."""
+    big = {
+        key: frame
+        for key, frame in frames.items()
         if type(frame) is memoryview and len(frame) >= nbytes
-    ]
-    wanted = folder or os.environ.get("JOBLIB_TEMP_FOLDER")
-    for folder in (wanted or "/dev/shm", "/dev/shm", None) if big else ():
+    }
+    wanted = folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"
+    for place in (wanted, "/dev/shm", None) if big else ():
         pieces = {}
         try:
-            segment = _Segment(_open_unlinked(folder))
+            segment = _Segment(_open_unlinked(place))
             with open(segment.fd, "wb", closefd=False) as file:
-                for view in big:
+                for key, view in big.items():
                     # a map can begin at a multiple of it, on every system
                     at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
-                    pieces[id(view)] = _Piece(segment, (at, len(view), mode), view)
+                    pieces[key] = _Piece(segment, (at, len(view), mode), view)
                     file.write(view)
-            return [[pieces.get(id(frame), frame) for frame in own] for own in payloads]
-        except OSError as error:
-            if folder and folder == wanted and not _Local.inside:
-                _warn(
-                    f"temp_folder: {folder!r} cannot take a big array ({error.strerror}); it "
-                    "is sent another way"
-                )
-    return payloads
+            return pieces
+        except OSError:  # it is full, or not there, or not for us
+            pass
+    return {}
 
 
-def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
+def _own_buffers(frames: Sequence[Any], copied: bool = False) -> Iterator[Any]:
     """Frames as buffers for whoever gets them to write to: pieces are mapped anew, or copied where
     this process has very many maps already; the others are copied, if it is asked for or they must
     not be written to."""
-    buffers: list[Any] = []
     for frame in frames:
         if type(frame) is _Piece:
             offset, nbytes, mode = frame.where
@@ -4628,8 +4621,7 @@ def _own_buffers(frames: Sequence[Any], copied: bool = False) -> list[Any]:
                 _maps.add(frame)
         elif copied or memoryview(frame).readonly:
             frame = bytearray(frame)
-        buffers.append(frame)
-    return buffers
+        yield frame
 
 
 def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
@@ -4882,11 +4874,10 @@ class _Batch:
         for own in payloads:
             value = None
             try:
-                own = _own_buffers(own)
                 if own[0]:
-                    value = _unpack(own)
+                    value = _unpack(_own_buffers(own))
                 else:
-                    errors[len(values)] = _restore_error(*own[1:])
+                    errors[len(values)] = _restore_error(*_own_buffers(own[1:]))
             except Exception as error:  # a value's unpickling may raise anything
                 text = f"the result could not be unpickled here: {type(error).__name__}: {error}"
                 errors[len(values)] = RuntimeError(text)
@@ -5071,28 +5062,29 @@ def _hang_up(sock: Any) -> None:
 # with the length, and theirs in the segment.
 
 
-def _send_message(sock: Any, payloads: Iterable[Sequence[Any]]) -> None:
+def _send_message(
+    sock: Any, payloads: Sequence[Sequence[Any]], mapping: Sequence[Any] = _NO_MAPPING
+) -> None:
     if not _HAS_FORK:  # a pipe of the standard library
         payloads = list(payloads)
         sock.send([*map(len, payloads)])
         for frame in itertools.chain(*payloads):
             sock.send_bytes(frame)
         return
+    entries = {id(frame): frame for own in payloads for frame in own}
+    entries |= _lay_big(entries, *mapping)
     fds: dict[int, int] = {}
-    big: dict[int, tuple[int, Any]] = {}
-
-    def entry(frame: Any) -> Any:
+    big: list[Any] = []
+    for key, frame in entries.items():
         if type(frame) is _Piece:
-            return fds.setdefault(frame.segment.fd, len(fds)), frame.where
-        return big.setdefault(id(frame), (len(big), frame))[0]
-
-    listed = [
-        [frame if len(frame) < _IN_BAND else entry(frame) for frame in own] for own in payloads
-    ]
-    frames = [frame for _, frame in big.values()]
-    data = marshal.dumps((listed, [*map(len, frames)]))
+            entries[key] = fds.setdefault(frame.segment.fd, len(fds)), frame.where
+        elif len(frame) >= _IN_BAND:
+            entries[key] = len(big)
+            big.append(frame)
+    listed = [[entries[id(frame)] for frame in own] for own in payloads]
+    data = marshal.dumps((listed, [*map(len, big)]))
     _send_all(sock, len(data).to_bytes(8) + data, list(fds))
-    for frame in frames:
+    for frame in big:
         _send_all(sock, frame)
 
 
@@ -5452,7 +5444,7 @@ class _WorkerState:
 
     def answer(self, kind: int, *done: Any) -> None:
         """Send what came of some tasks: values, errors, seconds."""
-        payloads = _lay_big(_pack_answer(kind, *done), *self.mapping)
+        payloads = _pack_answer(kind, *done)
         for stream in self.streams if kind != _PART else ():  # which may hold half a line
             try:
                 stream.flush()
@@ -5467,7 +5459,7 @@ class _WorkerState:
         while self.messages and not self.lock._is_owned() and self.lock.acquire(False):
             try:
                 for message in _drained(self.messages):
-                    _send_message(self.sock, message)
+                    _send_message(self.sock, message, self.mapping)
             finally:
                 self.lock.release()
         if self.page[_END] > 0:  # an interrupt may have come amid the message
@@ -5719,9 +5711,9 @@ class _Context:
         self.to = to  # see _Packer
         self.number = _next_number()
         self.world = _world()
-        self.functions: dict[int, list[Any]] = {}  # payloads by key, of the batch being packed
-        # id of function -> key, payload, itself
-        self.packed: dict[int, tuple[int, list[Any], Any]] = {}
+        # payloads of functions by key, which is the id
+        self.functions: dict[int, list[Any]] = {}  # of the batch being packed
+        self.packed: dict[int, tuple[list[Any], Any]] = {}  # of all, each with the function
         self.last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
@@ -5732,7 +5724,8 @@ class _Context:
         """The key of a function that tasks call, or that their arguments hold; with its payload it
         is noted in `functions`. It is packed once in a run. 0 says that it goes with its tasks:
         there are many of them."""
-        if id(func) not in self.packed:
+        key = id(func)
+        if key not in self.packed:
             if not callable(func):
                 raise _no_task(func)  # a number would be taken for a key
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
@@ -5742,9 +5735,8 @@ class _Context:
                 return 0
             payload = _pack(func, self.to)
             self.settle([payload])
-            self.packed[id(func)] = len(self.packed) + 1, payload, func
-        key, payload, _ = self.packed[id(func)]
-        self.functions[key] = payload
+            self.packed[key] = payload, func
+        self.functions[key] = self.packed[key][0]
         return key
 
     def pack(self, batch: _Batch) -> None:
@@ -5790,28 +5782,26 @@ class _Context:
         segments: set[_Segment] = set()
         for at, view in frames.items():
             piece = self.laid.get(at)
-            if not piece and at not in self.newest:
-                nbytes += len(view)
             # the system passes no more than 253 descriptors at a time
-            elif piece and len(segments) < 60 and piece.samples == b"".join(_samples(view)):
+            if piece and len(segments) < 60 and piece.samples == b"".join(_samples(view)):
                 segments.add(piece.segment)
                 frames[at] = piece
-        (laid,) = _lay_big([[*frames.values()]], *self.mapping)
-        self.newest = dict(zip(frames, laid))
+            elif at not in self.newest:
+                nbytes += len(view)
+        pieces = _lay_big(frames, *self.mapping)
+        self.laid.update(pieces)
+        self.newest = {**frames, **pieces}
         for at, frame in self.newest.items():
-            if type(frame) is _Piece:
-                self.laid[at] = frame
-            else:
-                frame = self.copy(frame)
-            frames[at] = frame
+            frames[at] = frame if type(frame) is _Piece else self.copy(frame)
         for own in payloads:
-            own[:] = self.copy(own[0]), *map(frames.get, map(_address, own[1:]))
+            own[1:] = [frames[_address(view)] for view in own[1:]]
+            own[0] = self.copy(own[0])
         return nbytes
 
     def message(self, batch: _Batch, known: set[int], settings: tuple[Any, ...]) -> list[Any]:
         """A batch for a process that has the `known` functions; then it has all."""
         functions, plain, payloads = batch.payload
-        new = [key for key in functions if key not in known]
+        new = [*functions.keys() - known]
         known.update(new)
         return [[marshal.dumps((settings, new, plain))], *map(functions.get, new), *payloads]
 
@@ -6565,7 +6555,7 @@ class _ProcessPool(_ThreadPool):
             kill = _module("signal").pthread_kill
             threading.Timer(0.05, kill, (main, _SIGINT)).start()
         # idle workers may forget big functions that came for this run alone
-        sizes = [len(frame) for _, own, _ in self.context.packed.values() for frame in own]
+        sizes = [len(frame) for own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
             if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
                 _send_message(worker.sock, [])

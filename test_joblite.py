@@ -7504,23 +7504,19 @@ class TestSection5Payloads:
         "type variables": """
             S = typing.TypeVar('S', int, str)
             R = typing.TypeVar('R', bound=typing.Sized)
-            P = typing.ParamSpec('P')
-            def f(c: typing.Callable[P, S], *a: P.args, **k: P.kwargs) -> R: ...
+            def f(c: typing.Callable[[S], S]) -> R: ...
             [str(f.__annotations__), f.__annotations__['return'] is R]
             """,
-        "many type variables": """
+        "annotations that one cannot send": """
+            P = typing.ParamSpec('P')
             S = typing.TypeVarTuple('S')
-            def f(*a: typing.Unpack[S]): ...
-            repr(f.__annotations__)
+            A = typing.NewType('A', int)
+            def f(c: typing.Callable[P, T], x: A, *a: typing.Unpack[S]) -> T: return x
+            f(None, 3)
             """,
         "a type variable of a module": """
             def f(a: typing.AnyStr): ...
             f.__annotations__['a'] is typing.AnyStr
-            """,
-        "a NewType": """
-            A = typing.NewType('A', int)
-            def f(x: A): ...
-            [A(3), A.__supertype__, repr(A)]
             """,
         "a text as annotation": """
             def f(x: typing.List['Later']): ...
@@ -7627,7 +7623,7 @@ class TestSection5Payloads:
         )
         assert all(type(value) is Local for pair in back for value in pair)
         assert [(a.x, b.x) for a, b in back] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-        variable, number = typing.TypeVar("variable"), typing.NewType("number", int)
+        variable = typing.TypeVar("variable")
 
         class Operation(enum.Enum):
             SQUARE = enum.member(lambda x: x * x)
@@ -7635,7 +7631,7 @@ class TestSection5Payloads:
         class Mode(enum.Flag):
             READ, WRITE = 1, 2
 
-        for value in (Color.RED, Operation.SQUARE, Mode.READ | Mode.WRITE, variable, number):
+        for value in (Color.RED, Operation.SQUARE, Mode.READ | Mode.WRITE, variable):
             assert travel(value) is value
 
     def test_what_was_deleted_from_a_class_is_deleted(self):
@@ -7665,8 +7661,11 @@ class TestSection5Payloads:
                 (sock, "socket"),
                 (threading.Lock(), "lock"),
                 (made, "module 'made'"),
+                (typing.NewType("New", int), "New belongs to one process"),
+                (typing.ParamSpec("Params"), "~Params belongs to one process"),
+                (typing.TypeVarTuple("Types"), "Types belongs to one process"),
             ):
-                text = rf"task 0: args\[0\] cannot be pickled: .*{name}"
+                text = rf"task 0: args\[0\]\S* cannot be pickled: .*{name}"
                 with pytest.raises(pickle.PicklingError, match=text):
                     Parallel(n_jobs=2)([delayed(square)(thing)])
 
@@ -10124,14 +10123,11 @@ class TestSection6BigArrays:
             monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path))
 
     @pytest.mark.parametrize("spoil", ["missing", "a file"])
-    def test_a_bad_temp_folder_is_named_and_another_way_found(self, tmp_path, spoil):
+    def test_a_bad_temp_folder_is_passed_over(self, tmp_path, spoil):
         folder = tmp_path / spoil
         if spoil == "a file":
             folder.touch()
-        with pytest.warns(UserWarning, match=f"temp_folder: '{folder}' cannot take a big array"):
-            found = Parallel(2, temp_folder=folder)(
-                delayed(look)(np.ones(200_000)) for _ in range(2)
-            )
+        found = Parallel(2, temp_folder=folder)(delayed(look)(np.ones(200_000)) for _ in range(2))
         assert [total for _, _, total in found] == [200_000] * 2
 
     def test_full_disks_leave_the_pipe(self, tmp_path):
@@ -10139,7 +10135,7 @@ class TestSection6BigArrays:
             pytest.skip("mounting a tmpfs is not allowed here")
         done = run_script(
             """
-            import os, subprocess, sys, tempfile, time, warnings
+            import os, subprocess, sys, tempfile, time
             import numpy as np
             from joblite import Parallel, delayed, shutdown_workers
             folders = ["/dev/shm", sys.argv[1]]
@@ -10149,11 +10145,8 @@ class TestSection6BigArrays:
             tempfile.tempdir = sys.argv[1]
             array = np.arange(500_000.)
             for given in ({}, {"temp_folder": sys.argv[1]}):
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always")
-                    back = Parallel(2, **given)(delayed(np.negative)(array) for i in range(5))
+                back = Parallel(2, **given)(delayed(np.negative)(array) for i in range(5))
                 assert all((result == -array).all() for result in back)
-                assert bool(given) == any("No space" in str(warned.message) for warned in caught)
                 shutdown_workers()  # off Linux their status pages are files, which end with them
                 end = time.monotonic() + 60
                 while not all(os.statvfs(folder).f_bfree == 256 for folder in folders):
