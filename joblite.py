@@ -4073,21 +4073,8 @@ def _can_import(module: Any) -> bool:
 
 def _name_abroad(obj: Any) -> str | None:
     """The qualified name by which another process finds it in its module; None if by none."""
-    home = _can_import(getattr(obj, "__module__", None)) and _import_name(obj)
-    return home[1] if home else None
-
-
-def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None) -> Any:
-    """The value of a payload. What came before is known from payload to payload: by a name, the
-    module that holds the globals of functions that came by value; by a number, what the tasks of a
-    run share."""
-    outer = _local.came
-    _local.came = {} if came is None else came
-    try:
-        packed, *buffers = frames
-        return _pickle_loads(packed, buffers=buffers)
-    finally:
-        _local.came = outer
+    home = _import_name(obj)
+    return home[1] if home and _can_import(home[0]) else None
 
 
 # A reducer takes an object that no name leads to, and the pickler. It returns what rebuilds the
@@ -4136,7 +4123,7 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
     return module
 
 
-def _refuse(thing: Any, packer: _Packer) -> Any:
+def _refuse(thing: Any, pickler: _Pickler) -> Any:
     """As pickle does it, a connection would take any descriptor of its number over there, and close
     it; a type alias or a module that running code made would not be found there."""
     raise PicklingError(f"{thing!r:.200} belongs to one process: make it in the tasks")
@@ -4185,7 +4172,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
 
 def _fill_later(
     thing: Any,
-    packer: _Packer,
+    pickler: _Pickler,
     make: Any,
     made_of: tuple[Any, ...],
     attributes: dict[str, Any],
@@ -4199,7 +4186,7 @@ def _fill_later(
     attributes = {
         name: value
         for name, value in attributes.items()
-        if not name.startswith("__annot") or packer.takes(value)
+        if not name.startswith("__annot") or pickler.takes(value)
     }
     home = _import_name(thing)
     if home and home[0] == "__main__":
@@ -4217,15 +4204,15 @@ def _make_function(
     return FunctionType(code, vars(_enter_module(*place)), closure=cells)
 
 
-def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
+def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     """A function by its place in a class, by its key where all tasks of a run may share it, since
     it holds nothing that one could change for another, else by value: with the globals that it
     names, and the submodules that it may reach through them or its closure."""
     found = _place_in_class(func)
-    if found and (_name_abroad(found[0]) or packer.key_of(found[0])):
+    if found and (_name_abroad(found[0]) or pickler.key_of(found[0])):
         return _function_in, found
     holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
-    if not holds and (key := packer.key_of(func)):
+    if not holds and (key := pickler.key_of(func)):
         return _find_shared, (key,)
     place, used = _place_of_globals(func.__globals__), _used_globals(func)
     mentioned = _code_facts(func.__code__).names
@@ -4254,14 +4241,14 @@ def _reduce_function(func: FunctionType, packer: _Packer) -> Any:
         used = {
             name: value
             for name, value in used.items()
-            if type(value) is not object and packer.takes(value)
+            if type(value) is not object and pickler.takes(value)
         }
     names = "__name__ __qualname__ __module__ __doc__ __defaults__ __kwdefaults__".split()
     annotations = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
     attributes = {name: getattr(func, name) for name in (*names, annotations)}
     attributes |= vars(func)
     made_of = func.__code__, place, func.__closure__, reached
-    return _fill_later(func, packer, _make_function, made_of, attributes, [(place, used)])
+    return _fill_later(func, pickler, _make_function, made_of, attributes, [(place, used)])
 
 
 def _class_token(cls: type) -> str:
@@ -4299,15 +4286,15 @@ def _new_class(
 _HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
 
 
-def _reduce_class(cls: Any, packer: _Packer) -> Any:
+def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
     """A class by its key where all tasks of a run share it, by its token where it is known over
     there, else by value: with an enum's members from the start."""
     if not cls.__flags__ & _HEAP_TYPE:  # some say to be of builtins, which has no such name
         return _held_by(types, cls)
-    if key := packer.key_of(cls):
+    if key := pickler.key_of(cls):
         return _find_shared, (key,)
     token, own, meta = _class_token(cls), vars(cls), type(cls)
-    if packer.to == "home" and not token.startswith(_process()):
+    if pickler.to == "home" and not token.startswith(_process()):
         return _make_once, (token, None)
     start = {
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
@@ -4326,10 +4313,10 @@ def _reduce_class(cls: Any, packer: _Packer) -> Any:
     # those of typing refuse the bases that they give their classes
     kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
     made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
-    return _fill_later(cls, packer, _make_once, made_of, attributes)
+    return _fill_later(cls, pickler, _make_once, made_of, attributes)
 
 
-def _reduce_cell(cell: Any, packer: _Packer) -> Any:
+def _reduce_cell(cell: Any, pickler: _Pickler) -> Any:
     value = _cell_value(cell)
     if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
         value = {name: value[name] for name in value if name not in _MADE_ANEW}
@@ -4346,7 +4333,7 @@ def _samples(view: memoryview) -> Iterator[memoryview]:
         yield view[at : at + 64]
 
 
-def _reduce_array(array: Any, packer: _Packer) -> Any:
+def _reduce_array(array: Any, pickler: _Pickler) -> Any:
     """What looks into a memory map of a file goes to a process nearby by the file's name: what
     tasks write to it must get there. Any other big content can stay out of the pickle; of an array
     with gaps, its packed copy."""
@@ -4354,7 +4341,7 @@ def _reduce_array(array: Any, packer: _Packer) -> Any:
     owner = array
     while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
-    if packer.to == "near" and getattr(owner, "filename", None):
+    if pickler.to == "near" and getattr(owner, "filename", None):
         at = array.ctypes.data - owner.ctypes.data
         if not array.flags.forc:
             return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
@@ -4368,8 +4355,6 @@ def _reduce_array(array: Any, packer: _Packer) -> Any:
                 return numpy.memmap, tuple(place)
         except (OSError, ValueError):  # deleted, not for us, or shorter by now
             pass
-    if array.nbytes < _IN_BAND:
-        return NotImplemented
     return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
 
 
@@ -4385,21 +4370,17 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     property: "fget fset fdel __doc__",
     classmethod: "__func__",
     staticmethod: "__func__",
-    type(lru_cache(_cell_value)): lambda cached, packer: _fill_later(
-        cached, packer, _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters()), {}
+    type(lru_cache(_cell_value)): lambda cached, pickler: _fill_later(
+        cached, pickler, _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters()), {}
     ),
     # by its function: `super().run` has the name of the override
     MethodType: "__func__ __self__",
     _DiskStore: lambda store, _: store.__reduce__(store._secret),
-    MemorizedFunc: lambda cached, packer: (
-        NotImplemented
-        if _can_import(cached.__module__)
-        else _fill_later(cached, packer, *cached._reduce_by_value())
-    ),
+    MemorizedFunc: lambda cached, pickler: _fill_later(cached, pickler, *cached._reduce_by_value()),
     # over there it is one thing, of that name; what bounds it is not evaluated, and stays here
-    "typing.TypeVar": lambda variable, packer: _fill_later(
+    "typing.TypeVar": lambda variable, pickler: _fill_later(
         variable,
-        packer,
+        pickler,
         _make_once,
         (_class_token(variable), type(variable), variable.__name__),
         {"__module__": variable.__module__},
@@ -4432,7 +4413,7 @@ def _set_on_error(error: BaseException, attributes: dict[str, Any]) -> None:
         BaseException.__setattr__(error, name, value)
 
 
-def _reduce_error(error: BaseException, packer: _Packer) -> Any:
+def _reduce_error(error: BaseException, pickler: _Pickler) -> Any:
     """An exception without what cannot be packed of it; of arguments, their text."""
     cls: Any = type(error)
     base = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
@@ -4440,55 +4421,17 @@ def _reduce_error(error: BaseException, packer: _Packer) -> Any:
     slots = copyreg._slotnames(cls)  # type: ignore[attr-defined]
     held = {name: getattr(error, name) for name in slots if hasattr(error, name)}
     held.update(*state)
-    attributes = {name: value for name, value in held.items() if packer.takes(value)}
-    made_of = [arg if packer.takes(arg) else repr(arg) for arg in args]
+    attributes = {name: value for name, value in held.items() if pickler.takes(value)}
+    made_of = [arg if pickler.takes(arg) else repr(arg) for arg in args]
     return _make_as, (base, cls, *made_of), attributes, None, None, _set_on_error
 
 
-class _Packer(Pickler):
-    """A pickler that sends by value what the other side cannot import: `to` is "home", where a
-    class that came from there goes as its token; "near", where the same files are seen, so that a
-    map of one goes by its name; or "far". `key_of` gives the key of what the tasks of a run share,
-    or 0. On a second try, what cannot be packed is left out where that does no harm, and what
-    joblite's own pickling by value leaves out is left to cloudpickle's reducers."""
+class _Pickler(Pickler):
+    """A pickler that sends by value what the other side cannot import: see `_packer`."""
 
-    def __init__(
-        self,
-        to: str = "far",
-        key_of: Callable[[Any], int] = lambda thing: 0,
-        tried: dict[int, bool] | None = None,
-    ) -> None:
-        self.to, self.key_of = to, key_of
-        self.tried = tried  # id -> whether that value can be packed; None on the first try
-        self.parts: list[bytes] = []
-        self.buffers = buffers = []  # type: ignore[var-annotated]
-
-        # not a method of this object: such a cycle would hold all that was packed
-        def is_small(buffer: Any) -> bool:
-            raw = buffer.raw()
-            if raw.nbytes < _IN_BAND:
-                return True  # it stays in the pickle
-            buffers.append(raw)
-            return False
-
-        file = types.SimpleNamespace(write=self.parts.append)
-        super().__init__(file, 5, buffer_callback=is_small)
-        if tried is not None and _module("importlib.util").find_spec("cloudpickle"):
-            self.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
-
-    def pack(self, value: Any) -> list[Any]:
-        """The frames of a value, without a memory of those before: its pickle, then the buffers
-        that stay out of it."""
-        self.parts.clear()
-        self.buffers.clear()
-        self.clear_memo()
-        try:
-            self.dump(value)
-        except Exception:  # a __reduce__ of the user may raise anything
-            if self.tried is not None:
-                raise
-            return _Packer(self.to, self.key_of, {}).pack(value)
-        return [b"".join(self.parts), *self.buffers]
+    to: str
+    key_of: Callable[[Any], int]
+    tried: dict[int, bool] | None  # id -> whether that value can be packed; None on the first try
 
     def takes(self, value: Any) -> bool:
         """Whether a value can be packed: it is tried on the second try, and hoped on the first."""
@@ -4498,7 +4441,7 @@ class _Packer(Pickler):
         if key not in tried:
             tried[key] = True  # as long as it is being tried
             try:
-                _Packer(self.to, self.key_of, tried).pack(value)
+                _pack(value, self.to, self.key_of, tried)
             except Exception:  # a __reduce__ of the user may raise anything
                 tried[key] = False
         return tried[key]
@@ -4527,14 +4470,55 @@ class _Packer(Pickler):
         return _name_abroad(obj) or reducer(obj, self)
 
 
+def _packer(
+    to: str = "far",
+    key_of: Callable[[Any], int] = lambda thing: 0,
+    tried: dict[int, bool] | None = None,
+) -> Callable[[Any], list[Any]]:
+    """What gives the frames of a value: a pickle, then the buffers that stay out of it. It goes
+    `to` "home", where a class that came from there goes as its token; "near", where the same files
+    are seen, so that a map of one goes by its name; or "far". `key_of` gives the key of what the
+    tasks of a run share, or 0. On a second try, what cannot be packed is left out where that does
+    no harm, and what joblite's own pickling by value leaves out is left to cloudpickle's
+    reducers."""
+    parts: list[bytes] = []
+    buffers: list[Any] = []
+
+    def is_small(buffer: Any) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < _IN_BAND:
+            return True  # it stays in the pickle
+        buffers.append(raw)
+        return False
+
+    pickler = _Pickler(types.SimpleNamespace(write=parts.append), 5, buffer_callback=is_small)
+    pickler.to, pickler.key_of, pickler.tried = to, key_of, tried
+    if tried is not None and _module("importlib.util").find_spec("cloudpickle"):
+        pickler.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
+
+    def pack(value: Any) -> list[Any]:
+        parts.clear()
+        buffers.clear()
+        pickler.clear_memo()
+        try:
+            pickler.dump(value)
+        except Exception:  # a __reduce__ of the user may raise anything
+            if tried is not None:
+                raise
+            return _pack(value, to, key_of, {})
+        return [b"".join(parts), *buffers]
+
+    return pack
+
+
 def _pack(value: Any, *options: Any) -> list[Any]:
-    """The frames of a payload; `options` as `_Packer` takes them."""
-    return _Packer(*options).pack(value)
+    """The frames of a payload; `options` as `_packer` takes them."""
+    return _packer(*options)(value)
 
 
 # How the big buffers of a run travel between processes here: mapped from this number of bytes on,
-# in a folder that the user wants, or None, with an mmap_mode at the task
-_NO_MAPPING = sys.maxsize, None
+# in a folder, with an mmap_mode at the task
+_NO_MAPPING = sys.maxsize, ""
 _MOST_MAPS = 128  # of pieces in a process: then it copies, for each may hold a descriptor
 _maps: weakref.WeakSet[Any] = weakref.WeakSet()  # those that live in this process
 
@@ -4578,9 +4562,7 @@ def _open_unlinked(folder: str | None) -> int:
         return os.dup(file.fileno())
 
 
-def _lay_big(
-    frames: dict[Any, Any], nbytes: int, folder: str | None, mode: str = "c"
-) -> dict[Any, Any]:
+def _lay_big(frames: dict[Any, Any], nbytes: int, folder: str, mode: str = "c") -> dict[Any, Any]:
     """Those of the frames that are buffers of so many bytes, as pieces of one segment in the first
     folder with room, each where a map can begin; none if no folder has room."""
     big = {
@@ -4588,8 +4570,7 @@ def _lay_big(
         for key, frame in frames.items()
         if type(frame) is memoryview and len(frame) >= nbytes
     }
-    wanted = folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"
-    for place in (wanted, "/dev/shm", None) if big else ():
+    for place in (folder, "/dev/shm", None) if big else ():
         pieces = {}
         try:
             segment = _Segment(_open_unlinked(place))
@@ -4605,10 +4586,13 @@ def _lay_big(
     return {}
 
 
-def _own_buffers(frames: Sequence[Any], copied: bool = False) -> Iterator[Any]:
-    """Frames as buffers for whoever gets them to write to: pieces are mapped anew, or copied where
-    this process has very many maps already; the others are copied, if it is asked for or they must
-    not be written to."""
+def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None, copied: bool = False) -> Any:
+    """The value of a payload, whose buffers may be written to: pieces are mapped anew, or copied
+    where this process has very many maps already; the others are copied, if it is asked for or they
+    must not be written to. What came before is known from payload to payload: by a name, the module
+    that holds the globals of functions that came by value; by a number, what the tasks of a run
+    share."""
+    buffers: list[Any] = []
     for frame in frames:
         if type(frame) is _Piece:
             offset, nbytes, mode = frame.where
@@ -4621,7 +4605,13 @@ def _own_buffers(frames: Sequence[Any], copied: bool = False) -> Iterator[Any]:
                 _maps.add(frame)
         elif copied or memoryview(frame).readonly:
             frame = bytearray(frame)
-        yield frame
+        buffers.append(frame)
+    outer = _local.came
+    _local.came = {} if came is None else came
+    try:
+        return _pickle_loads(buffers[0], buffers=buffers[1:])
+    finally:
+        _local.came = outer
 
 
 def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
@@ -4875,9 +4865,9 @@ class _Batch:
             value = None
             try:
                 if own[0]:
-                    value = _unpack(_own_buffers(own))
+                    value = _unpack(own)
                 else:
-                    errors[len(values)] = _restore_error(*_own_buffers(own[1:]))
+                    errors[len(values)] = _restore_error(*own[1:])
             except Exception as error:  # a value's unpickling may raise anything
                 text = f"the result could not be unpickled here: {type(error).__name__}: {error}"
                 errors[len(values)] = RuntimeError(text)
@@ -4993,7 +4983,7 @@ def _open_batch(
     `came` keeps them by their keys."""
     for key, own in zip(keys, payloads):
         try:
-            came[key] = _quietly(_unpack, _own_buffers(own), came)
+            came[key] = _quietly(_unpack, own, came)
         except BaseException as error:  # unpickling runs code of the user
             came[key] = partial(_raise, error)
     batch.page[_START] = time.monotonic_ns()  # what functions import is not the task's time
@@ -5007,7 +4997,7 @@ def _open_batch(
     def run_packed(own: list[Any]) -> Any:
         nonlocal opened  # holds them until the value is sent: a worker may die of dropping them
         # a buffer may be for several tasks: each gets a copy
-        opened = func, args, kwargs = _unpack(_own_buffers(own, True), came)
+        opened = func, args, kwargs = _unpack(own, came, True)
         return (came[func] if type(func) is int else func)(*args, **kwargs)
 
     batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
@@ -5708,7 +5698,7 @@ class _Context:
     copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
 
     def __init__(self, to: str) -> None:
-        self.to = to  # see _Packer
+        self.to = to  # see _packer
         self.number = _next_number()
         self.world = _world()
         # payloads of functions by key, which is the id
@@ -5758,7 +5748,7 @@ class _Context:
             batch.payload, batch.nbytes = (self.functions, plain, ()), len(plain)
             return
         calls: Any = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
-        payloads = list(map(_Packer(self.to, self.name).pack, calls))
+        payloads = list(map(_packer(self.to, self.name), calls))
         known, self.last = self.last, {}
         for value in calls[0][1] if len(calls) == 1 else ():
             content = None
@@ -5776,8 +5766,7 @@ class _Context:
         their bytes are new: not in the batch before. A buffer of several goes once. For a process
         nearby, big buffers become pieces, and a piece that a batch of this run still uses is taken
         again while samples tell no change."""
-        views: Any = itertools.chain.from_iterable(own[1:] for own in payloads)
-        frames: dict[Any, Any] = {_address(view): view for view in views}
+        frames: dict[Any, Any] = {_address(view): view for own in payloads for view in own[1:]}
         nbytes = sum(len(own[0]) for own in payloads)
         segments: set[_Segment] = set()
         for at, view in frames.items():
@@ -7636,7 +7625,8 @@ class Parallel(_Shaped[Shape, E]):
             nbytes = sys.maxsize
         elif self.max_nbytes != "1M":  # the default costs no time
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
-        self._mapping = nbytes, os.fspath(self.temp_folder or "") or None, self.mmap_mode
+        folder = self.temp_folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"
+        self._mapping = nbytes, os.fspath(folder), self.mmap_mode
         self._backend, self.n_jobs = _choose(settings, options)
         self._window = _window(pre_dispatch, self.n_jobs)
 
