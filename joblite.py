@@ -1981,7 +1981,7 @@ def _read_value(
     """The value at the current position of a file of any kind; ValueError if it is damaged."""
     file, head = _peek(file)
     unpacked = None
-    for codec in _CODECS.values():
+    for codec in () if head == _MAGIC else _CODECS.values():
         if codec.prefix and head.startswith(codec.prefix):
             unpacked = codec.open(file)
             break
