@@ -2695,7 +2695,7 @@ class _KeyLock:
     def __init__(self, store: Any, key: str) -> None:
         self.around = self.inside.get()
         self.store, self.key = store, key
-        self.place = os.getpid(), store.location or id(store), key
+        self.place = os.getpid(), store.location, key
 
     def is_ours(self, is_awaited: bool) -> bool:
         """Whether the right is ours now, or waiting for it would never end.
@@ -2712,12 +2712,10 @@ class _KeyLock:
                 return False
             to_end |= more
         self.waits[self] = self
-        if not self.store.lock_file:
-            return True
         try:  # now between processes
             self.file = file = self.store.locks or self.store.lock_file(self.key)  # stays open
         except OSError:
-            return True  # where nothing can be written there are no locks: law 7
+            return True  # in memory, or where nothing can be written, there are no locks: law 7
         byte = 8 + _crc32(self.key.encode())
         self.unlock = file.unlocker(byte)
         if file.lock(byte):
@@ -2755,7 +2753,6 @@ class _Store(_Interface):
     location: str | None = None
     limit = sys.maxsize
     locks: Any = None  # the file whose bytes are locks, once it is open
-    lock_file: Any = None  # lock_file(key) opens it; without it, all keys are free
 
     def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
         guest = backend(location, **options)
@@ -2776,6 +2773,10 @@ class _Store(_Interface):
 
     def mark(self, key: str) -> None:
         """Note that an entry is used now."""
+
+    def lock_file(self, key: str) -> _LockFile:
+        """The file whose bytes are locks; an error where all keys are free."""
+        raise OSError
 
     def clear(self, prefix: str, say: Any) -> None:
         """Remove all entries whose key begins with `prefix`."""
@@ -3031,8 +3032,7 @@ class _DiskStore(_Store):
         whatever the umask. What a killed process left half-written goes when it is an hour old, as
         a process opens the lock file."""
         path = self._root + "lock"
-        folder = os.path.dirname(self._root + key)
-        for each in () if os.path.isdir(folder) else (*self._folders, folder):
+        for each in (*self._folders, os.path.dirname(self._root + key)):
             if not os.path.isdir(each):
                 os.makedirs(each, self._mode, exist_ok=True)
                 os.chmod(each, self._mode)
@@ -3684,11 +3684,11 @@ class MemorizedFunc(_Options[P, R]):
             return "computes: expired or refused by the callback"
         if call.unsure:
             return f"computes: its value is not stored, since {call.unsure[0]}"
-        kept = [about for about, *_ in self._kept()]
+        kept = self._kept()
         if not kept:
             return f"computes: nothing is kept for {self._folder}"
         # What differs from the newest entry of the same arguments, else from the newest
-        about = max(kept, key=lambda each: each["digests"] == call.digests)
+        about, *_ = max(kept, key=lambda each: each[0]["digests"] == call.digests)
         then = about["code"] | about["digests"]
         now = call.contents.parts | call.digests
         texts = about["input_args"]
@@ -3725,12 +3725,8 @@ class MemorizedFunc(_Options[P, R]):
             return MemorizedFunc._bound, (self._unbound, *self._prefix)
         if home := _import_name(self):
             return home[1]
-        place = _place_in_class(self)
-        return (_function_in, place) if place else self._reduce_by_value()
-
-    def _reduce_by_value(self) -> Any:
-        """For picklers that send functions by value; the function's globals may hold this very
-        object."""
+        if place := _place_in_class(self):
+            return _function_in, place
         return object.__new__, (MemorizedFunc,), vars(self)
 
     def __repr__(self) -> str:
@@ -4376,7 +4372,9 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     # by its function: `super().run` has the name of the override
     MethodType: "__func__ __self__",
     _DiskStore: lambda store, _: store.__reduce__(store._secret),
-    MemorizedFunc: lambda cached, pickler: _fill_later(cached, pickler, *cached._reduce_by_value()),
+    MemorizedFunc: lambda cached, pickler: _fill_later(
+        cached, pickler, object.__new__, (MemorizedFunc,), vars(cached)
+    ),
     # over there it is one thing, of that name; what bounds it is not evaluated, and stays here
     "typing.TypeVar": lambda variable, pickler: _fill_later(
         variable,
