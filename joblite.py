@@ -2852,8 +2852,8 @@ class _Store(_Interface):
                 self.delete(key)
                 total -= size
                 count -= 1
-            except PermissionError:
-                pass  # mapped, on Windows; or another user's
+            except OSError:
+                pass  # mapped, on Windows; or another user's; or no entry of ours
         return total
 
     def total_with(self, size: int, total: Any) -> Any:
@@ -3023,8 +3023,7 @@ class _DiskStore(_Store):
             for name in _list(self._root + folder):
                 key = f"{folder}/{name}"
                 state = _stat(self._root + key)
-                # else gone, or not ours
-                if state and stat.S_ISREG(state.st_mode) and key.startswith(prefix):
+                if state and key.startswith(prefix):
                     yield key, state.st_size, state.st_mtime
 
     def lock_file(self, key: str) -> _LockFile:
