@@ -5151,10 +5151,7 @@ def _world() -> tuple[Any, ...]:
     levels = None
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):  # not if another thread just loads it
-        names = {
-            _exact_text(name): int(level) for name, level in logging.getLevelNamesMapping().items()
-        }
-        levels = int(logging.root.level), bool(logging.root.handlers), names
+        levels = int(logging.root.level), bool(logging.root.handlers)
     filters = _portable_filters(tuple(warnings.filters))
     return folder, path, argv, environ, authkey, filters, levels
 
@@ -5342,10 +5339,7 @@ class _WorkerState:
         except Exception:  # a category is not to be had here
             pass
         if self.levels:
-            level, _, names = self.levels
-            _module("logging").root.setLevel(level)
-            for name, number in names.items():
-                _module("logging").addLevelName(number, name)
+            _module("logging").root.setLevel(self.levels[0])
 
     def enter_run(self, mapping: Any, world: Any, kind: bytes) -> None:
         """Serve another run. Have log records go home which no handler here takes. The root logger
@@ -5367,9 +5361,8 @@ class _WorkerState:
             import logging.handlers
 
             queue: Any = self
-            handler: Any = logging.lastResort
-            if not hasattr(handler, "queue"):  # ours makes the text, and calls `put_nowait`
-                handler = logging.lastResort = logging.handlers.QueueHandler(queue)
+            # makes the text, and calls `put_nowait`
+            handler = logging.lastResort = logging.handlers.QueueHandler(queue)
             if self.levels[1] and not logging.root.handlers:
                 logging.root.addHandler(handler)
 
@@ -5409,25 +5402,16 @@ class _WorkerState:
             self.send([[b"", marshal.dumps((kind, content))]])
 
     def put_nowait(self, record: Any) -> None:
-        """Take a log record, with its text made: the name of the logger that is to handle it at
-        home, and its attributes in plain values."""
-        import logging
-
+        """Send a log record, with its text made: its attributes in plain values."""
         if self.sock.fileno() < 0:
-            logging._defaultLastResort.handle(record)  # type: ignore[attr-defined]
+            _module("logging")._defaultLastResort.handle(record)
             return
-        name = record.name
-        logger: Any = logging.getLogger(name)
-        while logger.parent and logger.propagate:
-            if any(type(each) is not logging.NullHandler for each in logger.handlers):
-                name = "root"  # as at home, it is shown by what a module has set up there, too
-            logger = logger.parent
         state = {
             key: value if type(value) in _ATOMS else _exact_text(value)
             for key, value in vars(record).items()
         }
         state["levelno"] = int(record.levelno)
-        self.say(_RECORD, (name, state))
+        self.say(_RECORD, state)
 
     def answer(self, kind: int, *done: Any) -> None:
         """Send what came of some tasks: values, errors, seconds."""
@@ -5645,10 +5629,10 @@ class _ForkServer:
 # ---- the side of the caller ----
 
 
-def _stack_of(page: Any) -> str:
-    """What the worker of a page wrote last of its stack."""
+def _place_in(page: Any) -> str:
+    """In words, where the stack that the worker of a page wrote last was."""
     text: bytes = page.obj[_STACK_AT:]
-    return text.partition(b"\0")[0].decode()
+    return _say_where(text.partition(b"\0")[0].decode())
 
 
 def _death_of(page: Any) -> str:
@@ -5668,7 +5652,7 @@ def _death_of(page: Any) -> str:
     if name == "SIGKILL":
         hint = "; if nobody sent it, the system may have run out of memory"
     elif name in "SIGABRT SIGBUS SIGFPE SIGILL SIGSEGV":  # else a child of a task wrote the stack
-        hint = _say_where(_stack_of(page))
+        hint = _place_in(page)
     return f"was killed by signal {-code} ({name}){hint}"
 
 
@@ -5800,8 +5784,9 @@ def _say_here(kind: int, content: Any) -> None:
         return
     import logging
 
-    name, state = content
-    logger, record = logging.getLogger(name), logging.makeLogRecord(state)
+    record = logging.makeLogRecord(content)
+    logger = logging.getLogger(record.name)
+    record.levelname = logging.getLevelName(record.levelno)  # it may have a name only here
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
 
@@ -5817,16 +5802,14 @@ def _timeout_type() -> type[Exception]:
 
 class _Worker:
     """The caller's handle on one worker process. It belongs to the driver thread that runs a batch
-    on it, else to the pool of a run, else it is idle. Its kind: seconds it stays idle; cores that
-    it may use; threads that native libraries may start there, if the user has said; packed
-    (initializer, arguments), or b""."""
+    on it, else to the pool of a run, else it is idle."""
 
     served = 0  # how many tasks it was given
     run = 0  # number of the last run it served
     known: set[int]  # keys of the functions it has of that run
     world: Any = None  # that it knows of
 
-    def __init__(self, kind: tuple[Any, ...]) -> None:
+    def __init__(self) -> None:
         make = getattr(os, "memfd_create", lambda _: _open_unlinked(None))
         file = _Segment(make("joblite-page"))
         os.ftruncate(file.fd, _PAGE_NBYTES)
@@ -5837,7 +5820,6 @@ class _Worker:
         self.sock, theirs = _socket_pair()
         self.starter.ask((theirs.fileno(), file.fd))
         theirs.close()
-        self.kind = _pickle_dumps(kind)  # until it knows
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
@@ -5846,9 +5828,9 @@ class _Worker:
         of_run = None
         if context.number != self.run:
             world = context.world if context.world != self.world else None
-            of_run = context.mapping[:2], world, self.kind
-            self.run, self.known = context.number, set()
-            self.world, self.kind = context.world, b""
+            packed = b"" if self.run else _pickle_dumps(pool.kind)
+            of_run = context.mapping[:2], world, packed
+            self.run, self.known, self.world = context.number, set(), context.world
         settings = batch.key, batch.keep_going, batch.timeout, of_run
         _send_message(self.sock, context.message(batch, self.known, settings))
         while True:
@@ -5932,9 +5914,8 @@ class _SpawnedWorker(_Worker):
 
     sock: Any  # a pipe
 
-    def __init__(self, kind: tuple[Any, ...]) -> None:
+    def __init__(self) -> None:
         context = _module("multiprocessing").get_context("spawn")
-        self.kind = _pickle_dumps(kind)
         shared = context.RawArray("c", _PAGE_NBYTES)
         self.page = _view(shared)
         self.sock, theirs = context.Pipe()
@@ -6052,9 +6033,8 @@ answer = module and module._run_payload(frames)
 #      sent again with this file's code.
 
 
-def _fail_late(batch: _Batch, stack: str, more: str = "") -> None:
-    where = _say_where(stack)
-    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}{more}"
+def _fail_late(batch: _Batch, where: str) -> None:
+    text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}"
     batch.add([None], {0: _timeout_type()(text)}, 0.0)
 
 
@@ -6083,8 +6063,8 @@ def _run_here(place: str, batch: _Batch) -> None:
         if thread.is_alive():
             frame = sys._current_frames().get(thread.ident)
             stack = _module("traceback").format_stack(frame) if frame else []
-            where = "".join(reversed(stack))
-            _fail_late(batch, where, " (it cannot be stopped here, and is left running)")
+            where = _say_where("".join(reversed(stack)))
+            _fail_late(batch, f"{where} (it cannot be stopped here, and is left running)")
             return
     for part in parts:
         batch.add(*part)
@@ -6179,13 +6159,16 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     ended."""
     _watch_exit_and_forks()
     ended = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
-    for *made_of, executor in _made:
+    for made in [*_made]:
+        *made_of, executor = made
         flags = getattr(executor, "_flags", executor)  # where loky notes it
         has_ended = any(map(getattr(flags, "__dict__", {}).get, ended))
         try:
-            if made_of == [factory, options] and not has_ended:
+            if has_ended:
+                _made.remove(made)
+            elif made_of == [factory, options]:
                 return executor
-        except ValueError:  # there are arrays among the options
+        except ValueError:  # there are arrays among the options; or another thread was quicker
             pass
     executor = factory(**options)
     # a backend of joblib's kind serves one run at a time
@@ -6478,6 +6461,8 @@ class _ProcessPool(_ThreadPool):
         super().__init__(size)
         self.context = _Context("near" if _HAS_FORK else "far")
         self.most_tasks = most  # also in a worker's life
+        # of its workers: seconds they stay idle; cores they may use; threads that native libraries
+        # may start there, if the user has said; packed (initializer, arguments), or b""
         self.kind = kind
         self.code = _project_code  # kept, so that no other has its id
         self.idle_kind = *kind, id(self.code)
@@ -6487,25 +6472,25 @@ class _ProcessPool(_ThreadPool):
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
         before it has begun."""
-        has_begun = False
-        while not has_begun and not self.is_over:
+        while not self.is_over:
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
             # whether it lives shows when it is to work
             worker = _pop(self.workers) or _pop(_idle_workers.get(self.idle_kind, []))
-            worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)(self.kind)
+            worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)()
             if worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
                 continue
             batch.tries += not worker.served  # one that has died idle was no try
             worker.served += len(batch.tasks)
             batch.worker = worker
-            is_well, has_begun = False, True
+            is_well = False
             try:
                 # else `close` sees that there is a worker
                 is_well = self.is_over or worker.run_batch(batch, self)
             except (EOFError, OSError):
-                has_begun = worker.bury(batch)
+                if not worker.bury(batch):
+                    continue
             finally:
                 # an error that holds the batch shall not hold the worker's page, a descriptor
                 batch.worker = None
@@ -6513,9 +6498,10 @@ class _ProcessPool(_ThreadPool):
                     self.workers.append(worker)
                 else:  # it may have been stopped
                     worker.close()
-        if batch.is_late and not batch.values:  # its value may have come just before
-            _fail_late(batch, _stack_of(worker.page))
-        batch.payload = None  # its big arrays may go
+            if batch.is_late and not batch.values:  # its value may have come just before
+                _fail_late(batch, _place_in(worker.page))
+            batch.payload = None  # its big arrays may go
+            break
 
     def close(self, out: set[_Batch]) -> None:
         """Let the workers go. Running tasks get a KeyboardInterrupt; a worker that is not done with
@@ -6523,16 +6509,16 @@ class _ProcessPool(_ThreadPool):
         collector that drops a generator, in the midst of something that a driver thread needs."""
         super().close(out)
         error: Any = sys.exc_info()[1]
-        at_work = [worker for batch in out if (worker := batch.worker)]
+        at_work = [(batch, worker) for batch in out if (worker := batch.worker)]
         try:
-            for worker in at_work:
+            for _, worker in at_work:
                 worker.stop(GRACE_S)
             while out:
                 out.discard(self.take(4 * GRACE_S))
         except _module("queue").Empty:
             pass
         except KeyboardInterrupt:  # once more
-            for worker in at_work:
+            for _, worker in at_work:
                 worker.stop(0.0)
             if not isinstance(error, GeneratorExit):
                 raise
@@ -6540,6 +6526,10 @@ class _ProcessPool(_ThreadPool):
             main = threading.main_thread().ident
             kill = _module("signal").pthread_kill
             threading.Timer(0.05, kill, (main, _SIGINT)).start()
+        for batch, worker in at_work if isinstance(error, KeyboardInterrupt) else ():
+            where = _place_in(worker.page)
+            if where and batch.errors:  # the last is of the task that was at work
+                error.add_note(f"task {batch.first + max(batch.errors)} was ended{where}")
         # idle workers may forget big functions that came for this run alone
         sizes = [len(frame) for own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):

@@ -8272,6 +8272,26 @@ class TestSection6Pools:
             Parallel(2)([delayed(deep)()])
         assert re.search(" at (work.py:4 dig <- ){9}work.py:4 dig$", str(caught.value))
 
+    def test_ctrl_c_says_where_the_tasks_were(self, tmp_path):
+        def nap(i):
+            os.mkdir(tmp_path / str(i))
+            for _ in range(600):
+                time.sleep(0.1)
+
+        def interrupt():
+            wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            Parallel(2)(delayed(nap)(i) for i in range(4))
+        thread.join()
+        notes = sorted(caught.value.__notes__)
+        assert [re.sub(r":\d+", "", note) for note in notes] == [
+            f"task {i} was ended; it was at test_joblite.py nap" for i in range(2)
+        ]
+
     @posix
     @pytest.mark.parametrize("sig", ["SIGKILL", "SIGTERM"])
     def test_a_kill_from_outside_says_nothing_of_an_earlier_task(self, sig):
@@ -9171,24 +9191,6 @@ class TestSection6Pools:
             Parallel(2)([delayed(task)(set_up)])
             """)
         assert done.stderr == "in worker: heard\n"
-
-    def test_records_are_shown_once(self, processes, module, capsys):
-        """A module that gives its logger a handler as it is imported does so in each worker too."""
-        found, heard = (
-            module("""
-            import logging
-            logger = logging.getLogger(__name__)
-            logger.addHandler(logging.StreamHandler())
-            logger.addHandler(logging.NullHandler())
-            def say(): logger.warning("once")
-            """),
-            [],
-        )
-        root = logging.Handler()
-        root.emit = heard.append
-        with listening(None, root):
-            Parallel(**processes)([delayed(found.say)()])
-        assert capsys.readouterr().err == "once\n" and len(heard) == 1
 
     def test_initializer_may_set_up_logging(self, processes, capsys):
         def say():
