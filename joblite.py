@@ -241,6 +241,7 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
         raise ValueError(f"{name}: expected {expected}, got {got!r:.200}")
 
 
+@lru_cache  # every `Parallel` asks for the same
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; None is more than
     any. `what` names the parameter."""
@@ -6670,7 +6671,7 @@ class ParallelBackendBase:
 # A way to run tasks. `open(n_jobs)` gives a pool for one run; `options` are the names of the
 # keywords that it takes besides; `capacity` the number of workers that it has anyway. What is
 # external has a capacity, and runs tasks also for n_jobs=1.
-_Backend = namedtuple("_Backend", "name open shares_memory options capacity", defaults=({}, None))
+_Backend = namedtuple("_Backend", "name open shares_memory options capacity", defaults=((), None))
 
 
 @lru_cache(maxsize=1)
@@ -6705,7 +6706,12 @@ def _open_processes(
 
 _IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _ThreadPool, True)
-_PROCESSES = _Backend("loky", _open_processes, not HAS_PROCESSES, _open_processes.__kwdefaults__)
+_PROCESSES = _Backend(
+    "loky",
+    _open_processes,
+    not HAS_PROCESSES,
+    tuple(_open_processes.__kwdefaults__),  # type: ignore[arg-type]
+)
 
 
 def _dask_client() -> Any:
@@ -6761,11 +6767,9 @@ def register_parallel_backend(
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     """The backend, with these options, that a name stands for, an executor of somebody else, the
     client of a dask cluster, or a backend of joblib's kind."""
-    found = backend
-    if backend is None or isinstance(backend, str):
-        found = _backends.get(backend)
-        if callable(found):
-            found, options = found(**options), {}
+    found = _backends.get(backend, backend)
+    if found is not backend and callable(found):
+        found, options = found(**options), {}
     if not isinstance(found, _Backend):
         _expect(
             callable(getattr(found, "submit", None)),
@@ -6775,17 +6779,15 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         )
         if hasattr(found, "get_executor"):
             found = found.get_executor()
-        kind: Any = _Pool
         name = type(found).__name__
         # whether its workers are threads of this interpreter
-        shares_memory = "Interpreter" not in name and isinstance(
-            found, _module("concurrent.futures").ThreadPoolExecutor
-        )
+        is_pool_of_threads = isinstance(found, _module("concurrent.futures").ThreadPoolExecutor)
+        shares_memory = is_pool_of_threads and "Interpreter" not in name
+        shares_memory = getattr(found, "supports_sharedmem", shares_memory)
+        kind: Any = _Pool
         if hasattr(found, "effective_n_jobs"):
             kind, offer = _ProtocolPool, found.effective_n_jobs(-1)
-            # joblib's base class does not define it
-            shares_memory = getattr(found, "supports_sharedmem", False)
-        elif hasattr(getattr(found, "_client", None), "scatter"):
+        elif hasattr(found, "_client"):
             kind, offer = _DaskPool, sum(found._client.nthreads().values())
         else:
             offer = getattr(found, "_max_workers", 0) or getattr(found, "num_workers", 0)
@@ -6795,14 +6797,10 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         unknown = sorted(options.keys() - found.options)
         if unknown:
             names = Parallel.__init__.__annotations__
-            close = _module("difflib").get_close_matches(unknown[0], names)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            _expect(
-                False,
-                f"backend {found.name!r}",
-                f"options among {sorted(found.options)}{hint}",
-                unknown,
-            )
+            expected = f"options among {sorted(found.options)}"
+            for close in _module("difflib").get_close_matches(unknown[0], names, 1):
+                expected += f" (did you mean {close}?)"
+            _expect(False, f"backend {found.name!r}", expected, unknown)
         found = found._replace(open=partial(found.open, **options))
     return found
 
@@ -7101,15 +7099,14 @@ class _Run:
 
     def take(self) -> list[Any]:
         """The results that may be given out now."""
-        is_ordered = self.parallel.return_as != "generator_unordered"
         taken: list[Any] = []
-        while self.ready:
-            first = self.given if is_ordered else next(iter(self.ready))
-            if first not in self.ready:
-                break
-            values = self.ready.pop(first)
-            self.given = first + len(values)
+        while values := self.ready.pop(self.given, None):
+            self.given += len(values)
             taken += values
+        if self.parallel.return_as == "generator_unordered":
+            for values in self.ready.values():
+                taken += values
+            self.ready.clear()
         if self.parallel.on_error == "skip":
             return [value for value in taken if value is not _NOTHING]
         return taken
@@ -7189,7 +7186,7 @@ class _PoolRun(_Run):
         if pool.context and pool.context.to == "near":
             pool.context.mapping = parallel._mapping
         self.home = os.getpid()
-        self.tasks: Any = calls.tasks  # None when they have ended
+        self.tasks: Any = calls.tasks  # () when they have ended
         self.adapts = parallel.batch_size == "auto"
         self.size = 1 if self.adapts else parallel.batch_size  # of the next batches
         self.out: set[_Batch] = set()
@@ -7229,8 +7226,6 @@ class _PoolRun(_Run):
         """The tasks of the next batch, and the number of the first; None if there are none."""
         if self.waiting:
             return self.waiting.pop(0)
-        if self.tasks is None:
-            return None
         size = min(
             self.size,
             self.pool.most_tasks,
@@ -7245,7 +7240,7 @@ class _PoolRun(_Run):
                 raise
             self.broken = error
         if len(tasks) < size:
-            self.tasks = None
+            self.tasks = ()
         first = self.counts.dispatched
         self.counts.dispatched += len(tasks)
         return (first, tasks) if tasks else None
@@ -7268,8 +7263,7 @@ class _PoolRun(_Run):
                 "make a new call here"
             )
         pool = self.pool
-        has_more = self.waiting or self.tasks is not None
-        pool.hungry = not has_more and len(self.out) < pool.size
+        pool.hungry = not (self.waiting or self.tasks) and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
         patience = self.PATIENCE_S if pool.hungry else self.WAIT_S
         while True:
@@ -7295,14 +7289,12 @@ class _PoolRun(_Run):
             self.ready[first] = values
         if values and self.adapts:
             # the next batches shall take so long, and so many bytes at most
-            nbytes = max(batch.nbytes // len(tasks), batch.nbytes_back // done, 1)
-            size = min(
-                self.BATCH_S * done / max(batch.seconds, 1e-9),
-                max(self.size, self.GROW * done),
-                self.MOST_TASKS,
-                self.pool.BATCH_NBYTES // nbytes,
+            share = min(
+                self.BATCH_S / max(batch.seconds, 1e-9),
+                self.pool.BATCH_NBYTES / max(batch.nbytes, batch.nbytes_back, 1),
             )
-            self.size = max(1, int(size))
+            most = min(self.MOST_TASKS, max(self.size, self.GROW * done))
+            self.size = max(1, min(int(share * done), most))
         for place, error in batch.errors.items():
             if not (batch.width or _is_task(tasks[place])):
                 error = _no_task(tasks[place])
@@ -7328,7 +7320,7 @@ class _PoolRun(_Run):
             self.feed()
             if self.parallel.pre_dispatch == "all":  # tasks run while others are read
                 read: deque[Any] = deque()
-                for task in self.tasks or ():
+                for task in self.tasks:
                     read.append(task)
                     if not self.pool.done.empty():
                         self.tasks = (read.popleft() for _ in range(len(read)))
@@ -7607,10 +7599,8 @@ class Parallel(_Shaped[Shape, E]):
             progress,
         )
         _check_mmap_mode(self.mmap_mode)
-        nbytes = 2**20
-        if not self.mmap_mode:
-            nbytes = sys.maxsize
-        elif self.max_nbytes != "1M":  # the default costs no time
+        nbytes = sys.maxsize
+        if self.mmap_mode:
             nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
         folder = self.temp_folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"
         self._mapping = nbytes, os.fspath(folder), self.mmap_mode
