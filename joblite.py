@@ -4879,7 +4879,7 @@ class _Batch:
     def blame(self, error: BaseException) -> None:
         """It came to nothing: so did its only task; of several, find out which."""
         if len(self.tasks) == 1:
-            self.add([None], {0: error}, 0.0)
+            self.errors[0] = error
 
 
 _BATCH, _TASK, _START, _END, _SHED, _DEATH = range(6)  # places in a page
@@ -4974,21 +4974,24 @@ def _raise(error: BaseException, *_: Any, **__: Any) -> None:
     raise error
 
 
-def _open_batch(
-    batch: _Batch, keys: list[int], plain: bytes, payloads: list[Any], came: dict[Any, Any]
-) -> None:
-    """Fill a batch, on every far side. Before its tasks come the functions that are new here;
-    `came` keeps them by their keys."""
+def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Batch:
+    """The batch of a message, on every far side. Before its tasks come the functions that are new
+    here; `came` keeps them by their keys."""
+    (head, *_), *payloads = message
+    (number, *settings), keys, plain = marshal.loads(head)
+    batch = _Batch(*settings)
+    batch.page = page
+    page[_BATCH] = number
     for key, own in zip(keys, payloads):
         try:
             came[key] = _quietly(_unpack, own, came)
         except BaseException as error:  # unpickling runs code of the user
             came[key] = partial(_raise, error)
-    batch.page[_START] = time.monotonic_ns()  # what functions import is not the task's time
+    page[_START] = time.monotonic_ns()  # what functions import is not the task's time
     if plain:
         key, batch.width, batch.tasks = _pickle_loads(plain)
         batch.function = came[key]
-        return
+        return batch
 
     opened: Any = None
 
@@ -4999,6 +5002,7 @@ def _open_batch(
         return (came[func] if type(func) is int else func)(*args, **kwargs)
 
     batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
+    return batch
 
 
 def _pack_answer(
@@ -5351,7 +5355,7 @@ class _WorkerState:
         packed = b""
         if kind:
             # that native libraries may start; None: one for each core it has
-            self.idle_s, _cores, self.native_threads, packed = _pickle_loads(kind)
+            self.idle_s, _cores, self.native_threads, packed, _ = _pickle_loads(kind)
         if world:
             self.enter_world(world)
         if packed:
@@ -5376,21 +5380,16 @@ class _WorkerState:
         """Run the tasks of a batch, and send what comes of them."""
         import faulthandler  # sub-interpreters cannot import it
 
-        (head,), *payloads = message
-        settings, keys, plain = marshal.loads(head)
-        number, keep_going, timeout, of_run = settings
+        _, *of_run = message[0]
         try:
             if of_run:
-                self.enter_run(*of_run)
+                self.enter_run(*marshal.loads(*of_run))
         except BaseException as error:  # whatever an initializer raises is told
             self.answer(_INIT_FAILED, [None], {0: error}, 0.0)
             return
-        batch = _Batch(0, (), timeout, keep_going, False)
-        batch.page = self.page
-        batch.page[_BATCH] = number
-        _open_batch(batch, keys, plain, payloads, self.came)
-        if timeout:  # a task that holds the lock hears of no interrupt, and is killed
-            faulthandler.dump_traceback_later(timeout + GRACE_S / 4, file=self.fd)
+        batch = _open_batch(message, self.came, self.page)
+        if batch.timeout:  # a task that holds the lock hears of no interrupt, and is killed
+            faulthandler.dump_traceback_later(batch.timeout + GRACE_S / 4, file=self.fd)
         for part in _run_calls(batch):
             faulthandler.cancel_dump_traceback_later()
             self.answer(*part)
@@ -5657,15 +5656,14 @@ def _death_of(page: Any) -> str:
     return f"was killed by signal {-code} ({name}){hint}"
 
 
-_starters: dict[str, _ForkServer] = {}  # holds that of this process, once there is one
+_starters: list[_ForkServer] = []  # holds that of this process, once there is one
 
 
 def _living_server() -> _ForkServer:
     """The fork server, for one thread at a time. One that has died is replaced."""
-    server = _starters.get("fork server")
-    if not server or server.sock.fileno() < 0:
-        server = _starters["fork server"] = _ForkServer()
-    return server
+    if not _starters or _starters[0].sock.fileno() < 0:
+        _starters[:] = [_ForkServer()]
+    return _starters[0]
 
 
 class _Context:
@@ -5769,12 +5767,14 @@ class _Context:
             own[0] = self.copy(own[0])
         return nbytes
 
-    def message(self, batch: _Batch, known: set[int], settings: tuple[Any, ...]) -> list[Any]:
+    def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
         """A batch for a process that has the `known` functions; then it has all."""
+        settings = batch.key, batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
         functions, plain, payloads = batch.payload
         new = [*functions.keys() - known]
         known.update(new)
-        return [[marshal.dumps((settings, new, plain))], *map(functions.get, new), *payloads]
+        head = [marshal.dumps((settings, new, plain)), *of_run]
+        return [head, *map(functions.get, new), *payloads]
 
 
 def _say_here(kind: int, content: Any) -> None:
@@ -5826,14 +5826,13 @@ class _Worker:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
         dies."""
         context = pool.context
-        of_run = None
+        of_run = []
         if context.number != self.run:
             world = context.world if context.world != self.world else None
             packed = b"" if self.run else _pickle_dumps(pool.kind)
-            of_run = context.mapping[:2], world, packed
+            of_run = [marshal.dumps((context.mapping[:2], world, packed))]
             self.run, self.known, self.world = context.number, set(), context.world
-        settings = batch.key, batch.keep_going, batch.timeout, of_run
-        _send_message(self.sock, context.message(batch, self.known, settings))
+        _send_message(self.sock, context.message(batch, self.known, of_run))
         while True:
             if batch.timeout is not None:
                 self.wait(batch, batch.timeout)
@@ -6073,10 +6072,7 @@ def _run_here(place: str, batch: _Batch) -> None:
 
 def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: a batch in; out what came of its tasks."""
-    (head,), *payloads = frames
-    settings, keys, plain = marshal.loads(head)
-    batch = _Batch(*settings)
-    _open_batch(batch, keys, plain, payloads, {})
+    batch = _open_batch(frames, {}, [0] * 6)
     _run_here("threading", batch)
     answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
     return [[*map(bytes, own)] for own in answer]
@@ -6108,15 +6104,6 @@ _HOLD_CODE = {  # where types of what modules and classes hold have their functi
 _project_code: list[Any] = []
 
 
-def _codes(values: list[Any]) -> list[Any]:
-    """The code of the functions among them, also of those in a property or a decorator."""
-    return [
-        getattr(getattr(value, _HOLD_CODE[type(value)], value), "__code__", None)
-        for value in values
-        if type(value) in _HOLD_CODE
-    ]
-
-
 def _look_at_project() -> None:
     """Notice changes: another list takes the place of the former. Takes some 200 ns a function."""
     global _project_code
@@ -6126,11 +6113,15 @@ def _look_at_project() -> None:
         module = sys.modules.get(name)
         found.append(getattr(module, "__spec__", None))
         values = [*getattr(module, "__dict__", {}).values()]
-        found += _codes(values)
-        for value in values:
+        for value in [*values]:
             # not isinstance, which asks the value: a proxy outside of its context raises
             if issubclass(type(value), type) and value.__module__ == name:
-                found += _codes([*vars(value).values()])
+                values += vars(value).values()
+        found += [
+            getattr(getattr(value, _HOLD_CODE[type(value)], value), "__code__", None)
+            for value in values
+            if type(value) in _HOLD_CODE
+        ]
     if [*map(id, found)] != [*map(id, _project_code)]:
         _project_code = found
         _end_idle_workers(0)
@@ -6192,7 +6183,7 @@ def shutdown_workers(wait: bool = True) -> None:
         Taken as True: the processes are gone when it returns.
     """
     _end_idle_workers(0)
-    server = _one_at_a_time("fork server", _starters.pop, "fork server", None)
+    server = _one_at_a_time("fork server", _pop, _starters)
     if server:
         server.close()
     _end_drivers()
@@ -6262,13 +6253,12 @@ class _Pool:
         if not self.context:
             future = self.start(_run_here, "sequential", batch)
         else:
-            settings = batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
             payload = {
                 "far_side": _FAR_SIDE,
                 "name": __name__,
                 "version": f"{__name__} {__version__} on Python {sys.version[:4]}",
                 "code": _own_code() if batch.tries else b"",
-                "frames": self.context.message(batch, set(), settings),
+                "frames": self.context.message(batch, set()),
             }
             batch.tries += 1
             future = self.start(eval, "exec(far_side) or answer", payload)
@@ -6462,11 +6452,10 @@ class _ProcessPool(_ThreadPool):
         super().__init__(size)
         self.context = _Context("near" if _HAS_FORK else "far")
         self.most_tasks = most  # also in a worker's life
-        # of its workers: seconds they stay idle; cores they may use; threads that native libraries
-        # may start there, if the user has said; packed (initializer, arguments), or b""
-        self.kind = kind
         self.code = _project_code  # kept, so that no other has its id
-        self.idle_kind = *kind, id(self.code)
+        # of its workers: seconds they stay idle; cores they may use; threads that native libraries
+        # may start there, if the user has said; packed (initializer, arguments), or b""; the code
+        self.kind = *kind, id(self.code)
         self.workers: deque[_Worker] = deque()  # that have nothing to do
         self.begun_at_exit = _exiting
 
@@ -6477,7 +6466,7 @@ class _ProcessPool(_ThreadPool):
             if _exiting and not self.begun_at_exit:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
             # whether it lives shows when it is to work
-            worker = _pop(self.workers) or _pop(_idle_workers.get(self.idle_kind, []))
+            worker = _pop(self.workers) or _pop(_idle_workers.get(self.kind, []))
             worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)()
             if worker.served + len(batch.tasks) > self.most_tasks:
                 worker.close()
@@ -6536,7 +6525,7 @@ class _ProcessPool(_ThreadPool):
         for worker in _drained(self.workers):
             if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
                 _send_message(worker.sock, [])
-            _idle_workers.setdefault(self.idle_kind, []).append(worker)
+            _idle_workers.setdefault(self.kind, []).append(worker)
         _end_idle_workers(_MOST_KINDS)
         self.context = None  # threads that are about to end still hold this pool
 

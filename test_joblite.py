@@ -8068,7 +8068,7 @@ class TestSection6Pools:
     @posix
     def test_killed_fork_server_is_replaced(self):
         workers = set(Parallel(n_jobs=2, batch_size=1)(delayed(where)() for _ in range(8)))
-        os.kill(joblite._starters["fork server"].process.pid, signal.SIGKILL)
+        os.kill(joblite._starters[0].process.pid, signal.SIGKILL)
         wait_until(
             lambda: all_gone(workers),
             "the end of its workers, to which a task might be given before",
@@ -8079,7 +8079,7 @@ class TestSection6Pools:
     def test_killed_fork_server_fails_running_tasks(self, tmp_path):
         def kill_server():
             wait_for_file(tmp_path / "sign")
-            os.kill(joblite._starters["fork server"].process.pid, signal.SIGKILL)
+            os.kill(joblite._starters[0].process.pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill_server)
         Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
@@ -8321,7 +8321,7 @@ class TestSection6Pools:
             threading.Event().wait(DEADLINE)
 
         def descriptors():
-            server = joblite._starters["fork server"].process.pid
+            server = joblite._starters[0].process.pid
             return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)]
 
         Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 2)
@@ -8413,7 +8413,7 @@ class TestSection6Pools:
     def test_idle_workers_are_closed(self):
         before = child_processes()
         Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(where)() for _ in range(4))
-        server = joblite._starters["fork server"].process.pid
+        server = joblite._starters[0].process.pid
         wait_until(lambda: child_processes() - before <= {server}, "the end of idle workers")
         assert Parallel(n_jobs=2, idle_worker_timeout=0.1)(
             delayed(square)(i) for i in range(3)
@@ -12022,7 +12022,7 @@ class TestSection8Faults:
         import resource
 
         Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
-        pid = joblite._starters["fork server"].process.pid
+        pid = joblite._starters[0].process.pid
         taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
         free = [number for number in range(1000) if number not in taken]
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[room], 1000))
@@ -12030,7 +12030,7 @@ class TestSection8Faults:
             Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (1000, 1000))
         assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
-        assert joblite._starters["fork server"].process.pid == pid and limits[1] >= 1000
+        assert joblite._starters[0].process.pid == pid and limits[1] >= 1000
 
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
         """At eight moments while results of 40 MB come in over the sockets."""
@@ -14620,7 +14620,7 @@ class Soak:
         rng, done = random.Random(f"{self.seed} killer"), threading.Event()
         while time.monotonic() < self.end and not self.problems:
             done.wait(rng.uniform(0.2, 2.0))
-            server = joblite._starters.get("fork server")
+            server = next(iter(joblite._starters), None)
             victims = sorted(child_processes() - {server and server.process.pid})
             whom = "servers" if server and rng.random() < 0.1 else "workers"
             if victims:
