@@ -2689,7 +2689,7 @@ class _KeyLock:
     """
 
     held: dict[Any, _KeyLock] = {}  # key -> who computes it; no lock, which a fork could find held
-    waits: dict[_KeyLock, _KeyLock] = {}  # who waits -> for what; who computes -> itself
+    waits: dict[_KeyLock, _KeyLock] = {}  # who waits inside another call -> for what
     inside: ContextVar[tuple[_KeyLock, ...]] = ContextVar("inside", default=())
     unlock: Callable[[], Any] = bool  # what other processes wait for; nothing yet
 
@@ -2704,15 +2704,17 @@ class _KeyLock:
         It would never end where a call around this one has the right, or one that waits for such a
         call, directly or through others. Of those who wait in a ring, the last sees the whole ring.
         """
-        self.waits[self] = current = self.held.setdefault(self.place, self)
+        current = self.held.setdefault(self.place, self)
         to_end = {current}
         while to_end.isdisjoint((self, *self.around)):
+            if self.around:
+                self.waits[self] = current
             waits = list(self.waits.items())
             more = {other for lock, other in waits if not to_end.isdisjoint(lock.around)}
             if more <= to_end:
                 return False
             to_end |= more
-        self.waits[self] = self
+        self.waits.pop(self, None)
         try:  # now between processes
             self.file = file = self.store.locks or self.store.lock_file(self.key)  # stays open
         except OSError:
@@ -2724,7 +2726,7 @@ class _KeyLock:
         # Only a call inside another one, or one that such a call waits for, can be in a ring.
         # It waits in the system, which sees rings: one thread at a time, because of each
         # process the system follows one. A task does not wait there at all: it computes.
-        is_in_ring = any(lock.around for lock, other in list(self.waits.items()) if other is self)
+        is_in_ring = bool(self.around) or self in list(self.waits.values())
         if is_in_ring and not is_awaited:
             _one_at_a_time("a ring", file.lock, byte, True)
         return is_in_ring
@@ -3532,8 +3534,9 @@ class MemorizedFunc(_Options[P, R]):
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
         folder, name = call.key.split("/")
-        store = self._store
-        result = MemorizedResult(store.location, folder, name, self.mmap_mode, store=store)
+        result = MemorizedResult(
+            self._store.location, folder, name, self.mmap_mode, store=self._store
+        )
         if not self._is_kept(call):
             value = await self._obtain(call)
             if not result.metadata:
