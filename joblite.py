@@ -6666,14 +6666,6 @@ class ParallelBackendBase:
 _Backend = namedtuple("_Backend", "name open shares_memory options capacity", defaults=((), None))
 
 
-@lru_cache(maxsize=1)
-def _say_that_there_are_no_processes() -> None:
-    _warn(
-        "processes cannot be started here (no fork, or no interpreter to start): tasks run in "
-        "threads; where there are none, one after the other and without timeout"
-    )
-
-
 def _open_processes(
     n_jobs: int,
     *,
@@ -6684,7 +6676,10 @@ def _open_processes(
     inner_max_num_threads: int | None = None,
 ) -> _Pool:
     if not HAS_PROCESSES:
-        _say_that_there_are_no_processes()
+        _warn(
+            "processes cannot be started here (no fork, or no interpreter to start): tasks run in "
+            "threads; where there are none, one after the other and without timeout"
+        )
         return _ThreadPool(n_jobs)
     packed = b""
     if initializer is not None:
@@ -7013,10 +7008,10 @@ class _Counts:
     told = 0  # how many were done when the last line was printed, at `told_at`
     close: Any = bool  # ends the bar, if one is shown
 
-    def __init__(self, tasks: Any, parallel: Parallel[Any, Any]) -> None:
+    def __init__(self, calls: _Calls, parallel: Parallel[Any, Any]) -> None:
         self.told_at = self.begun = time.monotonic()
         try:
-            self.total = len(tasks)
+            self.total = min(map(len, calls.iterables))
         except Exception:  # a generator, a tqdm bar around one; a range longer than any list
             pass
         # seconds between two lines, if any are printed
@@ -7029,11 +7024,8 @@ class _Counts:
             self.progress = self.make_bar()
 
     def make_bar(self) -> Any:
-        """What shows progress=True; lines do where tqdm is missing, and inside another call nothing
-        does."""
-        stack = _module("traceback").walk_stack(None)
-        is_inside = any(frame.f_code is _Run.work.__code__ for frame, _ in stack)
-        if not self.progress or is_inside or _local.inside:
+        """What shows progress=True; lines do where tqdm is missing, and in a worker nothing does."""
+        if not self.progress or _local.inside:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -7067,9 +7059,6 @@ class _Calls:
         self.width = width  # see _spread
         self.iterables = iterables
         self.tasks = iter(iterables[0]) if width < 2 else zip(*iterables)
-
-    def __len__(self) -> int:
-        return min(map(len, self.iterables))
 
     def __iter__(self) -> Iterator[Task]:
         return iter(_spread(self))
@@ -7503,9 +7492,9 @@ class Parallel(_Shaped[Shape, E]):
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another
-        call. A callable is called with (done, total or None); an object with `update(n)` gets the
-        number of tasks done since. Tasks count when they are finished.
+        True: a bar on stderr by tqdm, or where that is missing a line a second; not in a worker of
+        another call. A callable is called with (done, total or None); an object with `update(n)`
+        gets the number of tasks done since. Tasks count when they are finished.
     on_error : str, default "raise"
         "raise": the first error ends the run. "return": the exception stands in the result's place.
         "skip": it is left out.

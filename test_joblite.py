@@ -11592,10 +11592,8 @@ class TestSection8Parallel:
         "with closing(Parallel(2, progress=True, return_as='generator')(tasks)) as results:"
         " next(results)": ([r"\d/5"], None),
         "for _ in range(2): Parallel(2, progress=True)(tasks)": (["5/5", "5/5"], "5 of 5"),
-        "Parallel(1, progress=True)(nested)": (["2/2"], "2 of 2"),
         "Parallel(2, progress=True)(nested)": (["2/2"], "2 of 2"),
         "Parallel(2, 'threading', progress=True)(nested)": (["2/2"], "2 of 2"),
-        "Parallel(1)(nested)": ([], None),
     }
 
     @staticmethod
