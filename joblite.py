@@ -7024,7 +7024,7 @@ class _Counts:
             self.progress = self.make_bar()
 
     def make_bar(self) -> Any:
-        """What shows progress=True; lines do where tqdm is missing, and in a worker nothing does."""
+        """What shows progress=True: lines where tqdm is missing, and in a worker nothing."""
         if not self.progress or _local.inside:
             return None
         try:
