@@ -5699,8 +5699,6 @@ class _Context:
         there are many of them."""
         key = id(func)
         if key not in self.packed:
-            if not callable(func):
-                raise _no_task(func)  # a number would be taken for a key
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
             is_method = type(getattr(func, "__self__", sys)) is not ModuleType
             has_many = len(self.packed) >= self.MOST_FUNCTIONS
