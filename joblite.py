@@ -5078,7 +5078,8 @@ def _send_message(
             big.append(frame)
     listed = [[entries[id(frame)] for frame in own] for own in payloads]
     data = marshal.dumps((listed, [*map(len, big)]))
-    _send_all(sock, len(data).to_bytes(8) + data, list(fds))
+    data = len(data).to_bytes(8) + data  # one copy while it is sent, not two
+    _send_all(sock, data, list(fds))
     for frame in big:
         _send_all(sock, frame)
 
