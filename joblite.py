@@ -5052,17 +5052,16 @@ def _hang_up(sock: Any) -> None:
     sock.close()
 
 
-# A message is several payloads over one stream socket: the length of a list, the list, and the big
-# frames. In the list stand, for each payload, small frames themselves; the places of big ones,
-# whose sizes follow; and of pieces the place of the segment's descriptor, among those that come
-# with the length, and theirs in the segment.
+# A message is several payloads over one stream socket: the length of a table, the table, and the
+# big frames. The table has, by their ids, small frames themselves; the sizes of big ones; and of
+# pieces the place of the segment's descriptor, among those that come with the length, and theirs in
+# the segment. And for each payload it has the ids of its frames.
 
 
 def _send_message(
     sock: Any, payloads: Sequence[Sequence[Any]], mapping: Sequence[Any] = _NO_MAPPING
 ) -> None:
     if not _HAS_FORK:  # a pipe of the standard library
-        payloads = list(payloads)
         sock.send([*map(len, payloads)])
         for frame in itertools.chain(*payloads):
             sock.send_bytes(frame)
@@ -5075,10 +5074,9 @@ def _send_message(
         if type(frame) is _Piece:
             entries[key] = fds.setdefault(frame.segment.fd, len(fds)), frame.where
         elif len(frame) >= _IN_BAND:
-            entries[key] = len(big)
+            entries[key] = len(frame)
             big.append(frame)
-    listed = [[entries[id(frame)] for frame in own] for own in payloads]
-    data = marshal.dumps((listed, [*map(len, big)]))
+    data = marshal.dumps((entries, [[*map(id, own)] for own in payloads]))
     data = len(data).to_bytes(8) + data  # one copy while it is sent, not two
     _send_all(sock, data, list(fds))
     for frame in big:
@@ -5100,23 +5098,22 @@ def _receive_message(sock: Any) -> list[list[Any]]:
             rest = rest[got:]
         return frame
 
-    def frame(entry: Any) -> Any:
-        if type(entry) is int:
-            return big[entry]
-        place, where = entry
-        if place >= len(segments):
-            raise RuntimeError(
-                "a big array could not be received: too many open files in this process"
-            )
-        return _Piece(segments[place], where)
-
     head, fds, _, _ = _module("socket").recv_fds(sock, 8, 253)  # the system passes no more at once
     if len(head) < 8:
         raise EOFError
     segments = list(map(_Segment, fds))
-    listed, sizes = marshal.loads(read(int.from_bytes(head)))
-    big = list(map(read, sizes))
-    return [[entry if type(entry) is bytes else frame(entry) for entry in own] for own in listed]
+    frames, payloads = marshal.loads(read(int.from_bytes(head)))
+    for key, entry in frames.items():
+        if type(entry) is int:
+            frames[key] = read(entry)
+        elif type(entry) is tuple:
+            place, where = entry
+            if place >= len(segments):
+                raise RuntimeError(
+                    "a big array could not be received: too many open files in this process"
+                )
+            frames[key] = _Piece(segments[place], where)
+    return [[frames[key] for key in own] for own in payloads]
 
 
 def _has_data(sock: Any, patience: float = 0) -> bool:
@@ -5370,9 +5367,9 @@ class _WorkerState:
         if self.levels:
             import logging.handlers
 
-            queue: Any = self
             # makes the text, and calls `put_nowait`
-            handler = logging.lastResort = logging.handlers.QueueHandler(queue)
+            handler = logging.handlers.QueueHandler(self)  # type: ignore[arg-type]
+            logging.lastResort = handler
             if self.levels[1] and not logging.root.handlers:
                 logging.root.addHandler(handler)
 
@@ -5544,7 +5541,7 @@ def _serve_forks() -> None:
     import signal
     import socket
 
-    control = socket.socket(fileno=os.dup(0))
+    control: Any = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
@@ -5560,8 +5557,7 @@ def _serve_forks() -> None:
         # Python overlooks a signal that comes as a task is about to wait for a lock, which takes
         # its time in free-threaded builds: an interrupt is sent again until it is seen
         patience = 0.05 if any(page[_END] for _, page, _ in workers.values()) else None
-        sources: Any = control, wake
-        ready, _, _ = select.select(sources, (), (), patience)
+        ready, _, _ = select.select((control, wake), (), (), patience)
         if wake in ready:
             os.read(wake, 4096)
             for pid in list(workers):
@@ -6291,10 +6287,10 @@ class _Pool:
         future, batch.future = batch.future, None  # its callback holds the batch, as a cycle
         try:
             answer = future.result()
-            if self.context and answer is None:
-                self.submit(batch)
-                return False
             if self.context:
+                if answer is None:
+                    self.submit(batch)
+                    return False
                 batch.receive(answer)
         except Exception as error:  # the executor is broken, or reports that it lost a worker
             text = f"the executor failed: {type(error).__name__}: {error}"
