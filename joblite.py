@@ -241,7 +241,7 @@ def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
         raise ValueError(f"{name}: expected {expected}, got {got!r:.200}")
 
 
-@lru_cache  # every `Parallel` asks for the same
+@lru_cache(typed=True)  # every `Parallel` asks for the same
 def _parse_bytes(size: Any, what: str) -> int:
     """A number of bytes from a number, or a text such as "500K", "1M", "0.5G"; None is more than
     any. `what` names the parameter."""

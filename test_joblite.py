@@ -534,7 +534,9 @@ class TestSection1Ground:
         assert [joblite._parse_bytes(size, "limit") for size in sizes] == [1000] * len(sizes)
         found = [joblite._parse_bytes(size, "limit") for size in (0, 0.5, "2k", "2 K", "1.5M")]
         assert found == [0, 0, 2048, 2048, 3 << 19]
-        wrong = [-1, -0.5, math.nan, math.inf, np.float64("inf"), True, None, b"1", 1j]
+        assert joblite._parse_bytes(None, "limit") == sys.maxsize
+        assert joblite._parse_bytes(1, "limit") == 1  # which is no True
+        wrong = [-1, -0.5, math.nan, math.inf, np.float64("inf"), True, b"1", 1j]
         for size in [*wrong, "", "K", "-1K", "nan"]:
             with pytest.raises(
                 ValueError,
