@@ -250,7 +250,7 @@ def _parse_bytes(size: Any, what: str) -> int:
     pattern = r"(\d*\.?\d+(?:E[-+]?\d\d?)?)\s*([KMGT]?)"
     found = _module("re").fullmatch(pattern, str(size).strip().upper())
     _expect(found, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
-    return int(float(found[1]) * 1024 ** " KMGT".find(found[2] or " "))
+    return int(float(found[1]) * 1024 ** " KMGT".find(found[2]))
 
 
 @lru_cache
@@ -6763,14 +6763,18 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             kind, offer = _DaskPool, sum(found._client.nthreads().values())
         else:
             offer = getattr(found, "_max_workers", 0) or getattr(found, "num_workers", 0)
-        open_pool = partial(kind, executor=found, shares_memory=shares_memory)
-        found = _Backend(name, open_pool, shares_memory, capacity=offer or cpu_count())
+        found = _Backend(
+            name,
+            partial(kind, executor=found, shares_memory=shares_memory),
+            shares_memory,
+            capacity=offer or cpu_count(),
+        )
     if options and found is not _IN_PLACE:  # which has no use for any
         unknown = sorted(options.keys() - found.options)
         if unknown:
-            names = Parallel.__init__.__annotations__
             expected = f"options among {sorted(found.options)}"
-            for close in _module("difflib").get_close_matches(unknown[0], names, 1):
+            known = Parallel.__init__.__annotations__
+            for close in _module("difflib").get_close_matches(unknown[0], known, 1):
                 expected += f" (did you mean {close}?)"
             _expect(False, f"backend {found.name!r}", expected, unknown)
         found = found._replace(open=partial(found.open, **options))
