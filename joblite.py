@@ -6661,6 +6661,14 @@ class ParallelBackendBase:
 _Backend = namedtuple("_Backend", "name open shares_memory options capacity", defaults=((), None))
 
 
+@lru_cache(maxsize=1)
+def _say_that_there_are_no_processes() -> None:
+    _warn(
+        "processes cannot be started here (no fork, or no interpreter to start): tasks run in "
+        "threads; where there are none, one after the other and without timeout"
+    )
+
+
 def _open_processes(
     n_jobs: int,
     *,
@@ -6671,10 +6679,7 @@ def _open_processes(
     inner_max_num_threads: int | None = None,
 ) -> _Pool:
     if not HAS_PROCESSES:
-        _warn(
-            "processes cannot be started here (no fork, or no interpreter to start): tasks run in "
-            "threads; where there are none, one after the other and without timeout"
-        )
+        _say_that_there_are_no_processes()
         return _ThreadPool(n_jobs)
     packed = b""
     if initializer is not None:
@@ -6696,6 +6701,16 @@ _PROCESSES = _Backend(
 )
 
 
+def _dask_client() -> Any:
+    try:
+        return sys.modules["distributed"].get_client()
+    except (KeyError, AttributeError, ValueError):  # not imported, or no client
+        raise ValueError(
+            "backend='dask' needs a client: start one with `from distributed import Client; "
+            "client = Client()` (or give it the scheduler's address), then call again"
+        ) from None
+
+
 # Names of backends -> a _Backend, or what makes an executor of the backend options. None is for
 # where no backend is named. Written and read in one step by any thread
 _backends: dict[Any, Any] = {
@@ -6704,7 +6719,7 @@ _backends: dict[Any, Any] = {
     "threading": _THREADS,
     "loky": _PROCESSES,
     "multiprocessing": _PROCESSES,
-    "dask": lambda: _module("distributed").get_client(),
+    "dask": _dask_client,
 }
 
 
@@ -6739,7 +6754,9 @@ def register_parallel_backend(
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     """The backend, with these options, that a name stands for, an executor of somebody else, the
     client of a dask cluster, or a backend of joblib's kind."""
-    found = _backends.get(backend, backend)
+    found = backend
+    if backend is None or isinstance(backend, str):  # an executor need not be hashable
+        found = _backends.get(backend, backend)
     if found is not backend and callable(found):
         found, options = found(**options), {}
     if not isinstance(found, _Backend):
@@ -7013,8 +7030,10 @@ class _Counts:
             self.progress = self.make_bar()
 
     def make_bar(self) -> Any:
-        """What shows progress=True: lines where tqdm is missing, and in a worker nothing."""
-        if not self.progress or _local.inside:
+        """What shows progress=True: lines where tqdm is missing, and inside another call nothing."""
+        stack = _module("traceback").walk_stack(None)
+        is_inside = any(frame.f_code is _Run.work.__code__ for frame, _ in stack)
+        if not self.progress or is_inside or _local.inside:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -7480,9 +7499,9 @@ class Parallel(_Shaped[Shape, E]):
     prefer : str or None, default None
         "threads" or "processes": a hint that a `parallel_config` overrules.
     progress : bool, callable or None, default None
-        True: a bar on stderr by tqdm, or where that is missing a line a second; not in a worker of
-        another call. A callable is called with (done, total or None); an object with `update(n)`
-        gets the number of tasks done since. Tasks count when they are finished.
+        True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another
+        call. A callable is called with (done, total or None); an object with `update(n)` gets the
+        number of tasks done since. Tasks count when they are finished.
     on_error : str, default "raise"
         "raise": the first error ends the run. "return": the exception stands in the result's place.
         "skip": it is left out.
@@ -7560,6 +7579,7 @@ class Parallel(_Shaped[Shape, E]):
             _expect(timeout > 0, "timeout", "None or seconds above 0", timeout)
             self.timeout = min(timeout, _LONGEST_S)
             self.batch_size = 1
+        _expect(hasattr(self.verbose, "__float__"), "verbose", "a number", self.verbose)
         _expect(
             not isinstance(progress, str),
             "progress",
