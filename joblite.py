@@ -7030,7 +7030,7 @@ class _Counts:
             self.progress = self.make_bar()
 
     def make_bar(self) -> Any:
-        """What shows progress=True: lines where tqdm is missing, and inside another call nothing."""
+        """What shows progress=True: lines without tqdm, and inside another call nothing."""
         stack = _module("traceback").walk_stack(None)
         is_inside = any(frame.f_code is _Run.work.__code__ for frame, _ in stack)
         if not self.progress or is_inside or _local.inside:
