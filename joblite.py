@@ -5158,7 +5158,10 @@ def _world() -> tuple[Any, ...]:
     levels = None
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):  # not if another thread just loads it
-        levels = int(logging.root.level), bool(logging.root.handlers)
+        names = {
+            _exact_text(name): int(level) for name, level in logging.getLevelNamesMapping().items()
+        }
+        levels = int(logging.root.level), bool(logging.root.handlers), names
     filters = _portable_filters(tuple(warnings.filters))
     return folder, path, argv, environ, authkey, filters, levels
 
@@ -5346,7 +5349,10 @@ class _WorkerState:
         except Exception:  # a category is not to be had here
             pass
         if self.levels:
-            _module("logging").root.setLevel(self.levels[0])
+            level, _, names = self.levels
+            _module("logging").root.setLevel(level)
+            for name, number in names.items():
+                _module("logging").addLevelName(number, name)
 
     def enter_run(self, mapping: Any, world: Any, kind: bytes) -> None:
         """Serve another run. Have log records go home which no handler here takes. The root logger
@@ -5786,7 +5792,6 @@ def _say_here(kind: int, content: Any) -> None:
 
     record = logging.makeLogRecord(content)
     logger = logging.getLogger(record.name)
-    record.levelname = logging.getLevelName(record.levelno)  # it may have a name only here
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
 
