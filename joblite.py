@@ -4162,7 +4162,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     if isinstance(thing, type):
         for name in _without(thing, _MADE_ANEW).keys() - attributes.keys():
             delattr(thing, name)  # so it was at home, or by now
-    members = getattr(thing, "_member_map_", ())
+    members = getattr(thing, "__dict__", {}).get("_member_map_", ())
     for name, value in attributes.items():
         if name in members:
             vars(members[name]).update(value)
@@ -4982,7 +4982,7 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
     """The batch of a message, on every far side. Before its tasks come the functions that are new
     here; `came` keeps them by their keys."""
     (head, *_), *payloads = message
-    (number, *settings), keys, plain = marshal.loads(head)
+    (number, *settings), keys, are_plain = marshal.loads(head)
     batch = _Batch(*settings)
     batch.page = page
     page[_BATCH] = number
@@ -4992,8 +4992,9 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
         except BaseException as error:  # unpickling runs code of the user
             came[key] = partial(_raise, error)
     page[_START] = time.monotonic_ns()  # what functions import is not the task's time
-    if plain:
-        key, batch.width, batch.tasks = _pickle_loads(plain)
+    packed = payloads[len(keys) :]
+    if are_plain:
+        key, batch.width, batch.tasks = _pickle_loads(*packed[0])
         batch.function = came[key]
         return batch
 
@@ -5005,7 +5006,7 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
         opened = func, args, kwargs = _unpack(own, came, True)
         return (came[func] if type(func) is int else func)(*args, **kwargs)
 
-    batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
+    batch.function, batch.width, batch.tasks = run_packed, 1, packed
     return batch
 
 
@@ -5730,7 +5731,7 @@ class _Context:
         key = function is not None and self.name(function)
         if key and _are_plain(args):
             plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
-            batch.payload, batch.nbytes = (self.functions, plain, ()), len(plain)
+            batch.payload, batch.nbytes = (self.functions, True, [[plain]]), len(plain)
             return
         calls: Any = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
         payloads = list(map(_packer(self.to, self.name), calls))
@@ -5744,7 +5745,7 @@ class _Context:
                     self.most_tasks = 1
             self.last[id(value)] = value, content
         batch.nbytes = self.settle(payloads)
-        batch.payload = self.functions, b"", payloads
+        batch.payload = self.functions, False, payloads
 
     def settle(self, payloads: list[list[Any]]) -> int:
         """Make payloads independent of the caller, who may refill its arrays; gives how many of
@@ -5775,10 +5776,10 @@ class _Context:
     def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
         """A batch for a process that has the `known` functions; then it has all."""
         settings = batch.key, batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
-        functions, plain, payloads = batch.payload
+        functions, are_plain, payloads = batch.payload
         new = [*functions.keys() - known]
         known.update(new)
-        head = [marshal.dumps((settings, new, plain)), *of_run]
+        head = [marshal.dumps((settings, new, are_plain)), *of_run]
         return [head, *map(functions.get, new), *payloads]
 
 

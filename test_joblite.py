@@ -7491,6 +7491,12 @@ class TestSection5Payloads:
             class A(metaclass=B, deep=3): pass
             [A.deep, type(A) is B]
             """,
+        "a metaclass that looks up every other name": """
+            class B(type):
+                def __getattr__(cls, name): return cls.held[name]
+            class A(metaclass=B): held = {'x': 1}
+            A.x
+            """,
         "a TypedDict": """
             class B(typing.TypedDict):
                 x: int
