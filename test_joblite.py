@@ -13845,11 +13845,11 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 24_660,
-    "expression nodes a code line": 4.05,
-    "% of lines with 15 or more": 1.4,
+    "nodes": 22_430,
+    "expression nodes a code line": 3.90,
+    "% of lines with 15 or more": 1.5,
     "lines wider than 100": 0,
-    "names at module level": 320,
+    "names at module level": 311,
     "lines of a function, median": 8,
     "90th percentile": 25,
     "longest": 45,
