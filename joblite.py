@@ -2627,40 +2627,41 @@ class _Parameters:
         self.names = code.co_varnames[:end]
         self.placed = self.names[: code.co_argcount]
         self.inside: tuple[str, ...] = ()  # the names of the arguments that are handed on
-        # A function of the same parameters, and more, gives what it gets: Python itself binds
-        giving = (lambda *args, **kwargs: locals()).__code__.replace(
+        # A function of the same parameters gives what it gets: Python itself binds, or refuses
+        self.stars = stars = ("*",)[: code.co_flags & 4] + ("**",)[: code.co_flags & 8]
+        giving = (lambda: locals()).__code__.replace(
             co_argcount=code.co_argcount,
             co_posonlyargcount=code.co_posonlyargcount,
             co_kwonlyargcount=code.co_kwonlyargcount,
-            co_varnames=(*self.names, "*", "**"),
-            co_nlocals=end + 2,
+            co_flags=3 | code.co_flags & 12,  # as each function has, and those of the stars
+            co_varnames=(*self.names, *stars),
+            co_nlocals=end + len(stars),
         )
         self.named: Any = FunctionType(giving, {}, "", plain.__defaults__)
         self.named.__kwdefaults__ = plain.__kwdefaults__
+        self.named.__qualname__ = plain.__qualname__
         inner = getattr(function, "__wrapped__", None)
         if inner is not None and code.co_flags & 12:  # it takes any arguments
             below = _Parameters(inner)
             if below.names[:end] == self.names:
                 self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
+                self.stars = ()  # what they hold has names inside
 
     def bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], ignore: Iterable[str]
     ) -> dict[str, Any]:
-        """The arguments of a call with their labels, defaults included."""
-        try:
-            given = self.named(*args, **dict(sorted(kwargs.items())))
-        except TypeError as err:  # the call itself will raise it
-            return {str(err): (args, kwargs)}
-        if given["*"]:
-            given |= dict(zip(self.inside, given["*"]))
-            given["*"] = given["*"][len(self.inside) :]
+        """The arguments of a call with their labels, defaults included; a TypeError, as the
+        function raises it, where they do not fit."""
+        given = self.named(*args, **kwargs)
+        more = given.get("*", ())
+        given |= dict(zip(self.inside, more))
+        given["*"] = more[len(self.inside) :]
+        given["**"] = named = dict(sorted(given.get("**", {}).items()))
         for name in ignore:
-            given.pop(name, None)
-            given.get("**", {}).pop(name, None)
-        for star in ("*", "**"):
-            if not given.get(star, True):
-                del given[star]
-        return given
+            (given if name in given else named).pop(name, None)
+        return {
+            label: value for label, value in given.items() if label not in ("*", "**") or value
+        }
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
@@ -3213,7 +3214,7 @@ if TYPE_CHECKING:
             cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
             *,
             key: Callable[..., Any] | None = None,
-            depends: Iterable[str | os.PathLike[str]] = (),
+            depends: os.PathLike[str] | Iterable[Any] = (),
             version: Any = None,
             untracked: Iterable[str] = (),
         ) -> MemorizedFunc[P, R]: ...
@@ -3228,7 +3229,7 @@ if TYPE_CHECKING:
             cache_validation_callback: Callable[[dict[str, Any]], Any] | None = None,
             *,
             key: Callable[..., Any] | None = None,
-            depends: Iterable[str | os.PathLike[str]] = (),
+            depends: os.PathLike[str] | Iterable[Any] = (),
             version: Any = None,
             untracked: Iterable[str] = (),
         ) -> Callable[[Callable[P, R]], MemorizedFunc[P, R]]: ...
@@ -3360,9 +3361,11 @@ class MemorizedFunc(_Options[P, R]):
         update_wrapper(self, run)
         # Whose code it is; a partial or an object has more than that
         holder: Any = run.func if isinstance(run, partial) else run
+        called = holder
         if not hasattr(holder, "__name__"):
             holder = type(holder)
-        flags = getattr(getattr(holder, "__code__", None), "co_flags", 0)
+            called = holder.__call__
+        flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
         # The folder has the function's name, as far as a folder can; another name, another folder
         name = _dotted(holder)
         folder = ".".join(filter(str.isidentifier, name.split(".")))[-60:]
@@ -3389,9 +3392,10 @@ class MemorizedFunc(_Options[P, R]):
                 f"{folder}: expected a function that returns a value, got a generator function: "
                 "what it yields can be consumed only once; return a list of it"
             )
-        known = _Parameters(run).names
+        parameters = _Parameters(run)
+        known = parameters.names + parameters.stars
         names = f"names of arguments of {folder} ({', '.join(known)})"
-        _expect({*known, "*", "**"}.issuperset(self.ignore), "ignore", names, self.ignore)
+        _expect(set(known).issuperset(self.ignore), "ignore", names, self.ignore)
         accepts = self.cache_validation_callback or bool
         _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
 
@@ -3401,8 +3405,7 @@ class MemorizedFunc(_Options[P, R]):
         return _contents(self._contents, "", self._roots, self.untracked)
 
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
-        """The call with its key. Arguments that do not fit get one too: the call itself then raises
-        what it raises."""
+        """The call with its key."""
         args = self._prefix + args
         contents = self._now()
         if self.key is None:
@@ -3879,7 +3882,7 @@ class Memory(_Settings):
         depends : list, default ()
             What else the result depends on: functions and classes (by their code), paths
             (`pathlib.Path`: by the content of the file, or of all files in the folder), any other
-            values.
+            values, also texts.
         version : any value or None, default None
             Stands for the code of the function: change it to compute anew, and only then.
         untracked : list of str, default ()
@@ -3909,17 +3912,20 @@ class Memory(_Settings):
             `ignore` names no argument; `cache_validation_callback` is not callable; there is no
             such `mmap_mode`.
         """
-        if isinstance(ignore, str):
-            ignore = [ignore]
+        # one name or path alone is a list of it
+        ignored, files, others = (
+            [each] if isinstance(each, (str, os.PathLike)) else list(() if each is None else each)
+            for each in (ignore, depends, untracked)
+        )
         options = dict(
-            ignore=list(() if ignore is None else ignore),
+            ignore=ignored,
             verbose=self.verbose if verbose is None else verbose,
             mmap_mode=self.mmap_mode if mmap_mode is False else mmap_mode,
             cache_validation_callback=cache_validation_callback,
             key=key,
-            depends=tuple(depends),
+            depends=tuple(files),
             version=version,
-            untracked=frozenset(untracked),
+            untracked=frozenset(others),
         )
         if func is None:
             return partial(self.cache, **options)

@@ -4314,6 +4314,7 @@ f = make()"""
         cached = any_memory.cache(space["f"], untracked=["COUNT", "MEMO"])
         assert cached(1) == 1 and cached.check_call_in_cache(1)
         assert cached(2, space["helper"]) == 2 and cached.check_call_in_cache(2, space["helper"])
+        assert any_memory.cache(space["f"], untracked="COUNT").untracked == {"COUNT"}
         assert not any_memory.cache(space["f"]).check_call_in_cache(1)
         assert cached._contents[""].holds(), "a counter costs no new look at all else"
         space["RATE"] = 2
@@ -4933,6 +4934,10 @@ f = make()"""
                 *["other"][: change == "write_text"]
             )
             assert not depending.check_call_in_cache()
+        assert memory.cache(lambda: data.read_text(), depends=data)() == "three"
+        data.write_text("four")
+        assert memory.cache(lambda: data.read_text(), depends=data)() == "four"
+        assert memory.cache(lambda: 1, depends="text").depends == ("text",)
         with pytest.raises(FileNotFoundError, match="No such file or directory: .*none"):
             memory.cache(lambda: 1, depends=[tmp_path / "none"])()
         by_length = memory.cache(lambda text: text.upper(), key=lambda text: len(text))
@@ -5167,11 +5172,27 @@ f = make()"""
         assert more(1, 2, a=3) == more(1, 5, b=4)
         assert any_memory.cache(function, ignore=np.array(["x", "y"])).ignore == ["x", "y"]
         assert any_memory.cache(lambda x, note: x, ignore="note").ignore == ["note"]
-        for refusing, names in ((function, "x, y"), (lambda x, *args: x, "x")):
+        for refusing, names in ((function, "x, y"), (lambda x, *args: x, r"x, \*")):
             with pytest.raises(
                 ValueError, match=rf"expected names of arguments .*\({names}\), got \['z'\]"
             ):
                 any_memory.cache(refusing, ignore=["z"])
+
+    def test_ignore_lets_no_call_pass_that_does_not_fit(self, any_memory):
+        """A positional parameter that is ignored takes no keyword, not even a wrong one."""
+        cached = any_memory.cache(lambda x=0, /, **more: more, ignore=["x"])
+        assert [cached(5), cached(), cached(x=1), cached(x=2)] == [{}, {}, {"x": 1}, {"x": 2}]
+        lock = threading.Lock()
+        cached = any_memory.cache(lambda lock=None, /: 1, ignore=["lock"])
+        assert cached(lock) == 1
+        for args, kwargs in [((lock, 2), {}), ((), {"lock": 2}), ((lock,), {"z": 2})]:
+            with pytest.raises(TypeError, match=r"<lambda>\(\) (takes|got)"):
+                cached(*args, **kwargs)
+
+    def test_ignored_stars_of_a_decorator_hide_no_argument(self, any_memory):
+        """It cannot be told which of them the function inside has a name for."""
+        with pytest.raises(ValueError, match=r"expected names of arguments .*\(x\), got"):
+            any_memory.cache(counted(lambda x: x), ignore=["**"])
 
     def test_a_function_that_changes_its_argument_keeps_the_right_key(self, any_memory):
         """Arguments are named before the call."""
@@ -5334,6 +5355,20 @@ f = make()"""
 
         assert asyncio.run(main()) == ([[n % 3] for n in range(60)], [1], {"x": "1"}, [2], [1])
         assert sorted(calls) == [0, 1, 1, 2]
+
+    def test_an_object_whose_call_is_a_coroutine_function_is_awaited(self, any_memory):
+        calls = []
+
+        class Fetch:
+            async def __call__(self, x):
+                calls.append(x)
+                return x
+
+        async def main():
+            fetch = any_memory.cache(Fetch())
+            return [await fetch(1), await fetch(1)]
+
+        assert [asyncio.run(main()), calls] == [[1, 1], [1]]
 
     def test_a_cancelled_owner_frees_the_waiting_tasks(self, memory):
         started = []
