@@ -2659,9 +2659,7 @@ class _Parameters:
         given["**"] = named = dict(sorted(given.get("**", {}).items()))
         for name in ignore:
             (given if name in given else named).pop(name, None)
-        return {
-            label: value for label, value in given.items() if label not in ("*", "**") or value
-        }
+        return {label: value for label, value in given.items() if label not in ("*", "**") or value}
 
 
 def _shown_all(given: dict[str, Any]) -> dict[str, str]:
