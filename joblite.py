@@ -4663,7 +4663,8 @@ def _say_where(stack: str) -> str:
 def _pack_error(error: BaseException) -> list[Any]:
     """The payload of an error: its type and message, its traceback, and itself."""
     traceback = _module("traceback")
-    cls, said = type(error), repr(error.args)
+    cls = type(error)
+    said = cls.__qualname__
     inner = error.__traceback__
     while inner and inner.tb_frame.f_code.co_filename == __file__:  # without our own frames
         inner = inner.tb_next

@@ -270,6 +270,11 @@ class Unprintable(Exception):
         raise RuntimeError("no text")
 
 
+class Unshown:
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
 class MadeByNew(Exception):
     def __new__(cls, first, second):
         self = super().__new__(cls, first)
@@ -7838,6 +7843,7 @@ class TestSection5Payloads:
         "slots": (lambda: WithSlots(4), WithSlots, "code 4 <object"),
         "any attribute raises": (lambda: AnyAttribute("odd"), AnyAttribute, "odd"),
         "no text": (lambda: Unprintable("x"), Unprintable, None),
+        "an argument without a text": (lambda: ValueError(Unshown()), ValueError, None),
         "its text made from an item": (
             lambda: FromItem(Trap("")),
             FromItem,
@@ -11234,8 +11240,10 @@ class TestSection8Parallel:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        # the standard library's pool keeps a copy of what is out
-        assert count in (1000, 10_000) and peak < (80e6 if hasattr(os, "fork") else 100e6)
+        # what is out is held as tasks and as payloads. Of small ones, which lists are, a copy is
+        # held while they are sent; of all, where nothing can be forked
+        most = 100e6 if name == "lists" or not hasattr(os, "fork") else 80e6
+        assert count in (1000, 10_000) and peak < most
 
     def test_slow_reader_bounds_what_is_out(self, backend):
         tasks = Watched(delayed(square)(i) for i in range(100_000))
