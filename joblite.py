@@ -6159,7 +6159,7 @@ _made: list[tuple[Any, dict[str, Any], Any]] = []
 def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     """What a factory makes of these options: made at their first use, and anew when it has
     ended."""
-    _watch_exit_and_forks()
+    _one_at_a_time("first use", _watch_exit_and_forks)
     ended = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
     for made in [*_made]:
         *made_of, executor = made
@@ -6414,7 +6414,7 @@ class _ThreadPool(_Pool):
     """Driver threads, at most `size` at once, that run the batches of one run."""
 
     def __init__(self, size: int) -> None:
-        _watch_exit_and_forks()
+        _one_at_a_time("first use", _watch_exit_and_forks)
         super().__init__(size)
         self.waiting: deque[_Batch] = deque()
         self.free = deque([True] * size)  # an item for each thread that may be at work and is not

@@ -12616,6 +12616,40 @@ class TestSection8ManyCallers:
             name: [f"{name}{i}" for i in range(count)] for name, count in expected.items()
         }
 
+    def test_threads_that_call_first_do_so_at_once(self, tmp_path):
+        """One is held up as it gets ready: the tasks of the other, if it may begin, live on."""
+        run_script(
+            """
+            import os, queue, sys, threading, time
+            from joblite import Parallel, delayed
+
+            def wait_for(path):
+                while not os.path.exists(path):
+                    time.sleep(0.005)
+
+            make, held, begun = queue.SimpleQueue, threading.Event(), threading.Event()
+
+            def hold_the_other():
+                if threading.current_thread() is other and not held.is_set():
+                    held.set()
+                    begun.wait(1)
+                return make()
+
+            queue.SimpleQueue = hold_the_other
+            other = threading.Thread(target=Parallel(2), args=([delayed(abs)(-1)],))
+            other.start()
+            held.wait()
+            go = sys.argv[1]
+            results = Parallel(2, return_as="generator")([delayed(abs)(-1), delayed(wait_for)(go)])
+            next(results)
+            begun.set()
+            other.join()
+            open(go, "x").close()
+            assert list(results) == [None]
+            """,
+            tmp_path / "go",
+        )
+
     def test_callers_do_not_notice_each_others_faults(self, backend, tmp_path):
         """One fails, one drops its generator, one is timed out, others count on:
         all in the same moment."""
