@@ -2473,7 +2473,7 @@ class _Contents:
                     self.unsure.append(package + _CHANGED)
         # the code of a function counts wherever it lies
         if not self.label(root, isinstance(root, FunctionType)):
-            self._note("depends", self._digest(root))
+            self._note("version or depends", self._digest(root))
 
     def _note(self, name: str, digest: str) -> str:
         """Note the digest of what is known as `name`; gives what stands for it: the name, or where
@@ -3777,10 +3777,11 @@ class Memory(_Settings):
         The most bytes that the cache keeps: a number, or a text such as "500M", "2G". The least
         recently used results are removed first. None: no limit, but 256 MB in memory.
     backend_options : dict or None, default None
-        For "local": {"mode": 0o770} makes the folder with these permissions (default 0o700: yours
-        alone). {"secret": some bytes} signs each result: what was not written with this secret is
-        never unpickled, and results are read, not mapped. The secret is sent to workers, never to
-        files.
+        For "local": {"mode": 0o770} makes the folders with these permissions (default 0o700: yours
+        alone); the files in them have those that the umask leaves, so a group that adds results
+        needs one such as 002. {"secret": some bytes} signs each result: what was not written with
+        this secret is never unpickled, and results are read, not mapped. The secret is sent to
+        workers, never to files.
 
     Raises
     ------
@@ -7549,8 +7550,8 @@ class Parallel(_Shaped[Shape, E]):
     once and in order to the caller's streams, and so do warnings, as text. (What C code and child
     processes write goes to the descriptors 1 and 2 of the caller instead.) A warning that is to be
     shown once is shown once a call and worker. Log records go to the caller's handlers. Where an
-    initializer or a module has given a logger a handler in the worker, that has them first, and at
-    home only the loggers above are asked.
+    initializer or a module has given a logger a handler in the worker, that has them first; they go
+    home all the same if the root logger has a handler at home, and none of its own in the worker.
 
     Random numbers: each worker has random states of its own, freshly seeded, behind `random` and
     `numpy.random`; a generator object that is passed in travels as it is.

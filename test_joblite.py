@@ -5504,6 +5504,9 @@ f = make()"""
         assert counting.explain() == "computes: changed since: explained.COUNT"
         exec(source.replace("x * RATE", "x"), space)
         assert "explained.helper" in memory.cache(space["f"]).explain(1, 2)
+        memory.cache(math.cos, version=1)(0)
+        later = memory.cache(math.cos, version=2)
+        assert later.explain(0) == "computes: changed since: version or depends"
         refusing = memory.cache(math.sqrt, cache_validation_callback=lambda about: None)
         refusing(4)
         assert "refused by the callback" in refusing.explain(4)
