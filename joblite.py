@@ -6729,7 +6729,9 @@ _backends: dict[Any, Any] = {
     None: _PROCESSES,
     "sequential": _IN_PLACE,
     "threading": _THREADS,
+    "threads": _THREADS,
     "loky": _PROCESSES,
+    "processes": _PROCESSES,
     "multiprocessing": _PROCESSES,
     "dask": _dask_client,
 }
