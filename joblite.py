@@ -684,7 +684,7 @@ _CLASS_NOISE = frozenset(
 def _without(obj: Any, names: Any) -> dict[str, Any]:
     """The attributes of an object but for some."""
     attributes = getattr(obj, "__dict__", {})
-    return {name: attributes[name] for name in attributes if name not in names}
+    return {name: attributes[name] for name in [*attributes] if name not in names}
 
 
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:

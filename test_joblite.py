@@ -7702,6 +7702,19 @@ class TestSection5Payloads:
         del Local.here
         assert Parallel(n_jobs=2)([delayed(look)()] * 2) == [["kept"]] * 2
 
+    def test_threads_may_fill_one_class_at_once(self):
+        """Tasks that dask runs in threads of one process bring the same class."""
+
+        class Local:
+            here = 1
+
+        class Names:
+            def __contains__(self, name):
+                Local.late = 1  # as another thread does
+                return False
+
+        assert "here" in joblite._without(Local, Names())
+
     def test_what_belongs_to_one_process_is_refused(self):
         """Pickle takes a connection's number for it: over there that is another file, or none."""
         ours, theirs = multiprocessing.Pipe()
