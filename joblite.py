@@ -6206,6 +6206,8 @@ def _start_anew() -> None:
     _driver_calls = _module("queue").SimpleQueue()
     for sock in list(_sockets):
         sock.close()
+    for server in _starters:
+        server.process.returncode = 0  # only the parent can know: `subprocess` shall not warn
     for kept in _idle_workers, _waiting_drivers, _starters, _made:
         kept.clear()  # type: ignore[attr-defined]
 
@@ -6515,7 +6517,9 @@ class _ProcessPool(_ThreadPool):
             for _, worker in at_work:
                 worker.stop(GRACE_S)
             while out:
-                out.discard(self.take(4 * GRACE_S))
+                # Ctrl-C may have kept the caller from what it had just taken: that has no payload
+                is_awaited = any(batch.payload for batch in out)
+                out.discard(self.take(4 * GRACE_S if is_awaited else 0.0))
         except _module("queue").Empty:
             pass
         except KeyboardInterrupt:  # once more
@@ -6817,8 +6821,10 @@ def _choose(settings: dict[str, Any], options: dict[str, Any]) -> tuple[_Backend
     context = _local.settings
     named, n_jobs = settings["backend"], settings["n_jobs"]
     needs_threads = settings["require"] == "sharedmem"
-    backend = named or context.get("backend") or _local.inside
-    if not backend and (needs_threads or settings["prefer"] == "threads"):
+    backend = named  # an executor that is a container may be empty, and so untrue
+    if named is None:
+        backend = context.get("backend") or _local.inside
+    if backend is None and (needs_threads or settings["prefer"] == "threads"):
         backend = _THREADS
     found = _find_backend(backend, options)
     if needs_threads and not found.shares_memory:
@@ -7031,7 +7037,7 @@ class _Counts:
     def __init__(self, calls: _Calls, parallel: Parallel[Any, Any]) -> None:
         self.told_at = self.begun = time.monotonic()
         try:
-            self.total = min(map(len, calls.iterables))
+            self.total = len(calls)
         except Exception:  # a generator, a tqdm bar around one; a range longer than any list
             pass
         # seconds between two lines, if any are printed
@@ -7081,6 +7087,9 @@ class _Calls:
         self.width = width  # see _spread
         self.iterables = iterables
         self.tasks = iter(iterables[0]) if width < 2 else zip(*iterables)
+
+    def __len__(self) -> int:
+        return min(map(len, self.iterables))
 
     def __iter__(self) -> Iterator[Task]:
         return iter(_spread(self))

@@ -10292,6 +10292,15 @@ class TestSection7Choosing:
         with pytest.raises(ValueError, match="n_jobs: expected a whole number other than 0"):
             Parallel(n_jobs=bad)
 
+    def test_an_executor_that_is_empty_is_used(self):
+        class Counted(ThreadPoolExecutor):
+            def __len__(self):
+                return 0
+
+        with Counted(2) as executor:
+            assert Parallel(backend=executor)([delayed(os.getpid)()]) == [os.getpid()]
+            assert Parallel(backend=executor).n_jobs == 2
+
     def test_a_big_value_is_not_quoted_in_full(self):
         with pytest.raises(ValueError, match="n_jobs: expected") as caught:
             Parallel([delayed(square)(i) for i in range(1000)])
@@ -10856,6 +10865,15 @@ class TestSection8Parallel:
         assert calls.map(square, [1, 2]) == [1, 4]
         assert calls.map(max, [1, 2], [3, 0]) == [3, 2]
         assert calls.seen == [(max, (1, 3), {}), (max, (2, 0), {})]
+
+    def test_map_tells_a_subclass_how_many_tasks_there_are(self):
+        class Counting(Parallel):
+            def __call__(self, tasks):
+                self.total = len(tasks)
+                return super().__call__(tasks)
+
+        calls = Counting()
+        assert calls.map(pow, [1, 2], [3, 2, 1]) == [1, 4] and calls.total == 2
 
     @pytest.mark.parametrize(
         ("arguments", "text"),
@@ -12128,6 +12146,23 @@ class TestSection8Faults:
             """)
         assert done.stdout == "True\n"
 
+    def test_ctrl_c_as_a_batch_comes_back_waits_for_it_no_more(self, processes, monkeypatch):
+        """The caller has taken it, and does not know."""
+
+        def interrupt(frame, event, batch):
+            if event == "return" and batch and frame.f_code is joblite._Pool.take.__code__:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(joblite, "GRACE_S", 5)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            sys.setprofile(interrupt)  # ends with the first error
+            try:
+                Parallel(**processes)([delayed(abs)(-1)])
+            finally:
+                sys.setprofile(None)
+        assert time.monotonic() - begun < 4 * joblite.GRACE_S
+
     def test_ctrl_c_as_a_dropped_generator_ends_is_a_keyboard_interrupt(self, tmp_path):
         """Also amid a finalizer, where Python itself prints it and goes on."""
         done = run_script(
@@ -12712,6 +12747,21 @@ class TestSection8ManyCallers:
             i for i, value in enumerate(results["fails"]) if isinstance(value, ZeroDivisionError)
         ] == [7]
         assert not stuck or isinstance(results["late"][0], TimeoutError) and results["late"][1] == 1
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_a_forked_child_is_told_of_no_process_of_its_parent(self):
+        done = run_script(
+            """
+            import os
+            from joblite import Parallel, delayed
+            Parallel(2)([delayed(abs)(-1)] * 2)
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+            """,
+            flags=("-W", "default::ResourceWarning"),
+        )
+        assert done.stderr == ""
 
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_a_child_of_multiprocessing_has_its_own_pool(self, method, tmp_path):
