@@ -3766,8 +3766,8 @@ class Memory(_Settings):
         classes); "null" keeps nothing; or what `register_store_backend` was given.
     mmap_mode : None, "r", "r+", "w+" or "c", default None
         Map the arrays of a result into memory instead of reading them. "c" (copy on write) and "r"
-        (read-only) cannot change the cache; "r+" and "w+" write through to it. Not together with
-        `compress`, and only where results are files.
+        (read-only) cannot change the cache; "r+" and "w+" write through to it. Only where results
+        are files; together with `compress` or a secret they are read, and a warning says so.
     compress : bool, int, str or (str, int), default False
         True (zlib 3), a level 0-9, a method ("zlib", "gzip", "bz2", "lzma", "xz", "lz4", "zstd"),
         or (method, level).
@@ -3878,13 +3878,13 @@ class Memory(_Settings):
             false answer computes anew. `expires_after(days=1)` makes one.
         key : callable or None, default None
             Called with the arguments of a call; what it returns stands for them.
-        depends : list, default ()
+        depends : list, or one path, default ()
             What else the result depends on: functions and classes (by their code), paths
             (`pathlib.Path`: by the content of the file, or of all files in the folder), any other
             values, also texts.
         version : any value or None, default None
             Stands for the code of the function: change it to compute anew, and only then.
-        untracked : list of str, default ()
+        untracked : str, list of str, default ()
             Names of globals that do not count: counters, timers, tables that helpers fill. Without
             this, a global that each call changes makes each call a new one (`explain` names it).
 
@@ -7480,11 +7480,11 @@ class Parallel(_Shaped[Shape, E]):
         says, else 1, or with an executor all that it offers.
     backend : str or Executor, default None
         "loky": worker processes of this module (the default; the name is kept because existing code
-        uses it). "threading": threads, for tasks that wait or release the interpreter's lock.
-        "multiprocessing": as "loky". "sequential": no workers. "dask": the current distributed
-        client. A name from `register_parallel_backend`. Any distributed client or
-        `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that many
-        tasks use goes to a dask cluster once, to other executors with every batch.
+        uses it); "processes" and "multiprocessing" are the same. "threading" or "threads": threads,
+        for tasks that wait or release the interpreter's lock. "sequential": no workers. "dask": the
+        current distributed client. A name from `register_parallel_backend`. Any distributed client
+        or `concurrent.futures.Executor`: it is used and not closed. An array of 1 MB or more that
+        many tasks use goes to a dask cluster once, to other executors with every batch.
     return_as : str, default "list"
         "list"; "generator": results in the order of the tasks, as they come; "generator_unordered":
         in the order in which they are ready. A generator asks for further tasks only as it is read.
