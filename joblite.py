@@ -161,7 +161,7 @@ __all__ = [
 # Laws
 #   1. Importing this file starts nothing, changes nothing and loads no numpy.  test_import_is_light
 #   2. An optional package is looked up in sys.modules, or imported where it is needed, never on
-#      loading this file.
+#      loading this file.                  test_numpy_is_not_needed_and_not_imported
 
 IS_WINDOWS = os.name == "nt"
 _HAS_FORK = hasattr(os, "fork")
@@ -6966,6 +6966,7 @@ class parallel_backend(parallel_config):
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only its own end frees the workers.
+#                                                  test_two_generators_are_open_at_once
 #   2. The caller's thread owns the tasks' iterator and the results.
 #                                                  test_tasks_are_asked_for_in_the_callers_thread
 #   3. A slow reader of a generator slows the feeding.     test_slow_reader_bounds_what_is_out
