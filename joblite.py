@@ -4167,7 +4167,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     if isinstance(thing, type):
         for name in _without(thing, _MADE_ANEW).keys() - attributes.keys():
             delattr(thing, name)  # so it was at home, or by now
-    members = getattr(thing, "__dict__", {}).get("_member_map_", ())
+    members = attributes.get("_member_map_", ())
     for name, value in attributes.items():
         if name in members:
             vars(members[name]).update(value)
