@@ -7521,7 +7521,7 @@ class Parallel(_Shaped[Shape, E]):
     require : str or None, default None
         "sharedmem": the tasks change the caller's objects, so only threads will do.
     prefer : str or None, default None
-        "threads" or "processes": a hint that a `parallel_config` overrules.
+        "threads" or "processes": a hint, which a backend that a `parallel_config` names overrules.
     progress : bool, callable or None, default None
         True: a bar on stderr by tqdm, or where that is missing a line a second; not inside another
         call. A callable is called with (done, total or None); an object with `update(n)` gets the

@@ -11437,8 +11437,9 @@ class TestSection8Parallel:
         assert len(begun) < count
 
     def test_two_generators_are_open_at_once(self, backend):
-        first = Parallel(**backend, return_as="generator")(delayed(square)(i) for i in range(20))
-        second = Parallel(**backend, return_as="generator")(delayed(abs)(-i) for i in range(20))
+        parallel = Parallel(**backend, return_as="generator")
+        first = parallel(delayed(square)(i) for i in range(20))
+        second = parallel(delayed(abs)(-i) for i in range(20))
         pairs = list(zip(first, second))
         assert pairs == [(i * i, i) for i in range(20)]
 
@@ -11837,6 +11838,18 @@ class TestSection8Parallel:
                 yield delayed(np.max)(array)
 
         assert Parallel(n_jobs=2)(tasks()) == list(range(10))
+
+    def test_a_small_change_between_tasks_is_seen_where_each_is_sent_by_itself(self):
+        """As README says: samples may miss it, and tasks of a batch are read before it is packed."""
+
+        def tasks():
+            array = np.zeros(300_000)
+            for i in range(10):
+                array[17] = i
+                yield delayed(np.max)(array)
+
+        single = Parallel(n_jobs=2, max_nbytes=None, batch_size=1)
+        assert single(tasks()) == list(range(10))
 
     def test_thread_executor_shares_memory(self):
         seen = []
