@@ -11840,7 +11840,7 @@ class TestSection8Parallel:
         assert Parallel(n_jobs=2)(tasks()) == list(range(10))
 
     def test_a_small_change_between_tasks_is_seen_where_each_is_sent_by_itself(self):
-        """As README says: samples may miss it, and tasks of a batch are read before it is packed."""
+        """Samples may miss it, and the tasks of a batch are read before it is packed."""
 
         def tasks():
             array = np.zeros(300_000)
