@@ -2988,8 +2988,8 @@ class _DiskStore(_Store):
             # is larger than any limit. Without locks it is not trusted, and emptied, so that
             # nobody else trusts it
             try:
-                while not locks.lock(0, wait=True):
-                    time.sleep(_POLL_S)  # no true ring: nobody waits for others inside
+                while not locks.lock(0):  # no wait in the system, which would hide a ring: it
+                    time.sleep(0.0002)  # follows one wait of a process
                 number = locks.fcntl and os.pread(locks.fd, 8, 0)
                 total = self.total_with(size, int.from_bytes(number) if number else sys.maxsize)
                 if locks.fcntl:
@@ -3366,7 +3366,8 @@ class MemorizedFunc(_Options[P, R]):
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
         # The folder has the function's name, as far as a folder can; another name, another folder
         name = _dotted(holder)
-        folder = ".".join(filter(str.isidentifier, name.split(".")))[-60:]
+        plain = [each for each in name.split(".") if each.isidentifier() and each.isascii()]
+        folder = ".".join(plain)[-60:]
         if folder != name:
             folder += f"-{_short_digest(name, 8)}"
         vars(self).update(

@@ -4153,6 +4153,11 @@ LATE_JOB = textwrap.dedent("""
     """)
 
 
+def byte_of(cached):
+    """Where the lock of a call without arguments is in the lock file."""
+    return 8 + joblite._crc32(cached._name((), {}).key.encode())
+
+
 class TestSection4Memory:
     # ---- the fingerprint
 
@@ -4741,6 +4746,18 @@ f = make()"""
         assert [cached(), cached.check_call_in_cache()] == [True, True]
         noted.__annotations__ = {"x": str}
         assert cached() is False
+
+    @posix
+    def test_names_of_any_letters_do_in_a_system_that_knows_few(self, tmp_path):
+        code = """
+            import sys, joblite
+            space = {"__name__": "m\\xf6dule"}
+            exec("def \\u51fd(x): return x", space)
+            cached = joblite.Memory(sys.argv[1]).cache(space["\\u51fd"])
+            print(cached(1), cached.check_call_in_cache(1), len(cached.entries()))
+            """
+        env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        assert run_script(code, tmp_path, env=env).stdout == "1 True 1\n"
 
     def test_a_class_without_a_module_counts_by_its_content(self, any_memory):
         bare = eval("type('Bare', (), {'rate': 1})", {})
@@ -6555,6 +6572,59 @@ f = make()"""
             print([os.waitpid(pid, 0)[1] for pid in pids])
             """
         assert run_script(code, tmp_path, kind, size).stdout == f"{[0] * size}\n"
+
+    @posix
+    def test_a_thread_that_writes_hides_no_ring_from_the_system(self, memory):
+        """The system follows one wait of each process: here one thread waits for a key of another
+        process, which wants a key of ours; and a second thread cannot write meanwhile."""
+        outer = memory.cache(lambda: inner() + 1, version=1)
+        inner = memory.cache(lambda: 1, version=2)
+        other = memory.cache(lambda: 3, version=3)
+        assert memory.cache(lambda: 4, version=4)() == 4  # the lock file is there
+        lock_file = f"{memory.location}/joblite/v1/lock"
+
+        def start(*keys):
+            """A process that locks one byte, and on a word the next."""
+            code = """
+                import fcntl, sys
+                file = open(sys.argv[1], "r+b")
+                for byte in sys.argv[2:]:
+                    try: fcntl.lockf(file, fcntl.LOCK_EX, 1, int(byte))
+                    except OSError: sys.exit("a ring")
+                    print("locked", flush=True)
+                    input()
+                """
+            command = [sys.executable, "-c", textwrap.dedent(code), lock_file, *map(str, keys)]
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            assert process.stdout.readline() == b"locked\n"
+            return process
+
+        def start_thread(cached, *functions):
+            """A thread, which has come to the last of these functions."""
+            thread = threading.Thread(target=cached)
+            thread.start()
+            frames = []
+            while not set(functions) <= set(frames):
+                frame, frames = sys._current_frames()[thread.ident], []
+                while frame:
+                    frames.append(frame.f_code.co_name)
+                    frame = frame.f_back
+            return thread
+
+        with start(0) as writer, start(*[byte_of(each) for each in (inner, outer)]) as ring:
+            try:
+                waiting = start_thread(outer, "_one_at_a_time", "lock")
+                writing = start_thread(other, "put_in_place", "lock")
+                assert ring.communicate(b"\n", timeout=DEADLINE)[1] == b"a ring\n"
+                writer.communicate(b"\n")
+                for thread in (waiting, writing):
+                    thread.join(DEADLINE)
+                assert [outer(), other()] == [2, 3]
+            finally:
+                ring.kill()
+                writer.kill()
 
     def test_a_nested_call_that_another_thread_makes_is_computed_once(self, any_memory):
         """One thread computes `inner` and then wants `outer`; the other one computes `outer`,
