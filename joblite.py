@@ -2269,7 +2269,7 @@ def _imports_of(code: CodeType, package: str) -> list[str]:
     """The modules that code may load, besides the packages around them: for `from a import b`
     perhaps a.b."""
     found = []
-    for level, name, names in _code_facts(code).imports:
+    for level, name, names in sorted(_code_facts(code).imports):
         if level:
             above = package.rsplit(".", level - 1)[0]
             name = f"{above}.{name}".strip(".")

@@ -4759,6 +4759,24 @@ f = make()"""
         env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         assert run_script(code, tmp_path, env=env).stdout == "1 True 1\n"
 
+    def test_functions_of_one_name_in_modules_without_a_source_hit_again(self, tmp_path):
+        """They are told apart by their order, which is the same in each process."""
+        code = """
+            import sys, types, joblite
+            def make(n): return lambda: n
+            for name in ("one", "two", "three"):
+                sys.modules[name] = types.ModuleType(name)
+                sys.modules[name].get = make(name)
+            @joblite.Memory(sys.argv[1]).cache
+            def f():
+                import one, two, three
+                return one.get() + two.get() + three.get()
+            print(f(), len(f.entries()))
+            """
+        for seed in "0123":
+            env = {"PYTHONHASHSEED": seed}
+            assert run_script(code, tmp_path, env=env).stdout == "onetwothree 1\n"
+
     def test_a_class_without_a_module_counts_by_its_content(self, any_memory):
         bare = eval("type('Bare', (), {'rate': 1})", {})
         cached = any_memory.cache(lambda: bare.rate)
