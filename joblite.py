@@ -7704,6 +7704,8 @@ class Parallel(_Shaped[Shape, E]):
     def print_progress(self) -> None:
         """Print one line about the newest run. A subclass may override it."""
         counts = self._counts
+        if counts is None:
+            return
         done, total, of, left = counts.completed, counts.total, "", ""
         seconds = time.monotonic() - counts.begun
         if total and done:

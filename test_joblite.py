@@ -11320,6 +11320,10 @@ class TestSection8Parallel:
             (tmp_path / f"{i}").touch()
         assert len(list(results)) == 5
 
+    def test_progress_of_no_run_is_nothing(self, capfd):
+        Parallel(verbose=2).print_progress()
+        assert capfd.readouterr() == ("", "")
+
     @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
     def test_all_tasks_are_read_at_once_and_run_meanwhile(self, backend, return_as, tmp_path):
         if backend["n_jobs"] == 1:
@@ -14089,7 +14093,7 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 22_430,
+    "nodes": 22_550,
     "expression nodes a code line": 3.90,
     "% of lines with 15 or more": 1.5,
     "lines wider than 100": 0,
