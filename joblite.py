@@ -7704,7 +7704,7 @@ class Parallel(_Shaped[Shape, E]):
     def print_progress(self) -> None:
         """Print one line about the newest run. A subclass may override it."""
         counts = self._counts
-        if counts is None:
+        if counts is _Counts:  # there was no run
             return
         done, total, of, left = counts.completed, counts.total, "", ""
         seconds = time.monotonic() - counts.begun
