@@ -12255,7 +12255,7 @@ class TestSection8Faults:
         """The caller has taken it, and does not know."""
 
         def interrupt(frame, event, batch):
-            if event == "return" and batch and frame.f_code is joblite._Pool.take.__code__:
+            if event == "return" and frame.f_code is joblite._Pool.take.__code__ and batch:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(joblite, "GRACE_S", 5)
