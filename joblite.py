@@ -5623,8 +5623,12 @@ class _ForkServer:
         subprocess = _module("subprocess")
         options = subprocess._args_from_interpreter_flags()  # those of this one
         command = [sys.executable, *options, "-c", boot]
-        self.process = subprocess.Popen(command, stdin=theirs, process_group=0)
-        theirs.close()
+        with theirs:
+            try:
+                self.process = subprocess.Popen(command, stdin=theirs, process_group=0)
+            except BaseException:  # such as: no descriptor is to be had
+                self.sock.close()
+                raise
         _send_all(self.sock, code)
 
     def ask(self, fds: Sequence[int] = ()) -> None:
