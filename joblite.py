@@ -2176,7 +2176,7 @@ def _find_spec(name: str) -> Any:
         folders = getattr(_find_spec(parent), "submodule_search_locations", None) or ()
     try:
         return _module("_frozen_importlib")._find_spec(name, folders)
-    except KeyError:  # of a folder without an `__init__`, in a package that is not loaded
+    except (KeyError, ModuleNotFoundError):  # a folder without `__init__`, its package not loaded
         return _module("_frozen_importlib_external").PathFinder._get_spec(name, folders or ())
     except Exception:  # a finder may raise anything; an import meets the same failure
         return None
