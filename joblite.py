@@ -2336,7 +2336,9 @@ class _Contents:
         self.parts: dict[str, str] = {}
         # why this may not be all: nothing may be stored under such a fingerprint
         self.unsure: list[str] = []
-        self.looks: list[tuple[Any, ...]] = []  # (function, its two arguments, what it found)
+        # each (function, its two arguments, what it found)
+        self.looks: dict[Any, tuple[Any, ...]] = {}
+        self.spaces: list[tuple[Any, int]] = []  # (namespace in which a new name counts, its size)
         self.files: list[tuple[Any, Any]] = []  # (path, its files)
         self.data = list(filter(_may_change, roots))  # what may change and stay the same object
         # names of a module that tell where it lies do not count, even where code reads them
@@ -2362,8 +2364,11 @@ class _Contents:
 
     def holds(self) -> bool:
         """Whether everything met is still as it was: first what is cheap to compare."""
-        for how, first, second, found in self.looks:
+        for how, first, second, found in self.looks.values():
             if how(first, second) is not found:
+                return False
+        for space, size in self.spaces:
+            if len(space) != size:
                 return False
         return self.files_hold() and (not self.data or self._look_at_data() == self._content)
 
@@ -2396,9 +2401,8 @@ class _Contents:
 
     def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
         """What a function finds; it is asked again at each call."""
-        found = how(first, second)
-        self.looks.append((how, first, second, found))
-        return found
+        entry = how, first, second, how(first, second)
+        return self.looks.setdefault((how, id(first), second), entry)[3]
 
     def _value(
         self,
@@ -2419,7 +2423,7 @@ class _Contents:
 
     def _names(self, space: Any) -> list[str]:
         """The names in a namespace where a new one counts."""
-        self._look(lambda space, size: len(space) == size, space, len(space))
+        self.spaces.append((space, len(space)))
         return [name for name in space if name not in _CLASS_NOISE]
 
     def _hold(self, space: Any) -> dict[str, Any]:
