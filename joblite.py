@@ -491,7 +491,7 @@ def _list(folder: str) -> list[str]:
         return []
 
 
-_POLL_S = 0.02  # between two looks at another process, where we cannot wait for it
+_POLL_S = 0.02  # the longest pause between two looks at who computes a key, thread or process
 
 
 _MUTEXES: dict[Any, Any] = {}  # (process, what it guards) -> a lock
@@ -4768,7 +4768,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                     test_tasks_do_not_see_each_others_writes
 #   9. Whoever waits is told where a task was that ran too long, or crashed.
 #                                                       test_a_timeout_says_where_the_task_was
-#  10. Where nothing can be forked, the standard library's processes keep what they can.
+#  10. Where nothing can be forked, workers that the standard library starts keep what they can.
 #                                                    test_the_standard_pool_keeps_what_it_can
 #
 #     data                  | who writes it                            | who may read it
@@ -5552,9 +5552,8 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
 
 def _serve_forks() -> None:
     """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
-    whose life lines it holds, end with it. A message with descriptors
-    asks for a worker; one without says that the page of one tells when it is to end. How it died is
-    noted there."""
+    whose life lines it holds, end with it. A message with descriptors asks for a worker;
+    one without says that the page of one tells when it is to end. How it died is noted there."""
     import select
     import signal
     import socket
@@ -6464,8 +6463,8 @@ class _ThreadPool(_Pool):
 
 class _ProcessPool(_ThreadPool):
     """Driver threads, each of which has a worker process run its batch: it alone reads from the
-    worker, writes to it and ends it. Others set a word in the worker's page, or have the fork
-    server send it a signal."""
+    worker, writes to it and ends it. Others set a word in the worker's page, and
+    may have the fork server look at it."""
 
     context: Any
 
