@@ -2318,7 +2318,7 @@ def _may_change(value: Any) -> bool:
     return not (type(value) in _ATOMS or value is _NOTHING or isinstance(value, codes))
 
 
-class _Contents:
+class _Fingerprint:
     """What functions, classes, files and values are made of at one time, followed through the
     project.
 
@@ -2329,7 +2329,7 @@ class _Contents:
     """
 
     parameters: _Parameters | None = None  # of the function, with the defaults of now
-    in_arguments: dict[Any, _Contents] = {}  # (name, untracked) -> of what was met there
+    in_arguments: dict[Any, _Fingerprint] = {}  # (name, untracked) -> of what was met there
 
     def __init__(self, roots: Sequence[Any], untracked: frozenset[str]) -> None:
         self.roots = roots
@@ -2591,12 +2591,13 @@ class _Contents:
                 self.label(sys.modules.get(name))
 
 
-def _contents(kept: dict[Any, _Contents], key: Any, *of: Any) -> _Contents:
-    """The contents of roots as they are now: those kept under the key, unless something differs."""
-    contents = kept.get(key)
-    if contents is None or contents.roots[0] is not of[0][0] or not contents.holds():
-        kept[key] = contents = _Contents(*of)
-    return contents
+def _fingerprint_of(kept: dict[Any, _Fingerprint], key: Any, *of: Any) -> _Fingerprint:
+    """The fingerprint of roots as they are now: the one kept under the key, unless something
+    differs."""
+    fingerprint = kept.get(key)
+    if fingerprint is None or fingerprint.roots[0] is not of[0][0] or not fingerprint.holds():
+        kept[key] = fingerprint = _Fingerprint(*of)
+    return fingerprint
 
 
 def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any) -> str | None:
@@ -2605,10 +2606,10 @@ def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any
     name = _followed_name(thing)
     if name is None:
         return None
-    kept = {} if "<" in name else _Contents.in_arguments  # what functions make may hold much
-    contents = _contents(kept, (name, untracked), (thing,), untracked)
-    unsure += contents.unsure
-    return contents.digest
+    kept = {} if "<" in name else _Fingerprint.in_arguments  # what functions make may hold much
+    fingerprint = _fingerprint_of(kept, (name, untracked), (thing,), untracked)
+    unsure += fingerprint.unsure
+    return fingerprint.digest
 
 
 # --- What a call is named -------------------------------------------------------------------------
@@ -3185,7 +3186,7 @@ if TYPE_CHECKING:
         _unbound: Any  # what was bound to the object of a bound method
         _carried: dict[str, Any]  # what counts like an argument: the content of a callable object
         _awaited: bool
-        _contents: dict[Any, Any]
+        _fingerprints: dict[Any, Any]
         _roots: tuple[Any, ...]
         _folder: str
         _memory: Memory
@@ -3339,9 +3340,9 @@ class MemorizedResult(_Reference):
 
 
 # One call of a cached function. given: its arguments with their labels; digests: what stands for
-# each in the key; refused: the metadata that the callback refused; contents: what the function was
-# made of; unsure: why this may not be all, then nothing is stored.
-_Call = namedtuple("_Call", "args kwargs given digests key refused contents unsure")
+# each in the key; refused: the metadata that the callback refused; fingerprint: of the function, as
+# it was; unsure: why this may not be all, then nothing is stored.
+_Call = namedtuple("_Call", "args kwargs given digests key refused fingerprint unsure")
 
 
 class MemorizedFunc(_Options[P, R]):
@@ -3382,7 +3383,7 @@ class MemorizedFunc(_Options[P, R]):
             _carried={} if holder is run else {"(object)": run},
             _awaited=bool(flags & 0x80),  # written with `async def`
             _folder=folder,
-            _contents={},
+            _fingerprints={},
             _memory=memory,
             _store=memory.store,
         )
@@ -3404,21 +3405,21 @@ class MemorizedFunc(_Options[P, R]):
 
     # -- naming and finding
 
-    def _now(self) -> _Contents:
-        return _contents(self._contents, "", self._roots, self.untracked)
+    def _now(self) -> _Fingerprint:
+        return _fingerprint_of(self._fingerprints, "", self._roots, self.untracked)
 
     def _name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         """The call with its key."""
         args = self._prefix + args
-        contents = self._now()
+        fingerprint = self._now()
         if self.key is None:
             # its own ones: defaults may have been replaced
-            contents.parameters = contents.parameters or _Parameters(self._run)
-            given = contents.parameters.bind(args, kwargs, self.ignore)
+            fingerprint.parameters = fingerprint.parameters or _Parameters(self._run)
+            given = fingerprint.parameters.bind(args, kwargs, self.ignore)
         else:
             given = {"key": self.key(*args, **kwargs)}
         given |= self._carried
-        unsure = list(contents.unsure)
+        unsure = list(fingerprint.unsure)
         digests = {}
         for label, value in given.items():
             kind = type(value)
@@ -3434,8 +3435,8 @@ class MemorizedFunc(_Options[P, R]):
                     f"cannot be hashed: {err}; leave it out with ignore=[{label!r}], or give key="
                 ) from err
         text = repr((digests, unsure and time.time_ns()))  # if unsure, one that no entry has
-        key = f"{self._folder}/{contents.digest}-{_short_digest(text, 32)}"
-        return _Call(args, kwargs, given, digests, key, [], contents, unsure)
+        key = f"{self._folder}/{fingerprint.digest}-{_short_digest(text, 32)}"
+        return _Call(args, kwargs, given, digests, key, [], fingerprint, unsure)
 
     def _load(self, call: _Call, quiet: bool = False) -> Any:
         """The kept value, or _NOTHING. A call asks the callback about an entry that it refused
@@ -3511,14 +3512,14 @@ class MemorizedFunc(_Options[P, R]):
         the cache costs a warning, no more."""
         start = time.perf_counter()
         about: dict[str, Any] = dict(
-            input_args=_shown_all(call.given), digests=call.digests, code=call.contents.parts
+            input_args=_shown_all(call.given), digests=call.digests, code=call.fingerprint.parts
         )
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
         about |= {"time": time.time(), "duration": time.perf_counter() - start}
         self._tell(2, call, "computed")
-        if call.unsure or not call.contents.files_hold():
+        if call.unsure or not call.fingerprint.files_hold():
             return value, about  # perhaps of other code than the key says
 
         def fill(file: Any) -> None:
@@ -3700,7 +3701,7 @@ class MemorizedFunc(_Options[P, R]):
         # What differs from the newest entry of the same arguments, else from the newest
         about, *_ = max(kept, key=lambda each: each[0]["digests"] == call.digests)
         then = about["code"] | about["digests"]
-        now = call.contents.parts | call.digests
+        now = call.fingerprint.parts | call.digests
         texts = about["input_args"]
         changed = [
             f"{name} (it was {texts[name]})" if name in texts else name

@@ -4301,7 +4301,7 @@ f = make()"""
         exec(source, space)
         cached = any_memory.cache(space["f"])
         assert cached(1) == 1 and cached.check_call_in_cache(1)
-        assert cached.func(2) == 2 and cached._contents[""].holds(), (
+        assert cached.func(2) == 2 and cached._fingerprints[""].holds(), (
             "nor costs it a new look at all"
         )
 
@@ -4326,7 +4326,7 @@ f = make()"""
         assert cached(2, space["helper"]) == 2 and cached.check_call_in_cache(2, space["helper"])
         assert any_memory.cache(space["f"], untracked="COUNT").untracked == {"COUNT"}
         assert not any_memory.cache(space["f"]).check_call_in_cache(1)
-        assert cached._contents[""].holds(), "a counter costs no new look at all else"
+        assert cached._fingerprints[""].holds(), "a counter costs no new look at all else"
         space["RATE"] = 2
         assert not cached.check_call_in_cache(1)
 
@@ -4442,8 +4442,8 @@ f = make()"""
             eval("lambda: config.rate", {"__name__": "__main__", "config": config})
         )
         assert cached() == 3
-        contents = cached._contents[""]
-        assert contents.holds() and cached() == 3 and cached._contents[""] is contents
+        fingerprint = cached._fingerprints[""]
+        assert fingerprint.holds() and cached() == 3 and cached._fingerprints[""] is fingerprint
         config.__dict__["rate"] = 4
         assert cached() == 4
 
