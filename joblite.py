@@ -6007,7 +6007,8 @@ def _drive(first: list[Any]) -> None:
             return
         call = None
         try:
-            call = _driver_calls.get(timeout=IDLE_S)
+            # not for long: what it has made, free-threaded Python frees when it runs again
+            call = _driver_calls.get(timeout=1.0)
         except Empty:
             pass
 

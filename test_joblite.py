@@ -63,6 +63,7 @@ import stat
 import struct
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import textwrap
@@ -10155,6 +10156,8 @@ class TestSection6BigArrays:
         results[0][:] = 5
         assert results[0].sum() == 5 * 150_000 and results[1].sum() == 150_001
         del results
+        if sysconfig.get_config_var("Py_GIL_DISABLED"):  # once the thread that made them runs
+            wait_until(lambda: open_segments() == 0)
         assert open_segments() == 0
 
     def test_frames_of_pandas_travel_mapped(self):
