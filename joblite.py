@@ -491,9 +491,6 @@ def _list(folder: str) -> list[str]:
         return []
 
 
-_POLL_S = 0.02  # the longest pause between two looks at who computes a key, thread or process
-
-
 _MUTEXES: dict[Any, Any] = {}  # (process, what it guards) -> a lock
 
 
@@ -2700,7 +2697,8 @@ class _KeyLock:
 
     def __init__(self, store: Any, key: str) -> None:
         self.around = self.inside.get()
-        self.store, self.key = store, key
+        self.store = store
+        self.key = key
         self.place = os.getpid(), store.location, key
 
     def is_ours(self, is_awaited: bool) -> bool:
@@ -2715,7 +2713,7 @@ class _KeyLock:
             if self.around:
                 self.waits[self] = current
             waits = list(self.waits.items())
-            more = {other for lock, other in waits if not to_end.isdisjoint(lock.around)}
+            more = {other for lock, other in waits if to_end.intersection(lock.around)}
             if more <= to_end:
                 return False
             to_end |= more
@@ -2748,6 +2746,10 @@ if TYPE_CHECKING:
         _guest: Any
         _mode: int
         _secret: bytes | None
+        location: str | None
+        limit: int
+        _kept: dict[str, list[Any]]
+        _total: int
         _root: str
         _folders: tuple[str, str, str]
         _is_checked: Any
@@ -2758,8 +2760,6 @@ else:
 class _Store(_Interface):
     """What every store does. This one hands on to a store of the user."""
 
-    location: str | None = None
-    limit = sys.maxsize
     locks: Any = None  # the file whose bytes are locks, once it is open
 
     def __init__(self, backend: Any, location: Any, limit: int, **options: Any) -> None:
@@ -2877,9 +2877,12 @@ class _RamStore(_Store):
     """Keeps entries as bytes, for as long as it lives."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._kept: dict[str, list[Any]] = {}  # key -> [time of the last use, content]
-        self._total = 0  # bytes, or more: what was deleted stays in it until room is made
+        vars(self).update(
+            location=None,
+            limit=limit,
+            _kept={},  # key -> [time of the last use, content]
+            _total=0,  # bytes, or more: what was deleted stays in it until room is made
+        )
 
     def __reduce__(self) -> Any:
         return _RamStore, (self.limit,)  # memory does not travel: a copy begins empty
@@ -2903,8 +2906,11 @@ class _RamStore(_Store):
         return self._kept.pop(key, None) is not None
 
     def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
-        kept = list(self._kept.items())
-        return [(key, len(each), used) for key, (used, each) in kept if key.startswith(prefix)]
+        return [
+            (key, len(each), used)
+            for key, (used, each) in list(self._kept.items())
+            if key.startswith(prefix)
+        ]
 
 
 class _DiskStore(_Store):
@@ -2917,16 +2923,17 @@ class _DiskStore(_Store):
     def __init__(
         self, location: str, limit: int, mode: int = 0o700, secret: bytes | None = None
     ) -> None:
-        is_right = isinstance(secret or b"", bytes)
-        _expect(is_right, "backend_options: secret", "some bytes", type(secret))
-        root = f"{location}/joblite/v1/"
+        _expect(
+            isinstance(secret or b"", bytes), "backend_options: secret", "some bytes", type(secret)
+        )
+        root = location + "/joblite/v1/"
         vars(self).update(
             location=location,
             limit=limit,
             _mode=mode,
             _secret=secret,  # b"": it has been left behind
             _root=root,
-            _folders=(location, f"{location}/joblite", root),
+            _folders=(location, location + "/joblite", root),
             # whether others can write to them has been looked at, or is as the user wants
             _is_checked=IS_WINDOWS or mode & 0o022,
         )
@@ -2963,14 +2970,15 @@ class _DiskStore(_Store):
         try:
             if not self._is_checked:
                 self._check_folders()
-            mode = "r+b" if mmap_mode == "r+" else "rb"
-            file = open(self._root + key, mode, 8192)  # saves a look
+            # the size saves a look
+            file = open(self._root + key, "r+b" if mmap_mode == "r+" else "rb", 8192)
         except OSError:
             return None  # not there; or not readable, then writing fails too and says so
         if self._secret is None:
             return file
         with file:
-            signature, content = file.read(32), file.read()
+            signature = file.read(32)
+            content = file.read()
         if not _module("hmac").compare_digest(signature, self._signature(key, content)):
             raise _Damaged("it was not written with the secret of this cache")
         return io.BytesIO(content)
@@ -2983,7 +2991,7 @@ class _DiskStore(_Store):
             pass  # there is none; or a read-only folder, another user's file: the older mark stays
 
     def write(self, key: str, fill: Callable[[Any], None]) -> None:
-        name = f"tmp-{os.urandom(8).hex()}"
+        name = "tmp-" + os.urandom(8).hex()
         locks = self.lock_file(key)
         unlock = locks.unlocker(0)
 
@@ -3044,15 +3052,15 @@ class _DiskStore(_Store):
                 os.makedirs(each, self._mode, exist_ok=True)
                 os.chmod(each, self._mode)
                 if each == self._folders[1]:
-                    with open(f"{each}/.gitignore", "w") as file:
+                    with open(each + "/.gitignore", "w") as file:
                         file.write("*\n")
 
         def opened_once() -> _LockFile:
             file = _LockFile.opened.get(path)
             if not file or not file.is_there():
                 file = _LockFile.opened[path] = _LockFile(path)
-                now = os.stat(self._root).st_mtime  # of the same clock as the times of its files
-                self.trim(sys.maxsize, oldest=now - 3600, prefix="/tmp-")
+                # the folder's time is of the same clock as the times of its files
+                self.trim(sys.maxsize, oldest=os.stat(self._root).st_mtime - 3600, prefix="/tmp-")
             return file
 
         if not self.locks or not self.locks.is_there():
@@ -3168,11 +3176,12 @@ if TYPE_CHECKING:
         mmap_mode: str | None
         _store: _Store
         _key: str
+        _kept: tuple[Any, ...]  # the value itself, where the store does not have it
 
     class _Options(_Typed[P, R]):
         """What `Memory.cache` was given, and what it found out about the function."""
 
-        func: Callable[..., Any]
+        func: Any  # perhaps a classmethod
         ignore: list[str]
         verbose: int
         mmap_mode: str | None
@@ -3181,7 +3190,7 @@ if TYPE_CHECKING:
         depends: tuple[Any, ...]
         version: Any
         untracked: frozenset[str]
-        _decorated: Any  # perhaps a classmethod
+        _prefix: tuple[Any, ...]  # the object of a bound method
         _run: Callable[..., Any]  # takes the object of a bound method as its first argument
         _unbound: Any  # what was bound to the object of a bound method
         _carried: dict[str, Any]  # what counts like an argument: the content of a callable object
@@ -3275,8 +3284,6 @@ class MemorizedResult(_Reference):
         How `get` maps arrays, see `Memory`.
     """
 
-    _kept: tuple[Any, ...] = ()  # the value itself, where the store does not have it
-
     def __init__(
         self,
         location: str | None,
@@ -3292,7 +3299,8 @@ class MemorizedResult(_Reference):
             args_id=args_id,
             mmap_mode=mmap_mode,
             _store=store or Memory(location).store,
-            _key=f"{func}/{args_id}",
+            _key=func + "/" + args_id,
+            _kept=(),
         )
 
     @property
@@ -3315,9 +3323,7 @@ class MemorizedResult(_Reference):
         KeyError
             The entry has been removed or is damaged.
         """
-        if self._kept:
-            return self._kept[0]
-        value = self._store.load(self._key, self.mmap_mode)
+        value = self._store.load(self._key, self.mmap_mode, *self._kept)
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value
@@ -3357,8 +3363,6 @@ class MemorizedFunc(_Options[P, R]):
     `call_and_shelve` are awaited, too). `func`, `ignore` and `mmap_mode` tell how it was made.
     """
 
-    _prefix: tuple[Any, ...] = ()  # the object of a bound method
-
     def __init__(self, func: Any, memory: Any, options: dict[str, Any]) -> None:
         run = getattr(func, "__func__", func)
         update_wrapper(self, run)
@@ -3371,15 +3375,16 @@ class MemorizedFunc(_Options[P, R]):
         flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
         # The folder has the function's name, as far as a folder can; another name, another folder
         name = _dotted(holder)
-        plain = [each for each in name.split(".") if each.isidentifier() and each.isascii()]
-        folder = ".".join(plain)[-60:]
+        folder = ".".join(
+            each for each in name.split(".") if each.isidentifier() and each.isascii()
+        )[-60:]
         if folder != name:
-            folder += f"-{_short_digest(name, 8)}"
+            folder += "-" + _short_digest(name, 8)
         vars(self).update(
             options,
-            func=run,
-            _decorated=func,
+            func=func,
             _run=run,
+            _prefix=(),
             _carried={} if holder is run else {"(object)": run},
             _awaited=bool(flags & 0x80),  # written with `async def`
             _folder=folder,
@@ -3398,8 +3403,12 @@ class MemorizedFunc(_Options[P, R]):
             )
         parameters = _Parameters(run)
         known = parameters.names + parameters.stars
-        names = f"names of arguments of {folder} ({', '.join(known)})"
-        _expect(set(known).issuperset(self.ignore), "ignore", names, self.ignore)
+        _expect(
+            set(known).issuperset(self.ignore),
+            "ignore",
+            f"names of arguments of {folder} ({', '.join(known)})",
+            self.ignore,
+        )
         accepts = self.cache_validation_callback or bool
         _expect(callable(accepts), "cache_validation_callback", "a function or None", accepts)
 
@@ -3422,16 +3431,15 @@ class MemorizedFunc(_Options[P, R]):
         unsure = list(fingerprint.unsure)
         digests = {}
         for label, value in given.items():
-            kind = type(value)
             try:
-                if kind in _ATOMS and sys.getsizeof(value) < 500:
+                if type(value) in _ATOMS and sys.getsizeof(value) < 500:
                     digests[label] = repr(value)  # ten times as fast
                 else:  # mapped results are arrays, too
                     follow = partial(_label_in_arguments, self.untracked, unsure)
                     digests[label] = _digest(value, _hash_maker("sha256"), True, follow).hex()
             except Exception as err:  # naming runs the pickling code of the argument's class
                 raise PicklingError(
-                    f"{self._folder}: the argument {label!r} of type {kind.__name__} "
+                    f"{self._folder}: the argument {label!r} of type {type(value).__name__} "
                     f"cannot be hashed: {err}; leave it out with ignore=[{label!r}], or give key="
                 ) from err
         text = repr((digests, unsure and time.time_ns()))  # if unsure, one that no entry has
@@ -3456,11 +3464,10 @@ class MemorizedFunc(_Options[P, R]):
     def _is_kept(self, call: _Call) -> bool:
         """Whether there is an entry of this call that may be used."""
         about = self._store.look(call.key)
-        if not about or about in call.refused:
-            return False
-        if (self.cache_validation_callback or bool)(about):
-            return True
-        call.refused.append(about)
+        if about and about not in call.refused:
+            if (self.cache_validation_callback or bool)(about):
+                return True
+            call.refused.append(about)
         return False
 
     # -- computing: plain functions and coroutine functions go the same way
@@ -3490,7 +3497,7 @@ class MemorizedFunc(_Options[P, R]):
         try:
             pause = 0.0005
             while not lock.is_ours(self._awaited):
-                pause = min(2 * pause, _POLL_S)
+                pause = min(2 * pause, 0.02)  # seconds
                 if self._awaited:
                     await _module("asyncio").sleep(pause)
                 else:
@@ -3510,28 +3517,32 @@ class MemorizedFunc(_Options[P, R]):
     async def _compute(self, call: _Call) -> tuple[Any, dict[str, Any]]:
         """Run the function and keep its value: gives that and the metadata. What goes wrong with
         the cache costs a warning, no more."""
+        shown = _shown_all(call.given)  # before the function changes them
         start = time.perf_counter()
-        about: dict[str, Any] = dict(
-            input_args=_shown_all(call.given), digests=call.digests, code=call.fingerprint.parts
-        )
         value = self._run(*call.args, **call.kwargs)
         if self._awaited:
             value = await value
-        about |= {"time": time.time(), "duration": time.perf_counter() - start}
+        about = dict(
+            time=time.time(),
+            duration=time.perf_counter() - start,
+            input_args=shown,
+            digests=call.digests,
+            code=call.fingerprint.parts,
+        )
         self._tell(2, call, "computed")
-        if call.unsure or not call.fingerprint.files_hold():
-            return value, about  # perhaps of other code than the key says
 
         def fill(file: Any) -> None:
             noted = _pickle_dumps(about, 4)
-            header = f"{call.key} {len(noted)} {_crc32(noted)}\n"
-            _write_all(file, header.encode() + noted)
+            header = b"%b %d %d\n" % (call.key.encode(), len(noted), _crc32(noted))
+            _write_all(file, header + noted)
             _write_value(value, file, self._memory._packed, self._memory._pickler)
 
         try:
-            self._store.write(call.key, fill)
-            if self.mmap_mode:  # as later calls will find it
-                value = self._store.load(call.key, self.mmap_mode, value)
+            # else it is perhaps of other code than the key says
+            if not call.unsure and call.fingerprint.files_hold():
+                self._store.write(call.key, fill)
+                if self.mmap_mode:  # as later calls will find it
+                    value = self._store.load(call.key, self.mmap_mode, value)
         except Exception as err:  # pickling runs the code of the value's class
             _warn(
                 f"{self._folder}: its value of type {type(value).__name__} cannot be kept in "
@@ -3541,9 +3552,12 @@ class MemorizedFunc(_Options[P, R]):
 
     async def _shelve(self, call: _Call) -> MemorizedResult:
         """The result of a call; it holds the value itself where the store did not take it."""
-        folder, name = call.key.split("/")
         result = MemorizedResult(
-            self._store.location, folder, name, self.mmap_mode, store=self._store
+            self._store.location,
+            self._folder,
+            os.path.basename(call.key),
+            self.mmap_mode,
+            store=self._store,
         )
         if not self._is_kept(call):
             value = await self._obtain(call)
@@ -3631,7 +3645,7 @@ class MemorizedFunc(_Options[P, R]):
         warn : bool, default True
             Say so on stderr.
         """
-        self._store.clear(f"{self._folder}/", warn and self.verbose)
+        self._store.clear(self._folder + "/", warn and self.verbose)
 
     def entries(self) -> list[CacheEntry]:
         """What is kept for this function, latest first. Nothing changes.
@@ -3648,15 +3662,15 @@ class MemorizedFunc(_Options[P, R]):
             Named tuples: `arguments` (text), `time` (when computed, seconds since 1970), `duration`
             (seconds), `nbytes`, `current` (whether today's code finds it), `args_id` (its name).
         """
-        current = f"{self._folder}/{self._now().digest}"
+        current = self._now().digest
         return [
             CacheEntry(
                 _joined(about["input_args"]),
                 about["time"],
                 about["duration"],
                 size,
-                key.startswith(current),
-                key.rpartition("/")[2],
+                current in key,
+                os.path.basename(key),
             )
             for about, key, size in self._kept()
         ]
@@ -3665,7 +3679,7 @@ class MemorizedFunc(_Options[P, R]):
         """What is noted about each entry of this function, latest first, its key and its size."""
         found = [
             (about, key, size)
-            for key, size, _ in self._store.entries(f"{self._folder}/")
+            for key, size, _ in self._store.entries(self._folder + "/")
             if (about := self._store.look(key))
         ]
         return sorted(found, key=lambda each: each[0]["time"], reverse=True)
@@ -3713,8 +3727,7 @@ class MemorizedFunc(_Options[P, R]):
 
     @_typed_get
     def __get__(self, obj: Any, owner: Any = None) -> Any:
-        bind = getattr(self._decorated, "__get__", lambda *_: None)
-        found = bind(obj, owner)
+        found = getattr(self.func, "__get__", lambda *_: None)(obj, owner)
         return self._bound(found.__self__) if isinstance(found, MethodType) else self
 
     def _bound(self, obj: Any) -> Any:
@@ -3725,7 +3738,6 @@ class MemorizedFunc(_Options[P, R]):
             vars(self),
             _unbound=self,
             _prefix=(obj,),
-            _decorated=method,
             func=method,
             __wrapped__=method,
         )
@@ -3733,7 +3745,7 @@ class MemorizedFunc(_Options[P, R]):
 
     def __reduce__(self) -> Any:
         if self._prefix:
-            return MemorizedFunc._bound, (self._unbound, *self._prefix)
+            return self._unbound._bound, self._prefix
         if home := _import_name(self):
             return home[1]
         if place := _place_in_class(self):
@@ -3745,6 +3757,13 @@ class MemorizedFunc(_Options[P, R]):
 
 
 # --- Memory ---------------------------------------------------------------------------------------
+
+
+def _listed(given: Any) -> list[Any]:
+    """A list of what is given; one name or path alone is a list of it."""
+    if isinstance(given, (str, os.PathLike)):
+        return [given]
+    return [] if given is None else list(given)
 
 
 class Memory(_Settings):
@@ -3827,8 +3846,12 @@ class Memory(_Settings):
         backend_options: dict[str, Any] | None = None,
     ) -> None:
         _check_mmap_mode(mmap_mode)
-        names = f"one of {sorted(_STORES)}; register_store_backend adds one"
-        _expect(backend in _STORES, "backend", names, backend)
+        _expect(
+            backend in _STORES,
+            "backend",
+            f"one of {sorted(_STORES)}; register_store_backend adds one",
+            backend,
+        )
         options = backend_options or {}
         packed = _parse_compress(compress)
         if (packed or "secret" in options) and mmap_mode:
@@ -3845,8 +3868,9 @@ class Memory(_Settings):
         )
         if location is None and bytes_limit is None:
             bytes_limit = "256M"
-        limit = _parse_bytes(bytes_limit, "bytes_limit")
-        self.store = _STORES[backend](self.location, limit, **options)
+        self.store = _STORES[backend](
+            self.location, _parse_bytes(bytes_limit, "bytes_limit"), **options
+        )
 
     @_typed
     def cache(
@@ -3917,20 +3941,15 @@ class Memory(_Settings):
             `ignore` names no argument; `cache_validation_callback` is not callable; there is no
             such `mmap_mode`.
         """
-        # one name or path alone is a list of it
-        ignored, files, others = (
-            [each] if isinstance(each, (str, os.PathLike)) else list(() if each is None else each)
-            for each in (ignore, depends, untracked)
-        )
         options = dict(
-            ignore=ignored,
+            ignore=_listed(ignore),
             verbose=self.verbose if verbose is None else verbose,
             mmap_mode=self.mmap_mode if mmap_mode is False else mmap_mode,
             cache_validation_callback=cache_validation_callback,
             key=key,
-            depends=tuple(files),
+            depends=tuple(_listed(depends)),
             version=version,
-            untracked=frozenset(others),
+            untracked=frozenset(_listed(untracked)),
         )
         if func is None:
             return partial(self.cache, **options)
@@ -4002,8 +4021,7 @@ class Memory(_Settings):
         items = sys.maxsize if items_limit is None else items_limit
         _expect(age > 0, "age_limit", "a positive timedelta", age_limit)
         _expect(items >= 0, "items_limit", "0 or more results to keep", items_limit)
-        most = _parse_bytes(bytes_limit, "bytes_limit")
-        self.store.trim(most, items, time.time() - age)
+        self.store.trim(_parse_bytes(bytes_limit, "bytes_limit"), items, time.time() - age)
 
     def __repr__(self) -> str:
         return f"Memory(location={self.location!r})"
