@@ -1148,7 +1148,7 @@ _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = "<8sQQ"  # 24 bytes
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _PIECE = 1 << 20  # bytes checked, or handed to the system, at once: worth a thread, fits a cache
-_BUFFER = 1 << 16  # bytes gathered before a small write or read ahead: arrays pass it by
+_BUFFER = 65536  # bytes gathered before a small write or read ahead: arrays pass it by
 
 
 def _path_of(filename: Any, method: str) -> str | None:
@@ -1244,21 +1244,30 @@ def _write_through(
             _write_all(out, chunk)
 
 
+class _AsItIs:
+    """Stands for the decompressor of what needs none."""
+
+    eof = True
+    unused_data = b""
+    decompress = bytes
+
+
 class _Content(io.RawIOBase):
     """What a file that cannot go back holds, or a compressed one, of one stream or several.
 
     `make` makes a decompressor, anything with `decompress`, `eof` and `unused_data`. It is given
-    `step` bytes at once, for what they may become is held in memory. (The modules' own file objects
-    read further than the value, so that none could follow it.)
+    `step` bytes at once, for what they may become is held in memory; where that is 0, as many as
+    are asked for. (The modules' own file objects read further than the value, so that none could
+    follow it.)
     """
 
     content: Any = b""  # to be given out next: what was read too early comes here again
     packed = b""  # read and not yet unpacked
-    limit = float("inf")  # bytes that it may still give out
+    limit = math.inf  # bytes that it may still give out
 
-    def __init__(self, file: Any, make: Any = None, step: int = 0) -> None:
+    def __init__(self, file: Any, make: Any = _AsItIs, step: int = 0) -> None:
         self.file, self.make, self.step = file, make, step
-        self.unpacker = make and make()
+        self.unpacker = make()
 
     def readable(self) -> bool:
         return True
@@ -1267,8 +1276,9 @@ class _Content(io.RawIOBase):
         """Fill some of the memory."""
         while not self.content and self.fill(len(target)):
             pass
-        count = min(len(target), len(self.content))
-        target[:count] = self.content[:count]
+        part = self.content[: len(target)]
+        count = len(part)
+        target[:count] = part
         self.content = self.content[count:]
         self.limit -= count
         if self.limit < 0:
@@ -1281,13 +1291,11 @@ class _Content(io.RawIOBase):
     def fill(self, nbytes: int = 0) -> bool:
         """Read so many bytes and no more, for the next value may follow, or unpack some; whether
         there were any."""
-        if not self.make:
-            self.content = self.file.read(nbytes)
-            return bool(self.content)
         if not self.packed:
             # read1 does not wait for all
-            self.packed = getattr(self.file, "read1", self.file.read)(self.step)
-            self.limit += 100 * len(self.packed)  # real data seldom packs that well
+            self.packed = getattr(self.file, "read1", self.file.read)(self.step or nbytes)
+            if self.step:
+                self.limit += 100 * len(self.packed)  # real data seldom packs that well
         if self.unpacker.eof:
             if not self.packed:
                 return False
@@ -1312,7 +1320,7 @@ class _Content(io.RawIOBase):
     def finish(self) -> None:
         """Unpack to the end of the stream, where it has its own checksum; then the file stands
         there, if it can."""
-        while self.make and not self.unpacker.eof:
+        while not self.unpacker.eof:
             self.fill()
         if self.packed and self.file.seekable():
             self.file.seek(-len(self.packed), os.SEEK_CUR)
@@ -1330,7 +1338,7 @@ def _codec(
     *args: Any,
     level: str = "",
     write: Any = None,
-    step: int = 3 << 9,
+    step: int = 1536,
     **options: Any,
 ) -> _Codec:
     """A format: the module for it; what makes a decompressor there; the options of its `compress`
@@ -1347,8 +1355,9 @@ def _codec(
         for packed in _compressed(compress, chunks):
             _write_all(file, packed)
 
-    unpack = partial(_Content, make=make, step=step)
-    return _Codec(prefix, extension, write or write_streams, unpack)
+    return _Codec(
+        prefix, extension, write or write_streams, partial(_Content, make=make, step=step)
+    )
 
 
 _CODECS = {
@@ -1419,9 +1428,11 @@ def register_compressor(compressor_name: str, compressor: Any, force: bool = Fal
     ValueError
         The name is not a text, or is taken, or the object lacks one of these.
     """
-    is_free = isinstance(compressor_name, str) and (force or compressor_name not in _CODECS)
     _expect(
-        is_free, "compressor_name", "a text that is not taken, unless force=True", compressor_name
+        isinstance(compressor_name, str) and (force or compressor_name not in _CODECS),
+        "compressor_name",
+        "a text that is not taken, unless force=True",
+        compressor_name,
     )
     match compressor:
         case object(
@@ -1451,13 +1462,13 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
     compression."""
     named = [name for name, codec in _CODECS.items() if filename.endswith(codec.extension or "/")]
     match compress:
-        case str():
-            method, level = compress, 3
-        case (_, _):
-            method, level = compress
+        case str(method):
+            level = 3
+        case (method, level):
+            pass
         case _:
-            method, level = ["zlib", *named][-1], compress or bool(named)
-            level = 3 if level is True else level
+            method = ["zlib", *named][-1]
+            level = 3 if compress is True else compress or 3 * bool(named)
     _expect(
         method in _CODECS and level in range(10),
         "compress",
@@ -1477,7 +1488,7 @@ def _dtype_text(dtype: Any) -> Any:
     if not 0 <= dtype.num < 256:  # the text may be one that numpy does not know
         return dtype
     text: Any = dtype.str
-    if dtype.names is not None:
+    if dtype.names:
         text = [(name, _dtype_text(dtype[name].base), dtype[name].shape) for name in dtype.names]
     same = _module("numpy").dtype(text)
     return text if same.__reduce__() == dtype.__reduce__() else dtype
@@ -1505,9 +1516,8 @@ def _numpy_reducers(np: Any) -> tuple[Any, dict[Any, Any]]:
             array._hardmask,
         )
 
-    kinds = {type(np.dtype(char)) for char in np.typecodes["All"]}
     return np.empty(1).__reduce_ex__(5)[0], {
-        **dict.fromkeys(kinds, reduce_dtype),
+        **{type(np.dtype(char)): reduce_dtype for char in np.typecodes["All"]},
         np.ma.MaskedArray: reduce_masked,
     }
 
@@ -1556,7 +1566,7 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
-    gap = -(start + 24 + len(pickled) + len(table) + 4) % _ALIGNMENT
+    gap = -(start + 28 + len(pickled) + len(table)) % _ALIGNMENT  # 28: the head and a checksum
     head = struct.pack(_HEAD, _MAGIC, len(sizes), len(pickled) + gap)
     yield head
     yield pickled
@@ -1751,7 +1761,7 @@ def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any
 # ---- Arrays and pickles --------------------------------------------------------------------------
 
 
-def _plain_dtype(text: Any, *more: Any, room: int = 1 << 15) -> Any:
+def _plain_dtype(text: Any, *more: Any, room: int = 32768) -> Any:
     """The dtype that `_dtype_text` told of, if it is harmless: its lists have less than `room`
     fields together, and half of it is lost with each list inside another."""
     np = _module("numpy")
@@ -1856,7 +1866,7 @@ def _call_plain(call: Any, types: list[str], *args: Any) -> Any:
     """What a call in a file makes that is not trusted, if its arguments are harmless. (An iterator
     or a range could take all memory, a fraction of huge numbers or of a text all time.)"""
     for each in args:
-        is_huge = type(each) is int and each.bit_length() > 1 << 16
+        is_huge = type(each) is int and each.bit_length() > 65536
         if is_huge or type(each).__name__ not in types:
             raise UntrustedObjectError(f"it makes a {call.__name__} of strange or huge arguments")
     return call(*args)
@@ -1915,6 +1925,18 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
     """The value of a pickle of others; between its opcodes may lie arrays of joblib."""
     pickle = _module("pickle")
 
+    def read_array(about: Any) -> Any:
+        if about.dtype.hasobject:
+            return Foreign(file).load()
+        if about.numpy_array_alignment_bytes:
+            _read_exactly(file, _read_exactly(file, 1)[0])
+        nbytes = about.dtype.itemsize * math.prod(about.shape)
+        if mode:
+            [content] = _mapped(file, mode, [nbytes])
+        else:
+            content = _read_exactly(file, nbytes)
+        return _make_array(native, content, about.dtype, about.shape, about.order)
+
     class Foreign(pickle._Unpickler):  # type: ignore[misc, name-defined]
         def find_class(self, module: str, name: str) -> Any:
             if ".numpy_pickle" not in module:
@@ -1928,19 +1950,8 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
         def load_build(self) -> None:
             super().load_build()
             about = self.stack[-1]
-            if type(about) is not _JoblibArray:
-                return
-            if about.dtype.hasobject:
-                self.stack[-1] = Foreign(file).load()
-                return
-            if about.numpy_array_alignment_bytes:
-                _read_exactly(file, _read_exactly(file, 1)[0])
-            nbytes = about.dtype.itemsize * math.prod(about.shape)
-            if mode:
-                [content] = _mapped(file, mode, [nbytes])
-            else:
-                content = _read_exactly(file, nbytes)
-            self.stack[-1] = _make_array(native, content, about.dtype, about.shape, about.order)
+            if type(about) is _JoblibArray:
+                self.stack[-1] = read_array(about)
 
         dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
@@ -2226,11 +2237,11 @@ def _files_in(path: Any) -> dict[str, Any]:
     """The files in a folder, but for what Python keeps beside sources, or "" for a file alone. Each
     with (time of change in ns, size, inode): another one when it is written, or replaced."""
     start = os.fspath(path)
-    files = [start]
-    if os.path.isdir(start):
-        files = [
-            os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names
-        ]
+    files = (
+        [os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names]
+        if os.path.isdir(start)
+        else [start]
+    )
     found = {}
     for file in sorted(files):
         state = _stat(file)
@@ -2246,12 +2257,10 @@ def _files_in(path: Any) -> dict[str, Any]:
 def _path_digest(path: Any, suffix: str = "") -> str:
     """The digest of the content of a file, or of all files in a folder; of those that do not end
     with `suffix` only the sizes."""
-    found: list[Any] = []
-    for file, state in _files_in(path).items():
-        found += [
-            file,
-            _file_digest(os.fspath(path) + file, state) if file.endswith(suffix) else state[1],
-        ]
+    found = [
+        (file, _file_digest(os.fspath(path) + file, state) if file.endswith(suffix) else state[1])
+        for file, state in _files_in(path).items()
+    ]
     return _short_digest(repr(found))
 
 
@@ -2268,8 +2277,7 @@ def _imports_of(code: CodeType, package: str) -> list[str]:
     found = []
     for level, name, names in sorted(_code_facts(code).imports):
         if level:
-            above = package.rsplit(".", level - 1)[0]
-            name = f"{above}.{name}".strip(".")
+            name = f"{package.rsplit('.', level - 1)[0]}.{name}".strip(".")
         found += [name, *[f"{name}.{each}" for each in names]]
     return found
 
@@ -2311,8 +2319,17 @@ def _may_change(value: Any) -> bool:
     if type(value) is tuple:
         return any(map(_may_change, value))
     # these cannot but for the functions inside, which are looked at for themselves
-    codes = FunctionType, type, ModuleType, types.CodeType, property, staticmethod, classmethod
-    return not (type(value) in _ATOMS or value is _NOTHING or isinstance(value, codes))
+    fixed = (
+        FunctionType,
+        type,
+        ModuleType,
+        types.CodeType,
+        property,
+        staticmethod,
+        classmethod,
+        _Unset,
+    )
+    return not (type(value) in _ATOMS or isinstance(value, fixed))
 
 
 class _Fingerprint:
@@ -2411,9 +2428,8 @@ class _Fingerprint:
         """The same, where the content of what it finds counts, too; of a plain container that code
         only adds to, its type alone."""
         value = self._look(how, first, second)
-        kind = type(value)
-        if is_only_added_to and kind in (list, set, dict, deque):  # these exactly
-            return kind
+        if is_only_added_to and type(value) in (list, set, dict, deque):  # these exactly
+            return type(value)
         if _may_change(value):
             self.data.append(value)
         return value
@@ -2434,11 +2450,10 @@ class _Fingerprint:
         key = id(thing)
         if key not in self._labels:
             name = _dotted(thing) if is_followed else _followed_name(thing)
-            if name is None:
-                return None
-            self._labels[key] = label = self._note(name, str(len(self._things)))
-            self._things.append((label, thing))
-        return self._labels[key]
+            if name:
+                self._labels[key] = label = self._note(name, str(len(self._things)))
+                self._things.append((label, thing))
+        return self._labels.get(key)
 
     def object_parts(self, digester: Any, obj: Any) -> Any:
         """The content of an object; of a package's, all of it or, where some cannot be pickled,
@@ -2588,12 +2603,14 @@ class _Fingerprint:
                 self.label(sys.modules.get(name))
 
 
-def _fingerprint_of(kept: dict[Any, _Fingerprint], key: Any, *of: Any) -> _Fingerprint:
+def _fingerprint_of(
+    kept: dict[Any, _Fingerprint], key: Any, roots: Sequence[Any], untracked: frozenset[str]
+) -> _Fingerprint:
     """The fingerprint of roots as they are now: the one kept under the key, unless something
     differs."""
     fingerprint = kept.get(key)
-    if fingerprint is None or fingerprint.roots[0] is not of[0][0] or not fingerprint.holds():
-        kept[key] = fingerprint = _Fingerprint(*of)
+    if fingerprint is None or fingerprint.roots[0] is not roots[0] or not fingerprint.holds():
+        kept[key] = fingerprint = _Fingerprint(roots, untracked)
     return fingerprint
 
 
@@ -2638,13 +2655,12 @@ class _Parameters:
             co_flags=3 | code.co_flags & 12,  # as each function has, and those of the stars
             co_varnames=(*self.names, *stars),
             co_nlocals=end + len(stars),
+            co_qualname=plain.__qualname__,
         )
         self.named: Any = FunctionType(giving, {}, "", plain.__defaults__)
         self.named.__kwdefaults__ = plain.__kwdefaults__
-        self.named.__qualname__ = plain.__qualname__
-        inner = getattr(function, "__wrapped__", None)
-        if inner is not None and code.co_flags & 12:  # it takes any arguments
-            below = _Parameters(inner)
+        if code.co_flags & 12 and hasattr(function, "__wrapped__"):  # it takes any arguments
+            below = _Parameters(function.__wrapped__)
             if below.names[:end] == self.names:
                 self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
                 self.stars = ()  # what they hold has names inside
@@ -2656,7 +2672,7 @@ class _Parameters:
         function raises it, where they do not fit."""
         given = self.named(*args, **kwargs)
         more = given.get("*", ())
-        given |= dict(zip(self.inside, more))
+        given |= zip(self.inside, more)
         given["*"] = more[len(self.inside) :]
         given["**"] = named = dict(sorted(given.get("**", {}).items()))
         for name in ignore:
