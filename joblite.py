@@ -4849,12 +4849,12 @@ _next_number = itertools.count(1).__next__
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _spread(source: Any) -> Iterable[Task]:
-    """The tasks of a batch or run as (function, arguments, keyword arguments). With a width, they
-    are the arguments of one function: in tuples, but if it is 1."""
+def _spread(source: Any, tasks: Iterable[Any]) -> Iterable[Task]:
+    """Tasks of a batch or run as (function, arguments, keyword arguments). With a width, they are
+    the arguments of one function: in tuples, but if it is 1."""
     if not source.width:
-        return source.tasks  # type: ignore[no-any-return]
-    args = zip(source.tasks) if source.width == 1 else source.tasks
+        return tasks
+    args = zip(tasks) if source.width == 1 else tasks
     return zip(itertools.repeat(source.function), args, itertools.repeat({}))
 
 
@@ -4892,17 +4892,14 @@ class _Batch:
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
-        self.page: Any = [self.key, 0, 0, 0, 0, 0]  # or that of the worker that is at work on it
+        self.page: Any = [0] * 6  # or that of the worker that is at work on it
 
-    def add(
-        self, values: list[Any], errors: dict[int, BaseException], seconds: float, nbytes: int = 0
-    ) -> None:
+    def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         """Take what came of the next tasks."""
         for offset, error in errors.items():
             self.errors[len(self.values) + offset] = error
         self.values += values
         self.seconds += seconds
-        self.nbytes_back += nbytes
 
     def receive(self, answer: list[Any]) -> int:
         """Take an answer: gives its kind."""
@@ -4917,13 +4914,15 @@ class _Batch:
                 else:
                     errors[len(values)] = _restore_error(*own[1:])
             except Exception as error:  # a value's unpickling may raise anything
-                text = f"the result could not be unpickled here: {type(error).__name__}: {error}"
-                errors[len(values)] = RuntimeError(text)
+                errors[len(values)] = RuntimeError(
+                    f"the result could not be unpickled here: {type(error).__name__}: {error}"
+                )
             values.append(value)
         if kind == _INIT_FAILED:
             self.fault = errors[0]
         elif not self.is_late:
-            self.add(values, errors, seconds, sum(len(frame) for own in answer for frame in own))
+            self.add(values, errors, seconds)
+            self.nbytes_back += sum(len(frame) for own in answer for frame in own)
         return kind  # type: ignore[no-any-return]
 
     def blame(self, error: BaseException) -> None:
@@ -4956,16 +4955,27 @@ def _no_task(task: Any) -> TypeError:
 def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
     """Run the calls of a batch in order, and give what came of them every CHECKPOINT_S, and at the
     end: (kind of answer, values, errors by offset, seconds). The page shows the place of the call
-    at work, and says when to give back the others."""
+    at work, and says when to give back the others. A thread that calls one function does so with
+    no line of Python between the calls; whoever empties `left` stops it after the call at work."""
     page, clock = batch.page, time.monotonic
     begun = clock()
     look = begun + LOOK_S
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
-    for page[_TASK], task in enumerate(_spread(batch), 1):
+    tasks, calls = batch.tasks, None
+    if batch.left:
+        ended: list[bool] = []  # holds something when no arguments are left
+        tasks = itertools.chain(batch.left, iter(partial(ended.append, True), None))
+        # what is left of the tasks as results
+        calls = (map if batch.width == 1 else itertools.starmap)(batch.function, tasks)
+    for page[_TASK], task in enumerate(_spread(batch, tasks), 1):
         try:
             func, args, kwargs = task
             values.append(func(*args, **kwargs) if kwargs else func(*args))
+            if calls:
+                values.extend(calls)  # keeps what came before an error
+                if not ended:
+                    raise StopIteration  # a call did
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
             errors[len(values)] = error
             values.append(None)
@@ -4975,36 +4985,13 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
         if now < look:
             continue
         look = now + LOOK_S
-        if page[_SHED] == page[_BATCH]:
+        if page[_SHED] == batch.key:
             break
         if now - begun > CHECKPOINT_S:
             yield _PART, values, errors, now - begun
             values, errors, begun = [], {}, clock()
     page[_TASK] = 0  # from here on an interrupt comes too late
     yield _ANSWER, values, errors, clock() - begun
-
-
-def _run_left(batch: _Batch) -> Iterator[tuple[Any, ...]]:
-    """As `_run_calls`, with no line of Python between the calls. Whoever empties `left` stops it
-    after the call at work."""
-    begun = time.monotonic()
-    values: list[Any] = []
-    errors: dict[int, BaseException] = {}
-    apply: Any = map if batch.width == 1 else itertools.starmap
-    ended: list[bool] = []  # holds something when no arguments are left
-    args = itertools.chain(batch.left, iter(partial(ended.append, True), None))
-    calls = apply(batch.function, args)
-    while not ended:
-        try:
-            values.extend(calls)  # keeps what came before an error
-            if not ended:
-                raise StopIteration  # a call did
-        except BaseException as error:
-            errors[len(values)] = error
-            values.append(None)
-            if not batch.keep_going or isinstance(error, KeyboardInterrupt):
-                break
-    yield _ANSWER, values, errors, time.monotonic() - begun
 
 
 # ---- tasks and results across a border ----
@@ -5028,22 +5015,16 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
     """The batch of a message, on every far side. Before its tasks come the functions that are new
     here; `came` keeps them by their keys."""
     (head, *_), *payloads = message
-    (number, *settings), keys, are_plain = marshal.loads(head)
+    number, settings, keys, are_plain = marshal.loads(head)
     batch = _Batch(*settings)
     batch.page = page
-    page[_BATCH] = number
+    batch.key = page[_BATCH] = number
     for key, own in zip(keys, payloads):
         try:
             came[key] = _quietly(_unpack, own, came)
         except BaseException as error:  # unpickling runs code of the user
             came[key] = partial(_raise, error)
     page[_START] = time.monotonic_ns()  # what functions import is not the task's time
-    packed = payloads[len(keys) :]
-    if are_plain:
-        key, batch.width, batch.tasks = _pickle_loads(*packed[0])
-        batch.function = came[key]
-        return batch
-
     opened: Any = None
 
     def run_packed(own: list[Any]) -> Any:
@@ -5052,7 +5033,10 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
         opened = func, args, kwargs = _unpack(own, came, True)
         return (came[func] if type(func) is int else func)(*args, **kwargs)
 
-    batch.function, batch.width, batch.tasks = run_packed, 1, packed
+    batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
+    if are_plain:
+        key, batch.width, batch.tasks = _pickle_loads(*batch.tasks[0])
+        batch.function = came[key]
     return batch
 
 
@@ -5078,7 +5062,7 @@ def _pack_answer(
 # ---- messages over a socket ----
 
 
-def _send_all(sock: Any, data: Any, fds: Sequence[int] = ()) -> None:
+def _send_all(sock: Any, data: Any, fds: Iterable[int] = ()) -> None:
     """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an
     OSError also in a program that lets SIGPIPE end it."""
     socket = _module("socket")
@@ -5102,17 +5086,13 @@ def _hang_up(sock: Any) -> None:
 # A message is several payloads over one stream socket: the length of a table, the table, and the
 # big frames. The table has, by their ids, small frames themselves; the sizes of big ones; and of
 # pieces the place of the segment's descriptor, among those that come with the length, and theirs in
-# the segment. And for each payload it has the ids of its frames.
+# the segment. And for each payload it has the ids of its frames. A pipe of the standard library
+# tells the length of what it sends itself.
 
 
 def _send_message(
     sock: Any, payloads: Sequence[Sequence[Any]], mapping: Sequence[Any] = _NO_MAPPING
 ) -> None:
-    if not _HAS_FORK:  # a pipe of the standard library
-        sock.send([*map(len, payloads)])
-        for frame in itertools.chain(*payloads):
-            sock.send_bytes(frame)
-        return
     entries = {id(frame): frame for own in payloads for frame in own}
     entries |= _lay_big(entries, *mapping)
     fds: dict[int, int] = {}
@@ -5124,18 +5104,22 @@ def _send_message(
             entries[key] = len(frame)
             big.append(frame)
     data = marshal.dumps((entries, [[*map(id, own)] for own in payloads]))
+    if not _HAS_FORK:  # a pipe of the standard library
+        for frame in data, *big:
+            sock.send_bytes(frame)
+        return
     data = len(data).to_bytes(8) + data  # one copy while it is sent, not two
-    _send_all(sock, data, list(fds))
+    _send_all(sock, data, fds)
     for frame in big:
         _send_all(sock, frame)
 
 
 def _receive_message(sock: Any) -> list[list[Any]]:
     """The next message. EOFError when the other side is gone."""
-    if not _HAS_FORK:
-        return [[sock.recv_bytes() for _ in range(count)] for count in sock.recv()]
 
-    def read(nbytes: int) -> bytearray:
+    def read(nbytes: int) -> Any:
+        if not _HAS_FORK:
+            return sock.recv_bytes()
         frame = bytearray(nbytes)
         rest = memoryview(frame)
         while rest:
@@ -5145,21 +5129,24 @@ def _receive_message(sock: Any) -> list[list[Any]]:
             rest = rest[got:]
         return frame
 
-    head, fds, _, _ = _module("socket").recv_fds(sock, 8, 253)  # the system passes no more at once
-    if len(head) < 8:
-        raise EOFError
+    head = b""
+    fds: list[int] = []
+    if _HAS_FORK:
+        # the system passes no more descriptors at once
+        head, fds, _, _ = _module("socket").recv_fds(sock, 8, 253)
     segments = list(map(_Segment, fds))
+    # where nothing came, `marshal` says EOFError
     frames, payloads = marshal.loads(read(int.from_bytes(head)))
     for key, entry in frames.items():
-        if type(entry) is int:
-            frames[key] = read(entry)
-        elif type(entry) is tuple:
-            place, where = entry
-            if place >= len(segments):
-                raise RuntimeError(
-                    "a big array could not be received: too many open files in this process"
-                )
-            frames[key] = _Piece(segments[place], where)
+        match entry:
+            case int():
+                frames[key] = read(entry)
+            case place, where:
+                if place >= len(segments):
+                    raise RuntimeError(
+                        "a big array could not be received: too many open files in this process"
+                    )
+                frames[key] = _Piece(segments[place], where)
     return [[frames[key] for key in own] for own in payloads]
 
 
@@ -5197,20 +5184,27 @@ def _world() -> tuple[Any, ...]:
         # modules came from where a relative one led then, or leads now
         for place in {os.path.join(_START_FOLDER, entry): None, entry: None}
     ]
-    argv = list(map(_exact_text, sys.argv))
-    environ = dict(os.environ._data)  # type: ignore[attr-defined]  # without decoding it all
     process = sys.modules.get("multiprocessing.process")
     # managers ask for it
     authkey = bytes(process.current_process().authkey) if process else b""
     levels = None
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):  # not if another thread just loads it
-        names = {
-            _exact_text(name): int(level) for name, level in logging.getLevelNamesMapping().items()
-        }
-        levels = int(logging.root.level), bool(logging.root.handlers), names
-    filters = _portable_filters(tuple(warnings.filters))
-    return folder, path, argv, environ, authkey, filters, levels
+        names = logging.getLevelNamesMapping().items()
+        levels = (
+            int(logging.root.level),
+            bool(logging.root.handlers),
+            {_exact_text(name): int(level) for name, level in names},
+        )
+    return (
+        folder,
+        path,
+        list(map(_exact_text, sys.argv)),
+        dict(os.environ._data),  # type: ignore[attr-defined]  # without decoding it all
+        authkey,
+        _portable_filters(tuple(warnings.filters)),
+        levels,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -5299,10 +5293,6 @@ class _OutputStream(io.TextIOWrapper):
 
     mode = "w"
 
-    def __init__(self, fd: int, say: Callable[..., Any]) -> None:
-        raw: Any = _Output(fd, say)
-        super().__init__(raw, "utf-8", "backslashreplace", "\n", line_buffering=True)
-
     def flush(self) -> None:
         super().flush()
         self.buffer.write(b"")  # tells `_Output`
@@ -5323,7 +5313,12 @@ class _WorkerState:
         self.fd = fd  # of the page's file, which takes stacks
         self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
-        self.streams = [_OutputStream(fd, self.say) for fd in (_OUT, _ERR)]
+        self.streams = [
+            _OutputStream(
+                _Output(fd, self.say), "utf-8", "backslashreplace", "\n", line_buffering=True
+            )
+            for fd in (_OUT, _ERR)
+        ]
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self.streams  # type: ignore[misc]
 
     def settle(self, caller: int, line: int) -> None:
@@ -5370,12 +5365,22 @@ class _WorkerState:
                 self.forget()
             del message  # the big arrays of the batch may go
 
-    def enter_world(self, world: tuple[Any, ...]) -> None:
+    def enter_world(
+        self,
+        folder: str,
+        path: list[str],
+        argv: list[str],
+        environ: dict[Any, Any],
+        authkey: bytes,
+        filters: bytes,
+        levels: tuple[int, bool, dict[str, int]] | None,
+    ) -> None:
         """Take over the caller's world."""
         import warnings
 
-        folder, sys.path[:], sys.argv[:], *rest = world
-        environ, authkey, filters, self.levels = rest
+        sys.path[:] = path
+        sys.argv[:] = argv
+        self.levels = levels
         try:
             os.chdir(folder)
         except OSError:  # deleted: a task that needs it will say so
@@ -5395,13 +5400,13 @@ class _WorkerState:
             warnings.filters[:] = opened  # type: ignore[index]
         except Exception:  # a category is not to be had here
             pass
-        if self.levels:
-            level, _, names = self.levels
+        if levels:
+            level, _, names = levels
             _module("logging").root.setLevel(level)
             for name, number in names.items():
                 _module("logging").addLevelName(number, name)
 
-    def enter_run(self, mapping: Any, world: Any, kind: bytes) -> None:
+    def enter_run(self, mapping: Any, world: Any, kind: Any) -> None:
         """Serve another run. Have log records go home which no handler here takes. The root logger
         has a handler for that if it has one at home: else `logging.info` in a task would set up
         another."""
@@ -5410,9 +5415,9 @@ class _WorkerState:
         packed = b""
         if kind:
             # that native libraries may start; None: one for each core it has
-            self.idle_s, _cores, self.native_threads, packed, _ = _pickle_loads(kind)
+            self.idle_s, _cores, self.native_threads, packed, _ = kind
         if world:
-            self.enter_world(world)
+            self.enter_world(*world)
         if packed:
             _initialize(packed, self.start_spaces)
             self.main = sys.modules["__main__"]
@@ -5438,7 +5443,7 @@ class _WorkerState:
         _, *of_run = message[0]
         try:
             if of_run:
-                self.enter_run(*marshal.loads(*of_run))
+                self.enter_run(*_pickle_loads(*of_run))
         except BaseException as error:  # whatever an initializer raises is told
             self.answer(_INIT_FAILED, [None], {0: error}, 0.0)
             return
@@ -5521,21 +5526,21 @@ module.__spec__ = ModuleSpec({name!r}, loader, origin={path!r})
 sys.modules[{name!r}] = module
 if {nbytes}:
     import marshal, socket
-    with socket.socket(fileno=os.dup(0)) as control:
+    with socket.socket(fileno=os.dup({fd})) as control:
         code = marshal.loads(control.recv({nbytes}, socket.MSG_WAITALL))
 else:
     code = loader.get_code({name!r})
 exec(code, module.__dict__)
-module._serve_forks()
+module._serve_forks({fd})
 """  # a child loads this very file under the name it has here: a package around it is not imported
 
 
 @lru_cache(maxsize=1)
 def _own_code() -> bytes:
     """The code of this module, for a process that cannot read its file."""
-    loader: Any = sys.modules[__name__].__loader__
+    module = globals()
     # if it was itself sent by a caller, it came with its code
-    return globals().get("_code") or marshal.dumps(loader.get_code(__name__))
+    return module.get("_code") or marshal.dumps(module["__loader__"].get_code(__name__))
 
 
 def _view(shared: Any) -> Any:
@@ -5585,7 +5590,7 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         os._exit(1)
 
 
-def _serve_forks() -> None:
+def _serve_forks(fd: int) -> None:
     """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
     whose life lines it holds, end with it. A message with descriptors asks for a worker;
     one without says that the page of one tells when it is to end. How it died is noted there."""
@@ -5593,8 +5598,7 @@ def _serve_forks() -> None:
     import signal
     import socket
 
-    control: Any = socket.socket(fileno=os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    control: Any = socket.socket(fileno=fd)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the thread that started this may block some
@@ -5606,32 +5610,32 @@ def _serve_forks() -> None:
     # by process id: socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
     while True:
-        # Python overlooks a signal that comes as a task is about to wait for a lock, which takes
-        # its time in free-threaded builds: an interrupt is sent again until it is seen
-        patience = 0.05 if any(page[_END] for _, page, _ in workers.values()) else None
+        patience = None
+        for pid, (_, page, _) in list(workers.items()):
+            end = page[_END]
+            dead, status = os.waitpid(pid, os.WNOHANG)
+            if dead:
+                _kill_group(pid, _SIGKILL)  # what the worker started
+                page[_DEATH] = status + 1
+                _hang_up(workers.pop(pid)[0])  # a grandchild may still hold it
+            elif end:
+                # Python overlooks a signal that comes as a task is about to wait for a lock, which
+                # takes its time in free-threaded builds: an interrupt is sent until it is seen
+                patience = 0.05
+                if time.monotonic_ns() >= abs(end):
+                    _kill_group(pid, _SIGKILL)
+                elif end > 0:
+                    _kill_group(pid, _SIGINT)
+        # `_` held a life line, which no worker that is forked may hold
         ready, _, _ = select.select((control, wake), (), (), patience)
         if wake in ready:
             os.read(wake, 4096)
-            for pid in list(workers):
-                dead, status = os.waitpid(pid, os.WNOHANG)
-                if dead:
-                    _kill_group(pid, _SIGKILL)  # what the worker started
-                    sock, page, _ = workers.pop(pid)
-                    page[_DEATH] = status + 1
-                    _hang_up(sock)  # a grandchild may still hold it
         if control in ready:
             data, fds, _, _ = socket.recv_fds(control, 1, 2)
             if not data:
-                break
+                os._exit(0)  # the caller is gone; what holds the workers goes with this process
             if fds:
                 _fork_worker(fds, workers, control)
-        for pid, (_, page, _) in workers.items():
-            end = page[_END]
-            if end and time.monotonic_ns() >= abs(end):
-                _kill_group(pid, _SIGKILL)
-            elif end > 0:
-                _kill_group(pid, _SIGINT)
-    os._exit(0)
 
 
 def _socket_pair() -> tuple[Any, Any]:
@@ -5656,14 +5660,20 @@ class _ForkServer:
             name=__name__,
             path=os.path.abspath(__file__),
             nbytes=len(code),
+            fd=theirs.fileno(),
             modules="logging.handlers" if sys.modules.get("logging") else "warnings",
         )
         subprocess = _module("subprocess")
-        options = subprocess._args_from_interpreter_flags()  # those of this one
-        command = [sys.executable, *options, "-c", boot]
+        # with the options of this interpreter
+        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot]
         with theirs:
             try:
-                self.process = subprocess.Popen(command, stdin=theirs, process_group=0)
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,
+                )
             except BaseException:  # such as: no descriptor is to be had
                 self.sock.close()
                 raise
@@ -5782,7 +5792,9 @@ class _Context:
             plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
             batch.payload, batch.nbytes = (self.functions, True, [[plain]]), len(plain)
             return
-        calls: Any = [(self.name(func) or func, *given) for func, *given in _spread(batch)]
+        calls: Any = [
+            (self.name(func) or func, *given) for func, *given in _spread(batch, batch.tasks)
+        ]
         payloads = list(map(_packer(self.to, self.name), calls))
         known, self.last = self.last, {}
         for value in calls[0][1] if len(calls) == 1 else ():
@@ -5824,11 +5836,11 @@ class _Context:
 
     def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
         """A batch for a process that has the `known` functions; then it has all."""
-        settings = batch.key, batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
+        settings = batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
         functions, are_plain, payloads = batch.payload
         new = [*functions.keys() - known]
         known.update(new)
-        head = [marshal.dumps((settings, new, are_plain)), *of_run]
+        head = [marshal.dumps((batch.key, settings, new, are_plain)), *of_run]
         return [head, *map(functions.get, new), *payloads]
 
 
@@ -5883,8 +5895,8 @@ class _Worker:
         of_run = []
         if context.number != self.run:
             world = context.world if context.world != self.world else None
-            packed = b"" if self.run else _pickle_dumps(pool.kind)
-            of_run = [marshal.dumps((context.mapping[:2], world, packed))]
+            new = () if self.run else pool.kind
+            of_run = [_pickle_dumps((context.mapping[:2], world, new))]
             self.run, self.known, self.world = context.number, set(), context.world
         _send_message(self.sock, context.message(batch, self.known, of_run))
         while True:
@@ -6103,7 +6115,7 @@ def _run_here(place: str, batch: _Batch) -> None:
     def work() -> None:
         outer, _local.inside = _local.inside, place
         try:
-            for _, *part in _run_left(batch) if batch.left else _run_calls(batch):
+            for _, *part in _run_calls(batch):
                 parts.append(part)
                 if batch.shrinkable and time.monotonic() > late:
                     break
@@ -7137,7 +7149,7 @@ class _Calls:
         return min(map(len, self.iterables))
 
     def __iter__(self) -> Iterator[Task]:
-        return iter(_spread(self))
+        return iter(_spread(self, self.tasks))
 
 
 class _Run:
@@ -7274,7 +7286,7 @@ class _PoolRun(_Run):
         try:
             self.pool.pack(batch)
         except Exception:
-            task = next(iter(_spread(batch)))
+            task = next(iter(_spread(batch, batch.tasks)))
             for what, part in zip(("function", "args", "kwargs"), task):
                 _pack_or_explain(part, f"task {batch.first}: {what}", "near")
             raise

@@ -11485,15 +11485,19 @@ class TestSection8Parallel:
         self, width
     ):
         def stop(*_):
-            batch.left.clear()
-            raise StopIteration
+            begun.append(True)
+            if len(begun) == stops_at:
+                batch.left.clear()
+                raise StopIteration
 
-        batch = joblite._Batch(0, [(1, 2), (3, 4)], None, True, True)
-        batch.function, batch.width = stop, width
-        batch.left = list(batch.tasks)
-        ((_, values, errors, _),) = joblite._run_left(batch)
-        assert values == [None]
-        assert type(errors.pop(0)) is StopIteration and not errors
+        for stops_at in (1, 2):
+            begun = []
+            batch = joblite._Batch(0, [(1, 2), (3, 4), (5, 6)], None, True, True)
+            batch.function, batch.width = stop, width
+            batch.left = list(batch.tasks)
+            ((_, values, errors, _),) = joblite._run_calls(batch)
+            assert values == [None] * stops_at
+            assert type(errors.pop(stops_at - 1)) is StopIteration and not errors
 
     def test_tasks_whose_number_cannot_be_told_are_run(self):
         class Endless:
