@@ -4118,8 +4118,10 @@ def _can_import(module: Any) -> bool:
 
 def _name_abroad(obj: Any) -> str | None:
     """The qualified name by which another process finds it in its module; None if by none."""
-    home = _import_name(obj)
-    return home[1] if home and _can_import(home[0]) else None
+    match _import_name(obj):
+        case module, name if _can_import(module):
+            return name
+    return None
 
 
 # A reducer takes an object that no name leads to, and the pickler. It returns what rebuilds the
@@ -4221,7 +4223,7 @@ def _fill_later(
     make: Any,
     made_of: tuple[Any, ...],
     attributes: dict[str, Any],
-    changes: Sequence[Any] = (),
+    changes: tuple[Any, ...] = (),
 ) -> Any:
     """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
     its attributes, those of an enum's members, and globals; with an abstract class it registers
@@ -4233,11 +4235,11 @@ def _fill_later(
         for name, value in attributes.items()
         if not name.startswith("__annot") or pickler.takes(value)
     }
-    home = _import_name(thing)
-    if home and home[0] == "__main__":
-        space = vars(sys.modules["__main__"])
-        name = home[1].partition(".")[0]
-        changes = [*changes, (_place_of_globals(space), {name: space[name]})]
+    match _import_name(thing):
+        case "__main__", name:
+            name = name.partition(".")[0]
+            space = vars(sys.modules["__main__"])
+            changes += ((_place_of_globals(space), {name: space[name]}),)
     return make, made_of, (attributes, changes), None, None, _fill
 
 
@@ -4245,7 +4247,7 @@ def _make_function(
     code: CodeType, place: tuple[Any, ...], cells: Any, reached: list[str]
 ) -> FunctionType:
     for name in reached:
-        _module("importlib").import_module(name)
+        __import__(name)
     return FunctionType(code, vars(_enter_module(*place)), closure=cells)
 
 
@@ -4293,7 +4295,7 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     attributes = {name: getattr(func, name) for name in (*names, annotations)}
     attributes |= vars(func)
     made_of = func.__code__, place, func.__closure__, reached
-    return _fill_later(func, pickler, _make_function, made_of, attributes, [(place, used)])
+    return _fill_later(func, pickler, _make_function, made_of, attributes, ((place, used),))
 
 
 def _class_token(cls: type) -> str:
@@ -4383,6 +4385,7 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
     tasks write to it must get there. Any other big content can stay out of the pickle; of an array
     with gaps, its packed copy."""
     numpy: Any = sys.modules["numpy"]
+    order = "F" if array.flags.fnc else "C"
     owner = array
     while isinstance(owner.base, numpy.ndarray):
         owner = owner.base
@@ -4390,21 +4393,22 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
         at = array.ctypes.data - owner.ctypes.data
         if not array.flags.forc:
             return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
-        order = "C" if array.flags.c_contiguous else "F"
         place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
         try:  # whether the file still holds what the array does, as far as samples tell
             both = [each.ravel("K").view("u1").data for each in (array, numpy.memmap(*place))]
+            pairs = zip(*map(_samples, both))
             # a difference counts if it stays: tasks may write to the file at this moment
-            if all(any(a == b for _ in range(9)) for a, b in zip(*map(_samples, both))):
+            if all(a in itertools.repeat(b, 9) for a, b in pairs):
                 place[2] = owner.mode.replace("w", "r")
                 return numpy.memmap, tuple(place)
         except (OSError, ValueError):  # deleted, not for us, or shorter by now
             pass
-    return numpy.asarray(array, order="K" if array.flags.forc else "C").__reduce_ex__(5)
+    return numpy.asarray(array, order=order).__reduce_ex__(5)
 
 
 # By type, or its name: a reducer, or the attributes that the type takes to make the object again.
 _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
+    type: _reduce_class,  # of a metaclass, too
     FunctionType: _reduce_function,
     types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
@@ -4415,7 +4419,7 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     property: "fget fset fdel __doc__",
     classmethod: "__func__",
     staticmethod: "__func__",
-    type(lru_cache(_cell_value)): lambda cached, pickler: _fill_later(
+    "functools._lru_cache_wrapper": lambda cached, pickler: _fill_later(
         cached, pickler, _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters()), {}
     ),
     # by its function: `super().run` has the name of the override
@@ -4464,11 +4468,13 @@ def _reduce_error(error: BaseException, pickler: _Pickler) -> Any:
     """An exception without what cannot be packed of it; of arguments, their text."""
     cls: Any = type(error)
     base = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
-    _, args, *state = base.__reduce__(error)
-    slots = copyreg._slotnames(cls)  # type: ignore[attr-defined]
-    held = {name: getattr(error, name) for name in slots if hasattr(error, name)}
-    held.update(*state)
-    attributes = {name: value for name, value in held.items() if pickler.takes(value)}
+    _, args, *parts = base.__reduce__(error)
+    match object.__getstate__(error):
+        case _, slots:
+            parts.append(slots)
+    attributes = {
+        name: value for held in parts for name, value in held.items() if pickler.takes(value)
+    }
     made_of = [arg if pickler.takes(arg) else repr(arg) for arg in args]
     return _make_as, (base, cls, *made_of), attributes, None, None, _set_on_error
 
@@ -4505,16 +4511,14 @@ class _Pickler(Pickler):
             if _can_import(obj.__name__):
                 return _module("importlib").import_module, (obj.__name__,)
             return _refuse(obj, self)
-        if issubclass(kind, type):
-            reducer: Any = _reduce_class
-        else:
-            name = f"{kind.__module__}.{kind.__name__}"
-            reducer = _REDUCERS.get(kind) or _REDUCERS.get(name)
-            if reducer is None:
+        by_type = _REDUCERS.get(type if issubclass(kind, type) else kind)
+        match by_type or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}"):
+            case None:
                 return NotImplemented
-            if type(reducer) is str:
-                return kind, _attributes(reducer, self, obj)[1:]
-        return _name_abroad(obj) or reducer(obj, self)
+            case str() as names:
+                return kind, _attributes(names, self, obj)[1:]
+            case reducer:
+                return _name_abroad(obj) or reducer(obj, self)
 
 
 def _packer(
@@ -4540,7 +4544,7 @@ def _packer(
 
     pickler = _Pickler(types.SimpleNamespace(write=parts.append), 5, buffer_callback=is_small)
     pickler.to, pickler.key_of, pickler.tried = to, key_of, tried
-    if tried is not None and _module("importlib.util").find_spec("cloudpickle"):
+    if tried is not None and _find_spec("cloudpickle"):
         pickler.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
     def pack(value: Any) -> list[Any]:
@@ -4580,15 +4584,10 @@ class _Segment:
         close(self.fd)
 
 
-class _Piece:
-    """A buffer in a segment: stands for it as a frame. Where it was laid down, `view` is the buffer
-    that it was taken from, which lives as long as the piece."""
-
-    def __init__(self, segment: _Segment, where: Sequence[Any], view: Any = b"") -> None:
-        self.segment = segment
-        self.where = where  # offset, number of bytes, mmap_mode
-        self.view = view
-        self.samples = b"".join(_samples(view))
+class _Piece(types.SimpleNamespace):
+    """A buffer in a `segment`: stands for it as a frame. `where` is its offset, number of bytes and
+    mmap_mode. Where it was laid down, it has `samples`, and as `view` the buffer that it was taken
+    from, which lives as long as the piece."""
 
     def __len__(self) -> int:
         return self.where[1]
@@ -4599,7 +4598,7 @@ def _address(view: memoryview) -> tuple[int, int]:
     Without numpy, each is another one."""
     numpy: Any = sys.modules.get("numpy")
     if not numpy:
-        return id(view), -1
+        return id(view), 0
     return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
 
 
@@ -4625,7 +4624,9 @@ def _lay_big(frames: dict[Any, Any], nbytes: int, folder: str, mode: str = "c") 
                 for key, view in big.items():
                     # a map can begin at a multiple of it, on every system
                     at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
-                    pieces[key] = _Piece(segment, (at, len(view), mode), view)
+                    where = at, len(view), mode
+                    samples = b"".join(_samples(view))
+                    pieces[key] = _Piece(segment=segment, where=where, view=view, samples=samples)
                     file.write(view)
             return pieces
         except OSError:  # it is full, or not there, or not for us
@@ -4639,26 +4640,34 @@ def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None, copied: b
     must not be written to. What came before is known from payload to payload: by a name, the module
     that holds the globals of functions that came by value; by a number, what the tasks of a run
     share."""
+    packed, *frames = frames
     buffers: list[Any] = []
     for frame in frames:
-        if type(frame) is _Piece:
-            offset, nbytes, mode = frame.where
-            access = {"r": 1, "c": 3}.get(mode, 2)  # mmap's ACCESS_READ, _COPY, _WRITE
-            fd = frame.segment.fd
-            frame = _module("mmap").mmap(fd, nbytes, access=access, offset=offset)
-            if mode == "c" and len(_maps) >= _MOST_MAPS:
+        match frame:
+            case _Piece(segment=segment, where=(offset, nbytes, mode)):
+                access = {"r": 1, "c": 3}.get(mode, 2)  # mmap's ACCESS_READ, _COPY, _WRITE
+                frame = _module("mmap").mmap(segment.fd, nbytes, access=access, offset=offset)
+                if mode == "c" and len(_maps) >= _MOST_MAPS:
+                    frame = bytearray(frame)
+                else:
+                    _maps.add(frame)
+            case _ if copied or memoryview(frame).readonly:
                 frame = bytearray(frame)
-            else:
-                _maps.add(frame)
-        elif copied or memoryview(frame).readonly:
-            frame = bytearray(frame)
         buffers.append(frame)
     outer = _local.came
     _local.came = {} if came is None else came
     try:
-        return _pickle_loads(buffers[0], buffers=buffers[1:])
+        return _pickle_loads(packed, buffers=buffers)
     finally:
         _local.came = outer
+
+
+# Which errors of pickling tell what to do instead.
+_HINTS = {
+    r"'_thread\.": "; make it where it is used, or use backend='threading'",
+    "'generator' object": "; pass list(...) of it",
+    "TextIOWrapper|Buffered|pickle files": "; pass its path, and open it where it is used",
+}
 
 
 def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
@@ -4667,12 +4676,9 @@ def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
         return _pack(value, to)
     except Exception as error:
         text = _blame(error, value, what, lambda part: _pack(part, to))
-        if "'_thread." in text:
-            text += "; make it where it is used, or use backend='threading'"
-        elif "'generator' object" in text:
-            text += "; pass list(...) of it"
-        elif "TextIOWrapper" in text or "Buffered" in text or "pickle files" in text:
-            text += "; pass its path, and open it where it is used"
+        for pattern, hint in _HINTS.items():
+            if _module("re").search(pattern, text):
+                text += hint
         raise PicklingError(text) from error
 
 
@@ -4692,9 +4698,8 @@ def _exact_text(value: Any) -> str:
 def _say_where(stack: str) -> str:
     """In words, where the task of a stack was, which has the innermost frame first. Of the stacks
     of several threads the main thread's is the last. Frames of this module are left out."""
-    re = _module("re")
-    stack = re.split(r"first\):\n(?=  File)", stack)[-1].partition(" in _run_calls\n")[0]
-    found = re.findall(r'File "(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
+    stack = stack.rpartition("first):\n  File")[2].partition(" in _run_calls\n")[0]
+    found = _module("re").findall(r'"(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
     here = os.path.basename(__file__)
     places = ["{}:{} {}".format(*each) for each in found if each[0] != here]
     where = " <- ".join(places[:10])  # a recursion may have no end
@@ -4703,24 +4708,23 @@ def _say_where(stack: str) -> str:
 
 def _pack_error(error: BaseException) -> list[Any]:
     """The payload of an error: its type and message, its traceback, and itself."""
-    traceback = _module("traceback")
     cls = type(error)
     said = cls.__qualname__
     inner = error.__traceback__
     while inner and inner.tb_frame.f_code.co_filename == __file__:  # without our own frames
         inner = inner.tb_next
-    text: Any = traceback.format_tb(inner)
-    frames: Any = ()
+    text: Any = _module("traceback").format_tb(inner)
     try:
         said = f"{cls.__module__}.{cls.__qualname__}: {error}"
-        text = traceback.format_exception(cls, error, inner)
+        text = _module("traceback").format_exception(cls, error, inner)
     except Exception:  # a __getattr__ of the user may raise anything
         pass
+    payload = [b"", marshal.dumps((said, "".join(text)))]
     try:
-        frames = map(bytes, _pack(error, "home"))
+        payload += map(bytes, _pack(error, "home"))
     except Exception:  # code of the user may fail in any way
         pass
-    return [b"", marshal.dumps((said, "".join(text))), *frames]
+    return payload
 
 
 def _restore_error(described: Any, *frames: Any) -> BaseException:
@@ -5146,7 +5150,7 @@ def _receive_message(sock: Any) -> list[list[Any]]:
                     raise RuntimeError(
                         "a big array could not be received: too many open files in this process"
                     )
-                frames[key] = _Piece(segments[place], where)
+                frames[key] = _Piece(segment=segments[place], where=where)
     return [[frames[key] for key in own] for own in payloads]
 
 
@@ -5743,19 +5747,18 @@ class _Context:
     most_tasks = sys.maxsize
     mapping = _NO_MAPPING
     copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
+    last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
+    # pieces and other buffers of the batch packed last: kept, for the next may well use them
+    newest: dict[Any, Any] = {}
 
     def __init__(self, to: str) -> None:
         self.to = to  # see _packer
         self.number = _next_number()
         self.world = _world()
-        # payloads of functions by key, which is the id
-        self.functions: dict[int, list[Any]] = {}  # of the batch being packed
-        self.packed: dict[int, tuple[list[Any], Any]] = {}  # of all, each with the function
-        self.last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
+        # id, which is the key, -> (payload, function)
+        self.packed: dict[int, tuple[list[Any], Any]] = {}
         # (address, size) -> piece
         self.laid: weakref.WeakValueDictionary[Any, _Piece] = weakref.WeakValueDictionary()
-        # these and other buffers of the batch packed last: kept, for the next may well use them
-        self.newest: dict[Any, Any] = {}
 
     def name(self, func: Any) -> int:
         """The key of a function that tasks call, or that their arguments hold; with its payload it
@@ -5764,9 +5767,11 @@ class _Context:
         key = id(func)
         if key not in self.packed:
             kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
-            is_method = type(getattr(func, "__self__", sys)) is not ModuleType
-            has_many = len(self.packed) >= self.MOST_FUNCTIONS
-            if has_many or is_method or not issubclass(type(func), kinds):
+            if (
+                len(self.packed) >= self.MOST_FUNCTIONS
+                or type(getattr(func, "__self__", sys)) is not ModuleType  # it is a method
+                or not issubclass(type(func), kinds)
+            ):
                 return 0
             payload = _pack(func, self.to)
             self.settle([payload])
@@ -5780,14 +5785,18 @@ class _Context:
         while tasks still travel one by one, that their iterator refills an object it has yielded
         before: the second and the third time it comes are compared, big buffers of it by samples.
         What can be called is taken not to change."""
-        self.functions = {}
+        self.functions: dict[int, list[Any]] = {}  # key -> payload
         function, values = batch.function, batch.tasks
         if not batch.width:
             called, values, kwargs = zip(*values)
-            is_one = len({*map(id, called)}) == 1 and {tuple}.issuperset(map(type, values))
-            function = called[0] if is_one and not any(kwargs) else None
+            if (
+                len({*map(id, called)}) == 1
+                and {tuple}.issuperset(map(type, values))  # other iterables may be read only once
+                and not any(kwargs)
+            ):
+                function = called[0]
         args = values if batch.width == 1 else itertools.chain.from_iterable(values)
-        key = function is not None and self.name(function)
+        key = self.name(function)  # 0 for None
         if key and _are_plain(args):
             plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
             batch.payload, batch.nbytes = (self.functions, True, [[plain]]), len(plain)
@@ -5797,14 +5806,16 @@ class _Context:
         ]
         payloads = list(map(_packer(self.to, self.name), calls))
         known, self.last = self.last, {}
-        for value in calls[0][1] if len(calls) == 1 else ():
-            content = None
-            if id(value) in known and not callable(value):
-                packed, *views = _pack(value)
-                content = [_crc32(packed), *(b"".join(_samples(view)) for view in views)]
-                if known[id(value)][1] not in (None, content):
-                    self.most_tasks = 1
-            self.last[id(value)] = value, content
+        match calls:
+            case [(_, given, _)]:
+                for value in given:
+                    content = None
+                    if id(value) in known and not callable(value):
+                        packed, *views = _pack(value)
+                        content = [_crc32(packed), *(b"".join(_samples(view)) for view in views)]
+                        if known[id(value)][1] not in (None, content):
+                            self.most_tasks = 1
+                    self.last[id(value)] = value, content
         batch.nbytes = self.settle(payloads)
         batch.payload = self.functions, False, payloads
 
@@ -5814,7 +5825,7 @@ class _Context:
         nearby, big buffers become pieces, and a piece that a batch of this run still uses is taken
         again while samples tell no change."""
         frames: dict[Any, Any] = {_address(view): view for own in payloads for view in own[1:]}
-        nbytes = sum(len(own[0]) for own in payloads)
+        nbytes = 0
         segments: set[_Segment] = set()
         for at, view in frames.items():
             piece = self.laid.get(at)
@@ -5830,8 +5841,9 @@ class _Context:
         for at, frame in self.newest.items():
             frames[at] = frame if type(frame) is _Piece else self.copy(frame)
         for own in payloads:
-            own[1:] = [frames[_address(view)] for view in own[1:]]
-            own[0] = self.copy(own[0])
+            packed, *views = own
+            nbytes += len(packed)
+            own[:] = self.copy(packed), *[frames[_address(view)] for view in views]
         return nbytes
 
     def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
@@ -5840,31 +5852,33 @@ class _Context:
         functions, are_plain, payloads = batch.payload
         new = [*functions.keys() - known]
         known.update(new)
-        head = [marshal.dumps((batch.key, settings, new, are_plain)), *of_run]
-        return [head, *map(functions.get, new), *payloads]
+        return [
+            [marshal.dumps((batch.key, settings, new, are_plain)), *of_run],
+            *map(functions.get, new),
+            *payloads,
+        ]
 
 
 def _say_here(kind: int, content: Any) -> None:
     """Say what a worker's task said: to the stream or log handlers of the moment."""
-    if kind != _RECORD:
-        text = content.decode("utf-8", "backslashreplace")
-        _write_to(sys.stdout if kind == _OUT else sys.stderr, text)
-        return
-    import logging
+    if kind == _RECORD:
+        import logging
 
-    record = logging.makeLogRecord(content)
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
+        record = logging.makeLogRecord(content)
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+    else:
+        stream = sys.stdout if kind == _OUT else sys.stderr
+        _write_to(stream, content.decode("utf-8", "backslashreplace"))
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _timeout_type() -> type[Exception]:
     """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
-    import multiprocessing.context
+    from multiprocessing.context import TimeoutError as other
 
-    kinds = TimeoutError, multiprocessing.context.TimeoutError
-    return type("TimeoutError", kinds, {"__module__": __name__})
+    return type("TimeoutError", (TimeoutError, other), {"__module__": __name__})
 
 
 class _Worker:
