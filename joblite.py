@@ -4330,7 +4330,7 @@ def _new_class(
     return _make_as(kind, meta, name, bases, space)
 
 
-_HEAP_TYPE = 1 << 9  # a flag of classes made by a class statement (and of some native ones)
+_HEAP_TYPE = 0x200  # a flag of classes made by a class statement (and of some native ones)
 
 
 def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
@@ -4488,7 +4488,8 @@ class _Pickler(Pickler):
 
     def takes(self, value: Any) -> bool:
         """Whether a value can be packed: it is tried on the second try, and hoped on the first."""
-        tried, key = self.tried, id(value)
+        tried = self.tried
+        key = id(value)
         if tried is None:
             return True
         if key not in tried:
@@ -4543,7 +4544,7 @@ def _packer(
         return False
 
     pickler = _Pickler(types.SimpleNamespace(write=parts.append), 5, buffer_callback=is_small)
-    pickler.to, pickler.key_of, pickler.tried = to, key_of, tried
+    vars(pickler).update(to=to, key_of=key_of, tried=tried)
     if tried is not None and _find_spec("cloudpickle"):
         pickler.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
@@ -4624,9 +4625,12 @@ def _lay_big(frames: dict[Any, Any], nbytes: int, folder: str, mode: str = "c") 
                 for key, view in big.items():
                     # a map can begin at a multiple of it, on every system
                     at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
-                    where = at, len(view), mode
-                    samples = b"".join(_samples(view))
-                    pieces[key] = _Piece(segment=segment, where=where, view=view, samples=samples)
+                    pieces[key] = _Piece(
+                        segment=segment,
+                        where=(at, len(view), mode),
+                        view=view,
+                        samples=b"".join(_samples(view)),
+                    )
                     file.write(view)
             return pieces
         except OSError:  # it is full, or not there, or not for us
@@ -4634,7 +4638,7 @@ def _lay_big(frames: dict[Any, Any], nbytes: int, folder: str, mode: str = "c") 
     return {}
 
 
-def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None, copied: bool = False) -> Any:
+def _unpack(frames: Iterable[Any], came: dict[Any, Any], copied: bool = False) -> Any:
     """The value of a payload, whose buffers may be written to: pieces are mapped anew, or copied
     where this process has very many maps already; the others are copied, if it is asked for or they
     must not be written to. What came before is known from payload to payload: by a name, the module
@@ -4655,7 +4659,7 @@ def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None, copied: b
                 frame = bytearray(frame)
         buffers.append(frame)
     outer = _local.came
-    _local.came = {} if came is None else came
+    _local.came = came
     try:
         return _pickle_loads(packed, buffers=buffers)
     finally:
@@ -4666,7 +4670,7 @@ def _unpack(frames: Iterable[Any], came: dict[Any, Any] | None = None, copied: b
 _HINTS = {
     r"'_thread\.": "; make it where it is used, or use backend='threading'",
     "'generator' object": "; pass list(...) of it",
-    "TextIOWrapper|Buffered|pickle files": "; pass its path, and open it where it is used",
+    "TextIOWrapper|Buffered|FileIO|pickle files": "; pass its path, and open it where it is used",
 }
 
 
@@ -4736,7 +4740,7 @@ def _restore_error(described: Any, *frames: Any) -> BaseException:
 
     text = _module("re").sub(r'  File "(.+)", line (\d+), in .+\n(?!    )', add_source, text)
     try:
-        error = _unpack(frames)
+        error = _unpack(frames, {})
     except Exception:  # it has none, or its class does not exist here, or refuses
         error = RuntimeError(said)
     _set_on_error(error, {"__cause__": RemoteTraceback(f'\n"""\n{text}"""')})
@@ -4914,7 +4918,7 @@ class _Batch:
             value = None
             try:
                 if own[0]:
-                    value = _unpack(own)
+                    value = _unpack(own, {})
                 else:
                     errors[len(values)] = _restore_error(*own[1:])
             except Exception as error:  # a value's unpickling may raise anything
@@ -5786,7 +5790,8 @@ class _Context:
         before: the second and the third time it comes are compared, big buffers of it by samples.
         What can be called is taken not to change."""
         self.functions: dict[int, list[Any]] = {}  # key -> payload
-        function, values = batch.function, batch.tasks
+        function = batch.function
+        values = batch.tasks
         if not batch.width:
             called, values, kwargs = zip(*values)
             if (
@@ -5799,13 +5804,15 @@ class _Context:
         key = self.name(function)  # 0 for None
         if key and _are_plain(args):
             plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
-            batch.payload, batch.nbytes = (self.functions, True, [[plain]]), len(plain)
+            batch.payload = self.functions, True, [[plain]]
+            batch.nbytes = len(plain)
             return
         calls: Any = [
             (self.name(func) or func, *given) for func, *given in _spread(batch, batch.tasks)
         ]
         payloads = list(map(_packer(self.to, self.name), calls))
-        known, self.last = self.last, {}
+        known = self.last
+        self.last = {}
         match calls:
             case [(_, given, _)]:
                 for value in given:

@@ -7867,7 +7867,7 @@ class TestSection5Payloads:
         frames = joblite._pack({"deep": [array]})
         assert len(frames) == 2 and len(frames[0]) < 1000
         assert np.shares_memory(np.frombuffer(frames[1]), array)
-        back = joblite._unpack([bytes(frames[0]), bytearray(frames[1])])["deep"][0]
+        back = joblite._unpack([bytes(frames[0]), bytearray(frames[1])], {})["deep"][0]
         assert (back == array).all() and back.flags.writeable
         assert (travel(array) == array).all()
 
@@ -9670,7 +9670,7 @@ class TestSection6Executors:
             done = run_script(
                 """
                 import joblite, pickle, sys
-                print(joblite._unpack(pickle.loads(bytes.fromhex(sys.argv[1]))).double())
+                print(joblite._unpack(pickle.loads(bytes.fromhex(sys.argv[1])), {}).double())
                 """,
                 home.stdout.readline().strip(),
                 check=False,
