@@ -616,6 +616,7 @@ def _say(text: str) -> None:
 
 _MARK = StopIteration  # one byte in marshal; as a value of the user it is a class, so never plain
 _SEQUENCES = frozenset({list, tuple})
+_PIECE = 1 << 20  # bytes digested, checked or compressed at once: worth a thread, fits a cache
 _SMALL = 64  # a part of so many values gets a digest of its own: smaller is slower
 
 
@@ -720,13 +721,13 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     return ("object", maker, *args, state, items and list(items), pairs)
 
 
-def _raw_pieces(array: Any, nbytes: int) -> Iterator[memoryview]:
+def _raw_pieces(array: Any) -> Iterator[memoryview]:
     """The bytes of a memoryview or array in pieces, in Fortran order if it is laid out so, else in
     C order; where there are gaps between its items, it is copied."""
     if not isinstance(array, memoryview):
         array = memoryview(array.ravel("A").view("u1"))
-    for start in range(0, array.nbytes, nbytes):
-        yield array[start : start + nbytes]
+    for start in range(0, array.nbytes, _PIECE):
+        yield array[start : start + _PIECE]
 
 
 def _dtype_parts(digester: Any, dtype: Any) -> tuple[Any, ...]:
@@ -763,10 +764,10 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         content = [array[name] for name in dtype.names]
     elif dtype.hasobject:
         content = array.ravel(order).tolist()
-    elif array.nbytes <= digester.block:
+    elif array.nbytes <= _PIECE:
         content = digester.new(array.tobytes(order))
     else:
-        content = list(_map_on_threads(digester.new, _raw_pieces(array, digester.block)))
+        content = list(_map_on_threads(digester.new, _raw_pieces(array)))
     return ("array", is_mapped, _dtype_parts(digester, dtype), array.shape, order, content)
 
 
@@ -905,7 +906,6 @@ class _Digester:
 
     importable = type, FunctionType, BuiltinMethodType, ModuleType
     sortable = {str}, {int}, {bytes}  # of these alone `sorted` always gives one order
-    block = 1 << 20  # bytes of an array digested at once: big enough to hide the cost of threads
     deepest = 100  # levels that are walked by recursion: each takes four frames of some 1000
     count = 0  # of the values in the forms made so far, but for those in digests
 
@@ -1147,7 +1147,6 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 _MAGIC = b"\x89PYO\r\n\x1a\n"
 _HEAD = "<8sQQ"  # 24 bytes
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
-_PIECE = 1 << 20  # bytes checked, or handed to the system, at once: worth a thread, fits a cache
 _BUFFER = 65536  # bytes gathered before a small write or read ahead: arrays pass it by
 
 
@@ -1196,7 +1195,7 @@ def _gathered(arrays: Iterable[Any]) -> Iterator[list[memoryview]]:
     group: list[memoryview] = []
     nbytes = 0
     for array in arrays:
-        for piece in _raw_pieces(array, _PIECE):
+        for piece in _raw_pieces(array):
             group.append(piece)
             nbytes += len(piece)
             if nbytes >= _PIECE:
@@ -1372,7 +1371,7 @@ _CODECS = {
         "lzma",
         "LZMADecompressor",
         0,
-        1 << 30,
+        1_000_000_000,
         write=partial(
             _write_through,
             lambda file, compresslevel: _module("lzma").LZMAFile(
@@ -1380,7 +1379,7 @@ _CODECS = {
             ),
         ),
     ),
-    "xz": _codec(b"\xfd7zXZ", ".xz", "lzma", "LZMADecompressor", 0, 1 << 30, level="preset"),
+    "xz": _codec(b"\xfd7zXZ", ".xz", "lzma", "LZMADecompressor", 0, 1_000_000_000, level="preset"),
     "lz4": _codec(
         b"\x04\x22\x4d\x18",
         ".lz4",
@@ -1468,7 +1467,7 @@ def _parse_compress(compress: Any, filename: str = "") -> tuple[str, int] | None
             pass
         case _:
             method = ["zlib", *named][-1]
-            level = 3 if compress is True else compress or 3 * bool(named)
+            level = 3 if compress is True else compress or (3 if named else 0)
     _expect(
         method in _CODECS and level in range(10),
         "compress",
@@ -1657,9 +1656,11 @@ def dump(
     # written in place if it is a device or a pipe, or the folder takes no other file
     if (not state or stat.S_ISREG(state.st_mode)) and os.access(folder, os.W_OK):
         beside = f"{folder}/.{os.urandom(8).hex()}.part"
-    opener = partial(os.open, mode=0o600 if state else 0o666)  # nobody else looks in meanwhile
     try:
-        with open(beside or path, "wb", _BUFFER, opener=opener) as file:
+        # nobody else looks in meanwhile
+        with open(
+            beside or path, "wb", _BUFFER, opener=partial(os.open, mode=0o600 if state else 0o666)
+        ) as file:
             if beside and state:
                 os.chmod(beside, stat.S_IMODE(state.st_mode))
             _write_value(value, file, method)
@@ -1741,7 +1742,7 @@ def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any
             # of numpy, which does not touch it before: a hostile file may ask for any
             buffer = memoryview(_module("numpy").empty(size, "u1"))
             buffers.append(buffer)
-            for piece in _raw_pieces(buffer, _PIECE):
+            for piece in _raw_pieces(buffer):
                 rest = piece
                 while rest:
                     count = file.readinto(rest)
@@ -2225,7 +2226,7 @@ def _followed_name(thing: Any) -> str | None:
     if isinstance(thing, ModuleType):
         return thing.__name__ if _is_project(thing.__name__) else None
     if isinstance(thing, (FunctionType, type)):
-        if _is_project(getattr(thing, "__module__", None)) or _import_name(thing) is None:
+        if _is_project(getattr(thing, "__module__", None)) or not _import_name(thing):
             return _dotted(thing)
     return None
 
@@ -2411,7 +2412,7 @@ class _Fingerprint:
             reduced = None
         if type(reduced) is tuple or obj is id:
             return reduced
-        return id, (_digest(obj, _crc32, False, self.label, self.object_parts),)
+        return id, (_digest(obj, _crc32, follow=self.label, take_apart=self.object_parts),)
 
     def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
         """What a function finds; it is asked again at each call."""
@@ -2501,7 +2502,9 @@ class _Fingerprint:
 
     def _digest(self, value: Any) -> str:
         try:
-            return _digest(value, _blake2b, False, self.label, self.object_parts).hex()[:20]
+            return _digest(value, _blake2b, follow=self.label, take_apart=self.object_parts).hex()[
+                :20
+            ]
         except Exception as err:  # a hasher of the user may raise anything
             self.unsure.append(f"a value of {type(value)} cannot be hashed: {err!r}")
             return ""
