@@ -5753,6 +5753,7 @@ class _Context:
     # to pack at a time; 1 when tasks bring an object again with other content
     most_tasks = sys.maxsize
     mapping = _NO_MAPPING
+    nbytes = 0  # of the functions
     copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
     last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
     # pieces and other buffers of the batch packed last: kept, for the next may well use them
@@ -5781,7 +5782,7 @@ class _Context:
             ):
                 return 0
             payload = _pack(func, self.to)
-            self.settle([payload])
+            self.nbytes += self.settle([payload])
             self.packed[key] = payload, func
         self.functions[key] = self.packed[key][0]
         return key
@@ -5909,8 +5910,8 @@ class _Worker:
         # if the server dies as it is asked, so has the worker
         self.starter = _one_at_a_time("fork server", _living_server)
         self.sock, theirs = _socket_pair()
-        self.starter.ask((theirs.fileno(), file.fd))
-        theirs.close()
+        with theirs:
+            self.starter.ask((theirs.fileno(), file.fd))
 
     def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
         """Have the worker run a batch; whether it can run another. EOFError or OSError if it
@@ -5924,22 +5925,21 @@ class _Worker:
             self.run, self.known, self.world = context.number, set(), context.world
         _send_message(self.sock, context.message(batch, self.known, of_run))
         while True:
-            if batch.timeout is not None:
-                self.wait(batch, batch.timeout)
-            message = _receive_message(self.sock)
-            _, *said = message[0]
-            if said:
-                pool.done.put(marshal.loads(*said))
-                continue
-            kind = batch.receive(message)
-            if kind != _PART:
-                return kind != _INIT_FAILED
-            pool.ask_back([batch])  # no worker may have had it yet when the caller asked
+            self.wait(batch)
+            match _receive_message(self.sock):
+                case [[_, said]]:
+                    pool.done.put(marshal.loads(said))
+                case answer:
+                    kind = batch.receive(answer)
+                    if kind != _PART:
+                        return kind != _INIT_FAILED
+                    # no worker may have had it yet when the caller asked
+                    pool.ask_back([batch])
 
-    def wait(self, batch: _Batch, timeout: float) -> None:
-        """Wait for a message, unless the time of the task is up: then it is ended."""
-        while not batch.is_late:
-            left = timeout
+    def wait(self, batch: _Batch) -> None:
+        """With a limit, wait for a message, unless the time of the task is up: then it is ended."""
+        while batch.timeout and not batch.is_late:
+            left = batch.timeout
             if self.page[_TASK]:  # else none of this batch has begun
                 left -= (time.monotonic_ns() - self.page[_START]) / 1e9
             if left <= 0:
@@ -5953,14 +5953,13 @@ class _Worker:
         self.close()
         if self.page[_BATCH] != batch.key and batch.tries < _START_TRIES:
             return False
-        place = self.page[_TASK]
-        # else it died between tasks, or after the last; or as a single task began or ended
-        is_at_work = place > len(batch.values)
-        is_alone = not batch.values and len(batch.tasks) == 1
-        if (is_at_work or is_alone) and not batch.is_late:
-            blamed = max(place - 1, 0)
-            text = f"the worker process of task {batch.first + blamed} {_death_of(self.page)}"
-            batch.errors[blamed] = TerminatedWorkerError(text)
+        # 0, which blames none: it died between tasks, or after the last. But a single one may have
+        # just been beginning or ending
+        place = self.page[_TASK] or len(batch.tasks) == 1
+        if place > len(batch.values):
+            number = batch.first + place - 1
+            text = f"the worker process of task {number} {_death_of(self.page)}"
+            batch.errors[place - 1] = TerminatedWorkerError(text)
         return True
 
     def stop(self, grace_s: float) -> None:
@@ -6002,18 +6001,16 @@ class _SpawnedWorker(_Worker):
     """One whose process the standard library starts. A task that waits in it is not interrupted:
     the process is killed."""
 
-    sock: Any  # a pipe
-
     def __init__(self) -> None:
         context = _module("multiprocessing").get_context("spawn")
         shared = context.RawArray("c", _PAGE_NBYTES)
         self.page = _view(shared)
-        self.sock, theirs = context.Pipe()
+        self.sock, theirs = context.Pipe()  # not a socket
         self.process: Any = context.Process(
             target=_serve_spawned, args=(theirs, shared), name="joblite-worker", daemon=True
         )
-        self.process.start()
-        theirs.close()
+        with theirs:
+            self.process.start()
         # on Windows, one that dies before it has its end of the pipe leaves that open
         _module("multiprocessing.connection").wait([self.sock, self.process.sentinel])
         try:
@@ -6086,16 +6083,21 @@ def _drive(first: list[Any]) -> None:
 def _end_drivers() -> None:
     """End the threads that are idle, and the others when they will be: one that has just given the
     last result of a run needs a moment."""
-    others = {*threading.enumerate()} - {threading.current_thread()}  # a task may fork
-    drivers = [thread for thread in others if thread.name == _DRIVER_NAME]
+    drivers = [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == _DRIVER_NAME and thread is not threading.current_thread()  # a task forks
+    ]
     for _ in drivers:
         _driver_calls.put(None)
-    late = time.monotonic() + 0.05
-    for thread in drivers:
-        # Python 3.12 counts also one that is about to end
-        place = f"/proc/self/task/{thread.native_id}"
-        while time.monotonic() < late and (thread.is_alive() or os.path.exists(place)):
-            time.sleep(0.001)
+    for _ in range(50):
+        if not any(
+            # Python 3.12 counts also one that is about to end
+            thread.is_alive() or os.path.exists(f"/proc/self/task/{thread.native_id}")
+            for thread in drivers
+        ):
+            break
+        time.sleep(0.001)
 
 
 # ---- batches in this process, and in processes that others start ----
@@ -6103,21 +6105,22 @@ def _end_drivers() -> None:
 
 _FAR_SIDE = """\
 import importlib, marshal, sys
+name, version, python = caller
 try:
     module = importlib.import_module(name)
 except Exception:
     module = None
-python = f"Python {sys.version[:4]}"
-if module is None and code and version.endswith(python):
+if module is None and code and python == sys.version[:4]:
     module, loaded = type(sys)(name), marshal.loads(code)
     module.__file__, module._code = loaded.co_filename, code
     exec(loaded, module.__dict__)
     module = sys.modules.setdefault(name, module)
 if module or code:
-    here = f"{name} {getattr(module, '__version__', 'unknown')} on {python}"
-    if here != version:
-        raise ImportError(f"the caller has {version}, and here is {here} "
-                          f"({getattr(module, '__file__', 'no file')}): they must be the same")
+    here = name, getattr(module, "__version__", "unknown"), sys.version[:4]
+    if here != caller:
+        raise ImportError("the caller has {} {} on Python {}, and here is {} {} on Python {} ({}): "
+                          "they must be the same".format(
+                              *caller, *here, getattr(module, "__file__", "no file")))
 answer = module and module._run_payload(frames)
 """  # What an executor of somebody else runs. It goes as text, since the other side may have
 #      nothing but Python: where this file cannot be imported the answer is None, and the batch is
@@ -6165,8 +6168,10 @@ def _run_payload(frames: Sequence[Any]) -> list[Any]:
     """On the other side: a batch in; out what came of its tasks."""
     batch = _open_batch(frames, {}, [0] * 6)
     _run_here("threading", batch)
-    answer = _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
-    return [[*map(bytes, own)] for own in answer]
+    return [
+        [*map(bytes, own)]
+        for own in _pack_answer(_ANSWER, batch.values, batch.errors, batch.seconds)
+    ]
 
 
 # ---- idle workers, and when they are too old ----
@@ -6245,9 +6250,8 @@ def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
     for made in [*_made]:
         *made_of, executor = made
         flags = getattr(executor, "_flags", executor)  # where loky notes it
-        has_ended = any(map(getattr(flags, "__dict__", {}).get, ended))
         try:
-            if has_ended:
+            if any(map(getattr(flags, "__dict__", {}).get, ended)):
                 _made.remove(made)
             elif made_of == [factory, options]:
                 return executor
@@ -6292,7 +6296,7 @@ def _start_anew() -> None:
         kept.clear()  # type: ignore[attr-defined]
 
 
-_exiting = False  # whether the interpreter has begun to end. Set once
+_exiting = 0  # a number, when the interpreter has begun to end: runs with lower ones began before
 
 
 @lru_cache(maxsize=1)
@@ -6305,7 +6309,7 @@ def _watch_exit_and_forks() -> None:
 
     def shut_down() -> None:
         global _exiting
-        _exiting = True
+        _exiting = _next_number()
         shutdown_workers()
 
     atexit.register(shut_down)
@@ -6331,14 +6335,14 @@ class _Pool:
         self.done = _module("queue").SimpleQueue()
         self.executor = executor
         # where batches are packed, if they do not share our memory
-        self.context = None if shares_memory else _Context("far")
+        self.context: Any = None if shares_memory else _Context("far")
 
     def pack(self, batch: _Batch) -> None:
         """Prepare what `submit` sends; whatever cannot be packed raises."""
         if self.context:
             self.context.pack(batch)
-        else:
-            batch.left = list(batch.tasks) if batch.width else []
+        elif batch.width:
+            batch.left = list(batch.tasks)
 
     def submit(self, batch: _Batch) -> None:
         """Take a batch, which waits in the executor until a worker is free; the caller does not."""
@@ -6346,15 +6350,17 @@ class _Pool:
         if not self.context:
             future = self.start(_run_here, "sequential", batch)
         else:
-            payload = {
-                "far_side": _FAR_SIDE,
-                "name": __name__,
-                "version": f"{__name__} {__version__} on Python {sys.version[:4]}",
-                "code": _own_code() if batch.tries else b"",
-                "frames": self.context.message(batch, set()),
-            }
+            future = self.start(
+                eval,
+                "exec(far_side) or answer",
+                {
+                    "far_side": _FAR_SIDE,
+                    "caller": (__name__, __version__, sys.version[:4]),
+                    "code": _own_code() if batch.tries else b"",
+                    "frames": self.context.message(batch, set()),
+                },
+            )
             batch.tries += 1
-            future = self.start(eval, "exec(far_side) or answer", payload)
         if not hasattr(future, "add_done_callback"):
             raise TypeError(
                 f"backend: expected an executor whose `submit` gives a future; that of "
@@ -6370,9 +6376,12 @@ class _Pool:
     def take(self, patience: float | None) -> _Batch:
         """The next batch that came back; what tasks have printed until then is said. queue.Empty if
         nothing comes."""
-        while type(item := self.done.get(timeout=patience)) is tuple:
-            _say_here(*item)
-        return item  # type: ignore[no-any-return]
+        while True:
+            match self.done.get(timeout=patience):
+                case (kind, content):
+                    _say_here(kind, content)
+                case batch:
+                    return batch  # type: ignore[no-any-return]
 
     def receive(self, batch: _Batch) -> bool:
         """Open what came back of a batch; False when it was sent again."""
@@ -6403,7 +6412,7 @@ class _Pool:
         take more time, or their results more bytes, than those that the batch was measured by."""
         for batch in batches:
             is_large = batch.seconds > _LONG_S or batch.nbytes_back > self.BATCH_NBYTES
-            if (self.hungry or is_large) and batch.shrinkable and len(batch.tasks) > 1:
+            if (self.hungry or is_large) and batch.shrinkable:
                 batch.left.clear()
                 (batch.worker or batch).page[_SHED] = batch.key
 
@@ -6423,8 +6432,6 @@ class _DaskPool(_Pool):
 
     MOST_SCATTERED = 8  # buffers that are remembered as sent
     ONCE_NBYTES = 2**20  # a buffer of this size is sent once, not with every batch
-
-    context: _Context
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
         super().__init__(size, executor, shares_memory)
@@ -6447,13 +6454,13 @@ class _DaskPool(_Pool):
 
     def receive(self, batch: _Batch) -> bool:
         can_repeat = batch.tries < _START_TRIES and self.context.most_tasks > 1
-        if not (can_repeat and batch.future.cancelled()):
-            return super().receive(batch)
-        self.laid.clear()  # a buffer was lost with the worker that held it
-        self.context.packed.clear()
-        self.pack(batch)
-        self.submit(batch)
-        return False
+        if can_repeat and batch.future.cancelled():
+            self.laid.clear()  # a buffer was lost with the worker that held it
+            self.context.packed.clear()
+            self.pack(batch)
+            self.submit(batch)
+            return False
+        return super().receive(batch)
 
 
 class _ProtocolPool(_Pool):
@@ -6469,7 +6476,6 @@ class _ProtocolPool(_Pool):
 
         backend: Any = self.executor
         future: Any = Future()
-        future.set_running_or_notify_cancel()  # when it really starts, such a backend does not tell
 
         def fill(retrieve: Callable[[Any], Any], out: Any) -> None:
             try:
@@ -6500,7 +6506,7 @@ class _ThreadPool(_Pool):
         _one_at_a_time("first use", _watch_exit_and_forks)
         super().__init__(size)
         self.waiting: deque[_Batch] = deque()
-        self.free = deque([True] * size)  # an item for each thread that may be at work and is not
+        self.free = [True] * size  # an item for each thread that may be at work and is not
 
     def submit(self, batch: _Batch) -> None:
         self.waiting.appendleft(batch)
@@ -6538,8 +6544,6 @@ class _ProcessPool(_ThreadPool):
     worker, writes to it and ends it. Others set a word in the worker's page, and
     may have the fork server look at it."""
 
-    context: Any
-
     def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
         _look_at_project()
         super().__init__(size)
@@ -6549,23 +6553,22 @@ class _ProcessPool(_ThreadPool):
         # of its workers: seconds they stay idle; cores they may use; threads that native libraries
         # may start there, if the user has said; packed (initializer, arguments), or b""; the code
         self.kind = *kind, id(self.code)
-        self.workers: deque[_Worker] = deque()  # that have nothing to do
-        self.begun_at_exit = _exiting
+        self.workers: list[_Worker] = []  # that have nothing to do
 
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
         before it has begun."""
         while not self.is_over:
-            if _exiting and not self.begun_at_exit:
+            if self.context.number < _exiting:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
             # whether it lives shows when it is to work
             worker = _pop(self.workers) or _pop(_idle_workers.get(self.kind, []))
             worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)()
-            if worker.served + len(batch.tasks) > self.most_tasks:
-                worker.close()
-                continue
             batch.tries += not worker.served  # one that has died idle was no try
             worker.served += len(batch.tasks)
+            if worker.served > self.most_tasks:
+                worker.close()
+                continue
             batch.worker = worker
             is_well = False
             try:
@@ -6590,8 +6593,10 @@ class _ProcessPool(_ThreadPool):
         """Let the workers go. Running tasks get a KeyboardInterrupt; a worker that is not done with
         it after its grace is killed. All are waited for, but not for ever: it may be the garbage
         collector that drops a generator, in the midst of something that a driver thread needs."""
+        from queue import Empty
+
         super().close(out)
-        error: Any = sys.exc_info()[1]
+        error: Any = sys.exception()
         at_work = [(batch, worker) for batch in out if (worker := batch.worker)]
         try:
             for _, worker in at_work:
@@ -6600,7 +6605,7 @@ class _ProcessPool(_ThreadPool):
                 # Ctrl-C may have kept the caller from what it had just taken: that has no payload
                 is_awaited = any(batch.payload for batch in out)
                 out.discard(self.take(4 * GRACE_S if is_awaited else 0.0))
-        except _module("queue").Empty:
+        except Empty:
             pass
         except KeyboardInterrupt:  # once more
             for _, worker in at_work:
@@ -6608,18 +6613,22 @@ class _ProcessPool(_ThreadPool):
             if not isinstance(error, GeneratorExit):
                 raise
             # a finalizer would swallow it: the main thread gets another, when it has left that
-            main = threading.main_thread().ident
-            kill = _module("signal").pthread_kill
-            threading.Timer(0.05, kill, (main, _SIGINT)).start()
-        for batch, worker in at_work if isinstance(error, KeyboardInterrupt) else ():
-            where = _place_in(worker.page)
-            if where and batch.errors:  # the last is of the task that was at work
-                error.add_note(f"task {batch.first + max(batch.errors)} was ended{where}")
+            threading.Timer(
+                0.05, _module("signal").pthread_kill, (threading.main_thread().ident, _SIGINT)
+            ).start()
+        if isinstance(error, KeyboardInterrupt):
+            for batch, worker in at_work:
+                where = _place_in(worker.page)
+                if where and batch.errors:
+                    number = batch.first + max(batch.errors)  # the last was at work
+                    error.add_note(f"task {number} was ended{where}")
         # idle workers may forget big functions that came for this run alone
-        sizes = [len(frame) for own, _ in self.context.packed.values() for frame in own]
         for worker in _drained(self.workers):
-            if sum(sizes) > _IN_BAND and not _has_data(worker.sock):
-                _send_message(worker.sock, [])
+            try:
+                if self.context.nbytes > _IN_BAND:
+                    _send_message(worker.sock, [])
+            except OSError:  # it has just died
+                pass
             _idle_workers.setdefault(self.kind, []).append(worker)
         _end_idle_workers(_MOST_KINDS)
         self.context = None  # threads that are about to end still hold this pool
