@@ -6313,7 +6313,7 @@ def _watch_exit_and_forks() -> None:
         shutdown_workers()
 
     atexit.register(shut_down)
-    if hasattr(os, "register_at_fork"):  # idle threads end: Python warns of a fork beside threads
+    if _HAS_FORK:  # idle threads end: Python warns of a fork beside threads
         os.register_at_fork(before=_end_drivers, after_in_child=_start_anew)
 
 
@@ -6401,10 +6401,11 @@ class _Pool:
                 text += "; with spawn a script needs if __name__ == '__main__':"
             lost = TerminatedWorkerError(text)
             lost.__cause__ = error
-            if isinstance(error, (BrokenExecutor, CancelledError)):
-                batch.fault = lost  # nothing more is to be had of it
-            else:
-                batch.blame(lost)
+            match error:
+                case BrokenExecutor() | CancelledError():
+                    batch.fault = lost  # nothing more is to be had of it
+                case _:
+                    batch.blame(lost)
         return True
 
     def ask_back(self, batches: Iterable[_Batch]) -> None:
@@ -6561,9 +6562,11 @@ class _ProcessPool(_ThreadPool):
         while not self.is_over:
             if self.context.number < _exiting:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
-            # whether it lives shows when it is to work
-            worker = _pop(self.workers) or _pop(_idle_workers.get(self.kind, []))
-            worker = worker or (_Worker if _HAS_FORK else _SpawnedWorker)()
+            worker = (  # whether it lives shows when it is to work
+                _pop(self.workers)
+                or _pop(_idle_workers.get(self.kind, []))
+                or (_Worker if _HAS_FORK else _SpawnedWorker)()
+            )
             batch.tries += not worker.served  # one that has died idle was no try
             worker.served += len(batch.tasks)
             if worker.served > self.most_tasks:
