@@ -4979,7 +4979,7 @@ f = make()"""
         data.write_text("four")
         assert memory.cache(lambda: data.read_text(), depends=data)() == "four"
         assert memory.cache(lambda: 1, depends="text").depends == ("text",)
-        with pytest.raises(FileNotFoundError, match="No such file or directory: .*none"):
+        with pytest.raises(FileNotFoundError, match=": .*none"):
             memory.cache(lambda: 1, depends=[tmp_path / "none"])()
         by_length = memory.cache(lambda text: text.upper(), key=lambda text: len(text))
         assert [by_length("abc"), by_length("xyz"), by_length("four")] == ["ABC", "ABC", "FOUR"]
