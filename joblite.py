@@ -102,6 +102,8 @@ if TYPE_CHECKING:
         pre_dispatch: Any
         temp_folder: Any
         max_nbytes: Any
+        require: str | None
+        prefer: str | None
         mmap_mode: Any
         progress: Any
         on_error: str
@@ -4958,9 +4960,11 @@ def _no_task(task: Any) -> TypeError:
         got = "a function without its arguments: write (delayed(f)(x) for x in xs)"
     elif _is_task(task):
         got = "one task: put it into a list"
-    return TypeError(
+    error = TypeError(
         f"expected tasks: delayed(function)(...), or (function, args, kwargs); got {got}"
     )
+    error.__suppress_context__ = True  # how it showed tells nothing
+    return error
 
 
 def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
@@ -6242,7 +6246,7 @@ def _end_idle_workers(most: int) -> None:
 _made: list[tuple[Any, dict[str, Any], Any]] = []
 
 
-def _executor_of(factory: Callable[..., Any], options: dict[str, Any]) -> Any:
+def _executor_of(factory: Callable[..., Any], /, **options: Any) -> Any:
     """What a factory makes of these options: made at their first use, and anew when it has
     ended."""
     _one_at_a_time("first use", _watch_exit_and_forks)
@@ -6769,7 +6773,7 @@ class ParallelBackendBase:
 _Backend = namedtuple("_Backend", "name open shares_memory options capacity", defaults=((), None))
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _say_that_there_are_no_processes() -> None:
     _warn(
         "processes cannot be started here (no fork, or no interpreter to start): tasks run in "
@@ -6794,9 +6798,11 @@ def _open_processes(
         frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
         packed = _pickle_dumps(list(map(bytearray, frames)), 5)
     cores = max(1, (_cores or cpu_count()) // n_jobs)
-    kind = idle_worker_timeout, cores, inner_max_num_threads, packed
-    most = _whole("maxtasksperchild", maxtasksperchild, "None or a whole number above 0")
-    return _ProcessPool(n_jobs, kind, most)
+    return _ProcessPool(
+        n_jobs,
+        (idle_worker_timeout, cores, inner_max_num_threads, packed),
+        _whole("maxtasksperchild", maxtasksperchild, "None or a whole number above 0"),
+    )
 
 
 _IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
@@ -6856,7 +6862,7 @@ def register_parallel_backend(
     make_default : bool, default False
         Use it where no backend is named.
     """
-    _backends[name] = lambda **options: _executor_of(factory, options)
+    _backends[name] = partial(_executor_of, factory)
     if make_default:
         _backends[None] = _backends[name]
 
@@ -6867,11 +6873,11 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     found = backend
     if backend is None or isinstance(backend, str):  # an executor need not be hashable
         found = _backends.get(backend, backend)
-    if found is not backend and callable(found):
-        found, options = found(**options), {}
+        if callable(found):
+            found, options = found(**options), {}
     if not isinstance(found, _Backend):
         _expect(
-            callable(getattr(found, "submit", None)),
+            hasattr(found, "submit"),
             "backend",
             f"one of {[*_backends]} or a concurrent.futures.Executor",
             backend,
@@ -6879,10 +6885,12 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
         if hasattr(found, "get_executor"):
             found = found.get_executor()
         name = type(found).__name__
-        # whether its workers are threads of this interpreter
-        is_pool_of_threads = isinstance(found, _module("concurrent.futures").ThreadPoolExecutor)
-        shares_memory = is_pool_of_threads and "Interpreter" not in name
-        shares_memory = getattr(found, "supports_sharedmem", shares_memory)
+        shares_memory = getattr(
+            found,
+            "supports_sharedmem",
+            isinstance(found, _module("concurrent.futures").ThreadPoolExecutor)
+            and "Interpreter" not in name,  # each thread of such a pool has its own memory
+        )
         kind: Any = _Pool
         if hasattr(found, "effective_n_jobs"):
             kind, offer = _ProtocolPool, found.effective_n_jobs(-1)
@@ -6896,7 +6904,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             shares_memory,
             capacity=offer or cpu_count(),
         )
-    if options and found is not _IN_PLACE:  # which has no use for any
+    if options and found.open:  # in place there is no use for any
         unknown = sorted(options.keys() - found.options)
         if unknown:
             expected = f"options among {sorted(found.options)}"
@@ -6908,31 +6916,32 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     return found
 
 
-def _choose(settings: dict[str, Any], options: dict[str, Any]) -> tuple[_Backend, int]:
+def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Backend, int]:
     """Settle what a `Parallel` leaves open: its backend and the number of workers."""
-    context = _local.settings
-    named, n_jobs = settings["backend"], settings["n_jobs"]
-    needs_threads = settings["require"] == "sharedmem"
+    named, n_jobs = parallel.backend, parallel.n_jobs
     backend = named  # an executor that is a container may be empty, and so untrue
     if named is None:
-        backend = context.get("backend") or _local.inside
-    if backend is None and (needs_threads or settings["prefer"] == "threads"):
+        backend = _local.settings.get("backend") or _local.inside
+    if backend is None and (parallel.require or parallel.prefer == "threads"):
         backend = _THREADS
     found = _find_backend(backend, options)
-    if needs_threads and not found.shares_memory:
+    if parallel.require and not found.shares_memory:
         _expect(named is None, "backend", "one of threads, which require='sharedmem' needs", named)
         found = _THREADS
     if n_jobs is None:
-        n_jobs = context.get("n_jobs")
+        n_jobs = _local.settings.get("n_jobs")
     if n_jobs is None:
         return found, found.capacity or 1
-    expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
-    if hasattr(n_jobs, "__next__"):
-        expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
-    n_jobs = _whole("n_jobs", n_jobs, expected, -sys.maxsize)
+    n_jobs = _whole(
+        "n_jobs",
+        n_jobs,
+        "a whole number other than 0 (-1: all cores, -2: all but one), or None"
+        "; tasks go into the call: Parallel(n_jobs=2)(tasks)",
+        -sys.maxsize,
+    )
     if n_jobs < 0:  # counts back from all there are
         n_jobs += 1 + (found.capacity or _cores or cpu_count())
-    return found, 1 if found is _IN_PLACE else max(1, n_jobs)
+    return found, max(1, n_jobs) if found.open else 1
 
 
 class parallel_config:
@@ -6980,10 +6989,10 @@ class parallel_config:
         inner_max_num_threads: Any = None,
         **backend_options: Any,
     ) -> None:
-        self.settings = {**locals()}  # a copy: a debugger refills that dict
+        self.settings = settings = {**locals()}  # a copy: a debugger refills that dict
         self.outer = _local.settings
         backend_options["inner_max_num_threads"] = inner_max_num_threads
-        options = _settle(self.settings)
+        options = _settle(settings)
         if type(backend) is _Unset or backend is None:
             _expect(
                 not options,
@@ -6992,8 +7001,8 @@ class parallel_config:
                 None,
             )
         else:
-            self.settings["backend"] = _find_backend(backend, options)
-        _local.settings = self.settings
+            settings["backend"] = _find_backend(backend, options)
+        _local.settings = settings
 
     def __enter__(self) -> dict[str, Any]:
         return self.settings
@@ -7144,9 +7153,8 @@ class _Counts:
 
     def make_bar(self) -> Any:
         """What shows progress=True: lines without tqdm, and inside another call nothing."""
-        stack = _module("traceback").walk_stack(None)
-        is_inside = any(frame.f_code is _Run.work.__code__ for frame, _ in stack)
-        if not self.progress or is_inside or _local.inside:
+        at_work = [frame.f_code for frame, _ in _module("traceback").walk_stack(None)]
+        if not self.progress or _local.inside or _Run.work.__code__ in at_work:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -7159,10 +7167,11 @@ class _Counts:
 
     def tell(self, parallel: Parallel[Any, Any], count: int) -> None:
         """So many tasks more are done; none at the end. Let whoever wants to know."""
-        if count and hasattr(self.progress, "update"):
-            self.progress.update(count)
-        elif count and self.progress is not None:
-            self.progress(self.completed, self.total)
+        if count and self.progress is not None:
+            if hasattr(self.progress, "update"):
+                self.progress.update(count)
+            else:
+                self.progress(self.completed, self.total)
         if self.line_s is None or self.completed == self.told:
             return
         now = time.monotonic()
@@ -7198,7 +7207,6 @@ class _Run:
         self.parallel = parallel
         self.calls = calls
         self.counts = parallel._counts = _Counts(calls, parallel)
-        self.is_list = parallel.return_as == "list"
         # number of a task -> results of it and those after it; _NOTHING for an error left out
         self.ready: dict[int, list[Any]] = {}
 
@@ -7233,7 +7241,7 @@ class _Run:
                 error = error if _is_task(task) else _no_task(task)
                 _name_task(error, number)
                 if parallel.on_error == "raise":
-                    raise error from error.__cause__
+                    raise error
                 value = error if parallel.on_error == "return" else _NOTHING
             else:
                 if not number:
@@ -7241,7 +7249,7 @@ class _Run:
             counts.completed += 1
             if is_watched:
                 counts.tell(parallel, 1)
-            if self.is_list:
+            if not parallel.return_generator:
                 values.append(value)
             elif value is not _NOTHING:
                 yield value
@@ -7267,7 +7275,7 @@ class _Run:
             raise
         finally:
             self.counts.close()
-        if not self.is_list:
+        if self.parallel.return_generator:
             yield from self.take()
 
 
@@ -7341,7 +7349,7 @@ class _PoolRun(_Run):
         try:
             tasks.extend(itertools.islice(self.tasks, size))
         except Exception as error:
-            if self.is_list:
+            if not self.parallel.return_generator:
                 raise
             self.broken = error
         if len(tasks) < size:
@@ -7361,7 +7369,7 @@ class _PoolRun(_Run):
     # -- in --
 
     def collect(self) -> None:
-        """Wait for a finished batch, and take its results."""
+        """Wait for a finished batch, take its results, and send out the next."""
         if self.home != os.getpid():
             raise RuntimeError(
                 "this call of Parallel belongs to the parent process and can be read only there; "
@@ -7374,36 +7382,35 @@ class _PoolRun(_Run):
         while True:
             try:
                 batch = pool.take(patience)
+                if pool.receive(batch):
+                    break
             except _module("queue").Empty:
                 pool.ask_back(self.out)
                 patience = self.WAIT_S
-                continue
-            if pool.receive(batch):
-                self.out.remove(batch)
-                self.absorb(batch)
-                return
+        self.out.remove(batch)
+        self.absorb(batch)
+        self.feed()
 
     def absorb(self, batch: _Batch) -> None:
         """Take what came of a batch: results, errors, and tasks to be sent again."""
         first, tasks, values = batch.first, batch.tasks, batch.values
-        on_error = self.parallel.on_error
         if batch.fault is not None:
             raise _name_task(batch.fault, first)
         done = rest = len(values)
         self.ready[first] = values
         if values and self.adapts:
-            # the next batches shall take so long, and so many bytes at most
-            share = min(
-                self.BATCH_S / max(batch.seconds, 1e-9),
-                self.pool.BATCH_NBYTES / max(batch.nbytes, batch.nbytes_back, 1),
+            size = min(  # of the next batches: they shall take so long, and so many bytes at most
+                done * self.BATCH_S / max(batch.seconds, 1e-9),
+                done * self.pool.BATCH_NBYTES / max(batch.nbytes, batch.nbytes_back, 1),
+                max(self.size, done * self.GROW),
+                self.MOST_TASKS,
             )
-            most = min(self.MOST_TASKS, max(self.size, self.GROW * done))
-            self.size = max(1, min(int(share * done), most))
+            self.size = max(1, int(size))
         for place, error in batch.errors.items():
             if not (batch.width or _is_task(tasks[place])):
                 error = _no_task(tasks[place])
-            named = _name_task(error, first + place)
-            value = named if on_error == "return" else _NOTHING
+            _name_task(error, first + place)
+            value = error if self.parallel.on_error == "return" else _NOTHING
             if place < len(values):
                 values[place] = value
             else:  # its worker died of it; what that had not delivered is done again
@@ -7411,8 +7418,8 @@ class _PoolRun(_Run):
                 self.send_again(first + rest, tasks[rest:place])
                 rest = place + 1
                 done += 1
-            if on_error == "raise":
-                raise named
+            if self.parallel.on_error == "raise":
+                raise error
         self.counts.completed += done
         self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
@@ -7429,15 +7436,13 @@ class _PoolRun(_Run):
                     if not self.pool.done.empty():
                         self.tasks = (read.popleft() for _ in range(len(read)))
                         self.collect()
-                        self.feed()
                 self.tasks = iter(read)
             yield None
             while self.out:
-                if not self.is_list:
+                if self.parallel.return_generator:
                     yield from self.take()
                 self.collect()
-                self.feed()
-            if self.broken:
+            if self.broken is not None:
                 yield from self.take()
                 raise self.broken
         except Exception:
@@ -7686,9 +7691,8 @@ class Parallel(_Shaped[Shape, E]):
         on_error: str = "raise",
         **backend_options: Any,
     ) -> None:
-        settings = {**locals()}  # a copy: a debugger refills that dict
-        options = _settle(settings)
-        vars(self).update(settings)
+        vars(self).update(locals())
+        options = _settle(vars(self))
         if batch_size != "auto":
             self.batch_size = _whole("batch_size", batch_size, "'auto' or a whole number above 0")
         if timeout is not None:
@@ -7703,13 +7707,13 @@ class Parallel(_Shaped[Shape, E]):
             progress,
         )
         _check_mmap_mode(self.mmap_mode)
-        nbytes = sys.maxsize
-        if self.mmap_mode:
-            nbytes = max(1, _parse_bytes(self.max_nbytes, "max_nbytes"))
+        # without a mode no array is mapped
+        nbytes = _parse_bytes(self.max_nbytes if self.mmap_mode else None, "max_nbytes")
         folder = self.temp_folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"
-        self._mapping = nbytes, os.fspath(folder), self.mmap_mode
-        self._backend, self.n_jobs = _choose(settings, options)
+        self._mapping = max(1, nbytes), os.fspath(folder), self.mmap_mode
+        self._backend, self.n_jobs = _choose(self, options)
         self._window = _window(pre_dispatch, self.n_jobs)
+        self.return_generator = return_as != "list"
 
     def __repr__(self) -> str:
         return f"Parallel(n_jobs={self.n_jobs})"
@@ -7754,7 +7758,7 @@ class Parallel(_Shaped[Shape, E]):
                     "timeout is ignored where tasks run in the caller's own thread: with n_jobs=1"
                 )
         results = run.stream()
-        if not run.is_list:
+        if self.return_generator:
             next(results, None)  # begins
             return results
         for _ in results:
@@ -7782,8 +7786,10 @@ class Parallel(_Shaped[Shape, E]):
         list or generator
             The results, as `return_as` says.
         """
-        is_recorder = getattr(function, "__qualname__", "") == "delayed.<locals>.record"
-        if is_recorder or not callable(function) or not iterables:
+        if (
+            not (callable(function) and iterables)
+            or getattr(function, "__qualname__", "") == "delayed.<locals>.record"
+        ):
             raise TypeError(
                 "map: expected a function, without delayed, and one or more iterables "
                 f"of its arguments, as .map(f, xs), got {(function, *iterables)!r:.200}"
@@ -7794,16 +7800,18 @@ class Parallel(_Shaped[Shape, E]):
 
     def print_progress(self) -> None:
         """Print one line about the newest run. A subclass may override it."""
-        counts = self._counts
-        if counts is _Counts:  # there was no run
+        done, total = self.n_completed_tasks, self.n_tasks
+        if not done:  # there may have been no run
             return
-        done, total, of, left = counts.completed, counts.total, "", ""
-        seconds = time.monotonic() - counts.begun
-        if total and done:
+        seconds = time.monotonic() - self._counts.begun
+        of = left = ""
+        if total:
             of = f" of {total}"
             left = f", {seconds / done * (total - done):.1f} s left"
-        stream = sys.stdout if self.verbose > 50 else sys.stderr
-        _write_to(stream, f"[{self!r}] {done}{of} tasks done in {seconds:.1f} s{left}\n")
+        _write_to(
+            sys.stdout if self.verbose > 50 else sys.stderr,
+            f"[{self!r}] {done}{of} tasks done in {seconds:.1f} s{left}\n",
+        )
 
     _print_progress = print_progress
 
@@ -7821,11 +7829,6 @@ class Parallel(_Shaped[Shape, E]):
     def n_completed_tasks(self) -> int:
         """How many tasks of the newest run are done."""
         return self._counts.completed
-
-    @property
-    def return_generator(self) -> bool:
-        """Whether calls give a generator."""
-        return self.return_as != "list"
 
 
 def get_active_backend() -> tuple[Any, int]:

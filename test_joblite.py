@@ -70,6 +70,7 @@ import textwrap
 import threading
 import time
 import tokenize
+import traceback
 import tracemalloc
 import types
 import typing
@@ -11037,6 +11038,21 @@ class TestSection8Parallel:
             Parallel(**backend)(delayed(fail_on)(i, 3) for i in range(100))
         assert "task 3" in caught.value.__notes__[0]
         assert caught.value.partial_results.get(0, 0) == 0 and 3 not in caught.value.partial_results
+
+    def test_a_traceback_shows_what_the_error_came_of(self, backend):
+        def fail():
+            try:
+                {}[7]
+            except KeyError:
+                raise ValueError("no 7")  # noqa: B904
+
+        def show(task):
+            with pytest.raises((ValueError, TypeError)) as caught:
+                Parallel(**backend)([task])
+            return "".join(traceback.format_exception(caught.value))
+
+        assert "KeyError: 7" in show(delayed(fail)())
+        assert show(4).count("Traceback (most recent call last)") == 1, "no word of how it showed"
 
     def test_an_error_that_allows_no_attribute_comes_as_itself(self, backend):
         @dataclasses.dataclass(frozen=True)
