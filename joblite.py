@@ -4836,7 +4836,8 @@ GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL,
 # A worker that has had nothing to do for so long ends, and so does a fork server without workers
 IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
-_SIGINT, _SIGKILL = 2, 9
+_SIGINT = 2
+_SIGKILL = 9
 _LONG_S = 0.2  # after so long a batch gives back what it has not started
 _LONGEST_S = 2e6  # to wait at once: the system takes no endless numbers
 # Workers, fork servers, or workers of an executor that may die before they have begun a batch
@@ -4972,12 +4973,14 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
     end: (kind of answer, values, errors by offset, seconds). The page shows the place of the call
     at work, and says when to give back the others. A thread that calls one function does so with
     no line of Python between the calls; whoever empties `left` stops it after the call at work."""
-    page, clock = batch.page, time.monotonic
+    page = batch.page
+    clock = time.monotonic
     begun = clock()
     look = begun + LOOK_S
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
-    tasks, calls = batch.tasks, None
+    tasks = batch.tasks
+    calls = None
     if batch.left:
         ended: list[bool] = []  # holds something when no arguments are left
         tasks = itertools.chain(batch.left, iter(partial(ended.append, True), None))
@@ -5029,8 +5032,8 @@ def _raise(error: BaseException, *_: Any, **__: Any) -> None:
 def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Batch:
     """The batch of a message, on every far side. Before its tasks come the functions that are new
     here; `came` keeps them by their keys."""
-    (head, *_), *payloads = message
-    number, settings, keys, are_plain = marshal.loads(head)
+    head, *payloads = message
+    number, settings, keys, are_plain = marshal.loads(head[0])
     batch = _Batch(*settings)
     batch.page = page
     batch.key = page[_BATCH] = number
@@ -5080,7 +5083,7 @@ def _pack_answer(
 def _send_all(sock: Any, data: Any, fds: Iterable[int] = ()) -> None:
     """Send bytes, and descriptors with the first of them. Where the other side is gone, this is an
     OSError also in a program that lets SIGPIPE end it."""
-    socket = _module("socket")
+    socket = _module("socket")  # no import statement, which fails as the interpreter ends
     quiet = getattr(socket, "MSG_NOSIGNAL", 0)
     if fds:
         rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, _module("array").array("i", fds)
@@ -5113,11 +5116,12 @@ def _send_message(
     fds: dict[int, int] = {}
     big: list[Any] = []
     for key, frame in entries.items():
-        if type(frame) is _Piece:
-            entries[key] = fds.setdefault(frame.segment.fd, len(fds)), frame.where
-        elif len(frame) >= _IN_BAND:
-            entries[key] = len(frame)
-            big.append(frame)
+        match frame:
+            case _Piece(segment=segment, where=where):
+                entries[key] = fds.setdefault(segment.fd, len(fds)), where
+            case _ if len(frame) >= _IN_BAND:
+                entries[key] = len(frame)
+                big.append(frame)
     data = marshal.dumps((entries, [[*map(id, own)] for own in payloads]))
     if not _HAS_FORK:  # a pipe of the standard library
         for frame in data, *big:
@@ -5273,7 +5277,8 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
     before["__main__"] = {}
     initializer(*initargs)
     for module in modules(start_spaces.values()):
-        space, old = vars(module), before.get(module.__name__, {})
+        space = vars(module)
+        old = before.get(module.__name__, {})
         space[_KEPT] = [name for name in space if space[name] is not old.get(name, before)]
 
 
@@ -5317,7 +5322,6 @@ class _WorkerState:
     """All that a worker process keeps. Its messages are answers, and what tasks say: whole lines,
     and what they have flushed, at once."""
 
-    mapping = _NO_MAPPING  # how big results travel
     idle_s: float | None = None  # how long it waits for a batch; None: as long as it takes
 
     def __init__(self, sock: Any, page: Any, fd: int) -> None:
@@ -5342,6 +5346,7 @@ class _WorkerState:
         import faulthandler
         import fcntl
         import signal
+        from multiprocessing import process, resource_tracker
 
         def end() -> None:
             os.read(line, 1)
@@ -5356,13 +5361,15 @@ class _WorkerState:
                 raise EOFError
         else:
             _start_thread(end)
-        process = _module("multiprocessing.process")
         process.current_process().name = f"joblite-worker-{os.getpid()}"
-        process._parent_process = process._ParentProcess("MainProcess", caller, line)
+        process._parent_process = process._ParentProcess(  # type: ignore[attr-defined]
+            "MainProcess", caller, line
+        )
         # The resource tracker is no process, and is told nothing: at the end of the worker it would
         # unlink the shared memory of others. Processes that a task starts ask for its descriptor
-        tracker = _module("multiprocessing.resource_tracker")._resource_tracker
-        tracker._fd = os.open(os.devnull, os.O_WRONLY)
+        resource_tracker._resource_tracker._fd = os.open(  # type: ignore[attr-defined]
+            os.devnull, os.O_WRONLY
+        )
         faulthandler.enable(self.fd, all_threads=False)
         # a forked child of a task must not speak for the worker
         os.register_at_fork(after_in_child=self.sock.close)
@@ -5370,8 +5377,10 @@ class _WorkerState:
     def live(self) -> None:
         """The life of a worker process: it answers messages until the other side is gone, or has
         been silent for long."""
+        import signal
+
         _Local.inside = "threading"
-        _module("signal").signal(_SIGINT, self.interrupt)
+        signal.signal(_SIGINT, self.interrupt)
         while _has_data(self.sock, self.idle_s or _LONGEST_S):
             message = _receive_message(self.sock)
             if message:
@@ -5408,7 +5417,9 @@ class _WorkerState:
             if self.native_threads or name not in os.environ:
                 os.environ[name] = str(self.native_threads or _cores)
         if authkey:
-            _module("multiprocessing.process").current_process().authkey = authkey
+            from multiprocessing import process
+
+            process.current_process().authkey = authkey
         try:
             opened = _quietly(_pickle_loads, filters)
             warnings.resetwarnings()
@@ -5416,17 +5427,19 @@ class _WorkerState:
         except Exception:  # a category is not to be had here
             pass
         if levels:
+            import logging
+
             level, _, names = levels
-            _module("logging").root.setLevel(level)
+            logging.root.setLevel(level)
             for name, number in names.items():
-                _module("logging").addLevelName(number, name)
+                logging.addLevelName(number, name)
 
     def enter_run(self, mapping: Any, world: Any, kind: Any) -> None:
         """Serve another run. Have log records go home which no handler here takes. The root logger
         has a handler for that if it has one at home: else `logging.info` in a task would set up
         another."""
         global _cores
-        self.mapping = mapping
+        self.mapping = mapping  # how big results travel
         packed = b""
         if kind:
             # that native libraries may start; None: one for each core it has
@@ -5455,10 +5468,9 @@ class _WorkerState:
         """Run the tasks of a batch, and send what comes of them."""
         import faulthandler  # sub-interpreters cannot import it
 
-        _, *of_run = message[0]
         try:
-            if of_run:
-                self.enter_run(*_pickle_loads(*of_run))
+            for of_run in message[0][1:]:  # there is one in the first batch of a run
+                self.enter_run(*_pickle_loads(of_run))
         except BaseException as error:  # whatever an initializer raises is told
             self.answer(_INIT_FAILED, [None], {0: error}, 0.0)
             return
@@ -5479,7 +5491,9 @@ class _WorkerState:
     def put_nowait(self, record: Any) -> None:
         """Send a log record, with its text made: its attributes in plain values."""
         if self.sock.fileno() < 0:
-            _module("logging")._defaultLastResort.handle(record)
+            import logging
+
+            logging._defaultLastResort.handle(record)  # type: ignore[attr-defined]
             return
         state = {
             key: value if type(value) in _ATOMS else _exact_text(value)
@@ -5564,13 +5578,15 @@ def _view(shared: Any) -> Any:
 
 
 def _map_page(file: _Segment) -> Any:
-    return _view(_module("mmap").mmap(file.fd, _PAGE_NBYTES))
+    import mmap
+
+    return _view(mmap.mmap(file.fd, _PAGE_NBYTES))
 
 
 def _kill_group(pid: int, sig: int) -> None:
     try:
         os.killpg(pid, sig)
-    except (ProcessLookupError, PermissionError):  # gone, or (macOS) a zombie
+    except OSError:  # it is gone, or (macOS) a zombie
         pass
 
 
@@ -5609,9 +5625,11 @@ def _serve_forks(fd: int) -> None:
     """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
     whose life lines it holds, end with it. A message with descriptors asks for a worker;
     one without says that the page of one tells when it is to end. How it died is noted there."""
+    import gc
     import select
     import signal
     import socket
+    import warnings
 
     control: Any = socket.socket(fileno=fd)
     wake, wake_end = os.pipe()
@@ -5620,8 +5638,8 @@ def _serve_forks(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
-    _module("warnings").simplefilter("ignore")  # of sockets that nothing holds any more
-    _module("gc").freeze()  # forked workers share these objects' pages
+    warnings.simplefilter("ignore")  # of sockets that nothing holds any more
+    gc.freeze()  # forked workers share these objects' pages
     # by process id: socket, status page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
     while True:
@@ -5668,6 +5686,8 @@ class _ForkServer:
     is so short that the system sends it whole."""
 
     def __init__(self) -> None:
+        import subprocess
+
         self.sock, theirs = _socket_pair()  # the server says nothing
         is_source = __file__.endswith(".py") and os.path.isfile(__file__)
         code = b"" if is_source else _own_code()
@@ -5678,13 +5698,12 @@ class _ForkServer:
             fd=theirs.fileno(),
             modules="logging.handlers" if sys.modules.get("logging") else "warnings",
         )
-        subprocess = _module("subprocess")
-        # with the options of this interpreter
-        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot]
+        # those of this interpreter
+        options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         with theirs:
             try:
                 self.process = subprocess.Popen(
-                    command,
+                    [sys.executable, *options, "-c", boot],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     process_group=0,
@@ -5713,8 +5732,7 @@ class _ForkServer:
 
 def _place_in(page: Any) -> str:
     """In words, where the stack that the worker of a page wrote last was."""
-    text: bytes = page.obj[_STACK_AT:]
-    return _say_where(text.partition(b"\0")[0].decode())
+    return _say_where(page.obj[_STACK_AT:].partition(b"\0")[0].decode())
 
 
 def _death_of(page: Any) -> str:
