@@ -2796,7 +2796,7 @@ class _Store(_Interface):
     def __str__(self) -> str:
         return self.location or "the memory of this process"
 
-    def open(self, key: str, mmap_mode: str | None = None) -> Any:
+    def open(self, key: str, mmap_mode: str | None) -> Any:
         """A binary file that holds the entry; None when there is none."""
         return self._guest.open(key)
 
@@ -2825,7 +2825,7 @@ class _Store(_Interface):
     def look(self, key: str) -> dict[str, Any]:
         """What is noted about an entry; empty when there is none that can be read. No use of it."""
         try:
-            with self.open(key) as file:
+            with self.open(key, None) as file:
                 return _pickle_loads(self._about(file, key))
         except Exception:  # there is nothing, or whatever it is that lies there
             return {}
@@ -2908,7 +2908,7 @@ class _RamStore(_Store):
     def __reduce__(self) -> Any:
         return _RamStore, (self.limit,)  # memory does not travel: a copy begins empty
 
-    def open(self, key: str, mmap_mode: str | None = None) -> Any:
+    def open(self, key: str, mmap_mode: str | None) -> Any:
         found = self._kept.get(key)
         return found and io.BytesIO(found[1])
 
@@ -2926,7 +2926,7 @@ class _RamStore(_Store):
     def delete(self, key: str) -> bool:
         return self._kept.pop(key, None) is not None
 
-    def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
+    def entries(self, prefix: str) -> Iterable[tuple[str, int, float]]:
         return [
             (key, len(each), used)
             for key, (used, each) in list(self._kept.items())
@@ -2987,7 +2987,7 @@ class _DiskStore(_Store):
                 )
                 return
 
-    def open(self, key: str, mmap_mode: str | None = None) -> Any:
+    def open(self, key: str, mmap_mode: str | None) -> Any:
         try:
             if not self._is_checked:
                 self._check_folders()
@@ -3054,7 +3054,7 @@ class _DiskStore(_Store):
     def delete(self, key: str) -> bool:
         return _unlink(self._root + key)
 
-    def entries(self, prefix: str = "") -> Iterable[tuple[str, int, float]]:
+    def entries(self, prefix: str) -> Iterable[tuple[str, int, float]]:
         """Each function has a folder, "module.function/"; "/" is the folder of all these."""
         for folder in [prefix.rpartition("/")[0]] if prefix else _list(self._root):
             for name in _list(self._root + folder):
@@ -3413,8 +3413,10 @@ class MemorizedFunc(_Options[P, R]):
             _memory=memory,
             _store=memory.store,
         )
-        code = holder if self.version is None else ("version", self.version)
-        self._roots = (code, *self.depends)
+        self._roots = (
+            holder if self.version is None else ("version", self.version),
+            *self.depends,
+        )
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
@@ -3687,23 +3689,24 @@ class MemorizedFunc(_Options[P, R]):
         return [
             CacheEntry(
                 _joined(about["input_args"]),
-                about["time"],
+                when,
                 about["duration"],
                 size,
                 current in key,
                 os.path.basename(key),
             )
-            for about, key, size in self._kept()
+            for when, key, size, about in self._kept()
         ]
 
-    def _kept(self) -> list[tuple[dict[str, Any], str, int]]:
-        """What is noted about each entry of this function, latest first, its key and its size."""
+    def _kept(self) -> list[tuple[float, str, int, dict[str, Any]]]:
+        """Of each entry of this function, latest first: when it was computed, its key, its size and
+        all that is noted about it."""
         found = [
-            (about, key, size)
+            (about["time"], key, size, about)
             for key, size, _ in self._store.entries(self._folder + "/")
             if (about := self._store.look(key))
         ]
-        return sorted(found, key=lambda each: each[0]["time"], reverse=True)
+        return sorted(found, reverse=True)  # no two have the same key
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """Say whether this call would be read, and if not, why it would be computed. It changes
@@ -3734,7 +3737,7 @@ class MemorizedFunc(_Options[P, R]):
         if not kept:
             return f"computes: nothing is kept for {self._folder}"
         # What differs from the newest entry of the same arguments, else from the newest
-        about, *_ = max(kept, key=lambda each: each[0]["digests"] == call.digests)
+        *_, about = max(kept, key=lambda each: each[3]["digests"] == call.digests)
         then = about["code"] | about["digests"]
         now = call.fingerprint.parts | call.digests
         texts = about["input_args"]
