@@ -2650,6 +2650,7 @@ class _Parameters:
         end = code.co_argcount + code.co_kwonlyargcount
         self.names = code.co_varnames[:end]
         self.placed = self.names[: code.co_argcount]
+        self.takes_more = code.co_flags & 12  # than it names
         self.inside: tuple[str, ...] = ()  # the names of the arguments that are handed on
         # A function of the same parameters gives what it gets: Python itself binds, or refuses
         self.stars = stars = ("*",)[: code.co_flags & 4] + ("**",)[: code.co_flags & 8]
@@ -2657,14 +2658,14 @@ class _Parameters:
             co_argcount=code.co_argcount,
             co_posonlyargcount=code.co_posonlyargcount,
             co_kwonlyargcount=code.co_kwonlyargcount,
-            co_flags=3 | code.co_flags & 12,  # as each function has, and those of the stars
+            co_flags=3 | self.takes_more,  # as each function has, and those of the stars
             co_varnames=(*self.names, *stars),
             co_nlocals=end + len(stars),
             co_qualname=plain.__qualname__,
         )
         self.named: Any = FunctionType(giving, {}, "", plain.__defaults__)
         self.named.__kwdefaults__ = plain.__kwdefaults__
-        if code.co_flags & 12 and hasattr(function, "__wrapped__"):  # it takes any arguments
+        if self.takes_more and hasattr(function, "__wrapped__"):
             below = _Parameters(function.__wrapped__)
             if below.names[:end] == self.names:
                 self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
@@ -2675,7 +2676,9 @@ class _Parameters:
     ) -> dict[str, Any]:
         """The arguments of a call with their labels, defaults included; a TypeError, as the
         function raises it, where they do not fit."""
-        given = self.named(*args, **kwargs)
+        given: dict[str, Any] = self.named(*args, **kwargs)
+        if not (self.takes_more or ignore):
+            return given
         more = given.get("*", ())
         given |= zip(self.inside, more)
         given["*"] = more[len(self.inside) :]
