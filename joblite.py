@@ -1147,7 +1147,6 @@ def register_hasher(cls: type, function: Callable[[Any], Any]) -> None:
 #                                                         test_tricks_of_hand_made_pickles
 
 _MAGIC = b"\x89PYO\r\n\x1a\n"
-_HEAD = "<8sQQ"  # 24 bytes
 _ALIGNMENT = 64  # of buffers in a file or segment: a cache line, and enough for any vector
 _BUFFER = 65536  # bytes gathered before a small write or read ahead: arrays pass it by
 
@@ -1293,8 +1292,8 @@ class _Content(io.RawIOBase):
         """Read so many bytes and no more, for the next value may follow, or unpack some; whether
         there were any."""
         if not self.packed:
-            # read1 does not wait for all
-            self.packed = getattr(self.file, "read1", self.file.read)(self.step or nbytes)
+            read = getattr(self.file, "read1", self.file.read)  # read1 does not wait for all
+            self.packed = read(self.step or nbytes)
             if self.step:
                 self.limit += 100 * len(self.packed)  # real data seldom packs that well
         if self.unpacker.eof:
@@ -1568,7 +1567,7 @@ def _stream(pickled: bytes, buffers: list[Any], start: int) -> Iterator[Any]:
     sizes = [buffer.nbytes for buffer in buffers]
     table = struct.pack(f"<{len(sizes)}Q", *sizes)
     gap = -(start + 28 + len(pickled) + len(table)) % _ALIGNMENT  # 28: the head and a checksum
-    head = struct.pack(_HEAD, _MAGIC, len(sizes), len(pickled) + gap)
+    head = _MAGIC + struct.pack("<QQ", len(sizes), len(pickled) + gap)
     yield head
     yield pickled
     rest = bytes(gap) + table
@@ -1737,13 +1736,11 @@ def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any
         if mode == "r+":  # they may be changed from now on
             checksums[:] = 0xA5
         return buffers
-    buffers = []
+    # of numpy, which does not touch them before: a hostile file may ask for any
+    buffers = [memoryview(_module("numpy").empty(size, "u1")) for size in sizes]
 
     def pieces() -> Iterator[memoryview]:
-        for size in sizes:
-            # of numpy, which does not touch it before: a hostile file may ask for any
-            buffer = memoryview(_module("numpy").empty(size, "u1"))
-            buffers.append(buffer)
+        for buffer in buffers:
             for piece in _raw_pieces(buffer):
                 rest = piece
                 while rest:
@@ -1752,7 +1749,7 @@ def _read_buffers(file: Any, mode: str | None, sizes: Sequence[int]) -> list[Any
                         raise _Damaged("it is cut short: bytes of an array are missing")
                     rest = rest[count:]
                 yield piece
-            file.read(-size % _ALIGNMENT)
+            file.read(-len(buffer) % _ALIGNMENT)
 
     found = b"".join(checks for _, checks in _map_on_threads(_checked, _gathered(pieces())))
     wanted = _read_exactly(file, len(found))
@@ -1967,7 +1964,7 @@ def _read_foreign(file: Any, mode: str | None, native: bool) -> Any:
 def _read(file: Any, mmap_mode: str | None, native: bool, trusted: bool) -> Any:
     """The value at the current position of a file, in our format."""
     head = _read_exactly(file, 24)
-    _, count, size = struct.unpack(_HEAD, head)
+    count, size = struct.unpack_from("<QQ", head, 8)
     body = _read_exactly(file, size + 8 * count + 4)
     # of bytes that end with their own CRC-32 it is this, whatever they are
     if _crc32(body, _crc32(head)) != 0x2144DF1C:
@@ -2182,9 +2179,10 @@ def _find_spec(name: str) -> Any:
     """The spec of a module, found without importing anything; None when there is none."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
-    parent, folders = name.rpartition(".")[0], None
-    if parent:
-        folders = getattr(_find_spec(parent), "submodule_search_locations", None) or ()
+    parent = name.rpartition(".")[0]
+    folders = (
+        getattr(_find_spec(parent), "submodule_search_locations", None) or () if parent else None
+    )
     try:
         return _module("_frozen_importlib")._find_spec(name, folders)
     except (KeyError, ModuleNotFoundError):  # a folder without `__init__`, its package not loaded
@@ -2261,7 +2259,10 @@ def _path_digest(path: Any, suffix: str = "") -> str:
     """The digest of the content of a file, or of all files in a folder; of those that do not end
     with `suffix` only the sizes."""
     found = [
-        (file, _file_digest(os.fspath(path) + file, state) if file.endswith(suffix) else state[1])
+        (
+            file,
+            _file_digest(os.fspath(path) + file, state) if file.endswith(suffix) else state[1],
+        )
         for file, state in _files_in(path).items()
     ]
     return _short_digest(repr(found))
@@ -2280,7 +2281,8 @@ def _imports_of(code: CodeType, package: str) -> list[str]:
     found = []
     for level, name, names in sorted(_code_facts(code).imports):
         if level:
-            name = f"{package.rsplit('.', level - 1)[0]}.{name}".strip(".")
+            above = package.rsplit(".", level - 1)[0]
+            name = f"{above}.{name}".strip(".")
         found += [name, *[f"{name}.{each}" for each in names]]
     return found
 
@@ -2614,7 +2616,7 @@ def _fingerprint_of(
     """The fingerprint of roots as they are now: the one kept under the key, unless something
     differs."""
     fingerprint = kept.get(key)
-    if fingerprint is None or fingerprint.roots[0] is not roots[0] or not fingerprint.holds():
+    if not (fingerprint and fingerprint.roots[0] is roots[0] and fingerprint.holds()):
         kept[key] = fingerprint = _Fingerprint(roots, untracked)
     return fingerprint
 
@@ -2623,7 +2625,7 @@ def _label_in_arguments(untracked: frozenset[str], unsure: list[str], thing: Any
     """What stands for a function, class or module of the project in an argument: its fingerprint.
     Why this may not be all goes to `unsure`."""
     name = _followed_name(thing)
-    if name is None:
+    if not name:
         return None
     kept = {} if "<" in name else _Fingerprint.in_arguments  # what functions make may hold much
     fingerprint = _fingerprint_of(kept, (name, untracked), (thing,), untracked)
@@ -2668,8 +2670,10 @@ class _Parameters:
         if self.takes_more and hasattr(function, "__wrapped__"):
             below = _Parameters(function.__wrapped__)
             if below.names[:end] == self.names:
-                self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
-                self.stars = ()  # what they hold has names inside
+                # what the stars hold has names inside
+                vars(self).update(
+                    vars(below), named=self.named, inside=below.placed[end:], stars=()
+                )
 
     def bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], ignore: Iterable[str]
@@ -2680,9 +2684,9 @@ class _Parameters:
         if not (self.takes_more or ignore):
             return given
         more = given.get("*", ())
+        named = dict(sorted(given.get("**", {}).items()))
         given |= zip(self.inside, more)
-        given["*"] = more[len(self.inside) :]
-        given["**"] = named = dict(sorted(given.get("**", {}).items()))
+        given |= {"*": more[len(self.inside) :], "**": named}
         for name in ignore:
             (given if name in given else named).pop(name, None)
         return {label: value for label, value in given.items() if label not in ("*", "**") or value}
