@@ -5784,7 +5784,7 @@ class _Context:
 
     # to pack at a time; 1 when tasks bring an object again with other content
     most_tasks = sys.maxsize
-    mapping = _NO_MAPPING
+    mapping: tuple[Any, ...] = _NO_MAPPING
     nbytes = 0  # of the functions
     copy: Callable[[Any], Any] = bytes  # what a frame is for an executor of others
     last: dict[int, tuple[Any, Any]] = {}  # arguments of the last single task, by id
@@ -6899,10 +6899,11 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     """The backend, with these options, that a name stands for, an executor of somebody else, the
     client of a dask cluster, or a backend of joblib's kind."""
     found = backend
-    if backend is None or isinstance(backend, str):  # an executor need not be hashable
-        found = _backends.get(backend, backend)
-        if callable(found):
-            found, options = found(**options), {}
+    match backend:
+        case None | str():  # an executor need not be hashable
+            found = _backends.get(backend, backend)
+            if callable(found):
+                found, options = found(**options), {}
     if not isinstance(found, _Backend):
         _expect(
             hasattr(found, "submit"),
@@ -6920,12 +6921,15 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             and "Interpreter" not in name,  # each thread of such a pool has its own memory
         )
         kind: Any = _Pool
-        if hasattr(found, "effective_n_jobs"):
-            kind, offer = _ProtocolPool, found.effective_n_jobs(-1)
-        elif hasattr(found, "_client"):
-            kind, offer = _DaskPool, sum(found._client.nthreads().values())
-        else:
-            offer = getattr(found, "_max_workers", 0) or getattr(found, "num_workers", 0)
+        match found:  # by the attributes that it has
+            case object(effective_n_jobs=count):
+                kind, offer = _ProtocolPool, count(-1)
+            case object(_client=client):
+                kind, offer = _DaskPool, sum(client.nthreads().values())
+            case object(_max_workers=int(offer)) | object(num_workers=int(offer)):
+                pass
+            case _:
+                offer = None
         found = _Backend(
             name,
             partial(kind, executor=found, shares_memory=shares_memory),
@@ -7021,15 +7025,16 @@ class parallel_config:
         self.outer = _local.settings
         backend_options["inner_max_num_threads"] = inner_max_num_threads
         options = _settle(settings)
-        if type(backend) is _Unset or backend is None:
-            _expect(
-                not options,
-                "backend",
-                f"'loky' or another that has the options {sorted(options)}",
-                None,
-            )
-        else:
-            settings["backend"] = _find_backend(backend, options)
+        match backend:
+            case None | _Unset():
+                _expect(
+                    not options,
+                    "backend",
+                    f"'loky' or another that has the options {sorted(options)}",
+                    None,
+                )
+            case _:
+                settings["backend"] = _find_backend(backend, options)
         _local.settings = settings
 
     def __enter__(self) -> dict[str, Any]:
@@ -7140,8 +7145,9 @@ def _window(pre_dispatch: Any, n_jobs: int) -> float:
     >>> _window("2 * n_jobs", 4), _window("1.5*n_jobs", 3), _window(0.5, 4)
     (8, 4.5, 1)
     """
-    if pre_dispatch in ("2 * n_jobs", "all"):
-        return 2 * n_jobs
+    match pre_dispatch:
+        case "2 * n_jobs" | "all":
+            return 2 * n_jobs
     text = str(pre_dispatch).replace("n_jobs", f" {n_jobs} ", 1)
     try:
         size = math.prod(map(float, text.split("*")))
@@ -7175,14 +7181,18 @@ class _Counts:
         # a subclass or a patch may have lines of its own
         if parallel.verbose > 2 or parallel.print_progress != parallel._print_progress:
             self.line_s = 0.0
-        self.progress = parallel.progress
-        if isinstance(self.progress, bool):
-            self.progress = self.make_bar()
+        match parallel.progress:
+            case True:
+                self.progress = self.make_bar()
+            case False:
+                self.progress = None
+            case progress:
+                self.progress = progress
 
     def make_bar(self) -> Any:
         """What shows progress=True: lines without tqdm, and inside another call nothing."""
         at_work = [frame.f_code for frame, _ in _module("traceback").walk_stack(None)]
-        if not self.progress or _local.inside or _Run.work.__code__ in at_work:
+        if _local.inside or _Run.work.__code__ in at_work:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -7195,11 +7205,14 @@ class _Counts:
 
     def tell(self, parallel: Parallel[Any, Any], count: int) -> None:
         """So many tasks more are done; none at the end. Let whoever wants to know."""
-        if count and self.progress is not None:
-            if hasattr(self.progress, "update"):
-                self.progress.update(count)
-            else:
-                self.progress(self.completed, self.total)
+        if count:
+            match self.progress:
+                case None:
+                    pass
+                case object(update=update):
+                    update(count)
+                case show:
+                    show(self.completed, self.total)
         if self.line_s is None or self.completed == self.told:
             return
         now = time.monotonic()
@@ -7268,9 +7281,13 @@ class _Run:
                     yield None
                 error = error if _is_task(task) else _no_task(task)
                 _name_task(error, number)
-                if parallel.on_error == "raise":
-                    raise error
-                value = error if parallel.on_error == "return" else _NOTHING
+                match parallel.on_error:
+                    case "raise":
+                        raise error
+                    case "return":
+                        value = error
+                    case _:
+                        value = _NOTHING
             else:
                 if not number:
                     yield None
@@ -7323,13 +7340,14 @@ class _PoolRun(_Run):
 
     def __init__(self, parallel: Parallel[Any, Any], calls: _Calls) -> None:
         super().__init__(parallel, calls)
-        pool = self.pool = parallel._backend.open(parallel.n_jobs)
-        if pool.context and pool.context.to == "near":
-            pool.context.mapping = parallel._mapping
+        self.pool = parallel._backend.open(parallel.n_jobs)
+        match self.pool.context:
+            case _Context(to="near") as context:
+                context.mapping = parallel._mapping
         self.home = os.getpid()
         self.tasks: Any = calls.tasks  # () when they have ended
-        self.adapts = parallel.batch_size == "auto"
-        self.size = 1 if self.adapts else parallel.batch_size  # of the next batches
+        # of the next batches
+        self.size = 1 if parallel.batch_size == "auto" else parallel.batch_size
         self.out: set[_Batch] = set()
         # batches that were cut already: number of the first task, tasks
         self.waiting: list[tuple[int, Sequence[Any]]] = []
@@ -7341,7 +7359,9 @@ class _PoolRun(_Run):
         it, all are done."""
         parallel = self.parallel
         while len(self.out) + 1 <= parallel._window and (cut := self.cut()):
-            batch = _Batch(*cut, parallel.timeout, parallel.on_error != "raise", self.adapts)
+            batch = _Batch(
+                *cut, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto"
+            )
             batch.function, batch.width = self.calls.function, self.calls.width
             try:
                 self.pack(batch)
@@ -7426,7 +7446,7 @@ class _PoolRun(_Run):
             raise _name_task(batch.fault, first)
         done = rest = len(values)
         self.ready[first] = values
-        if values and self.adapts:
+        if values and batch.shrinkable:
             size = min(  # of the next batches: they shall take so long, and so many bytes at most
                 done * self.BATCH_S / max(batch.seconds, 1e-9),
                 done * self.pool.BATCH_NBYTES / max(batch.nbytes, batch.nbytes_back, 1),
