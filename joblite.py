@@ -6122,13 +6122,12 @@ def _end_drivers() -> None:
     ]
     for _ in drivers:
         _driver_calls.put(None)
-    for _ in range(50):
-        if not any(
-            # Python 3.12 counts also one that is about to end
-            thread.is_alive() or os.path.exists(f"/proc/self/task/{thread.native_id}")
-            for thread in drivers
-        ):
-            break
+    late = time.monotonic() + 0.05
+    while time.monotonic() < late and any(
+        # Python 3.12 counts also one that is about to end
+        thread.is_alive() or os.path.exists(f"/proc/self/task/{thread.native_id}")
+        for thread in drivers
+    ):
         time.sleep(0.001)
 
 
