@@ -4451,6 +4451,7 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
         (_class_token(variable), type(variable), variable.__name__),
         {"__module__": variable.__module__},
     ),
+    ModuleType: _refuse,  # no import finds it
     "typing.ParamSpec": _refuse,
     "typing.TypeVarTuple": _refuse,
     "typing.NewType": _refuse,
@@ -4526,7 +4527,6 @@ class _Pickler(Pickler):
                 return _enter_module, _place_of_globals(vars(obj))
             if _can_import(obj.__name__):
                 return _module("importlib").import_module, (obj.__name__,)
-            return _refuse(obj, self)
         by_type = _REDUCERS.get(type if issubclass(kind, type) else kind)
         match by_type or _REDUCERS.get(f"{kind.__module__}.{kind.__name__}"):
             case None:
@@ -4620,7 +4620,7 @@ def _address(view: memoryview) -> tuple[int, int]:
 
 def _open_unlinked(folder: str | None) -> int:
     """A descriptor of a new file without a name, by default in the system's folder for those."""
-    with _module("tempfile").TemporaryFile(prefix="joblite-", dir=folder, buffering=0) as file:
+    with _module("tempfile").TemporaryFile(prefix="joblite-", dir=folder) as file:
         return os.dup(file.fileno())
 
 
@@ -5806,11 +5806,13 @@ class _Context:
         there are many of them."""
         key = id(func)
         if key not in self.packed:
-            kinds = FunctionType, type, MemorizedFunc, type(len), type(_module)
             if (
                 len(self.packed) >= self.MOST_FUNCTIONS
                 or type(getattr(func, "__self__", sys)) is not ModuleType  # it is a method
-                or not issubclass(type(func), kinds)
+                or not issubclass(
+                    type(func),
+                    (FunctionType, type, MemorizedFunc, BuiltinMethodType, type(_module)),
+                )
             ):
                 return 0
             payload = _pack(func, self.to)
