@@ -2506,9 +2506,7 @@ class _Fingerprint:
 
     def _digest(self, value: Any) -> str:
         try:
-            return _digest(value, _blake2b, follow=self.label, take_apart=self.object_parts).hex()[
-                :20
-            ]
+            return _digest(value, _blake2b, False, self.label, self.object_parts).hex()[:20]
         except Exception as err:  # a hasher of the user may raise anything
             self.unsure.append(f"a value of {type(value)} cannot be hashed: {err!r}")
             return ""
@@ -2670,10 +2668,8 @@ class _Parameters:
         if self.takes_more and hasattr(function, "__wrapped__"):
             below = _Parameters(function.__wrapped__)
             if below.names[:end] == self.names:
-                # what the stars hold has names inside
-                vars(self).update(
-                    vars(below), named=self.named, inside=below.placed[end:], stars=()
-                )
+                self.names, self.placed, self.inside = below.names, below.placed, below.placed[end:]
+                self.stars = ()  # what they hold has names inside
 
     def bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], ignore: Iterable[str]
