@@ -5117,6 +5117,9 @@ f = make()"""
         cached = any_memory.cache(handed_on(lambda more, *rest: (more, rest)))
         for args in [(1,), (2,), (1, 3), (2, 3), (2, 4)]:
             assert cached(*args) == (args[0], args[1:])
+        cached = any_memory.cache(handed_on(lambda x, y=2: x + y))
+        cached(1)
+        assert cached.entries()[0].arguments == "x=1"
 
     def test_a_decorator_may_tell_the_spellings_of_a_call_apart(self, any_memory):
         """What it takes for the function inside may mean something to itself:
