@@ -2762,18 +2762,19 @@ class _KeyLock:
 if TYPE_CHECKING:
 
     class _Interface:
-        """What `register_store_backend` describes; and what a store on disk knows."""
+        """What `register_store_backend` describes; and what stores know."""
 
+        location: str | None
         write: Any
         delete: Any
         entries: Any
         _guest: Any
-        _mode: int
-        _secret: bytes | None
-        location: str | None
+        # in memory and on disk
         limit: int
         _kept: dict[str, list[Any]]
         _total: int
+        _mode: int
+        _secret: bytes | None
         _root: str
         _folders: tuple[str, str, str]
         _is_checked: Any
