@@ -5779,7 +5779,8 @@ class _Context:
 
     MOST_FUNCTIONS = 500  # of one run, that a worker keeps: others travel with their batch
 
-    # to pack at a time; 1 when tasks bring an object again with other content
+    # to pack at a time: what a worker may take; 1 when tasks bring an object again with other
+    # content
     most_tasks = sys.maxsize
     mapping: tuple[Any, ...] = _NO_MAPPING
     nbytes = 0  # of the functions
@@ -6354,7 +6355,6 @@ class _Pool:
     """What a run hands its batches to; here an executor of somebody else. The caller's thread uses
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
-    most_tasks = sys.maxsize  # in one batch
     BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 
     is_over = False  # whether the run is
@@ -6579,7 +6579,7 @@ class _ProcessPool(_ThreadPool):
         _look_at_project()
         super().__init__(size)
         self.context = _Context("near" if _HAS_FORK else "far")
-        self.most_tasks = most  # also in a worker's life
+        self.most_tasks = self.context.most_tasks = most  # in a worker's life, and so in a batch
         self.code = _project_code  # kept, so that no other has its id
         # of its workers: seconds they stay idle; cores they may use; threads that native libraries
         # may start there, if the user has said; packed (initializer, arguments), or b""; the code
@@ -6823,10 +6823,14 @@ def _open_processes(
     if initializer is not None:
         frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
         packed = _pickle_dumps(list(map(bytearray, frames)), 5)
-    cores = max(1, (_cores or cpu_count()) // n_jobs)
     return _ProcessPool(
         n_jobs,
-        (idle_worker_timeout, cores, inner_max_num_threads, packed),
+        (
+            idle_worker_timeout,
+            max(1, (_cores or cpu_count()) // n_jobs),
+            inner_max_num_threads,
+            packed,
+        ),
         _whole("maxtasksperchild", maxtasksperchild, "None or a whole number above 0"),
     )
 
@@ -6837,7 +6841,7 @@ _PROCESSES = _Backend(
     "loky",
     _open_processes,
     not HAS_PROCESSES,
-    tuple(_open_processes.__kwdefaults__),  # type: ignore[arg-type]
+    _open_processes.__kwdefaults__,
 )
 
 
@@ -6893,9 +6897,39 @@ def register_parallel_backend(
         _backends[None] = _backends[name]
 
 
+def _external(executor: Any) -> _Backend:
+    """The backend that an executor of somebody else is, or the client of a dask cluster, or a
+    backend of joblib's kind."""
+    match executor:
+        case object(get_executor=get_executor):
+            executor = get_executor()
+    kind: Any = _Pool
+    match executor:  # by the attributes that it has
+        case object(effective_n_jobs=count):
+            kind, offer = _ProtocolPool, count(-1)
+        case object(_client=client):
+            kind, offer = _DaskPool, sum(client.nthreads().values())
+        case object(_max_workers=int(offer)) | object(num_workers=int(offer)):
+            pass
+        case _:
+            offer = None
+    name = type(executor).__name__
+    shares_memory = getattr(
+        executor,
+        "supports_sharedmem",
+        isinstance(executor, _module("concurrent.futures").ThreadPoolExecutor)
+        and "Interpreter" not in name,  # each thread of such a pool has its own memory
+    )
+    return _Backend(
+        name,
+        partial(kind, executor=executor, shares_memory=shares_memory),
+        shares_memory,
+        capacity=offer or cpu_count(),
+    )
+
+
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
-    """The backend, with these options, that a name stands for, an executor of somebody else, the
-    client of a dask cluster, or a backend of joblib's kind."""
+    """The backend, with these options, that a name or an executor stands for."""
     found = backend
     match backend:
         case None | str():  # an executor need not be hashable
@@ -6909,37 +6943,14 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
             f"one of {[*_backends]} or a concurrent.futures.Executor",
             backend,
         )
-        if hasattr(found, "get_executor"):
-            found = found.get_executor()
-        name = type(found).__name__
-        shares_memory = getattr(
-            found,
-            "supports_sharedmem",
-            isinstance(found, _module("concurrent.futures").ThreadPoolExecutor)
-            and "Interpreter" not in name,  # each thread of such a pool has its own memory
-        )
-        kind: Any = _Pool
-        match found:  # by the attributes that it has
-            case object(effective_n_jobs=count):
-                kind, offer = _ProtocolPool, count(-1)
-            case object(_client=client):
-                kind, offer = _DaskPool, sum(client.nthreads().values())
-            case object(_max_workers=int(offer)) | object(num_workers=int(offer)):
-                pass
-            case _:
-                offer = None
-        found = _Backend(
-            name,
-            partial(kind, executor=found, shares_memory=shares_memory),
-            shares_memory,
-            capacity=offer or cpu_count(),
-        )
+        found = _external(found)
     if options and found.open:  # in place there is no use for any
         unknown = sorted(options.keys() - found.options)
         if unknown:
             expected = f"options among {sorted(found.options)}"
-            known = Parallel.__init__.__annotations__
-            for close in _module("difflib").get_close_matches(unknown[0], known, 1):
+            for close in _module("difflib").get_close_matches(
+                unknown[0], Parallel.__init__.__annotations__, 1
+            ):
                 expected += f" (did you mean {close}?)"
             _expect(False, f"backend {found.name!r}", expected, unknown)
         found = found._replace(open=partial(found.open, **options))
@@ -6948,15 +6959,19 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
 
 def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Backend, int]:
     """Settle what a `Parallel` leaves open: its backend and the number of workers."""
-    named, n_jobs = parallel.backend, parallel.n_jobs
-    backend = named  # an executor that is a container may be empty, and so untrue
-    if named is None:
+    backend, n_jobs = parallel.backend, parallel.n_jobs
+    if backend is None:  # an executor that is a container may be empty, and so untrue
         backend = _local.settings.get("backend") or _local.inside
     if backend is None and (parallel.require or parallel.prefer == "threads"):
         backend = _THREADS
     found = _find_backend(backend, options)
     if parallel.require and not found.shares_memory:
-        _expect(named is None, "backend", "one of threads, which require='sharedmem' needs", named)
+        _expect(
+            parallel.backend is None,
+            "backend",
+            "one of threads, which require='sharedmem' needs",
+            parallel.backend,
+        )
         found = _THREADS
     if n_jobs is None:
         n_jobs = _local.settings.get("n_jobs")
@@ -7385,12 +7400,8 @@ class _PoolRun(_Run):
         """The tasks of the next batch, and the number of the first; None if there are none."""
         if self.waiting:
             return self.waiting.pop(0)
-        size = min(
-            self.size,
-            self.pool.most_tasks,
-            # 1 when tasks bring an object again with other content
-            getattr(self.pool.context, "most_tasks", self.size),
-        )
+        # where tasks are packed, there may be a limit
+        size = min(self.size, getattr(self.pool.context, "most_tasks", self.size))
         tasks: list[Any] = []
         try:
             tasks.extend(itertools.islice(self.tasks, size))
@@ -7753,10 +7764,12 @@ class Parallel(_Shaped[Shape, E]):
             progress,
         )
         _check_mmap_mode(self.mmap_mode)
-        # without a mode no array is mapped
-        nbytes = _parse_bytes(self.max_nbytes if self.mmap_mode else None, "max_nbytes")
-        folder = self.temp_folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"
-        self._mapping = max(1, nbytes), os.fspath(folder), self.mmap_mode
+        self._mapping = (
+            # without a mode no array is mapped
+            max(1, _parse_bytes(self.max_nbytes if self.mmap_mode else None, "max_nbytes")),
+            os.fspath(self.temp_folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"),
+            self.mmap_mode,
+        )
         self._backend, self.n_jobs = _choose(self, options)
         self._window = _window(pre_dispatch, self.n_jobs)
         self.return_generator = return_as != "list"
