@@ -4556,7 +4556,9 @@ def _packer(
         return False
 
     pickler = _Pickler(types.SimpleNamespace(write=parts.append), 5, buffer_callback=is_small)
-    vars(pickler).update(to=to, key_of=key_of, tried=tried)
+    pickler.to = to
+    pickler.key_of = key_of
+    pickler.tried = tried
     if tried is not None and _find_spec("cloudpickle"):
         pickler.dispatch_table = _module("cloudpickle").CloudPickler.dispatch_table
 
@@ -5884,9 +5886,9 @@ class _Context:
         for at, frame in self.newest.items():
             frames[at] = frame if type(frame) is _Piece else self.copy(frame)
         for own in payloads:
-            packed, *views = own
-            nbytes += len(packed)
-            own[:] = self.copy(packed), *[frames[_address(view)] for view in views]
+            nbytes += len(own[0])
+            own[0] = self.copy(own[0])
+            own[1:] = [frames[_address(view)] for view in own[1:]]
         return nbytes
 
     def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
