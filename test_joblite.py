@@ -5164,6 +5164,20 @@ f = make()"""
             assert cached(1, 2) == (1, 2, 1)
             assert cached.check_call_in_cache(5, 2)
 
+    def test_the_arguments_of_a_decorated_function_have_the_names_inside(self, any_memory):
+        """Those given by place; keywords may come in any order."""
+
+        def inner(a, b=2, c=3):
+            return (a, b, c)
+
+        @functools.wraps(inner)
+        def handing(*args, **kwargs):
+            return inner(*args, **kwargs)
+
+        cached = any_memory.cache(handing)
+        assert cached(1, c=5, b=4) == (1, 4, 5) and cached.check_call_in_cache(1, b=4, c=5)
+        assert cached.call(1, 6)[1]["input_args"] == {"a": "1", "b": "6"}
+
     def test_arguments_may_be_called_self(self, memory):
         """Every way to name a call takes the keywords that the function takes."""
         for function in (
