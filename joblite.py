@@ -1208,7 +1208,7 @@ def _gathered(arrays: Iterable[Any]) -> Iterator[list[memoryview]]:
 
 def _checked(pieces: list[memoryview]) -> tuple[list[memoryview], bytes]:
     """The pieces, and their checksums."""
-    return pieces, struct.pack(f"<{len(pieces)}I", *map(_crc32, pieces))
+    return pieces, b"".join(_crc32(piece).to_bytes(4, "little") for piece in pieces)
 
 
 def _compressed(compress: Callable[[bytes], Any], chunks: Iterator[Any]) -> Iterator[Any]:
@@ -1564,14 +1564,13 @@ def _take_apart(value: Any, kind: Any) -> tuple[bytes, list[Any]]:
 
 def _stream(pickled: bytes, buffers: list[Any], start: int) -> Iterator[Any]:
     """The bytes of a value in a file, in chunks; `start` is where it begins."""
-    sizes = [buffer.nbytes for buffer in buffers]
-    table = struct.pack(f"<{len(sizes)}Q", *sizes)
+    table = b"".join(buffer.nbytes.to_bytes(8, "little") for buffer in buffers)
     gap = -(start + 28 + len(pickled) + len(table)) % _ALIGNMENT  # 28: the head and a checksum
-    head = _MAGIC + struct.pack("<QQ", len(sizes), len(pickled) + gap)
+    head = _MAGIC + struct.pack("<QQ", len(buffers), len(pickled) + gap)
     yield head
     yield pickled
     rest = bytes(gap) + table
-    yield rest + struct.pack("<I", _crc32(rest, _crc32(pickled, _crc32(head))))
+    yield rest + _crc32(rest, _crc32(pickled, _crc32(head))).to_bytes(4, "little")
     if not buffers:  # a third of the time of a small value
         return
     checksums = bytearray()
