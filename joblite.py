@@ -4406,8 +4406,8 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
             return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
         place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
         try:  # whether the file still holds what the array does, as far as samples tell
-            both = [each.ravel("K").view("u1").data for each in (array, numpy.memmap(*place))]
-            pairs = zip(*map(_samples, both))
+            both = array, numpy.memmap(*place)
+            pairs = zip(*[_samples(each.ravel("K").view("u1").data) for each in both])
             # a difference counts if it stays: tasks may write to the file at this moment
             if all(a in itertools.repeat(b, 9) for a, b in pairs):
                 place[2] = owner.mode.replace("w", "r")
