@@ -190,12 +190,12 @@ class _Unset:
 _NOTHING: Any = _Unset("nothing")
 
 
-def _cell_value(cell: Any, default: Any = _NOTHING) -> Any:
-    """The content of a closure's cell, or the default while it has none."""
+def _cell_value(name: str, cell: Any) -> Any:
+    """The content of a closure's cell, whatever its name, or _NOTHING while it has none."""
     try:
         return cell.cell_contents
     except ValueError:
-        return default
+        return _NOTHING
 
 
 def _import_name(obj: Any) -> tuple[str, str] | None:
@@ -249,8 +249,9 @@ def _parse_bytes(size: Any, what: str) -> int:
     any. `what` names the parameter."""
     if size is None:
         return sys.maxsize
-    pattern = r"(\d*\.?\d+(?:E[-+]?\d\d?)?)\s*([KMGT]?)"
-    found = _module("re").fullmatch(pattern, str(size).strip().upper())
+    found = _module("re").fullmatch(
+        r"(\d*\.?\d+(?:E[-+]?\d\d?)?)\s*([KMGT]?)", str(size).strip().upper()
+    )
     _expect(found, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
     return int(float(found[1]) * 1024 ** " KMGT".find(found[2]))
 
@@ -354,41 +355,64 @@ def _code_facts(code: CodeType) -> Any:
             facts.added.add(name)
         elif is_global or kind.endswith("DEREF"):
             read.add(name)
-    facts.added.difference_update(read)
+    facts.added -= read
     if facts.names & {"locals", "vars", "eval", "exec", "dir"}:  # which may read any
         facts.added.clear()
     return facts
 
 
-def _used_globals(function: FunctionType) -> dict[str, Any]:
-    """The globals that a function, and the code inside it, reads, with their values."""
-    chains, space = _code_facts(function.__code__).chains, function.__globals__
-    return {name: space[name] for name, *_ in chains if name in space}
+def _without(space: Any, names: Any) -> dict[str, Any]:
+    """What a namespace holds but for some names."""
+    return {name: space[name] for name in [*space] if name not in names}
+
+
+def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[dict[str, Any], ...]:
+    """What a function or class is made of: its attributes, of a class but for `noise`; the
+    variables of its closure; and the globals that it, and the code inside it, reads. Each is a dict
+    of names and values.
+
+    `look(how, first, second)` gives an attribute or variable: what `how(first, second)` finds, now
+    and whenever it is asked again.
+    """
+    if isinstance(thing, type):
+        own = vars(thing)
+        attributes = {name: look(own.get, name, _NOTHING) for name in _without(own, noise)}
+        return {"__bases__": look(getattr, thing, "__bases__"), **attributes}, {}, {}
+    # since Python 3.14 annotations are made by a function, which is not called
+    makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
+    names = "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
+    code, space = thing.__code__, thing.__globals__
+    cells = zip(code.co_freevars, thing.__closure__ or ())
+    return (
+        {name: look(getattr, thing, name) for name in names},
+        # but for the namespace of a class, in which annotations look their names up
+        {name: look(_cell_value, name, cell) for name, cell in cells if name != "__classdict__"},
+        {name: space[name] for name, *_ in _code_facts(code).chains if name in space},
+    )
 
 
 def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) -> str:
     """Which part of a value cannot be pickled, and why; `what` is the value's own name."""
-    text = "[{!r}]"
     match value:
         case dict():
-            held = value
+            held = {"[{!r}]": value}
         case list() | tuple():
-            held = dict(enumerate(value))
-        case FunctionType():
-            cells = map(_cell_value, value.__closure__ or ())
-            in_closure = dict(zip(value.__code__.co_freevars, cells))
-            text, held = " (its variable {})", _used_globals(value) | in_closure
+            held = {"[{!r}]": dict(enumerate(value))}
+        case FunctionType() | type():
+            attributes, variables, used = _contents(value)
+            held = {" (its variable {})": used | variables, ".{}": attributes}
         case _:
             names = "__self__", "func", "args", "keywords"  # of methods and partials
-            text, held = ".{}", {name: getattr(value, name, None) for name in names}
-            held |= getattr(value, "__dict__", {})
-    for key, part in held.items():
-        try:
-            pack(part)
-        except Exception as reason:
-            # in a value that holds itself the way has no end
-            if str(reason) == str(error) and len(what) < 200:
-                return _blame(reason, part, what + text.format(key), pack)
+            attributes = {name: getattr(value, name, None) for name in names}
+            held = {".{}": attributes | getattr(value, "__dict__", {})}
+    for text, parts in held.items():
+        for key, part in parts.items():
+            try:
+                pack(part)
+            except Exception as reason:
+                # in a value that holds itself the way has no end
+                if str(reason) == str(error) and len(what) < 200:
+                    return _blame(reason, part, what + text.format(key), pack)
     return f"{what} cannot be pickled: {error}"
 
 
@@ -568,7 +592,7 @@ def _warn(text: str) -> None:
     depth, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename == __file__:
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=depth)
+    warnings.warn(text, stacklevel=depth)
 
 
 def _write_to(stream: Any, text: str) -> None:
@@ -646,6 +670,11 @@ def _dumps(form: Any) -> bytes:
         return file.getvalue()
 
 
+def _attributes(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
+    """An object by some attributes."""
+    return (names, *[getattr(obj, name) for name in names.split()])
+
+
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
     """What code does: without file, line and docstring (which no instruction loads); constants and
     names stand where they are used."""
@@ -681,12 +710,6 @@ _CLASS_NOISE = frozenset(
 )
 
 
-def _without(obj: Any, names: Any) -> dict[str, Any]:
-    """The attributes of an object but for some."""
-    attributes = getattr(obj, "__dict__", {})
-    return {name: attributes[name] for name in [*attributes] if name not in names}
-
-
 def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
     """Any other object: what pickle would take to make it again."""
     kind = type(obj)
@@ -706,7 +729,8 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
             reduced,
             # taken as it is: the search may import modules
             getattr(obj, "__module__", None) or _module("pickle").whichmodule(obj, reduced),
-            digester.follow and (digester.follow(kind), _without(obj, _CLASS_NOISE)),
+            digester.follow
+            and (digester.follow(kind), _without(getattr(obj, "__dict__", {}), _CLASS_NOISE)),
         )
     maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if type(state) is dict:
@@ -717,9 +741,8 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
         args = (frozenset(obj),)  # pickled in any order
     if pairs:
         pairs = list(pairs) if isinstance(obj, OrderedDict) else dict(pairs)
-    is_new = maker is copyreg.__newobj__  # type: ignore[attr-defined]
-    if is_new and items is None and pairs is None:  # most objects: a tenth faster
-        return ("new", *args, state)
+    if maker is copyreg.__newobj__ and items is pairs is None:  # type: ignore[attr-defined]
+        return ("new", *args, state)  # most objects: a tenth faster
     return ("object", maker, *args, state, items and list(items), pairs)
 
 
@@ -797,7 +820,7 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
         np.ma.getmaskarray(array),
         # asking for it sets it; in an array of objects it may be a text of numpy or of Python
         np.asarray(np.asarray(array.view().fill_value), array.dtype),
-        _without(array, not_content),
+        _without(vars(array), not_content),
     )
 
 
@@ -807,7 +830,7 @@ def _sparse_parts(digester: Any, matrix: Any) -> tuple[Any, ...]:
         "sparse",
         type(matrix),
         dict(matrix) if isinstance(matrix, dict) else None,
-        _without(matrix, ("_has_sorted_indices", "_has_canonical_format")),
+        _without(vars(matrix), ("_has_sorted_indices", "_has_canonical_format")),
     )
 
 
@@ -837,11 +860,6 @@ def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     )
 
 
-def _attributes(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
-    """An object by some attributes."""
-    return (names, *[getattr(obj, name) for name in names.split()])
-
-
 # How an object of a class, or of a class that derives from it, is taken apart: by a function that
 # gives a text, which says how, and other values; or by the attributes that a text names. A class of
 # a package stands here by the name of that and its own. register_hasher adds to it.
@@ -850,18 +868,9 @@ _PARTS: dict[type | str, str | Callable[[Any, Any], tuple[Any, ...]]] = {
         "class",
         type(cls),
         cls.__qualname__,
-        cls.__bases__,
-        {"__annotations__": {}, "__annotate_func__": None} | _without(cls, _CLASS_NOISE),
+        {"__annotations__": {}, "__annotate_func__": None} | _contents(cls, _CLASS_NOISE)[0],
     ),
-    FunctionType: lambda digester, function: (  # its code, and all that this refers to
-        "function",
-        function.__code__,
-        function.__defaults__,
-        function.__kwdefaults__,
-        list(map(_cell_value, function.__closure__ or ())),
-        _used_globals(function),
-        function.__dict__ or None,
-    ),
+    FunctionType: lambda digester, function: ("function", *_contents(function)),
     types.CodeType: _code_parts,
     MethodType: "__func__ __self__",
     ModuleType: "__name__",
@@ -2417,35 +2426,28 @@ class _Fingerprint:
             return reduced
         return id, (_digest(obj, _crc32, follow=self.label, take_apart=self.object_parts),)
 
-    def _look(self, how: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
-        """What a function finds; it is asked again at each call."""
-        entry = how, first, second, how(first, second)
-        return self.looks.setdefault((how, id(first), second), entry)[3]
-
     def _value(
-        self,
-        how: Callable[[Any, Any], Any],
-        first: Any,
-        second: Any = _NOTHING,
-        is_only_added_to: bool = False,
+        self, how: Callable[[Any, Any], Any], first: Any, second: Any, added: Any = ()
     ) -> Any:
-        """The same, where the content of what it finds counts, too; of a plain container that code
-        only adds to, its type alone."""
-        value = self._look(how, first, second)
-        if is_only_added_to and type(value) in (list, set, dict, deque):  # these exactly
-            return type(value)
+        """What `how(first, second)` finds, where its content counts, too; it is asked again at each
+        call. Of a plain container that code only adds to, its type alone: `added` are the names of
+        these."""
+        entry = how, first, second, how(first, second)
+        value = self.looks.setdefault((how, id(first), id(second)), entry)[3]
+        kind = type(value)
+        if first in added and kind in (list, set, dict, deque):  # these exactly
+            return kind
+        if how is getattr and kind is dict:  # names of a function
+            return self._hold(value)
         if _may_change(value):
             self.data.append(value)
         return value
 
-    def _names(self, space: Any) -> list[str]:
-        """The names in a namespace where a new one counts."""
-        self.spaces.append((space, len(space)))
-        return [name for name in space if name not in _CLASS_NOISE]
-
     def _hold(self, space: Any) -> dict[str, Any]:
-        """What a namespace holds."""
-        return {name: self._value(space.get, name) for name in self._names(space)}
+        """What a namespace holds, where a new name counts."""
+        self.spaces.append((space, len(space)))
+        names = [name for name in space if name not in _CLASS_NOISE]
+        return {name: self._value(space.get, name, _NOTHING) for name in names}
 
     # - what hash asks
 
@@ -2515,10 +2517,11 @@ class _Fingerprint:
         if isinstance(thing, FunctionType):
             return self._describe_function(thing)
         space = vars(thing)
+        self.spaces.append((space, len(space)))
         if isinstance(thing, type):
+            about = _contents(thing, _CLASS_NOISE, self._value)
             members = map(vars, space.get("_member_map_", {}).values())  # of an enum
-            bases = self._look(getattr, thing, "__bases__")
-            return [type(thing), bases, *map(self._hold, (space, *members))]
+            return [type(thing), *about, *map(self._hold, members)]
         inside = f"{thing.__name__}."
         # what is imported lazily into a module, since Python 3.15
         lazy = getattr(sys, "lazy_modules", ())
@@ -2527,25 +2530,17 @@ class _Fingerprint:
         others = r".*\.__.*__|__main__\.(_+|In|Out|_i*\d*|_[iod]h|get_ipython|exit|quit)"
         return [
             (name, self._global_token(space, (name,)))
-            for name in self._names(space)
+            for name in [*space]
             if not _module("re").fullmatch(others, inside + name)
         ]
 
     def _describe_function(self, function: FunctionType) -> list[Any]:
         """The same of a function: its own parts, and what its code reads."""
-        # since Python 3.14 annotations are made by a function, which is not called
-        makes = "__annotate__" if getattr(function, "__annotate__", None) else "__annotations__"
-        parts = [
-            self._look(getattr, function, name)
-            for name in ("__code__", "__dict__", "__kwdefaults__", makes)
-        ]
-        about: list[Any] = [self._hold(each) if type(each) is dict else each for each in parts]
-        about.append(self._value(getattr, function, "__defaults__"))
-        code, space = parts[0], function.__globals__
+        code, space = function.__code__, function.__globals__
         facts = _code_facts(code)
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
-            if name != "__classdict__":
-                about += [name, self._value(_cell_value, cell, _NOTHING, name in facts.added)]
+        look = partial(self._value, added=facts.added) if facts.added else self._value
+        attributes, variables, _ = _contents(function, look=look)
+        about: list[Any] = [*attributes.values(), *variables.items()]
         if any(root is function for root in self.roots) or _is_project(space.get("__name__")):
             for chain in sorted(facts.chains):
                 about += [chain, self._global_token(space, chain, facts.added)]
@@ -2558,7 +2553,7 @@ class _Fingerprint:
         name, *rest = chain
         if name in self._skipped:
             return "not tracked"
-        value = self._value(space.get, name, _NOTHING, name in added)
+        value = self._value(space.get, name, _NOTHING, added)
         if type(value).__name__ == "lazy_import":  # of Python 3.15; its text is <lazy_import 'a.b'>
             lazy = repr(value).split("'")[1]
             self._follow_sources([lazy])
@@ -4218,7 +4213,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     for subclass in attributes.pop("_abc_impl", ()):
         type(thing).register(thing, subclass)
     if isinstance(thing, type):
-        for name in _without(thing, _MADE_ANEW).keys() - attributes.keys():
+        for name in _without(vars(thing), _MADE_ANEW).keys() - attributes.keys():
             delattr(thing, name)  # so it was at home, or by now
     members = attributes.get("_member_map_", ())
     for name, value in attributes.items():
@@ -4272,7 +4267,7 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
     if not holds and (key := pickler.key_of(func)):
         return _find_shared, (key,)
-    place, used = _place_of_globals(func.__globals__), _used_globals(func)
+    attributes, variables, used = _contents(func)
     mentioned = _code_facts(func.__code__).names
     for name, value in list(used.items()):
         if type(value).__name__ == "lazy_import":  # of Python 3.15
@@ -4290,22 +4285,22 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     ]
     reached += [
         value.__name__
-        for value in (*used.values(), *map(_cell_value, func.__closure__ or ()))
+        for value in (*used.values(), *variables.values())
         if issubclass(type(value), ModuleType) and _can_import(value.__name__)
     ]
     for base in reached:  # grows
         reached += {f"{base}.{name}" for name in mentioned} & sys.modules.keys()
+    place = _place_of_globals(func.__globals__)
     if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
         used = {
             name: value
             for name, value in used.items()
             if type(value) is not object and pickler.takes(value)
         }
-    names = "__name__ __qualname__ __module__ __doc__ __defaults__ __kwdefaults__".split()
-    annotations = "__annotate__" if getattr(func, "__annotate__", None) else "__annotations__"
-    attributes = {name: getattr(func, name) for name in (*names, annotations)}
-    attributes |= vars(func)
-    made_of = func.__code__, place, func.__closure__, reached
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        attributes[name] = getattr(func, name)
+    attributes |= attributes.pop("__dict__")
+    made_of = attributes.pop("__code__"), place, func.__closure__, reached
     return _fill_later(func, pickler, _make_function, made_of, attributes, ((place, used),))
 
 
@@ -4358,7 +4353,7 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
     }
     start["__qualname__"] = cls.__qualname__
-    attributes = _without(cls, _MADE_ANEW)
+    attributes, *_ = _contents(cls, _MADE_ANEW)
     # the value of a member, or what it is as text or number: how a `__new__` of its own has made
     # it is not known any more
     plain = getattr(own.get("_member_type_"), "__getnewargs__", None)
@@ -4370,14 +4365,14 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
         attributes["_abc_impl"] = [ref() for ref in _module("abc")._get_dump(cls)[0]]
     # those of typing refuse the bases that they give their classes
     kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
-    made_of = token, _new_class, kind, meta, cls.__name__, cls.__bases__, start
+    made_of = token, _new_class, kind, meta, cls.__name__, attributes.pop("__bases__"), start
     return _fill_later(cls, pickler, _make_once, made_of, attributes)
 
 
 def _reduce_cell(cell: Any, pickler: _Pickler) -> Any:
-    value = _cell_value(cell)
+    value = _cell_value("", cell)
     if type(value) is dict and "__weakref__" in value:  # the namespace of a class, for annotations
-        value = {name: value[name] for name in value if name not in _MADE_ANEW}
+        value = _without(value, _MADE_ANEW)
     return CellType, (), (None, {} if value is _NOTHING else {"cell_contents": value})
 
 

@@ -7820,7 +7820,7 @@ class TestSection5Payloads:
                 Local.late = 1  # as another thread does
                 return False
 
-        assert "here" in joblite._without(Local, Names())
+        assert "here" in joblite._without(vars(Local), Names())
 
     def test_what_belongs_to_one_process_is_refused(self):
         """Pickle takes a connection's number for it: over there that is another file, or none."""
