@@ -167,8 +167,11 @@ __all__ = [
 
 IS_WINDOWS = os.name == "nt"
 _HAS_FORK = hasattr(os, "fork")
-_HAS_THREADS = sys.platform not in ("emscripten", "wasi")
-HAS_PROCESSES = bool(_HAS_THREADS and sys.executable and not getattr(sys, "frozen", False))
+HAS_PROCESSES = (
+    sys.platform not in ("emscripten", "wasi")
+    and sys.executable
+    and not getattr(sys, "frozen", False)
+)
 try:
     _START_FOLDER = os.getcwd()  # what relative entries of sys.path meant at import
 except OSError:  # it was deleted
@@ -382,12 +385,18 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
     names = "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
     code, space = thing.__code__, thing.__globals__
-    cells = zip(code.co_freevars, thing.__closure__ or ())
     return (
         {name: look(getattr, thing, name) for name in names},
-        # but for the namespace of a class, in which annotations look their names up
-        {name: look(_cell_value, name, cell) for name, cell in cells if name != "__classdict__"},
-        {name: space[name] for name, *_ in _code_facts(code).chains if name in space},
+        {
+            name: look(_cell_value, name, cell)
+            for name, cell in zip(code.co_freevars, thing.__closure__ or ())
+            if name != "__classdict__"  # the namespace of a class, where annotations look names up
+        },
+        {
+            name: space[name]
+            for name, *_ in _code_facts(code).chains
+            if name in space  # else it is a builtin, or missing
+        },
     )
 
 
@@ -402,8 +411,10 @@ def _blame(error: Exception, value: Any, what: str, pack: Callable[[Any], Any]) 
             attributes, variables, used = _contents(value)
             held = {" (its variable {})": used | variables, ".{}": attributes}
         case _:
-            names = "__self__", "func", "args", "keywords"  # of methods and partials
-            attributes = {name: getattr(value, name, None) for name in names}
+            attributes = {  # of methods and partials
+                name: getattr(value, name, None)
+                for name in ("__self__", "func", "args", "keywords")
+            }
             held = {".{}": attributes | getattr(value, "__dict__", {})}
     for text, parts in held.items():
         for key, part in parts.items():
@@ -685,14 +696,13 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
             steps.pop()
         else:
             steps.append((step.opname, step.argval))
-    kind = code.co_flags & 0x3FF  # other flags tell of docstrings and future imports
     return (
         "code",
         code.co_name,
         code.co_argcount,
         code.co_posonlyargcount,
         code.co_kwonlyargcount,
-        kind,
+        code.co_flags & 0x3FF,  # other flags tell of docstrings and future imports
         code.co_varnames,
         code.co_exceptiontable,
         steps,
@@ -799,12 +809,14 @@ def _array_parts(digester: Any, array: Any) -> tuple[Any, ...]:
 def _scalar_parts(digester: Any, scalar: Any) -> tuple[Any, ...]:
     """A numpy scalar; with its class if that is a derived one. Its bytes have one order on every
     processor, but for those of a record, whose dtype tells theirs."""
-    kind = type(scalar)
-    derived = kind.__module__ != "numpy" and (kind, object.__getstate__(scalar))
-    dtype = scalar.dtype
+    kind, dtype = type(scalar), scalar.dtype
     if dtype.kind != "V":
         dtype = dtype.newbyteorder("<")
-    return ("scalar", _module("numpy").asarray(scalar, dtype), derived)
+    return (
+        "scalar",
+        _module("numpy").asarray(scalar, dtype),
+        kind.__module__ != "numpy" and (kind, object.__getstate__(scalar)),
+    )
 
 
 def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
@@ -812,10 +824,9 @@ def _masked_parts(digester: Any, array: Any) -> tuple[Any, ...]:
     is in another module in each version), and its attributes."""
     np = _module("numpy")
     not_content = {*vars(np.ma.array(0)), "_mmap", "filename", "offset", "mode"}  # those of a map
-    derived = type(array) is not np.ma.MaskedArray and type(array)
     return (
         "masked",
-        derived,
+        type(array) is not np.ma.MaskedArray and type(array),
         array.data,
         np.ma.getmaskarray(array),
         # asking for it sets it; in an array of objects it may be a text of numpy or of Python
@@ -849,12 +860,12 @@ def _pandas_array_parts(digester: Any, values: Any) -> tuple[Any, ...]:
 
 def _table_parts(digester: Any, table: Any) -> tuple[Any, ...]:
     """A pandas series, or a frame by columns: the blocks inside do not count."""
-    columns = [column for _, column in table.items()] if table.ndim == 2 else [table]
+    is_frame = table.ndim == 2
     return (
         "table",
         type(table),
         table.axes,
-        [column.array for column in columns],
+        [column.array for _, column in table.items()] if is_frame else table.array,
         # flags, names, what a subclass wants kept
         {**table.__getstate__(), "_mgr": None},
     )
@@ -904,7 +915,7 @@ def _way_of(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     """How objects of a class are taken apart: as the nearest class above it that has a way."""
     for cls in kind.__mro__:
         package = str(cls.__module__).partition(".")[0]
-        way = _PARTS.get(cls) or _PARTS.get(f"{package}.{cls.__name__}")
+        way = _PARTS.get(cls, _PARTS.get(f"{package}.{cls.__name__}"))
         if isinstance(way, str):
             return partial(_attributes, way)
         if way:
@@ -1037,8 +1048,8 @@ def _digest(
         except RecursionError:
             numbering = _Numbering(new, coerce_mmap, follow, take_apart)
             numbering.form(obj)
-            parts = [numbering.expand(part) for part in numbering.met]  # which grows
-            form = (_MARK, "numbered", parts)
+            # the list grows
+            form = (_MARK, "numbered", [numbering.expand(part) for part in numbering.met])
     return new(_dumps(form))
 
 
@@ -2519,9 +2530,9 @@ class _Fingerprint:
         space = vars(thing)
         self.spaces.append((space, len(space)))
         if isinstance(thing, type):
-            about = _contents(thing, _CLASS_NOISE, self._value)
             members = map(vars, space.get("_member_map_", {}).values())  # of an enum
-            return [type(thing), *about, *map(self._hold, members)]
+            attributes = _contents(thing, _CLASS_NOISE, self._value)[0]
+            return [type(thing), attributes, *map(self._hold, members)]
         inside = f"{thing.__name__}."
         # what is imported lazily into a module, since Python 3.15
         lazy = getattr(sys, "lazy_modules", ())
@@ -2541,7 +2552,7 @@ class _Fingerprint:
         look = partial(self._value, added=facts.added) if facts.added else self._value
         attributes, variables, _ = _contents(function, look=look)
         about: list[Any] = [*attributes.values(), *variables.items()]
-        if any(root is function for root in self.roots) or _is_project(space.get("__name__")):
+        if id(function) in map(id, self.roots) or _is_project(space.get("__name__")):
             for chain in sorted(facts.chains):
                 about += [chain, self._global_token(space, chain, facts.added)]
             self._follow_sources(_imports_of(code, space.get("__package__") or ""))
@@ -4349,11 +4360,10 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
     token, own, meta = _class_token(cls), vars(cls), type(cls)
     if pickler.to == "home" and not token.startswith(_process()):
         return _make_once, (token, None)
-    start = {
+    start = {"__qualname__": cls.__qualname__} | {
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
     }
-    start["__qualname__"] = cls.__qualname__
-    attributes, *_ = _contents(cls, _MADE_ANEW)
+    attributes = _contents(cls, _MADE_ANEW)[0]
     # the value of a member, or what it is as text or number: how a `__new__` of its own has made
     # it is not known any more
     plain = getattr(own.get("_member_type_"), "__getnewargs__", None)
