@@ -6725,8 +6725,9 @@ def _settle(settings: dict[str, Any]) -> dict[str, Any]:
         "None or 'threads' beside require='sharedmem', since processes share no memory",
         "processes",
     )
-    options = settings.pop("backend_options").items()
-    return {name: value for name, value in options if value is not None}
+    return {
+        name: value for name, value in settings.pop("backend_options").items() if value is not None
+    }
 
 
 def _whole(name: str, value: Any, expected: str, least: int = 1) -> int:
@@ -7210,8 +7211,9 @@ class _Counts:
 
     def make_bar(self) -> Any:
         """What shows progress=True: lines without tqdm, and inside another call nothing."""
-        at_work = [frame.f_code for frame, _ in _module("traceback").walk_stack(None)]
-        if _local.inside or _Run.work.__code__ in at_work:
+        if _local.inside or _Run.work.__code__ in [
+            frame.f_code for frame, _ in _module("traceback").walk_stack(None)
+        ]:
             return None
         try:
             from tqdm import tqdm  # type: ignore[import-untyped,import-not-found,unused-ignore]
