@@ -3422,10 +3422,8 @@ class MemorizedFunc(_Options[P, R]):
             _memory=memory,
             _store=memory.store,
         )
-        self._roots = (
-            holder if self.version is None else ("version", self.version),
-            *self.depends,
-        )
+        code = holder if self.version is None else ("version", self.version)
+        self._roots = (code, *self.depends)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
@@ -3471,8 +3469,9 @@ class MemorizedFunc(_Options[P, R]):
                     digests[label] = _digest(value, _hash_maker("sha256"), True, follow).hex()
             except Exception as err:  # naming runs the pickling code of the argument's class
                 raise PicklingError(
-                    f"{self._folder}: the argument {label!r} of type {type(value).__name__} "
-                    f"cannot be hashed: {err}; leave it out with ignore=[{label!r}], or give key="
+                    f"{self._folder}: the argument {label!r} of type "
+                    f"{type(value).__name__} cannot be hashed: {err}; leave it out with "
+                    f"ignore=[{label!r}], or give key="
                 ) from err
         text = repr((digests, unsure and time.time_ns()))  # if unsure, one that no entry has
         key = f"{self._folder}/{fingerprint.digest}-{_short_digest(text, 32)}"
