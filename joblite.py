@@ -5334,6 +5334,7 @@ class _WorkerState:
     """All that a worker process keeps. Its messages are answers, and what tasks say: whole lines,
     and what they have flushed, at once."""
 
+    mapping = _NO_MAPPING  # how big results travel
     idle_s: float | None = None  # how long it waits for a batch; None: as long as it takes
 
     def __init__(self, sock: Any, page: Any, fd: int) -> None:
@@ -5451,7 +5452,7 @@ class _WorkerState:
         has a handler for that if it has one at home: else `logging.info` in a task would set up
         another."""
         global _cores
-        self.mapping = mapping  # how big results travel
+        self.mapping = mapping
         packed = b""
         if kind:
             # that native libraries may start; None: one for each core it has
