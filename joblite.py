@@ -5201,7 +5201,7 @@ def _has_data(sock: Any, patience: float = 0) -> bool:
 
 
 def _world() -> tuple[Any, ...]:
-    """That of this process, in values that `marshal` takes."""
+    """That of this process, in plain values that any process can read."""
     import warnings
 
     try:
