@@ -5063,7 +5063,9 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
         opened = func, args, kwargs = _unpack(own, came, True)
         return (came[func] if type(func) is int else func)(*args, **kwargs)
 
-    batch.function, batch.width, batch.tasks = run_packed, 1, payloads[len(keys) :]
+    batch.function = run_packed
+    batch.width = 1
+    batch.tasks = payloads[len(keys) :]
     if are_plain:
         key, batch.width, batch.tasks = _pickle_loads(*batch.tasks[0])
         batch.function = came[key]
