@@ -3791,13 +3791,6 @@ class MemorizedFunc(_Options[P, R]):
 # --- Memory ---------------------------------------------------------------------------------------
 
 
-def _listed(given: Any) -> list[Any]:
-    """A list of what is given; one name or path alone is a list of it."""
-    if isinstance(given, (str, os.PathLike)):
-        return [given]
-    return [] if given is None else list(given)
-
-
 class Memory(_Settings):
     """Remembers what functions returned: on disk, for this and all later programs, or in memory.
 
@@ -3973,15 +3966,21 @@ class Memory(_Settings):
             `ignore` names no argument; `cache_validation_callback` is not callable; there is no
             such `mmap_mode`.
         """
+
+        def listed(given: Any) -> list[Any]:
+            if isinstance(given, (str, os.PathLike)):  # one name or path alone
+                return [given]
+            return [] if given is None else list(given)
+
         options = dict(
-            ignore=_listed(ignore),
+            ignore=listed(ignore),
             verbose=self.verbose if verbose is None else verbose,
             mmap_mode=self.mmap_mode if mmap_mode is False else mmap_mode,
             cache_validation_callback=cache_validation_callback,
             key=key,
-            depends=tuple(_listed(depends)),
+            depends=tuple(listed(depends)),
             version=version,
-            untracked=frozenset(_listed(untracked)),
+            untracked=frozenset(listed(untracked)),
         )
         if func is None:
             return partial(self.cache, **options)
