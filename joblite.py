@@ -6843,7 +6843,6 @@ def _open_processes(
     )
 
 
-_IN_PLACE = _Backend("sequential", None, True)  # the caller's thread runs the tasks
 _THREADS = _Backend("threading", _ThreadPool, True)
 _PROCESSES = _Backend(
     "loky",
@@ -6867,7 +6866,7 @@ def _dask_client() -> Any:
 # where no backend is named. Written and read in one step by any thread
 _backends: dict[Any, Any] = {
     None: _PROCESSES,
-    "sequential": _IN_PLACE,
+    "sequential": _Backend("sequential", None, True),  # the caller's thread runs the tasks
     "threading": _THREADS,
     "threads": _THREADS,
     "loky": _PROCESSES,
