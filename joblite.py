@@ -370,9 +370,9 @@ def _without(space: Any, names: Any) -> dict[str, Any]:
 
 
 def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[dict[str, Any], ...]:
-    """What a function or class is made of: its attributes, of a class but for `noise`; the
-    variables of its closure; and the globals that it, and the code inside it, reads. Each is a dict
-    of names and values.
+    """What a function or class is made of: its attributes but for `noise`; the variables of its
+    closure; and the globals that it, and the code inside it, reads. Each is a dict of names and
+    values.
 
     `look(how, first, second)` gives an attribute or variable: what `how(first, second)` finds, now
     and whenever it is asked again.
@@ -386,7 +386,7 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     names = "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
     code, space = thing.__code__, thing.__globals__
     return (
-        {name: look(getattr, thing, name) for name in names},
+        {name: look(getattr, thing, name) for name in names if name not in noise},
         {
             name: look(_cell_value, name, cell)
             for name, cell in zip(code.co_freevars, thing.__closure__ or ())
@@ -881,7 +881,10 @@ _PARTS: dict[type | str, str | Callable[[Any, Any], tuple[Any, ...]]] = {
         cls.__qualname__,
         {"__annotations__": {}, "__annotate_func__": None} | _contents(cls, _CLASS_NOISE)[0],
     ),
-    FunctionType: lambda digester, function: ("function", *_contents(function)),
+    FunctionType: lambda digester, function: (
+        "function",
+        *_contents(function, ("__annotate__", "__annotations__")),
+    ),
     types.CodeType: _code_parts,
     MethodType: "__func__ __self__",
     ModuleType: "__name__",
@@ -891,6 +894,7 @@ _PARTS: dict[type | str, str | Callable[[Any, Any], tuple[Any, ...]]] = {
     property: "__class__ fget fset fdel",
     cached_property: "__class__ func attrname",  # it may hold a lock
     "enum.Enum": "__class__ _name_ _value_",
+    "typing.ForwardRef": "__forward_arg__ __forward_module__",  # the rest is what it evaluated
     "pydantic.Decorator": "cls_var_name info",  # the rest has addresses
     "numpy.ndarray": _array_parts,
     "numpy.MaskedArray": _masked_parts,

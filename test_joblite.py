@@ -904,6 +904,22 @@ def local_class(kind=type, bases=(), **body):
     return kind("Local", bases, {"__module__": "nowhere", **body})
 
 
+def annotated_class():
+    """The same with annotations that are no texts."""
+    source = """if True:
+        import typing
+
+        class Local:
+            size: int
+            others: typing.List["int"]
+
+            def look(self, others: typing.List["int"]): ...
+        """
+    space = {"__name__": "nowhere"}
+    exec(compile(source, "nowhere.py", "exec", dont_inherit=True), space)
+    return space["Local"]
+
+
 def float_of(bits):
     return struct.unpack("<d", struct.pack("<Q", bits))[0]
 
@@ -1065,6 +1081,7 @@ def different_functions():
         local_class(p=property(copied)),
         local_class(p=staticmethod(copied)),
         local_class(p=copied),
+        annotated_class(),
         list[int],
         list[str],
         int | str,
@@ -1283,7 +1300,8 @@ DIFFERENT_KINDS = [
 
 def look_at(value):
     """What a debugger does: show a value, and read all that can be read of it."""
-    for look in (repr, vars, len, builtins.hash, lambda value: value == value):
+    looks = repr, vars, len, builtins.hash, typing.get_type_hints, lambda value: value == value
+    for look in looks:
         with contextlib.suppress(Exception):
             look(value)
     for name in dir(type(value)):
@@ -7912,7 +7930,9 @@ class TestSection5Payloads:
         "kwargs['x'][1]": lambda: delayed(square)(3, x=[1, Locked()]),
         "function.args": lambda: delayed(functools.partial(square, Locked()))(),
         "function.__self__": lambda: delayed(Locked().look)(),
-        "function": lambda: delayed((lambda lock: lambda x=lock: x)(Locked()))(),
+        "function.__defaults__[0].lock": lambda: delayed(
+            (lambda lock: lambda x=lock: x)(Locked())
+        )(),
         "kwargs['x']['a'][0].lock": lambda: delayed(square)(x={"a": [Locked()]}),
         "args[0][0][0]": lambda: delayed(square)(holding_itself(threading.Lock())),
         "function (its variable lock)": lambda: delayed((lambda lock: lambda: lock)(Locked()))(),
