@@ -5649,7 +5649,9 @@ def _serve_forks(fd: int) -> None:
     import socket
     import warnings
 
-    control: Any = socket.socket(fileno=fd)
+    # of a caller with many descriptors it has a number that `select` does not take
+    control: Any = socket.socket(fileno=os.dup(fd))
+    os.close(fd)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the thread that started this may block some

@@ -12282,6 +12282,18 @@ class TestSection8Faults:
         assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
         assert joblite._starters[0].process.pid == pid and limits[1] >= 1000
 
+    def test_a_caller_with_thousands_of_open_files_has_workers(self):
+        """`select` takes no descriptor above 1023."""
+        done = run_script("""
+            import os, resource
+            from joblite import Parallel, delayed
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2000), most))
+            taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+            print(Parallel(2)(delayed(abs)(-i) for i in range(3)))
+            """)
+        assert done.stdout == "[0, 1, 2]\n"
+
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
         """At eight moments while results of 40 MB come in over the sockets."""
         done = run_script("""
