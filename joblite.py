@@ -157,8 +157,8 @@ __all__ = [
 # ==================================================================================================
 # 1. Ground
 # ==================================================================================================
-# Promise: what several sections need: questions about the machine, code objects, threads, files,
-# streams.
+# Promise: what several sections need: questions about the machine, what functions and classes are
+# made of, threads, files, streams.
 #
 # Laws
 #   1. Importing this file starts nothing, changes nothing and loads no numpy.  test_import_is_light
