@@ -6497,14 +6497,16 @@ class _DaskPool(_Pool):
         return self.laid[content]
 
     def receive(self, batch: _Batch) -> bool:
+        is_open = super().receive(batch)
         can_repeat = batch.tries < _START_TRIES and self.context.most_tasks > 1
-        if can_repeat and batch.future.cancelled():
-            self.laid.clear()  # a buffer was lost with the worker that held it
+        if can_repeat and batch.fault:
+            batch.fault = None
+            self.laid.clear()  # a buffer was lost with the worker that held it, or the answer
             self.context.packed.clear()
             self.pack(batch)
             self.submit(batch)
             return False
-        return super().receive(batch)
+        return is_open
 
 
 class _ProtocolPool(_Pool):
