@@ -3856,8 +3856,8 @@ class Memory(_Settings):
 
     What is not tracked: the standard library, installed packages other than the function's own and
     code written in C (they go by name), files that the function reads, what is looked up by a text,
-    and the content of what cannot be pickled (its class counts). Name in `depends` what matters of
-    these.
+    and the content of globals that cannot be pickled (their class counts). Name in `depends` what
+    matters of these. An argument that cannot be pickled is a PicklingError: `ignore` leaves it out.
 
     What goes wrong: whatever happens to the cache (damaged file, full disk, folder gone or
     read-only), the call returns the function's value, with a warning. Threads and processes that
