@@ -4800,7 +4800,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 # 6. Pools
 # ==================================================================================================
 # Promise: a batch that is handed to a pool comes back with what came of it: values, errors by task;
-# the other tasks were not started. Whatever befalls a worker befalls one task.
+# the other tasks were not started, or a worker died before it had delivered what came of them; they
+# are run again. Whatever befalls a worker is the error of one task at most.
 #
 #     |============= this process =============|== socket ==|========= worker =========|
 #     submit(batch) -> driver thread ----------- payload -------->  open and run, by task
@@ -4811,9 +4812,10 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     is to hear
 #     fork server: one clean child process; forks workers on request, sees how they die, takes them
 #     along when we are gone
-#     page: a file shared with a worker: batch and task at work, its start; when it is to be
-#     killed, interrupted before (negative once it has seen that); batch to give tasks back; how
-#     it died; and then the stack that `faulthandler` wrote
+#     page: memory shared with a worker: the key of its batch; the number in it, from 1, of the task
+#     at work or just done (0 before the first and after the last); its start; when the worker is to
+#     be killed, interrupted before (negative once it has seen that); the key of a batch that is to
+#     give tasks back; how it died; and then the stacks that `faulthandler` wrote
 #
 # Laws
 #   1. A worker has one batch at a time: a crash, a timeout or a kill blames one task.
@@ -4835,12 +4837,13 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                    test_the_standard_pool_keeps_what_it_can
 #
 #     data                  | who writes it                            | who may read it
-#     a pool, a context     | the caller's thread; their end: `close`  | the same
+#     a pool, a context     | the caller's thread; their end: `close`  | the same, and its drivers
+#     the queues of a pool  | any thread, in one step                  | the same
 #     a worker, its batch   | the driver thread that has it run        | the same, then the caller's
 #     a page                | worker, driver, fork server: some words  | all sides
 #     output of tasks       | any thread of the worker                 | who holds the lock, to send
 #     idle workers, drivers | any thread, in one step                  | the same
-#     starters              | any thread, under their lock             | the same
+#     `_starters`           | any thread, under its lock               | the same
 #     the control socket    | any thread, in one step                  | the fork server
 
 # A worker that has worked so long sends what is done; work lost with a dead worker, and the
@@ -4848,12 +4851,14 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 CHECKPOINT_S = 0.02
 LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
-# A worker that has had nothing to do for so long ends, and so does a fork server without workers
+# A worker that has had nothing to do for so long ends; the fork server stays
 IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
 _SIGINT = 2
 _SIGKILL = 9
-_LONG_S = 0.2  # after so long a batch gives back what it has not started
+# After so long a batch gives back what it has not started, but not that of a thread which calls one
+# function
+_LONG_S = 0.2
 _LONGEST_S = 2e6  # to wait at once: the system takes no endless numbers
 # Workers, fork servers, or workers of an executor that may die before they have begun a batch
 _START_TRIES = 3
@@ -4899,9 +4904,9 @@ class _Batch:
     width = 0  # see _spread
     function: Any = None
     is_late = False  # whether the time of its only task was up
-    payload: Any = None  # what is sent to a process
-    nbytes = 0  # of the payload, beside what was sent before
-    tries = 0
+    payload: Any = None  # functions, whether its tasks are plain, payloads: to be sent to a process
+    nbytes = 0  # of that, beside what was sent before
+    tries = 0  # how many new workers it was given to; or how often it was sent to an executor
     future: Any = None  # of the executor that it was given to
     worker: _Worker | None = None  # that is at work on it
     seconds = 0.0
@@ -4921,7 +4926,7 @@ class _Batch:
         self.shrinkable = shrinkable  # whether tasks that are not started may be given back
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
-        self.page: Any = [0] * 6  # or that of the worker that is at work on it
+        self.page: Any = [0] * 6  # of a worker thread; a worker process puts its own here
 
     def add(self, values: list[Any], errors: dict[int, BaseException], seconds: float) -> None:
         """Take what came of the next tasks."""
@@ -5300,10 +5305,10 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
 
 
 class _Output(io.RawIOBase):
-    """Has what is written to a worker's sys.stdout or sys.stderr come to `say`, as (descriptor,
-    bytes), when it is flushed or a line ends: before the other half of one, the caller might say
-    what another worker says. C code and child processes write elsewhere: to the descriptors 1 and
-    2, which are those that the caller had when its first worker started."""
+    """Hands what is written to a worker's sys.stdout or sys.stderr to `say`, as (descriptor,
+    bytes), when it is flushed or a line ends: the output of another worker might come between two
+    halves of a line. C code and child processes write elsewhere: to the descriptors 1 and 2, which
+    are those that the caller had when its fork server started."""
 
     def __init__(self, fd: int, say: Callable[..., Any]) -> None:
         self.fd = fd
@@ -5340,7 +5345,7 @@ class _WorkerState:
     and what they have flushed, at once."""
 
     mapping = _NO_MAPPING  # how big results travel
-    idle_s: float | None = None  # how long it waits for a batch; None: as long as it takes
+    idle_s = _LONGEST_S  # how long it waits for a batch
 
     def __init__(self, sock: Any, page: Any, fd: int) -> None:
         self.sock = sock
@@ -5360,7 +5365,8 @@ class _WorkerState:
 
     def settle(self, caller: int, line: int) -> None:
         """Become a process of its own after the fork. `line` can be read when the fork server is
-        gone, and so the caller: then this process group is killed, even in the midst of a task."""
+        gone, which ends with the caller at the latest: then this process group is killed, even in
+        the midst of a task."""
         import faulthandler
         import fcntl
         import signal
@@ -5399,7 +5405,7 @@ class _WorkerState:
 
         _Local.inside = "threading"
         signal.signal(_SIGINT, self.interrupt)
-        while _has_data(self.sock, self.idle_s or _LONGEST_S):
+        while _has_data(self.sock, min(self.idle_s, _LONGEST_S)):
             message = _receive_message(self.sock)
             if message:
                 self.work(message)
@@ -5591,7 +5597,7 @@ def _own_code() -> bytes:
 
 
 def _view(shared: Any) -> Any:
-    """Shared memory as a status page."""
+    """Shared memory as a page."""
     return memoryview(shared).cast("B").cast("q")
 
 
@@ -5609,8 +5615,9 @@ def _kill_group(pid: int, sig: int) -> None:
 
 
 def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
-    """Fork a worker that serves these descriptors, a socket and a status page; it keeps none of the
-    other workers and of this process. What nothing holds any more is closed."""
+    """Fork a worker that serves these descriptors, a socket and a page. It keeps no socket and no
+    life line of other workers, and not the control socket. What nothing holds any more is
+    closed."""
     import socket
 
     caller = os.getppid()
@@ -5660,7 +5667,7 @@ def _serve_forks(fd: int) -> None:
     signal.set_wakeup_fd(wake_end)
     warnings.simplefilter("ignore")  # of sockets that nothing holds any more
     gc.freeze()  # forked workers share these objects' pages
-    # by process id: socket, status page and life line, which are held here, too
+    # by process id: socket, page and life line, which are held here, too
     workers: dict[int, tuple[Any, ...]] = {}
     while True:
         patience = None
@@ -5679,7 +5686,7 @@ def _serve_forks(fd: int) -> None:
                     _kill_group(pid, _SIGKILL)
                 elif end > 0:
                     _kill_group(pid, _SIGINT)
-        # `_` held a life line, which no worker that is forked may hold
+        # `_` gets another value: it held a life line, which no worker that is forked may hold
         ready, _, _ = select.select((control, wake), (), (), patience)
         if wake in ready:
             os.read(wake, 4096)
@@ -5751,7 +5758,7 @@ class _ForkServer:
 
 
 def _place_in(page: Any) -> str:
-    """In words, where the stack that the worker of a page wrote last was."""
+    """In words, where the task was, by the stack that its worker wrote last in its page."""
     return _say_where(page.obj[_STACK_AT:].partition(b"\0")[0].decode())
 
 
@@ -5813,8 +5820,8 @@ class _Context:
 
     def name(self, func: Any) -> int:
         """The key of a function that tasks call, or that their arguments hold; with its payload it
-        is noted in `functions`. It is packed once in a run. 0 says that it goes with its tasks:
-        there are many of them."""
+        is noted in `functions`. It is packed once in a run. 0 says that it goes with its tasks: it
+        is a method or another object that can be called, or the run has too many functions."""
         key = id(func)
         if key not in self.packed:
             if (
@@ -5998,8 +6005,8 @@ class _Worker:
         self.close()
         if self.page[_BATCH] != batch.key and batch.tries < _START_TRIES:
             return False
-        # 0, which blames none: it died between tasks, or after the last. But a single one may have
-        # just been beginning or ending
+        # 0, which blames none: it died before the first task, or after the last. But a single one
+        # may have just been beginning or ending
         place = self.page[_TASK] or len(batch.tasks) == 1
         if place > len(batch.values):
             number = batch.first + place - 1
@@ -6008,8 +6015,8 @@ class _Worker:
         return True
 
     def stop(self, grace_s: float) -> None:
-        """Have the task at work interrupted, and the worker killed so many seconds later. It serves
-        no other, since what its task was in the midst of is undone some time."""
+        """Have the task at work interrupted, and the worker killed so many seconds later. It
+        runs no other task, amid which a finalizer might clean up after this one."""
         self.page[_END] = time.monotonic_ns() + int(grace_s * 1e9)
         self.starter.ask()
 
@@ -6106,7 +6113,8 @@ _waiting_drivers: list[bool] = []
 
 def _drive(first: list[Any]) -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
-    calls it has made. One is started whenever none is idle, since calls may wait for each other."""
+    calls it has made. One is started whenever none is idle, since calls may wait for each other. It
+    ends when it has been idle for a second."""
     from queue import Empty
 
     threading.current_thread().name = _DRIVER_NAME
@@ -6178,8 +6186,9 @@ def _fail_late(batch: _Batch, where: str) -> None:
 
 def _run_here(place: str, batch: _Batch) -> None:
     """Run a batch in this thread; a `Parallel` in it finds itself inside that place. After a while
-    tasks that are not started are left to others. With a limit it runs in another thread, which is
-    left to itself when the time is up."""
+    tasks that are not started are left to others (where one function is called, only when these
+    have nothing to do). With a limit it runs in another thread, which is left to itself when the
+    time is up."""
     late = time.monotonic() + _LONG_S
     parts: list[list[Any]] = []
 
@@ -6275,7 +6284,8 @@ _idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}
 
 
 def _end_idle_workers(most: int) -> None:
-    """End those that are not of so many newest kinds."""
+    """End those that are not of so many kinds, of which the newest count: a kind is as old as its
+    first worker here."""
     for kind in [*_idle_workers][: -most or None]:
         for worker in _drained(_idle_workers.pop(kind, [])):
             worker.close()
@@ -6587,8 +6597,8 @@ class _ThreadPool(_Pool):
 
 class _ProcessPool(_ThreadPool):
     """Driver threads, each of which has a worker process run its batch: it alone reads from the
-    worker, writes to it and ends it. Others set a word in the worker's page, and
-    may have the fork server look at it."""
+    worker, writes to it and closes it. Others set a word in the worker's page, and may have the
+    fork server look at it."""
 
     def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
         _look_at_project()
@@ -7124,7 +7134,7 @@ class parallel_backend(parallel_config):
 #     results <--in order / as ready-- done           each finished batch lets the next one be cut
 #
 # A run ends when all results are there, or early: by an error of a task or of the tasks' iterator,
-# by Ctrl-C, with its generator.
+# by Ctrl-C, or when its generator is closed or dropped.
 #
 # Laws
 #   1. A `Parallel` holds settings, a _Run holds one call; only its own end frees the workers.
@@ -7295,8 +7305,8 @@ class _Run:
         return taken
 
     def work(self) -> Iterator[Any]:
-        """Run the tasks; of a generator, the first at once, others when their results are asked
-        for."""
+        """Run the tasks, and yield None after the first; of a generator, run the others as their
+        results are asked for, and yield these."""
         parallel, counts = self.parallel, self.counts
         is_watched = counts.progress is not None or counts.line_s is not None
         values = self.ready[0] = []
@@ -7329,12 +7339,12 @@ class _Run:
                 yield value
 
     def stream(self) -> Iterator[Any]:
-        """First nothing, when the run has begun. Then of a generator the results, as they come; a
-        list is there to be taken at the end."""
+        """Yield None when the run has begun. Then of a generator the results, as they come; those
+        of a list are there for `take` at the end."""
         try:
             yield from self.work()
             self.counts.tell(self.parallel, 0)
-        except GeneratorExit:  # at the end of the interpreter names go before generators
+        except GeneratorExit:  # at the end of the interpreter the names below may be gone
             raise
         except BaseException as error:
             not_given = {
@@ -7402,8 +7412,8 @@ class _PoolRun(_Run):
                 self.pool.submit(batch)
 
     def pack(self, batch: _Batch) -> None:
-        """Have the pool pack a batch; an error names the object of the first task that is to
-        blame."""
+        """Have the pool pack a batch. What cannot be packed is found once its task is alone in a
+        batch: then the error names the object."""
         try:
             self.pool.pack(batch)
         except Exception:
@@ -7432,8 +7442,9 @@ class _PoolRun(_Run):
         return (first, tasks) if tasks else None
 
     def send_again(self, first: int, tasks: Sequence[Any]) -> None:
-        """Have tasks sent once more, in shares for all workers, if not smaller: if one of them
-        fails its batch, that is found by and by."""
+        """Have tasks sent once more: each worker gets a share, which is no larger than the next
+        batches are. Shares of a batch that failed as a whole are smaller than it was, and so the
+        task that it failed of is alone in the end."""
         size = max(1, min(self.size, len(tasks) // max(2, self.parallel.n_jobs)))
         for at in range(0, len(tasks), size):
             self.waiting.append((first + at, tasks[at : at + size]))
@@ -7468,7 +7479,7 @@ class _PoolRun(_Run):
         """Take what came of a batch: results, errors, and tasks to be sent again."""
         first, tasks, values = batch.first, batch.tasks, batch.values
         if batch.fault is not None:
-            raise _name_task(batch.fault, first)
+            raise batch.fault  # of no task
         done = rest = len(values)
         self.ready[first] = values
         if values and batch.shrinkable:
@@ -7498,7 +7509,8 @@ class _PoolRun(_Run):
         self.send_again(first + rest, tasks[rest:])
 
     def work(self) -> Iterator[Any]:
-        """Have the pool run the tasks; of a generator, give the results as they come."""
+        """Have the pool run the tasks, and yield None when the first are sent; of a generator,
+        yield the results as they come."""
         try:
             self.pools_at_work.add(self.pool)
             self.feed()
@@ -7714,12 +7726,13 @@ class Parallel(_Shaped[Shape, E]):
     TerminatedWorkerError
         The worker process of a task ended before the task did. After a crash the text says where
         the task was. Tasks of the same batch that were done but not yet delivered (at most some
-        20 ms of work) are run again: only after a death may a task run twice.
+        20 ms of work) are run again: only after a death may a task run more than once.
     pickle.PicklingError
         A task or result cannot be sent to another process; the text names the object.
     Exception
         Whatever a task raises, of its own type: its cause shows the worker's traceback, a note
-        names the task, and `.partial_results` (task number -> result) holds what was done.
+        names the task, and `.partial_results` (task number -> result) holds what was done, but not
+        what a generator has given already.
 
     Notes
     -----

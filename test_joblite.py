@@ -8613,6 +8613,10 @@ class TestSection6Pools:
             delayed(square)(i) for i in range(3)
         ) == [0, 1, 4]
 
+    def test_workers_may_stay_idle_for_ever(self):
+        run = Parallel(n_jobs=2, idle_worker_timeout=float("inf"), batch_size=1)
+        assert len({*run(delayed(where)() for _ in range(20))}) <= 2
+
     def test_initializer_runs_in_each_worker(self, processes):
         def prepare(value):
             import builtins
@@ -8629,10 +8633,11 @@ class TestSection6Pools:
         assert run(delayed(read)() for _ in range(4)) == [[7]] * 4
 
     def test_failing_initializer_raises_its_own_error(self, processes):
-        with pytest.raises(KeyError, match="no database"):
+        with pytest.raises(KeyError, match="no database") as caught:
             Parallel(
                 **processes, initializer=raise_it, initargs=(lambda: KeyError("no database"),)
             )(delayed(square)(i) for i in range(3))
+        assert not hasattr(caught.value, "__notes__")  # it is the error of no task
 
     # what tasks do with memory and locks that processes share, and how it ends for the caller
     SHARED_MEMORY = {
