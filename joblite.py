@@ -380,7 +380,8 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     if isinstance(thing, type):
         own = vars(thing)
         attributes = {name: look(own.get, name, _NOTHING) for name in _without(own, noise)}
-        return {"__bases__": look(getattr, thing, "__bases__"), **attributes}, {}, {}
+        # their own name may be that of an attribute in its body
+        return {"<bases>": look(getattr, thing, "__bases__"), **attributes}, {}, {}
     # since Python 3.14 annotations are made by a function, which is not called
     makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
     names = "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
@@ -1273,7 +1274,9 @@ class _AsItIs:
 
     eof = True
     unused_data = b""
-    decompress = bytes
+
+    def decompress(self, data: Any) -> Any:
+        return data
 
 
 class _Content(io.RawIOBase):
@@ -1316,8 +1319,11 @@ class _Content(io.RawIOBase):
         """Read so many bytes and no more, for the next value may follow, or unpack some; whether
         there were any."""
         if not self.packed:
-            read = getattr(self.file, "read1", self.file.read)  # read1 does not wait for all
-            self.packed = read(self.step or nbytes)
+            nbytes = self.step or nbytes
+            try:
+                self.packed = self.file.read1(nbytes)  # it does not wait for all
+            except (AttributeError, io.UnsupportedOperation):  # it has none; io's base refuses
+                self.packed = self.file.read(nbytes)
             if self.step:
                 self.limit += 100 * len(self.packed)  # real data seldom packs that well
         if self.unpacker.eof:
@@ -1327,9 +1333,10 @@ class _Content(io.RawIOBase):
         elif not self.packed:
             raise _Damaged("it is cut short: its compressed data does not end")
         try:
-            self.content = memoryview(self.unpacker.decompress(self.packed))
+            content = self.unpacker.decompress(self.packed)
         except Exception as error:  # each format has an error of its own
             raise _Damaged(f"its compressed data is damaged ({error})") from error
+        self.content = memoryview(content)
         self.packed = self.unpacker.unused_data or b""
         return True
 
@@ -4377,7 +4384,7 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
         attributes["_abc_impl"] = [ref() for ref in _module("abc")._get_dump(cls)[0]]
     # those of typing refuse the bases that they give their classes
     kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
-    made_of = token, _new_class, kind, meta, cls.__name__, attributes.pop("__bases__"), start
+    made_of = token, _new_class, kind, meta, cls.__name__, attributes.pop("<bases>"), start
     return _fill_later(cls, pickler, _make_once, made_of, attributes)
 
 

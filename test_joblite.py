@@ -1078,6 +1078,8 @@ def different_functions():
         local_class(a=1),
         local_class(abc.ABCMeta),
         local_class(bases=(Plain,)),
+        local_class(bases=(Plain,), __bases__=()),
+        local_class(bases=(dict,), __bases__=()),
         local_class(p=property(copied)),
         local_class(p=staticmethod(copied)),
         local_class(p=copied),
@@ -2451,6 +2453,23 @@ class TestSection3Files:
         with tempfile.TemporaryFile() as file:
             joblite.dump(SAMPLE, file, compress=compress)
             assert same(joblite.load(file), SAMPLE)
+
+    @pytest.mark.parametrize("compress", [0, "gzip"])
+    def test_a_file_object_may_lack_read1(self, compress):
+        """The base of buffered files has one that refuses."""
+
+        class ReadsOnly(io.BufferedIOBase):
+            def read(self, size=-1):
+                return content.read(size)
+
+        content = io.BytesIO()
+        joblite.dump(SAMPLE, content, compress=compress)
+        content.seek(0)
+        assert same(joblite.load(ReadsOnly()), SAMPLE)
+
+    def test_a_file_object_that_gives_text_is_not_called_damaged(self):
+        with pytest.raises(TypeError, match="bytes-like object is required, not 'str'"):
+            joblite.load(types.SimpleNamespace(read=lambda size: "text"))
 
     @pytest.mark.parametrize("compress", [0, "xz"])
     def test_pipes_and_sockets(self, compress):
