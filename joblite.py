@@ -6515,8 +6515,7 @@ class _DaskPool(_Pool):
 
     def receive(self, batch: _Batch) -> bool:
         is_open = super().receive(batch)
-        can_repeat = batch.tries < _START_TRIES and self.context.most_tasks > 1
-        if can_repeat and batch.fault:
+        if batch.fault and batch.tries < _START_TRIES and self.context.most_tasks > 1:
             batch.fault = None
             self.laid.clear()  # a buffer was lost with the worker that held it, or the answer
             self.context.packed.clear()
@@ -6941,10 +6940,10 @@ def _external(executor: Any) -> _Backend:
             kind, offer = _ProtocolPool, count(-1)
         case object(_client=client):
             kind, offer = _DaskPool, sum(client.nthreads().values())
-        case object(_max_workers=int(offer)) | object(num_workers=int(offer)):
+        case object(_max_workers=offer) if offer:
             pass
         case _:
-            offer = None
+            offer = getattr(executor, "num_workers", None)
     name = type(executor).__name__
     shares_memory = getattr(
         executor,
@@ -6970,7 +6969,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
                 found, options = found(**options), {}
     if not isinstance(found, _Backend):
         _expect(
-            hasattr(found, "submit"),
+            hasattr(found, "submit") and not isinstance(found, type),
             "backend",
             f"one of {[*_backends]} or a concurrent.futures.Executor",
             backend,
@@ -7789,8 +7788,13 @@ class Parallel(_Shaped[Shape, E]):
         if batch_size != "auto":
             self.batch_size = _whole("batch_size", batch_size, "'auto' or a whole number above 0")
         if timeout is not None:
-            _expect(timeout > 0, "timeout", "None or seconds above 0", timeout)
-            self.timeout = min(timeout, _LONGEST_S)
+            _expect(
+                hasattr(timeout, "__float__") and timeout > 0,
+                "timeout",
+                "None or seconds above 0",
+                timeout,
+            )
+            self.timeout = min(float(timeout), _LONGEST_S)  # numpy's numbers do not travel
             self.batch_size = 1
         _expect(hasattr(self.verbose, "__float__"), "verbose", "a number", self.verbose)
         _expect(
