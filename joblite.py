@@ -4892,7 +4892,7 @@ _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def _spread(source: Any, tasks: Iterable[Any]) -> Iterable[Task]:
     """Tasks of a batch or run as (function, arguments, keyword arguments). With a width, they are
-    the arguments of one function: in tuples, but if it is 1."""
+    the arguments of one function: in tuples, or as they are if the width is 1."""
     if not source.width:
         return tasks
     args = zip(tasks) if source.width == 1 else tasks
@@ -4967,7 +4967,8 @@ class _Batch:
         return kind  # type: ignore[no-any-return]
 
     def blame(self, error: BaseException) -> None:
-        """It came to nothing: so did its only task; of several, find out which."""
+        """Nothing came of it: if it has one task, that is to blame; several are sent again, in
+        smaller batches, to find out which."""
         if len(self.tasks) == 1:
             self.errors[0] = error
 
@@ -5042,7 +5043,7 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
 # ---- tasks and results across a border ----
 # No task sees what another writes to its arguments, whatever batch they travel in: what a task
 # could write to has a pickle of its own, which is opened as the task begins. Plain values go in one
-# list. Results likewise.
+# list. Results likewise. `own` is one payload: a list of frames.
 
 
 def _are_plain(values: Iterable[Any]) -> bool:
@@ -5307,6 +5308,7 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
     initializer(*initargs)
     for module in modules(start_spaces.values()):
         space = vars(module)
+        # `before` itself stands for a name that was not there
         old = before.get(module.__name__, {})
         space[_KEPT] = [name for name in space if space[name] is not old.get(name, before)]
 
@@ -5722,7 +5724,7 @@ class _ForkServer:
     def __init__(self) -> None:
         import subprocess
 
-        self.sock, theirs = _socket_pair()  # the server says nothing
+        self.sock, theirs = _socket_pair()  # for requests: the server never answers
         is_source = __file__.endswith(".py") and os.path.isfile(__file__)
         code = b"" if is_source else _own_code()
         boot = _BOOT.format(
@@ -6134,7 +6136,8 @@ def _drive(first: list[Any]) -> None:
             return
         call = None
         try:
-            # not for long: what it has made, free-threaded Python frees when it runs again
+            # not for long: free-threaded Python frees what this thread has made only when it runs
+            # again, or ends
             call = _driver_calls.get(timeout=1.0)
         except Empty:
             pass
