@@ -2210,9 +2210,9 @@ def _find_spec(name: str) -> Any:
     if name in sys.modules:
         return getattr(sys.modules[name], "__dict__", {}).get("__spec__")
     parent = name.rpartition(".")[0]
-    folders = (
-        getattr(_find_spec(parent), "submodule_search_locations", None) or () if parent else None
-    )
+    folders = None
+    if parent:
+        folders = getattr(_find_spec(parent), "submodule_search_locations", None) or ()
     try:
         return _module("_frozen_importlib")._find_spec(name, folders)
     except (KeyError, ModuleNotFoundError):  # a folder without `__init__`, its package not loaded
@@ -3364,7 +3364,9 @@ class MemorizedResult(_Reference):
         KeyError
             The entry has been removed or is damaged.
         """
-        value = self._store.load(self._key, self.mmap_mode, *self._kept)
+        if self._kept:
+            return self._kept[0]
+        value = self._store.load(self._key, self.mmap_mode)
         if value is _NOTHING:
             raise KeyError(f"{self!r} is not in the cache any more; call the function again")
         return value

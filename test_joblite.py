@@ -5669,6 +5669,20 @@ f = make()"""
         with pytest.raises(KeyError, match="not in the cache any more"):
             result.get()
 
+    def test_a_shelved_value_that_the_store_did_not_take_costs_no_more_warnings(
+        self, memory, monkeypatch
+    ):
+        def fail(*_):
+            raise OSError("no such luck")
+
+        monkeypatch.setattr(memory.store, "write", fail)
+        monkeypatch.setattr(memory.store, "open", fail)
+        with pytest.warns(UserWarning, match="no such luck"):
+            result = memory.cache(lambda x: [x]).call_and_shelve(5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert result.get() == pickle.loads(pickle.dumps(result)).get() == [5]
+
     def test_a_validation_callback_decides(self, any_memory):
         """It gets the metadata; any false answer recomputes; what is not callable is refused."""
         seen, answers, function = [], [True, None, True], counted()
