@@ -375,7 +375,7 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     values.
 
     `look(how, first, second)` gives an attribute or variable: what `how(first, second)` finds, now
-    and whenever it is asked again.
+    and whenever it is asked again. Without a `look`, lazy imports are carried out.
     """
     if isinstance(thing, type):
         own = vars(thing)
@@ -386,6 +386,17 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
     names = "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
     code, space = thing.__code__, thing.__globals__
+    used = {
+        name: space[name]
+        for name, *_ in _code_facts(code).chains
+        if name in space  # else it is a builtin, or missing
+    }
+    for name, value in list(used.items()) if look is operator.call else ():
+        if type(value).__name__ == "lazy_import":  # of Python 3.15
+            try:
+                used[name] = value.resolve()
+            except Exception:  # who uses it finds out
+                del used[name]
     return (
         {name: look(getattr, thing, name) for name in names if name not in noise},
         {
@@ -393,11 +404,7 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
             for name, cell in zip(code.co_freevars, thing.__closure__ or ())
             if name != "__classdict__"  # the namespace of a class, where annotations look names up
         },
-        {
-            name: space[name]
-            for name, *_ in _code_facts(code).chains
-            if name in space  # else it is a builtin, or missing
-        },
+        used,
     )
 
 
@@ -4291,12 +4298,6 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
         return _find_shared, (key,)
     attributes, variables, used = _contents(func)
     mentioned = _code_facts(func.__code__).names
-    for name, value in list(used.items()):
-        if type(value).__name__ == "lazy_import":  # of Python 3.15
-            try:
-                used[name] = value.resolve()
-            except Exception:  # who uses it finds out
-                del used[name]
     # since Python 3.15, where `m.f` of `from m import f` is among them
     reached = [
         name

@@ -1355,6 +1355,19 @@ class TestSection2Hash:
             look_at(value)
             assert joblite.hash(value) == digest, value
 
+    @pytest.mark.skipif(sys.version_info < (3, 15), reason="needs the lazy imports of Python 3.15")
+    def test_a_lazy_import_counts_as_what_it_brings(self):
+        done = run_script("""
+            import joblite
+            lazy import json
+            lazy from wave import open as opened
+            work = lambda: (json.dumps, opened.__name__)
+            early = joblite.hash(work)
+            work()
+            print(joblite.hash(work) == early)
+            """)
+        assert done.stdout == "True\n"
+
     def test_digests_are_the_same_in_other_processes(self):
         """No digest depends on the hash seed, on addresses, or on the process."""
         code = """
