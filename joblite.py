@@ -5690,14 +5690,16 @@ def _serve_forks(fd: int) -> None:
                 _kill_group(pid, _SIGKILL)  # what the worker started
                 page[_DEATH] = status + 1
                 _hang_up(workers.pop(pid)[0])  # a grandchild may still hold it
-            elif end:
-                # Python overlooks a signal that comes as a task is about to wait for a lock, which
-                # takes its time in free-threaded builds: an interrupt is sent until it is seen
-                patience = 0.05
-                if time.monotonic_ns() >= abs(end):
-                    _kill_group(pid, _SIGKILL)
-                elif end > 0:
-                    _kill_group(pid, _SIGINT)
+                continue
+            if not end:
+                continue
+            # Python overlooks a signal that comes as a task is about to wait for a lock, which
+            # takes its time in free-threaded builds: an interrupt is sent until it is seen
+            patience = 0.05
+            if time.monotonic_ns() >= abs(end):
+                _kill_group(pid, _SIGKILL)
+            elif end > 0:
+                _kill_group(pid, _SIGINT)
         # `_` gets another value: it held a life line, which no worker that is forked may hold
         ready, _, _ = select.select((control, wake), (), (), patience)
         if wake in ready:
