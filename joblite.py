@@ -7016,13 +7016,10 @@ def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Bac
         n_jobs = _local.settings.get("n_jobs")
     if n_jobs is None:
         return found, found.capacity or 1
-    n_jobs = _whole(
-        "n_jobs",
-        n_jobs,
-        "a whole number other than 0 (-1: all cores, -2: all but one), or None"
-        "; tasks go into the call: Parallel(n_jobs=2)(tasks)",
-        -sys.maxsize,
-    )
+    expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
+    if hasattr(n_jobs, "__iter__"):
+        expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
+    n_jobs = _whole("n_jobs", n_jobs, expected, -sys.maxsize)
     if n_jobs < 0:  # counts back from all there are
         n_jobs += 1 + (found.capacity or _cores or cpu_count())
     return found, max(1, n_jobs) if found.open else 1
