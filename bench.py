@@ -38,6 +38,7 @@ import gc
 import importlib
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -478,10 +479,10 @@ def call_task(task):
     return func(*args, **kwargs)
 
 
-def fork_pool():
+def fork_pool(**options):
     """A multiprocessing.Pool of the start method that is fastest here."""
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    return multiprocessing.get_context(method).Pool(CORES)
+    return multiprocessing.get_context(method).Pool(CORES, **options)
 
 
 def process_executor():
@@ -732,6 +733,104 @@ def tiny_then_heavy(stack):
     yield from parallel_contestants(stack, lambda: (delayed(spin)(nap) for nap in naps), 10)
 
 
+def roots(start):
+    """About a millisecond of arithmetic."""
+    return int(sum(math.sqrt(start + i) for i in range(10_000)))
+
+
+_state: dict[int, int] = {}  # what a worker keeps from task to task
+
+
+def prepare(*_, seconds=0.0):
+    """How a worker of the rows with a state starts: it fills that, and may take longer."""
+    _state.update((i, i) for i in range(10_000))
+    spin(seconds)
+
+
+def use_state(i):
+    _state[i] += 1
+    return _state[i] > i
+
+
+def mpire_state(state, i):
+    """As `use_state`, for mpire, which hands the state to each task."""
+    return use_state(i)
+
+
+def state_contestants(stack: contextlib.ExitStack, count: int, init: Callable, keep: bool):
+    """Tasks on workers that `init` prepares, which are kept from call to call or made anew."""
+    numbers, mpire = range(count), optional("mpire")
+    new = itertools.count()  # another initializer asks for other workers
+
+    def joblite_call():
+        initializer = init if keep else functools.partial(init, next(new))
+        return Parallel(CORES, initializer=initializer).map(use_state, numbers)
+
+    def pool_call():
+        with fork_pool(initializer=init) as pool:
+            return pool.map(use_state, numbers)
+
+    def mpire_call():
+        with mpire.WorkerPool(CORES, use_worker_state=True) as pool:
+            return pool.map(mpire_state, numbers, worker_init=init)
+
+    yield "joblite", joblite_call
+    if keep:
+        pool = functools.cache(lambda: stack.enter_context(fork_pool(initializer=init)))
+        yield "Pool.map", lambda: pool().map(use_state, numbers)
+    else:
+        yield "Pool.map", pool_call
+    if mpire and keep:
+        workers = functools.cache(
+            lambda: stack.enter_context(
+                mpire.WorkerPool(CORES, use_worker_state=True, keep_alive=True)
+            )
+        )
+        yield "mpire", lambda: workers().map(mpire_state, numbers, worker_init=init)
+    elif mpire:
+        yield "mpire", mpire_call
+
+
+# What mpire measures itself by: arithmetic, workers with a state, workers that take long to start
+
+
+@scenario("1,000 tasks of arithmetic", rounds=5)
+def arithmetic(stack):
+    yield [roots(i) for i in range(1000)]
+    yield from parallel_contestants(stack, lambda: range(1000), 10, roots)
+
+
+@scenario("5,000 tasks with a state", rounds=7)
+def with_state(stack):
+    yield [True] * 5000
+    yield from state_contestants(stack, 5000, prepare, keep=True)
+
+
+@scenario("100 tasks, workers made anew", rounds=3)
+def with_costly_start(stack):
+    yield [True] * 100
+    yield "= 0.2 s, all at once", lambda: time.sleep(0.2) or [True] * 100
+    init = functools.partial(prepare, seconds=0.2)
+    yield from state_contestants(stack, 100, init, keep=False)
+
+
+@scenario("4 threads that call at once", rounds=7)
+def calls_at_once(stack):
+    """Each with another n_jobs. (joblib was seen to hang here.)"""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def call(n_jobs):
+        return [Parallel(n_jobs)(delayed(noop)(i) for i in range(50)) for _ in range(5)]
+
+    def at_once():
+        with ThreadPoolExecutor(4) as threads:
+            return list(threads.map(call, (1, 2, 3, 4)))
+
+    yield [[list(range(50))] * 5] * 4
+    yield "= one after the other", lambda: [call(n_jobs) for n_jobs in (1, 2, 3, 4)]
+    yield "joblite", at_once
+
+
 @scenario("threads, 20,000 no-op", rounds=7)
 def thread_tasks(stack):
     from multiprocessing.pool import ThreadPool
@@ -779,6 +878,20 @@ def shared_array(stack):
     ):
         # the others send it 32 times too; mpire was seen to hang
         if name.startswith(("jobli", "Pool.imap")):
+            yield name, func
+
+
+@scenario("2,000 tasks, one 8 MB array", rounds=3, needs=("numpy",))
+def small_tasks_of_an_array(stack):
+    """No task of joblite sees what another writes to the array: each gets a map of its own."""
+    count = 200 if QUICK else 2000
+    array = importlib.import_module("numpy").arange(1e6)
+    yield [float(i) for i in range(count)]
+    yield "= loop", lambda: [pick(array, i) for i in range(count)]
+    for name, func in parallel_contestants(
+        stack, lambda: (delayed(pick)(array, i) for i in range(count)), 1
+    ):
+        if name in ("joblite", "joblib"):
             yield name, func
 
 
@@ -1473,6 +1586,43 @@ def memory_hits(stack):
         file.write(bytes(400))
     stack.callback(os.unlink, file.name)
     yield "= open, read, close", lambda: [read_file(file.name, 2**16) or i for i in range(100)]
+
+
+_HELPERS = """
+def helper_{0}(x):
+    return x + {0}
+"""
+# A cached function's module by what the function reaches; `length` reads it
+_REACHED = {
+    "50 MB array": "import numpy\nheld = numpy.ones(6_250_000)",
+    "200,000 rows": "import pandas\nheld = pandas.DataFrame({'a': range(200_000), 'b': 1.5})",
+    "dict of 100,000": "held = {i: i for i in range(100_000)}",
+    "300 helpers": "held = [0]\n"
+    + "\n".join(f"from reached_{i} import *" for i in range(30))
+    + "\ndef use():\n    return "
+    + ", ".join(f"helper_{i}" for i in range(300)),
+}
+
+
+@scenario("Memory: hit with much in reach", rounds=15, needs=("numpy", "pandas"))
+def memory_reach(stack):
+    """Each hit looks whether all of it is as it was; joblib looks at the function's own lines."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+    sys.path.insert(0, folder)
+    stack.callback(sys.path.remove, folder)
+    for place in range(30):
+        helpers = range(10 * place, 10 * place + 10)
+        Path(folder, f"reached_{place}.py").write_text("".join(map(_HELPERS.format, helpers)))
+    yield 1
+    for number, (what, source) in enumerate(_REACHED.items()):
+        asks = "held, use" if "use" in source else "held"
+        path = Path(folder, f"reaching_{number}.py")
+        path.write_text(f"{source}\ndef length(x):\n    return len([{asks}][:x])\n")
+        length = importlib.import_module(path.stem).length
+        yield (
+            f"joblite, {what}",
+            functools.partial(joblite.Memory(f"{folder}/{number}", verbose=0).cache(length), 1),
+        )
 
 
 @scenario("Memory: 100 misses, int", rounds=30)
