@@ -321,7 +321,7 @@ def _instructions(code: CodeType) -> list[Any]:
 
 
 @lru_cache(maxsize=4096)
-def _code_facts(code: CodeType) -> Any:
+def _names_in_code(code: CodeType) -> Any:
     """What code uses, functions inside it included:
 
         names     all names in it
@@ -332,12 +332,12 @@ def _code_facts(code: CodeType) -> Any:
     What is added to in one place and used otherwise in another is read: then a key differs too
     often, never too seldom.
     """
-    facts = types.SimpleNamespace(names=set(), chains=set(), added=set(), imports=set())
+    used = types.SimpleNamespace(names=set(), chains=set(), added=set(), imports=set())
     codes, steps = [code], []  # type: ignore[var-annotated]
     for each in codes:  # grows
         codes += [const for const in each.co_consts if isinstance(const, types.CodeType)]
         steps += _instructions(each)
-        facts.names.update(each.co_names)
+        used.names.update(each.co_names)
     calls = set()  # where calls begin whose results nobody takes
     read, attributes = set(), []  # type: ignore[var-annotated]
     for place, (step, following) in reversed(list(enumerate(itertools.pairwise(steps)))):
@@ -346,22 +346,22 @@ def _code_facts(code: CodeType) -> Any:
         is_held = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
         attributes = [following.argval, *attributes] if is_held else []
         if kind == "IMPORT_NAME":
-            facts.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
+            used.imports.add((steps[place - 2].argval, name, steps[place - 1].argval or ()))
         if kind.startswith("CALL") and following.opname == "POP_TOP" and None not in begin:
             calls.add(begin)
         is_global = kind in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
         if is_global:
-            facts.chains.add((name, *attributes))
+            used.chains.add((name, *attributes))
         is_adding = is_held and following.argval in ("append", "add", "extend", "update")
         # in code that a program made, all may stand at one place
         if is_adding and begin in calls and step.positions < following.positions:
-            facts.added.add(name)
+            used.added.add(name)
         elif is_global or kind.endswith("DEREF"):
             read.add(name)
-    facts.added -= read
-    if facts.names & {"locals", "vars", "eval", "exec", "dir"}:  # which may read any
-        facts.added.clear()
-    return facts
+    used.added -= read
+    if used.names & {"locals", "vars", "eval", "exec", "dir"}:  # which may read any
+        used.added.clear()
+    return used
 
 
 def _without(space: Any, names: Any) -> dict[str, Any]:
@@ -388,7 +388,7 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     code, space = thing.__code__, thing.__globals__
     used = {
         name: space[name]
-        for name, *_ in _code_facts(code).chains
+        for name, *_ in _names_in_code(code).chains
         if name in space  # else it is a builtin, or missing
     }
     for name, value in list(used.items()) if look is operator.call else ():
@@ -2316,7 +2316,7 @@ def _imports_of(code: CodeType, package: str) -> list[str]:
     """The modules that code may load, besides the packages around them: for `from a import b`
     perhaps a.b."""
     found = []
-    for level, name, names in sorted(_code_facts(code).imports):
+    for level, name, names in sorted(_names_in_code(code).imports):
         if level:
             above = package.rsplit(".", level - 1)[0]
             name = f"{above}.{name}".strip(".")
@@ -2566,13 +2566,13 @@ class _Fingerprint:
     def _describe_function(self, function: FunctionType) -> list[Any]:
         """The same of a function: its own parts, and what its code reads."""
         code, space = function.__code__, function.__globals__
-        facts = _code_facts(code)
-        look = partial(self._value, added=facts.added) if facts.added else self._value
+        used = _names_in_code(code)
+        look = partial(self._value, added=used.added) if used.added else self._value
         attributes, variables, _ = _contents(function, look=look)
         about: list[Any] = [*attributes.values(), *variables.items()]
         if id(function) in map(id, self.roots) or _is_project(space.get("__name__")):
-            for chain in sorted(facts.chains):
-                about += [chain, self._global_token(space, chain, facts.added)]
+            for chain in sorted(used.chains):
+                about += [chain, self._global_token(space, chain, used.added)]
             self._follow_sources(_imports_of(code, space.get("__package__") or ""))
         return about
 
@@ -4297,7 +4297,7 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     if not holds and (key := pickler.key_of(func)):
         return _find_shared, (key,)
     attributes, variables, used = _contents(func)
-    mentioned = _code_facts(func.__code__).names
+    mentioned = _names_in_code(func.__code__).names
     # since Python 3.15, where `m.f` of `from m import f` is among them
     reached = [
         name
