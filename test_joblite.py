@@ -5167,9 +5167,6 @@ f = make()"""
         cached = any_memory.cache(handed_on(lambda more, *rest: (more, rest)))
         for args in [(1,), (2,), (1, 3), (2, 3), (2, 4)]:
             assert cached(*args) == (args[0], args[1:])
-        cached = any_memory.cache(handed_on(lambda x, y=2: x + y))
-        cached(1)
-        assert cached.entries()[0].arguments == "x=1"
 
     def test_a_decorator_may_tell_the_spellings_of_a_call_apart(self, any_memory):
         """What it takes for the function inside may mean something to itself:
@@ -8559,13 +8556,19 @@ class TestSection6Pools:
             threading.Event().wait(DEADLINE)
 
         def descriptors():
+            joblite._end_idle_workers(0)  # there may be one or two
             server = joblite._starters[0].process.pid
-            return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server))
+            return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)]
 
         Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 2)
-        few = descriptors() + 20  # there may be an idle worker more, and one that just ended
+        ours, of_server = descriptors()
+        most = [ours, of_server + 3]  # the server may still hold what is of the last that it saw
         assert Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 100) == []
-        wait_until(lambda: descriptors() < few, "the descriptors of ended workers to be closed")
+
+        def are_few():
+            return all(map(operator.le, descriptors(), most))
+
+        wait_until(are_few, "the descriptors of ended workers to be closed")
 
     def test_a_task_with_a_signal_handler_and_a_fault_handler_of_its_own_has_them(self, tmp_path):
         def work():
