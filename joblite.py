@@ -4174,7 +4174,8 @@ _processes: dict[int, str] = {}  # id -> name. Any thread adds in one step
 
 def _process() -> str:
     """A name for this process that no other has on any machine."""
-    return _processes.setdefault(os.getpid(), os.urandom(16).hex())
+    pid = os.getpid()
+    return _processes.get(pid) or _processes.setdefault(pid, os.urandom(16).hex())
 
 
 def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool]:
@@ -4188,9 +4189,12 @@ def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
     """The module whose globals stand here for those called `token` at home. One that can be
     imported is a copy of the module here, so that it has what the payload lacks."""
-    known = _local.came.get(token, sys.modules.get(name))
+    known = _local.came.get(token)
+    if known:
+        return known  # it came before
+    known = sys.modules.get(name)
     if token == _place_of_globals(getattr(known, "__dict__", {}))[0]:
-        return known  # it came before, or this is its home
+        return known  # this is its home
     module = _local.came[token] = ModuleType(name)
     space = vars(module)
     if importable:
@@ -4279,11 +4283,11 @@ def _fill_later(
 
 
 def _make_function(
-    code: CodeType, place: tuple[Any, ...], cells: Any, reached: list[str]
+    code: bytes, place: tuple[Any, ...], cells: Any, reached: list[str]
 ) -> FunctionType:
     for name in reached:
         __import__(name)
-    return FunctionType(code, vars(_enter_module(*place)), closure=cells)
+    return FunctionType(marshal.loads(code), vars(_enter_module(*place)), closure=cells)
 
 
 def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
@@ -4323,8 +4327,10 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         attributes[name] = getattr(func, name)
     attributes |= attributes.pop("__dict__")
-    made_of = attributes.pop("__code__"), place, func.__closure__, reached
-    return _fill_later(func, pickler, _make_function, made_of, attributes, ((place, used),))
+    code = marshal.dumps(attributes.pop("__code__"))
+    made_of = code, place, func.__closure__, reached
+    changes = ((place, used),) if used else ()
+    return _fill_later(func, pickler, _make_function, made_of, attributes, changes)
 
 
 def _class_token(cls: type) -> str:
@@ -5229,13 +5235,12 @@ def _world() -> tuple[Any, ...]:
         folder = os.getcwd()
     except OSError:  # it was deleted
         folder = ""
-    path = [
-        _exact_text(place)
-        for entry in sys.path
-        if isinstance(entry, str)  # Python looks at nothing else
-        # modules came from where a relative one led then, or leads now
-        for place in {os.path.join(_START_FOLDER, entry): None, entry: None}
-    ]
+    path = []
+    for entry in sys.path:
+        if isinstance(entry, str):  # Python looks at nothing else
+            if not os.path.isabs(entry):  # modules came from where it led then, or leads now
+                path.append(_exact_text(os.path.join(_START_FOLDER, entry)))
+            path.append(_exact_text(entry))
     process = sys.modules.get("multiprocessing.process")
     # managers ask for it
     authkey = bytes(process.current_process().authkey) if process else b""
@@ -5336,8 +5341,9 @@ class _Output(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        self.half.appendleft(data)
-        if not data or data.endswith(b"\n"):
+        if data:
+            self.half.appendleft(data)
+        if self.half and (not data or data.endswith(b"\n")):
             self.say(self.fd, b"".join(_drained(self.half)))
         return len(data)
 
@@ -5963,7 +5969,7 @@ class _Worker:
     on it, else to the pool of a run, else it is idle."""
 
     served = 0  # how many tasks it was given
-    run = 0  # number of the last run it served
+    batch = run = 0  # numbers of the last that it served
     known: set[int]  # keys of the functions it has of that run
     world: Any = None  # that it knows of
 
@@ -5979,9 +5985,10 @@ class _Worker:
         with theirs:
             self.starter.ask((theirs.fileno(), file.fd))
 
-    def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
-        """Have the worker run a batch; whether it can run another. EOFError or OSError if it
-        dies."""
+    def send(self, batch: _Batch, pool: _ProcessPool) -> None:
+        """Have the worker begin a batch. OSError if it is dead."""
+        self.batch = batch.key
+        self.served += len(batch.tasks)
         context = pool.context
         of_run = []
         if context.number != self.run:
@@ -5990,6 +5997,12 @@ class _Worker:
             of_run = [_pickle_dumps((context.mapping[:2], world, new))]
             self.run, self.known, self.world = context.number, set(), context.world
         _send_message(self.sock, context.message(batch, self.known, of_run))
+
+    def run_batch(self, batch: _Batch, pool: _ProcessPool) -> bool:
+        """Have the worker run a batch; whether it can run another. EOFError or OSError if it
+        dies."""
+        if self.batch != batch.key:  # else the caller has sent it
+            self.send(batch, pool)
         while True:
             self.wait(batch)
             match _receive_message(self.sock):
@@ -6592,8 +6605,7 @@ class _ThreadPool(_Pool):
         """In a driver thread: run batches while some wait."""
         for batch in _drained(self.waiting):
             try:
-                if not self.is_over:
-                    self.run(batch)
+                self.run(batch)
             except BaseException as error:  # such as: no memory left. Whoever waits is told
                 batch.fault = error
             self.done.put(batch)
@@ -6603,7 +6615,8 @@ class _ThreadPool(_Pool):
             self.serve()
 
     def run(self, batch: _Batch) -> None:
-        _run_here("sequential", batch)
+        if not self.is_over:
+            _run_here("sequential", batch)
 
     def receive(self, batch: _Batch) -> bool:
         return True
@@ -6611,8 +6624,8 @@ class _ThreadPool(_Pool):
 
 class _ProcessPool(_ThreadPool):
     """Driver threads, each of which has a worker process run its batch: it alone reads from the
-    worker, writes to it and closes it. Others set a word in the worker's page, and may have the
-    fork server look at it."""
+    worker and closes it, and writes to it, but for what the caller has sent before. Others set a
+    word in the worker's page, and may have the fork server look at it."""
 
     def __init__(self, size: int, kind: tuple[Any, ...], most: int) -> None:
         _look_at_project()
@@ -6625,22 +6638,39 @@ class _ProcessPool(_ThreadPool):
         self.kind = *kind, id(self.code)
         self.workers: list[_Worker] = []  # that have nothing to do
 
+    def idle_worker(self, batch: _Batch) -> _Worker | None:
+        """A worker that has nothing to do: whether it lives shows when it is to work. One that has
+        had its share of tasks is ended."""
+        while worker := _pop(self.workers) or _pop(_idle_workers.get(self.kind, [])):
+            if worker.served + len(batch.tasks) <= self.most_tasks:
+                return worker
+            worker.close()
+        return None
+
+    def submit(self, batch: _Batch) -> None:
+        """Take a batch. One so small that to send it takes no waiting is begun at once, if a worker
+        has nothing to do: until a driver thread gets to it, the caller makes the next."""
+        try:
+            if self.free and self.context.nbytes + batch.nbytes < _IN_BAND:
+                batch.worker = self.idle_worker(batch)
+                if batch.worker:
+                    batch.worker.send(batch, self)
+        except OSError:  # it is dead, as the driver thread will find
+            pass
+        finally:
+            super().submit(batch)
+
     def run(self, batch: _Batch) -> None:
-        """Have a worker run a batch; one that has had its share of tasks is replaced, or that dies
-        before it has begun."""
-        while not self.is_over:
-            if self.context.number < _exiting:
+        """Have a worker run a batch; one that dies before it has begun is replaced."""
+        while batch.worker or not self.is_over:
+            if not self.is_over and self.context.number < _exiting:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
-            worker = (  # whether it lives shows when it is to work
-                _pop(self.workers)
-                or _pop(_idle_workers.get(self.kind, []))
+            worker = (
+                batch.worker
+                or self.idle_worker(batch)
                 or (_Worker if _HAS_FORK else _SpawnedWorker)()
             )
             batch.tries += not worker.served  # one that has died idle was no try
-            worker.served += len(batch.tasks)
-            if worker.served > self.most_tasks:
-                worker.close()
-                continue
             batch.worker = worker
             is_well = False
             try:
