@@ -4189,7 +4189,7 @@ def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
     """The module whose globals stand here for those called `token` at home. One that can be
     imported is a copy of the module here, so that it has what the payload lacks."""
-    known = _local.came.get(token)
+    known: Any = _local.came.get(token)
     if known:
         return known  # it came before
     known = sys.modules.get(name)
