@@ -235,9 +235,8 @@ def _place_in_class(func: Any) -> tuple[type, str] | None:
 @lru_cache
 def _module(name: str) -> Any:
     """A module, imported at first use; in a hot path quicker than an import statement."""
-    import importlib
-
-    return importlib.import_module(name)
+    __import__(name)
+    return sys.modules[name]
 
 
 def _expect(is_right: Any, name: str, expected: str, got: Any) -> None:
@@ -252,11 +251,15 @@ def _parse_bytes(size: Any, what: str) -> int:
     any. `what` names the parameter."""
     if size is None:
         return sys.maxsize
-    found = _module("re").fullmatch(
-        r"(\d*\.?\d+(?:E[-+]?\d\d?)?)\s*([KMGT]?)", str(size).strip().upper()
-    )
-    _expect(found, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
-    return int(float(found[1]) * 1024 ** " KMGT".find(found[2]))
+    text = str(size).strip().upper()
+    power = "KMGT".find(text[-1:]) + 1
+    try:
+        number = float(text[:-1] if power else text)
+    except ValueError:
+        number = -1.0
+    is_size = 0 <= number < math.inf
+    _expect(is_size, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
+    return int(number * 1024**power)
 
 
 @lru_cache
@@ -5584,6 +5587,12 @@ import sys
 # not the current directory: its modules may have names of the library
 sys.path[:1] = filter(None, sys.path[:1])
 import os
+for each in os.listdir("/dev/fd"):
+    try:  # what the caller lets its children have is not for workers
+        if int(each) > {fd} and os.get_inheritable(int(each)):
+            os.close(int(each))
+    except OSError:  # it was for that list
+        pass
 try:
     os.getcwd()
 except OSError:  # deleted: imports may fail there
@@ -5679,7 +5688,6 @@ def _serve_forks(fd: int) -> None:
     os.close(fd)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the thread that started this may block some
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_end)
@@ -5733,27 +5741,32 @@ class _ForkServer:
     is so short that the system sends it whole."""
 
     def __init__(self) -> None:
-        import subprocess
-
         self.sock, theirs = _socket_pair()  # for requests: the server never answers
         is_source = __file__.endswith(".py") and os.path.isfile(__file__)
         code = b"" if is_source else _own_code()
+        fd = 3 + (theirs.fileno() == 3)  # another number, for only a copy outlives the start
         boot = _BOOT.format(
             name=__name__,
             path=os.path.abspath(__file__),
             nbytes=len(code),
-            fd=theirs.fileno(),
+            fd=fd,
             modules="logging.handlers" if sys.modules.get("logging") else "warnings",
         )
-        # those of this interpreter
-        options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        options = []
+        if {"-c", "-m"}.isdisjoint(first := sys.orig_argv[1:2]) and "".join(first).startswith("-"):
+            options = _module("subprocess")._args_from_interpreter_flags()
         with theirs:
             try:
-                self.process = subprocess.Popen(
+                self.pid = os.posix_spawn(  # `subprocess` takes 8 ms, most of it to import
+                    sys.executable,
                     [sys.executable, *options, "-c", boot],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    process_group=0,
+                    os.environ,
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), fd),
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    ],
+                    setpgroup=0,
+                    setsigmask=(),  # this thread may block some
                 )
             except BaseException:  # such as: no descriptor is to be had
                 self.sock.close()
@@ -5771,7 +5784,10 @@ class _ForkServer:
     def close(self) -> None:
         """End the server and all workers it forked."""
         _hang_up(self.sock)
-        self.process.wait()
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:  # the program waits for any child
+            pass
 
 
 # ---- the side of the caller ----
@@ -6142,9 +6158,8 @@ def _drive(first: list[Any]) -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other. It
     ends when it has been idle for a second."""
-    from queue import Empty
-
     threading.current_thread().name = _DRIVER_NAME
+    empty = _module("_queue").Empty
     call = first.pop()
     while True:
         if call:
@@ -6157,7 +6172,7 @@ def _drive(first: list[Any]) -> None:
             # not for long: free-threaded Python frees what this thread has made only when it runs
             # again, or ends
             call = _driver_calls.get(timeout=1.0)
-        except Empty:
+        except empty:
             pass
 
 
@@ -6369,11 +6384,9 @@ def shutdown_workers(wait: bool = True) -> None:
 def _start_anew() -> None:
     """At the first use, and in a forked child: there the workers and threads are the parent's."""
     global _driver_calls
-    _driver_calls = _module("queue").SimpleQueue()
+    _driver_calls = _module("_queue").SimpleQueue()
     for sock in list(_sockets):
         sock.close()
-    for server in _starters:
-        server.process.returncode = 0  # only the parent can know: `subprocess` shall not warn
     for kept in _idle_workers, _waiting_drivers, _starters, _made:
         kept.clear()  # type: ignore[attr-defined]
 
@@ -6413,7 +6426,7 @@ class _Pool:
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
         self.size = size
-        self.done = _module("queue").SimpleQueue()
+        self.done = _module("_queue").SimpleQueue()
         self.executor = executor
         # where batches are packed, if they do not share our memory
         self.context: Any = None if shares_memory else _Context("far")
@@ -6695,8 +6708,6 @@ class _ProcessPool(_ThreadPool):
         """Let the workers go. Running tasks get a KeyboardInterrupt; a worker that is not done with
         it after its grace is killed. All are waited for, but not for ever: it may be the garbage
         collector that drops a generator, in the midst of something that a driver thread needs."""
-        from queue import Empty
-
         super().close(out)
         error: Any = sys.exception()
         at_work = [(batch, worker) for batch in out if (worker := batch.worker)]
@@ -6707,7 +6718,7 @@ class _ProcessPool(_ThreadPool):
                 # Ctrl-C may have kept the caller from what it had just taken: that has no payload
                 is_awaited = any(batch.payload for batch in out)
                 out.discard(self.take(4 * GRACE_S if is_awaited else 0.0))
-        except Empty:
+        except _module("_queue").Empty:
             pass
         except KeyboardInterrupt:  # once more
             for _, worker in at_work:
@@ -7509,7 +7520,7 @@ class _PoolRun(_Run):
                 batch = pool.take(patience)
                 if pool.receive(batch):
                     break
-            except _module("queue").Empty:
+            except _module("_queue").Empty:
                 pool.ask_back(self.out)
                 patience = self.WAIT_S
         self.out.remove(batch)

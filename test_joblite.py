@@ -8301,9 +8301,63 @@ class TestSection6Pools:
         assert len(pids) == 6 and again == [0, 1, 2, 3]
 
     @posix
+    def test_workers_hold_no_descriptor_that_children_inherit(self):
+        def pipes():
+            held = []
+            for each in os.listdir("/dev/fd"):
+                with contextlib.suppress(OSError):  # of that list
+                    held.append(os.fstat(int(each)).st_ino)
+            return held
+
+        joblite.shutdown_workers()
+        ends = os.pipe()
+        try:
+            os.set_inheritable(ends[1], True)
+            [held] = Parallel(n_jobs=2)([delayed(pipes)()])
+            assert held and os.fstat(ends[1]).st_ino not in held
+        finally:
+            for end in ends:
+                os.close(end)
+
+    @pytest.mark.parametrize("flags", [(), ("-O",), ("-O", "-X", "dev", "-b")], ids=str)
+    @posix
+    def test_workers_have_the_options_of_the_interpreter(self, flags):
+        done = run_script(
+            """
+            import sys
+            from joblite import Parallel, delayed
+
+            def flags():
+                return tuple(sys.flags), sys._xoptions.get("dev")
+
+            here = flags()
+            assert Parallel(n_jobs=2)([delayed(flags)()]) == [here]
+            print(sys.flags.optimize, sys.flags.dev_mode)
+            """,
+            flags=flags,
+        )
+        assert done.stdout.split() == [str(int("-O" in flags)), str("dev" in flags)]
+
+    @posix
+    def test_a_program_that_waits_for_any_child_may_end_its_workers(self):
+        run_script(
+            """
+            import os, signal
+            import joblite
+            from joblite import Parallel, delayed
+
+            assert Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2)) == [1, 2]
+            os.kill(joblite._starters[0].pid, signal.SIGKILL)
+            assert os.wait()[0] == joblite._starters[0].pid
+            joblite.shutdown_workers()
+            assert Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2)) == [1, 2]
+            """
+        )
+
+    @posix
     def test_killed_fork_server_is_replaced(self):
         workers = set(Parallel(n_jobs=2, batch_size=1)(delayed(where)() for _ in range(8)))
-        os.kill(joblite._starters[0].process.pid, signal.SIGKILL)
+        os.kill(joblite._starters[0].pid, signal.SIGKILL)
         wait_until(
             lambda: all_gone(workers),
             "the end of its workers, to which a task might be given before",
@@ -8314,7 +8368,7 @@ class TestSection6Pools:
     def test_killed_fork_server_fails_running_tasks(self, tmp_path):
         def kill_server():
             wait_for_file(tmp_path / "sign")
-            os.kill(joblite._starters[0].process.pid, signal.SIGKILL)
+            os.kill(joblite._starters[0].pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill_server)
         Parallel(n_jobs=2)(delayed(where)() for _ in range(2))
@@ -8557,7 +8611,7 @@ class TestSection6Pools:
 
         def descriptors():
             joblite._end_idle_workers(0)  # there may be one or two
-            server = joblite._starters[0].process.pid
+            server = joblite._starters[0].pid
             return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), server)]
 
         Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 2)
@@ -8652,7 +8706,7 @@ class TestSection6Pools:
     def test_idle_workers_are_closed(self):
         before = child_processes()
         Parallel(n_jobs=2, idle_worker_timeout=0.1)(delayed(where)() for _ in range(4))
-        server = joblite._starters[0].process.pid
+        server = joblite._starters[0].pid
         wait_until(lambda: child_processes() - before <= {server}, "the end of idle workers")
         assert Parallel(n_jobs=2, idle_worker_timeout=0.1)(
             delayed(square)(i) for i in range(3)
@@ -12363,7 +12417,7 @@ class TestSection8Faults:
         import resource
 
         Parallel(n_jobs=2)([delayed(abs)(-1)] * 2)
-        pid = joblite._starters[0].process.pid
+        pid = joblite._starters[0].pid
         taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
         free = [number for number in range(1000) if number not in taken]
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[room], 1000))
@@ -12371,7 +12425,7 @@ class TestSection8Faults:
             Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (1000, 1000))
         assert Parallel(n_jobs=2, idle_worker_timeout=77)([delayed(abs)(-1)] * 2) == [1, 1]
-        assert joblite._starters[0].process.pid == pid and limits[1] >= 1000
+        assert joblite._starters[0].pid == pid and limits[1] >= 1000
 
     def test_a_caller_with_thousands_of_open_files_has_workers(self):
         """`select` takes no descriptor above 1023."""
@@ -15040,13 +15094,13 @@ class Soak:
         while time.monotonic() < self.end and not self.problems:
             done.wait(rng.uniform(0.2, 2.0))
             server = next(iter(joblite._starters), None)
-            victims = sorted(child_processes() - {server and server.process.pid})
+            victims = sorted(child_processes() - {server and server.pid})
             whom = "servers" if server and rng.random() < 0.1 else "workers"
             if victims:
                 self.last_kill = math.inf  # while we are at it
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(
-                        server.process.pid if whom == "servers" else rng.choice(victims),
+                        server.pid if whom == "servers" else rng.choice(victims),
                         signal.SIGKILL,
                     )
                 self.last_kill = time.monotonic()
