@@ -180,27 +180,29 @@ def script_env(extra=None):
     return {**os.environ, "PYTHONPATH": path, **(extra or {})}
 
 
-def child_processes():
-    """The pids of the living descendants of this process (Linux; elsewhere none are seen)."""
-    parents = {}
-    for pid in filter(
-        str.isdigit, os.listdir("/proc") if os.path.exists("/proc/self/stat") else []
-    ):
+def all_pids():
+    """The pids of this machine (Linux; elsewhere none are seen)."""
+    listed = os.listdir("/proc") if os.path.exists("/proc/self/stat") else []
+    return set(map(int, filter(str.isdigit, listed)))
+
+
+def descends(pid):
+    """Whether a process lives, and this one is among those it comes from."""
+    while pid != os.getpid():
         try:
-            with open(
-                f"/proc/{pid}/stat", "rb", 0
-            ) as file:  # twice a test, so it should not cost much
+            with open(f"/proc/{pid}/stat", "rb", 0) as file:
                 state, parent = file.read().rpartition(b") ")[2].split(None, 2)[:2]
         except OSError:
-            continue  # ended while we were looking
-        if state != b"Z":
-            parents[int(pid)] = int(parent)
-    found = {os.getpid()}
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        if not more:
-            return found - {os.getpid()}
-        found |= more
+            return False  # ended while we were looking, or the one above all others
+        if state == b"Z":
+            return False
+        pid = int(parent)
+    return True
+
+
+def child_processes():
+    """The pids of the living descendants of this process."""
+    return {pid for pid in all_pids() - {os.getpid()} if descends(pid)}
 
 
 def available_memory():
@@ -213,14 +215,21 @@ def available_memory():
     )
 
 
-def leftovers():
-    """What a test must not leave behind: processes, threads, temp files, shared memory."""
+def belongings():
+    """Processes, also of others, threads, temp files, shared memory."""
     folders = {tempfile.gettempdir(), "/dev/shm"}
     return {
-        *(("process", pid) for pid in child_processes()),
+        *(("process", pid) for pid in all_pids()),
         *(("thread", thread.name) for thread in threading.enumerate()),
         *(("file", path) for folder in folders for path in glob.glob(f"{folder}/joblite-*")),
     }
+
+
+def leftovers(before):
+    """What a test must not leave behind: what was not among the belongings `before`.
+    Only which processes are new is looked at for all of them: twice a test, that costs little."""
+    new = belongings() - before
+    return {(kind, name) for kind, name in new if kind != "process" or descends(name)}
 
 
 # Functions that tasks call.
@@ -360,13 +369,24 @@ def numpy_comes_later():
         pytest.skip("numpy is loaded as Python starts")
 
 
+@pytest.fixture(scope="session")
+def clean_processes():
+    """How to start processes that have nothing of this one. Where they can be forked, then from
+    a server that has imported joblite: to start anew takes each of them longer than most tests."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    multiprocessing.set_forkserver_preload(["joblite"])
+    importlib.import_module("multiprocessing.forkserver").ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
 @pytest.fixture(params=BACKENDS)
-def backend(request):
+def backend(request, clean_processes):
     """Arguments of a Parallel, for each way to run tasks in turn."""
     if request.param == "executor":
         from concurrent.futures import ProcessPoolExecutor
 
-        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        with ProcessPoolExecutor(2, clean_processes) as executor:
             yield {"n_jobs": 2, "backend": executor}
     else:
         yield backend_options(request.param)
@@ -402,12 +422,12 @@ def nothing_left_behind():
         # the default from Python 3.14 on
         if multiprocessing.get_all_start_methods()[0] == "forkserver":
             importlib.import_module("multiprocessing.forkserver").ensure_running()  # it stays, too
-    before = leftovers()
+    before = belongings()
     yield
     if hasattr(joblite, "shutdown_workers"):
         joblite.shutdown_workers()
     end = time.monotonic() + DEADLINE
-    while (left := leftovers() - before) and time.monotonic() < end:
+    while (left := leftovers(before)) and time.monotonic() < end:
         time.sleep(0.01)
     assert not left, f"left behind: {sorted(left)}"
 
@@ -15112,7 +15132,7 @@ class Soak:
 
     def run(self):
         """Let all threads run to the end; gives the lines of the summary."""
-        before, opened = leftovers(), len(descriptors())
+        before, opened = belongings(), len(descriptors())
         threads = [threading.Thread(target=self.caller, args=(i,), daemon=True) for i in range(3)]
         threads.append(threading.Thread(target=self.killer, daemon=True))
         for thread in threads:
@@ -15126,7 +15146,7 @@ class Soak:
                 self.problems.append("a thread hangs: see the traces above")
         joblite.shutdown_workers()
         late = time.monotonic() + 20
-        while (left := leftovers() - before) and time.monotonic() < late:
+        while (left := leftovers(before)) and time.monotonic() < late:
             gc.collect()
             time.sleep(0.1)
         quarter = len(self.memory) // 4
