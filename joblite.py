@@ -2180,7 +2180,7 @@ def load(
 #   2. Present means complete; whatever is damaged is computed again, with a warning.
 #                                                         test_a_flipped_bit_never_lies
 #   3. The key of a call holds no path, line or cell number.
-#                                     test_an_edit_of_the_source_hits_or_recomputes
+#                                                         test_edits_that_change_no_value_hit
 #   4. Questions (check_call_in_cache, entries, explain) write nothing.
 #                                                         test_questions_change_nothing
 #   5. The cache may fail, the call may not: the function's value is returned.

@@ -186,17 +186,22 @@ def all_pids():
     return set(map(int, filter(str.isdigit, listed)))
 
 
+def state_and_parent(pid):
+    """What Linux tells of a process; of one that has ended and of its parent nothing."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            state, parent = file.read().rpartition(b") ")[2].split(None, 2)[:2]
+    except OSError:
+        return None, None
+    return state.decode(), int(parent)
+
+
 def descends(pid):
     """Whether a process lives, and this one is among those it comes from."""
     while pid != os.getpid():
-        try:
-            with open(f"/proc/{pid}/stat", "rb", 0) as file:
-                state, parent = file.read().rpartition(b") ")[2].split(None, 2)[:2]
-        except OSError:
-            return False  # ended while we were looking, or the one above all others
-        if state == b"Z":
+        state, pid = state_and_parent(pid)
+        if state in (None, "Z"):
             return False
-        pid = int(parent)
     return True
 
 
@@ -1476,10 +1481,10 @@ class TestSection2Hash:
 
     def test_long_recursive_values(self):
         """Thousands of parts that hold each other do not depend on the recursion limit."""
-        first, second, longer = map(linked, (20_000, 20_000, 20_001))
+        first, second, longer = map(linked, (12_000, 12_000, 12_001))
         assert joblite.hash(first) == joblite.hash(second) != joblite.hash(longer)
-        crowd, other = family(range(5_000)), family(range(5_000))
-        crowd.all, other.all = list(range(20_000)), list(range(20_000))
+        crowd, other = family(range(2_000)), family(range(2_000))
+        crowd.all, other.all = list(range(12_000)), list(range(12_000))
         assert joblite.hash(crowd) == joblite.hash(other)
         other.all[-1] = 0
         assert joblite.hash(crowd) != joblite.hash(other)
@@ -1671,7 +1676,7 @@ class TestSection2Hash:
 
     def test_values_deeper_than_the_recursion_limit(self):
         def deep(leaf):
-            return functools.reduce(lambda below, _: [below, object()], range(20_000), leaf)
+            return functools.reduce(lambda below, _: [below, object()], range(12_000), leaf)
 
         one, same, other = deep(1), deep(1), deep(2)
         assert joblite.hash(one) == joblite.hash(same) != joblite.hash(other)
@@ -3035,9 +3040,8 @@ class TestSection3Files:
         """A small file cut at any length is a ValueError that names it; so it is for mapping."""
         path = tmp_path / "value"
         joblite.dump(SAMPLE, path, compress=0 if kind == "plain" else kind)
-        data = path.read_bytes()
-        for length in range(len(data)):
-            path.write_bytes(data[:length])
+        for length in reversed(range(path.stat().st_size)):
+            os.truncate(path, length)
             for mode in (None, "r") if kind == "plain" else (None,):
                 with pytest.raises(ValueError, match="value: "):
                     joblite.load(path, mmap_mode=mode)
@@ -3055,7 +3059,8 @@ class TestSection3Files:
         data, rng, name = path.read_bytes(), random.Random(7), joblite.hash(value)
         found = 0
         for _ in range(200):
-            path.write_bytes(bit_flipped(data, rng))
+            with open(path, "r+b") as file:  # a disk is slow to make a file anew
+                file.write(bit_flipped(data, rng))
             try:
                 assert joblite.hash(joblite.load(path)) == name
             except ValueError as error:
@@ -3432,7 +3437,8 @@ class TestSection3Files:
     def test_what_is_not_trusted_unpacks_to_a_limit(self, method, tmp_path):
         """A small file does not become a big value unasked: the error names the limit, and no more
         memory is taken."""
-        path = joblite.dump(np.zeros(20_000_000), tmp_path / "value", compress=(method, 1))[0]
+        count = 20_000_000 if method in ("zlib", "lz4") else 9_000_000  # how well zeros pack
+        path = joblite.dump(np.zeros(count), tmp_path / "value", compress=(method, 1))[0]
         code = """
             import os, sys, joblite
             try: joblite.load(sys.argv[1], trusted=False)
@@ -3446,9 +3452,9 @@ class TestSection3Files:
             "value: it unpacks to more than 100 times its size and 64 MiB, the limit", error
         )
         assert all(int(kilobytes) < 300_000 for kilobytes in peaks)
-        assert joblite.load(path).shape == (20_000_000,)
-        joblite.dump(np.random.default_rng(0).random(1_000_000), path, compress=method)
-        assert joblite.load(path, trusted=False).shape == (1_000_000,)
+        assert joblite.load(path).shape == (count,)
+        joblite.dump(np.random.default_rng(0).random(100_000), path, compress=(method, 1))
+        assert joblite.load(path, trusted=False).shape == (100_000,)
 
     def test_a_registered_format_unpacks_to_a_limit(self, tmp_path):
         class Mine:
@@ -4242,19 +4248,31 @@ class TestSection4Memory:
         held.rate = 3
         assert cached("rate") == 3
 
-    @pytest.mark.parametrize("edit", EDITS)
-    def test_an_edit_of_the_source_hits_or_recomputes(self, edit, cache_of_a_run, tmp_path):
-        """After each edit a fresh process hits or recomputes as expected, and is never stale."""
-        name, before, after, expected = EDITS[edit]
-        if IMPORTS_ARE_LAZY and name not in ("job.py", "site-packages/packaged.py"):
-            expected = "computes"  # what is not loaded yet counts by its source
-            if name == "lazy/inner.py":
-                pytest.skip("which module a text names is known only of packages that are loaded")
+    @pytest.mark.parametrize("edit", [edit for edit in EDITS if EDITS[edit][3] == "computes"])
+    def test_an_edit_of_the_source_recomputes(self, edit, cache_of_a_run, tmp_path):
+        """After each edit a fresh process recomputes, and is never stale."""
+        name, before, after, _ = EDITS[edit]
+        if IMPORTS_ARE_LAZY and name == "lazy/inner.py":
+            pytest.skip("which module a text names is known only of packages that are loaded")
         folder = project(tmp_path / "project", FILES | {name: FILES[name].replace(before, after)})
         cache = shutil.copytree(cache_of_a_run, tmp_path / "cache")
         kept, untouched, *_, fresh = run_job(folder, cache).split()
-        assert (kept, untouched) == (expected, str(expected == "hits"))
-        assert fresh == str(edit != "an installed package")
+        assert (kept, untouched, fresh) == ("computes", "False", "True")
+
+    @pytest.mark.parametrize("left_out", ["the docstring", "the docstring goes"])
+    def test_edits_that_change_no_value_hit(self, left_out, cache_of_a_run, tmp_path):
+        """All together; and so does one of an installed package, which is not followed."""
+        files, package = dict(FILES), "site-packages/packaged.py"
+        for edit, (name, before, after, expected) in EDITS.items():
+            # where imports are lazy, what is not loaded yet counts by its source
+            is_seen = IMPORTS_ARE_LAZY and name not in ("job.py", package)
+            if expected == "hits" and edit != left_out and not is_seen:
+                assert before in files[name]
+                files[name] = files[name].replace(before, after)
+        cache = shutil.copytree(cache_of_a_run, tmp_path / "cache")
+        kept, untouched, *_, fresh = run_job(project(tmp_path, files), cache).split()
+        # the value is that of the package as it was
+        assert (kept, untouched, fresh) == ("hits", "True", "False")
 
     def test_an_edit_that_is_undone_hits_again(self, cache_of_a_run, tmp_path):
         """Also after several edits, and an entry of each."""
@@ -4262,17 +4280,12 @@ class TestSection4Memory:
             project(tmp_path / "project"),
             shutil.copytree(cache_of_a_run, tmp_path / "cache"),
         )
-        for edit in (
-            "a helper of a helper",
-            "inside a global",
-            "the file of a cached helper",
-            "the docstring",
-        ):
-            name, before, after, expected = EDITS[edit]
+        for edit in ("a helper of a helper", "inside a global", "the file of a cached helper"):
+            name, before, after, _ = EDITS[edit]
             (folder / name).write_text(FILES[name].replace(before, after))
-            assert run_job(folder, cache).startswith(expected), edit
+            assert run_job(folder, cache).startswith("computes"), edit
             project(folder)
-            assert run_job(folder, cache).startswith("hits True"), edit
+        assert run_job(folder, cache).startswith("hits True")
 
     def test_a_moved_project_and_cache_hit(self, cache_of_a_run, tmp_path):
         """Neither the folder of the sources nor that of the cache is part of a name."""
@@ -5901,6 +5914,7 @@ f = make()"""
                 "without a secret it is read by none"
             )
 
+    @pytest.mark.usefixtures("by_value")
     def test_the_secret_stays_in_memory(self, tmp_path, processes):
         """Workers have it; files, texts and errors do not, and what comes from a file says so."""
         secret = b"open sesame"
@@ -6936,7 +6950,7 @@ f = make()"""
             def write(seed):
                 generator = random.Random(seed)
                 while True:
-                    n = generator.randrange(1000)
+                    n = generator.randrange(300)
                     if cached(n) != [n] * 5000:
                         os._exit(1)
 
@@ -6957,7 +6971,7 @@ f = make()"""
         )
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            for n in range(1000):
+            for n in range(300):
                 assert cached(n) == [n] * 5000
         sizes = sum(path.stat().st_size for path in entry_files(cache))
         assert 100 * 1024 < sizes <= 200 * 1024
@@ -8215,7 +8229,9 @@ def running_caller(tmp_path, code, tasks=3):
 
 
 def all_gone(pids):
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    """Whether all have ended. The first process of a machine may take its time to bury those that
+    their parents have left to it."""
+    return {state_and_parent(pid) for pid in pids} <= {(None, None), ("Z", 1)}
 
 
 @contextlib.contextmanager
@@ -8404,10 +8420,7 @@ class TestSection6Pools:
     def test_no_process_outlives_a_killed_caller(self, sig, tmp_path):
         with running_caller(tmp_path, CALLER) as (process, pids):
             family = pids | {process.pid}
-            parents = {
-                int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                for pid in pids
-            }
+            parents = {state_and_parent(pid)[1] for pid in pids}
             process.send_signal(getattr(signal, sig))
             process.wait()
             wait_until(
@@ -8505,12 +8518,12 @@ class TestSection6Pools:
         tasks = [delayed(square)(i) for i in range(6)]
         tasks[2] = delayed(mark_and_hang)(tmp_path / "sign")
         for _ in ("cold", "warm"):
-            results = Parallel(**processes, timeout=2, on_error="return")(tasks)
+            results = Parallel(**processes, timeout=1, on_error="return")(tasks)
             assert results[:2] + results[3:] == [0, 1, 9, 16, 25]
             assert isinstance(results[2], TimeoutError) and isinstance(
                 results[2], multiprocessing.TimeoutError
             )
-            assert "task 2 ran longer than timeout=2 s" in str(results[2])
+            assert "task 2 ran longer than timeout=1 s" in str(results[2])
 
     def test_a_task_that_talks_all_the_time_has_its_time(self, processes):
         """There is always a message of it, and it swallows the interrupt."""
@@ -8525,7 +8538,7 @@ class TestSection6Pools:
                     except BaseException:
                         pass
             if __name__ == "__main__":
-                late, well = Parallel(**{processes}, timeout=2, on_error="return")(
+                late, well = Parallel(**{processes}, timeout=0.5, on_error="return")(
                     [delayed(talk)(), delayed(abs)(-1)])
                 print(type(late).__name__, well)
             """)
@@ -8559,9 +8572,9 @@ class TestSection6Pools:
         tasks = [delayed(self.outer_of(code))() for code in self.HANGS.values()] + [
             delayed(abs)(-1)
         ]
-        where = r"=2 s; it was at (\S+ (prefix)?match <- )*work.py:\d inner <- work.py:\d+ outer$"
+        where = r"=1 s; it was at (\S+ (prefix)?match <- )*work.py:\d inner <- work.py:\d+ outer$"
         for _ in ("cold", "warm"):
-            *late, well = Parallel(len(tasks), timeout=2, on_error="return")(tasks)
+            *late, well = Parallel(len(tasks), timeout=1, on_error="return")(tasks)
             assert well == 1
             for what, error in zip(self.HANGS, late):
                 assert isinstance(error, TimeoutError) and re.search(where, str(error)), what
@@ -8625,7 +8638,7 @@ class TestSection6Pools:
             and " at " not in str(results[1])
         )
 
-    def test_a_hundred_timeouts_leave_no_descriptor(self):
+    def test_many_timeouts_leave_no_descriptor(self):
         def hang():
             threading.Event().wait(DEADLINE)
 
@@ -8637,7 +8650,7 @@ class TestSection6Pools:
         Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 2)
         ours, of_server = descriptors()
         most = [ours, of_server + 3]  # the server may still hold what is of the last that it saw
-        assert Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 100) == []
+        assert Parallel(2, timeout=0.01, on_error="skip")([delayed(hang)()] * 40) == []
 
         def are_few():
             return all(map(operator.le, descriptors(), most))
@@ -8669,7 +8682,7 @@ class TestSection6Pools:
             inner()
 
         try:
-            parallel = Parallel(2, backend="threading", timeout=2, on_error="return")
+            parallel = Parallel(2, backend="threading", timeout=0.5, on_error="return")
             late, _ = parallel([delayed(outer)(), delayed(abs)(-1)])
             where = r" wait <- test_joblite.py:\d+ inner <- test_joblite.py:\d+ outer \(it cannot"
             assert re.search(where, str(late))
@@ -8684,11 +8697,11 @@ class TestSection6Pools:
         found = module(f"""
             import os, threading
             if os.getpid() != {os.getpid()}:
-                threading.Event().wait(5.3)
+                threading.Event().wait(2.2)
             def work():
-                return threading.Event().wait(1.2)
+                return threading.Event().wait(0.4)
             """)
-        assert Parallel(**processes, timeout=3)([delayed(found.work)()]) == [False]
+        assert Parallel(**processes, timeout=1.2)([delayed(found.work)()]) == [False]
 
     def test_what_a_task_in_time_prints_does_not_hide_its_answer(self):
         """Both may be read at once: then nothing more is to be waited for."""
@@ -8707,7 +8720,7 @@ class TestSection6Pools:
     def test_timeout_in_threads_leaves_the_thread(self, tmp_path):
         gate = threading.Event()
         try:
-            results = Parallel(2, backend="threading", timeout=2, on_error="return")(
+            results = Parallel(2, backend="threading", timeout=0.5, on_error="return")(
                 [delayed(gate.wait)(DEADLINE), *(delayed(square)(i) for i in range(4))]
             )
             assert isinstance(results[0], TimeoutError) and results[1:] == [0, 1, 4, 9]
@@ -8939,13 +8952,7 @@ class TestSection6Pools:
     @pytest.mark.parametrize("wait", [True, False])
     def test_ended_workers_leave_no_zombie(self, wait):
         def zombies():
-            found = []
-            for path in glob.glob("/proc/[0-9]*/stat"):
-                with contextlib.suppress(OSError):
-                    state, parent = Path(path).read_text().rpartition(")")[2].split()[:2]
-                    if state == "Z" and int(parent) == os.getpid():
-                        found.append(path)
-            return found
+            return [pid for pid in all_pids() if state_and_parent(pid) == ("Z", os.getpid())]
 
         for _ in range(3):
             Parallel(2)([delayed(abs)(-1)] * 3)
@@ -9709,7 +9716,7 @@ PROMISES = """
         yield "return", [type(value).__name__ for value in parallel(tasks, on_error="return")]
         yield "skip", list(parallel(tasks, on_error="skip", return_as="generator"))
         tasks = [delayed(time.sleep)(60 * (i == 3)) for i in range(5)]
-        yield "timeout", caught(lambda: parallel(iter(tasks), timeout=3))
+        yield "timeout", caught(lambda: parallel(iter(tasks), timeout=1.5))
         results = parallel((delayed(abs)(-i) for i in range(50)), return_as="generator_unordered")
         yield "unordered", sorted(results)[-1]
         parallel([delayed(abs)(1)] * 9, progress=lambda *now: seen.append(now))
@@ -10094,32 +10101,29 @@ WRITES = {  # what each of many tasks gets, which is the same for all; run alone
     "a view of an array": lambda: (add_one_to, (zeros(4_000_000)[9:300_000],)),
     "an array of objects": lambda: (add_one_to, (np.array([0, None, []], object),)),
     "a masked array": lambda: (add_one_to, (np.ma.masked_equal(zeros(2_000_000), 5),)),
-    "a frame": lambda: (
-        add_one_to_frame,
-        (pytest.importorskip("pandas").DataFrame({"a": zeros(2_000_000)}),),
-    ),
 }
+if importlib.util.find_spec("pandas"):
+    WRITES["a frame"] = lambda: (
+        add_one_to_frame,
+        (importlib.import_module("pandas").DataFrame({"a": zeros(2_000_000)}),),
+    )
 
 
 @pytest.mark.usefixtures("by_value")
 class TestSection6Isolation:
     """What a task writes to its arguments no other task sees."""
 
-    @pytest.mark.parametrize(
-        "options",
-        [
+    def test_tasks_do_not_see_each_others_writes(self):
+        given = [
             {"batch_size": 10},
             {},
             {"return_as": "generator", "batch_size": 3},
             {"max_nbytes": None, "batch_size": 4},
-        ],
-        ids=str,
-    )
-    def test_tasks_do_not_see_each_others_writes(self, options):
-        for name, make in WRITES.items():
+        ]
+        for options, (name, make) in itertools.product(given, WRITES.items()):
             func, args, kwargs = (*make(), {})[:3]
             found = list(Parallel(n_jobs=2, **options)([(func, args, kwargs)] * 24))
-            assert found == [1] * 24, name
+            assert found == [1] * 24, (options, name)
 
     @pytest.mark.usefixtures("numpy_comes_later")
     def test_tasks_keep_their_arguments_where_numpy_is_not_loaded(self):
@@ -10194,15 +10198,13 @@ class TestSection6Isolation:
                 results[0][0][:] = 7
                 assert all(one[0] == 0 for one, _ in results[1:])
 
-    @pytest.mark.parametrize(
-        "mode, seen", [("c", {1}), ("r+", set(range(1, 13))), ("w+", set(range(1, 13)))]
-    )
-    def test_only_a_shared_mapping_shows_what_other_tasks_write(self, mode, seen):
+    def test_only_a_shared_mapping_shows_what_other_tasks_write(self):
         array = zeros(3_000_000)
-        found = Parallel(n_jobs=2, mmap_mode=mode, batch_size=12)(
-            delayed(add_one_to)(array) for _ in range(12)
-        )
-        assert set(found) == seen
+        for mode, seen in ("c", {1}), ("r+", {*range(1, 13)}), ("w+", {*range(1, 13)}):
+            found = Parallel(n_jobs=2, mmap_mode=mode, batch_size=12)(
+                delayed(add_one_to)(array) for _ in range(12)
+            )
+            assert set(found) == seen
 
     def test_classes_and_plain_functions_in_arguments_are_sent_once_a_run(self):
         def packed(options):
@@ -10296,20 +10298,18 @@ class TestSection6BigArrays:
         assert [total for _, _, total in found] == [200_000.0 * i for i in range(30)]
         assert 0 < max(most) <= 6 and open_segments() == 0
 
-    @pytest.mark.parametrize("mode, seen", [("c", 0.0), ("r+", 1.0), ("w+", 1.0)])
-    def test_mmap_mode_says_who_sees_what_a_task_writes(self, tmp_path, mode, seen):
-        def write_or_read(array, i):
+    def test_mmap_mode_says_who_sees_what_a_task_writes(self, tmp_path):
+        def write_or_read(array, i, written):
             if i == 0:
                 array[0] = 1
-                (tmp_path / "written").touch()
-            return float(array[0]) if wait_for_file(tmp_path / "written") else None
+                written.touch()
+            return float(array[0]) if wait_for_file(written) else None
 
         array = np.zeros(200_000)
-        assert Parallel(2, mmap_mode=mode)(delayed(write_or_read)(array, i) for i in range(2)) == [
-            1.0,
-            seen,
-        ]
-        assert array.max() == 0
+        for mode, seen in ("c", 0.0), ("r+", 1.0), ("w+", 1.0):
+            tasks = [delayed(write_or_read)(array, i, tmp_path / mode) for i in range(2)]
+            assert Parallel(2, mmap_mode=mode)(tasks) == [1.0, seen]
+            assert array.max() == 0
 
     def test_read_only_mode_refuses_writes(self, processes):
         with pytest.raises(ValueError, match="read-only"):
@@ -10388,23 +10388,7 @@ class TestSection6BigArrays:
         fresh = Parallel(**processes)(delayed(np.max)(np.full(200_000, i)) for i in range(20))
         assert fresh == list(range(20))
 
-    @pytest.mark.parametrize("mode", ["r", "r+", "c"])
-    @pytest.mark.parametrize("order", ["C", "F"])
-    def test_a_memmap_of_the_caller_travels_by_reference(self, tmp_path, mode, order):
-        path = tmp_path / "array"
-        whole = np.memmap(path, "f8", "w+", 800, (500, 100), order)
-        whole[:] = np.arange(50_000).reshape(500, 100)
-        whole.flush()
-        array = np.memmap(path, "f8", mode, 800, (500, 100), order)
-        views = [
-            array,
-            array[100:],
-            array[:, 50:],
-            array[::2, ::-3],
-            array.T,
-            np.asarray(array)[7:90],
-        ]
-
+    def test_a_memmap_of_the_caller_travels_by_reference(self, tmp_path):
         def see(view):
             return (
                 getattr(view, "mode", None),
@@ -10413,12 +10397,26 @@ class TestSection6BigArrays:
                 view.tolist(),
             )
 
-        found = Parallel(2)(delayed(see)(view) for view in [*views, whole])
-        assert Parallel(2)([delayed(np.sum)(array.copy())] * 2) == [array.sum()] * 2
-        assert found[0][:2] == (mode, 800) and found[-1][0] == "r+"
-        for view, (_, _, memory, values) in zip([*views, whole], found):
-            assert view.nbytes < 16384 or memory == (path.stat().st_ino, str(path))
-            assert values == view.tolist()
+        for mode, order in itertools.product(["r", "r+", "c"], "CF"):
+            path = tmp_path / f"{mode} {order}"
+            whole = np.memmap(path, "f8", "w+", 800, (500, 100), order)
+            whole[:] = np.arange(50_000).reshape(500, 100)
+            whole.flush()
+            array = np.memmap(path, "f8", mode, 800, (500, 100), order)
+            views = [
+                array,
+                array[100:],
+                array[:, 50:],
+                array[::2, ::-3],
+                array.T,
+                np.asarray(array)[7:90],
+            ]
+            found = Parallel(2)(delayed(see)(view) for view in [*views, whole])
+            assert Parallel(2)([delayed(np.sum)(array.copy())] * 2) == [array.sum()] * 2
+            assert found[0][:2] == (mode, 800) and found[-1][0] == "r+"
+            for view, (_, _, memory, values) in zip([*views, whole], found):
+                assert view.nbytes < 16384 or memory == (path.stat().st_ino, str(path))
+                assert values == view.tolist()
 
     def test_tasks_write_through_a_memmap_and_not_through_a_copy(self, tmp_path):
         for mode, after in ("r+", 4.0), ("c", 0.0):
@@ -10470,13 +10468,12 @@ class TestSection6BigArrays:
             assert path.startswith(str(tmp_path)) and list(tmp_path.iterdir()) == []
             monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path))
 
-    @pytest.mark.parametrize("spoil", ["missing", "a file"])
-    def test_a_bad_temp_folder_is_passed_over(self, tmp_path, spoil):
-        folder = tmp_path / spoil
-        if spoil == "a file":
-            folder.touch()
-        found = Parallel(2, temp_folder=folder)(delayed(look)(np.ones(200_000)) for _ in range(2))
-        assert [total for _, _, total in found] == [200_000] * 2
+    def test_a_bad_temp_folder_is_passed_over(self, tmp_path):
+        (tmp_path / "a file").touch()
+        for name in ("missing", "a file"):
+            tasks = [delayed(look)(np.ones(200_000)) for _ in range(2)]
+            found = Parallel(2, temp_folder=tmp_path / name)(tasks)
+            assert [total for _, _, total in found] == [200_000] * 2
 
     def test_full_disks_leave_the_pipe(self, tmp_path):
         if os.geteuid() or subprocess.run(["unshare", "-m", "true"]).returncode:
@@ -10513,8 +10510,8 @@ class TestSection6BigArrays:
             import numpy as np
             from joblite import Parallel, delayed
             resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-            results = Parallel(2)(delayed(np.full)(2**17, i, float) for i in range(600))
-            assert [array[-1] for array in results] == list(range(600))
+            results = Parallel(2)(delayed(np.full)(2**17, i, float) for i in range(300))
+            assert [array[-1] for array in results] == list(range(300))
             """)
 
     def test_a_worker_that_holds_very_many_maps_copies(self):
@@ -10749,6 +10746,7 @@ class TestSection7Choosing:
         finally:
             del joblite._backends["sized"]
 
+    @pytest.mark.usefixtures("by_value")
     def test_nested_calls_share_one_budget(self):
         """Inside a process an inner call uses threads, inside a thread it runs in place,
         unless told otherwise."""
@@ -11622,7 +11620,7 @@ class TestSection8Parallel:
         """However quick the tasks are: what is out, and kept for a reader,
         must not be gigabytes."""
         parallel = Parallel(**processes, return_as="generator")
-        results = parallel(delayed(bytes)(2**24) for _ in range(60))
+        results = parallel(delayed(bytes)(2**23) for _ in range(60))
         assert max(parallel.n_dispatched_tasks - taken for taken, _ in enumerate(results)) < 30
 
     def test_generator_starts_at_the_call(self, backend, tmp_path):
@@ -11898,20 +11896,15 @@ class TestSection8Parallel:
         Parallel(2)(delayed(nap)(i) for i in range(2020))
         assert len(os.listdir(tmp_path)) == 2, "both workers had some of the slow ones"
 
-    @pytest.mark.parametrize(
-        "verbose, lines", [(0, [0]), (1, [0]), (2, range(1, 6)), (3, [5]), (50, [5])]
-    )
     @pytest.mark.parametrize("n_jobs", [1, 2])
-    def test_verbose_says_how_far_the_run_is(self, n_jobs, verbose, lines, capfd):
-        Parallel(n_jobs, verbose=verbose, batch_size=1)(delayed(square)(i) for i in range(5))
-        captured = capfd.readouterr()
-        said = captured.err.splitlines()
-        assert (
-            captured.out == ""
-            and len(said) in lines
-            and all("tasks done in" in line for line in said)
-        )
-        assert not said or "5" in said[-1]
+    def test_verbose_says_how_far_the_run_is(self, n_jobs, capfd):
+        for verbose, lines in (0, [0]), (1, [0]), (2, range(1, 6)), (3, [5]), (50, [5]):
+            Parallel(n_jobs, verbose=verbose, batch_size=1)(delayed(square)(i) for i in range(5))
+            captured = capfd.readouterr()
+            said = captured.err.splitlines()
+            assert captured.out == "" and len(said) in lines, verbose
+            assert all("tasks done in" in line for line in said)
+            assert not said or "5" in said[-1]
 
     @pytest.mark.parametrize("n_jobs", [1, 2])
     def test_verbose_can_be_set_on_a_parallel_that_is_made_already(self, n_jobs, capfd):
@@ -12460,17 +12453,17 @@ class TestSection8Faults:
         assert done.stdout == "[0, 1, 2]\n"
 
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
-        """At eight moments while results of 40 MB come in over the sockets."""
+        """At eight moments while results of 20 MB come in over the sockets."""
         done = run_script("""
             import functools, signal, time
             from joblite import Parallel, delayed
-            big = functools.lru_cache(lambda: (10**9).to_bytes(4, "little") * 10_000_000)
+            big = functools.lru_cache(lambda: (10**9).to_bytes(4, "little") * 5_000_000)
             def answer(_):
                 return big()
             def run():
                 begun = time.perf_counter()
                 answers = Parallel(n_jobs=2, max_nbytes=None)(delayed(answer)(i) for i in range(2))
-                assert sum(map(len, answers)) == 80_000_000
+                assert sum(map(len, answers)) == 40_000_000
                 return time.perf_counter() - begun
             run()
             seconds, interrupted = run(), 0
@@ -12582,7 +12575,7 @@ class TestSection8Faults:
                 raise KeyError("source is gone")
 
         with pytest.raises((KeyError, TimeoutError)):
-            Parallel(**processes, timeout=None if end == "the run ends" else 2)(tasks())
+            Parallel(**processes, timeout=None if end == "the run ends" else 1)(tasks())
         assert {path.name for path in tmp_path.iterdir()} in ({"begun", "ended"}, set())
 
     def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path, patience):
@@ -12779,7 +12772,7 @@ class TestSection8Faults:
             signal.pthread_sigmask(
                 signal.SIG_BLOCK, {signal.SIGINT, signal.SIGCHLD, signal.SIGTERM}
             )
-            Parallel(**processes, timeout=2, on_error="skip")([delayed(tidy)()])
+            Parallel(**processes, timeout=0.5, on_error="skip")([delayed(tidy)()])
 
         thread = threading.Thread(target=call)
         thread.start()
@@ -12883,10 +12876,12 @@ class TestSection8Faults:
             return Parallel(2, backend="threading", batch_size=1)(calls)
 
         start, seen = threading.Thread.start, []
-        for when in (start_then_interrupt, interrupt):
+        # where no task begins, none needs patience: the caller waits in vain for what it would give
+        for when, grace in ((start_then_interrupt, joblite.GRACE_S), (interrupt, 0.1)):
             joblite.shutdown_workers()
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", when)
+                patch.setattr(joblite, "GRACE_S", grace)
                 with pytest.raises(KeyboardInterrupt):
                     Parallel(**processes)([delayed(hang)(tmp_path / "task")])
             wait_until(lambda: not list(tmp_path.iterdir()), "the end of the task")
@@ -13066,7 +13061,7 @@ class TestSection8ManyCallers:
 
         def is_late():
             if stuck:
-                results["late"] = Parallel(**backend, timeout=2, on_error="return")(
+                results["late"] = Parallel(**backend, timeout=1, on_error="return")(
                     [delayed(stuck)(600), delayed(abs)(-1)]
                 )
 
@@ -14046,6 +14041,7 @@ def joblib_answers(tmp_path_factory):
 
 
 class TestSection10SameAsJoblib:
+    @pytest.mark.usefixtures("by_value")
     @pytest.mark.parametrize("name", SAME)
     def test_a_call_gives_what_it_gives_in_joblib(self, name, tmp_path):
         call, expected = SAME[name]
@@ -14058,6 +14054,7 @@ class TestSection10SameAsJoblib:
     def test_joblib_gives_the_same(self, name, joblib_answers):
         assert joblib_answers[name] == SAME[name][1]
 
+    @pytest.mark.usefixtures("by_value")
     @pytest.mark.parametrize("row", DIFFERENT)
     def test_a_difference_is_as_the_readme_says(self, row, tmp_path):
         call, _, expected = DIFFERENT[row]
@@ -14565,7 +14562,7 @@ class TestTheText:
         story = README.partition(what)[2].partition(":\n\n")[2].partition("\n\n")[0]
         cached = joblite.Memory(tmp_path, verbose=0).cache(square)
         called = {
-            "a warm call of two tasks": lambda: Parallel(2)(delayed(square)(i) for i in range(2)),
+            "a warm call of two tasks": lambda: Parallel(2)(delayed(abs)(i) for i in range(2)),
             "a `Memory` has kept": lambda: cached(3),
         }[what]
         for _ in range(3):
@@ -14903,22 +14900,16 @@ class TestTheLesson:
         """The folded answers, put into the cells of the reader, pass the checks there."""
         cells, answers = lesson_cells("code"), lesson_answers()
         assert list(answers) == [f"exercise-{i}" for i in range(1, 9)]
+        before = ["setup", "setup-folder", "tool-check", "use-example", "running-source"]
+        script, most = [cells[name] for name in before], []
         for name, answer in answers.items():
-            before = [
-                "setup",
-                "setup-folder",
-                "tool-check",
-                "use-example",
-                "running-source",
-                f"{name}-given",
-            ]
-            given = "\n".join(cells[cell] for cell in before if cell in cells)
             empty = cells[f"{name}-yours"]
             start, end = re.search(r"def \w+\(.*\n    \.\.\.\n", empty).span()
-            shown = run_script(
-                given + "\n" + empty[:start] + answer + empty[end:], cwd=tmp_path
-            ).stdout
-            assert shown.count("Right!") == empty.count("check("), name
+            script += [cells.get(f"{name}-given", ""), empty[:start] + answer + empty[end:]]
+            script.append(f"print('end of {name}')")
+            most.append(empty.count("check("))
+        shown = run_script("\n".join(script), cwd=tmp_path).stdout.split("end of exercise-")
+        assert [part.count("Right!") for part in shown] == [*most, 0]
 
     @slow
     @needs("nbclient", "ipykernel")
