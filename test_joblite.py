@@ -13013,14 +13013,14 @@ class TestSection8ManyCallers:
         """One is held up as it gets ready: the tasks of the other, if it may begin, live on."""
         run_script(
             """
-            import os, queue, sys, threading, time
+            import _queue, os, sys, threading, time
             from joblite import Parallel, delayed
 
             def wait_for(path):
                 while not os.path.exists(path):
                     time.sleep(0.005)
 
-            make, held, begun = queue.SimpleQueue, threading.Event(), threading.Event()
+            make, held, begun = _queue.SimpleQueue, threading.Event(), threading.Event()
 
             def hold_the_other():
                 if threading.current_thread() is other and not held.is_set():
@@ -13028,10 +13028,10 @@ class TestSection8ManyCallers:
                     begun.wait(1)
                 return make()
 
-            queue.SimpleQueue = hold_the_other
+            _queue.SimpleQueue = hold_the_other
             other = threading.Thread(target=Parallel(2), args=([delayed(abs)(-1)],))
             other.start()
-            held.wait()
+            assert held.wait(60)
             go = sys.argv[1]
             results = Parallel(2, return_as="generator")([delayed(abs)(-1), delayed(wait_for)(go)])
             next(results)
