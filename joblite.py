@@ -5530,7 +5530,7 @@ class _WorkerState:
         """Send a piece of output."""
         if self.sock.fileno() < 0:  # in a process that a task has forked
             os.write(kind, content)
-        elif content:
+        else:
             self.send([[b"", marshal.dumps((kind, content))]])
 
     def put_nowait(self, record: Any) -> None:
@@ -5587,17 +5587,21 @@ import sys
 # not the current directory: its modules may have names of the library
 sys.path[:1] = filter(None, sys.path[:1])
 import os
-for each in os.listdir("/dev/fd"):
-    try:  # what the caller lets its children have is not for workers
-        if int(each) > {fd} and os.get_inheritable(int(each)):
+# what the caller lets its children have is not for workers
+for each in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else range(3, 1024):
+    try:
+        if int(each) > 2 and os.get_inheritable(int(each)):
             os.close(int(each))
-    except OSError:  # it was for that list
+    except OSError:  # it was for that list, or is none
         pass
 try:
     os.getcwd()
 except OSError:  # deleted: imports may fail there
     os.chdir("/")
-import multiprocessing.resource_tracker, warnings, {modules}  # workers need them
+import multiprocessing.resource_tracker, socket, warnings, {modules}  # workers need them
+control = socket.socket(fileno=os.dup(0))
+with open(os.devnull) as nothing:
+    os.dup2(nothing.fileno(), 0)
 from importlib.machinery import ModuleSpec, SourceFileLoader
 loader = SourceFileLoader({name!r}, {path!r})
 module = type(sys)({name!r})
@@ -5605,22 +5609,20 @@ module.__file__, module.__loader__ = {path!r}, loader
 module.__spec__ = ModuleSpec({name!r}, loader, origin={path!r})
 sys.modules[{name!r}] = module
 if {nbytes}:
-    import marshal, socket
-    with socket.socket(fileno=os.dup({fd})) as control:
-        code = marshal.loads(control.recv({nbytes}, socket.MSG_WAITALL))
+    import marshal
+    code = marshal.loads(control.recv({nbytes}, socket.MSG_WAITALL))
 else:
     code = loader.get_code({name!r})
 exec(code, module.__dict__)
-module._serve_forks({fd})
+module._serve_forks(control)
 """  # a child loads this very file under the name it has here: a package around it is not imported
 
 
 @lru_cache(maxsize=1)
 def _own_code() -> bytes:
     """The code of this module, for a process that cannot read its file."""
-    module = globals()
     # if it was itself sent by a caller, it came with its code
-    return module.get("_code") or marshal.dumps(module["__loader__"].get_code(__name__))
+    return globals().get("_code") or marshal.dumps(globals()["__loader__"].get_code(__name__))
 
 
 def _view(shared: Any) -> Any:
@@ -5673,7 +5675,7 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         os._exit(1)
 
 
-def _serve_forks(fd: int) -> None:
+def _serve_forks(control: Any) -> None:
     """What the fork server runs: it forks, ends and reaps workers until its caller is gone; they,
     whose life lines it holds, end with it. A message with descriptors asks for a worker;
     one without says that the page of one tells when it is to end. How it died is noted there."""
@@ -5683,9 +5685,6 @@ def _serve_forks(fd: int) -> None:
     import socket
     import warnings
 
-    # of a caller with many descriptors it has a number that `select` does not take
-    control: Any = socket.socket(fileno=os.dup(fd))
-    os.close(fd)
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -5732,6 +5731,7 @@ def _socket_pair() -> tuple[Any, Any]:
     import socket
 
     ours, theirs = socket.socketpair()
+    ours.settimeout(None)  # whatever the program has set for its own
     _sockets.add(ours)
     return ours, theirs
 
@@ -5744,16 +5744,15 @@ class _ForkServer:
         self.sock, theirs = _socket_pair()  # for requests: the server never answers
         is_source = __file__.endswith(".py") and os.path.isfile(__file__)
         code = b"" if is_source else _own_code()
-        fd = 3 + (theirs.fileno() == 3)  # another number, for only a copy outlives the start
         boot = _BOOT.format(
             name=__name__,
             path=os.path.abspath(__file__),
             nbytes=len(code),
-            fd=fd,
             modules="logging.handlers" if sys.modules.get("logging") else "warnings",
         )
         options = []
-        if {"-c", "-m"}.isdisjoint(first := sys.orig_argv[1:2]) and "".join(first).startswith("-"):
+        first = "".join(sys.orig_argv[1:2])
+        if first.startswith("-") and first not in ("-c", "-m"):
             options = _module("subprocess")._args_from_interpreter_flags()
         with theirs:
             try:
@@ -5761,10 +5760,8 @@ class _ForkServer:
                     sys.executable,
                     [sys.executable, *options, "-c", boot],
                     os.environ,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, theirs.fileno(), fd),
-                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    ],
+                    # never the same number: of a pair, that of `theirs` is the higher one
+                    file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
                     setpgroup=0,
                     setsigmask=(),  # this thread may block some
                 )
@@ -6050,11 +6047,10 @@ class _Worker:
             return False
         # 0, which blames none: it died before the first task, or after the last. But a single one
         # may have just been beginning or ending
-        place = self.page[_TASK] or len(batch.tasks) == 1
-        if place > len(batch.values):
-            number = batch.first + place - 1
-            text = f"the worker process of task {number} {_death_of(self.page)}"
-            batch.errors[place - 1] = TerminatedWorkerError(text)
+        place = (self.page[_TASK] or len(batch.tasks) == 1) - 1
+        if place >= len(batch.values):
+            text = f"the worker process of task {batch.first + place} {_death_of(self.page)}"
+            batch.errors[place] = TerminatedWorkerError(text)
         return True
 
     def stop(self, grace_s: float) -> None:
@@ -6083,8 +6079,7 @@ def _serve_spawned(sock: Any, shared: Any) -> None:
     _module("multiprocessing").current_process().daemon = False
     inner, fd = os.pipe()
     # what is written there comes into the page piece by piece; the pipe has no end
-    stacks = memoryview(shared)[_STACK_AT:]
-    _start_thread(partial(open(inner, "rb").readinto, stacks))
+    _start_thread(partial(open(inner, "rb").readinto, memoryview(shared)[_STACK_AT:]))
     try:
         _send_message(sock, [])
         _WorkerState(sock, _view(shared), fd).live()
@@ -6106,10 +6101,10 @@ class _SpawnedWorker(_Worker):
         )
         with theirs:
             self.process.start()
-        # on Windows, one that dies before it has its end of the pipe leaves that open
-        _module("multiprocessing.connection").wait([self.sock, self.process.sentinel])
+        wait = _module("multiprocessing.connection").wait
         try:
-            if not self.sock.poll():
+            # on Windows, one that dies before it has its end of the pipe leaves that open
+            if self.sock not in wait([self.sock, self.process.sentinel]):
                 raise EOFError
             _receive_message(self.sock)
         except (EOFError, OSError):
@@ -6154,19 +6149,13 @@ _driver_calls: Any = None
 _waiting_drivers: list[bool] = []
 
 
-def _drive(first: list[Any]) -> None:
+def _drive() -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other. It
     ends when it has been idle for a second."""
     threading.current_thread().name = _DRIVER_NAME
     empty = _module("_queue").Empty
-    call = first.pop()
     while True:
-        if call:
-            call()
-            _waiting_drivers.append(True)
-        elif _pop(_waiting_drivers):  # else all that wait are about to be called
-            return
         call = None
         try:
             # not for long: free-threaded Python frees what this thread has made only when it runs
@@ -6174,6 +6163,11 @@ def _drive(first: list[Any]) -> None:
             call = _driver_calls.get(timeout=1.0)
         except empty:
             pass
+        if call:
+            call()
+            _waiting_drivers.append(True)
+        elif _pop(_waiting_drivers):  # else all that wait are about to be called
+            return
 
 
 def _end_drivers() -> None:
@@ -6186,12 +6180,13 @@ def _end_drivers() -> None:
     ]
     for _ in drivers:
         _driver_calls.put(None)
-    late = time.monotonic() + 0.05
-    while time.monotonic() < late and any(
-        # Python 3.12 counts also one that is about to end
-        thread.is_alive() or os.path.exists(f"/proc/self/task/{thread.native_id}")
-        for thread in drivers
-    ):
+    for _ in range(50):
+        if not any(
+            # Python 3.12 counts also one that is about to end
+            thread.is_alive() or os.path.exists(f"/proc/self/task/{thread.native_id}")
+            for thread in drivers
+        ):
+            break
         time.sleep(0.001)
 
 
@@ -6609,9 +6604,9 @@ class _ThreadPool(_Pool):
         if _pop(self.free):
             # no lock is taken: Ctrl-C may come anywhere, and a garbage collection may start a call
             # from anywhere
-            if _pop(_waiting_drivers):
+            if _pop(_waiting_drivers) or _start_thread(_drive):
                 _driver_calls.put(self.serve)
-            elif not _start_thread(partial(_drive, [self.serve])):
+            else:
                 self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
@@ -6668,8 +6663,9 @@ class _ProcessPool(_ThreadPool):
                 batch.worker = self.idle_worker(batch)
                 if batch.worker:
                     batch.worker.send(batch, self)
-        except OSError:  # it is dead, as the driver thread will find
-            pass
+        except OSError:  # it is dead: the driver thread takes another
+            batch.worker.close()
+            batch.worker = None
         finally:
             super().submit(batch)
 
@@ -6727,14 +6723,13 @@ class _ProcessPool(_ThreadPool):
                 raise
             # a finalizer would swallow it: the main thread gets another, when it has left that
             threading.Timer(
-                0.05, _module("signal").pthread_kill, (threading.main_thread().ident, _SIGINT)
+                0.05, os.kill, (os.getpid(), _SIGINT)
             ).start()
         if isinstance(error, KeyboardInterrupt):
             for batch, worker in at_work:
                 where = _place_in(worker.page)
-                if where and batch.errors:
-                    number = batch.first + max(batch.errors)  # the last was at work
-                    error.add_note(f"task {number} was ended{where}")
+                if where and batch.errors:  # the last was at work
+                    error.add_note(f"task {batch.first + max(batch.errors)} was ended{where}")
         # idle workers may forget big functions that came for this run alone
         for worker in _drained(self.workers):
             try:
@@ -7588,20 +7583,14 @@ class _PoolRun(_Run):
                 threading.Event().wait()
             raise
         finally:
-            self.finish()
-
-    def finish(self) -> None:
-        """The one place where a run in a pool ends: what is out is stopped, the workers are let
-        go."""
-        # a forked copy: all is the parent's. At the end of the interpreter: processes and threads
-        # go anyway, and names before generators
-        if sys is None or sys.is_finalizing() or self.home != os.getpid():
-            return
-        try:
-            self.pool.close(self.out)
-        finally:
-            self.pools_at_work.discard(self.pool)
-            self.out.clear()
+            # The one place where a run in a pool ends. In a forked copy all is the parent's. At the
+            # end of the interpreter processes and threads go anyway, and names before generators
+            if sys and not sys.is_finalizing() and self.home == os.getpid():
+                try:
+                    self.pool.close(self.out)
+                finally:
+                    self.pools_at_work.discard(self.pool)
+                    self.out.clear()
 
 
 if TYPE_CHECKING:
@@ -7852,7 +7841,7 @@ class Parallel(_Shaped[Shape, E]):
         _check_mmap_mode(self.mmap_mode)
         self._mapping = (
             # without a mode no array is mapped
-            max(1, _parse_bytes(self.max_nbytes if self.mmap_mode else None, "max_nbytes")),
+            _parse_bytes(self.max_nbytes if self.mmap_mode else None, "max_nbytes"),
             os.fspath(self.temp_folder or os.environ.get("JOBLIB_TEMP_FOLDER") or "/dev/shm"),
             self.mmap_mode,
         )

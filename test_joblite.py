@@ -12457,6 +12457,24 @@ class TestSection8Faults:
             """)
         assert done.stdout == "[0, 1, 2]\n"
 
+    @forking
+    def test_a_default_timeout_of_the_programs_sockets_is_none_of_its_tasks(self):
+        done = run_script("""
+            import socket, time
+            socket.setdefaulttimeout(0.1)
+            from joblite import Parallel, delayed
+            print(Parallel(2)(delayed(time.sleep)(0.3) for _ in range(3)))
+            """)
+        assert done.stdout == "[None, None, None]\n"
+
+    def test_workers_start_where_no_proc_is_mounted(self):
+        code = """
+            from joblite import Parallel, delayed
+            print(Parallel(2)(delayed(abs)(-i) for i in range(3)))
+            """
+        done = run_script(code, **elsewhere("sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"))
+        assert (done.stdout, done.stderr) == ("[0, 1, 2]\n", "")
+
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
         """At eight moments while results of 20 MB come in over the sockets."""
         done = run_script("""
