@@ -5250,11 +5250,13 @@ def _world() -> tuple[Any, ...]:
     levels = None
     logging: Any = sys.modules.get("logging")
     if hasattr(logging, "root"):  # not if another thread just loads it
-        names = logging.getLevelNamesMapping().items()
         levels = (
             int(logging.root.level),
             bool(logging.root.handlers),
-            {_exact_text(name): int(level) for name, level in names},
+            {
+                _exact_text(name): int(level)
+                for name, level in logging.getLevelNamesMapping().items()
+            },
         )
     return (
         folder,
@@ -6037,7 +6039,7 @@ class _Worker:
             if left <= 0:
                 batch.is_late = True
                 self.stop(GRACE_S)
-            elif _has_data(self.sock, left + 0.001):  # it must not end too early
+            elif _has_data(self.sock, left):
                 return
 
     def bury(self, batch: _Batch) -> bool:
@@ -6049,8 +6051,9 @@ class _Worker:
         # may have just been beginning or ending
         place = (self.page[_TASK] or len(batch.tasks) == 1) - 1
         if place >= len(batch.values):
-            text = f"the worker process of task {batch.first + place} {_death_of(self.page)}"
-            batch.errors[place] = TerminatedWorkerError(text)
+            batch.errors[place] = TerminatedWorkerError(
+                f"the worker process of task {batch.first + place} {_death_of(self.page)}"
+            )
         return True
 
     def stop(self, grace_s: float) -> None:
@@ -6101,10 +6104,11 @@ class _SpawnedWorker(_Worker):
         )
         with theirs:
             self.process.start()
-        wait = _module("multiprocessing.connection").wait
         try:
             # on Windows, one that dies before it has its end of the pipe leaves that open
-            if self.sock not in wait([self.sock, self.process.sentinel]):
+            if self.sock not in _module("multiprocessing.connection").wait(
+                [self.sock, self.process.sentinel]
+            ):
                 raise EOFError
             _receive_message(self.sock)
         except (EOFError, OSError):
@@ -6149,25 +6153,25 @@ _driver_calls: Any = None
 _waiting_drivers: list[bool] = []
 
 
-def _drive() -> None:
+def _drive(first: list[Any]) -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other. It
     ends when it has been idle for a second."""
     threading.current_thread().name = _DRIVER_NAME
-    empty = _module("_queue").Empty
+    call = first.pop()
     while True:
-        call = None
-        try:
-            # not for long: free-threaded Python frees what this thread has made only when it runs
-            # again, or ends
-            call = _driver_calls.get(timeout=1.0)
-        except empty:
-            pass
         if call:
             call()
             _waiting_drivers.append(True)
         elif _pop(_waiting_drivers):  # else all that wait are about to be called
             return
+        call = None
+        try:
+            # not for long: free-threaded Python frees what this thread has made only when it runs
+            # again, or ends
+            call = _driver_calls.get(timeout=1.0)
+        except _module("_queue").Empty:
+            pass
 
 
 def _end_drivers() -> None:
@@ -6501,8 +6505,11 @@ class _Pool:
         """Have workers give back tasks that they have not started: if others are idle, or if these
         take more time, or their results more bytes, than those that the batch was measured by."""
         for batch in batches:
-            is_large = batch.seconds > _LONG_S or batch.nbytes_back > self.BATCH_NBYTES
-            if (self.hungry or is_large) and batch.shrinkable:
+            if batch.shrinkable and (
+                self.hungry
+                or batch.seconds > _LONG_S
+                or batch.nbytes_back > self.BATCH_NBYTES
+            ):
                 batch.left.clear()
                 (batch.worker or batch).page[_SHED] = batch.key
 
@@ -6604,9 +6611,9 @@ class _ThreadPool(_Pool):
         if _pop(self.free):
             # no lock is taken: Ctrl-C may come anywhere, and a garbage collection may start a call
             # from anywhere
-            if _pop(_waiting_drivers) or _start_thread(_drive):
+            if _pop(_waiting_drivers):
                 _driver_calls.put(self.serve)
-            else:
+            elif not _start_thread(partial(_drive, [self.serve])):
                 self.serve()  # no thread is to be had, as in a browser
 
     def serve(self) -> None:
