@@ -5242,7 +5242,7 @@ def _world() -> tuple[Any, ...]:
     for entry in sys.path:
         if isinstance(entry, str):  # Python looks at nothing else
             if not os.path.isabs(entry):  # modules came from where it led then, or leads now
-                path.append(_exact_text(os.path.join(_START_FOLDER, entry)))
+                path.append(os.path.join(_START_FOLDER, entry))
             path.append(_exact_text(entry))
     process = sys.modules.get("multiprocessing.process")
     # managers ask for it
@@ -6380,13 +6380,18 @@ def shutdown_workers(wait: bool = True) -> None:
     _end_drivers()
 
 
+# Of runs of this process that have begun: a garbage collection that drops a generator would close
+# the sockets of its workers before the generator could give them back
+_pools_at_work: set[_Pool] = set()
+
+
 def _start_anew() -> None:
     """At the first use, and in a forked child: there the workers and threads are the parent's."""
     global _driver_calls
     _driver_calls = _module("_queue").SimpleQueue()
     for sock in list(_sockets):
         sock.close()
-    for kept in _idle_workers, _waiting_drivers, _starters, _made:
+    for kept in _idle_workers, _waiting_drivers, _starters, _made, _pools_at_work:
         kept.clear()  # type: ignore[attr-defined]
 
 
@@ -6424,6 +6429,7 @@ class _Pool:
     hungry = False  # whether workers have nothing to do, and no further batch is to be had
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
+        _one_at_a_time("first use", _watch_exit_and_forks)
         self.size = size
         self.done = _module("_queue").SimpleQueue()
         self.executor = executor
@@ -6565,7 +6571,7 @@ class _ProtocolPool(_Pool):
     """A backend written to joblib's protocol, configured for one run."""
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
-        size = executor.configure(n_jobs=size, parallel=None, prefer=None, require=None)
+        size = executor.configure(n_jobs=size, parallel=None)
         super().__init__(size, executor, shares_memory)
         executor.start_call()
 
@@ -6601,7 +6607,6 @@ class _ThreadPool(_Pool):
     """Driver threads, at most `size` at once, that run the batches of one run."""
 
     def __init__(self, size: int) -> None:
-        _one_at_a_time("first use", _watch_exit_and_forks)
         super().__init__(size)
         self.waiting: deque[_Batch] = deque()
         self.free = [True] * size  # an item for each thread that may be at work and is not
@@ -7426,9 +7431,6 @@ class _PoolRun(_Run):
     BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
     WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
 
-    # Of runs that have begun: a garbage collection that drops a generator would close the sockets
-    # of its workers before the generator could give them back
-    pools_at_work: set[_Pool] = set()
     broken: BaseException | None = None  # what the tasks' iterator raised
 
     def __init__(self, parallel: Parallel[Any, Any], calls: _Calls) -> None:
@@ -7437,7 +7439,6 @@ class _PoolRun(_Run):
         match self.pool.context:
             case _Context(to="near") as context:
                 context.mapping = parallel._mapping
-        self.home = os.getpid()
         self.tasks: Any = calls.tasks  # () when they have ended
         # of the next batches
         self.size = 1 if parallel.batch_size == "auto" else parallel.batch_size
@@ -7508,7 +7509,7 @@ class _PoolRun(_Run):
 
     def collect(self) -> None:
         """Wait for a finished batch, take its results, and send out the next."""
-        if self.home != os.getpid():
+        if self.pool not in _pools_at_work:
             raise RuntimeError(
                 "this call of Parallel belongs to the parent process and can be read only there; "
                 "make a new call here"
@@ -7566,7 +7567,7 @@ class _PoolRun(_Run):
         """Have the pool run the tasks, and yield None when the first are sent; of a generator,
         yield the results as they come."""
         try:
-            self.pools_at_work.add(self.pool)
+            _pools_at_work.add(self.pool)
             self.feed()
             if self.parallel.pre_dispatch == "all":  # tasks run while others are read
                 read: deque[Any] = deque()
@@ -7592,11 +7593,11 @@ class _PoolRun(_Run):
         finally:
             # The one place where a run in a pool ends. In a forked copy all is the parent's. At the
             # end of the interpreter processes and threads go anyway, and names before generators
-            if sys and not sys.is_finalizing() and self.home == os.getpid():
+            if sys and not sys.is_finalizing() and self.pool in _pools_at_work:
                 try:
                     self.pool.close(self.out)
                 finally:
-                    self.pools_at_work.discard(self.pool)
+                    _pools_at_work.discard(self.pool)
                     self.out.clear()
 
 

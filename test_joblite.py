@@ -11678,7 +11678,7 @@ class TestSection8Parallel:
         wait_for_file(tmp_path / "0")
         with pytest.raises(KeyError) as caught:
             results.throw(KeyError("mine"))
-        assert not joblite._PoolRun.pools_at_work and caught  # which holds the generator's frame
+        assert not joblite._pools_at_work and caught  # which holds the generator's frame
 
     @pytest.mark.parametrize("return_as", ["list", "generator"])
     def test_arguments_of_a_task_that_failed_in_place_wait_for_no_garbage_collection(
