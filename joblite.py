@@ -6512,9 +6512,7 @@ class _Pool:
         take more time, or their results more bytes, than those that the batch was measured by."""
         for batch in batches:
             if batch.shrinkable and (
-                self.hungry
-                or batch.seconds > _LONG_S
-                or batch.nbytes_back > self.BATCH_NBYTES
+                self.hungry or batch.seconds > _LONG_S or batch.nbytes_back > self.BATCH_NBYTES
             ):
                 batch.left.clear()
                 (batch.worker or batch).page[_SHED] = batch.key
@@ -6734,9 +6732,7 @@ class _ProcessPool(_ThreadPool):
             if not isinstance(error, GeneratorExit):
                 raise
             # a finalizer would swallow it: the main thread gets another, when it has left that
-            threading.Timer(
-                0.05, os.kill, (os.getpid(), _SIGINT)
-            ).start()
+            threading.Timer(0.05, os.kill, (os.getpid(), _SIGINT)).start()
         if isinstance(error, KeyboardInterrupt):
             for batch, worker in at_work:
                 where = _place_in(worker.page)

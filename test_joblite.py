@@ -12472,7 +12472,9 @@ class TestSection8Faults:
             from joblite import Parallel, delayed
             print(Parallel(2)(delayed(abs)(-i) for i in range(3)))
             """
-        done = run_script(code, **elsewhere("sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"))
+        done = run_script(
+            code, **elsewhere("sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh")
+        )
         assert (done.stdout, done.stderr) == ("[0, 1, 2]\n", "")
 
     def test_ctrl_c_amid_a_big_answer_is_a_keyboard_interrupt(self):
