@@ -6656,7 +6656,7 @@ class _ProcessPool(_ThreadPool):
         self.kind = *kind, id(self.code)
         self.workers: list[_Worker] = []  # that have nothing to do
 
-    def idle_worker(self, batch: _Batch) -> _Worker | None:
+    def idle_worker(self, batch: _Batch) -> Any:
         """A worker that has nothing to do: whether it lives shows when it is to work. One that has
         had its share of tasks is ended."""
         while worker := _pop(self.workers) or _pop(_idle_workers.get(self.kind, [])):
@@ -6670,11 +6670,11 @@ class _ProcessPool(_ThreadPool):
         has nothing to do: until a driver thread gets to it, the caller makes the next."""
         try:
             if self.free and self.context.nbytes + batch.nbytes < _IN_BAND:
-                batch.worker = self.idle_worker(batch)
-                if batch.worker:
-                    batch.worker.send(batch, self)
+                batch.worker = worker = self.idle_worker(batch)
+                if worker:
+                    worker.send(batch, self)
         except OSError:  # it is dead: the driver thread takes another
-            batch.worker.close()
+            worker.close()
             batch.worker = None
         finally:
             super().submit(batch)
