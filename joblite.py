@@ -4200,12 +4200,14 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
         return known  # this is its home
     module = _local.came[token] = ModuleType(name)
     space = vars(module)
+    # imports by C code look for the first. What an initializer gave the module itself is kept
+    space |= {"__builtins__": __builtins__, _SPACE: token, _KEPT: ()}
     if importable:
         space |= vars(_module("importlib").import_module(name))
     else:  # a spec keeps multiprocessing from running the caller's script once more
-        full_name = f"{package}.{name}" if package else name
-        space["__spec__"] = _module("importlib.machinery").ModuleSpec(full_name, None)
-    space |= {"__builtins__": __builtins__, _SPACE: token}  # imports by C code look there
+        space["__spec__"] = _module("importlib.machinery").ModuleSpec(
+            f"{package}.{name}" if package else name, None
+        )
     if name == "__main__" and _Local.inside:
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
@@ -4238,34 +4240,34 @@ _MADE_ANEW = "__dict__", "__weakref__", "_abc_impl", "__slots__"
 def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     """Give a thing that goes by value what it holds: it is made empty, since it may hold itself."""
     attributes, changes = state
-    if _class_tokens.get(thing, "").startswith(_process()):
-        return  # a class that is at home here
-    for place, names in changes:
+    put: Any = object.__setattr__  # the class may forbid it, as a frozen dataclass does
+    if issubclass(type(thing), type):
+        if _class_tokens[thing].startswith(_process()):
+            return  # it is at home here
+        put = type.__setattr__
+        for subclass in attributes.pop("_abc_impl", ()):
+            type(thing).register(thing, subclass)
+        for name in _without(vars(thing), {*_MADE_ANEW, *attributes}):
+            delattr(thing, name)  # so it was at home, or by now
+    for place, names in changes.items():
         space = vars(_enter_module(*place))
         # what an initializer set here stays; at home, what is there
-        kept = space.get(_KEPT, ()) if _SPACE in space else space
-        for name in names.keys() - kept:
-            space[name] = names[name]
-    for subclass in attributes.pop("_abc_impl", ()):
-        type(thing).register(thing, subclass)
-    if isinstance(thing, type):
-        for name in _without(vars(thing), _MADE_ANEW).keys() - attributes.keys():
-            delattr(thing, name)  # so it was at home, or by now
+        space |= _without(names, space.get(_KEPT, space))
     members = attributes.get("_member_map_", ())
     for name, value in attributes.items():
         if name in members:
             vars(members[name]).update(value)
         else:
-            setattr(thing, name, value)
+            put(thing, name, value)
 
 
 def _fill_later(
     thing: Any,
     pickler: _Pickler,
-    make: Any,
-    made_of: tuple[Any, ...],
     attributes: dict[str, Any],
-    changes: tuple[Any, ...] = (),
+    changes: dict[Any, Any],
+    make: Any,
+    *made_of: Any,
 ) -> Any:
     """The result of a reducer for a thing that goes by value: `make` makes it empty, `_fill` sets
     its attributes, those of an enum's members, and globals; with an abstract class it registers
@@ -4281,7 +4283,7 @@ def _fill_later(
         case "__main__", name:
             name = name.partition(".")[0]
             space = vars(sys.modules["__main__"])
-            changes += ((_place_of_globals(space), {name: space[name]}),)
+            changes.setdefault(_place_of_globals(space), {})[name] = space[name]
     return make, made_of, (attributes, changes), None, None, _fill
 
 
@@ -4304,6 +4306,13 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     if not holds and (key := pickler.key_of(func)):
         return _find_shared, (key,)
     attributes, variables, used = _contents(func)
+    place = _place_of_globals(func.__globals__)
+    if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
+        used = {
+            name: value
+            for name, value in used.items()
+            if type(value) is not object and pickler.takes(value)
+        }
     mentioned = _names_in_code(func.__code__).names
     # since Python 3.15, where `m.f` of `from m import f` is among them
     reached = [
@@ -4315,25 +4324,18 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     ]
     reached += [
         value.__name__
-        for value in (*used.values(), *variables.values())
-        if issubclass(type(value), ModuleType) and _can_import(value.__name__)
+        for value in (used | variables).values()
+        if issubclass(type(value), ModuleType)
     ]
     for base in reached:  # grows
         reached += {f"{base}.{name}" for name in mentioned} & sys.modules.keys()
-    place = _place_of_globals(func.__globals__)
-    if place[-1]:  # what cannot be sent, or is only itself, the far side has itself
-        used = {
-            name: value
-            for name, value in used.items()
-            if type(value) is not object and pickler.takes(value)
-        }
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         attributes[name] = getattr(func, name)
     attributes |= attributes.pop("__dict__")
     code = marshal.dumps(attributes.pop("__code__"))
+    changes = {place: used} if used else {}
     made_of = code, place, func.__closure__, reached
-    changes = ((place, used),) if used else ()
-    return _fill_later(func, pickler, _make_function, made_of, attributes, changes)
+    return _fill_later(func, pickler, attributes, changes, _make_function, *made_of)
 
 
 def _class_token(cls: type) -> str:
@@ -4378,9 +4380,10 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
         return _held_by(types, cls)
     if key := pickler.key_of(cls):
         return _find_shared, (key,)
-    token, own, meta = _class_token(cls), vars(cls), type(cls)
+    token = _class_token(cls)
     if pickler.to == "home" and not token.startswith(_process()):
         return _make_once, (token, None)
+    own = vars(cls)
     start = {"__qualname__": cls.__qualname__} | {
         name: own[name] for name in ("__module__", "__orig_bases__", "__slots__") if name in own
     }
@@ -4395,9 +4398,21 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
     if "_abc_impl" in own:  # what was registered with it
         attributes["_abc_impl"] = [ref() for ref in _module("abc")._get_dump(cls)[0]]
     # those of typing refuse the bases that they give their classes
-    kind = next(each for each in meta.__mro__ if each.__module__ != "typing" and _name_abroad(each))
-    made_of = token, _new_class, kind, meta, cls.__name__, attributes.pop("<bases>"), start
-    return _fill_later(cls, pickler, _make_once, made_of, attributes)
+    kinds = (each for each in type(cls).__mro__ if each.__module__ != "typing")
+    return _fill_later(
+        cls,
+        pickler,
+        attributes,
+        {},
+        _make_once,
+        token,
+        _new_class,
+        next(filter(_name_abroad, kinds)),
+        type(cls),
+        cls.__name__,
+        attributes.pop("<bases>"),
+        start,
+    )
 
 
 def _reduce_cell(cell: Any, pickler: _Pickler) -> Any:
@@ -4411,10 +4426,10 @@ def _rebuild_lru_cache(func: Any, settings: dict[str, Any]) -> Any:
     return lru_cache(**settings)(func)
 
 
-def _samples(view: memoryview) -> Iterator[memoryview]:
+def _samples(view: memoryview, gather: Callable[..., Any] = b"".join) -> Any:
     """64 samples of the content of a buffer."""
-    for at in range(0, len(view), max(64, len(view) // 64)):
-        yield view[at : at + 64]
+    step = max(64, len(view) // 64)
+    return gather(view[at : at + 64] for at in range(0, len(view), step))
 
 
 def _reduce_array(array: Any, pickler: _Pickler) -> Any:
@@ -4432,8 +4447,12 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
             return numpy.ndarray, (array.shape, array.dtype, owner, at, array.strides)
         place = [owner.filename, array.dtype, "r", owner.offset + at, array.shape, order]
         try:  # whether the file still holds what the array does, as far as samples tell
-            both = array, numpy.memmap(*place)
-            pairs = zip(*[_samples(each.ravel("K").view("u1").data) for each in both])
+            pairs = zip(
+                *[
+                    _samples(each.ravel("K").view("u1").data, list)
+                    for each in (array, numpy.memmap(*place))
+                ]
+            )
             # a difference counts if it stays: tasks may write to the file at this moment
             if all(a in itertools.repeat(b, 9) for a, b in pairs):
                 place[2] = owner.mode.replace("w", "r")
@@ -4457,21 +4476,24 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     classmethod: "__func__",
     staticmethod: "__func__",
     "functools._lru_cache_wrapper": lambda cached, pickler: _fill_later(
-        cached, pickler, _rebuild_lru_cache, (cached.__wrapped__, cached.cache_parameters()), {}
+        cached, pickler, {}, {}, _rebuild_lru_cache, cached.__wrapped__, cached.cache_parameters()
     ),
     # by its function: `super().run` has the name of the override
     MethodType: "__func__ __self__",
     _DiskStore: lambda store, _: store.__reduce__(store._secret),
     MemorizedFunc: lambda cached, pickler: _fill_later(
-        cached, pickler, object.__new__, (MemorizedFunc,), vars(cached)
+        cached, pickler, vars(cached), {}, object.__new__, MemorizedFunc
     ),
     # over there it is one thing, of that name; what bounds it is not evaluated, and stays here
     "typing.TypeVar": lambda variable, pickler: _fill_later(
         variable,
         pickler,
-        _make_once,
-        (_class_token(variable), type(variable), variable.__name__),
         {"__module__": variable.__module__},
+        {},
+        _make_once,
+        _class_token(variable),
+        type(variable),
+        variable.__name__,
     ),
     ModuleType: _refuse,  # no import finds it
     "typing.ParamSpec": _refuse,
@@ -4496,12 +4518,6 @@ _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
 }
 
 
-def _set_on_error(error: BaseException, attributes: dict[str, Any]) -> None:
-    """Set attributes of an exception, even if its class forbids it: a frozen dataclass does."""
-    for name, value in attributes.items():
-        BaseException.__setattr__(error, name, value)
-
-
 def _reduce_error(error: BaseException, pickler: _Pickler) -> Any:
     """An exception without what cannot be packed of it; of arguments, their text."""
     cls: Any = type(error)
@@ -4514,7 +4530,7 @@ def _reduce_error(error: BaseException, pickler: _Pickler) -> Any:
         name: value for held in parts for name, value in held.items() if pickler.takes(value)
     }
     made_of = [arg if pickler.takes(arg) else repr(arg) for arg in args]
-    return _make_as, (base, cls, *made_of), attributes, None, None, _set_on_error
+    return _make_as, (base, cls, *made_of), (attributes, {}), None, None, _fill
 
 
 class _Pickler(Pickler):
@@ -4633,13 +4649,13 @@ class _Piece(types.SimpleNamespace):
         return self.where[1]
 
 
-def _address(view: memoryview) -> tuple[int, int]:
+def _address(view: memoryview) -> tuple[Any, int]:
     """What tells a living buffer from others: where it lies, which numpy can say, and its size.
     Without numpy, each is another one."""
     numpy: Any = sys.modules.get("numpy")
     if not numpy:
         return id(view), 0
-    return numpy.frombuffer(view, "u1").__array_interface__["data"][0], len(view)
+    return numpy.frombuffer(view, "u1").__array_interface__["data"], len(view)
 
 
 def _open_unlinked(folder: str | None) -> int:
@@ -4668,7 +4684,7 @@ def _lay_big(frames: dict[Any, Any], nbytes: int, folder: str, mode: str = "c") 
                         segment=segment,
                         where=(at, len(view), mode),
                         view=view,
-                        samples=b"".join(_samples(view)),
+                        samples=_samples(view),
                     )
                     file.write(view)
             return pieces
@@ -4718,7 +4734,7 @@ def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
     try:
         return _pack(value, to)
     except Exception as error:
-        text = _blame(error, value, what, lambda part: _pack(part, to))
+        text = _blame(error, value, what, _packer(to))
         for pattern, hint in _HINTS.items():
             if _module("re").search(pattern, text):
                 text += hint
@@ -4743,8 +4759,7 @@ def _say_where(stack: str) -> str:
     of several threads the main thread's is the last. Frames of this module are left out."""
     stack = stack.rpartition("first):\n  File")[2].partition(" in _run_calls\n")[0]
     found = _module("re").findall(r'"(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
-    here = os.path.basename(__file__)
-    places = ["{}:{} {}".format(*each) for each in found if each[0] != here]
+    places = ["{}:{} {}".format(*each) for each in found if each[0] != os.path.basename(__file__)]
     where = " <- ".join(places[:10])  # a recursion may have no end
     return where and f"; it was at {where}"
 
@@ -4756,12 +4771,11 @@ def _pack_error(error: BaseException) -> list[Any]:
     inner = error.__traceback__
     while inner and inner.tb_frame.f_code.co_filename == __file__:  # without our own frames
         inner = inner.tb_next
-    text: Any = _module("traceback").format_tb(inner)
     try:
         said = f"{cls.__module__}.{cls.__qualname__}: {error}"
         text = _module("traceback").format_exception(cls, error, inner)
     except Exception:  # a __getattr__ of the user may raise anything
-        pass
+        text = _module("traceback").format_tb(inner)
     payload = [b"", marshal.dumps((said, "".join(text)))]
     try:
         payload += map(bytes, _pack(error, "home"))
@@ -4782,17 +4796,17 @@ def _restore_error(described: Any, *frames: Any) -> BaseException:
         error = _unpack(frames, {})
     except Exception:  # it has none, or its class does not exist here, or refuses
         error = RuntimeError(said)
-    _set_on_error(error, {"__cause__": RemoteTraceback(f'\n"""\n{text}"""')})
+    # even if the class forbids it
+    object.__setattr__(error, "__cause__", RemoteTraceback(f'\n"""\n{text}"""'))
     return error
 
 
-def _name_task(error: BaseException, number: int) -> BaseException:
-    """The same error with a note that says which task raised it."""
+def _name_task(error: BaseException, number: int) -> None:
+    """Add a note to an error that says which task raised it."""
     note = f"joblite: this is the error of task {number} (counted from 0)"
     notes = vars(error).setdefault("__notes__", [])
     if note not in notes:  # an exception that is raised again and again
         notes.append(note)
-    return error
 
 
 def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
@@ -5910,7 +5924,7 @@ class _Context:
                     content = None
                     if id(value) in known and not callable(value):
                         packed, *views = _pack(value)
-                        content = [_crc32(packed), *(b"".join(_samples(view)) for view in views)]
+                        content = [_crc32(packed), *(_samples(view) for view in views)]
                         if known[id(value)][1] not in (None, content):
                             self.most_tasks = 1
                     self.last[id(value)] = value, content
@@ -5928,7 +5942,7 @@ class _Context:
         for at, view in frames.items():
             piece = self.laid.get(at)
             # the system passes no more than 253 descriptors at a time
-            if piece and len(segments) < 60 and piece.samples == b"".join(_samples(view)):
+            if piece and len(segments) < 60 and piece.samples == _samples(view):
                 segments.add(piece.segment)
                 frames[at] = piece
             elif at not in self.newest:
@@ -6989,9 +7003,11 @@ def _external(executor: Any) -> _Backend:
     kind: Any = _Pool
     match executor:  # by the attributes that it has
         case object(effective_n_jobs=count):
-            kind, offer = _ProtocolPool, count(-1)
+            kind = _ProtocolPool
+            offer = count(-1)
         case object(_client=client):
-            kind, offer = _DaskPool, sum(client.nthreads().values())
+            kind = _DaskPool
+            offer = sum(client.nthreads().values())
         case object(_max_workers=offer) if offer:
             pass
         case _:
@@ -7013,36 +7029,36 @@ def _external(executor: Any) -> _Backend:
 
 def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     """The backend, with these options, that a name or an executor stands for."""
-    found = backend
     match backend:
         case None | str():  # an executor need not be hashable
-            found = _backends.get(backend, backend)
-            if callable(found):
-                found, options = found(**options), {}
-    if not isinstance(found, _Backend):
+            backend = _backends.get(backend, backend)
+            if callable(backend):
+                backend = backend(**options)
+                options = {}
+    if not isinstance(backend, _Backend):
         _expect(
-            hasattr(found, "submit") and not isinstance(found, type),
+            hasattr(backend, "submit") and not isinstance(backend, type),
             "backend",
             f"one of {[*_backends]} or a concurrent.futures.Executor",
             backend,
         )
-        found = _external(found)
-    if options and found.open:  # in place there is no use for any
-        unknown = sorted(options.keys() - found.options)
+        backend = _external(backend)
+    if options and backend.open:  # in place there is no use for any
+        unknown = sorted(options.keys() - backend.options)
         if unknown:
-            expected = f"options among {sorted(found.options)}"
+            expected = f"options among {sorted(backend.options)}"
             for close in _module("difflib").get_close_matches(
                 unknown[0], Parallel.__init__.__annotations__, 1
             ):
                 expected += f" (did you mean {close}?)"
-            _expect(False, f"backend {found.name!r}", expected, unknown)
-        found = found._replace(open=partial(found.open, **options))
-    return found
+            _expect(False, f"backend {backend.name!r}", expected, unknown)
+        backend = backend._replace(open=partial(backend.open, **options))
+    return backend
 
 
 def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Backend, int]:
     """Settle what a `Parallel` leaves open: its backend and the number of workers."""
-    backend, n_jobs = parallel.backend, parallel.n_jobs
+    backend = parallel.backend
     if backend is None:  # an executor that is a container may be empty, and so untrue
         backend = _local.settings.get("backend") or _local.inside
     if backend is None and (parallel.require or parallel.prefer == "threads"):
@@ -7056,6 +7072,7 @@ def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Bac
             parallel.backend,
         )
         found = _THREADS
+    n_jobs = parallel.n_jobs
     if n_jobs is None:
         n_jobs = _local.settings.get("n_jobs")
     if n_jobs is None:
@@ -7408,7 +7425,7 @@ class _Run:
                 for number, value in enumerate(values, first)
                 if value is not _NOTHING
             }
-            _set_on_error(error, {"partial_results": not_given})
+            object.__setattr__(error, "partial_results", not_given)  # a class may forbid it
             if isinstance(error.__cause__, RemoteTraceback):
                 error.with_traceback(None)  # how it came home; the cause tells where it was raised
             raise
