@@ -4200,14 +4200,13 @@ def _enter_module(token: str, name: str, package: str | None, importable: bool) 
         return known  # this is its home
     module = _local.came[token] = ModuleType(name)
     space = vars(module)
-    # imports by C code look for the first. What an initializer gave the module itself is kept
-    space |= {"__builtins__": __builtins__, _SPACE: token, _KEPT: ()}
     if importable:
         space |= vars(_module("importlib").import_module(name))
     else:  # a spec keeps multiprocessing from running the caller's script once more
         space["__spec__"] = _module("importlib.machinery").ModuleSpec(
             f"{package}.{name}" if package else name, None
         )
+    space |= {"__builtins__": __builtins__, _SPACE: token}  # imports by C code look there
     if name == "__main__" and _Local.inside:
         # what is named after this worker's `__main__` is found in it, by `pickle` and `hash` too
         sys.modules[name] = module
@@ -4252,7 +4251,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     for place, names in changes.items():
         space = vars(_enter_module(*place))
         # what an initializer set here stays; at home, what is there
-        space |= _without(names, space.get(_KEPT, space))
+        space |= _without(names, space.get(_KEPT, ()) if _SPACE in space else space)
     members = attributes.get("_member_map_", ())
     for name, value in attributes.items():
         if name in members:
