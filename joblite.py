@@ -4243,7 +4243,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     if issubclass(type(thing), type):
         if _class_tokens[thing].startswith(_process()):
             return  # it is at home here
-        put = type.__setattr__
+        put = setattr
         for subclass in attributes.pop("_abc_impl", ()):
             type(thing).register(thing, subclass)
         for name in _without(vars(thing), {*_MADE_ANEW, *attributes}):
