@@ -4149,9 +4149,10 @@ def _can_import(module: Any) -> bool:
     has not made it."""
     if module == "__main__" or module not in sys.modules:
         return False
-    package = sys.modules.get(module.partition(".")[0])
-    # this very module may have come as text
-    return module == __name__ or getattr(package, "__spec__", None) is not None
+    return (
+        module == __name__  # which may have come as text
+        or getattr(sys.modules.get(module.partition(".")[0]), "__spec__", None) is not None
+    )
 
 
 def _name_abroad(obj: Any) -> str | None:
@@ -4183,10 +4184,14 @@ def _process() -> str:
 
 def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool]:
     """What `_enter_module` takes for these globals: functions which shared them share them again.
-    First a name for them that no other process uses for others."""
-    token = space.get(_SPACE) or f"{_process()}{id(space)}"
+    First a token for them that no other process uses for others."""
     name = space.get("__name__", "__main__")
-    return token, name, space.get("__package__"), _can_import(name)
+    return (
+        space.get(_SPACE) or f"{_process()}{id(space)}",
+        name,
+        space.get("__package__"),
+        _can_import(name),
+    )
 
 
 def _enter_module(token: str, name: str, package: str | None, importable: bool) -> ModuleType:
@@ -4331,10 +4336,17 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         attributes[name] = getattr(func, name)
     attributes |= attributes.pop("__dict__")
-    code = marshal.dumps(attributes.pop("__code__"))
-    changes = {place: used} if used else {}
-    made_of = code, place, func.__closure__, reached
-    return _fill_later(func, pickler, attributes, changes, _make_function, *made_of)
+    return _fill_later(
+        func,
+        pickler,
+        attributes,
+        {place: used} if used else {},
+        _make_function,
+        marshal.dumps(attributes.pop("__code__")),
+        place,
+        func.__closure__,
+        reached,
+    )
 
 
 def _class_token(cls: type) -> str:
@@ -4391,8 +4403,9 @@ def _reduce_class(cls: Any, pickler: _Pickler) -> Any:
     # it is not known any more
     plain = getattr(own.get("_member_type_"), "__getnewargs__", None)
     for name, member in own.get("_member_map_", {}).items():
-        value = plain(member)[0] if plain else member._value_
-        start[name] = _module("enum").member(value)  # also where it is a function
+        start[name] = _module("enum").member(  # also where it is a function
+            plain(member)[0] if plain else member._value_
+        )
         attributes[name] = vars(member)
     if "_abc_impl" in own:  # what was registered with it
         attributes["_abc_impl"] = [ref() for ref in _module("abc")._get_dump(cls)[0]]
@@ -4588,12 +4601,11 @@ def _packer(
     parts: list[bytes] = []
     buffers: list[Any] = []
 
-    def is_small(buffer: Any) -> bool:
+    def is_small(buffer: Any) -> Any:
         raw = buffer.raw()
         if raw.nbytes < _IN_BAND:
             return True  # it stays in the pickle
         buffers.append(raw)
-        return False
 
     pickler = _Pickler(types.SimpleNamespace(write=parts.append), 5, buffer_callback=is_small)
     pickler.to = to
@@ -4703,8 +4715,12 @@ def _unpack(frames: Iterable[Any], came: dict[Any, Any], copied: bool = False) -
     for frame in frames:
         match frame:
             case _Piece(segment=segment, where=(offset, nbytes, mode)):
-                access = {"r": 1, "c": 3}.get(mode, 2)  # mmap's ACCESS_READ, _COPY, _WRITE
-                frame = _module("mmap").mmap(segment.fd, nbytes, access=access, offset=offset)
+                frame = _module("mmap").mmap(
+                    segment.fd,
+                    nbytes,
+                    access={"r": 1, "c": 3}.get(mode, 2),  # ACCESS_READ, _COPY, _WRITE
+                    offset=offset,
+                )
                 if mode == "c" and len(_maps) >= _MOST_MAPS:
                     frame = bytearray(frame)
                 else:
@@ -4757,8 +4773,11 @@ def _say_where(stack: str) -> str:
     """In words, where the task of a stack was, which has the innermost frame first. Of the stacks
     of several threads the main thread's is the last. Frames of this module are left out."""
     stack = stack.rpartition("first):\n  File")[2].partition(" in _run_calls\n")[0]
-    found = _module("re").findall(r'"(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
-    places = ["{}:{} {}".format(*each) for each in found if each[0] != os.path.basename(__file__)]
+    places = [
+        "{}:{} {}".format(*each)
+        for each in _module("re").findall(r'"(?:.*[/\\])?(.*)", line (\d+),? in (.*)\n', stack)
+        if each[0] != os.path.basename(__file__)
+    ]
     where = " <- ".join(places[:10])  # a recursion may have no end
     return where and f"; it was at {where}"
 
@@ -6919,7 +6938,7 @@ def _open_processes(
     packed = b""
     if initializer is not None:
         frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
-        packed = _pickle_dumps(list(map(bytearray, frames)), 5)
+        packed = _pickle_dumps([*map(bytearray, frames)], 5)
     return _ProcessPool(
         n_jobs,
         (
@@ -6988,9 +7007,9 @@ def register_parallel_backend(
     make_default : bool, default False
         Use it where no backend is named.
     """
-    _backends[name] = partial(_executor_of, factory)
+    _backends[name] = backend = partial(_executor_of, factory)
     if make_default:
-        _backends[None] = _backends[name]
+        _backends[None] = backend
 
 
 def _external(executor: Any) -> _Backend:
@@ -7149,10 +7168,7 @@ class parallel_config:
     def __enter__(self) -> dict[str, Any]:
         return self.settings
 
-    def __exit__(self, *_: object) -> None:
-        self.unregister()
-
-    def unregister(self) -> None:
+    def unregister(self, *_: object) -> None:
         """Go back to the settings from before: for code that uses no `with` block.
 
         >>> settings = parallel_config(n_jobs=2)
@@ -7163,6 +7179,8 @@ class parallel_config:
         1
         """
         _local.settings = self.outer
+
+    __exit__ = unregister
 
 
 class parallel_backend(parallel_config):
