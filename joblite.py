@@ -7168,7 +7168,10 @@ class parallel_config:
     def __enter__(self) -> dict[str, Any]:
         return self.settings
 
-    def unregister(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.unregister()
+
+    def unregister(self) -> None:
         """Go back to the settings from before: for code that uses no `with` block.
 
         >>> settings = parallel_config(n_jobs=2)
@@ -7179,8 +7182,6 @@ class parallel_config:
         1
         """
         _local.settings = self.outer
-
-    __exit__ = unregister
 
 
 class parallel_backend(parallel_config):
