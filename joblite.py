@@ -324,9 +324,9 @@ def _instructions(code: CodeType) -> list[tuple[str, Any, Any]]:
     `dis` takes five times as long, and does not tell the keywords of a call in Python 3.11.
     """
     opcode, version = _module("opcode"), sys.version_info[1]
-    named = dict.fromkeys(opcode.hasconst, code.co_consts.__getitem__)
+    named: Any = dict.fromkeys(opcode.hasconst, code.co_consts.__getitem__)
     named |= dict.fromkeys(opcode.hasname, code.co_names.__getitem__)
-    named |= dict.fromkeys(opcode.hasfree, code._varname_from_oparg)
+    named |= dict.fromkeys(opcode.hasfree, code._varname_from_oparg)  # type: ignore[attr-defined]
     # how many bits of the argument are not of the number
     flags = dict(
         LOAD_GLOBAL=1,
@@ -335,7 +335,7 @@ def _instructions(code: CodeType) -> list[tuple[str, Any, Any]]:
         IMPORT_NAME=2 * (version > 14),
     )
     steps, higher = [], 0
-    for (op, argument), place in itertools.zip_longest(
+    for (op, argument), place in itertools.zip_longest(  # type: ignore[misc]
         struct.iter_unpack("BB", code.co_code),
         code.co_positions(),
         fillvalue=(None,) * 4,  # code that a program made may have no places
