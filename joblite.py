@@ -384,7 +384,8 @@ def _names_in_code(code: CodeType) -> Any:
             is_added = is_adding and begin in calls and place < end
             (used.added if is_added else read).add(name)
         elif kind == "IMPORT_NAME":
-            used.imports.add((steps[number - 2][1], name, steps[number - 1][1] or ()))
+            names = steps[number - 1][1]  # None is no constant in Python 3.15
+            used.imports.add((steps[number - 2][1], name, names if type(names) is tuple else ()))
         attributes = [name, *attributes] if kind in ("LOAD_ATTR", "LOAD_METHOD") else []
         then, end = kind, place
     used.added -= read
