@@ -318,36 +318,19 @@ def cpu_count(only_physical_cores: bool = False) -> int:
 
 @lru_cache(maxsize=4096)
 def _instructions(code: CodeType) -> list[tuple[str, Any, Any]]:
-    """The instructions of code: name; argument, or the constant or name that this is the number of;
-    place in the source.
-
-    `dis` takes five times as long, and does not tell the keywords of a call in Python 3.11.
-    """
-    opcode, version = _module("opcode"), sys.version_info[1]
-    named: Any = dict.fromkeys(opcode.hasconst, code.co_consts.__getitem__)
-    named |= dict.fromkeys(opcode.hasname, code.co_names.__getitem__)
-    named |= dict.fromkeys(opcode.hasfree, code._varname_from_oparg)  # type: ignore[attr-defined]
-    # how many bits of the argument are not of the number
-    flags = dict(
-        LOAD_GLOBAL=1,
-        LOAD_ATTR=version > 11,
-        LOAD_SUPER_ATTR=2,
-        IMPORT_NAME=2 * (version > 14),
-    )
-    steps, higher = [], 0
-    for (op, argument), place in itertools.zip_longest(  # type: ignore[misc]
-        struct.iter_unpack("BB", code.co_code),
-        code.co_positions(),
-        fillvalue=(None,) * 4,  # code that a program made may have no places
-    ):
-        name = opcode.opname[op]
-        argument += higher
-        higher = argument << 8 if name == "EXTENDED_ARG" else 0
-        if op in named:
-            argument = named[op](argument >> flags.get(name, 0))
-        if name not in ("CACHE", "EXTENDED_ARG"):
-            steps.append((name, argument, place))
-    return steps
+    """The instructions of code, as `dis` reads them: it alone knows how each version of Python
+    packs them: name; argument, or the constant or name that it is the number of; place in the
+    source."""
+    return [
+        (
+            step.opname,
+            # Python 3.11 does not tell the keywords of a call
+            code.co_consts[step.arg] if step.opname == "KW_NAMES" else step.argval,
+            step.positions,
+        )
+        for step in _module("dis").get_instructions(code)
+        if step.opname != "EXTENDED_ARG"
+    ]
 
 
 @lru_cache(maxsize=4096)
@@ -384,8 +367,7 @@ def _names_in_code(code: CodeType) -> Any:
             is_added = is_adding and begin in calls and place < end
             (used.added if is_added else read).add(name)
         elif kind == "IMPORT_NAME":
-            names = steps[number - 1][1]  # None is no constant in Python 3.15
-            used.imports.add((steps[number - 2][1], name, names if type(names) is tuple else ()))
+            used.imports.add((steps[number - 2][1], name, steps[number - 1][1] or ()))
         attributes = [name, *attributes] if kind in ("LOAD_ATTR", "LOAD_METHOD") else []
         then, end = kind, place
     used.added -= read
