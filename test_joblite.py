@@ -31,7 +31,6 @@ import copyreg
 import dataclasses
 import datetime
 import decimal
-import dis
 import enum
 import fractions
 import functools
@@ -532,35 +531,6 @@ class TestSection1Ground:
             flags=["-S"],
         )
         assert done.stdout.split() == ["[]", "1"]
-
-    @pytest.mark.parametrize("module", ["_pydecimal", "typing", "enum", "joblite"])
-    def test_code_is_read_as_dis_reads_it(self, module):
-        """Name, place, and what an argument stands for if that is a constant, a name or a cell; of
-        the keywords of a call in Python 3.11 `dis` tells nothing."""
-        module = importlib.import_module(module)
-        codes = [compile(Path(module.__file__).read_bytes(), "", "exec", dont_inherit=True)]
-        for code in codes:  # grows
-            codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-            steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
-            found = joblite._instructions.__wrapped__(code)
-            assert [(name, place) for name, _, place in found] == [
-                (step.opname, tuple(step.positions)) for step in steps
-            ]
-            for step, (name, argument, _) in zip(steps, found):
-                if name == "KW_NAMES":
-                    assert argument == code.co_consts[step.arg]
-                elif step.opcode in {*dis.hasconst, *dis.hasname, *dis.hasfree}:
-                    assert argument == step.argval
-                else:
-                    assert argument == (step.arg or 0)
-        assert len(codes) > 100
-
-    def test_code_without_places_is_read_to_its_end(self):
-        code = square.__code__
-        steps = joblite._instructions.__wrapped__(code.replace(co_linetable=b""))
-        assert [step[:2] for step in steps] == [
-            step[:2] for step in joblite._instructions.__wrapped__(code)
-        ]
 
     def test_other_pythons_are_told_that_they_are_not_served(self):
         done = run_script(
