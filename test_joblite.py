@@ -174,6 +174,13 @@ def elsewhere(*first):
     return {"python": unshare[0], "flags": [*unshare[1:], *first, sys.executable]}
 
 
+def side_by_side(run, rows):
+    """What `run` gives for each row of a table, in a dict: two at a time, for what is run are
+    programs that wait for nothing."""
+    with ThreadPoolExecutor(2) as threads:
+        return dict(zip(rows, threads.map(run, rows)))
+
+
 def script_env(extra=None):
     """The environment of a fresh interpreter that finds joblite."""
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -269,6 +276,29 @@ def mark_and_hang(path):
     """Leave a sign that this task runs, then hang (but let an interrupt through)."""
     Path(path).write_text(str(os.getpid()))
     threading.Event().wait(DEADLINE * 10)
+
+
+def fail_after(path):
+    """Fail as another task has left its sign."""
+    wait_for_file(path)
+    raise ValueError("enough")
+
+
+def hang_and_tidy(folder):
+    """Hang, with a sign, and leave another one when interrupted."""
+    try:
+        mark_and_hang(folder / "sign")
+    finally:
+        (folder / "tidied").touch()
+
+
+def hang_in(folder):
+    """Hang as long as this folder is there."""
+    try:
+        folder.mkdir()
+        threading.Event().wait(DEADLINE * 10)
+    finally:
+        folder.rmdir()
 
 
 class TwoArguments(Exception):
@@ -418,8 +448,16 @@ def by_value(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "__spec__", None)
 
 
+@pytest.fixture(scope="class")
+def one_fork_server():
+    """Let the tests of a class, which are about values, share the process that forks their workers.
+    (How it starts and ends is seen by those about pools and faults, and by every script.)"""
+    yield
+    joblite.shutdown_workers()
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind():
+def nothing_left_behind(request):
     """Fail a test that leaves a process, a thread, a temp file or a shared memory entry."""
     if os.name == "posix":
         # the standard library's own, which stays to the end
@@ -429,11 +467,15 @@ def nothing_left_behind():
             importlib.import_module("multiprocessing.forkserver").ensure_running()  # it stays, too
     before = belongings()
     yield
-    if hasattr(joblite, "shutdown_workers"):
+    if "one_fork_server" in request.fixturenames:
+        joblite._end_idle_workers(0)
+        joblite._end_drivers()
+    else:
         joblite.shutdown_workers()
+    kept = {("process", server.pid) for server in joblite._starters}
     end = time.monotonic() + DEADLINE
-    while (left := leftovers(before)) and time.monotonic() < end:
-        time.sleep(0.01)
+    while (left := leftovers(before) - kept) and time.monotonic() < end:
+        time.sleep(0.005)
     assert not left, f"left behind: {sorted(left)}"
 
 
@@ -4261,16 +4303,22 @@ class TestSection4Memory:
         held.rate = 3
         assert cached("rate") == 3
 
-    @pytest.mark.parametrize("edit", [edit for edit in EDITS if EDITS[edit][3] == "computes"])
-    def test_an_edit_of_the_source_recomputes(self, edit, cache_of_a_run, tmp_path):
+    def test_an_edit_of_the_source_recomputes(self, cache_of_a_run, tmp_path):
         """After each edit a fresh process recomputes, and is never stale."""
-        name, before, after, _ = EDITS[edit]
-        if IMPORTS_ARE_LAZY and name == "lazy/inner.py":
-            pytest.skip("which module a text names is known only of packages that are loaded")
-        folder = project(tmp_path / "project", FILES | {name: FILES[name].replace(before, after)})
-        cache = shutil.copytree(cache_of_a_run, tmp_path / "cache")
-        kept, untouched, *_, fresh = run_job(folder, cache).split()
-        assert (kept, untouched, fresh) == ("computes", "False", "True")
+
+        def run_edited(edit):
+            name, before, after, _ = EDITS[edit]
+            files = FILES | {name: FILES[name].replace(before, after)}
+            cache = shutil.copytree(cache_of_a_run, tmp_path / edit / "cache")
+            kept, untouched, *_, fresh = run_job(project(tmp_path / edit, files), cache).split()
+            return kept, untouched, fresh
+
+        edits = [edit for edit, (*_, expected) in EDITS.items() if expected == "computes"]
+        if IMPORTS_ARE_LAZY:  # which module a text names is known only of packages that are loaded
+            edits.remove("what a module makes when asked")
+        assert side_by_side(run_edited, edits) == dict.fromkeys(
+            edits, ("computes", "False", "True")
+        )
 
     @pytest.mark.parametrize(
         "left_out",
@@ -7212,7 +7260,7 @@ def travel(value):
     return Parallel(n_jobs=2)([delayed(lambda x: x)(value)] * 2)[0]
 
 
-@pytest.mark.usefixtures("by_value")
+@pytest.mark.usefixtures("by_value", "one_fork_server")
 class TestSection5Payloads:
     FUNCTIONS = {
         "a lambda": (lambda x: x + 1, (1,), 2),
@@ -8486,18 +8534,9 @@ class TestSection6Pools:
         """A task that is ended because another failed gets a KeyboardInterrupt first,
         so that it can tidy up."""
 
-        def tidy():
-            try:
-                mark_and_hang(tmp_path / "sign")
-            finally:
-                (tmp_path / "tidied").write_text("yes")
-
-        def fail():
-            wait_for_file(tmp_path / "sign")
-            raise ValueError("enough")
-
+        tasks = [delayed(hang_and_tidy)(tmp_path), delayed(fail_after)(tmp_path / "sign")]
         with pytest.raises(ValueError, match="enough"):
-            Parallel(n_jobs=2)([delayed(tidy)(), delayed(fail)()])
+            Parallel(n_jobs=2)(tasks)
         wait_until((tmp_path / "tidied").exists, "the end of the task")
 
     @posix
@@ -8520,12 +8559,8 @@ class TestSection6Pools:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             mark_and_hang(tmp_path / "sign")
 
-        def fail():
-            wait_for_file(tmp_path / "sign")
-            raise ValueError("enough")
-
         with pytest.raises(ValueError, match="enough"):
-            Parallel(n_jobs=2)([delayed(stubborn)(), delayed(fail)()])
+            Parallel(n_jobs=2)([delayed(stubborn)(), delayed(fail_after)(tmp_path / "sign")])
         pid = int((tmp_path / "sign").read_text())
         wait_until(lambda: all_gone({pid}), "the end of the worker")
 
@@ -8587,9 +8622,9 @@ class TestSection6Pools:
         tasks = [delayed(self.outer_of(code))() for code in self.HANGS.values()] + [
             delayed(abs)(-1)
         ]
-        where = r"=1 s; it was at (\S+ (prefix)?match <- )*work.py:\d inner <- work.py:\d+ outer$"
+        where = r"=0.5 s; it was at (\S+ (prefix)?match <- )*work.py:\d inner <- work.py:\d+ outer$"
         for _ in ("cold", "warm"):
-            *late, well = Parallel(len(tasks), timeout=1, on_error="return")(tasks)
+            *late, well = Parallel(len(tasks), timeout=0.5, on_error="return")(tasks)
             assert well == 1
             for what, error in zip(self.HANGS, late):
                 assert isinstance(error, TimeoutError) and re.search(where, str(error)), what
@@ -8991,33 +9026,43 @@ class TestSection6Pools:
         expected = str(tmp_path), "set later", str(tmp_path / "modules")
         assert Parallel(**processes)(delayed(look)() for _ in range(4)) == [expected] * 4
 
-    @pytest.mark.parametrize(
-        "entry, moved",
-        [("", "/"), ("near", "/"), (".", "/"), ("near/../near", "/"), ("", "near"), ("", ".")],
-    )
-    def test_relative_entries_of_the_path_lead_where_they_led(self, entry, moved, tmp_path):
+    def test_relative_entries_of_the_path_lead_where_they_led(self, tmp_path):
         """Workers find modules that came from there before the
         caller changed its directory, and after."""
-        (tmp_path / "near").mkdir()
-        (tmp_path / entry / "first_one.py").write_text("def f(x): return x + 1")
-        done = run_script(
-            f"""
-            import os, sys
-            sys.path[:1] = [{entry!r}]
-            from joblite import Parallel, delayed
-            import first_one
-            Parallel, first_one.f  # where imports are lazy, they are loaded now
-            os.chdir({moved!r})
-            later = []
-            if {moved!r} != "/":
-                open("second_one.py", "w").write("def f(x): return x + 2")
-                import second_one
-                later = [delayed(second_one.f)(1)]
-            print(Parallel(2)([delayed(first_one.f)(1), *later]))
-            """,
-            cwd=tmp_path,
-        )
-        assert done.stdout == ("[2]\n" if moved == "/" else "[2, 3]\n")
+
+        def run(row):
+            entry, moved = row
+            folder = tmp_path / f"{rows.index(row)}"
+            (folder / "near").mkdir(parents=True)
+            (folder / entry / "first_one.py").write_text("def f(x): return x + 1")
+            return run_script(
+                f"""
+                import os, sys
+                sys.path[:1] = [{entry!r}]
+                from joblite import Parallel, delayed
+                import first_one
+                Parallel, first_one.f  # where imports are lazy, they are loaded now
+                os.chdir({moved!r})
+                later = []
+                if {moved!r} != "/":
+                    open("second_one.py", "w").write("def f(x): return x + 2")
+                    import second_one
+                    later = [delayed(second_one.f)(1)]
+                print(Parallel(2)([delayed(first_one.f)(1), *later]))
+                """,
+                cwd=folder,
+            ).stdout
+
+        rows = [
+            ("", "/"),
+            ("near", "/"),
+            (".", "/"),
+            ("near/../near", "/"),
+            ("", "near"),
+            ("", "."),
+        ]
+        expected = {row: "[2]\n" if row[1] == "/" else "[2, 3]\n" for row in rows}
+        assert side_by_side(run, rows) == expected
 
     def test_deleted_current_directory_is_no_error(self, processes, tmp_path, monkeypatch):
         for state in ("cold", "warm"):
@@ -9220,20 +9265,13 @@ class TestSection6Pools:
 
         def work(folder):
             threading.Thread(target=talk, daemon=True).start()
-            try:
-                mark_and_hang(folder / "sign")
-            finally:
-                (folder / "tidied").touch()
-
-        def fail(folder):
-            wait_for_file(folder / "sign")
-            raise ValueError("enough")
+            hang_and_tidy(folder)
 
         for i in range(8):
             folder = tmp_path / str(i)
             folder.mkdir()
             with pytest.raises(ValueError, match="enough"):
-                Parallel(**processes)([delayed(work)(folder), delayed(fail)(folder)])
+                Parallel(**processes)([delayed(work)(folder), delayed(fail_after)(folder / "sign")])
             assert (folder / "tidied").exists()
 
     def test_what_a_finalizer_says_amid_a_message_is_heard(self, processes, capsys):
@@ -9496,29 +9534,32 @@ class TestSection6Pools:
     }
     OWN_HANDLER = {"a logger with a null handler": "", "a handler of the task's own": "b"}
 
-    @pytest.mark.parametrize("what", LOGS)
     @pytest.mark.parametrize("where", ["the root logger", "a named logger"])
-    def test_records_reach_handlers_wherever_they_are(self, what, where):
-        code, heard, told = self.LOGS[what]
-        if where == "a named logger":
-            code = code.replace("logging.warning(", "logging.getLogger('lib.y').warning(")
-        done = run_script(f"""
-            import io, logging
-            from joblite import Parallel, delayed
-            heard = io.StringIO()
-            logging.getLogger({None if where == "the root logger" else "lib"!r}).addHandler(
-                logging.StreamHandler(heard))
-            def task():
-                {code}
-            for _ in range(2):
-                Parallel(2)([delayed(task)()])
-            print(*heard.getvalue().split())
-            """)
-        # then a worker knows of no handler of the caller's: its own ones come first
-        if where == "a named logger":
-            heard = self.OWN_HANDLER.get(what, heard)
-        assert done.stdout.split() == heard.split() * 2
-        assert re.search(told, done.stderr) if told else not done.stderr
+    def test_records_reach_handlers_wherever_they_are(self, where):
+        def run(what):
+            code = self.LOGS[what][0]
+            if where == "a named logger":
+                code = code.replace("logging.warning(", "logging.getLogger('lib.y').warning(")
+            return run_script(f"""
+                import io, logging
+                from joblite import Parallel, delayed
+                heard = io.StringIO()
+                logging.getLogger({None if where == "the root logger" else "lib"!r}).addHandler(
+                    logging.StreamHandler(heard))
+                def task():
+                    {code}
+                for _ in range(2):
+                    Parallel(2)([delayed(task)()])
+                print(*heard.getvalue().split())
+                """)
+
+        for what, done in side_by_side(run, self.LOGS).items():
+            _, heard, told = self.LOGS[what]
+            # then a worker knows of no handler of the caller's: its own ones come first
+            if where == "a named logger":
+                heard = self.OWN_HANDLER.get(what, heard)
+            assert done.stdout.split() == heard.split() * 2, what
+            assert re.search(told, done.stderr) if told else not done.stderr, what
 
     def test_a_task_may_set_up_logging_where_the_caller_has_not(self):
         done = run_script("""
@@ -10124,7 +10165,7 @@ if importlib.util.find_spec("pandas"):
     )
 
 
-@pytest.mark.usefixtures("by_value")
+@pytest.mark.usefixtures("by_value", "one_fork_server")
 class TestSection6Isolation:
     """What a task writes to its arguments no other task sees."""
 
@@ -10252,7 +10293,7 @@ class TestSection6Isolation:
         assert found[:2] == [list, list] and found[3:] == [list] * 5 and "trapped" in str(found[2])
 
 
-@pytest.mark.usefixtures("by_value")
+@pytest.mark.usefixtures("by_value", "one_fork_server")
 @pytest.mark.skipif(
     not os.access("/dev/shm", os.W_OK), reason="looks into /proc/self/maps and /dev/shm"
 )
@@ -11073,7 +11114,7 @@ class Watched:
         return next(self.tasks)
 
 
-@pytest.mark.usefixtures("by_value")
+@pytest.mark.usefixtures("by_value", "one_fork_server")
 class TestSection8Parallel:
     def test_delayed_records_a_call(self):
         assert delayed(square)(1, a=2) == (square, (1,), {"a": 2})
@@ -11358,16 +11399,11 @@ class TestSection8Parallel:
     @forking
     def test_error_ends_running_tasks(self, processes, tmp_path):
         """One failing task ends a run of many long ones at once."""
-
-        def fail():
-            wait_for_file(tmp_path / "sign")
-            raise ValueError("enough")
-
         with pytest.raises(ValueError, match="enough"):
             Parallel(**processes)(
                 [
                     delayed(mark_and_hang)(tmp_path / "sign"),
-                    delayed(fail)(),
+                    delayed(fail_after)(tmp_path / "sign"),
                     *[delayed(mark_and_hang)(tmp_path / "late")] * 50,
                 ]
             )
@@ -12612,15 +12648,8 @@ class TestSection8Faults:
         assert {path.name for path in tmp_path.iterdir()} in ({"begun", "ended"}, set())
 
     def test_error_of_the_iterator_ends_running_tasks(self, processes, tmp_path, patience):
-        def hang(folder):
-            try:
-                folder.mkdir()
-                threading.Event().wait(600)
-            finally:
-                folder.rmdir()
-
         def tasks(folder):
-            yield delayed(hang)(folder)
+            yield delayed(hang_in)(folder)
             wait_for_file(folder)
             raise KeyError("source is gone")
 
@@ -12795,17 +12824,11 @@ class TestSection8Faults:
     def test_signals_that_the_calling_thread_blocks_still_reach_tasks(
         self, processes, tmp_path, patience
     ):
-        def tidy():
-            try:
-                mark_and_hang(tmp_path / "sign")
-            finally:
-                (tmp_path / "tidied").touch()
-
         def call():
             signal.pthread_sigmask(
                 signal.SIG_BLOCK, {signal.SIGINT, signal.SIGCHLD, signal.SIGTERM}
             )
-            Parallel(**processes, timeout=0.5, on_error="skip")([delayed(tidy)()])
+            Parallel(**processes, timeout=0.5, on_error="skip")([delayed(hang_and_tidy)(tmp_path)])
 
         thread = threading.Thread(target=call)
         thread.start()
@@ -12887,13 +12910,6 @@ class TestSection8Faults:
         """Before it has begun, or just after. (The system's call is replaced,
         to hit the moment.)"""
 
-        def hang(folder):
-            try:
-                folder.mkdir()
-                threading.Event().wait(600)
-            finally:
-                folder.rmdir()
-
         def start_then_interrupt(thread):
             start(thread)
             if threading.current_thread() is threading.main_thread():
@@ -12916,7 +12932,7 @@ class TestSection8Faults:
                 patch.setattr(threading.Thread, "start", when)
                 patch.setattr(joblite, "GRACE_S", grace)
                 with pytest.raises(KeyboardInterrupt):
-                    Parallel(**processes)([delayed(hang)(tmp_path / "task")])
+                    Parallel(**processes)([delayed(hang_in)(tmp_path / "task")])
             wait_until(lambda: not list(tmp_path.iterdir()), "the end of the task")
             assert nested(2) == [[[], []], [[], []]]
 
@@ -14073,8 +14089,8 @@ def joblib_answers(tmp_path_factory):
     return pickle.loads(path.read_bytes())
 
 
+@pytest.mark.usefixtures("by_value", "one_fork_server")
 class TestSection10SameAsJoblib:
-    @pytest.mark.usefixtures("by_value")
     @pytest.mark.parametrize("name", SAME)
     def test_a_call_gives_what_it_gives_in_joblib(self, name, tmp_path):
         call, expected = SAME[name]
@@ -14087,7 +14103,6 @@ class TestSection10SameAsJoblib:
     def test_joblib_gives_the_same(self, name, joblib_answers):
         assert joblib_answers[name] == SAME[name][1]
 
-    @pytest.mark.usefixtures("by_value")
     @pytest.mark.parametrize("row", DIFFERENT)
     def test_a_difference_is_as_the_readme_says(self, row, tmp_path):
         call, _, expected = DIFFERENT[row]
