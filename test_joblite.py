@@ -6724,8 +6724,7 @@ f = make()"""
 
     @posix
     @pytest.mark.parametrize("size", [2, 3])
-    @pytest.mark.parametrize("kind", ["functions", "coroutines", "beside", "between"])
-    def test_processes_that_need_each_others_calls_do_not_wait_for_ever(self, kind, size, tmp_path):
+    def test_processes_that_need_each_others_calls_do_not_wait_for_ever(self, size, tmp_path):
         """Of two threads in each process, one waits beside the ring for a call that takes long; or
         it waits, itself in no call, for what the other one then needs: it is a part of the ring."""
         code = """
@@ -6766,7 +6765,13 @@ f = make()"""
                 pids.append(pid)
             print([os.waitpid(pid, 0)[1] for pid in pids])
             """
-        assert run_script(code, tmp_path, kind, size).stdout == f"{[0] * size}\n"
+
+        def run(kind):
+            (tmp_path / kind).mkdir()
+            return run_script(code, tmp_path / kind, kind, size).stdout
+
+        kinds = ["functions", "coroutines", "beside", "between"]
+        assert side_by_side(run, kinds) == dict.fromkeys(kinds, f"{[0] * size}\n")
 
     @posix
     def test_a_thread_that_writes_hides_no_ring_from_the_system(self, memory):
@@ -8835,8 +8840,49 @@ class TestSection6Pools:
             again.close()
             segment.close()
             segment.unlink()
+            # a list
+            def use(name):
+                shared = ShareableList(name=name)
+                shared[0] = 4  # each task the same: they run side by side
+                shared.shm.close()
+            shared = ShareableList([0, "text"])
+            run(use, shared.shm.name)
+            assert list(ShareableList(name=shared.shm.name)) == [4, "text"]
+            shared.shm.close()
+            shared.shm.unlink()
+            # a list as an argument
+            def use(shared):
+                shared[0] = 4  # each task the same: they run side by side
+            shared = ShareableList([0, "text"])
+            run(use, shared)
+            assert list(shared) == [4, "text"]
+            shared.shm.close()
+            shared.shm.unlink()
             """,
         "a task's": """
+            # unlinked there
+            def use(i):
+                segment = SharedMemory(create=True, size=64)
+                segment.close()
+                segment.unlink()
+                return i
+            assert run(use, 7) == [7] * 4
+            # a manager
+            def use(i):
+                with SharedMemoryManager() as manager:
+                    segment = manager.SharedMemory(64)
+                    segment.buf[0] = i
+                    return int(segment.buf[0])
+            assert run(use, 7) == [7] * 4
+            # locks
+            def use(i):
+                for method in multiprocessing.get_all_start_methods():
+                    lock = multiprocessing.get_context(method).Lock()
+                    with lock:
+                        pass
+                return i
+            assert run(use, 7) == [7] * 4
+            # unlinked here
             def use(i):
                 segment = SharedMemory(create=True, size=64)
                 segment.buf[0] = i
@@ -8848,35 +8894,15 @@ class TestSection6Pools:
                 segment.close()
                 segment.unlink()
             """,
-        "a task's, unlinked there": """
-            def use(i):
-                segment = SharedMemory(create=True, size=64)
-                segment.close()
-                segment.unlink()
-                return i
-            assert run(use, 7) == [7] * 4
-            """,
-        "a list": """
-            def use(name):
-                shared = ShareableList(name=name)
-                shared[0] = 4  # each task the same: they run side by side
-                shared.shm.close()
-            shared = ShareableList([0, "text"])
-            run(use, shared.shm.name)
-            assert list(ShareableList(name=shared.shm.name)) == [4, "text"]
-            shared.shm.close()
-            shared.shm.unlink()
-            """,
-        "a list as an argument": """
-            def use(shared):
-                shared[0] = 4  # each task the same: they run side by side
-            shared = ShareableList([0, "text"])
-            run(use, shared)
-            assert list(shared) == [4, "text"]
-            shared.shm.close()
-            shared.shm.unlink()
-            """,
         "a manager's": """
+            # a lock and a queue
+            def use(lock, queue):
+                with lock:
+                    queue.put(1)
+            with multiprocessing.Manager() as manager:
+                queue = manager.Queue()
+                run(use, manager.Lock(), queue)
+                assert [queue.get() for _ in range(4)] == [1] * 4
             def use(name):
                 segment = SharedMemory(name=name)
                 segment.buf[0] = 4  # each task the same: they run side by side
@@ -8886,32 +8912,6 @@ class TestSection6Pools:
                 run(use, segment.name)
                 assert segment.buf[0] == 4
             del manager  # which makes a noise at the end of a free-threaded interpreter
-            """,
-        "a manager of a task": """
-            def use(i):
-                with SharedMemoryManager() as manager:
-                    segment = manager.SharedMemory(64)
-                    segment.buf[0] = i
-                    return int(segment.buf[0])
-            assert run(use, 7) == [7] * 4
-            """,
-        "a manager's lock and queue": """
-            def use(lock, queue):
-                with lock:
-                    queue.put(1)
-            with multiprocessing.Manager() as manager:
-                queue = manager.Queue()
-                run(use, manager.Lock(), queue)
-                assert [queue.get() for _ in range(4)] == [1] * 4
-            """,
-        "locks of a task": """
-            def use(i):
-                for method in multiprocessing.get_all_start_methods():
-                    lock = multiprocessing.get_context(method).Lock()
-                    with lock:
-                        pass
-                return i
-            assert run(use, 7) == [7] * 4
             """,
         "processes of a task": """
             def use(method):
