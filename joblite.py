@@ -4761,12 +4761,12 @@ _HINTS = {
 }
 
 
-def _pack_or_explain(value: Any, what: str, to: str = "far") -> list[Any]:
-    """As `_pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
+def _pack_or_explain(value: Any, what: str, pack: Callable[[Any], Any] = _pack) -> list[Any]:
+    """As `pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
     try:
-        return _pack(value, to)
+        return pack(value)
     except Exception as error:
-        text = _blame(error, value, what, _packer(to))
+        text = _blame(error, value, what, pack)
         for pattern, hint in _HINTS.items():
             if _module("re").search(pattern, text):
                 text += hint
@@ -4834,14 +4834,6 @@ def _restore_error(described: Any, *frames: Any) -> BaseException:
     # even if the class forbids it
     object.__setattr__(error, "__cause__", RemoteTraceback(f'\n"""\n{text}"""'))
     return error
-
-
-def _name_task(error: BaseException, number: int) -> None:
-    """Add a note to an error that says which task raised it."""
-    note = f"joblite: this is the error of task {number} (counted from 0)"
-    notes = vars(error).setdefault("__notes__", [])
-    if note not in notes:  # an exception that is raised again and again
-        notes.append(note)
 
 
 def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
@@ -4924,8 +4916,8 @@ IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
 _SIGINT = 2
 _SIGKILL = 9
-# After so long a batch gives back what it has not started, but not that of a thread which calls one
-# function
+# After so long a batch gives back what it has not started, and so do all when nothing has come for
+# so long
 _LONG_S = 0.2
 _LONGEST_S = 2e6  # to wait at once: the system takes no endless numbers
 # Workers, fork servers, or workers of an executor that may die before they have begun a batch
@@ -5009,7 +5001,7 @@ class _Batch:
         kind, seconds, values = _pickle_loads(head)
         errors: dict[int, BaseException] = {}
         for own in payloads:
-            value = None
+            value = _NOTHING
             try:
                 if own[0]:
                     value = _unpack(own, {})
@@ -5057,42 +5049,45 @@ def _no_task(task: Any) -> TypeError:
     return error
 
 
+def _call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
 def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
     """Run the calls of a batch in order, and give what came of them every CHECKPOINT_S, and at the
     end: (kind of answer, values, errors by offset, seconds). The page shows the place of the call
-    at work, and says when to give back the others. A thread that calls one function does so with
-    no line of Python between the calls; whoever empties `left` stops it after the call at work."""
+    at work, and says when to give back the others; after _LONG_S they are given back anyway. A
+    thread that calls one function does so with no line of Python between the calls; whoever empties
+    `left` stops it after the call at work."""
     page = batch.page
     clock = time.monotonic
     begun = clock()
     look = begun + LOOK_S
+    late = begun + _LONG_S if batch.shrinkable else math.inf
     values: list[Any] = []
     errors: dict[int, BaseException] = {}
-    tasks = batch.tasks
-    calls = None
-    if batch.left:
-        ended: list[bool] = []  # holds something when no arguments are left
-        tasks = itertools.chain(batch.left, iter(partial(ended.append, True), None))
-        # what is left of the tasks as results
-        calls = (map if batch.width == 1 else itertools.starmap)(batch.function, tasks)
-    for page[_TASK], task in enumerate(_spread(batch, tasks), 1):
+    function = batch.function
+    is_single = batch.width == 1
+    tasks = iter(batch.left or batch.tasks)
+    # what a thread has left of the tasks, as results
+    calls = batch.left and (map if is_single else itertools.starmap)(function, tasks)
+    for page[_TASK], args in enumerate(tasks, 1):
         try:
-            func, args, kwargs = task
-            values.append(func(*args, **kwargs) if kwargs else func(*args))
+            values.append(function(args) if is_single else function(*args))
             if calls:
                 values.extend(calls)  # keeps what came before an error
-                if not ended:
+                if len(tasks.__reduce__()) > 2:  # it has not come to the end of the list
                     raise StopIteration  # a call did
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
             errors[len(values)] = error
-            values.append(None)
+            values.append(_NOTHING)
             if not batch.keep_going or isinstance(error, KeyboardInterrupt):
                 break
         now = clock()
         if now < look:
             continue
         look = now + LOOK_S
-        if page[_SHED] == batch.key:
+        if page[_SHED] == batch.key or now > late:
             break
         if now - begun > CHECKPOINT_S:
             yield _PART, values, errors, now - begun
@@ -5102,16 +5097,27 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
 
 
 # ---- tasks and results across a border ----
-# No task sees what another writes to its arguments, whatever batch they travel in: what a task
-# could write to has a pickle of its own, which is opened as the task begins. Plain values go in one
-# list. Results likewise. `own` is one payload: a list of frames.
+# No task sees what another writes to its arguments, whatever batch they travel in: each has a
+# pickle of its own, which is opened as the task begins. Only where nothing that could be written to
+# comes twice, all may go in one. Results likewise. `own` is one payload: a list of frames.
 
 
-def _are_plain(values: Iterable[Any]) -> bool:
-    """Whether nobody can write to one of these values: then they go in one pickle."""
+def _are_apart(values: Sequence[Any], count: int) -> bool:
+    """Whether nobody who writes to one of these values of so many tasks changes another, as far as
+    that is told sooner than all are packed: plain ones, and short lists and tuples of such, none of
+    which comes twice."""
+    if _ATOMS.issuperset(map(type, values)):
+        return True
     numpy: Any = sys.modules.get("numpy")
     scalars = {*getattr(numpy, "sctypeDict", {}).values()} - {getattr(numpy, "void", None)}
-    return (_ATOMS | scalars).issuperset(map(type, values))
+    plain = _ATOMS | scalars
+    held = [value for value in values if type(value) not in plain]
+    return (
+        _SEQUENCES.issuperset(map(type, held))
+        and len({*map(id, held)}) == len(held)
+        and sum(map(len, held)) < _SMALL * count
+        and plain.issuperset(map(type, itertools.chain.from_iterable(held)))
+    )
 
 
 def _raise(error: BaseException, *_: Any, **__: Any) -> None:
@@ -5152,16 +5158,17 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
 def _pack_answer(
     kind: int, values: list[Any], errors: dict[int, BaseException], seconds: float
 ) -> list[Any]:
-    """What came of some tasks: a head, with the values if all are plain, else a payload of each. A
-    value that cannot be packed becomes an error."""
-    if not errors and _are_plain(values):
+    """What came of some tasks: a head with the values, if one pickle may hold all, else a payload
+    of each. A value that cannot be packed becomes an error."""
+    if not errors and _are_apart(values, len(values)):
         return [[_pickle_dumps((kind, seconds, values), 5)]]
     payloads = [[_pickle_dumps((kind, seconds, []), 5)]]
+    pack = _packer("home")
     for offset, value in enumerate(values):
         try:
             if offset in errors:
                 raise errors[offset]
-            payload = _pack_or_explain(value, "the result", "home")
+            payload = _pack_or_explain(value, "the result", pack)
         except BaseException as error:
             payload = _pack_error(error)
         payloads.append(payload)
@@ -5924,26 +5931,27 @@ class _Context:
         return key
 
     def pack(self, batch: _Batch) -> None:
-        """Make what is sent of a batch: payloads by function key; its tasks as one pickle, if their
-        arguments are plain values and one function that all share takes them; else theirs. Notice,
-        while tasks still travel one by one, that their iterator refills an object it has yielded
-        before: the second and the third time it comes are compared, big buffers of it by samples.
-        What can be called is taken not to change."""
+        """Make what is sent of a batch: payloads by function key; its tasks as one pickle, if they
+        share a function and no argument that could be written to; else theirs. Notice, while tasks
+        still travel one by one, that their iterator refills an object it has yielded before: the
+        second and the third time it comes are compared, big buffers of it by samples. What can be
+        called is taken not to change."""
         self.functions: dict[int, list[Any]] = {}  # key -> payload
         function = batch.function
-        values = batch.tasks
+        tasks = batch.tasks
         if not batch.width:
-            called, values, kwargs = zip(*values)
-            if (
-                len({*map(id, called)}) == 1
-                and {tuple}.issuperset(map(type, values))  # other iterables may be read only once
-                and not any(kwargs)
-            ):
-                function = called[0]
-        args = values if batch.width == 1 else itertools.chain.from_iterable(values)
-        key = self.name(function)  # 0 for None
-        if key and _are_plain(args):
-            plain = _pickle_dumps((key, batch.width or -1, values), 5)  # tuples of any width
+            function = tasks[0][0]
+            tasks = [
+                args
+                for func, args, kwargs in tasks
+                # other iterables may be read only once
+                if func is function and type(args) is tuple and not kwargs
+            ]
+        values = tasks if batch.width == 1 else [*itertools.chain.from_iterable(tasks)]
+        key = self.name(function) if len(tasks) == len(batch.tasks) else 0
+        # a list of a single task may come again with other content
+        if key and _are_apart(values, len(tasks) - 1):
+            plain = _pickle_dumps((key, batch.width or 2, tasks), 5)
             batch.payload = self.functions, True, [[plain]]
             batch.nbytes = len(plain)
             return
@@ -5990,7 +5998,7 @@ class _Context:
         for own in payloads:
             nbytes += len(own[0])
             own[0] = self.copy(own[0])
-            own[1:] = [frames[_address(view)] for view in own[1:]]
+            own[1:] = map(frames.get, map(_address, own[1:]))
         return nbytes
 
     def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
@@ -6272,24 +6280,18 @@ answer = module and module._run_payload(frames)
 
 def _fail_late(batch: _Batch, where: str) -> None:
     text = f"task {batch.first} ran longer than timeout={batch.timeout:g} s{where}"
-    batch.add([None], {0: _timeout_type()(text)}, 0.0)
+    batch.add([_NOTHING], {0: _timeout_type()(text)}, 0.0)
 
 
 def _run_here(place: str, batch: _Batch) -> None:
-    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. After a while
-    tasks that are not started are left to others (where one function is called, only when these
-    have nothing to do). With a limit it runs in another thread, which is left to itself when the
-    time is up."""
-    late = time.monotonic() + _LONG_S
-    parts: list[list[Any]] = []
+    """Run a batch in this thread; a `Parallel` in it finds itself inside that place. With a limit
+    it runs in another thread, which is left to itself when the time is up."""
+    parts: list[tuple[Any, ...]] = []
 
     def work() -> None:
         outer, _local.inside = _local.inside, place
         try:
-            for _, *part in _run_calls(batch):
-                parts.append(part)
-                if batch.shrinkable and time.monotonic() > late:
-                    break
+            parts.extend(_run_calls(batch))
         finally:
             _local.inside = outer
 
@@ -6304,7 +6306,7 @@ def _run_here(place: str, batch: _Batch) -> None:
             where = _say_where("".join(reversed(stack)))
             _fail_late(batch, f"{where} (it cannot be stopped here, and is left running)")
             return
-    for part in parts:
+    for _, *part in parts:
         batch.add(*part)
 
 
@@ -6475,7 +6477,8 @@ class _Pool:
     BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
 
     is_over = False  # whether the run is
-    hungry = False  # whether workers have nothing to do, and no further batch is to be had
+    # whether workers have nothing to do, and no further batch is to be had; or all are late
+    hungry = False
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
         _one_at_a_time("first use", _watch_exit_and_forks)
@@ -6557,12 +6560,10 @@ class _Pool:
         return True
 
     def ask_back(self, batches: Iterable[_Batch]) -> None:
-        """Have workers give back tasks that they have not started: if others are idle, or if these
-        take more time, or their results more bytes, than those that the batch was measured by."""
+        """Have workers give back tasks that they have not started: if others are idle, if nothing
+        has come back for long, or if their results take more bytes than a batch should."""
         for batch in batches:
-            if batch.shrinkable and (
-                self.hungry or batch.seconds > _LONG_S or batch.nbytes_back > self.BATCH_NBYTES
-            ):
+            if batch.shrinkable and (self.hungry or batch.nbytes_back > self.BATCH_NBYTES):
                 batch.left.clear()
                 (batch.worker or batch).page[_SHED] = batch.key
 
@@ -7279,8 +7280,10 @@ def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
     def record(*args: P.args, **kwargs: P.kwargs) -> TaskOf[R]:
         return function, args, kwargs
 
-    # an instance or a partial has no name
-    record.__name__ = str(getattr(function, "__name__", record.__name__))
+    try:
+        record.__name__ = function.__name__
+    except (AttributeError, TypeError):  # an instance or a partial has no name
+        pass
     return record
 
 
@@ -7372,7 +7375,7 @@ class _Calls:
     with, which a run takes as they are. Whoever else asks gets tasks."""
 
     def __init__(self, function: Any, width: int, *iterables: Any) -> None:
-        self.function = function  # None for tasks
+        self.function = function  # `_call` for tasks
         self.width = width  # see _spread
         self.iterables = iterables
         self.tasks = iter(iterables[0]) if width < 2 else zip(*iterables)
@@ -7411,6 +7414,25 @@ class _Run:
             return [value for value in taken if value is not _NOTHING]
         return taken
 
+    def failed(self, error: BaseException, number: int, task: Any) -> Any:
+        """What stands in the place of a task that failed, unless its error ends the run. The error
+        gets a note that says which task raised it; of what is no task, it says what to write."""
+        if not _is_task(task):
+            error = _no_task(task)
+        note = f"joblite: this is the error of task {number} (counted from 0)"
+        notes = vars(error).setdefault("__notes__", [])
+        if note not in notes:  # an exception that is raised again and again
+            notes.append(note)
+        match self.parallel.on_error:
+            case "raise":
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback holds this frame: it would be a cycle
+            case "return":
+                return error
+        return _NOTHING
+
     def work(self) -> Iterator[Any]:
         """Run the tasks, and yield None after the first; of a generator, run the others as their
         results are asked for, and yield these."""
@@ -7425,15 +7447,7 @@ class _Run:
             except Exception as error:
                 if not number:
                     yield None
-                error = error if _is_task(task) else _no_task(task)
-                _name_task(error, number)
-                match parallel.on_error:
-                    case "raise":
-                        raise error
-                    case "return":
-                        value = error
-                    case _:
-                        value = _NOTHING
+                value = self.failed(error, number, task)
             else:
                 if not number:
                     yield None
@@ -7473,7 +7487,7 @@ class _Run:
 class _PoolRun(_Run):
     """One call of a `Parallel`, whose tasks a pool runs."""
 
-    GROW = 16  # a batch is at most so many times larger than one that was seen to finish
+    GROW = 64  # a batch is at most so many times larger than one that was seen to finish
     MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
     PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
     BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
@@ -7522,7 +7536,7 @@ class _PoolRun(_Run):
         except Exception:
             task = next(iter(_spread(batch, batch.tasks)))
             for what, part in zip(("function", "args", "kwargs"), task):
-                _pack_or_explain(part, f"task {batch.first}: {what}", "near")
+                _pack_or_explain(part, f"task {batch.first}: {what}")
             raise
 
     def cut(self) -> tuple[int, Sequence[Any]] | None:
@@ -7565,13 +7579,14 @@ class _PoolRun(_Run):
         pool = self.pool
         pool.hungry = not (self.waiting or self.tasks) and len(self.out) < pool.size
         # what is done sooner is not worth sharing out
-        patience = self.PATIENCE_S if pool.hungry else self.WAIT_S
+        patience: float | None = self.PATIENCE_S if pool.hungry else _LONG_S
         while True:
             try:
                 batch = pool.take(patience)
                 if pool.receive(batch):
                     break
             except _module("_queue").Empty:
+                pool.hungry = True
                 pool.ask_back(self.out)
                 patience = self.WAIT_S
         self.out.remove(batch)
@@ -7592,12 +7607,10 @@ class _PoolRun(_Run):
                 max(self.size, done * self.GROW),
                 self.MOST_TASKS,
             )
-            self.size = max(1, int(size))
+            self.size = int(size) or 1
         for place, error in batch.errors.items():
-            if not (batch.width or _is_task(tasks[place])):
-                error = _no_task(tasks[place])
-            _name_task(error, first + place)
-            value = error if self.parallel.on_error == "return" else _NOTHING
+            task = _spread(batch, tasks[place : place + 1])
+            value = self.failed(error, first + place, *task)
             if place < len(values):
                 values[place] = value
             else:  # its worker died of it; what that had not delivered is done again
@@ -7605,8 +7618,6 @@ class _PoolRun(_Run):
                 self.send_again(first + rest, tasks[rest:place])
                 rest = place + 1
                 done += 1
-            if self.parallel.on_error == "raise":
-                raise error
         self.counts.completed += done
         self.counts.tell(self.parallel, done)
         self.send_again(first + rest, tasks[rest:])
@@ -7938,7 +7949,7 @@ class Parallel(_Shaped[Shape, E]):
         """
         if more or isinstance(iterable, FunctionType) or _is_task(iterable):
             raise _no_task(iterable)
-        calls = iterable if type(iterable) is _Calls else _Calls(None, 0, iterable)
+        calls = iterable if type(iterable) is _Calls else _Calls(_call, 0, iterable)
         if self.n_jobs > 1 or self._backend.capacity:
             run: _Run = _PoolRun(self, calls)
         else:

@@ -10201,6 +10201,37 @@ class TestSection6Isolation:
         assert Parallel(n_jobs=2, batch_size=6)(tasks) == [(1, 1, 2)] * 24
         assert (array[0], listed) == (0, [])
 
+    @pytest.mark.parametrize("give", ["as an argument", "as a result"])
+    def test_of_lists_in_lists_and_tuples_no_two_tasks_share_one(self, give):
+        """However few bytes they are, and whichever of them many tasks have in common."""
+        common, pair = [], ([],)
+        made = {
+            "each its own": lambda i: [i],
+            "all the same": lambda i: common,
+            "the same in lists": lambda i: [i, common],
+            "the same in a tuple": lambda i: (i, common),
+            "in a tuple that all have": lambda i: pair,
+            "every other the same": lambda i: common if i % 2 else [i],
+            "deep down": lambda i: [[[common]]],
+        }
+
+        def write(value):
+            while value and isinstance(value[-1], (list, tuple)):
+                value = value[-1]
+            value.append("written")
+            return value.count("written")
+
+        for name, make in made.items():
+            values = [make(i) for i in range(24)]
+            if give == "as an argument":
+                found = Parallel(n_jobs=2, batch_size=6).map(write, values)
+                found += Parallel(n_jobs=2, batch_size=6)(delayed(write)(value) for value in values)
+            else:
+                results = Parallel(n_jobs=2, batch_size=6).map(make, range(24))
+                found = [write(result) for result in results]
+            assert set(found) == {1}, name
+        assert (common, pair) == ([], ([],))
+
     def test_inside_a_task_what_is_one_stays_one(self):
         def same(*found, **named):
             first, *others = [*found, *named.values()]
@@ -11651,8 +11682,9 @@ class TestSection8Parallel:
         assert tasks.asked == asked < 100_000
         results.close()
 
+    @pytest.mark.parametrize("way", ["delayed", "map"])
     @pytest.mark.parametrize("backend", [{"backend": "loky"}, {"backend": "threading"}])
-    def test_results_come_early_where_tasks_turn_out_slow(self, backend, tmp_path):
+    def test_results_come_early_where_tasks_turn_out_slow(self, backend, way, tmp_path):
         """A batch that was cut by the first tasks gives back what it has not started, and the
         tasks of lower numbers are run before others."""
 
@@ -11662,7 +11694,9 @@ class TestSection8Parallel:
                 time.sleep(0.05)
             return i
 
-        results = Parallel(2, **backend, return_as="generator")(delayed(nap)(i) for i in range(400))
+        call = Parallel(2, **backend, return_as="generator")
+        tasks = (delayed(nap)(i) for i in range(400))
+        results = call(tasks) if way == "delayed" else call.map(nap, range(400))
         assert [next(results) for _ in range(8)] == list(range(8))
         assert len(os.listdir(tmp_path)) < 64
         results.close()
@@ -11763,7 +11797,7 @@ class TestSection8Parallel:
             batch.function, batch.width = stop, width
             batch.left = list(batch.tasks)
             ((_, values, errors, _),) = joblite._run_calls(batch)
-            assert values == [None] * stops_at
+            assert len(values) == stops_at
             assert type(errors.pop(stops_at - 1)) is StopIteration and not errors
 
     def test_tasks_whose_number_cannot_be_told_are_run(self):
