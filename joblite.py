@@ -3096,8 +3096,10 @@ class _DiskStore(_Store):
                 _one_at_a_time(locks.path, put_in_place)
             else:
                 self.delete(key)
-        finally:
+                self.delete(name)
+        except BaseException:
             self.delete(name)
+            raise
 
     def delete(self, key: str) -> bool:
         return _unlink(self._root + key)
@@ -3116,7 +3118,8 @@ class _DiskStore(_Store):
         whatever the umask. What a killed process left half-written goes when it is an hour old, as
         a process opens the lock file."""
         path = self._root + "lock"
-        for each in (*self._folders, os.path.dirname(self._root + key)):
+        folder = os.path.dirname(self._root + key)
+        for each in () if os.path.isdir(folder) else (*self._folders, folder):
             if not os.path.isdir(each):
                 os.makedirs(each, self._mode, exist_ok=True)
                 os.chmod(each, self._mode)
