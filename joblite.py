@@ -4872,7 +4872,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #
 #     pool: what one run hands its batches to. A driver thread of this process has a worker run a
 #     batch: it owns the worker meanwhile, and puts into the pool's queue what the caller's thread
-#     is to hear
+#     is to hear. (A small batch is sent by the caller's thread, before a driver thread wakes up)
 #     fork server: one clean child process; forks workers on request, sees how they die, takes them
 #     along when we are gone
 #     page: memory shared with a worker: the key of its batch; the number in it, from 1, of the task
@@ -4902,7 +4902,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     data                  | who writes it                            | who may read it
 #     a pool, a context     | the caller's thread; their end: `close`  | the same, and its drivers
 #     the queues of a pool  | any thread, in one step                  | the same
-#     a worker, its batch   | the driver thread that has it run        | the same, then the caller's
+#     a worker, its batch   | who submits it, then its driver thread   | the same, then the caller's
 #     a page                | worker, driver, fork server: some words  | all sides
 #     output of tasks       | any thread of the worker                 | who holds the lock, to send
 #     idle workers, drivers | any thread, in one step                  | the same
