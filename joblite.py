@@ -1840,6 +1840,8 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
         array = content.view(dtype)
     elif is_list:
         array = np.fromiter(content, dtype, len(content))
+    elif shape == () and not content:  # an empty text
+        array = np.zeros((), dtype)
     else:
         array = np.frombuffer(content, dtype)
         if native and not dtype.isnative:

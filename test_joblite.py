@@ -3395,6 +3395,8 @@ class TestSection3Files:
             np.dtype("O"),
             [int, list, dict],
             np.void(b"abc"),
+            np.str_(""),
+            np.bytes_(b""),
             np.ma.array([1.5, 2], mask=[1, 0], fill_value=7, hard_mask=True),
             np.ma.array(["a"]),
             2**70,
