@@ -257,8 +257,12 @@ def _parse_bytes(size: Any, what: str) -> int:
         number = float(text[:-1] if power else text)
     except ValueError:
         number = -1.0
-    is_size = 0 <= number < math.inf
-    _expect(is_size, what, "bytes as a number or a text such as '500K', '1M', '2G'", size)
+    _expect(
+        0 <= number < math.inf,
+        what,
+        "bytes as a number or a text such as '500K', '1M', '2G'",
+        size,
+    )
     return int(number * 1024**power)
 
 
@@ -720,8 +724,11 @@ def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
         co_name co_argcount co_posonlyargcount co_kwonlyargcount co_varnames co_cellvars co_freevars
         co_exceptiontable
     """
-    flags = code.co_flags & 0x3FF  # others tell of docstrings and future imports
-    return (*_attributes(kept, digester, code), flags, steps)
+    return (
+        *_attributes(kept, digester, code),
+        code.co_flags & 0x3FF,  # others tell of docstrings and future imports
+        steps,
+    )
 
 
 # Attributes of a class that are not of its body, or full of addresses.
@@ -1840,7 +1847,7 @@ def _make_array(native: bool, content: Any, dtype: Any, shape: Any, order: Any) 
         array = content.view(dtype)
     elif is_list:
         array = np.fromiter(content, dtype, len(content))
-    elif shape == () and not content:  # an empty text
+    elif not (shape or content):  # an empty text
         array = np.zeros((), dtype)
     else:
         array = np.frombuffer(content, dtype)
@@ -3040,6 +3047,7 @@ class _DiskStore(_Store):
             if not self._is_checked:
                 self._check_folders()
             path = self._root + key
+            # from a descriptor Windows would read text
             file = None if mmap_mode or IS_WINDOWS else _small_file(path)
             # the size saves a look
             file = file or open(path, "r+b" if mmap_mode == "r+" else "rb", 8192)
@@ -4623,11 +4631,12 @@ def _packer(
     parts: list[bytes] = []
     buffers: list[Any] = []
 
-    def is_small(buffer: Any) -> Any:
+    def is_small(buffer: Any) -> bool:
         raw = buffer.raw()
         if raw.nbytes < _IN_BAND:
             return True  # it stays in the pickle
         buffers.append(raw)
+        return False
 
     pickler = _Pickler(types.SimpleNamespace(write=parts.append), 5, buffer_callback=is_small)
     pickler.to = to
@@ -4907,7 +4916,7 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #     a worker, its batch   | who submits it, then its driver thread   | the same, then the caller's
 #     a page                | worker, driver, fork server: some words  | all sides
 #     output of tasks       | any thread of the worker                 | who holds the lock, to send
-#     idle workers, drivers | any thread, in one step                  | the same
+#     idle workers, drivers, pools at work | any thread, in one step   | the same
 #     `_starters`           | any thread, under its lock               | the same
 #     the control socket    | any thread, in one step                  | the fork server
 
@@ -5081,7 +5090,8 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
             values.append(function(args) if is_single else function(*args))
             if calls:
                 values.extend(calls)  # keeps what came before an error
-                if len(tasks.__reduce__()) > 2:  # it has not come to the end of the list
+                # an iterator that has come to the end of its list lets it go
+                if len(tasks.__reduce__()) > 2:
                     raise StopIteration  # a call did
         except BaseException as error:  # also SystemExit and KeyboardInterrupt end only their task
             errors[len(values)] = error
@@ -5108,9 +5118,9 @@ def _run_calls(batch: _Batch) -> Iterator[tuple[Any, ...]]:
 
 
 def _are_apart(values: Sequence[Any], count: int) -> bool:
-    """Whether nobody who writes to one of these values of so many tasks changes another, as far as
-    that is told sooner than all are packed: plain ones, and short lists and tuples of such, none of
-    which comes twice."""
+    """Whether one pickle may hold these values of so many tasks, since no task that writes to its
+    own changes another's: they are plain, or short lists and tuples of plain values, each of which
+    comes once. (To look into more of them would take longer than a pickle for each task.)"""
     if _ATOMS.issuperset(map(type, values)):
         return True
     numpy: Any = sys.modules.get("numpy")
@@ -6718,7 +6728,6 @@ class _ProcessPool(_ThreadPool):
             if worker.served + len(batch.tasks) <= self.most_tasks:
                 return worker
             worker.close()
-        return None
 
     def submit(self, batch: _Batch) -> None:
         """Take a batch. One so small that to send it takes no waiting is begun at once, if a worker
@@ -6787,7 +6796,12 @@ class _ProcessPool(_ThreadPool):
             if not isinstance(error, GeneratorExit):
                 raise
             # a finalizer would swallow it: the main thread gets another, when it has left that
-            threading.Timer(0.05, os.kill, (os.getpid(), _SIGINT)).start()
+            threading.Timer(
+                0.05,
+                _module("_thread").interrupt_main
+                if IS_WINDOWS  # there a signal would end the program
+                else partial(os.kill, os.getpid(), _SIGINT),
+            ).start()
         if isinstance(error, KeyboardInterrupt):
             for batch, worker in at_work:
                 where = _place_in(worker.page)
