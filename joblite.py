@@ -61,6 +61,7 @@ from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType
 from types import MethodType, ModuleType
 
 from _contextvars import ContextVar
+from _queue import Empty, SimpleQueue
 
 try:  # the module `pickle` takes 5 ms more to import
     from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler
@@ -480,7 +481,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     which ends when nothing is left to begin. (A ThreadPoolExecutor takes twice as long for some
     MiB, and its import some 5 ms.)
     """
-    count, new_queue = cpu_count(), _module("_queue").SimpleQueue
+    count = cpu_count()
     tasks: deque[Any] = deque()  # (item, where its result goes), which nobody has begun
     results: deque[Any] = deque()  # where the results go that were not taken
     threads: list[None] = []  # one for each that runs
@@ -498,7 +499,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
                 result.put((None, error))
 
     def run_thread() -> None:
-        compute(new_queue())
+        compute(SimpleQueue())
         threads.pop()
 
     def take() -> Any:
@@ -511,7 +512,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
 
     try:
         for item in items:
-            results.append(new_queue())
+            results.append(SimpleQueue())
             tasks.append((item, results[-1]))
             if len(threads) < min(len(results), count) - 1:  # a single item needs none
                 threads.append(None)
@@ -4154,7 +4155,7 @@ register_hasher(Memory, lambda memory: "Memory")
 #   6. A big array that many tasks share is laid down once, and goes with the last that uses it.
 #                                                           test_a_shared_array_is_laid_down_once
 
-_IN_BAND = 16 * 1024  # bytes: a smaller buffer is cheaper to copy into the pickle than to send
+_IN_BAND = 16_384  # bytes: a smaller buffer is cheaper to copy into the pickle than to send
 
 
 class _Local(threading.local):
@@ -4348,21 +4349,16 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
             if type(value) is not object and pickler.takes(value)
         }
     mentioned = _names_in_code(func.__code__).names
-    # since Python 3.15, where `m.f` of `from m import f` is among them
     reached = [
-        name
-        for name in getattr(sys, "lazy_modules", ())
-        if name.partition(".")[0] in used
-        and mentioned.issuperset(name.split("."))
-        and _find_spec(name)
-    ]
-    reached += [
         value.__name__
         for value in (used | variables).values()
         if issubclass(type(value), ModuleType)
     ]
     for base in reached:  # grows
-        reached += {f"{base}.{name}" for name in mentioned} & sys.modules.keys()
+        inside = {f"{base}.{name}" for name in mentioned}
+        reached += inside & sys.modules.keys()
+        # since Python 3.15, where `m.f` of `from m import f` is among them
+        reached += filter(_find_spec, inside.intersection(getattr(sys, "lazy_modules", ())))
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         attributes[name] = getattr(func, name)
     attributes |= attributes.pop("__dict__")
@@ -4508,7 +4504,6 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
 _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     type: _reduce_class,  # of a metaclass, too
     FunctionType: _reduce_function,
-    types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
     **dict.fromkeys(  # `singledispatch` holds a weak one
         (MappingProxyType, weakref.WeakKeyDictionary),
@@ -4721,7 +4716,7 @@ def _lay_big(frames: dict[Any, Any], nbytes: int, folder: str, mode: str = "c") 
             with open(segment.fd, "wb", closefd=False) as file:
                 for key, view in big.items():
                     # a map can begin at a multiple of it, on every system
-                    at = file.seek(-file.tell() % 2**16, os.SEEK_CUR)
+                    at = file.seek(-file.tell() % 65536, os.SEEK_CUR)
                     pieces[key] = _Piece(
                         segment=segment,
                         where=(at, len(view), mode),
@@ -4982,22 +4977,19 @@ class _Batch:
     nbytes = 0  # of that, beside what was sent before
     tries = 0  # how many new workers it was given to; or how often it was sent to an executor
     future: Any = None  # of the executor that it was given to
+    left: list[Any] = []  # the same tasks, for a thread that calls one function: emptied to stop it
     worker: _Worker | None = None  # that is at work on it
     seconds = 0.0
     nbytes_back = 0  # that the values took on their way
     fault: BaseException | None = None  # what kept the pool from running it at all
 
-    def __init__(
-        self, first: int, tasks: Any, timeout: float | None, keep_going: bool, shrinkable: bool
-    ) -> None:
+    def __init__(self, first: int, tasks: Any, settings: tuple[float | None, bool, bool]) -> None:
         self.key = _next_number()
         self.first = first  # number of the first task in its run
         self.tasks = tasks
-        # the same tasks, for a thread that calls one function: emptied to stop it
-        self.left: list[Any] = []
-        self.timeout = timeout  # seconds that its only task may run
-        self.keep_going = keep_going  # whether the tasks after a failed one are run
-        self.shrinkable = shrinkable  # whether tasks that are not started may be given back
+        # seconds that its only task may run; whether the tasks after a failed one are run; whether
+        # tasks that are not started may be given back
+        self.timeout, self.keep_going, self.shrinkable = self.settings = settings
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
         self.page: Any = [0] * 6  # of a worker thread; a worker process puts its own here
@@ -5042,7 +5034,7 @@ class _Batch:
 
 _BATCH, _TASK, _START, _END, _SHED, _DEATH = range(6)  # places in a page
 _STACK_AT = 48  # behind them, in bytes
-_PAGE_NBYTES = 2**20  # the stacks of 100 threads fit in
+_PAGE_NBYTES = 1_048_576  # the stacks of 100 threads fit in
 
 
 def _is_task(task: Any) -> bool:
@@ -5124,8 +5116,8 @@ def _are_apart(values: Sequence[Any], count: int) -> bool:
     if _ATOMS.issuperset(map(type, values)):
         return True
     numpy: Any = sys.modules.get("numpy")
-    scalars = {*getattr(numpy, "sctypeDict", {}).values()} - {getattr(numpy, "void", None)}
-    plain = _ATOMS | scalars
+    plain = _ATOMS.union(getattr(numpy, "sctypeDict", {}).values())
+    plain -= {getattr(numpy, "void", None)}
     held = [value for value in values if type(value) not in plain]
     return (
         _SEQUENCES.issuperset(map(type, held))
@@ -5143,8 +5135,8 @@ def _open_batch(message: Sequence[Any], came: dict[Any, Any], page: Any) -> _Bat
     """The batch of a message, on every far side. Before its tasks come the functions that are new
     here; `came` keeps them by their keys."""
     head, *payloads = message
-    number, settings, keys, are_plain = marshal.loads(head[0])
-    batch = _Batch(*settings)
+    number, first, settings, keys, are_plain = marshal.loads(head[0])
+    batch = _Batch(first, (), settings)
     batch.page = page
     batch.key = page[_BATCH] = number
     for key, own in zip(keys, payloads):
@@ -5175,9 +5167,10 @@ def _pack_answer(
 ) -> list[Any]:
     """What came of some tasks: a head with the values, if one pickle may hold all, else a payload
     of each. A value that cannot be packed becomes an error."""
-    if not errors and _are_apart(values, len(values)):
-        return [[_pickle_dumps((kind, seconds, values), 5)]]
-    payloads = [[_pickle_dumps((kind, seconds, []), 5)]]
+    are_plain = not errors and _are_apart(values, len(values))
+    payloads = [[_pickle_dumps((kind, seconds, values if are_plain else []), 5)]]
+    if are_plain:
+        return payloads
     pack = _packer("home")
     for offset, value in enumerate(values):
         try:
@@ -5332,7 +5325,7 @@ def _world() -> tuple[Any, ...]:
     return (
         folder,
         path,
-        list(map(_exact_text, sys.argv)),
+        [*sys.argv],
         dict(os.environ._data),  # type: ignore[attr-defined]  # without decoding it all
         authkey,
         _portable_filters(tuple(warnings.filters)),
@@ -5824,23 +5817,18 @@ class _ForkServer:
             modules="logging.handlers" if sys.modules.get("logging") else "warnings",
         )
         options = []
-        first = "".join(sys.orig_argv[1:2])
-        if first.startswith("-") and first not in ("-c", "-m"):
+        if "".join(sys.orig_argv[1:2]).startswith("-"):
             options = _module("subprocess")._args_from_interpreter_flags()
         with theirs:
-            try:
-                self.pid = os.posix_spawn(  # `subprocess` takes 8 ms, most of it to import
-                    sys.executable,
-                    [sys.executable, *options, "-c", boot],
-                    os.environ,
-                    # never the same number: of a pair, that of `theirs` is the higher one
-                    file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
-                    setpgroup=0,
-                    setsigmask=(),  # this thread may block some
-                )
-            except BaseException:  # such as: no descriptor is to be had
-                self.sock.close()
-                raise
+            self.pid = os.posix_spawn(  # `subprocess` takes 8 ms, most of it to import
+                sys.executable,
+                [sys.executable, *options, "-c", boot],
+                os.environ,
+                # never the same number: of a pair, that of `theirs` is the higher one
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+                setpgroup=0,
+                setsigmask=(),  # this thread may block some
+            )
         _send_all(self.sock, code)
 
     def ask(self, fds: Sequence[int] = ()) -> None:
@@ -5965,29 +5953,32 @@ class _Context:
         values = tasks if batch.width == 1 else [*itertools.chain.from_iterable(tasks)]
         key = self.name(function) if len(tasks) == len(batch.tasks) else 0
         # a list of a single task may come again with other content
-        if key and _are_apart(values, len(tasks) - 1):
-            plain = _pickle_dumps((key, batch.width or 2, tasks), 5)
-            batch.payload = self.functions, True, [[plain]]
-            batch.nbytes = len(plain)
-            return
-        calls: Any = [
-            (self.name(func) or func, *given) for func, *given in _spread(batch, batch.tasks)
-        ]
-        payloads = list(map(_packer(self.to, self.name), calls))
+        are_plain = key and _are_apart(values, len(tasks) - 1)
+        if are_plain:
+            payloads = [[_pickle_dumps((key, batch.width or 2, tasks), 5)]]
+        else:
+            calls: Any = [
+                (self.name(func) or func, *given) for func, *given in _spread(batch, batch.tasks)
+            ]
+            payloads = list(map(_packer(self.to, self.name), calls))
+            match calls:
+                case [(_, given, _)]:
+                    self.compare(given)
+        batch.nbytes = self.settle(payloads)
+        batch.payload = self.functions, are_plain, payloads
+
+    def compare(self, given: Iterable[Any]) -> None:
+        """Notice whether the arguments of a single task came before, with other content."""
         known = self.last
         self.last = {}
-        match calls:
-            case [(_, given, _)]:
-                for value in given:
-                    content = None
-                    if id(value) in known and not callable(value):
-                        packed, *views = _pack(value)
-                        content = [_crc32(packed), *(_samples(view) for view in views)]
-                        if known[id(value)][1] not in (None, content):
-                            self.most_tasks = 1
-                    self.last[id(value)] = value, content
-        batch.nbytes = self.settle(payloads)
-        batch.payload = self.functions, False, payloads
+        for value in given:
+            content = None
+            if id(value) in known and not callable(value):
+                packed, *views = _pack(value)
+                content = [_crc32(packed), *map(_samples, views)]
+                if known[id(value)][1] not in (None, content):
+                    self.most_tasks = 1
+            self.last[id(value)] = value, content
 
     def settle(self, payloads: list[list[Any]]) -> int:
         """Make payloads independent of the caller, who may refill its arrays; gives how many of
@@ -6018,12 +6009,11 @@ class _Context:
 
     def message(self, batch: _Batch, known: set[int], of_run: Sequence[bytes] = ()) -> list[Any]:
         """A batch for a process that has the `known` functions; then it has all."""
-        settings = batch.first, (), batch.timeout, batch.keep_going, batch.shrinkable
         functions, are_plain, payloads = batch.payload
         new = [*functions.keys() - known]
         known.update(new)
         return [
-            [marshal.dumps((batch.key, settings, new, are_plain)), *of_run],
+            [marshal.dumps((batch.key, batch.first, batch.settings, new, are_plain)), *of_run],
             *map(functions.get, new),
             *payloads,
         ]
@@ -6048,7 +6038,7 @@ def _timeout_type() -> type[Exception]:
     """A TimeoutError that is multiprocessing's one as well. Made when the first is raised."""
     from multiprocessing.context import TimeoutError as other
 
-    return type("TimeoutError", (TimeoutError, other), {"__module__": __name__})
+    return type("TimeoutError", (TimeoutError, other), {})
 
 
 class _Worker:
@@ -6220,7 +6210,7 @@ def _drained(items: Any) -> Iterator[Any]:
 
 _DRIVER_NAME = "joblite-driver"
 # What driver threads are to call, whichever run wants it; None: one may end
-_driver_calls: Any = None
+_driver_calls: SimpleQueue[Any] = SimpleQueue()
 # An item for each of them that waits for a call and was promised none
 _waiting_drivers: list[bool] = []
 
@@ -6242,18 +6232,14 @@ def _drive(first: list[Any]) -> None:
             # not for long: free-threaded Python frees what this thread has made only when it runs
             # again, or ends
             call = _driver_calls.get(timeout=1.0)
-        except _module("_queue").Empty:
+        except Empty:
             pass
 
 
 def _end_drivers() -> None:
     """End the threads that are idle, and the others when they will be: one that has just given the
     last result of a run needs a moment."""
-    drivers = [
-        thread
-        for thread in threading.enumerate()
-        if thread.name == _DRIVER_NAME and thread is not threading.current_thread()  # a task forks
-    ]
+    drivers = [thread for thread in threading.enumerate() if thread.name == _DRIVER_NAME]
     for _ in drivers:
         _driver_calls.put(None)
     for _ in range(50):
@@ -6367,9 +6353,9 @@ def _look_at_project() -> None:
     found: list[Any] = []
     names = list(sys.modules)  # in one step: another thread may import
     for name in _project_names(len(names), names[-1]):
-        module = sys.modules.get(name)
-        found.append(getattr(module, "__spec__", None))
-        values = [*getattr(module, "__dict__", {}).values()]
+        space = getattr(sys.modules.get(name), "__dict__", {})
+        found.append(space.get("__spec__"))
+        values = [*space.values()]
         for value in [*values]:
             # not isinstance, which asks the value: a proxy outside of its context raises
             if issubclass(type(value), type) and value.__module__ == name:
@@ -6407,7 +6393,6 @@ _made: list[tuple[Any, dict[str, Any], Any]] = []
 def _executor_of(factory: Callable[..., Any], /, **options: Any) -> Any:
     """What a factory makes of these options: made at their first use, and anew when it has
     ended."""
-    _one_at_a_time("first use", _watch_exit_and_forks)
     ended = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
     for made in [*_made]:
         *made_of, executor = made
@@ -6452,9 +6437,9 @@ _pools_at_work: set[_Pool] = set()
 
 
 def _start_anew() -> None:
-    """At the first use, and in a forked child: there the workers and threads are the parent's."""
+    """In a forked child: the workers and threads are the parent's."""
     global _driver_calls
-    _driver_calls = _module("_queue").SimpleQueue()
+    _driver_calls = SimpleQueue()
     for sock in list(_sockets):
         sock.close()
     for kept in _idle_workers, _waiting_drivers, _starters, _made, _pools_at_work:
@@ -6469,8 +6454,6 @@ def _watch_exit_and_forks() -> None:
     """Once, at the first use: let go of everything at exit, and in a forked child of this
     process."""
     import atexit
-
-    _start_anew()
 
     def shut_down() -> None:
         global _exiting
@@ -6498,7 +6481,7 @@ class _Pool:
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
         _one_at_a_time("first use", _watch_exit_and_forks)
         self.size = size
-        self.done = _module("_queue").SimpleQueue()
+        self.done: SimpleQueue[Any] = SimpleQueue()
         self.executor = executor
         # where batches are packed, if they do not share our memory
         self.context: Any = None if shares_memory else _Context("far")
@@ -6597,7 +6580,7 @@ class _DaskPool(_Pool):
     stays the same."""
 
     MOST_SCATTERED = 8  # buffers that are remembered as sent
-    ONCE_NBYTES = 2**20  # a buffer of this size is sent once, not with every batch
+    ONCE_NBYTES = 1_048_576  # a buffer of this size is sent once, not with every batch
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
         super().__init__(size, executor, shares_memory)
@@ -6788,7 +6771,7 @@ class _ProcessPool(_ThreadPool):
                 # Ctrl-C may have kept the caller from what it had just taken: that has no payload
                 is_awaited = any(batch.payload for batch in out)
                 out.discard(self.take(4 * GRACE_S if is_awaited else 0.0))
-        except _module("_queue").Empty:
+        except Empty:
             pass
         except KeyboardInterrupt:  # once more
             for _, worker in at_work:
@@ -6862,9 +6845,8 @@ def _settle(settings: dict[str, Any]) -> dict[str, Any]:
     for name in _DEFAULTS:
         if type(settings[name]) is _Unset:
             settings[name] = outer[name]
-    for name, words in _WORDS.items():
-        if settings.get(name, words[0]) not in words:
-            _expect(False, name, f"one of {words}", settings[name])
+    for name in _WORDS.keys() & settings:
+        _expect(settings[name] in _WORDS[name], name, f"one of {_WORDS[name]}", settings[name])
     _expect(
         not (settings["prefer"] == "processes" and settings["require"]),
         "prefer",
@@ -7520,6 +7502,12 @@ class _PoolRun(_Run):
         match self.pool.context:
             case _Context(to="near") as context:
                 context.mapping = parallel._mapping
+        # of batches: see there
+        self.settings = (
+            parallel.timeout,
+            parallel.on_error != "raise",
+            parallel.batch_size == "auto",
+        )
         self.tasks: Any = calls.tasks  # () when they have ended
         # of the next batches
         self.size = 1 if parallel.batch_size == "auto" else parallel.batch_size
@@ -7532,11 +7520,8 @@ class _PoolRun(_Run):
     def feed(self) -> None:
         """Keep as many batches out as may be, as long as there are tasks: when none is out after
         it, all are done."""
-        parallel = self.parallel
-        while len(self.out) + 1 <= parallel._window and (cut := self.cut()):
-            batch = _Batch(
-                *cut, parallel.timeout, parallel.on_error != "raise", parallel.batch_size == "auto"
-            )
+        while len(self.out) + 1 <= self.parallel._window and (cut := self.cut()):
+            batch = _Batch(*cut, self.settings)
             batch.function, batch.width = self.calls.function, self.calls.width
             try:
                 self.pack(batch)
@@ -7604,7 +7589,7 @@ class _PoolRun(_Run):
                 batch = pool.take(patience)
                 if pool.receive(batch):
                     break
-            except _module("_queue").Empty:
+            except Empty:
                 pool.hungry = True
                 pool.ask_back(self.out)
                 patience = self.WAIT_S
@@ -7666,7 +7651,7 @@ class _PoolRun(_Run):
         except Exception:
             if _exiting and threading.current_thread().daemon:
                 # for ever: no call of a daemon thread lives to tell that the interpreter ends
-                threading.Event().wait()
+                SimpleQueue[Any]().get()
             raise
         finally:
             # The one place where a run in a pool ends. In a forked copy all is the parent's. At the

@@ -11795,7 +11795,7 @@ class TestSection8Parallel:
 
         for stops_at in (1, 2):
             begun = []
-            batch = joblite._Batch(0, [(1, 2), (3, 4), (5, 6)], None, True, True)
+            batch = joblite._Batch(0, [(1, 2), (3, 4), (5, 6)], (None, True, True))
             batch.function, batch.width = stop, width
             batch.left = list(batch.tasks)
             ((_, values, errors, _),) = joblite._run_calls(batch)
@@ -14411,7 +14411,7 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_939,
+    "nodes": 21_830,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
