@@ -5325,7 +5325,7 @@ def _world() -> tuple[Any, ...]:
     return (
         folder,
         path,
-        [*sys.argv],
+        list(map(_exact_text, sys.argv)),
         dict(os.environ._data),  # type: ignore[attr-defined]  # without decoding it all
         authkey,
         _portable_filters(tuple(warnings.filters)),
@@ -6472,14 +6472,14 @@ class _Pool:
     """What a run hands its batches to; here an executor of somebody else. The caller's thread uses
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
-    BATCH_NBYTES = 2**23  # what the arguments or the results of a batch should take at most
+    BATCH_NBYTES = 8_000_000  # what the arguments or the results of a batch should take at most
 
     is_over = False  # whether the run is
     # whether workers have nothing to do, and no further batch is to be had; or all are late
     hungry = False
 
     def __init__(self, size: int, executor: Any = None, shares_memory: bool = True) -> None:
-        _one_at_a_time("first use", _watch_exit_and_forks)
+        _watch_exit_and_forks()
         self.size = size
         self.done: SimpleQueue[Any] = SimpleQueue()
         self.executor = executor
@@ -7651,7 +7651,7 @@ class _PoolRun(_Run):
         except Exception:
             if _exiting and threading.current_thread().daemon:
                 # for ever: no call of a daemon thread lives to tell that the interpreter ends
-                SimpleQueue[Any]().get()
+                SimpleQueue().get()
             raise
         finally:
             # The one place where a run in a pool ends. In a forked copy all is the parent's. At the

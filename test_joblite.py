@@ -13093,22 +13093,22 @@ class TestSection8ManyCallers:
         """One is held up as it gets ready: the tasks of the other, if it may begin, live on."""
         run_script(
             """
-            import _queue, os, sys, threading, time
+            import atexit, os, sys, threading, time
             from joblite import Parallel, delayed
 
             def wait_for(path):
                 while not os.path.exists(path):
                     time.sleep(0.005)
 
-            make, held, begun = _queue.SimpleQueue, threading.Event(), threading.Event()
+            register, held, begun = atexit.register, threading.Event(), threading.Event()
 
-            def hold_the_other():
+            def hold_the_other(*args):
                 if threading.current_thread() is other and not held.is_set():
                     held.set()
-                    begun.wait(1)
-                return make()
+                    begun.wait(60)
+                return register(*args)
 
-            _queue.SimpleQueue = hold_the_other
+            atexit.register = hold_the_other
             other = threading.Thread(target=Parallel(2), args=([delayed(abs)(-1)],))
             other.start()
             assert held.wait(60)
@@ -14411,7 +14411,7 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_830,
+    "nodes": 21_827,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
