@@ -481,7 +481,7 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
     which ends when nothing is left to begin. (A ThreadPoolExecutor takes twice as long for some
     MiB, and its import some 5 ms.)
     """
-    count = cpu_count()
+    cores = lru_cache(cpu_count)  # asked once, and not for a single item, which needs no thread
     tasks: deque[Any] = deque()  # (item, where its result goes), which nobody has begun
     results: deque[Any] = deque()  # where the results go that were not taken
     threads: list[None] = []  # one for each that runs
@@ -514,13 +514,13 @@ def _map_on_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Ite
         for item in items:
             results.append(SimpleQueue())
             tasks.append((item, results[-1]))
-            if len(threads) < min(len(results), count) - 1:  # a single item needs none
+            if len(results) > 1 and len(threads) < cores() - 1:
                 threads.append(None)
                 try:  # not `Thread.start`: an interruption may leave locks of its own held
                     _module("_thread").start_new_thread(run_thread, ())
                 except RuntimeError:
                     pass  # no thread is to be had: the caller computes
-            if len(results) > 2 * count:
+            if len(results) > 2 * len(threads) + 2:
                 yield take()
         while results:
             yield take()
@@ -1719,15 +1719,14 @@ def dump(
             _write_value(value, file, method)
         if beside:
             os.replace(beside, target)
-    except PermissionError as err:
-        if IS_WINDOWS:
+    except BaseException as err:
+        _unlink(beside)
+        if IS_WINDOWS and isinstance(err, PermissionError):
             err.add_note(
                 "while somebody has the file open it cannot be replaced: close it, `del` the "
                 "arrays mapped from it, or write to another path"
             )
         raise
-    finally:
-        _unlink(beside)
     return [path]
 
 
