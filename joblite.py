@@ -4354,10 +4354,13 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
         if issubclass(type(value), ModuleType)
     ]
     for base in reached:  # grows
-        inside = {f"{base}.{name}" for name in mentioned}
-        reached += inside & sys.modules.keys()
-        # since Python 3.15, where `m.f` of `from m import f` is among them
-        reached += filter(_find_spec, inside.intersection(getattr(sys, "lazy_modules", ())))
+        reached += {f"{base}.{name}" for name in mentioned} & sys.modules.keys()
+    reached += [
+        name
+        for name in getattr(sys, "lazy_modules", ())  # since Python 3.15
+        # `m.f` of `from m import f` is among them
+        if "." in name and mentioned.issuperset(name.split(".")) and _find_spec(name)
+    ]
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         attributes[name] = getattr(func, name)
     attributes |= attributes.pop("__dict__")
@@ -5274,20 +5277,20 @@ def _receive_message(sock: Any) -> list[list[Any]]:
     return [[frames[key] for key in own] for own in payloads]
 
 
-def _has_data(sock: Any, patience: float = 0) -> bool:
+def _has_data(sock: Any, patience: float = 0) -> Any:
     """Whether there is something to read within so many seconds, or the end of the other side to be
     noticed."""
     import select
 
     try:
         if not _HAS_FORK:
-            return sock.poll(patience)  # type: ignore[no-any-return]
+            return sock.poll(patience)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
     # the garbage collector has closed it, as a part of a cycle; or the other side of a pipe is gone
     except (ValueError, OSError):
         return True
-    return bool(poll.poll(patience * 1000))
+    return poll.poll(patience * 1000)
 
 
 # ---- the world of the caller: what of it a task may depend on ----
@@ -5721,7 +5724,7 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         page = _map_page(file)
         inner, line = map(_Segment, os.pipe())
         pid = os.fork()
-    except (OSError, LookupError):  # LookupError: there was no room here for the descriptors
+    except Exception:  # nothing is left of it; or there was no room here for the descriptors
         return
     if pid:
         workers[pid] = sock, page, line
@@ -6844,8 +6847,9 @@ def _settle(settings: dict[str, Any]) -> dict[str, Any]:
     for name in _DEFAULTS:
         if type(settings[name]) is _Unset:
             settings[name] = outer[name]
-    for name in _WORDS.keys() & settings:
-        _expect(settings[name] in _WORDS[name], name, f"one of {_WORDS[name]}", settings[name])
+    for name, words in _WORDS.items():
+        if settings.get(name, words[0]) not in words:
+            _expect(False, name, f"one of {words}", settings[name])
     _expect(
         not (settings["prefer"] == "processes" and settings["require"]),
         "prefer",
@@ -6954,7 +6958,7 @@ def _open_processes(
         _say_that_there_are_no_processes()
         return _ThreadPool(n_jobs)
     packed = b""
-    if initializer is not None:
+    if initializer:
         frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
         packed = _pickle_dumps([*map(bytearray, frames)], 5)
     return _ProcessPool(
@@ -7113,10 +7117,13 @@ def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Bac
         n_jobs = _local.settings.get("n_jobs")
     if n_jobs is None:
         return found, found.capacity or 1
-    expected = "a whole number other than 0 (-1: all cores, -2: all but one), or None"
-    if hasattr(n_jobs, "__iter__"):
-        expected += "; tasks go into the call: Parallel(n_jobs=2)(tasks)"
-    n_jobs = _whole("n_jobs", n_jobs, expected, -sys.maxsize)
+    n_jobs = _whole(
+        "n_jobs",
+        n_jobs,
+        "a whole number other than 0 (-1: all cores, -2: all but one), or None; tasks go into the "
+        "call: Parallel(n_jobs=2)(tasks)",
+        -sys.maxsize,
+    )
     if n_jobs < 0:  # counts back from all there are
         n_jobs += 1 + (found.capacity or _cores or cpu_count())
     return found, max(1, n_jobs) if found.open else 1
@@ -7437,24 +7444,25 @@ class _Run:
         """Run the tasks, and yield None after the first; of a generator, run the others as their
         results are asked for, and yield these."""
         parallel, counts = self.parallel, self.counts
+        is_list = not parallel.return_generator
         is_watched = counts.progress is not None or counts.line_s is not None
         values = self.ready[0] = []
-        for number, task in enumerate(self.calls):
-            counts.dispatched += 1
+        for number, task in enumerate(self.calls, 1):
+            counts.dispatched = number
             try:
                 func, args, kwargs = task
                 value = func(*args, **kwargs) if kwargs else func(*args)
             except Exception as error:
-                if not number:
+                if number == 1:
                     yield None
-                value = self.failed(error, number, task)
+                value = self.failed(error, number - 1, task)
             else:
-                if not number:
+                if number == 1:
                     yield None
-            counts.completed += 1
+            counts.completed = number
             if is_watched:
                 counts.tell(parallel, 1)
-            if not parallel.return_generator:
+            if is_list:
                 values.append(value)
             elif value is not _NOTHING:
                 yield value
