@@ -4497,7 +4497,7 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
             if all(a in itertools.repeat(b, 9) for a, b in pairs):
                 place[2] = owner.mode.replace("w", "r")
                 return numpy.memmap, tuple(place)
-        except (OSError, ValueError):  # deleted, not for us, or shorter by now
+        except Exception:  # deleted, not for us, or shorter by now
             pass
     return numpy.asarray(array, order=order).__reduce_ex__(5)
 
@@ -4595,6 +4595,10 @@ class _Pickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
+        if kind is FunctionType and globals().get(obj.__name__) is obj:
+            return (
+                NotImplemented  # what makes things again: found sooner, since each payload has it
+            )
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
         if self.to == "home" and issubclass(kind, BaseException):
@@ -5288,7 +5292,7 @@ def _has_data(sock: Any, patience: float = 0) -> Any:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
     # the garbage collector has closed it, as a part of a cycle; or the other side of a pipe is gone
-    except (ValueError, OSError):
+    except Exception:
         return True
     return poll.poll(patience * 1000)
 
@@ -5998,11 +6002,12 @@ class _Context:
                 frames[at] = piece
             elif at not in self.newest:
                 nbytes += len(view)
-        pieces = _lay_big(frames, *self.mapping)
-        self.laid.update(pieces)
-        self.newest = {**frames, **pieces}
-        for at, frame in self.newest.items():
-            frames[at] = frame if type(frame) is _Piece else self.copy(frame)
+        if frames:
+            pieces = _lay_big(frames, *self.mapping)
+            self.laid.update(pieces)
+            self.newest = {**frames, **pieces}
+            for at, frame in self.newest.items():
+                frames[at] = frame if type(frame) is _Piece else self.copy(frame)
         for own in payloads:
             nbytes += len(own[0])
             own[0] = self.copy(own[0])
@@ -6581,7 +6586,6 @@ class _DaskPool(_Pool):
     """The executor of a `distributed` client. A big buffer is sent once, as long as its content
     stays the same."""
 
-    MOST_SCATTERED = 8  # buffers that are remembered as sent
     ONCE_NBYTES = 1_048_576  # a buffer of this size is sent once, not with every batch
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
@@ -6598,7 +6602,7 @@ class _DaskPool(_Pool):
             return bytes(frame)
         content = len(frame), _crc32(frame)
         if content not in self.laid:
-            if len(self.laid) >= self.MOST_SCATTERED:
+            if len(self.laid) >= 8:  # so many are remembered as sent
                 self.laid.clear()
             self.laid[content] = self.executor._client.scatter(bytes(frame), hash=False)
         return self.laid[content]
@@ -6866,7 +6870,7 @@ def _whole(name: str, value: Any, expected: str, least: int = 1) -> int:
     variable say."""
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:
         number = 0.0
     _expect(number and number >= least and not number % 1, name, expected, value)
     return int(number)
@@ -6985,7 +6989,7 @@ _PROCESSES = _Backend(
 def _dask_client() -> Any:
     try:
         return sys.modules["distributed"].get_client()
-    except (KeyError, AttributeError, ValueError):  # not imported, or no client
+    except Exception:  # not imported, or no client
         raise ValueError(
             "backend='dask' needs a client: start one with `from distributed import Client; "
             "client = Client()` (or give it the scheduler's address), then call again"
@@ -7289,7 +7293,7 @@ def delayed(function: Callable[P, R]) -> Callable[P, TaskOf[R]]:
 
     try:
         record.__name__ = function.__name__
-    except (AttributeError, TypeError):  # an instance or a partial has no name
+    except Exception:  # an instance or a partial has no name, another may say anything
         pass
     return record
 
