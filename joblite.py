@@ -6586,8 +6586,6 @@ class _DaskPool(_Pool):
     """The executor of a `distributed` client. A big buffer is sent once, as long as its content
     stays the same."""
 
-    ONCE_NBYTES = 1_048_576  # a buffer of this size is sent once, not with every batch
-
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
         super().__init__(size, executor, shares_memory)
         self.context.copy = self.lay
@@ -6598,7 +6596,7 @@ class _DaskPool(_Pool):
         return self.executor._client.submit(func, *args, **self.executor._kwargs, pure=False)
 
     def lay(self, frame: Any) -> Any:
-        if len(frame) < self.ONCE_NBYTES:
+        if len(frame) < 1_048_576:  # it goes with every batch
             return bytes(frame)
         content = len(frame), _crc32(frame)
         if content not in self.laid:
@@ -6735,7 +6733,7 @@ class _ProcessPool(_ThreadPool):
     def run(self, batch: _Batch) -> None:
         """Have a worker run a batch; one that dies before it has begun is replaced."""
         while batch.worker or not self.is_over:
-            if not self.is_over and self.context.number < _exiting:
+            if not batch.worker and self.context.number < _exiting:
                 raise RuntimeError("the interpreter is shutting down: no more tasks are started")
             worker = (
                 batch.worker
@@ -6804,7 +6802,7 @@ class _ProcessPool(_ThreadPool):
             except OSError:  # it has just died
                 pass
             _idle_workers.setdefault(self.kind, []).append(worker)
-        _end_idle_workers(_MOST_KINDS)
+        _end_idle_workers(0 if _exiting else _MOST_KINDS)
         self.context = None  # threads that are about to end still hold this pool
 
 
