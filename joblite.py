@@ -1720,12 +1720,12 @@ def dump(
         if beside:
             os.replace(beside, target)
     except BaseException as err:
-        _unlink(beside)
         if IS_WINDOWS and isinstance(err, PermissionError):
             err.add_note(
                 "while somebody has the file open it cannot be replaced: close it, `del` the "
                 "arrays mapped from it, or write to another path"
             )
+        _unlink(beside)
         raise
     return [path]
 
@@ -4506,6 +4506,10 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
 _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     type: _reduce_class,  # of a metaclass, too
     FunctionType: _reduce_function,
+    types.CodeType: lambda code, _: (
+        marshal.loads,
+        (marshal.dumps(code),),
+    ),  # annotations hold some
     CellType: _reduce_cell,
     **dict.fromkeys(  # `singledispatch` holds a weak one
         (MappingProxyType, weakref.WeakKeyDictionary),
@@ -4595,9 +4599,9 @@ class _Pickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
-        if kind is FunctionType and globals().get(obj.__name__) is obj:
+        if kind is FunctionType and obj in (_make_function, _fill):
             return (
-                NotImplemented  # what makes things again: found sooner, since each payload has it
+                NotImplemented  # by their names: found sooner, since nearly each payload has them
             )
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
@@ -4926,8 +4930,6 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 CHECKPOINT_S = 0.02
 LOOK_S = 0.001  # how long it works before it looks whether it should, or give tasks back
 GRACE_S = 0.2  # what a running task gets between KeyboardInterrupt and SIGKILL, for its `finally`
-# A worker that has had nothing to do for so long ends; the fork server stays
-IDLE_S = 300.0
 # On every system; to import `signal` takes a descriptor, and none may be left
 _SIGINT = 2
 _SIGKILL = 9
@@ -4983,7 +4985,7 @@ class _Batch:
     nbytes = 0  # of that, beside what was sent before
     tries = 0  # how many new workers it was given to; or how often it was sent to an executor
     future: Any = None  # of the executor that it was given to
-    left: list[Any] = []  # the same tasks, for a thread that calls one function: emptied to stop it
+    left: list[Any] = []  # of a thread that calls one function: its tasks again; emptied to stop it
     worker: _Worker | None = None  # that is at work on it
     seconds = 0.0
     nbytes_back = 0  # that the values took on their way
@@ -4993,8 +4995,9 @@ class _Batch:
         self.key = _next_number()
         self.first = first  # number of the first task in its run
         self.tasks = tasks
-        # seconds that its only task may run; whether the tasks after a failed one are run; whether
-        # tasks that are not started may be given back
+        # timeout      seconds that its only task may run
+        # keep_going   whether the tasks after a failed one are run
+        # shrinkable   whether tasks that are not started may be given back
         self.timeout, self.keep_going, self.shrinkable = self.settings = settings
         self.values: list[Any] = []
         self.errors: dict[int, BaseException] = {}
@@ -5593,7 +5596,7 @@ class _WorkerState:
             return
         batch = _open_batch(message, self.came, self.page)
         if batch.timeout:  # a task that holds the lock hears of no interrupt, and is killed
-            faulthandler.dump_traceback_later(batch.timeout + GRACE_S / 4, file=self.fd)
+            faulthandler.dump_traceback_later(batch.timeout + 0.05, file=self.fd)
         for part in _run_calls(batch):
             faulthandler.cancel_dump_traceback_later()
             self.answer(*part)
@@ -5645,9 +5648,10 @@ class _WorkerState:
     def interrupt(self, *_: Any) -> None:
         """Raise KeyboardInterrupt in the task, if the worker is to end: the main thread runs this.
         The fork server asks again, until it is done."""
-        page = self.page
-        if page[_TASK] and page[_END] > 0 and not self.lock._is_owned():  # no message is cut
-            page[_END] *= -1
+        if (
+            self.page[_TASK] and self.page[_END] > 0 and not self.lock._is_owned()
+        ):  # no message is cut
+            self.page[_END] *= -1
             _module("faulthandler").dump_traceback(self.fd, all_threads=False)
             raise KeyboardInterrupt
 
@@ -5728,8 +5732,8 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         page = _map_page(file)
         inner, line = map(_Segment, os.pipe())
         pid = os.fork()
-    except Exception:  # nothing is left of it; or there was no room here for the descriptors
-        return
+    except Exception:  # of the system, or no descriptors came, for want of room
+        return  # what was opened closes, and the caller sees the end of its socket
     if pid:
         workers[pid] = sock, page, line
         return
@@ -5826,7 +5830,7 @@ class _ForkServer:
         if "".join(sys.orig_argv[1:2]).startswith("-"):
             options = _module("subprocess")._args_from_interpreter_flags()
         with theirs:
-            self.pid = os.posix_spawn(  # `subprocess` takes 8 ms, most of it to import
+            self.pid = os.posix_spawn(  # to import `subprocess` takes 8 ms
                 sys.executable,
                 [sys.executable, *options, "-c", boot],
                 os.environ,
@@ -5970,6 +5974,8 @@ class _Context:
             match calls:
                 case [(_, given, _)]:
                     self.compare(given)
+                case _:
+                    self.last = {}
         batch.nbytes = self.settle(payloads)
         batch.payload = self.functions, are_plain, payloads
 
@@ -6002,6 +6008,7 @@ class _Context:
                 frames[at] = piece
             elif at not in self.newest:
                 nbytes += len(view)
+        self.newest = {}
         if frames:
             pieces = _lay_big(frames, *self.mapping)
             self.laid.update(pieces)
@@ -6246,7 +6253,11 @@ def _drive(first: list[Any]) -> None:
 def _end_drivers() -> None:
     """End the threads that are idle, and the others when they will be: one that has just given the
     last result of a run needs a moment."""
-    drivers = [thread for thread in threading.enumerate() if thread.name == _DRIVER_NAME]
+    drivers = [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == _DRIVER_NAME and thread is not threading.current_thread()  # a task forks
+    ]
     for _ in drivers:
         _driver_calls.put(None)
     for _ in range(50):
@@ -6400,6 +6411,7 @@ _made: list[tuple[Any, dict[str, Any], Any]] = []
 def _executor_of(factory: Callable[..., Any], /, **options: Any) -> Any:
     """What a factory makes of these options: made at their first use, and anew when it has
     ended."""
+    _watch_exit_and_forks()
     ended = "shutdown", "broken", "_shutdown", "_shutdown_thread", "_broken"
     for made in [*_made]:
         *made_of, executor = made
@@ -6458,8 +6470,8 @@ _exiting = 0  # a number, when the interpreter has begun to end: runs with lower
 
 @lru_cache(maxsize=1)
 def _watch_exit_and_forks() -> None:
-    """Once, at the first use: let go of everything at exit, and in a forked child of this
-    process."""
+    """At the first use: let go of everything at exit, and in a forked child of this process. (Two
+    threads may do it at once; twice does no harm.)"""
     import atexit
 
     def shut_down() -> None:
@@ -6646,11 +6658,10 @@ class _ProtocolPool(_Pool):
         return future
 
     def close(self, out: set[_Batch]) -> None:
-        backend: Any = self.executor
         if out:
-            backend.abort_everything(ensure_ready=False)
-        backend.stop_call()
-        backend.terminate()
+            self.executor.abort_everything(ensure_ready=False)
+        self.executor.stop_call()
+        self.executor.terminate()
 
 
 class _ThreadPool(_Pool):
@@ -6953,14 +6964,14 @@ def _open_processes(
     initializer: Callable[..., Any] | None = None,
     initargs: Iterable[Any] = (),
     maxtasksperchild: int = sys.maxsize,
-    idle_worker_timeout: float = IDLE_S,
+    idle_worker_timeout: float = 300.0,  # seconds; the fork server stays
     inner_max_num_threads: int | None = None,
 ) -> _Pool:
     if not HAS_PROCESSES:
         _say_that_there_are_no_processes()
         return _ThreadPool(n_jobs)
     packed = b""
-    if initializer:
+    if initializer is not None:
         frames = _pack_or_explain((initializer, tuple(initargs)), "(initializer, initargs)")
         packed = _pickle_dumps([*map(bytearray, frames)], 5)
     return _ProcessPool(
@@ -6987,7 +6998,7 @@ _PROCESSES = _Backend(
 def _dask_client() -> Any:
     try:
         return sys.modules["distributed"].get_client()
-    except Exception:  # not imported, or no client
+    except (KeyError, AttributeError, ValueError):  # not imported, or no client
         raise ValueError(
             "backend='dask' needs a client: start one with `from distributed import Client; "
             "client = Client()` (or give it the scheduler's address), then call again"
@@ -7497,12 +7508,6 @@ class _Run:
 class _PoolRun(_Run):
     """One call of a `Parallel`, whose tasks a pool runs."""
 
-    GROW = 64  # a batch is at most so many times larger than one that was seen to finish
-    MOST_TASKS = 4096  # in one batch: beyond it nothing is gained, and the first results come later
-    PATIENCE_S = 0.002  # how long workers have nothing to do before others give tasks back to them
-    BATCH_S = 0.03  # what a batch should take: long against the cost of sending one
-    WAIT_S = 0.2 if IS_WINDOWS else None  # at a time: there no wait can be interrupted
-
     broken: BaseException | None = None  # what the tasks' iterator raised
 
     def __init__(self, parallel: Parallel[Any, Any], calls: _Calls) -> None:
@@ -7591,8 +7596,8 @@ class _PoolRun(_Run):
             )
         pool = self.pool
         pool.hungry = not (self.waiting or self.tasks) and len(self.out) < pool.size
-        # what is done sooner is not worth sharing out
-        patience: float | None = self.PATIENCE_S if pool.hungry else _LONG_S
+        # seconds: what is done sooner is not worth sharing out
+        patience: float | None = 0.002 if pool.hungry else _LONG_S
         while True:
             try:
                 batch = pool.take(patience)
@@ -7601,7 +7606,7 @@ class _PoolRun(_Run):
             except Empty:
                 pool.hungry = True
                 pool.ask_back(self.out)
-                patience = self.WAIT_S
+                patience = 0.2 if IS_WINDOWS else None  # there no wait can be interrupted
         self.out.remove(batch)
         self.absorb(batch)
         self.feed()
@@ -7614,11 +7619,11 @@ class _PoolRun(_Run):
         done = rest = len(values)
         self.ready[first] = values
         if values and batch.shrinkable:
-            size = min(  # of the next batches: they shall take so long, and so many bytes at most
-                done * self.BATCH_S / max(batch.seconds, 1e-9),
+            size = min(  # of the next batches: they shall take so many seconds and bytes at most
+                done * 0.03 / max(batch.seconds, 1e-9),  # long against the cost of sending one
                 done * self.pool.BATCH_NBYTES / max(batch.nbytes, batch.nbytes_back, 1),
-                max(self.size, done * self.GROW),
-                self.MOST_TASKS,
+                max(self.size, done * 64),  # not far larger than one that was seen to finish
+                4096,  # beyond it nothing is gained, and the first results come later
             )
             self.size = int(size) or 1
         for place, error in batch.errors.items():
