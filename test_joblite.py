@@ -7525,7 +7525,8 @@ class TestSection5Payloads:
                     if found != (joblite.hash(value), 1) or not takes.check_call_in_cache(value):
                         print(value)
                     takes.clear(warn=False)
-            """)
+            """),
+            env={"TMPDIR": str(tmp_path)},
         )
         assert done.stdout == done.stderr == ""
 
@@ -8929,8 +8930,10 @@ class TestSection6Pools:
     @pytest.mark.parametrize("name", SHARED_MEMORY)
     def test_shared_memory_outlives_the_workers(self, name):
         """They start no process that would unlink it at their end."""
-        done = run_script(
-            """
+        # managers that a task makes have a socket in a folder of their own, which ends with nobody
+        with tempfile.TemporaryDirectory() as folder:
+            done = run_script(
+                """
             import multiprocessing, os, subprocess
             from multiprocessing.managers import SharedMemoryManager
             from multiprocessing.shared_memory import ShareableList, SharedMemory
@@ -8951,9 +8954,10 @@ class TestSection6Pools:
                 assert not trackers_of_workers()
                 shutdown_workers()
                 return values
-            """
-            + self.SHARED_MEMORY[name]
-        )
+                """
+                + self.SHARED_MEMORY[name],
+                env={"TMPDIR": folder},
+            )
         assert done.stdout == done.stderr == ""
 
     def test_workers_have_a_name_and_a_parent(self):
