@@ -4506,10 +4506,8 @@ def _reduce_array(array: Any, pickler: _Pickler) -> Any:
 _REDUCERS: dict[type | str, str | Callable[[Any, Any], Any]] = {
     type: _reduce_class,  # of a metaclass, too
     FunctionType: _reduce_function,
-    types.CodeType: lambda code, _: (
-        marshal.loads,
-        (marshal.dumps(code),),
-    ),  # annotations hold some
+    # annotations hold some
+    types.CodeType: lambda code, _: (marshal.loads, (marshal.dumps(code),)),
     CellType: _reduce_cell,
     **dict.fromkeys(  # `singledispatch` holds a weak one
         (MappingProxyType, weakref.WeakKeyDictionary),
@@ -4599,10 +4597,9 @@ class _Pickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
+        # nearly each payload has them: by their names they are found sooner
         if kind is FunctionType and obj in (_make_function, _fill):
-            return (
-                NotImplemented  # by their names: found sooner, since nearly each payload has them
-            )
+            return NotImplemented
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
         if self.to == "home" and issubclass(kind, BaseException):
@@ -5648,9 +5645,8 @@ class _WorkerState:
     def interrupt(self, *_: Any) -> None:
         """Raise KeyboardInterrupt in the task, if the worker is to end: the main thread runs this.
         The fork server asks again, until it is done."""
-        if (
-            self.page[_TASK] and self.page[_END] > 0 and not self.lock._is_owned()
-        ):  # no message is cut
+        # no message is cut
+        if self.page[_TASK] and self.page[_END] > 0 and not self.lock._is_owned():
             self.page[_END] *= -1
             _module("faulthandler").dump_traceback(self.fd, all_threads=False)
             raise KeyboardInterrupt
@@ -6491,7 +6487,8 @@ class _Pool:
     """What a run hands its batches to; here an executor of somebody else. The caller's thread uses
     it, and waits for what comes back through `done`: batches, and what their tasks have printed."""
 
-    BATCH_NBYTES = 8_000_000  # what the arguments or the results of a batch should take at most
+    # what the arguments or the results of a batch should take at most
+    BATCH_NBYTES = 8_000_000
 
     is_over = False  # whether the run is
     # whether workers have nothing to do, and no further batch is to be had; or all are late
