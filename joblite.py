@@ -6810,7 +6810,7 @@ class _ProcessPool(_ThreadPool):
             except OSError:  # it has just died
                 pass
             _idle_workers.setdefault(self.kind, []).append(worker)
-        _end_idle_workers(0 if _exiting else _MOST_KINDS)
+        _end_idle_workers(_MOST_KINDS)
         self.context = None  # threads that are about to end still hold this pool
 
 

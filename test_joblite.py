@@ -8037,14 +8037,16 @@ class TestSection5Payloads:
                 return lambda: draw
             def send():
                 back, = Parallel(n_jobs=2)([delayed(give)()])
-                print(back.__globals__ is globals())
+                found.append(back.__globals__ is globals())
+            found = []  # two that print at once may mix their lines
             threads = [threading.Thread(target=send) for _ in range(2)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
+            print(found)
             """)
-        assert done.stdout == "True\n" * 2
+        assert done.stdout == "[True, True]\n"
 
     def test_arrays_travel_uncopied(self):
         array = np.arange(100_000.0)
@@ -14466,7 +14468,7 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_843,
+    "nodes": 21_840,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
