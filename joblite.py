@@ -3822,6 +3822,7 @@ class MemorizedFunc(_Options[P, R]):
         vars(bound).update(
             vars(self),
             _unbound=self,
+            __self__=obj,
             _prefix=(obj,),
             func=method,
             __wrapped__=method,
@@ -4208,8 +4209,7 @@ _processes: dict[int, str] = {}  # id -> name. Any thread adds in one step
 
 def _process() -> str:
     """A name for this process that no other has on any machine."""
-    pid = os.getpid()
-    return _processes.get(pid) or _processes.setdefault(pid, os.urandom(16).hex())
+    return _processes.setdefault(os.getpid(), os.urandom(16).hex())
 
 
 def _place_of_globals(space: dict[str, Any]) -> tuple[str, str, str | None, bool]:
@@ -4597,9 +4597,6 @@ class _Pickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
-        # nearly each payload has them: by their names they are found sooner
-        if kind is FunctionType and obj in (_make_function, _fill):
-            return NotImplemented
         if "_member_map_" in vars(kind) and obj._name_ in kind.__members__:
             return operator.getitem, (kind, obj._name_)  # its value may be a function by value
         if self.to == "home" and issubclass(kind, BaseException):
@@ -5339,7 +5336,7 @@ def _world() -> tuple[Any, ...]:
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _portable_filters(filters: tuple[Any, ...]) -> bytes:
     """The filters of warnings, packed, but for those whose category no other process finds, and
     those of numpy itself, which a worker need not import for them."""
@@ -5622,7 +5619,7 @@ class _WorkerState:
     def answer(self, kind: int, *done: Any) -> None:
         """Send what came of some tasks: values, errors, seconds."""
         payloads = _pack_answer(kind, *done)
-        for stream in self.streams if kind != _PART else ():  # which may hold half a line
+        for stream in self.streams:  # which may hold half a line
             try:
                 stream.flush()
             except ValueError:  # a task has closed it, or detached its buffer
@@ -5690,7 +5687,7 @@ module._serve_forks(control)
 """  # a child loads this very file under the name it has here: a package around it is not imported
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _own_code() -> bytes:
     """The code of this module, for a process that cannot read its file."""
     # if it was itself sent by a caller, it came with its code
@@ -5927,6 +5924,7 @@ class _Context:
             if (
                 len(self.packed) >= self.MOST_FUNCTIONS
                 or type(getattr(func, "__self__", sys)) is not ModuleType  # it is a method
+                or getattr(func, "_carried", None)  # or caches what an object does
                 or not issubclass(
                     type(func),
                     (FunctionType, type, MemorizedFunc, BuiltinMethodType, type(_module)),
@@ -6325,9 +6323,12 @@ def _run_here(place: str, batch: _Batch) -> None:
         batch.add(*part)
 
 
-def _run_payload(frames: Sequence[Any]) -> list[Any]:
-    """On the other side: a batch in; out what came of its tasks."""
-    batch = _open_batch(frames, {}, [0] * 6)
+def _run_payload(message: Sequence[Any]) -> list[Any]:
+    """On the other side: a batch in; out what came of its tasks. A big buffer of several tasks is
+    laid down once, and mapped by each."""
+    frames = {id(frame): memoryview(frame) for own in message for frame in own}
+    frames |= _lay_big(frames, 1_048_576, "/dev/shm")
+    batch = _open_batch([[frames[id(frame)] for frame in own] for own in message], {}, [0] * 6)
     _run_here("threading", batch)
     return [
         [*map(bytes, own)]
@@ -6464,7 +6465,7 @@ def _start_anew() -> None:
 _exiting = 0  # a number, when the interpreter has begun to end: runs with lower ones began before
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def _watch_exit_and_forks() -> None:
     """At the first use: let go of everything at exit, and in a forked child of this process. (Two
     threads may do it at once; twice does no harm.)"""
@@ -6489,6 +6490,7 @@ class _Pool:
 
     # what the arguments or the results of a batch should take at most
     BATCH_NBYTES = 8_000_000
+    GROWTH = 64  # how many times larger a batch may be than one that was seen to finish
 
     is_over = False  # whether the run is
     # whether workers have nothing to do, and no further batch is to be had; or all are late
@@ -6594,6 +6596,8 @@ class _Pool:
 class _DaskPool(_Pool):
     """The executor of a `distributed` client. A big buffer is sent once, as long as its content
     stays the same."""
+
+    GROWTH = 4096  # since a batch costs milliseconds
 
     def __init__(self, size: int, executor: Any, shares_memory: bool) -> None:
         super().__init__(size, executor, shares_memory)
@@ -7346,13 +7350,7 @@ class _Counts:
         # a subclass or a patch may have lines of its own
         if parallel.verbose > 2 or parallel.print_progress != parallel._print_progress:
             self.line_s = 0.0
-        match parallel.progress:
-            case True:
-                self.progress = self.make_bar()
-            case False:
-                self.progress = None
-            case progress:
-                self.progress = progress
+        self.progress = self.make_bar() if parallel.progress is True else parallel.progress
 
     def make_bar(self) -> Any:
         """What shows progress=True: lines without tqdm, and inside another call nothing."""
@@ -7373,7 +7371,7 @@ class _Counts:
         """So many tasks more are done; none at the end. Let whoever wants to know."""
         if count:
             match self.progress:
-                case None:
+                case None | False:
                     pass
                 case object(update=update):
                     update(count)
@@ -7513,15 +7511,11 @@ class _PoolRun(_Run):
         match self.pool.context:
             case _Context(to="near") as context:
                 context.mapping = parallel._mapping
+        is_auto = parallel.batch_size == "auto"
         # of batches: see there
-        self.settings = (
-            parallel.timeout,
-            parallel.on_error != "raise",
-            parallel.batch_size == "auto",
-        )
+        self.settings = parallel.timeout, parallel.on_error != "raise", is_auto
         self.tasks: Any = calls.tasks  # () when they have ended
-        # of the next batches
-        self.size = 1 if parallel.batch_size == "auto" else parallel.batch_size
+        self.size = 1 if is_auto else parallel.batch_size  # of the next batches
         self.out: set[_Batch] = set()
         # batches that were cut already: number of the first task, tasks
         self.waiting: list[tuple[int, Sequence[Any]]] = []
@@ -7586,12 +7580,12 @@ class _PoolRun(_Run):
 
     def collect(self) -> None:
         """Wait for a finished batch, take its results, and send out the next."""
-        if self.pool not in _pools_at_work:
+        pool = self.pool
+        if pool not in _pools_at_work:
             raise RuntimeError(
                 "this call of Parallel belongs to the parent process and can be read only there; "
                 "make a new call here"
             )
-        pool = self.pool
         pool.hungry = not (self.waiting or self.tasks) and len(self.out) < pool.size
         # seconds: what is done sooner is not worth sharing out
         patience: float | None = 0.002 if pool.hungry else _LONG_S
@@ -7619,7 +7613,7 @@ class _PoolRun(_Run):
             size = min(  # of the next batches: they shall take so many seconds and bytes at most
                 done * 0.03 / max(batch.seconds, 1e-9),  # long against the cost of sending one
                 done * self.pool.BATCH_NBYTES / max(batch.nbytes, batch.nbytes_back, 1),
-                max(self.size, done * 64),  # not far larger than one that was seen to finish
+                max(self.size, done * self.pool.GROWTH),
                 4096,  # beyond it nothing is gained, and the first results come later
             )
             self.size = int(size) or 1
@@ -7640,14 +7634,15 @@ class _PoolRun(_Run):
     def work(self) -> Iterator[Any]:
         """Have the pool run the tasks, and yield None when the first are sent; of a generator,
         yield the results as they come."""
+        pool = self.pool
         try:
-            _pools_at_work.add(self.pool)
+            _pools_at_work.add(pool)
             self.feed()
             if self.parallel.pre_dispatch == "all":  # tasks run while others are read
                 read: deque[Any] = deque()
                 for task in self.tasks:
                     read.append(task)
-                    if not self.pool.done.empty():
+                    if not pool.done.empty():
                         self.tasks = (read.popleft() for _ in range(len(read)))
                         self.collect()
                 self.tasks = iter(read)
@@ -7667,12 +7662,11 @@ class _PoolRun(_Run):
         finally:
             # The one place where a run in a pool ends. In a forked copy all is the parent's. At the
             # end of the interpreter processes and threads go anyway, and names before generators
-            if sys and not sys.is_finalizing() and self.pool in _pools_at_work:
+            if sys and not sys.is_finalizing() and pool in _pools_at_work:
                 try:
-                    self.pool.close(self.out)
+                    pool.close(self.out)
                 finally:
-                    _pools_at_work.discard(self.pool)
-                    self.out.clear()
+                    _pools_at_work.discard(pool)
 
 
 if TYPE_CHECKING:
@@ -7969,7 +7963,7 @@ class Parallel(_Shaped[Shape, E]):
             run: _Run = _PoolRun(self, calls)
         else:
             run = _Run(self, calls)
-            if self.timeout is not None:
+            if self.timeout:
                 _warn(
                     "timeout is ignored where tasks run in the caller's own thread: with n_jobs=1"
                 )

@@ -10136,6 +10136,7 @@ def zeros(nbytes):
     return np.zeros(nbytes // 8)
 
 
+NULL = joblite.Memory(backend="null")  # it runs all calls
 WRITES = {  # what each of many tasks gets, which is the same for all; run alone, each gives 1
     "a list": lambda: (put_one, ([],)),
     "a list by keyword": lambda: (put_by_name, (), {"found": []}),
@@ -10147,6 +10148,9 @@ WRITES = {  # what each of many tasks gets, which is the same for all; run alone
     "an instance that is called": lambda: (Counter(), ()),
     "a method as an argument": lambda: (count_up, (Counter().up,)),
     "a closure as an argument": lambda: (count_up, (make_counter()[0],)),
+    "a cached method": lambda: (NULL.cache(Counter().up), ()),
+    "a cached partial": lambda: (NULL.cache(functools.partial(put_one, [])), ()),
+    "a cached object": lambda: (NULL.cache(Counter()), ()),
     "a partial": lambda: (functools.partial(put_one, []), ()),
     "a partial with keywords": lambda: (functools.partial(put_by_name, found=[]), ()),
     "a partial in a partial": lambda: (functools.partial(functools.partial(put_one), []), ()),
