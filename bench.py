@@ -714,6 +714,8 @@ def shared_dict(stack):
         # in chunks of one, as here, no task sees what another writes
         if name.startswith(("jobli", "Pool.imap")):
             yield name, func
+    named = delayed(lambda i: table[i])  # its variables are opened once in each worker
+    yield "joblite, named inside", lambda: Parallel(CORES)(map(named, range(count)))
 
 
 @scenario("heavy tail", rounds=5)
