@@ -10347,6 +10347,16 @@ class TestSection6BigArrays:
         assert len(set(seen)) == 1 and seen[0][0][0] and seen[0][1:] == (True, 300_000.0)
         assert open_segments() == 0
 
+    def test_on_an_executor_of_others_a_batch_lays_an_array_down_once(self):
+        array = np.ones(300_000)
+        tasks = [delayed(look)(array, i) for i in range(20)]
+        with Elsewhere(2) as executor:
+            seen = Parallel(backend=executor, batch_size=5)(tasks)
+        for at in range(0, 20, 5):
+            (memory, *rest), *others = seen[at : at + 5]
+            assert others == [(memory, *rest)] * 4 and memory[0] and rest == [True, 300_000.0]
+        assert open_segments() == 0
+
     def test_idle_workers_hold_no_array_of_an_ended_run(self, processes):
         array = np.ones(300_000)
 
