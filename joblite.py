@@ -397,11 +397,12 @@ def _contents(thing: Any, noise: Any = (), look: Any = operator.call) -> tuple[d
     if isinstance(thing, type):
         own = vars(thing)
         attributes = {name: look(own.get, name, _NOTHING) for name in _without(own, noise)}
-        # their own name may be that of an attribute in its body
-        return {"<bases>": look(getattr, thing, "__bases__"), **attributes}, {}, {}
+        # their own names may be those of attributes in its body
+        bases, name = look(getattr, thing, "__bases__"), look(getattr, thing, "__name__")
+        return {"<bases>": bases, "__name__": name, **attributes}, {}, {}
     # since Python 3.14 annotations are made by a function, which is not called
     makes = "__annotate__" if getattr(thing, "__annotate__", None) else "__annotations__"
-    names = "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
+    names = "__name__", "__kwdefaults__", makes, "__dict__", "__code__", "__defaults__"
     code, space = thing.__code__, thing.__globals__
     used = {
         name: space[name]
@@ -711,6 +712,16 @@ def _attributes(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
     return (names, *[getattr(obj, name) for name in names.split()])
 
 
+def _descriptor_parts(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
+    """A property or the like by some attributes, and by those that a class derived from it adds."""
+    added = {
+        name: value
+        for name, value in getattr(obj, "__dict__", {}).items()
+        if name[:2] != "__" and name != "lock"
+    }
+    return (*_attributes(names, digester, obj), added)
+
+
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
     """What code does: without file, line and docstring (which no instruction loads); constants and
     names stand where they are used."""
@@ -755,7 +766,7 @@ def _object_parts(digester: Any, obj: Any) -> tuple[Any, ...]:
             "to hash; register_hasher(type, function) adds to it"
         ) from error
     if isinstance(reduced, str):  # a ufunc, a cached function, a sentinel: pickle takes its name
-        if "<" in reduced:
+        if not reduced.replace(".", "").isidentifier():
             raise PicklingError(f"cannot hash {obj!r}: no import finds {reduced!r}")
         return (
             "name",
@@ -912,10 +923,10 @@ _PARTS: dict[type | str, str | Callable[[Any, Any], tuple[Any, ...]]] = {
     MethodType: "__func__ __self__",
     ModuleType: "__name__",
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
-    staticmethod: "__class__ __func__",
-    classmethod: "__class__ __func__",
-    property: "__class__ fget fset fdel",
-    cached_property: "__class__ func attrname",  # it may hold a lock
+    staticmethod: partial(_descriptor_parts, "__class__ __func__"),
+    classmethod: partial(_descriptor_parts, "__class__ __func__"),
+    property: partial(_descriptor_parts, "__class__ fget fset fdel"),
+    cached_property: partial(_descriptor_parts, "__class__ func attrname"),
     "enum.Enum": "__class__ _name_ _value_",
     "typing.ForwardRef": "__forward_arg__ __forward_module__",  # the rest is what it evaluated
     "pydantic.Decorator": "cls_var_name info",  # the rest has addresses
@@ -1541,7 +1552,7 @@ def _dtype_text(dtype: Any) -> Any:
     if not 0 <= dtype.num < 256:  # the text may be one that numpy does not know
         return dtype
     text: Any = dtype.str
-    if dtype.names:
+    if dtype.names and all(dtype[name].itemsize for name in dtype.names):
         text = [(name, _dtype_text(dtype[name].base), dtype[name].shape) for name in dtype.names]
     same = _module("numpy").dtype(text)
     return text if same.__reduce__() == dtype.__reduce__() else dtype
@@ -1968,7 +1979,7 @@ def _read_untrusted(pickled: Any, buffers: Any, make_array: Any) -> Any:
     return Plain(io.BytesIO(pickled), buffers=buffers).load()
 
 
-class _JoblibArray(types.SimpleNamespace):
+class _JoblibArray:
     """Stands in a pickle of joblib for an array whose bytes follow."""
 
     numpy_array_alignment_bytes = None  # before joblib 1.2
@@ -2377,17 +2388,8 @@ def _may_change(value: Any) -> bool:
     if type(value) is tuple:
         return any(map(_may_change, value))
     # these cannot but for the functions inside, which are looked at for themselves
-    fixed = (
-        FunctionType,
-        type,
-        ModuleType,
-        types.CodeType,
-        property,
-        staticmethod,
-        classmethod,
-        _Unset,
-    )
-    return not (type(value) in _ATOMS or isinstance(value, fixed))
+    fixed = FunctionType, types.CodeType, property, staticmethod, classmethod, _Unset
+    return not (type(value) in (*_ATOMS, *fixed) or isinstance(value, (type, ModuleType)))
 
 
 class _Fingerprint:
@@ -2422,11 +2424,10 @@ class _Fingerprint:
         )
         self._labels: dict[int, str] = {}  # of things by their id; the list keeps them alive
         self._things: list[tuple[str, Any]] = []
-        for root in roots:
-            self._root(root)
+        order = list(map(self._root, roots))
         for label, thing in self._things:  # grows
             self.parts[label] = self._digest(self._describe(thing))
-        self.digest = _short_digest(repr(sorted(self.parts.items())), 16)
+        self.digest = _short_digest(repr((order, sorted(self.parts.items()))), 16)
         self._content = self.data and self._look_at_data()
 
     def __reduce__(self) -> Any:
@@ -2527,13 +2528,13 @@ class _Fingerprint:
 
     # - the work list
 
-    def _root(self, root: Any) -> None:
-        """Note a root: of a path its content; of an installed function its package, too."""
+    def _root(self, root: Any) -> str:
+        """Note a root: of a path its content; of an installed function its package, too. Gives what
+        stands for it."""
         if isinstance(root, os.PathLike):
             os.stat(root)  # one that does not exist is an error
             self.files.append((root, _files_in(root)))
-            self._note(f"file {os.path.basename(root)}", _path_digest(root))
-            return
+            return self._note(f"file {os.path.basename(root)}", _path_digest(root))
         if hasattr(root, "__name__"):
             package = _dotted(root).partition(".")[0]
             for place in () if _is_project(package) else _places_of(package):
@@ -2541,8 +2542,8 @@ class _Fingerprint:
                 if any(state[0] >= _STARTED for state in _files_in(place).values()):
                     self.unsure.append(package + _CHANGED)
         # the code of a function counts wherever it lies
-        if not self.label(root, isinstance(root, FunctionType)):
-            self._note("version or depends", self._digest(root))
+        label = self.label(root, isinstance(root, FunctionType))
+        return label or self._note("version, depends or key", self._digest(root))
 
     def _note(self, name: str, digest: str) -> str:
         """Note the digest of what is known as `name`; gives what stands for it: the name, or where
@@ -3477,7 +3478,7 @@ class MemorizedFunc(_Options[P, R]):
             _store=memory.store,
         )
         code = holder if self.version is None else ("version", self.version)
-        self._roots = (code, *self.depends)
+        self._roots = (code, *self.depends, self.key)
         # What cannot work is refused now
         _check_mmap_mode(self.mmap_mode)
         if flags & 0x220:  # it yields
@@ -3559,11 +3560,14 @@ class MemorizedFunc(_Options[P, R]):
     def _give(self, steps: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a coroutine function below gives for a call: for a coroutine function, when it is
         awaited; for a plain function now, since it waits for nothing."""
-        work = steps(self._name(args, kwargs))
+
+        async def work() -> Any:  # what it depends on may change until it is awaited
+            return await steps(self._name(args, kwargs))
+
         if self._awaited:
-            return work
+            return work()
         try:
-            work.send(None)
+            work().send(None)
         except StopIteration as end:
             return end.value
         except RuntimeError as err:
@@ -3806,7 +3810,7 @@ class MemorizedFunc(_Options[P, R]):
             f"{name} (it was {texts[name]})" if name in texts else name
             for name in sorted(dict(then.items() ^ now.items()))
         ]
-        return f"computes: changed since: {', '.join(changed)}"
+        return f"computes: changed since: {', '.join(changed) or 'the order of depends'}"
 
     # -- being a function
 
@@ -4112,12 +4116,14 @@ class Memory(_Settings):
         return f"Memory(location={self.location!r})"
 
 
+_SAMPLE = Memory(backend="null").cache(lambda: None)
 register_hasher(
     MemorizedFunc,
     lambda function: (  # where it caches is not what it is
         function._run,
         function._prefix,
         function.version,
+        _without(vars(function), vars(_SAMPLE)),  # what else was set on it
         [
             _path_digest(each) if isinstance(each, os.PathLike) else each
             for each in function.depends
@@ -4361,7 +4367,7 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
         # `m.f` of `from m import f` is among them
         if "." in name and mentioned.issuperset(name.split(".")) and _find_spec(name)
     ]
-    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+    for name in ("__qualname__", "__module__", "__doc__"):
         attributes[name] = getattr(func, name)
     attributes |= attributes.pop("__dict__")
     return _fill_later(

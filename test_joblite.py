@@ -4141,6 +4141,27 @@ a lambda in an object with a lock: C(1) -> C(2)
 a value deep in containers: 2: 3 -> 2: 4
     T = {'a': [({'b': (1, {2: 3})},)]}
     def f(x): return repr(T)
+the name of a function: 'low' -> 'high'
+    g = lambda s: s
+    g.__name__ = 'low'
+    def f(x): return g.__name__
+the name of a class: 'Low' -> 'High'
+    class C: pass
+    C.__name__ = 'Low'
+    def f(x): return C.__name__
+what a property of a class of its own holds: 2) -> 3)
+    class Times(property):
+        def __init__(self, get, n):
+            super().__init__(get)
+            self.n = n
+        def __get__(self, obj, owner=None): return super().__get__(obj, owner) * self.n
+    class C: five = Times(lambda self: 5, 2)
+    def f(x): return C().five
+an attribute of a staticmethod: unit = 1 -> unit = 2
+    @staticmethod
+    def g(x): return x
+    g.unit = 1
+    def f(x): return g.unit
 what a helper imports: floor -> ceil
     def f(x):
         import math
@@ -5708,7 +5729,7 @@ f = make()"""
         assert "explained.helper" in memory.cache(space["f"]).explain(1, 2)
         memory.cache(math.cos, version=1)(0)
         later = memory.cache(math.cos, version=2)
-        assert later.explain(0) == "computes: changed since: version or depends"
+        assert later.explain(0) == "computes: changed since: version, depends or key"
         refusing = memory.cache(math.sqrt, cache_validation_callback=lambda about: None)
         refusing(4)
         assert "refused by the callback" in refusing.explain(4)
