@@ -216,8 +216,8 @@ def _import_name(obj: Any) -> tuple[str, str] | None:
 
 def _function_in(cls: type, name: str) -> Any:
     """The function that a class holds under that name, also in a classmethod or staticmethod."""
-    found = vars(cls)[name]
-    return getattr(found, "__func__", found)
+    found = vars(cls)[name]  # some raise when they are asked for an attribute
+    return found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
 
 
 def _place_in_class(func: Any) -> tuple[type, str] | None:
@@ -709,17 +709,7 @@ def _dumps(form: Any) -> bytes:
 
 def _attributes(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
     """An object by some attributes."""
-    return (names, *[getattr(obj, name) for name in names.split()])
-
-
-def _descriptor_parts(names: str, digester: Any, obj: Any) -> tuple[Any, ...]:
-    """A property or the like by some attributes, and by those that a class derived from it adds."""
-    added = {
-        name: value
-        for name, value in getattr(obj, "__dict__", {}).items()
-        if name[:2] != "__" and name != "lock"
-    }
-    return (*_attributes(names, digester, obj), added)
+    return (names, *[getattr(obj, name, None) for name in names.split()])
 
 
 def _code_parts(digester: Any, code: CodeType) -> tuple[Any, ...]:
@@ -923,10 +913,10 @@ _PARTS: dict[type | str, str | Callable[[Any, Any], tuple[Any, ...]]] = {
     MethodType: "__func__ __self__",
     ModuleType: "__name__",
     MappingProxyType: lambda digester, proxy: ("mapping proxy", proxy.copy()),
-    staticmethod: partial(_descriptor_parts, "__class__ __func__"),
-    classmethod: partial(_descriptor_parts, "__class__ __func__"),
-    property: partial(_descriptor_parts, "__class__ fget fset fdel"),
-    cached_property: partial(_descriptor_parts, "__class__ func attrname"),
+    staticmethod: "__class__ __func__",
+    classmethod: "__class__ __func__",
+    property: "__class__ fget fset fdel __dict__",  # of a class of its own, what that adds
+    cached_property: "__class__ func attrname",  # it may hold a lock
     "enum.Enum": "__class__ _name_ _value_",
     "typing.ForwardRef": "__forward_arg__ __forward_module__",  # the rest is what it evaluated
     "pydantic.Decorator": "cls_var_name info",  # the rest has addresses
@@ -4284,7 +4274,7 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     if issubclass(type(thing), type):
         if _class_tokens[thing].startswith(_process()):
             return  # it is at home here
-        put = setattr
+        put = type.__setattr__
         for subclass in attributes.pop("_abc_impl", ()):
             type(thing).register(thing, subclass)
         for name in _without(vars(thing), {*_MADE_ANEW, *attributes}):
@@ -4342,7 +4332,8 @@ def _reduce_function(func: FunctionType, pickler: _Pickler) -> Any:
     found = _place_in_class(func)
     if found and (_name_abroad(found[0]) or pickler.key_of(found[0])):
         return _function_in, found
-    holds = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
+    defaults = *(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()
+    holds = func.__closure__ or func.__dict__ or not _ATOMS.issuperset(map(type, defaults))
     if not holds and (key := pickler.key_of(func)):
         return _find_shared, (key,)
     attributes, variables, used = _contents(func)
@@ -5495,19 +5486,23 @@ class _WorkerState:
         os.register_at_fork(after_in_child=self.sock.close)
 
     def live(self) -> None:
-        """The life of a worker process: it answers messages until the other side is gone, or has
-        been silent for long."""
+        """The life of a worker process: it answers messages until there are no more, or the other
+        side has been silent for long."""
         import signal
 
         _Local.inside = "threading"
         signal.signal(_SIGINT, self.interrupt)
-        while _has_data(self.sock, min(self.idle_s, _LONGEST_S)):
-            message = _receive_message(self.sock)
-            if message:
-                self.work(message)
-            else:  # a run is over whose functions this worker keeps
-                self.forget()
-            del message  # the big arrays of the batch may go
+        try:
+            while _has_data(self.sock, min(self.idle_s, _LONGEST_S)):
+                message = _receive_message(self.sock)
+                if message:
+                    self.work(message)
+                else:  # a run is over whose functions this worker keeps
+                    self.forget()
+                del message  # the big arrays of the batch may go
+        except EOFError:
+            pass
+        self.sock.close()  # what is said from here on goes to the descriptors
 
     def enter_world(
         self,
@@ -5744,10 +5739,12 @@ def _fork_worker(fds: list[int], workers: dict[int, Any], control: Any) -> None:
         state = _WorkerState(sock, page, file.fd)
         state.settle(caller, inner.fd)
         state.live()
+        sys.exit()  # as a program does: files are written out, what was to run at exit runs
     finally:
-        # Whatever happens: the fork server goes on in the parent only. Most often the caller is
-        # gone; or it wants this worker gone, and its KeyboardInterrupt came as the task ended
-        os._exit(1)
+        # Whatever else happens: the fork server goes on in the parent only. Its caller may be gone;
+        # or it wants this worker gone, and its KeyboardInterrupt came as the task ended
+        if type(sys.exception()) is not SystemExit:
+            os._exit(1)
 
 
 def _serve_forks(control: Any) -> None:
@@ -5929,12 +5926,13 @@ class _Context:
         if key not in self.packed:
             if (
                 len(self.packed) >= self.MOST_FUNCTIONS
-                or type(getattr(func, "__self__", sys)) is not ModuleType  # it is a method
-                or getattr(func, "_carried", None)  # or caches what an object does
                 or not issubclass(
                     type(func),
                     (FunctionType, type, MemorizedFunc, BuiltinMethodType, type(_module)),
                 )
+                # it is a method, or caches what an object does
+                or type(getattr(func, "__self__", sys)) is not ModuleType
+                or getattr(func, "_carried", None)
             ):
                 return 0
             payload = _pack(func, self.to)
@@ -5972,8 +5970,8 @@ class _Context:
             ]
             payloads = list(map(_packer(self.to, self.name), calls))
             match calls:
-                case [(_, given, _)]:
-                    self.compare(given)
+                case [(_, given, named)]:
+                    self.compare([*given, *named.values()])
                 case _:
                     self.last = {}
         batch.nbytes = self.settle(payloads)
@@ -6138,11 +6136,12 @@ class _Worker:
         self.page[_END] = time.monotonic_ns() + int(grace_s * 1e9)
         self.starter.ask()
 
-    def close(self) -> None:
-        """End the worker, whatever it does."""
+    def close(self, grace_s: float = 0.0) -> None:
+        """End the worker, whatever it does; one that is ending has so many seconds."""
+        _has_data(self.sock, grace_s)  # the fork server hangs up when the worker is dead
         self.stop(0.0)
         try:
-            while self.sock.recv(_IN_BAND):  # the fork server hangs up when the worker is dead
+            while self.sock.recv(_IN_BAND):
                 pass
         except OSError:  # it is gone, with a message unread
             pass
@@ -6198,7 +6197,7 @@ class _SpawnedWorker(_Worker):
         self.page[_END] = 1  # it sees that as it sends
         threading.Timer(grace_s, self.process.kill).start()
 
-    def close(self) -> None:
+    def close(self, grace_s: float = 0.0) -> None:
         self.sock.close()
         self.process.join(GRACE_S)  # so long as an idle one takes to end
         self.process.kill()
@@ -6398,12 +6397,22 @@ _MOST_KINDS = 4
 _idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}
 
 
+def _end_workers(workers: Sequence[_Worker]) -> None:
+    """End some that are idle, which have a moment for what is to run at exit."""
+    for worker in workers:
+        try:
+            worker.sock.shutdown(1)
+        except (AttributeError, OSError):  # it is a pipe, which `close` closes; or dead
+            pass
+    for worker in workers:
+        worker.close(5 * GRACE_S)
+
+
 def _end_idle_workers(most: int) -> None:
     """End those that are not of so many kinds, of which the newest count: a kind is as old as its
     first worker here."""
     for kind in [*_idle_workers][: -most or None]:
-        for worker in _drained(_idle_workers.pop(kind, [])):
-            worker.close()
+        _end_workers([*_drained(_idle_workers.pop(kind, []))])
 
 
 # Executors that were made for a backend's name: (factory, options, executor). Any thread adds in
@@ -6732,7 +6741,7 @@ class _ProcessPool(_ThreadPool):
         while worker := _pop(self.workers) or _pop(_idle_workers.get(self.kind, [])):
             if worker.served + len(batch.tasks) <= self.most_tasks:
                 return worker
-            worker.close()
+            _end_workers([worker])
 
     def submit(self, batch: _Batch) -> None:
         """Take a batch. One so small that to send it takes no waiting is begun at once, if a worker
@@ -7121,6 +7130,8 @@ def _choose(parallel: Parallel[Any, Any], options: dict[str, Any]) -> tuple[_Bac
     backend = parallel.backend
     if backend is None:  # an executor that is a container may be empty, and so untrue
         backend = _local.settings.get("backend") or _local.inside
+        if backend in ("threading", _THREADS):  # it was not chosen here: it takes none of processes
+            options = _without(options, _PROCESSES.options)
     if backend is None and (parallel.require or parallel.prefer == "threads"):
         backend = _THREADS
     found = _find_backend(backend, options)
