@@ -3550,14 +3550,14 @@ class MemorizedFunc(_Options[P, R]):
     def _give(self, steps: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a coroutine function below gives for a call: for a coroutine function, when it is
         awaited; for a plain function now, since it waits for nothing."""
-
-        async def work() -> Any:  # what it depends on may change until it is awaited
-            return await steps(self._name(args, kwargs))
-
         if self._awaited:
+
+            async def work() -> Any:  # what it depends on may change until then
+                return await steps(self._name(args, kwargs))
+
             return work()
         try:
-            work().send(None)
+            steps(self._name(args, kwargs)).send(None)
         except StopIteration as end:
             return end.value
         except RuntimeError as err:
@@ -4272,8 +4272,8 @@ def _fill(thing: Any, state: tuple[Any, ...]) -> None:
     attributes, changes = state
     put: Any = object.__setattr__  # the class may forbid it, as a frozen dataclass does
     if issubclass(type(thing), type):
-        if _class_tokens[thing].startswith(_process()):
-            return  # it is at home here
+        if _class_tokens[thing].startswith(_process()) or thing in _local.came:
+            return  # it is at home here, or what an initializer set in it stays
         put = type.__setattr__
         for subclass in attributes.pop("_abc_impl", ()):
             type(thing).register(thing, subclass)
@@ -5383,6 +5383,7 @@ def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
     before = {each.__name__: {**vars(each)} for each in modules()}
     before["__main__"] = {}
     initializer(*initargs)
+    start_spaces.update(dict.fromkeys(_classes.values()))
     for module in modules(start_spaces.values()):
         space = vars(module)
         # `before` itself stands for a name that was not there
@@ -5814,8 +5815,7 @@ class _ForkServer:
 
     def __init__(self) -> None:
         self.sock, theirs = _socket_pair()  # for requests: the server never answers
-        is_source = __file__.endswith(".py") and os.path.isfile(__file__)
-        code = b"" if is_source else _own_code()
+        code = b"" if __file__.endswith(".py") and os.path.isfile(__file__) else _own_code()
         boot = _BOOT.format(
             name=__name__,
             path=os.path.abspath(__file__),
@@ -5930,8 +5930,9 @@ class _Context:
                     type(func),
                     (FunctionType, type, MemorizedFunc, BuiltinMethodType, type(_module)),
                 )
-                # it is a method, or caches what an object does
-                or type(getattr(func, "__self__", sys)) is not ModuleType
+                # it is a method, or caches or wraps what an object does
+                or type(getattr(getattr(func, "__wrapped__", func), "__self__", sys))
+                is not ModuleType
                 or getattr(func, "_carried", None)
             ):
                 return 0
@@ -7011,7 +7012,7 @@ _PROCESSES = _Backend(
 )
 
 
-def _dask_client() -> Any:
+def _dask_client(**options: Any) -> Any:  # joblib's are for what happens here by itself
     try:
         return sys.modules["distributed"].get_client()
     except (KeyError, AttributeError, ValueError):  # not imported, or no client
@@ -7115,11 +7116,7 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if options and backend.open:  # in place there is no use for any
         unknown = sorted(options.keys() - backend.options)
         if unknown:
-            expected = f"options among {sorted(backend.options)}"
-            for close in _module("difflib").get_close_matches(
-                unknown[0], Parallel.__init__.__annotations__, 1
-            ):
-                expected += f" (did you mean {close}?)"
+            expected = f"options among {sorted(backend.options)}, or what help(Parallel) lists"
             _expect(False, f"backend {backend.name!r}", expected, unknown)
         backend = backend._replace(open=partial(backend.open, **options))
     return backend

@@ -81,6 +81,7 @@ import zipfile
 import zlib
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -1181,6 +1182,7 @@ def different_dtypes():
         (np.record, [("a", "f8")]),
         [],
         {"names": ["a"], "formats": ["f8"], "offsets": [8]},
+        [("a", "U0"), ("b", "f8")],
         {"names": ["a"], "formats": ["f8"], "itemsize": 16},
     ]
     dtypes = [
@@ -1720,6 +1722,11 @@ class TestSection2Hash:
     def test_what_cannot_be_pickled_has_no_digest(self, value):
         with pytest.raises(pickle.PicklingError, match="cannot hash an object of type .*pickle"):
             joblite.hash(value)
+
+    @pytest.mark.parametrize("function", [lambda x: x + 1, round])
+    def test_a_ufunc_of_the_program_has_no_digest(self, function):
+        with pytest.raises(pickle.PicklingError, match=r"no import finds '.* \(vectorized\)"):
+            joblite.hash(np.frompyfunc(function, 1, 1))
 
     def test_values_deeper_than_the_recursion_limit(self):
         def deep(leaf):
@@ -3302,11 +3309,16 @@ class TestSection3Files:
         assert same(joblite.load(Trickle((tmp_path / "value").read_bytes())), SAMPLE)
 
     @needs("joblib")
-    def test_reads_what_the_installed_joblib_writes(self, tmp_path):
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_reads_what_the_installed_joblib_writes(self, protocol, tmp_path):
         import joblib
 
         for name, value in {**VALUES, **OLD_VALUES}.items():
-            joblib.dump(value, tmp_path / "value")
+            try:
+                joblib.dump(value, tmp_path / "value", protocol=protocol)
+            except Exception:  # this protocol is too old for it
+                assert protocol < 2
+                continue
             expected = joblib.load(tmp_path / "value")
             found = joblite.load(tmp_path / "value")
             if name == "foreign buffers":
@@ -3626,6 +3638,7 @@ JOB = '''
 """A job."""
 import sys
 from pathlib import Path
+from unittest import mock
 
 import joblite
 import more
@@ -3804,6 +3817,7 @@ FILES = {
 ARGUMENTS_JOB = """
 import functools, sys, joblite
 from pathlib import Path
+from unittest import mock
 import by_lambda, in_class, in_table, module, in_cached, kept, box.unit
 memory = joblite.Memory("cache", verbose=0)
 def make():
@@ -4157,11 +4171,6 @@ what a property of a class of its own holds: 2) -> 3)
         def __get__(self, obj, owner=None): return super().__get__(obj, owner) * self.n
     class C: five = Times(lambda self: 5, 2)
     def f(x): return C().five
-an attribute of a staticmethod: unit = 1 -> unit = 2
-    @staticmethod
-    def g(x): return x
-    g.unit = 1
-    def f(x): return g.unit
 what a helper imports: floor -> ceil
     def f(x):
         import math
@@ -5156,6 +5165,70 @@ f = make()"""
             memory.cache(lambda: 1, depends=[tmp_path / "none"])()
         by_length = memory.cache(lambda text: text.upper(), key=lambda text: len(text))
         assert [by_length("abc"), by_length("xyz"), by_length("four")] == ["ABC", "ABC", "FOUR"]
+
+    def test_the_order_and_the_number_of_what_it_depends_on_count(self, any_memory, tmp_path):
+        for folder in "abc":
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "data").write_text(folder)
+
+        def cached(*depends):
+            return any_memory.cache(lambda: 1, version=1, depends=depends)
+
+        paths = [tmp_path / folder / "data" for folder in "abc"]
+        for before, after in [
+            ((True, False), (False, True)),
+            ((True, False, True), (True, False, False)),
+            (paths[:2], paths[1::-1]),
+            ([*paths, paths[0]], [*paths, paths[1]]),
+        ]:
+            assert not cached(*before).check_call_in_cache()
+            cached(*before)()
+            assert cached(*before).check_call_in_cache()
+            changed = cached(*after)
+            assert not changed.check_call_in_cache() and changed.explain() > "computes: changed"
+
+    def test_the_function_given_as_key_counts(self, any_memory):
+        def last(pair):
+            return pair
+
+        by_first = any_memory.cache(last, key=lambda pair: pair[0])
+        by_second = any_memory.cache(last, key=lambda pair: pair[1])
+        assert by_first((1, 2)) == (1, 2) and by_second((3, 1)) == (3, 1)
+        assert by_first((1, 5)) == (1, 2)
+
+    def test_what_is_set_on_a_cached_function_counts(self, any_memory):
+        @any_memory.cache
+        def own(x):
+            return x * own.factor
+
+        @any_memory.cache
+        def helper(x):
+            return x
+
+        @any_memory.cache
+        def outer(x):
+            return x * helper.factor
+
+        for factor in 2, 3:
+            own.factor = helper.factor = factor
+            assert (own(1), outer(1)) == (factor, factor)
+        assert own.check_call_in_cache(1)
+
+    def test_a_coroutine_is_named_when_it_runs(self, any_memory):
+        async def work():
+            nonlocal rate
+            waiting = cached([1])
+            rate = 2
+            first = await waiting
+            rate = 1
+            return first, await cached([1])
+
+        @any_memory.cache
+        async def cached(values):
+            return rate
+
+        rate = 1
+        assert asyncio.run(work()) == (2, 1)
 
     def test_a_notebook_cell_hits_again_and_a_copy_of_the_notebook_too(self, tmp_path):
         """Functions of cells: run again hits, edited recomputes,
@@ -7298,11 +7371,25 @@ class TestSection5Payloads:
         "a builtin": (abs, (-1,), 1),
         "a bound method": ([1, 2].count, (2,), 1),
         "a class": (complex, (1, 2), 1 + 2j),
+        "a mock": (mock.MagicMock(return_value=3), (), 3),
     }
 
     def test_callables_of_every_kind_work_in_processes(self, processes):
         for name, (func, args, expected) in self.FUNCTIONS.items():
             assert Parallel(**processes)([delayed(func)(*args)] * 3) == [expected] * 3, name
+
+    def test_a_class_may_hold_what_refuses_every_question(self):
+        class Outside:
+            def __getattr__(self, name):
+                raise RuntimeError(f"outside of its context: {name}")
+
+        class Holder:
+            proxy = Outside()
+
+            def method(self):
+                return 1
+
+        assert Parallel(2)(delayed(Holder().method)() for _ in range(2)) == [1, 1]
 
     def test_recursive_and_mutually_recursive_local_functions_work(self):
         def even(n):
@@ -8830,6 +8917,58 @@ class TestSection6Pools:
         run = Parallel(n_jobs=2, idle_worker_timeout=float("inf"), batch_size=1)
         assert len({*run(delayed(where)() for _ in range(20))}) <= 2
 
+    def test_what_an_initializer_sets_on_a_class_stays(self, processes):
+        class Database:
+            link = None
+
+            @classmethod
+            def connect(cls, link):
+                cls.link = cls.new = link
+
+        run = Parallel(**processes, initializer=Database.connect, initargs=(5,))
+        for _ in range(2):
+            assert run(delayed(lambda: (Database.link, Database.new))() for _ in range(4)) == (
+                [(5, 5)] * 4
+            )
+        assert Database.link is None
+
+    @pytest.mark.parametrize("how", ["at exit", "maxtasksperchild", "silence", "shutdown_workers"])
+    def test_an_idle_worker_ends_as_a_program_does(self, how, tmp_path):
+        """What it has written reaches the file, what was to run at exit runs."""
+        options = {
+            "maxtasksperchild": {"maxtasksperchild": 1},
+            "silence": {"idle_worker_timeout": 0.01},
+        }
+        run_script(
+            """
+            import atexit, os, sys, tempfile, time
+            import joblite
+            folder, how, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+            def work(i):
+                global file, beside
+                file = open(f"{folder}/{i} of {os.getpid()}.txt", "w")
+                file.write("written")
+                beside = tempfile.TemporaryDirectory(dir=folder)
+                atexit.register(open, f"{folder}/{i} of {os.getpid()}.exit", "w")
+            joblite.Parallel(2, **options, batch_size=1)(joblite.delayed(work)(i) for i in range(6))
+            if how == "silence":
+                end = time.monotonic() + 60
+                while len([f for f in os.listdir(folder) if f.endswith("exit")]) < 6:
+                    assert time.monotonic() < end
+                    time.sleep(0.01)
+            if how == "shutdown_workers":
+                joblite.shutdown_workers()
+                assert len([f for f in os.listdir(folder) if f.endswith("exit")]) == 6
+            """,
+            tmp_path,
+            how,
+            options.get(how, {}),
+        )
+        names = os.listdir(tmp_path)
+        assert len(names) == 12 and sum(name.endswith("exit") for name in names) == 6
+        texts = [path.read_text() for path in tmp_path.glob("*.txt")]
+        assert texts == ["written"] * 6
+
     def test_initializer_runs_in_each_worker(self, processes):
         def prepare(value):
             import builtins
@@ -10265,6 +10404,17 @@ class TestSection6Isolation:
             assert set(found) == {1}, name
         assert (common, pair) == ([], ([],))
 
+    def test_a_method_in_a_lru_cache_shows_no_task_what_another_wrote(self):
+        class Adder:
+            n = 0
+
+            def add(self, i):
+                self.n += 1
+                return self.n
+
+        cached = functools.lru_cache(Adder().add)
+        assert Parallel(n_jobs=2, batch_size=5).map(cached, range(30)) == [1] * 30
+
     def test_inside_a_task_what_is_one_stays_one(self):
         def same(*found, **named):
             first, *others = [*found, *named.values()]
@@ -10349,6 +10499,19 @@ class TestSection6Isolation:
 
         Point.told = Told()
         assert packed({"batch_size": 1}) == packed({"batch_size": 15}) == 1
+
+    def test_a_function_with_plain_defaults_sends_its_globals_once_a_run(self):
+        class Told:
+            def __reduce__(self):
+                counts["global"] += 1
+                return str, ()
+
+        counts, space = collections.Counter(), {"told": Told(), "__name__": "made_here"}
+        exec("def use(x, k=1, *, text='a'): return x + k + len(told + text)", space)
+        use = space["use"]
+        tasks = [delayed(functools.partial(use, k=i))(1) for i in range(30)]
+        assert Parallel(n_jobs=2)(tasks) == [*range(2, 32)]
+        assert counts["global"] == 1
 
     def test_the_error_of_an_argument_is_its_tasks_alone(self):
         found = Parallel(n_jobs=2, batch_size=4, on_error="return")(
@@ -11549,7 +11712,7 @@ class TestSection8Parallel:
         "a slip in an option": (
             lambda: Parallel(n_job=2),
             ValueError,
-            "(did you mean n_jobs?), got ['n_job']",
+            "or what help(Parallel) lists, got ['n_job']",
         ),
         "verbose": (
             lambda: Parallel(2, verbose="yes"),
@@ -12261,19 +12424,35 @@ class TestSection8Parallel:
                 16,
             ], options
 
+    @pytest.mark.parametrize("place", ["threads of a context", "a worker", "a worker thread"])
+    def test_a_library_that_gives_options_of_processes_runs_where_there_are_none(self, place):
+        def library(i):
+            call = Parallel(2, initializer=len, initargs=("a",), inner_max_num_threads=1)
+            return call(delayed(square)(i) for i in range(3))
+
+        if place == "threads of a context":
+            with parallel_config(backend="threading"):
+                assert library(0) == [0, 1, 4]
+        else:
+            backend = "loky" if place == "a worker" else "threading"
+            assert Parallel(2, backend)(delayed(library)(i) for i in range(2)) == [[0, 1, 4]] * 2
+
     def test_settings_can_be_read(self):
         call = Parallel(n_jobs=2, verbose=1, timeout=3, return_as="generator")
         assert (call.n_jobs, call.verbose, call.timeout, call.return_generator) == (2, 1, 3, True)
         assert repr(call) == "Parallel(n_jobs=2)"
 
-    def test_refilled_array_keeps_its_values_at_submission(self):
-        def tasks():
-            array = np.zeros(300_000)
-            for i in range(10):
+    @pytest.mark.parametrize(
+        "give", [lambda array: ((array,), {}), lambda array: ((), {"a": array})]
+    )
+    def test_refilled_array_keeps_its_values_at_submission(self, give):
+        def tasks(array):
+            for i in range(300):
                 array[:] = i
-                yield delayed(np.max)(array)
+                yield np.max, *give(array)
 
-        assert Parallel(n_jobs=2)(tasks()) == list(range(10))
+        for array in np.zeros(300_000), np.zeros(4):
+            assert Parallel(n_jobs=2)(tasks(array)) == list(range(300))
 
     @pytest.mark.parametrize("batch_size", [1, 10])
     def test_a_big_array_is_let_go_while_the_run_goes_on(self, batch_size):
@@ -14503,11 +14682,11 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_840,
+    "nodes": 21_998,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
-    "names at module level": 311,
+    "names at module level": 312,
     "lines of a function, median": 8,
     "90th percentile": 25,
     "longest": 45,
