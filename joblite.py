@@ -4905,6 +4905,8 @@ def wrap_non_picklable_objects(obj: Any, keep_wrapper: bool = True) -> Any:
 #                                                       test_a_timeout_says_where_the_task_was
 #  10. Where nothing can be forked, workers that the standard library starts keep what they can.
 #                                                    test_the_standard_pool_keeps_what_it_can
+#  11. An idle worker ends as a program does: its files are written, what is to run at exit runs.
+#                                                test_an_idle_worker_ends_as_a_program_does
 #
 #     data                  | who writes it                            | who may read it
 #     a pool, a context     | the caller's thread; their end: `close`  | the same, and its drivers
@@ -5373,7 +5375,7 @@ _THREAD_VARIABLES = (
 _OUT, _ERR, _RECORD = range(1, 4)  # the kind of a piece of output; the first two are descriptors
 
 
-def _initialize(packed: bytes, start_spaces: dict[str, Any]) -> None:
+def _initialize(packed: bytes, start_spaces: dict[Any, Any]) -> None:
     """Run the initializer of a worker process; what it sets here stays."""
 
     def modules(more: Iterable[Any] = ()) -> list[Any]:
@@ -5441,7 +5443,7 @@ class _WorkerState:
         self.messages: deque[list[Any]] = deque()  # not sent yet
         self.page = page
         self.fd = fd  # of the page's file, which takes stacks
-        self.start_spaces: dict[str, Any] = {}  # of the initializer: every run starts from them
+        self.start_spaces: dict[Any, Any] = {}  # of the initializer: every run starts from them
         self.main = sys.modules["__main__"]  # between runs
         self.streams = [
             _OutputStream(
