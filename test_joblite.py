@@ -7391,6 +7391,19 @@ class TestSection5Payloads:
 
         assert Parallel(2)(delayed(Holder().method)() for _ in range(2)) == [1, 1]
 
+    def test_the_class_of_a_class_may_refuse_changes(self):
+        class Final(type):
+            def __setattr__(cls, name, value):
+                raise AttributeError("it is final")
+
+        class Holder(metaclass=Final):
+            value = 1
+
+            def method(self):
+                return self.value
+
+        assert Parallel(2)(delayed(Holder().method)() for _ in range(2)) == [1, 1]
+
     def test_recursive_and_mutually_recursive_local_functions_work(self):
         def even(n):
             return n == 0 or odd(n - 1)
