@@ -4763,21 +4763,20 @@ def _unpack(frames: Iterable[Any], came: dict[Any, Any], copied: bool = False) -
         _local.came = outer
 
 
-# Which errors of pickling tell what to do instead.
-_HINTS = {
-    r"'_thread\.": "; make it where it is used, or use backend='threading'",
-    "'generator' object": "; pass list(...) of it",
-    "TextIOWrapper|Buffered|FileIO|pickle files": "; pass its path, and open it where it is used",
-}
-
-
 def _pack_or_explain(value: Any, what: str, pack: Callable[[Any], Any] = _pack) -> list[Any]:
     """As `pack`; the error names the guilty object: `what`, or the part of it that is to blame."""
     try:
         return pack(value)
     except Exception as error:
         text = _blame(error, value, what, pack)
-        for pattern, hint in _HINTS.items():
+        for pattern, hint in (  # which errors of pickling tell what to do instead
+            (r"'_thread\.", "; make it where it is used, or use backend='threading'"),
+            ("'generator' object", "; pass list(...) of it"),
+            (
+                "TextIOWrapper|Buffered|FileIO|pickle files",
+                "; pass its path, and open it where it is used",
+            ),
+        ):
             if _module("re").search(pattern, text):
                 text += hint
         raise PicklingError(text) from error
@@ -6139,12 +6138,11 @@ class _Worker:
         self.page[_END] = time.monotonic_ns() + int(grace_s * 1e9)
         self.starter.ask()
 
-    def close(self, grace_s: float = 0.0) -> None:
-        """End the worker, whatever it does; one that is ending has so many seconds."""
-        _has_data(self.sock, grace_s)  # the fork server hangs up when the worker is dead
+    def close(self) -> None:
+        """End the worker, whatever it does."""
         self.stop(0.0)
         try:
-            while self.sock.recv(_IN_BAND):
+            while self.sock.recv(_IN_BAND):  # the fork server hangs up when the worker is dead
                 pass
         except OSError:  # it is gone, with a message unread
             pass
@@ -6200,7 +6198,7 @@ class _SpawnedWorker(_Worker):
         self.page[_END] = 1  # it sees that as it sends
         threading.Timer(grace_s, self.process.kill).start()
 
-    def close(self, grace_s: float = 0.0) -> None:
+    def close(self) -> None:
         self.sock.close()
         self.process.join(GRACE_S)  # so long as an idle one takes to end
         self.process.kill()
@@ -6224,7 +6222,6 @@ def _drained(items: Any) -> Iterator[Any]:
     return iter(partial(_pop, items), None)
 
 
-_DRIVER_NAME = "joblite-driver"
 # What driver threads are to call, whichever run wants it; None: one may end
 _driver_calls: SimpleQueue[Any] = SimpleQueue()
 # An item for each of them that waits for a call and was promised none
@@ -6235,7 +6232,7 @@ def _drive(first: list[Any]) -> None:
     """The life of a driver thread: a daemon, which exit does not wait for. It keeps nothing of the
     calls it has made. One is started whenever none is idle, since calls may wait for each other. It
     ends when it has been idle for a second."""
-    threading.current_thread().name = _DRIVER_NAME
+    threading.current_thread().name = "joblite-driver"
     call = first.pop()
     while True:
         if call:
@@ -6258,7 +6255,8 @@ def _end_drivers() -> None:
     drivers = [
         thread
         for thread in threading.enumerate()
-        if thread.name == _DRIVER_NAME and thread is not threading.current_thread()  # a task forks
+        # the current one, if a task forks
+        if thread.name == "joblite-driver" and thread is not threading.current_thread()
     ]
     for _ in drivers:
         _driver_calls.put(None)
@@ -6401,14 +6399,16 @@ _idle_workers: dict[tuple[Any, ...], list[_Worker]] = {}
 
 
 def _end_workers(workers: Sequence[_Worker]) -> None:
-    """End some that are idle, which have a moment for what is to run at exit."""
+    """End some that are idle: they have a second, all together, for what is to run at exit."""
     for worker in workers:
         try:
             worker.sock.shutdown(1)
         except (AttributeError, OSError):  # it is a pipe, which `close` closes; or dead
             pass
+    grace_s = 1.0
     for worker in workers:
-        worker.close(5 * GRACE_S)
+        grace_s *= _HAS_FORK and bool(_has_data(worker.sock, grace_s))
+        worker.close()
 
 
 def _end_idle_workers(most: int) -> None:

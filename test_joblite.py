@@ -8982,6 +8982,17 @@ class TestSection6Pools:
         texts = [path.read_text() for path in tmp_path.glob("*.txt")]
         assert texts == ["written"] * 6
 
+    def test_an_idle_worker_that_does_not_end_is_killed(self):
+        done = run_script("""
+            import threading
+            from joblite import Parallel, delayed
+            def start(i):
+                threading.Thread(target=threading.Event().wait).start()
+            Parallel(3, batch_size=1)(delayed(start)(i) for i in range(9))
+            print("end")
+            """)
+        assert (done.stdout, done.stderr) == ("end\n", "")
+
     def test_initializer_runs_in_each_worker(self, processes):
         def prepare(value):
             import builtins
@@ -14695,11 +14706,11 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_998,
+    "nodes": 21_996,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
-    "names at module level": 312,
+    "names at module level": 310,
     "lines of a function, median": 8,
     "90th percentile": 25,
     "longest": 45,
