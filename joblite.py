@@ -5593,7 +5593,7 @@ class _WorkerState:
             return
         batch = _open_batch(message, self.came, self.page)
         if batch.timeout:  # a task that holds the lock hears of no interrupt, and is killed
-            faulthandler.dump_traceback_later(batch.timeout + 0.05, file=self.fd)
+            faulthandler.dump_traceback_later(batch.timeout + 0.025, file=self.fd)
         for part in _run_calls(batch):
             faulthandler.cancel_dump_traceback_later()
             self.answer(*part)
