@@ -8749,7 +8749,8 @@ class TestSection6Pools:
         exec(compile(whole, "/away/work.py", "exec"), space)
         return space["outer"]
 
-    def test_a_timeout_says_where_the_task_was(self):
+    def test_a_timeout_says_where_the_task_was(self, monkeypatch):
+        monkeypatch.setattr(joblite, "GRACE_S", 2.0)  # the stack is written, however busy it is
         tasks = [delayed(self.outer_of(code))() for code in self.HANGS.values()] + [
             delayed(abs)(-1)
         ]
@@ -14323,9 +14324,13 @@ def writing_to_a_big_argument(lib, folder):
 )
 def second_call_of_a_parallel(lib, folder):
     parallel = lib.Parallel(2, return_as="generator", batch_size=1)
-    first = parallel(lib.delayed(abs)(i) for i in range(8))
+    stop = folder / "stop"
+    first = parallel([lib.delayed(abs)(1), lib.delayed(wait_for_file)(stop)])
     next(first)
-    return error_of(lambda: list(parallel([lib.delayed(abs)(1)])))
+    error = error_of(lambda: list(parallel([lib.delayed(abs)(1)])))
+    stop.touch()
+    list(first)
+    return error
 
 
 @unlike_joblib(
