@@ -5645,10 +5645,13 @@ class _WorkerState:
     def interrupt(self, *_: Any) -> None:
         """Raise KeyboardInterrupt in the task, if the worker is to end: the main thread runs this.
         The fork server asks again, until it is done."""
+        import faulthandler
+
         # no message is cut
         if self.page[_TASK] and self.page[_END] > 0 and not self.lock._is_owned():
             self.page[_END] *= -1
-            _module("faulthandler").dump_traceback(self.fd, all_threads=False)
+            faulthandler.cancel_dump_traceback_later()  # two would mix
+            faulthandler.dump_traceback(self.fd, all_threads=False)
             raise KeyboardInterrupt
 
 

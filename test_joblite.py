@@ -14711,7 +14711,7 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_996,
+    "nodes": 21_999,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
