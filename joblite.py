@@ -7017,7 +7017,8 @@ _PROCESSES = _Backend(
 )
 
 
-def _dask_client(**options: Any) -> Any:  # joblib's are for what happens here by itself
+def _dask_client(scatter: Any = None, wait_for_workers_timeout: Any = None) -> Any:
+    """The client in force. What joblib's options say happens here by itself."""
     try:
         return sys.modules["distributed"].get_client()
     except (KeyError, AttributeError, ValueError):  # not imported, or no client
@@ -7121,8 +7122,12 @@ def _find_backend(backend: Any, options: dict[str, Any]) -> _Backend:
     if options and backend.open:  # in place there is no use for any
         unknown = sorted(options.keys() - backend.options)
         if unknown:
-            expected = f"options among {sorted(backend.options)}, or what help(Parallel) lists"
-            _expect(False, f"backend {backend.name!r}", expected, unknown)
+            _expect(
+                False,
+                f"backend {backend.name!r}",
+                f"options among {sorted(backend.options)}, or what help(Parallel) lists",
+                unknown,
+            )
         backend = backend._replace(open=partial(backend.open, **options))
     return backend
 

@@ -11350,6 +11350,10 @@ class TestSection7Choosing:
 
     def test_dask_says_how_to_start_a_client(self):
         with pytest.raises(ValueError, match="needs a client"):
+            parallel_config("dask", scatter=[1], wait_for_workers_timeout=10)
+        with pytest.raises(TypeError, match="n_job'"):
+            parallel_config("dask", n_job=2)
+        with pytest.raises(ValueError, match="needs a client"):
             Parallel(2, backend="dask")([delayed(square)(1)])
 
 
@@ -14711,7 +14715,7 @@ def functions_entered(call):
 # goal: 22,000 nodes, 4.2 expression nodes a code line, 1.5 % dense lines, none wider than 100, 320
 # names. Functions may become longer than they are, up to what is said.
 HOUSE = {
-    "nodes": 21_999,
+    "nodes": 21_998,
     "expression nodes a code line": 3.65,
     "% of lines with 15 or more": 1.2,
     "lines wider than 100": 0,
